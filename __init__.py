@@ -1,0 +1,23 @@
+"""rollhouse: a versioned store of agent rollouts, the datasets made from it, and the trainers fed by them."""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public names and where they live. Nothing is imported until a name is asked for (PEP 562): importing Lance alone
+# costs half a second, and an eager relative import here would break test collection in a checkout.
+_PUBLIC = {
+    "House": "rollhouse.store.house",
+    "RollhouseError": "rollhouse.store.errors",
+    "Message": "rollhouse.store.messages",
+    "ToolCall": "rollhouse.store.messages",
+}
+
+__all__ = ["House", "Message", "RollhouseError", "ToolCall", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'rollhouse' has no attribute {name!r}")

@@ -1,0 +1,124 @@
+"""What every command shares: the house option, the output formats, and how errors and progress look."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..store.errors import RollhouseError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ..store.house import House
+
+
+class State:
+    """Options given before the command."""
+
+    debug = False
+
+
+class Format(StrEnum):
+    """How a command prints data."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+HouseOption = Annotated[
+    str | None, typer.Option("--house", help="Folder or URI of the house [default: $ROLLHOUSE_HOUSE or ./house].")
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the data.")]
+AtOption = Annotated[str | None, typer.Option("--at", help="Read at a snapshot's name or an ISO time.")]
+
+
+def open_house(location: str | None) -> "House":
+    """The house a reading command works on; it must exist."""
+    from ..store.house import House, house_location
+
+    return House.open(house_location(location))
+
+
+def make_house(location: str | None) -> "House":
+    """The house a writing command works on; made when it is not there."""
+    from ..store.house import House, house_location
+
+    return House.create(house_location(location))
+
+
+def console(stderr: bool = False) -> "Console":
+    """Where text for people goes."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, soft_wrap=False, highlight=False)
+
+
+def progress(transient: bool = False) -> "Progress":
+    """A progress bar on stderr, so that stdout stays data: `with progress() as bar: task = bar.add_task("collect", total=n)`."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    return Progress(*columns, console=console(stderr=True), transient=transient)
+
+
+def print_error(error: RollhouseError) -> None:
+    """One sentence on what is wrong, one on what to do, on stderr."""
+    out = console(stderr=True)
+    out.print(f"error: {error.message}", style="red", markup=False)
+    if error.fix:
+        out.print(error.fix, markup=False)
+
+
+def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, title: str | None = None) -> None:
+    """Prints rows as a table that fits the terminal, a JSON array of objects, or CSV."""
+    listed: Sequence[Mapping[str, Any]] = rows.to_pylist() if hasattr(rows, "to_pylist") else list(rows)  # type: ignore
+    names = list(rows.column_names) if hasattr(rows, "column_names") else list(listed[0]) if listed else []  # type: ignore
+    if format is Format.json:
+        print(json.dumps(listed, default=str, ensure_ascii=False))
+    elif format is Format.csv:
+        import csv
+
+        writer = csv.writer(sys.stdout)
+        writer.writerow(names)
+        writer.writerows([[_cell(row[name]) for name in names] for row in listed])
+    else:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title, header_style="bold")
+        for name in names:
+            table.add_column(name, overflow="ellipsis")
+        for row in listed:
+            table.add_row(*[Text(_cell(row[name])) for name in names])
+        console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    return str(value)

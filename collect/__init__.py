@@ -1,0 +1,1 @@
+"""Policies and engines, environments and their scorers, the agent loop, the runner and re-scoring."""

@@ -1,0 +1,1 @@
+"""Environments: where tasks come from, what the tools do, and how an episode is judged."""

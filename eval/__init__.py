@@ -1,0 +1,1 @@
+"""Environment evaluation, BFCL, and the report."""

@@ -1,0 +1,1 @@
+"""Tables, schemas, the writer, snapshots, lineage and maintenance."""

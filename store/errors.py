@@ -1,0 +1,62 @@
+"""What can go wrong, named after the situation. The command line prints `message` and `fix` and exits with `exit_code`."""
+
+
+class RollhouseError(Exception):
+    """One sentence on what is wrong and where, one on what to do. Picklable: it crosses Ray processes.
+
+    `exit_code` is 1 when an operation failed and 2 when the request itself was wrong.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, fix: str = "") -> None:
+        super().__init__(message, fix)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.fix}".strip()
+
+
+class StoreNotFound(RollhouseError):
+    """There is no house, table or run of that name."""
+
+    exit_code = 2
+
+
+class VersionNotFound(RollhouseError):
+    """There is no snapshot of that name, or no version that old."""
+
+    exit_code = 2
+
+
+class ConfigError(RollhouseError):
+    """A setting, an argument or a recipe is wrong."""
+
+    exit_code = 2
+
+
+class FormatError(RollhouseError):
+    """A file or a row is not what its format says."""
+
+    exit_code = 2
+
+
+class MissingExtra(RollhouseError):
+    """A package that this command needs is not installed."""
+
+
+class SchemaMismatch(RollhouseError, ValueError):
+    """Rows do not fit the table they are written to."""
+
+
+class WriteConflict(RollhouseError):
+    """Another writer holds the run, or took it over."""
+
+
+class EngineError(RollhouseError):
+    """A generation engine failed, or its weights are not the learner's."""
+
+
+class TrainingError(RollhouseError):
+    """Training cannot go on: a non-finite loss, an empty batch, a checkpoint that cannot be written."""

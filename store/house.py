@@ -1,0 +1,157 @@
+"""A house: a folder or object-store URI of Lance tables."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from .errors import SchemaMismatch, StoreNotFound, VersionNotFound
+from .tables import TABLES
+
+if TYPE_CHECKING:
+    import lance
+
+Rows = pa.Table | Iterable[Mapping[str, Any]]
+DEFAULT_HOUSE = "house"
+
+
+def house_location(explicit: str | None = None) -> str:
+    """The house a command works on: the option, else $ROLLHOUSE_HOUSE, else ./house."""
+    return explicit or os.environ.get("ROLLHOUSE_HOUSE") or DEFAULT_HOUSE
+
+
+class House:
+    """Reads and writes the tables. Cheap to make; every read opens the latest version unless `at` says otherwise.
+
+    Attributes:
+        uri: Where the tables are.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    @classmethod
+    def create(cls, uri: str | os.PathLike[str]) -> "House":
+        """Opens the house, making the tables it lacks."""
+        import lance
+
+        house = cls(str(uri))
+        if "://" not in house.uri:
+            Path(house.uri).mkdir(parents=True, exist_ok=True)
+        for table in TABLES.values():
+            if not house._exists(table.name):
+                lance.write_dataset(
+                    table.schema.empty_table(),
+                    house.table_uri(table.name),
+                    data_storage_version="2.2",
+                    enable_stable_row_ids=True,
+                )
+        return house
+
+    @classmethod
+    def open(cls, uri: str | os.PathLike[str]) -> "House":
+        """Opens a house that exists. Raises StoreNotFound otherwise."""
+        house = cls(str(uri))
+        if not house._exists("rollouts"):
+            raise StoreNotFound(
+                f"There is no house at {house.uri}.",
+                "Name one with --house or $ROLLHOUSE_HOUSE; `rollhouse collect` and `rollhouse import` make one.",
+            )
+        return house
+
+    def table_uri(self, table: str) -> str:
+        """Where a table lies; `lancedb.connect(house.uri).open_table(table)` opens the same one."""
+        return f"{self.uri.rstrip('/')}/{table}.lance"
+
+    def lancedb(self) -> Any:
+        """The same tables as a LanceDB connection (search goes through it)."""
+        import lancedb
+
+        return lancedb.connect(self.uri)
+
+    def dataset(self, table: str, at: str | None = None) -> "lance.LanceDataset":
+        """The Lance dataset at its latest version, or at a snapshot's name or an ISO time."""
+        import lance
+
+        if at is None:
+            return lance.dataset(self.table_uri(table))
+        return lance.dataset(self.table_uri(table), version=self.versions(at)[table])
+
+    def versions(self, at: str) -> dict[str, int]:
+        """The version of every table at a snapshot's name. Raises VersionNotFound."""
+        name = at.replace("'", "''")
+        rows = self.read("snapshots", filter=f"name = '{name}'").to_pylist()
+        if not rows:
+            raise VersionNotFound(
+                f"There is no snapshot {at!r} in {self.uri}.", "`rollhouse snapshot list` names them."
+            )
+        return {entry["table"]: entry["version"] for entry in rows[0]["versions"]}
+
+    def read(
+        self, table: str, columns: list[str] | None = None, filter: str | None = None, at: str | None = None
+    ) -> pa.Table:
+        """Rows as Arrow. `filter` is a Lance SQL expression; name `columns` to leave heavy lists unread."""
+        return self.dataset(table, at).to_table(columns=columns, filter=filter)
+
+    def append(self, table: str, rows: Rows) -> int:
+        """Appends rows in one commit and returns how many. Missing columns become null; unknown ones raise SchemaMismatch."""
+        import lance
+
+        data = self.to_arrow(table, rows)
+        if data.num_rows:
+            lance.write_dataset(data, self.table_uri(table), mode="append", data_storage_version="2.2")
+        return data.num_rows
+
+    def insert_if_absent(self, table: str, rows: Rows) -> int:
+        """Inserts the rows whose key is not there yet and returns how many; replaying it changes nothing."""
+        data = _first_of_each_key(self.to_arrow(table, rows), TABLES[table].key)
+        if not data.num_rows:
+            return 0
+        merge = self.dataset(table).merge_insert(TABLES[table].key).use_index(False)
+        return merge.when_not_matched_insert_all().execute(data)["num_inserted_rows"]
+
+    def to_arrow(self, table: str, rows: Rows) -> pa.Table:
+        """Rows in the table's schema. Raises SchemaMismatch naming the column that does not fit."""
+        schema = TABLES[table].schema
+        if isinstance(rows, pa.Table):
+            return _conform(rows, table, schema)
+        listed = [dict(row) for row in rows]
+        unknown = sorted({name for row in listed for name in row} - set(schema.names))
+        if unknown:
+            raise SchemaMismatch(f"Table {table} has no column {unknown[0]!r}.", "See docs/store.md for its columns.")
+        try:
+            return pa.Table.from_pylist(listed, schema=schema)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise SchemaMismatch(
+                f"A row does not fit table {table}: {error}.", "See docs/store.md for its columns."
+            ) from error
+
+    def _exists(self, table: str) -> bool:
+        if "://" not in self.uri:
+            return os.path.isdir(os.path.join(self.table_uri(table), "_versions"))
+        import lance
+
+        try:
+            lance.dataset(self.table_uri(table))
+        except ValueError:
+            return False
+        return True
+
+
+def _conform(data: pa.Table, table: str, schema: pa.Schema) -> pa.Table:
+    unknown = sorted(set(data.column_names) - set(schema.names))
+    if unknown:
+        raise SchemaMismatch(f"Table {table} has no column {unknown[0]!r}.", "See docs/store.md for its columns.")
+    columns = [
+        data[field.name].cast(field.type) if field.name in data.column_names else pa.nulls(data.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _first_of_each_key(data: pa.Table, key: str) -> pa.Table:
+    # merge_insert inserts duplicates inside one source batch, primary key or not.
+    first = {value: position for position, value in reversed(list(enumerate(data[key].to_pylist())))}
+    return data if len(first) == data.num_rows else data.take(sorted(first.values()))

@@ -1,0 +1,1 @@
+"""Online GRPO: advantages, loss, learner, loop."""
