@@ -26,7 +26,11 @@ def options(debug: bool = typer.Option(False, "--debug", help="Show a traceback 
     State.debug = debug
 
 
+import importlib.util  # noqa: E402  temporary: until every module exists
+
 for module in MODULES:
+    if importlib.util.find_spec(f".{module}", __package__) is None:
+        continue
     import_module(f".{module}", __package__).register(app)
 
 

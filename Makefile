@@ -1,0 +1,32 @@
+# `make demo` and `make test` need Python 3.11, pip, make and a C compiler; they install the rest into .venv, once.
+VENV  := .venv
+RUN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test test-system lint bench clean
+
+setup: $(STAMP)
+
+$(STAMP): constraints.txt pyproject.toml setup.sh
+	bash setup.sh
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(RUN)/rollhouse demo $(DEMO)
+
+test: $(STAMP)
+	$(RUN)/python -m pytest -m "not system" $(TEST)
+
+test-system: $(STAMP)
+	$(RUN)/python -m pytest -m system $(TEST)
+
+lint: $(STAMP)
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/pyright
+
+bench: $(STAMP)
+	$(RUN)/python benchmarks/learning.py $(BENCH)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,26 @@
+"""`rollhouse doctor`: what this machine can run, what is missing, how to get it."""
+
+import typer
+
+from .common import Format, FormatOption, HouseOption, print_rows
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command()(doctor)
+
+
+def doctor(house: HouseOption = None, format: FormatOption = Format.table) -> None:
+    """Reports Python, torch, GPU, vLLM, Ray, a left-over Ray cluster, disk, hub access and the W&B key.
+
+    Exit code 1 when something that a command needs is missing.
+    """
+    from dataclasses import asdict
+
+    from ..store.house import house_location
+    from .machine import checks
+
+    found = list(checks(house_location(house)))
+    print_rows([asdict(check) for check in found], format, title="rollhouse doctor")
+    if any(check.state == "missing" for check in found):
+        raise typer.Exit(1)
