@@ -1,15 +1,35 @@
 """The `rollhouse` command: one Typer application, one module a noun, and one place where errors become exit codes."""
 
-import sys
+import errno
+import importlib.util
 from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..store.errors import RollhouseError
 from .common import State, print_error
 
+
+class Commands(TyperGroup):
+    """Runs a command and turns what went wrong into two sentences and an exit code: 1 it failed, 2 the request was wrong."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; with --debug errors keep their traceback."""
+        try:
+            return super().invoke(ctx)
+        except (RollhouseError, OSError, KeyboardInterrupt) as error:
+            if State.debug:
+                raise
+            shown = explain(error)
+            print_error(shown)
+            raise typer.Exit(shown.exit_code) from error
+
+
 app = typer.Typer(
     name="rollhouse",
+    cls=Commands,
     help="Rollouts in, datasets and trained policies out, and a line from every checkpoint back to what made it.",
     no_args_is_help=True,
     add_completion=False,
@@ -26,42 +46,33 @@ def options(debug: bool = typer.Option(False, "--debug", help="Show a traceback 
     State.debug = debug
 
 
-import importlib.util  # noqa: E402  temporary: until every module exists
-
 for module in MODULES:
-    if importlib.util.find_spec(f".{module}", __package__) is None:
-        continue
-    import_module(f".{module}", __package__).register(app)
+    if importlib.util.find_spec(f".{module}", __package__):
+        import_module(f".{module}", __package__).register(app)
 
 
 def main() -> None:
-    """Runs the command line. Exit codes: 0 done, 1 it failed, 2 the request was wrong, 130 interrupted."""
-    try:
-        app()
-    except RollhouseError as error:
-        if State.debug:
-            raise
-        print_error(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print_error(RollhouseError("Interrupted.", "What was collected before is in the house."))
-        sys.exit(130)
-    except OSError as error:
-        if State.debug:
-            raise
-        print_error(os_error(error))
-        sys.exit(1)
+    """The console script."""
+    app()
 
 
-def os_error(error: OSError) -> RollhouseError:
-    """An operating-system failure as one sentence and one piece of advice."""
-    import errno
-
-    where = f" at {error.filename}" if error.filename else ""
-    if error.errno == errno.ENOSPC or "No space left" in str(error) or "os error 28" in str(error):
+def explain(error: BaseException) -> RollhouseError:
+    """Any failure as one sentence and one piece of advice."""
+    if isinstance(error, RollhouseError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return RollhouseError(
+            "Interrupted.", "What was committed before is in the house; the same command goes on from there."
+        )
+    where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)
+    if full:
         return RollhouseError(
             f"The disk is full{where}.", "Free some space and run the same command again; what was committed is kept."
         )
-    return RollhouseError(
-        f"{error.strerror or error}{where}.", "Run with --debug before the command to see where it happened."
-    )
+    reason = getattr(error, "strerror", None) or error
+    return RollhouseError(f"{reason}{where}.", "`rollhouse --debug …` shows where it happened.")
+
+
+if __name__ == "__main__":
+    main()
