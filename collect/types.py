@@ -90,9 +90,15 @@ class Turn:
 
 @dataclass(frozen=True)
 class Done:
-    """What `Session.step` returns when the episode is over."""
+    """What `Session.step` returns when the episode is over.
+
+    Attributes:
+        reason: `stop`, `length` (the token limit cut the turn) or `max_turns`.
+        messages: Tool results of the last turn, where its calls were still executed; they belong to the conversation.
+    """
 
     reason: str = "stop"
+    messages: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True)
