@@ -60,3 +60,7 @@ class EngineError(RollhouseError):
 
 class TrainingError(RollhouseError):
     """Training cannot go on: a non-finite loss, an empty batch, a checkpoint that cannot be written."""
+
+
+class EvaluationError(RollhouseError):
+    """An evaluation cannot go on: its checkers do not start or are out of time."""

@@ -1,0 +1,7 @@
+"""The Berkeley Function-Calling Leaderboard: rollhouse generates, the checkers of `bfcl-eval` judge in a process of their own."""
+
+from .categories import SINGLE_TURN, categories_named
+from .checker import Checker, Verdict
+from .evaluate import BfclSummary, CategoryScore, evaluate_bfcl
+
+__all__ = ["SINGLE_TURN", "BfclSummary", "CategoryScore", "Checker", "Verdict", "categories_named", "evaluate_bfcl"]
