@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from .columns import Table
 from .errors import SchemaMismatch, StoreNotFound, VersionNotFound
 from .tables import TABLES
 
@@ -22,6 +23,11 @@ def house_location(explicit: str | None = None) -> str:
     return explicit or os.environ.get("ROLLHOUSE_HOUSE") or DEFAULT_HOUSE
 
 
+def quote(text: str) -> str:
+    """The text as a literal of a filter."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 class House:
     """Reads and writes the tables. Cheap to make; every read opens the latest version unless `at` says otherwise.
 
@@ -35,26 +41,19 @@ class House:
     @classmethod
     def create(cls, uri: str | os.PathLike[str]) -> "House":
         """Opens the house, making the tables it lacks."""
-        import lance
-
         house = cls(str(uri))
         if "://" not in house.uri:
             Path(house.uri).mkdir(parents=True, exist_ok=True)
-        for table in TABLES.values():
-            if not house._exists(table.name):
-                lance.write_dataset(
-                    table.schema.empty_table(),
-                    house.table_uri(table.name),
-                    data_storage_version="2.2",
-                    enable_stable_row_ids=True,
-                )
+        # `rollouts` comes last: where it is, the house is whole.
+        for table in sorted(TABLES.values(), key=lambda table: table.name == "rollouts"):
+            house.create_table(table)
         return house
 
     @classmethod
     def open(cls, uri: str | os.PathLike[str]) -> "House":
         """Opens a house that exists. Raises StoreNotFound otherwise."""
         house = cls(str(uri))
-        if not house._exists("rollouts"):
+        if not house.has_table("rollouts"):
             raise StoreNotFound(
                 f"There is no house at {house.uri}.",
                 "Name one with --house or $ROLLHOUSE_HOUSE; `rollhouse collect` and `rollhouse import` make one.",
@@ -64,6 +63,35 @@ class House:
     def table_uri(self, table: str) -> str:
         """Where a table lies; `lancedb.connect(house.uri).open_table(table)` opens the same one."""
         return f"{self.uri.rstrip('/')}/{table}.lance"
+
+    def has_table(self, table: str) -> bool:
+        """Whether the table was made."""
+        if "://" not in self.uri:
+            return os.path.isdir(os.path.join(self.table_uri(table), "_versions"))
+        import lance
+
+        try:
+            lance.dataset(self.table_uri(table))
+        except ValueError:
+            return False
+        return True
+
+    def create_table(self, table: Table) -> None:
+        """Makes an empty table; one that is there already, or that another process makes first, stays as it is."""
+        if self.has_table(table.name):
+            return
+        import lance
+
+        try:
+            lance.write_dataset(
+                table.schema.empty_table(),
+                self.table_uri(table.name),
+                data_storage_version="2.2",
+                enable_stable_row_ids=True,
+            )
+        except OSError:
+            if not self.has_table(table.name):
+                raise
 
     def lancedb(self) -> Any:
         """The same tables as a LanceDB connection (search goes through it)."""
@@ -81,8 +109,7 @@ class House:
 
     def versions(self, at: str) -> dict[str, int]:
         """The version of every table at a snapshot's name. Raises VersionNotFound."""
-        name = at.replace("'", "''")
-        rows = self.read("snapshots", filter=f"name = '{name}'").to_pylist()
+        rows = self.read("snapshots", filter=f"name = {quote(at)}").to_pylist()
         if not rows:
             raise VersionNotFound(
                 f"There is no snapshot {at!r} in {self.uri}.", "`rollhouse snapshot list` names them."
@@ -127,17 +154,6 @@ class House:
             raise SchemaMismatch(
                 f"A row does not fit table {table}: {error}.", "See docs/store.md for its columns."
             ) from error
-
-    def _exists(self, table: str) -> bool:
-        if "://" not in self.uri:
-            return os.path.isdir(os.path.join(self.table_uri(table), "_versions"))
-        import lance
-
-        try:
-            lance.dataset(self.table_uri(table))
-        except ValueError:
-            return False
-        return True
 
 
 def _conform(data: pa.Table, table: str, schema: pa.Schema) -> pa.Table:
