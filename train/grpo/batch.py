@@ -1,0 +1,98 @@
+"""What one optimizer step trains on: samples, their split into micro-batches, and the tensors of one micro-batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One rollout as the learner sees it.
+
+    Attributes:
+        rollout_id: The rollout, "" for a sequence that is only scored.
+        prompt_ids: The rendered prompt.
+        token_ids: Everything after it, tool results included.
+        loss_mask: Parallel to token_ids: 1 where the policy sampled the token.
+        engine_logprobs: One per sampled token, in order, from the engine.
+        advantage: The rollout's, shared by its sampled tokens.
+    """
+
+    rollout_id: str
+    prompt_ids: Sequence[int]
+    token_ids: Sequence[int]
+    loss_mask: Sequence[int]
+    engine_logprobs: Sequence[float]
+    advantage: float = 0.0
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and answer together."""
+        return len(self.prompt_ids) + len(self.token_ids)
+
+    @property
+    def n_sampled(self) -> int:
+        """Tokens that are trained on."""
+        return sum(self.loss_mask)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Tensors of B samples, padded on the right to the longest, T + 1 tokens.
+
+    Attributes:
+        input_ids: [B, T + 1] int64.
+        mask: [B, T] bool: True where token t + 1 was sampled.
+        engine_logprobs: [B, T] float32, 0 where the mask is False.
+        advantages: [B] float32.
+    """
+
+    input_ids: Tensor
+    mask: Tensor
+    engine_logprobs: Tensor
+    advantages: Tensor
+
+
+def split_micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Positions of `lengths` in micro-batches, the longest sequences first.
+
+    A micro-batch of k sequences costs k * (its longest) padded tokens, at most `token_budget`; a sequence longer than
+    the budget stands alone. Sorting by length keeps the padding small, and starting with the longest shows at once
+    whether memory suffices.
+    """
+    order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
+    batches: list[list[int]] = []
+    for position in order:
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= token_budget:
+            batches[-1].append(position)
+        else:
+            batches.append([position])
+    return batches
+
+
+def collate(samples: Sequence[Sample], device: str = "cpu") -> MicroBatch:
+    """The samples as tensors. Raises ValueError when a sample's lists do not fit each other."""
+    width = max(sample.length for sample in samples)
+    input_ids = torch.zeros(len(samples), width, dtype=torch.int64)
+    mask = torch.zeros(len(samples), width - 1, dtype=torch.bool)
+    engine_logprobs = torch.zeros(len(samples), width - 1, dtype=torch.float32)
+    for row, sample in enumerate(samples):
+        _check(sample)
+        start, end = len(sample.prompt_ids), sample.length
+        input_ids[row, :end] = torch.tensor([*sample.prompt_ids, *sample.token_ids])
+        mask[row, start - 1 : end - 1] = torch.tensor(sample.loss_mask, dtype=torch.bool)
+        engine_logprobs[row, mask[row]] = torch.tensor(sample.engine_logprobs, dtype=torch.float32)
+    advantages = torch.tensor([sample.advantage for sample in samples], dtype=torch.float32)
+    return MicroBatch(input_ids.to(device), mask.to(device), engine_logprobs.to(device), advantages.to(device))
+
+
+def _check(sample: Sample) -> None:
+    if not sample.prompt_ids:
+        raise ValueError(f"rollout {sample.rollout_id!r} has no prompt tokens")
+    if len(sample.loss_mask) != len(sample.token_ids) or len(sample.engine_logprobs) != sample.n_sampled:
+        raise ValueError(
+            f"rollout {sample.rollout_id!r} has {len(sample.token_ids)} tokens, {len(sample.loss_mask)} mask values, "
+            f"{sample.n_sampled} sampled tokens and {len(sample.engine_logprobs)} logprobs"
+        )
