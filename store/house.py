@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,21 +101,62 @@ class House:
         return lancedb.connect(self.uri)
 
     def dataset(self, table: str, at: str | None = None) -> "lance.LanceDataset":
-        """The Lance dataset at its latest version, or at a snapshot's name or an ISO time."""
+        """The Lance dataset at its latest version, or at a snapshot's name or an ISO time. Raises VersionNotFound."""
         import lance
 
         if at is None:
             return lance.dataset(self.table_uri(table))
-        return lance.dataset(self.table_uri(table), version=self.versions(at)[table])
+        versions = self.versions(at, tables=[table])
+        if table not in versions:
+            raise VersionNotFound(f"Table {table} did not exist at {at}.", "Ask for a later snapshot or time.")
+        return self.dataset_version(table, versions[table])
 
-    def versions(self, at: str) -> dict[str, int]:
-        """The version of every table at a snapshot's name. Raises VersionNotFound."""
+    def dataset_version(self, table: str, version: int) -> "lance.LanceDataset":
+        """The Lance dataset at a version number."""
+        import lance
+
+        return lance.dataset(self.table_uri(table), version=version)
+
+    def versions(self, at: str, tables: Iterable[str] = TABLES) -> dict[str, int]:
+        """The version of each table at a snapshot's name or an ISO time (without a zone: UTC).
+
+        A table made later is left out. Raises VersionNotFound when there is no such snapshot, or when the versions of that time were
+        cleaned up.
+        """
         rows = self.read("snapshots", filter=f"name = {quote(at)}").to_pylist()
-        if not rows:
+        if rows:
+            found = {entry["table"]: entry["version"] for entry in rows[0]["versions"]}
+            return {table: found[table] for table in tables if table in found}
+        try:
+            time = datetime.fromisoformat(at)
+        except ValueError:
             raise VersionNotFound(
-                f"There is no snapshot {at!r} in {self.uri}.", "`rollhouse snapshot list` names them."
-            )
-        return {entry["table"]: entry["version"] for entry in rows[0]["versions"]}
+                f"There is no snapshot {at!r} in {self.uri}, and it is not an ISO time.",
+                "`rollhouse snapshot list` names them.",
+            ) from None
+        time = time.replace(tzinfo=time.tzinfo or UTC)
+        found = {table: self._version_at(table, time) for table in tables}
+        return {table: version for table, version in found.items() if version is not None}
+
+    def _version_at(self, table: str, time: datetime) -> int | None:
+        versions: list[dict[str, Any]] = self.dataset(table).versions()  # type: ignore[assignment]
+        # Lance gives the time of each commit without a zone, in the machine's own.
+        older = [entry["version"] for entry in versions if entry["timestamp"].astimezone(UTC) <= time]
+        if not older:
+            if versions[0]["version"] == 1:
+                return None
+            raise self._cleaned_up(table, time)
+        numbers = {entry["version"] for entry in versions}
+        if older[-1] != versions[-1]["version"] and older[-1] + 1 not in numbers:
+            raise self._cleaned_up(table, time)
+        return older[-1]
+
+    def _cleaned_up(self, table: str, time: datetime) -> VersionNotFound:
+        when = time.isoformat(timespec="seconds")
+        return VersionNotFound(
+            f"The versions of {table} at {when} were cleaned up.",
+            "Snapshots are kept for ever: `rollhouse snapshot list`.",
+        )
 
     def read(
         self, table: str, columns: list[str] | None = None, filter: str | None = None, at: str | None = None

@@ -75,6 +75,9 @@ class Run:
         """Writes an event `note` with the payload."""
         _write_event(self, "note", payload)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "writer": None}
+
     def __enter__(self) -> "Run":
         self._entered = True
         return self
