@@ -1,0 +1,98 @@
+"""Our own Ray cluster: started on this machine when it is needed, gone when it is not, and never anybody else's."""
+
+import atexit
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ...store.errors import ConfigError, EngineError
+from ..models import need
+
+NAMESPACE = "rollhouse"
+_OBJECT_STORE_BYTES = 256 * 2**20
+_MAX_TEMP_DIR = 40  # Ray puts sockets there, and a socket's path may not be longer than 107 bytes
+_ours: Path | None = None
+
+
+def ensure_ray(num_cpus: int = 4) -> None:
+    """Starts a Ray cluster for this process, unless one is initialised in it already. `num_cpus` is logical.
+
+    Raises MissingExtra without ray, ConfigError where another cluster is configured or running on this machine.
+    """
+    global _ours
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray = need("ray")
+    if ray.is_initialized():
+        return
+    foreign = other_cluster()
+    if foreign:
+        raise ConfigError(f"Another Ray cluster is in the way: {foreign}.", "Stop it (`ray stop`) or unset RAY_ADDRESS; rollhouse starts its own and leaves others alone.")  # fmt: skip
+    base = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _MAX_TEMP_DIR else "/tmp"
+    _ours = Path(tempfile.mkdtemp(prefix="rh-ray-", dir=base))
+    atexit.register(shutdown_ray)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(_ours),
+        )
+    except BaseException as error:
+        shutdown_ray()
+        if isinstance(error, Exception):
+            raise EngineError(
+                f"Ray did not start: {error}.", "`rollhouse doctor` shows what this machine lacks."
+            ) from error
+        raise
+
+
+def shutdown_ray() -> None:
+    """Ends the cluster that ensure_ray started and removes its files; another's is left alone. May be called twice."""
+    global _ours
+    if _ours is None:
+        return
+    folder, _ours = _ours, None
+    atexit.unregister(shutdown_ray)
+    import ray
+
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def other_cluster() -> str | None:
+    """Where another Ray cluster is, in words: a RAY_ADDRESS, or one that `ray start` left a note of and that answers."""
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        return f"RAY_ADDRESS is {address}"
+    note = cluster_note()
+    if note is not None and _answers(note[1]):
+        return f"{note[0]} names {note[1]}, which answers"
+    return None
+
+
+def cluster_note() -> tuple[Path, str] | None:
+    """The file in which `ray start` keeps a cluster's address, and the address; None without one. It may be stale."""
+    path = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    try:
+        return path, path.read_text().strip()
+    except OSError:
+        return None
+
+
+def _answers(address: str) -> bool:
+    import socket
+
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1):
+            return True
+    except (OSError, ValueError):
+        return False

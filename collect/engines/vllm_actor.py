@@ -1,0 +1,283 @@
+"""The vLLM engine in a Ray actor, and the handle that callers hold.
+
+Calls are batched both ways: requests made in one turn of the event loop travel in one call, and one waiting call brings back
+whatever has finished. So the cost of an actor call (0.7 ms) is paid per engine step at most, not per request.
+"""
+
+import asyncio
+import itertools
+import uuid
+from pathlib import Path
+from typing import Any
+
+from ...store.errors import EngineError
+from ...store.ids import hash_id
+from ..models import architecture_hash, check_model_folder, load_tokenizer, need, require, stop_token_ids
+from ..types import Sampling
+from .base import EngineGone, Generation
+
+_POLL_S = 5.0
+_Item = tuple[int, list[int], Sampling | None]
+_Result = tuple[int, Any]
+
+
+class EngineActor:
+    """Runs in the Ray worker. A client is one event loop of one handle."""
+
+    def __init__(self, model: str, stop_ids: tuple[int, ...], max_model_len: int, seed: int, options: dict) -> None:
+        from .vllm_engine import VllmEngine
+
+        self.engine = VllmEngine(model, stop_ids, max_model_len, seed, **options)
+        self.done: dict[str, asyncio.Queue[_Result]] = {}
+        self.tasks: dict[tuple[str, int], asyncio.Task] = {}
+
+    async def ready(self) -> int:
+        """The process id, once the engine is up."""
+        import os
+
+        return os.getpid()
+
+    async def submit(self, client: str, items: list[_Item], abandoned: list[int]) -> None:
+        """Starts requests and gives up others; results wait for `poll`."""
+        for number in abandoned:
+            task = self.tasks.get((client, number))
+            if task is not None:
+                task.cancel()
+        for number, token_ids, sampling in items:
+            work = self._answer(client, number, token_ids, sampling)
+            self.tasks[client, number] = asyncio.create_task(work)
+
+    async def _answer(self, client: str, number: int, token_ids: list[int], sampling: Sampling | None) -> None:
+        try:
+            engine = self.engine
+            result = await (engine.score(token_ids) if sampling is None else engine.generate(token_ids, sampling))
+        except Exception as error:
+            result = error
+        finally:
+            self.tasks.pop((client, number), None)
+        self.done.setdefault(client, asyncio.Queue()).put_nowait((number, result))
+
+    async def poll(self, client: str) -> list[_Result]:
+        """What has finished since the last call; waits for the first, at most a few seconds."""
+        done = self.done.setdefault(client, asyncio.Queue())
+        try:
+            results = [await asyncio.wait_for(done.get(), _POLL_S)]
+        except TimeoutError:
+            return []
+        while not done.empty():
+            results.append(done.get_nowait())
+        return results
+
+    async def leave(self, client: str) -> None:
+        """Forgets a client whose event loop has nothing in flight."""
+        self.done.pop(client, None)
+
+    async def load_weights(self, path: str, version: int) -> None:
+        """See TokenEngine."""
+        await self.engine.load_weights(path, version)
+
+
+class _Client:
+    """The requests of one event loop: an outbox that is sent once a loop turn, and a task that waits for results."""
+
+    def __init__(self, actor: Any, timeout_s: float) -> None:
+        self.actor = actor
+        self.timeout_s = timeout_s
+        self.name = uuid.uuid4().hex
+        self.loop = asyncio.get_running_loop()
+        self.numbers = itertools.count()
+        self.waiting: dict[int, asyncio.Future] = {}
+        self.outbox: list[_Item] = []
+        self.abandoned: list[int] = []
+        self.scheduled = False
+        self.poller: asyncio.Task | None = None
+
+    async def ask(self, token_ids: list[int], sampling: Sampling | None) -> Any:
+        number = next(self.numbers)
+        future = self.waiting[number] = self.loop.create_future()
+        self.outbox.append((number, token_ids, sampling))
+        self._schedule()
+        if self.poller is None or self.poller.done():
+            self.poller = self.loop.create_task(self._poll())
+        try:
+            return await asyncio.wait_for(future, self.timeout_s)
+        except (asyncio.CancelledError, TimeoutError) as error:
+            self.waiting.pop(number, None)
+            self.abandoned.append(number)
+            self._schedule()
+            if isinstance(error, TimeoutError):
+                raise EngineError(
+                    f"The engine did not answer a request within {self.timeout_s:.0f} s.",
+                    "Lower --max-tokens or the number of rollouts in flight.",
+                ) from error
+            raise
+
+    def _schedule(self) -> None:
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        self.scheduled = False
+        items, self.outbox = self.outbox, []
+        abandoned, self.abandoned = self.abandoned, []
+        try:
+            self.actor.submit.remote(self.name, items, abandoned)
+        except Exception as error:
+            self._fail(_gone(error))
+
+    async def _poll(self) -> None:
+        try:
+            while self.waiting:
+                answer = asyncio.wrap_future(self.actor.poll.remote(self.name).future())
+                for number, result in await asyncio.wait_for(answer, self.timeout_s):
+                    future = self.waiting.pop(number, None)
+                    if future is None or future.done():
+                        continue
+                    if isinstance(result, Exception):
+                        future.set_exception(result)
+                    else:
+                        future.set_result(result)
+        except Exception as error:
+            self._fail(_gone(error))
+        else:
+            self.actor.leave.remote(self.name)
+
+    def _fail(self, error: Exception) -> None:
+        for future in self.waiting.values():
+            if not future.done():
+                future.set_exception(error)
+        self.waiting.clear()
+
+
+class VllmActorEngine:
+    """A TokenEngine: the handle of a vLLM engine in a Ray actor. Picklable; the copy does not own the actor."""
+
+    kind = "vllm"
+
+    def __init__(self, actor: Any, key: str, max_model_len: int, timeout_s: float = 600.0, owned: bool = False) -> None:
+        self.actor = actor
+        self.key = key
+        self.max_model_len = max_model_len
+        self.timeout_s = timeout_s
+        self.version = 0
+        self._owned = owned
+        self._client: _Client | None = None
+
+    def __reduce__(self) -> tuple:
+        return VllmActorEngine, (self.actor, self.key, self.max_model_len, self.timeout_s, False)
+
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+        """See TokenEngine."""
+        return await self._ask(prompt_ids, sampling)
+
+    async def score(self, token_ids: list[int]) -> list[float]:
+        """See TokenEngine."""
+        return await self._ask(token_ids, None)
+
+    async def load_weights(self, path: str, version: int) -> None:
+        """See TokenEngine."""
+        answer = asyncio.wrap_future(self.actor.load_weights.remote(str(path), version).future())
+        try:
+            await asyncio.wait_for(answer, self.timeout_s)
+        except Exception as error:
+            raise _engine_error(error) from error
+        self.version = version
+
+    async def _ask(self, token_ids: list[int], sampling: Sampling | None) -> Any:
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._client.loop is not loop:
+            self._client = _Client(self.actor, self.timeout_s)
+        return await self._client.ask(token_ids, sampling)
+
+    def close(self) -> None:
+        """Ends the actor if this handle started it."""
+        if self._owned:
+            self._owned = False
+            _open.pop(self.key, None)
+            import ray
+
+            if ray.is_initialized():
+                ray.kill(self.actor)
+
+
+# Engines this process started, so that a second `open_vllm` swaps weights instead of paying for another start.
+_open: dict[str, VllmActorEngine] = {}
+
+
+def open_vllm(
+    model: str | Path,
+    *,
+    max_model_len: int = 1024,
+    seed: int = 0,
+    num_gpus: float = 0,
+    start_timeout_s: float = 300,
+    **options: Any,
+) -> VllmActorEngine:
+    """A vLLM engine with this model's weights, as version 0; Ray must be running (`ensure_ray`).
+
+    An engine of the same architecture and options that this process started before is taken over: its weights are swapped and
+    closing the handle leaves it running. `options` are further vLLM EngineArgs. Raises ConfigError, MissingExtra, EngineError.
+    """
+    folder = check_model_folder(model)
+    ray = need("ray")
+    require("vllm")
+    stop_ids = stop_token_ids(folder, load_tokenizer(folder))
+    key = hash_id(architecture_hash(folder), stop_ids, options, num_gpus)
+    running = _open.get(key)
+    if running is not None and running.max_model_len >= max_model_len and _alive(running):
+        engine = VllmActorEngine(running.actor, key, running.max_model_len)
+        _get(engine.actor.load_weights.remote(str(folder), 0), start_timeout_s)
+        return engine
+    placed = ray.remote(EngineActor).options(num_cpus=1, num_gpus=num_gpus, max_concurrency=10_000)
+    actor = placed.remote(str(folder), stop_ids, max_model_len, seed, options)
+    try:
+        _get(actor.ready.remote(), start_timeout_s)
+    except BaseException:
+        ray.kill(actor)
+        raise
+    engine = _open[key] = VllmActorEngine(actor, key, max_model_len, owned=True)
+    return engine
+
+
+def _alive(engine: VllmActorEngine) -> bool:
+    import ray
+
+    try:
+        ray.get(engine.actor.ready.remote(), timeout=30)
+    except Exception:  # a dead actor, or one of a cluster that is no more
+        _open.pop(engine.key, None)
+        return False
+    return True
+
+
+def _get(reference: Any, timeout_s: float) -> Any:
+    import ray
+
+    try:
+        return ray.get(reference, timeout=timeout_s)
+    except Exception as error:
+        raise _engine_error(error) from error
+
+
+def _engine_error(error: Exception) -> Exception:
+    """The error in our words: the actor's own where it raised one of ours."""
+    from ...store.errors import RollhouseError
+
+    if isinstance(error, RollhouseError):
+        return error
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, RollhouseError):
+        return type(cause)(cause.message, cause.fix)
+    return _gone(error)
+
+
+def _gone(error: Exception) -> EngineGone:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    why = lines[-1].rstrip(".") if lines else type(error).__name__
+    if "worker process has died" in str(error):
+        why = "it was killed or crashed, often for want of memory"
+    return EngineGone(
+        f"The vLLM engine's process is gone or does not answer: {why}.",
+        "Look at free memory (`rollhouse doctor`) and run the same command again; it continues where it stopped.",
+    )
