@@ -5,7 +5,6 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.environments.workplace_mini.office import DOMAINS, TOOLS, ToolError, argument_names, call_tool
 from rollhouse.collect.types import Done, Score, Task, Turn
