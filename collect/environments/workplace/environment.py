@@ -1,0 +1,59 @@
+"""Workplace as an environment: tasks from a file, sessions over shared tables, the verdict by final state."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ....store.errors import ConfigError
+from ....store.messages import ToolCall
+from ...tasks_file import load_tasks
+from ...tools import ToolSession
+from ...types import Score, Task
+from .office import Office, read_office
+from .toolbox import call_tool
+from .verifier import replay, same_state, truth_calls
+
+NAME = "workplace"
+SCORER, SCORER_VERSION = "workplace", "1"
+MAX_TURNS = 6
+
+
+class WorkplaceEnvironment:
+    """27 tools over six tables; a task is solved when the tables end as its ground truth's calls leave them."""
+
+    name = NAME
+
+    def __init__(self, tables: Path | str | None, tasks: Path | str | None = None) -> None:
+        """Reads the tables (a folder of six CSV files); `tasks` is a JSONL file, needed only to list tasks."""
+        if tables is None:
+            raise ConfigError("The workplace environment needs its tables.", "Name their folder with --tables DIR.")
+        self._office = read_office(Path(tables))
+        self._tasks_file = tasks
+        self._truths: dict[str, Office] = {}
+
+    def tasks(self, split: str) -> Iterable[Task]:
+        """The tasks of the file in its order. A row that names no split belongs to whichever is asked for."""
+        if self._tasks_file is None:
+            raise ConfigError("The workplace environment has no tasks file.", "Name one with --tasks FILE.")
+        return [task for task in load_tasks(self._tasks_file, NAME, split) if task.split == split]
+
+    def start(self, task: Task) -> ToolSession:
+        """A fresh session: its office shares the tables until a tool writes."""
+        office = self._office.copy()
+        return ToolSession(
+            lambda name, arguments: call_tool(office, name, arguments),
+            lambda calls: self.score(task, calls),
+            MAX_TURNS,
+        )
+
+    def score(self, task: Task, calls: Sequence[ToolCall]) -> Score:
+        """The verdict on calls, replayed on fresh tables: 1.0 or 0.0."""
+        state = replay(self._office, ((call.name, call.arguments) for call in calls))
+        passed = same_state(state, self._truth(task))
+        return Score(float(passed), passed, SCORER, SCORER_VERSION)
+
+    def _truth(self, task: Task) -> Office:
+        calls = truth_calls(task.ground_truth)
+        key = repr(calls)
+        if key not in self._truths:
+            self._truths[key] = replay(self._office, calls)
+        return self._truths[key]
