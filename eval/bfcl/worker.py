@@ -125,7 +125,7 @@ def judge(category: str, id: str, calls: list[list[str]]) -> dict:
     return verdict(result["valid"], result.get("error_type", "unclear"), str(result.get("error", "")))
 
 
-def language(category: str):  # noqa: ANN201 - the enum is bfcl-eval's
+def language(category: str):
     """The language whose literals the arguments are written in."""
     from bfcl_eval.constants.enums import Language
     from bfcl_eval.utils import is_java, is_js

@@ -1,0 +1,163 @@
+"""A policy on the tasks of an environment: rollouts are collected and kept, and every one becomes a row of `evaluations`."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from statistics import fmean, stdev
+from typing import Any
+
+from ..collect.runner import collect
+from ..collect.types import Environment, Policy, Sampling, Task
+from ..queries.passk import pass_at_k
+from ..store.errors import ConfigError
+from ..store.house import House, quote
+from ..store.runs import Run
+from .rows import CategoryScore, by_category, evaluation_id, rows_of_run
+
+MODES = ("greedy", "sampled")
+_COLUMNS = ["rollout_id", "slot_id", "attempt", "task_id", "sample_index", "policy_id", "reward", "passed", "status", "error_type"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EvalSummary:
+    """How a policy did on a set of tasks.
+
+    Attributes:
+        pass_rate: Mean over tasks of the share of the task's samples that passed.
+        stderr: Standard error of pass_rate over tasks (samples of one task are not independent); 0.0 with fewer than two tasks.
+        pass_at_k: k → unbiased estimate of the chance that one of k samples passes, for k = 1, 2, 4, … up to the samples a task has.
+        n: Samples, those that failed for reasons outside the policy included (they count as not passed).
+        n_tasks: Tasks.
+        mean_reward: Mean over samples; one without a reward counts as 0.
+        by_category: Category → counts over samples.
+        errors: Error type → samples, most frequent first.
+    """
+
+    pass_rate: float
+    stderr: float
+    pass_at_k: dict[int, float]
+    n: int
+    n_tasks: int
+    mean_reward: float
+    by_category: dict[str, CategoryScore] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+
+
+def evaluate_policy(
+    house: House,
+    run: Run,
+    environment: Environment,
+    policy: Policy,
+    tasks: Iterable[Task],
+    mode: str = "greedy",
+    samples: int = 1,
+    *,
+    sampling: Sampling | None = None,
+    on_done: Callable[..., None] | None = None,
+    **options: Any,
+) -> EvalSummary:
+    """Evaluates a policy; a run that was cut short goes on where it stopped.
+
+    A run holds one policy, environment and mode: its rollouts fill slots that only task and sample number tell apart.
+
+    Args:
+        mode: `greedy` (temperature 0, one sample) or `sampled` (temperature 1 unless `sampling` says otherwise).
+        samples: Rollouts of each task.
+        sampling: Other settings than the mode's own; its temperature must fit the mode.
+        on_done, options: As in `collect.runner.collect` (max_turns, concurrency, …).
+
+    Raises ConfigError for a mode or a run that does not fit, and for no tasks at all.
+    """
+    listed = list(tasks)
+    sampling = _settings(mode, samples, sampling)
+    if not listed:
+        raise ConfigError(f"There are no tasks of {environment.name} to evaluate on.", "Name another split or limit.")
+    _refuse_mixture(house, run, environment.name, mode, policy.policy_id)
+    collect(house, run, environment, policy, listed, num_repeats=samples, sampling=sampling, on_done=on_done, **options)
+    rows = _evaluated(house, run, environment.name, mode, listed, samples)
+    house.insert_if_absent("evaluations", rows)
+    return summarize(rows)
+
+
+def summarize(rows: Sequence[Mapping[str, Any]]) -> EvalSummary:
+    """The summary of rows of `evaluations` of one run (keys case_id, category, passed, score, error_type)."""
+    verdicts: dict[str, list[bool]] = {}
+    for row in rows:
+        verdicts.setdefault(row["case_id"], []).append(bool(row["passed"]))
+    if not verdicts:
+        raise ConfigError("There is nothing to summarise: no case was evaluated.", "Name tasks, or another run.")
+    rates = [fmean(passed) for passed in verdicts.values()]
+    most = min(len(passed) for passed in verdicts.values())
+    ks = [2**power for power in range(most.bit_length())]
+    categories = by_category(rows)
+    errors: dict[str, int] = {}
+    for score in categories.values():
+        for name, count in score.errors.items():
+            errors[name] = errors.get(name, 0) + count
+    return EvalSummary(
+        pass_rate=fmean(rates),
+        stderr=stdev(rates) / math.sqrt(len(rates)) if len(rates) > 1 else 0.0,
+        pass_at_k={k: fmean(pass_at_k(len(p), sum(p), k) for p in verdicts.values()) for k in ks},
+        n=len(rows),
+        n_tasks=len(verdicts),
+        mean_reward=fmean(row["score"] or 0.0 for row in rows),
+        by_category=categories,
+        errors=dict(sorted(errors.items(), key=lambda item: -item[1])),
+    )
+
+
+def _settings(mode: str, samples: int, sampling: Sampling | None) -> Sampling:
+    if mode not in MODES:
+        raise ConfigError(f"There is no evaluation mode {mode!r}.", "Modes are greedy and sampled.")
+    if samples < 1 or (mode == "greedy" and samples > 1):
+        raise ConfigError(f"{samples} samples do not fit mode {mode}.", "Greedy takes 1, sampled 1 or more.")
+    sampling = sampling or Sampling(temperature=0.0 if mode == "greedy" else 1.0)
+    if (sampling.temperature == 0) != (mode == "greedy"):
+        raise ConfigError(
+            f"Temperature {sampling.temperature:g} does not fit mode {mode}.",
+            "Greedy is temperature 0, sampled is not.",
+        )
+    return sampling
+
+
+def _refuse_mixture(house: House, run: Run, benchmark: str, mode: str, policy_id: str) -> None:
+    for row in rows_of_run(house, run.run_id, ["benchmark", "mode", "policy_id"]):
+        has = (row["benchmark"], row["mode"], row["policy_id"])
+        if row["benchmark"] != "bfcl" and has != (benchmark, mode, policy_id):
+            raise ConfigError(
+                f"Run {run.run_id!r} holds an evaluation of {has[2]} on {has[0]} ({has[1]}).",
+                "Give this evaluation another --run name.",
+            )
+
+
+def _evaluated(
+    house: House, run: Run, benchmark: str, mode: str, tasks: Sequence[Task], samples: int
+) -> list[dict[str, Any]]:
+    """One row for the last attempt at each slot of these tasks, in the order of the tasks."""
+    rollouts = house.read("rollouts", columns=_COLUMNS, filter=f"run_id = {quote(run.run_id)}").to_pylist()
+    last: dict[tuple[str, int], dict[str, Any]] = {}
+    for rollout in sorted(rollouts, key=lambda rollout: rollout["attempt"]):
+        last[rollout["task_id"], rollout["sample_index"]] = rollout
+    category = {task.task_id: task.category for task in tasks}
+    now = datetime.now(UTC)
+    return [
+        {
+            "row_id": evaluation_id(run.run_id, benchmark, category[task], task, mode, sample),
+            "run_id": run.run_id,
+            "benchmark": benchmark,
+            "category": category[task],
+            "case_id": task,
+            "mode": mode,
+            "sample": sample,
+            "policy_id": rollout["policy_id"],
+            "passed": bool(rollout["passed"]),
+            "score": rollout["reward"] or 0.0,
+            "rollout_id": rollout["rollout_id"],
+            "error_type": rollout["error_type"] or (None if rollout["status"] == "completed" else rollout["status"]),
+            "created_at": now,
+        }
+        for task in category
+        for sample in range(samples)
+        if (rollout := last.get((task, sample))) is not None
+    ]

@@ -1,0 +1,162 @@
+"""What a report shows, read from the house: runs, metrics, evaluation stages, sample rollouts."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from ...store.house import House, quote
+from ...store.messages import Message
+from ...store.runs import get_run
+from ..environment import EvalSummary, summarize
+from ..rows import CategoryScore, by_category, rows_of_run
+
+_COLUMNS = ["rollout_id", "slot_id", "attempt", "run_id", "task_id", "prompt_id", "step", "reward", "passed", "status", "n_sampled_tokens"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One policy of a comparison, in the order of training.
+
+    Attributes:
+        name: What people call it: base, sft, ….
+        sampled, greedy: Its environment evaluations; None when there was none.
+        bfcl: Category → score; empty when it was not run.
+    """
+
+    name: str
+    sampled: EvalSummary | None = None
+    greedy: EvalSummary | None = None
+    bfcl: dict[str, CategoryScore] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run and what came of it.
+
+    Attributes:
+        run: As `store.runs.get_run` gives it.
+        rollouts: Final rollouts (the last attempt at each slot), as rows of _COLUMNS.
+        metrics: Name → (steps ascending, values); of a step that was run again the last incarnation counts.
+    """
+
+    run: dict[str, Any]
+    rollouts: list[dict[str, Any]]
+    metrics: dict[str, tuple[list[int], list[float]]]
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.run["run_id"]
+
+    @property
+    def mean_reward(self) -> float | None:
+        """Over rollouts that have a reward; None when none has."""
+        rewards = [rollout["reward"] for rollout in self.rollouts if rollout["reward"] is not None]
+        return fmean(rewards) if rewards else None
+
+    @property
+    def seconds(self) -> float | None:
+        """From the first start to the last end; None while it runs."""
+        if self.run["finished_at"] is None:
+            return None
+        return (self.run["finished_at"] - self.run["started_at"]).total_seconds()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A rollout to read: its prompt, what followed, and what it earned."""
+
+    row: dict[str, Any]
+    prompt: list[Message]
+    messages: list[Message]
+
+
+def read_runs(house: House, run_ids: Sequence[str]) -> list[RunFacts]:
+    """The runs in the given order, each once. Raises StoreNotFound for one that is not there."""
+    facts = []
+    for run_id in dict.fromkeys(run_ids):
+        run = get_run(house, run_id)
+        mine = f"run_id = {quote(run_id)}"
+        rows = house.read("rollouts", columns=_COLUMNS, filter=mine).to_pylist()
+        final = {row["slot_id"]: row for row in sorted(rows, key=lambda row: row["attempt"])}
+        facts.append(RunFacts(run, list(final.values()), _metrics(house, mine)))
+    return facts
+
+
+def reward_curve(facts: RunFacts) -> tuple[list[int], list[float]]:
+    """Mean reward of a run's rollouts by the step they were collected for; empty outside online training."""
+    by_step: dict[int, list[float]] = {}
+    for rollout in facts.rollouts:
+        if rollout["step"] is not None and rollout["reward"] is not None:
+            by_step.setdefault(rollout["step"], []).append(rollout["reward"])
+    steps = sorted(by_step)
+    return steps, [fmean(by_step[step]) for step in steps]
+
+
+def stages_of_runs(house: House, run_ids: Sequence[str]) -> list[StageResult]:
+    """The evaluations of the runs, one stage a policy, in the order of the runs.
+
+    A stage is called after the checkpoint its policy is, else after the run that evaluated it first.
+    """
+    names = _checkpoint_names(house)
+    stages: dict[str, dict[str, Any]] = {}
+    for run_id in dict.fromkeys(run_ids):
+        rows = rows_of_run(house, run_id)
+        for policy_id in dict.fromkeys(row["policy_id"] for row in rows):
+            stage = stages.setdefault(policy_id, {"name": names.get(policy_id, run_id)})
+            mine = [row for row in rows if row["policy_id"] == policy_id]
+            stage["bfcl"] = by_category(row for row in mine if row["benchmark"] == "bfcl") or stage.get("bfcl", {})
+            for mode in ("sampled", "greedy"):
+                cases = [row for row in mine if row["benchmark"] != "bfcl" and row["mode"] == mode]
+                if cases:
+                    stage[mode] = summarize(cases)
+    return [StageResult(**stage) for stage in stages.values()]
+
+
+def pick_samples(house: House, runs: Sequence[RunFacts], count: int) -> list[Sample]:
+    """Rollouts worth reading: the best of each run and, where it earned less, the worst; at most `count`."""
+    chosen = []
+    for facts in runs:
+        ranked = sorted(facts.rollouts, key=lambda row: (-(row["reward"] or 0.0), row["rollout_id"]))
+        chosen += ranked[:1]
+        if ranked and ranked[-1]["reward"] != ranked[0]["reward"]:
+            chosen.append(ranked[-1])
+    return _with_messages(house, chosen[:count])
+
+
+def _with_messages(house: House, rows: Sequence[dict[str, Any]]) -> list[Sample]:
+    if not rows:
+        return []
+    ids = ", ".join(quote(row["rollout_id"]) for row in rows)
+    columns = ["rollout_id", "messages"]
+    found = house.read("rollouts", columns=columns, filter=f"rollout_id IN ({ids})").to_pylist()
+    messages = {row["rollout_id"]: row["messages"] or [] for row in found}
+    ids = ", ".join(quote(row["prompt_id"] or "") for row in rows)
+    columns = ["prompt_id", "messages"]
+    found = house.read("prompts", columns=columns, filter=f"prompt_id IN ({ids})").to_pylist()
+    prompts = {row["prompt_id"]: row["messages"] or [] for row in found}
+    return [
+        Sample(
+            row,
+            [Message.from_row(message) for message in prompts.get(row["prompt_id"], [])],
+            [Message.from_row(message) for message in messages[row["rollout_id"]]],
+        )
+        for row in rows
+    ]
+
+
+def _metrics(house: House, mine: str) -> dict[str, tuple[list[int], list[float]]]:
+    rows = house.read("metrics", columns=["name", "step", "incarnation", "value"], filter=mine).to_pylist()
+    series: dict[str, dict[int, float]] = {}
+    for row in sorted(rows, key=lambda row: row["incarnation"] or 0):
+        series.setdefault(row["name"], {})[row["step"]] = row["value"]
+    return {name: (sorted(by), [by[step] for step in sorted(by)]) for name, by in sorted(series.items())}
+
+
+def _checkpoint_names(house: House) -> dict[str, str]:
+    """weights_hash → the checkpoint's id; the run's id too when the run made only one."""
+    rows = house.read("checkpoints", columns=["weights_hash", "checkpoint_id", "run_id", "metrics"]).to_pylist()
+    made = Counter(row["run_id"] for row in rows)
+    return {row["weights_hash"]: row["run_id"] if made[row["run_id"]] == 1 else row["checkpoint_id"] for row in rows}

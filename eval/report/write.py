@@ -1,0 +1,89 @@
+"""Puts the report together and writes it."""
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+
+from ...store.errors import ConfigError, MissingExtra
+from ...store.house import House
+from ...store.lineage import lineage
+from . import sections
+from .data import StageResult, pick_samples, read_runs
+
+_HERE = Path(__file__).parent
+# Plotly fetches nothing for these charts; the policy makes sure that nothing in the file can.
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+def write_report(
+    house: House,
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    stages: Sequence[StageResult] = (),
+    runs: Sequence[str] = (),
+    lineage_of: str | None = None,
+    samples: int = 6,
+) -> Path:
+    """Writes one HTML file that opens without a network and follows the reader's light or dark theme; returns its path.
+
+    Args:
+        stages: Policies to compare, oldest first.
+        runs: Run ids, for curves, the table of runs and sample rollouts.
+        lineage_of: A checkpoint, run, dataset or snapshot whose tree is shown.
+        samples: At most so many rollouts are shown in full.
+
+    Raises StoreNotFound for an unknown run, MissingExtra without plotly, ConfigError when there is nothing to report.
+    """
+    facts = read_runs(house, runs)
+    if not facts and not stages:
+        raise ConfigError("There is nothing to report.", "Name at least one run; `rollhouse runs list` shows them.")
+    body = [
+        sections.tiles(stages, facts),
+        sections.stage_section(stages),
+        sections.training_section(facts),
+        sections.lineage_section(lineage(house, lineage_of) if lineage_of else None),
+        sections.category_section(stages),
+        sections.bfcl_section(stages),
+        sections.run_section(facts),
+        sections.sample_section(pick_samples(house, facts, samples)),
+    ]
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(_page(title, house.uri, "".join(body)), encoding="utf-8")
+    unfinished.replace(path)
+    return path
+
+
+def _page(title: str, house: str, body: str) -> str:
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    now = datetime.now(UTC)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<title>{escape(title)}</title>
+<style>{style}</style>
+</head>
+<body>
+<header><h1>{escape(title)}</h1><p>{escape(house)} · {now:%Y-%m-%d %H:%M} UTC</p></header>
+<main>{body}</main>
+<script>{_plotly()}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def _plotly() -> str:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ModuleNotFoundError as error:
+        raise MissingExtra("The report's plots need plotly.", "Install it: pip install 'rollhouse[train]'") from error
+    return get_plotlyjs()
