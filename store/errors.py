@@ -42,6 +42,16 @@ class FormatError(RollhouseError):
     exit_code = 2
 
 
+class EvalLeak(RollhouseError):
+    """Rows of validation or test tasks were about to enter a training set."""
+
+    exit_code = 2
+
+
+class EmptyDataset(RollhouseError):
+    """A recipe selects nothing."""
+
+
 class MissingExtra(RollhouseError):
     """A package that this command needs is not installed."""
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..collect.models import weights_hash
 from ..store.errors import ConfigError
+from ..store.house import quote
 from ..store.ids import hash_id
 
 if TYPE_CHECKING:
@@ -82,8 +83,10 @@ def save_checkpoint(
 
 def find_checkpoint(house: "House", name: str) -> dict[str, Any] | None:
     """The row of a checkpoint by its id (`RUN/step_N`), or the last one of a run by the run's id; None when there is none."""
-    quoted = name.replace("'", "''")
-    rows = house.read("checkpoints", filter=f"checkpoint_id = '{quoted}' or run_id = '{quoted}'").to_pylist()
+    named = quote(name)
+    rows: list[dict[str, Any]] = house.read(
+        "checkpoints", filter=f"checkpoint_id = {named} or run_id = {named}"
+    ).to_pylist()
     return max(rows, key=lambda row: (row["incarnation"], row["step"])) if rows else None
 
 
@@ -94,12 +97,12 @@ def resolve_model(house: "House | None", name: str | Path) -> Path:
         ConfigError: It is none of these, or its folder is gone.
     """
     row = find_checkpoint(house, str(name)) if house is not None else None
-    if row is not None and not Path(row["path"]).is_dir():
-        raise ConfigError(
-            f"Checkpoint {row['checkpoint_id']} should lie in {row['path']}, which is not there.",
-            "Put the folder back, or name another model.",
-        )
     if row is not None:
+        if not Path(row["path"]).is_dir():
+            raise ConfigError(
+                f"Checkpoint {row['checkpoint_id']} should lie in {row['path']}, which is not there.",
+                "Put the folder back, or name another model.",
+            )
         return Path(row["path"])
     if Path(name).is_dir():
         return Path(name)

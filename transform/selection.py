@@ -1,0 +1,67 @@
+"""Candidates on their way into a dataset, and the reason of each that falls out."""
+
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from ..store.errors import EmptyDataset
+
+
+@dataclass
+class Selection:
+    """What is still in, and what fell out and why.
+
+    Attributes:
+        frame: One row a candidate.
+        id_column: The column of `frame` that names a candidate: rollout_id, or task_id for prompt sets.
+        n_inputs: Candidates at the start.
+        dropped: Frames of (id, reason), in the order the filters ran.
+    """
+
+    frame: pl.DataFrame
+    id_column: str = "rollout_id"
+    n_inputs: int = 0
+    dropped: list[pl.DataFrame] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.n_inputs = self.n_inputs or self.frame.height
+
+    def keep(self, condition: pl.Expr, reason: str | pl.Expr) -> None:
+        """Keeps the rows for which `condition` is true (null is not).
+
+        Raises:
+            EmptyDataset: This filter left nothing.
+        """
+        why = pl.lit(reason) if isinstance(reason, str) else reason
+        marked = self.frame.with_columns(condition.fill_null(False).alias("_kept"), why.alias("_reason"))
+        out = marked.filter(~pl.col("_kept")).select(
+            pl.col(self.id_column).alias("id"), pl.col("_reason").alias("reason")
+        )
+        self.dropped.append(out)
+        self.frame = marked.filter(pl.col("_kept")).drop("_kept", "_reason")
+        if self.frame.is_empty() and not out.is_empty():
+            last = out["reason"].mode().sort()[0]
+            raise EmptyDataset(
+                f"The dataset would be empty: the filter {last!r} left out the last {out.height} of {self.n_inputs} inputs.",
+                "Loosen that option, or collect more rollouts and take a new snapshot.",
+            )
+
+    def drop_reasons(self) -> pl.DataFrame:
+        """(id, reason) of everything that fell out."""
+        empty = pl.DataFrame(schema={"id": pl.String, "reason": pl.String})
+        return pl.concat([empty, *self.dropped])
+
+
+def valid_reward() -> pl.Expr:
+    """Whether there is a verdict that is a number."""
+    return pl.col("reward").is_not_null() & pl.col("reward").is_not_nan()
+
+
+def status_reason() -> pl.Expr:
+    """The reason of a rollout left out for its status."""
+    return pl.concat_str(pl.lit("status is "), pl.col("status").fill_null("unknown"))
+
+
+def is_binary(rewards: pl.Series) -> bool:
+    """Whether every reward is 0 or 1."""
+    return bool(rewards.drop_nulls().is_in([0.0, 1.0]).all())
