@@ -1,0 +1,102 @@
+"""Named queries: one .sql file each; its first comment line says what it answers, `$name` are its parameters."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import pyarrow as pa
+
+from ..store.errors import ConfigError
+from ..store.house import House
+from .session import sql
+
+_PARAMETER = re.compile(r"^-- \$(\w+) (\w+)(?: = (.*?))?: (.*)$", re.MULTILINE)
+_TYPES = {"text": str, "integer": int, "number": float}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a query.
+
+    Attributes:
+        type: text, integer or number.
+        default: Text of the default; None when the caller must give a value, "null" for no value.
+        doc: What it means.
+    """
+
+    name: str
+    type: str
+    default: str | None
+    doc: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """One named query. `purpose` is the question it answers."""
+
+    name: str
+    purpose: str
+    parameters: tuple[Parameter, ...]
+    text: str
+
+
+def list_queries() -> list[Query]:
+    """Every named query, by name."""
+    files = [file for file in resources.files("rollhouse.queries").iterdir() if file.name.endswith(".sql")]
+    return sorted((_parse(file.name[:-4], file.read_text(encoding="utf-8")) for file in files), key=lambda q: q.name)
+
+
+def get_query(name: str) -> Query:
+    """The query of that name. Raises ConfigError naming similar ones."""
+    queries = {query.name: query for query in list_queries()}
+    if name not in queries:
+        near = difflib.get_close_matches(name, queries, n=3, cutoff=0.4) or sorted(queries)
+        raise ConfigError(f"There is no query {name!r}.", f"Did you mean {', '.join(near)}?")
+    return queries[name]
+
+
+def run_query(
+    house: House, name: str, params: Mapping[str, Any] | None = None, at: str | None = None, **limits: Any
+) -> pa.Table:
+    """The answer of a named query as Arrow.
+
+    `params` values may be text (from a command line); they are read in the type the query states. `limits` are those of `sql`.
+    Raises ConfigError for an unknown query or parameter, a missing one, or a value of the wrong type.
+    """
+    query = get_query(name)
+    return sql(house, query.text, at, bind(query, params or {}), **limits)
+
+
+def bind(query: Query, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of all parameters: those given, defaults for the rest."""
+    known = {parameter.name: parameter for parameter in query.parameters}
+    for name in given:
+        if name not in known:
+            has = f"It has {', '.join(sorted(known))}." if known else "It has none."
+            raise ConfigError(f"Query {query.name} has no parameter {name!r}.", has)
+    missing = [name for name, parameter in known.items() if name not in given and parameter.default is None]
+    if missing:
+        raise ConfigError(
+            f"Query {query.name} needs {missing[0]}: {known[missing[0]].doc}", f"Give {missing[0]}=VALUE."
+        )
+    return {name: _value(query, parameter, given.get(name, parameter.default)) for name, parameter in known.items()}
+
+
+def _value(query: Query, parameter: Parameter, value: Any) -> Any:
+    if value is None or value == "null":
+        return None
+    try:
+        return _TYPES[parameter.type](value)
+    except ValueError:
+        raise ConfigError(
+            f"{parameter.name}={value!r} of query {query.name} is not of type {parameter.type}.", parameter.doc
+        ) from None
+
+
+def _parse(name: str, text: str) -> Query:
+    purpose = text.splitlines()[0].removeprefix("-- ")
+    parameters = tuple(Parameter(*match.groups()) for match in _PARAMETER.finditer(text))
+    return Query(name, purpose, parameters, text)

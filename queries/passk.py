@@ -1,0 +1,17 @@
+"""pass@k, once for the whole package."""
+
+
+def pass_at_k(n: int, c: int, k: int) -> float | None:
+    """The unbiased estimate of the chance that one of k samples passes, given that c of n did.
+
+    1 - C(n-c, k) / C(n, k), as a product so that nothing overflows (Chen et al. 2021, "Evaluating Large Language Models Trained on
+    Code"). None when fewer than k samples were drawn. Raises ValueError when the counts make no sense.
+    """
+    if not 0 <= c <= n or k < 1:
+        raise ValueError(f"pass@{k} of {c} passes in {n} samples")
+    if n < k:
+        return None
+    missed = 1.0
+    for i in range(n - c + 1, n + 1):
+        missed *= 1 - k / i
+    return 1 - missed

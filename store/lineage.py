@@ -1,0 +1,206 @@
+"""What made this? From a checkpoint back to the rollouts and the policies that made them."""
+
+import difflib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+from .errors import StoreNotFound, VersionNotFound
+from .house import House, quote
+from .runs import list_runs
+
+# Arrow makes its compute functions when it is imported, where no type checker sees them.
+pc: Any = pyarrow.compute
+
+_COLUMNS = ["rollout_id", "run_id", "task_id", "policy_id", "policy_version", "engine", "reward"]
+
+
+@dataclass
+class Node:
+    """One thing and what it was made from.
+
+    Attributes:
+        kind: checkpoint, run, dataset, snapshot, rollouts or policy.
+        id: What `lineage` accepts for it; for `rollouts` the collecting run_id (a rollout_id when it is one rollout).
+        label: One line for people.
+        children: What it was made from. Empty at an origin, and at a node whose line was given earlier in the tree.
+    """
+
+    kind: str
+    id: str
+    label: str
+    children: list["Node"] = field(default_factory=list)
+
+
+def lineage(house: House, id: str) -> Node:
+    """The tree of what `id` was made from: a checkpoint_id, run_id, dataset NAME@V, snapshot name or rollout_id.
+
+    checkpoint → run → dataset versions, base policy → snapshot → rollouts by collecting run and policy → policy → its checkpoint or
+    online run, and so on. An online run also lists the rollouts it trained on itself. Raises StoreNotFound naming similar ids.
+    """
+    house_view = _View(house)
+    checkpoint = house_view.checkpoints.get(id)
+    if checkpoint:
+        return _checkpoint(house_view, checkpoint)
+    if id in house_view.runs:
+        return _run(house_view, id)
+    if id in house_view.datasets:
+        return _dataset(house_view, id)
+    if id in house_view.snapshots:
+        return Node("snapshot", id, _snapshot_label(house_view, id), _rollouts(house_view, _read(house, id)))
+    found = house.read("rollouts", [*_COLUMNS, "status"], filter=f"rollout_id = {quote(id)}")
+    if found.num_rows:
+        return _one_rollout(house_view, found.to_pylist()[0])
+    names = [*house_view.checkpoints, *house_view.runs, *house_view.datasets, *house_view.snapshots]
+    near = difflib.get_close_matches(id, names, n=3, cutoff=0.5)
+    raise StoreNotFound(
+        f"There is no checkpoint, run, dataset version, snapshot or rollout {id!r} in {house.uri}.",
+        f"Did you mean {', '.join(near)}?" if near else "A dataset version is written NAME@V.",
+    )
+
+
+class _View:
+    """What lineage looks up, read once, and what it has shown already."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.runs = {run["run_id"]: run for run in list_runs(house)}
+        checkpoints = house.read("checkpoints").sort_by([("created_at", "ascending")]).to_pylist()
+        self.checkpoints = {row["checkpoint_id"]: row for row in checkpoints}
+        # The same weights saved twice are one policy: the first to save them made them.
+        self.by_weights = {row["weights_hash"]: row for row in reversed(checkpoints)}
+        columns = ["name", "version", "kind", "snapshot", "scorer", "n_rows", "run_id"]
+        rows = house.read("datasets", columns).to_pylist()
+        self.datasets = {f"{row['name']}@{row['version']}": row for row in rows}
+        self.snapshots = {row["name"]: row for row in house.read("snapshots").to_pylist()}
+        self._shown: set[tuple[str, str]] = set()
+
+    def first_time(self, kind: str, id: str) -> bool:
+        new = (kind, id) not in self._shown
+        self._shown.add((kind, id))
+        return new
+
+
+def _checkpoint(view: _View, row: dict[str, Any]) -> Node:
+    label = f"step {row['step']}, weights {_short(row['weights_hash'])}"
+    node = Node("checkpoint", row["checkpoint_id"], label)
+    if view.first_time("checkpoint", row["checkpoint_id"]):
+        node.children.append(_run(view, row["run_id"], row))
+    return node
+
+
+def _run(view: _View, run_id: str, checkpoint: dict[str, Any] | None = None) -> Node:
+    run = view.runs.get(run_id)
+    if run is None:
+        return Node("run", run_id, "not in this house")
+    node = Node("run", run_id, f"{run['kind']}, {run['status']}, started {run['started_at']:%Y-%m-%d %H:%M}")
+    if not view.first_time("run", run_id):
+        node.label += " (see above)"
+        return node
+    datasets = _listed(run["config"].get("dataset"))
+    if checkpoint and checkpoint["dataset"]:
+        datasets += [name for name in _listed(checkpoint["dataset"]) if name not in datasets]
+    datasets += [name for name, row in view.datasets.items() if row["run_id"] == run_id and name not in datasets]
+    node.children += [_dataset(view, name) for name in datasets]
+    base = run["config"].get("model_hash") or (checkpoint or {}).get("parent_hash")
+    if base:
+        node.children.append(_policy(view, base, "base model"))
+    own = view.house.read("rollouts", _COLUMNS, filter=f"run_id = {quote(run_id)}")
+    node.children += _rollouts(view, own)
+    return node
+
+
+def _dataset(view: _View, name: str) -> Node:
+    row = view.datasets.get(name)
+    if row is None:
+        return Node("dataset", name, "not in this house")
+    node = Node("dataset", name, f"{row['kind']}, {row['n_rows']} rows, scored by {row['scorer']}")
+    if view.first_time("dataset", name):
+        used = _used_by_dataset(view.house, row)
+        label = _snapshot_label(view, row["snapshot"])
+        node.children.append(Node("snapshot", row["snapshot"], label, _rollouts(view, used)))
+    else:
+        node.label += " (see above)"
+    return node
+
+
+def _snapshot_label(view: _View, name: str) -> str:
+    row = view.snapshots.get(name)
+    if row is None:
+        return "not in this house"
+    return f"taken {row['created_at']:%Y-%m-%d %H:%M}" + (f", {row['note']}" if row["note"] else "")
+
+
+def _rollouts(view: _View, rollouts: pa.Table) -> list[Node]:
+    """One node per collecting run and policy, each with the policy under it."""
+    if not rollouts.num_rows:
+        return []
+    keys = ["run_id", "policy_id"]
+    grouped = rollouts.group_by(keys).aggregate(
+        [("rollout_id", "count"), ("reward", "mean"), ("policy_version", "min"), ("policy_version", "max"), ("engine", "min")]
+    )  # fmt: skip
+    nodes = []
+    for row in grouped.sort_by([(key, "ascending") for key in keys]).to_pylist():
+        mean = "no reward" if row["reward_mean"] is None else f"mean reward {row['reward_mean']:.3f}"
+        run = view.runs.get(row["run_id"])
+        by = f"{run['kind']} run {row['run_id']}" if run else f"run {row['run_id']}"
+        count = row["rollout_id_count"]
+        node = Node("rollouts", row["run_id"], f"{count} rollout{'' if count == 1 else 's'} of {by}, {mean}")
+        if row["policy_id"] is not None:
+            versions = (row["policy_version_min"], row["policy_version_max"])
+            node.children.append(_policy(view, row["policy_id"], row["engine_min"] or "policy", versions))
+        nodes.append(node)
+    return nodes
+
+
+def _policy(view: _View, policy_id: str, what: str, versions: tuple[int | None, int | None] = (None, None)) -> Node:
+    """A policy and, when its weights are a checkpoint's or an online run's, where they came from."""
+    checkpoint = view.by_weights.get(policy_id)
+    if checkpoint:
+        return Node("policy", policy_id, f"{what}, weights {_short(policy_id)}", [_checkpoint(view, checkpoint)])
+    if policy_id in view.runs:
+        first, last = versions
+        span = "" if first is None else f", version {first}" if first == last else f", versions {first} to {last}"
+        return Node("policy", policy_id, f"{what}, weights of the online run{span}", [_run(view, policy_id)])
+    return Node("policy", policy_id, f"{what} {_short(policy_id)}")
+
+
+def _one_rollout(view: _View, row: dict[str, Any]) -> Node:
+    reward = "no reward" if row["reward"] is None else f"reward {row['reward']:g}"
+    node = Node("rollouts", row["rollout_id"], f"one rollout of run {row['run_id']}, {row['status']}, {reward}")
+    if row["policy_id"] is not None:
+        version = row["policy_version"]
+        node.children.append(_policy(view, row["policy_id"], row["engine"] or "policy", (version, version)))
+    return node
+
+
+def _used_by_dataset(house: House, row: dict[str, Any]) -> pa.Table:
+    """The rollouts a dataset version refers to; for a set of prompts, those of its tasks that its snapshot holds."""
+    where = f"name = {quote(row['name'])} AND version = {row['version']}"
+    references = house.read("datasets", ["rows"], filter=where)["rows"].combine_chunks().flatten()
+    rollout_ids, task_ids = (pc.struct_field(references, name) for name in ("rollout_id", "task_id"))
+    rollouts = _read(house, row["snapshot"])
+    if rollout_ids.null_count < len(rollout_ids):
+        return rollouts.filter(pc.is_in(rollouts["rollout_id"], value_set=rollout_ids.drop_null()))
+    return rollouts.filter(pc.is_in(rollouts["task_id"], value_set=task_ids.drop_null()))
+
+
+def _read(house: House, snapshot: str) -> pa.Table:
+    try:
+        return house.read("rollouts", _COLUMNS, at=snapshot)
+    except VersionNotFound:
+        return house.read("rollouts", _COLUMNS)
+
+
+def _listed(value: Any) -> list[str]:
+    # A checkpoint of a run over several datasets may keep their names as a JSON list.
+    if isinstance(value, str) and value.startswith("["):
+        value = json.loads(value)
+    return [value] if isinstance(value, str) else list(value or [])
+
+
+def _short(hash: str) -> str:
+    return hash if len(hash) <= 16 else hash[:12]

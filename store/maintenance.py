@@ -1,0 +1,199 @@
+"""Keeping a house small and sound: compact, gc, check. Each may run beside writers; one maintenance at a time."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+from . import lease as leases
+from .house import House
+from .lease import LEASES
+from .tables import TABLES
+
+# Arrow makes its compute functions when it is imported, where no type checker sees them.
+pc: Any = pyarrow.compute
+
+OnTable = Callable[[str], None]
+RETENTION = timedelta(hours=1)
+
+_REFERENCES = (
+    ("rollouts", "prompt_id", "prompts", "prompt_id"),
+    ("rollouts", "task_id", "tasks", "task_id"),
+    ("rollouts", "run_id", "run_events", "run_id"),
+    ("tasks", "prompt_id", "prompts", "prompt_id"),
+    ("prompt_tokens", "prompt_id", "prompts", "prompt_id"),
+    ("scores", "rollout_id", "rollouts", "rollout_id"),
+    ("metrics", "run_id", "run_events", "run_id"),
+    ("batch_plans", "run_id", "run_events", "run_id"),
+    ("training_outcomes", "rollout_id", "rollouts", "rollout_id"),
+    ("checkpoints", "run_id", "run_events", "run_id"),
+    ("evaluations", "run_id", "run_events", "run_id"),
+    ("datasets", "snapshot", "snapshots", "name"),
+)
+
+
+def compact(house: House, on_table: OnTable | None = None) -> list[dict[str, Any]]:
+    """Joins the small fragments that many commits leave. Contents, row order and snapshots stay as they are.
+
+    Returns one dict a table: table, fragments_before, fragments_after. Raises WriteConflict while other maintenance runs.
+    """
+    report = []
+    with _maintenance(house):
+        for table in _tables(house, on_table):
+            before = len(house.dataset(table).get_fragments())
+            if before > 1:
+                _compact_table(house, table)
+            after = len(house.dataset(table).get_fragments())
+            report.append({"table": table, "fragments_before": before, "fragments_after": after})
+    return report
+
+
+def gc(
+    house: House, yes: bool = False, retention: timedelta = RETENTION, on_table: OnTable | None = None
+) -> list[dict[str, Any]]:
+    """Removes old versions that no snapshot names and that are older than `retention`; without `yes` it only says what it would do.
+
+    Keep an hour or more, or readers that opened a version lose it under their hands, and `--at TIME` reaches less far back. Returns one
+    dict a table: table, versions (removed or to be), bytes (freed or to be). Raises WriteConflict while other maintenance runs.
+    """
+    options: dict[str, Any] = {"older_than": retention, "error_if_tagged_old_versions": False}
+    report = []
+    with _maintenance(house):
+        for table in _tables(house, on_table):
+            dataset = house.dataset(table)
+            if yes:
+                stats = dataset.cleanup_old_versions(**options)
+            else:
+                stats = dataset.explain_cleanup_old_versions(**options).stats
+            report.append({"table": table, "versions": stats.old_versions, "bytes": stats.bytes_removed})
+    return report
+
+
+def check(house: House, on_table: OnTable | None = None) -> list[str]:
+    """What is wrong with the house, one sentence each; empty when it is sound.
+
+    Looks at every table: there, in the expected schema, files whole, keys unique, references resolving; and at every snapshot: its
+    versions readable and tagged, and no tag without a snapshot.
+    """
+    problems: list[str] = []
+    for table in TABLES:
+        if on_table:
+            on_table(table)
+        problems += _table_problems(house, table)
+    if problems:
+        return problems
+    for reference in _REFERENCES:
+        problems += _reference_problems(house, *reference)
+    problems += _dataset_problems(house)
+    return problems + _snapshot_problems(house)
+
+
+@contextmanager
+def _maintenance(house: House) -> Iterator[None]:
+    lease = leases.take(house, "maintenance")
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def _tables(house: House, on_table: OnTable | None) -> Iterator[str]:
+    for table in (*TABLES, LEASES.name):
+        if on_table:
+            on_table(table)
+        yield table
+
+
+def _compact_table(house: House, table: str) -> None:
+    from lance.commit import CommitConflictError
+
+    # One thread keeps the order of rows; copying pages as they are keeps memory low.
+    for attempt in range(5):
+        try:
+            house.dataset(table).optimize.compact_files(
+                target_rows_per_fragment=25_000, num_threads=1, compaction_mode="try_binary_copy"
+            )
+            return
+        except CommitConflictError:
+            if attempt == 4:
+                raise
+
+
+def _table_problems(house: House, table: str) -> list[str]:
+    if not house.has_table(table):
+        return [f"Table {table} is missing."]
+    dataset = house.dataset(table)
+    expected = TABLES[table].schema
+    lacking = [name for name in expected.names if name not in dataset.schema.names]
+    problems = [f"Table {table} lacks the column {name}." for name in lacking]
+    for name in expected.names:
+        if name not in lacking and dataset.schema.field(name).type != expected.field(name).type:
+            found = dataset.schema.field(name).type
+            problems.append(f"Column {table}.{name} is {found}, not {expected.field(name).type}.")
+    broken = _unreadable(dataset)
+    if broken:
+        return [*problems, f"Table {table} cannot be read: {broken}"]
+    key = TABLES[table].key
+    counts = pc.value_counts(dataset.to_table(columns=[key])[key])
+    twice = [entry["values"] for entry in counts.filter(pc.greater(counts.field("counts"), 1)).to_pylist()]
+    if twice:
+        problems.append(f"Table {table} has {len(twice)} keys more than once, {twice[0]!r} among them.")
+    return problems
+
+
+def _unreadable(dataset: Any) -> str | None:
+    try:
+        dataset.validate()
+    except (OSError, ValueError, pa.ArrowInvalid) as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+def _reference_problems(house: House, table: str, column: str, target: str, key: str) -> list[str]:
+    references = house.read(table, [column])[column].unique().drop_null()
+    known = house.read(target, [key])[key].combine_chunks()
+    lost = references.filter(pc.invert(pc.is_in(references, value_set=known))).to_pylist()
+    if not lost:
+        return []
+    return [f"{len(lost)} values of {table}.{column} are not in {target}, {lost[0]!r} among them."]
+
+
+def _dataset_problems(house: House) -> list[str]:
+    problems = []
+    for row in house.read("datasets", ["name", "version", "snapshot", "rows"]).to_pylist():
+        wanted = {reference["rollout_id"] for reference in row["rows"] or ()} - {None}
+        if not wanted:
+            continue
+        known = set(house.read("rollouts", ["rollout_id"], at=row["snapshot"])["rollout_id"].to_pylist())
+        if wanted - known:
+            name = f"{row['name']}@{row['version']}"
+            problems.append(f"Dataset {name} refers to {len(wanted - known)} rollouts that its snapshot does not hold.")
+    return problems
+
+
+def _snapshot_problems(house: House) -> list[str]:
+    problems = []
+    snapshots = {row["name"]: row["versions"] for row in house.read("snapshots").to_pylist()}
+    for table in TABLES:
+        tags = {name: tag["version"] for name, tag in house.dataset(table).tags.list().items()}
+        for name in sorted(set(tags) - set(snapshots)):
+            problems.append(f"Table {table} has a tag {name!r} that is no snapshot.")
+        for name, versions in snapshots.items():
+            version = {entry["table"]: entry["version"] for entry in versions}.get(table)
+            if version is None:
+                continue
+            if tags.get(name) != version:
+                problems.append(f"Snapshot {name!r} has lost its tag on {table}; a gc may take its rows.")
+            problems += _version_problems(house, table, name, version)
+    return problems
+
+
+def _version_problems(house: House, table: str, snapshot: str, version: int) -> list[str]:
+    try:
+        broken = _unreadable(house.dataset_version(table, version))
+    except (OSError, ValueError) as error:
+        broken = str(error).splitlines()[0]
+    return [f"Snapshot {snapshot!r} cannot read {table}: {broken}"] if broken else []
