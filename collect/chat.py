@@ -106,6 +106,31 @@ class ChatFormat:
             ) from error
         return list(ids)  # type: ignore[arg-type]
 
+    def render_with_mask(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], template: str | None = None
+    ) -> tuple[list[int], list[int]]:
+        """A whole conversation as token ids and a parallel mask: 1 inside the template's generation marks, the assistant's turns.
+
+        Args:
+            template: Used in place of the tokenizer's own, for one that has no generation marks; the mask is all zero without them.
+        Raises:
+            TemplateError: The template cannot render the conversation.
+        """
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                [self._for_template(message) for message in messages],
+                tools=[dict(tool) for tool in tools] or None,
+                chat_template=template,
+                tokenize=True,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+            )
+        except Exception as error:  # as in render
+            raise TemplateError(
+                f"The chat template cannot render the conversation: {error}.", "Use another chat template."
+            ) from error
+        return list(rendered["input_ids"]), list(rendered["assistant_masks"])  # type: ignore[index]
+
     def parse(self, token_ids: Sequence[int], first_call: int = 0) -> tuple[Message, int]:
         """A sampled turn as a message, and how many of its tool calls could not be read. See `hermes.parse_turn`."""
         text = list(token_ids)
