@@ -98,7 +98,7 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> EvalSummary:
     return EvalSummary(
         pass_rate=fmean(rates),
         stderr=stdev(rates) / math.sqrt(len(rates)) if len(rates) > 1 else 0.0,
-        pass_at_k={k: fmean(pass_at_k(len(p), sum(p), k) for p in verdicts.values()) for k in ks},
+        pass_at_k={k: fmean(pass_at_k(len(p), sum(p), k) or 0.0 for p in verdicts.values()) for k in ks},
         n=len(rows),
         n_tasks=len(verdicts),
         mean_reward=fmean(row["score"] or 0.0 for row in rows),

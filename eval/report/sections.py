@@ -155,9 +155,9 @@ def _score_table(title: str, scores: dict[str, Any], note: str) -> str:
 
 
 def _branch(node: Node) -> str:
-    line = f'<span class="kind {escape(node.kind)}">{escape(node.kind)}</span> <b>{escape(node.label)}</b>'
-    if node.id not in node.label:
-        line += f" <code>{escape(node.id)}</code>"
+    # The labels of rollouts and policies name them; the ids of the others are what people type.
+    name = "" if node.kind in ("rollouts", "policy") else f"<b>{escape(node.id)}</b> "
+    line = f'<span class="kind {escape(node.kind)}">{escape(node.kind)}</span> {name}{escape(node.label)}'
     inner = "".join(_branch(child) for child in node.children)
     return f"<li>{line}<ul>{inner}</ul></li>" if inner else f"<li>{line}</li>"
 
