@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..store.errors import RollhouseError
+from ..store.errors import QueryError
 from ..store.house import House
 from ..store.tables import TABLES
 
@@ -20,12 +20,6 @@ VIEWS = ("final_rollouts", "latest_scores", "runs", "training_samples", "groups"
 
 _WRITING_CTE = re.compile(r'"type":"(INSERT|UPDATE|DELETE|MERGE)\w*_NODE"')
 _EXPLAIN = re.compile(r"\s*explain(\s+analyze)?(\s*\([^)]*\))?\s", re.IGNORECASE)
-
-
-class QueryError(RollhouseError):
-    """A query that is not SQL, asks for what is not there, or does more than read."""
-
-    exit_code = 2
 
 
 def sql(

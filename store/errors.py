@@ -60,6 +60,12 @@ class SchemaMismatch(RollhouseError, ValueError):
     """Rows do not fit the table they are written to."""
 
 
+class QueryError(RollhouseError):
+    """A query that is not SQL, asks for what is not there, or does more than read."""
+
+    exit_code = 2
+
+
 class WriteConflict(RollhouseError):
     """Another writer holds the run, or took it over."""
 

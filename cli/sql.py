@@ -1,0 +1,67 @@
+"""`rollhouse sql` and `rollhouse query`: asking the house."""
+
+from typing import Annotated
+
+import typer
+
+from ..store.errors import ConfigError
+from .common import AtOption, Format, FormatOption, HouseOption, open_house, print_rows
+
+TimeoutOption = Annotated[float | None, typer.Option("--timeout", help="Give up after so many seconds.")]
+MemoryOption = Annotated[str, typer.Option("--memory", help="What the query may use.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("sql")(sql)
+    app.command("query")(query)
+
+
+def sql(
+    text: Annotated[str, typer.Argument(metavar="QUERY", help="One SELECT or EXPLAIN.")],
+    house: HouseOption = None,
+    at: AtOption = None,
+    format: FormatOption = Format.table,
+    timeout: TimeoutOption = None,
+    memory: MemoryOption = "4GB",
+) -> None:
+    """Answer one SELECT over the tables and views of the house; it can read nothing else and change nothing.
+
+    rollhouse sql "select run_id, avg(reward) from final_rollouts group by run_id" --at before-sft
+    """
+    from ..queries.session import sql as answer
+
+    print_rows(answer(open_house(house), text, at, memory_limit=memory, timeout_s=timeout), format)
+
+
+def query(
+    name: Annotated[str | None, typer.Argument(help="Name of the query; without one, they are listed.")] = None,
+    params: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Its parameters.")] = None,
+    house: HouseOption = None,
+    at: AtOption = None,
+    format: FormatOption = Format.table,
+    timeout: TimeoutOption = None,
+    memory: MemoryOption = "4GB",
+) -> None:
+    """Answer a named query, or list them.
+
+    rollhouse query pass_rate_by_task run=base-collect
+    """
+    from ..queries.named import list_queries, run_query
+
+    if name is None:
+        listed = [
+            {"query": query.name, "answers": query.purpose, "parameters": " ".join(p.name for p in query.parameters)}
+            for query in list_queries()
+        ]
+        print_rows(listed, format)
+        return
+    given = dict(_name_and_value(param) for param in params or [])
+    print_rows(run_query(open_house(house), name, given, at, memory_limit=memory, timeout_s=timeout), format)
+
+
+def _name_and_value(param: str) -> tuple[str, str]:
+    name, equals, value = param.partition("=")
+    if not equals:
+        raise ConfigError(f"{param!r} is not a parameter.", "Write NAME=VALUE.")
+    return name, value
