@@ -2,6 +2,6 @@
 
 from .categories import SINGLE_TURN, categories_named
 from .checker import Checker, Verdict
-from .evaluate import BfclSummary, CategoryScore, evaluate_bfcl
+from .evaluate import BfclSummary, evaluate_bfcl
 
-__all__ = ["SINGLE_TURN", "BfclSummary", "CategoryScore", "Checker", "Verdict", "categories_named", "evaluate_bfcl"]
+__all__ = ["SINGLE_TURN", "BfclSummary", "Checker", "Verdict", "categories_named", "evaluate_bfcl"]

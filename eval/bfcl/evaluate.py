@@ -11,7 +11,8 @@ from ...collect.types import Conversation, Policy, Sampling, Task
 from ...store.house import House
 from ...store.messages import Message
 from ...store.runs import Run
-from ..rows import CategoryScore, by_category, evaluation_id, rows_of_run
+from ..rows import evaluation_id, rows_of_run
+from ..summary import CategoryScore, by_category
 from .categories import SINGLE_TURN, categories_named
 from .checker import Checker, Verdict
 from .tools import to_tool

@@ -9,8 +9,8 @@ from typing import Any
 from ...store.house import House, quote
 from ...store.messages import Message
 from ...store.runs import get_run
-from ..environment import EvalSummary, summarize
-from ..rows import CategoryScore, by_category, rows_of_run
+from ..rows import rows_of_run
+from ..summary import CategoryScore, EvalSummary, by_category, summarize
 
 _COLUMNS = ["rollout_id", "slot_id", "attempt", "run_id", "task_id", "prompt_id", "step", "reward", "passed", "status", "n_sampled_tokens"]  # fmt: skip
 

@@ -1,0 +1,97 @@
+"""Numbers over evaluated cases: pass rate with its error, pass@k, counts by category."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from typing import Any
+
+from ..queries.passk import pass_at_k
+from ..store.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class CategoryScore:
+    """How one category went.
+
+    Attributes:
+        accuracy: correct / total.
+        errors: Error type → how many cases failed with it, most frequent first; failures without a type are not in it.
+    """
+
+    correct: int
+    total: int
+    errors: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the cases that passed; 0.0 when there are none."""
+        return self.correct / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True)
+class EvalSummary:
+    """How a policy did on a set of tasks.
+
+    Attributes:
+        pass_rate: Mean over tasks of the share of the task's samples that passed.
+        stderr: Standard error of pass_rate over tasks (samples of one task are not independent); 0.0 with fewer than two tasks.
+        pass_at_k: k → unbiased estimate of the chance that one of k samples passes, for k = 1, 2, 4, … up to the samples a task has.
+        n: Samples, those that failed for reasons outside the policy included (they count as not passed).
+        n_tasks: Tasks.
+        mean_reward: Mean over samples; one without a reward counts as 0.
+        by_category: Category → counts over samples.
+        errors: Error type → samples, most frequent first.
+    """
+
+    pass_rate: float
+    stderr: float
+    pass_at_k: dict[int, float]
+    n: int
+    n_tasks: int
+    mean_reward: float
+    by_category: dict[str, CategoryScore] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+
+
+def summarize(rows: Sequence[Mapping[str, Any]]) -> EvalSummary:
+    """The summary of rows of `evaluations` of one run (keys case_id, category, passed, score, error_type)."""
+    verdicts: dict[str, list[bool]] = {}
+    for row in rows:
+        verdicts.setdefault(row["case_id"], []).append(bool(row["passed"]))
+    if not verdicts:
+        raise ConfigError("There is nothing to summarise: no case was evaluated.", "Name tasks, or another run.")
+    rates = [fmean(passed) for passed in verdicts.values()]
+    most = min(len(passed) for passed in verdicts.values())
+    ks = [2**power for power in range(most.bit_length())]
+    categories = by_category(rows)
+    errors: dict[str, int] = {}
+    for score in categories.values():
+        for name, count in score.errors.items():
+            errors[name] = errors.get(name, 0) + count
+    return EvalSummary(
+        pass_rate=fmean(rates),
+        stderr=stdev(rates) / math.sqrt(len(rates)) if len(rates) > 1 else 0.0,
+        pass_at_k={k: fmean(pass_at_k(len(p), sum(p), k) or 0.0 for p in verdicts.values()) for k in ks},
+        n=len(rows),
+        n_tasks=len(verdicts),
+        mean_reward=fmean(row["score"] or 0.0 for row in rows),
+        by_category=categories,
+        errors=dict(sorted(errors.items(), key=lambda item: -item[1])),
+    )
+
+
+def by_category(rows: Iterable[Mapping[str, Any]]) -> dict[str, CategoryScore]:
+    """Counts per category, by name. A verdict that is missing counts as failed."""
+    grouped: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        grouped.setdefault(row["category"] or "", []).append(row)
+    return {
+        name: CategoryScore(
+            correct=sum(bool(row["passed"]) for row in group),
+            total=len(group),
+            errors=dict(Counter(row["error_type"] for row in group if row["error_type"]).most_common()),
+        )
+        for name, group in sorted(grouped.items())
+    }
