@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+MINIMUM_PYTHON = (3, 11)
 MINIMUM_FREE_GB = 10
 
 
@@ -56,7 +57,7 @@ PACKAGES = {
 
 def _python() -> Check:
     version = platform.python_version()
-    if sys.version_info < (3, 11):
+    if sys.version_info[:2] < MINIMUM_PYTHON:
         return Check("Python", "missing", version, "Install Python 3.11 or newer.")
     return Check("Python", "ok", version)
 
@@ -112,9 +113,9 @@ def _bfcl() -> Check:
 
 
 def _stale_ray() -> Check:
-    from ..collect.engines.cluster import running_cluster
+    from ..collect.engines.cluster import other_cluster
 
-    address = running_cluster()
+    address = other_cluster()
     if address:
         return Check(
             "Ray cluster",
