@@ -53,8 +53,7 @@ def search_customers(
     for column, compare, bound in bounds:
         if bound:
             customers = _within(customers, column, compare, bound)
-    paged = page_of("customers", customers.records(), page, page_size)
-    return paged if customers.rows else "No customers found."
+    return page_of("customers", customers.records(), page, page_size) or "No customers found."
 
 
 def update_customer(office: Office, customer_id: Any = None, field: Any = None, new_value: Any = None) -> Any:

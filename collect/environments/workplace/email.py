@@ -41,8 +41,7 @@ def search_emails(
             emails = [record for record in emails if _sent(record).date() >= parse_moment(date_min).date()]
         if date_max:
             emails = [record for record in emails if _sent(record).date() <= parse_moment(date_max).date()]
-        paged = page_of("emails", emails, page, page_size)
-        return paged if emails else "No emails found."
+        return page_of("emails", emails, page, page_size) or "No emails found."
 
     return _or_error("searching emails", search)
 

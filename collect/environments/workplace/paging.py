@@ -3,14 +3,16 @@
 from typing import Any
 
 
-def page_of(kind: str, records: list[dict[str, Any]], page: Any, page_size: Any) -> dict[str, Any]:
-    """One page of records and where it stands; the page is clamped to those there are.
+def page_of(kind: str, records: list[dict[str, Any]], page: Any, page_size: Any) -> dict[str, Any] | None:
+    """One page of records and where it stands, the page clamped to those there are; None when there are no records.
 
     Raises ZeroDivisionError or TypeError when `page` and `page_size` are no sensible numbers; policies see the message.
     """
     total = len(records)
     total_pages = (total + page_size - 1) // page_size
     page = max(1, min(page, total_pages)) if total_pages > 0 else 1
+    if not records:
+        return None
     start = (page - 1) * page_size
     pagination = {f"total_{kind}": total, "page": page, "page_size": page_size, "total_pages": total_pages}
     return {kind: records[start : min(start + page_size, total)], "pagination": pagination}

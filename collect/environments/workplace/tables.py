@@ -110,7 +110,7 @@ def _assignable(new: Any, matching: int) -> Any:
         return new
     if len(new) == 1:
         return new[0]
-    raise ValueError("Must have equal len keys and value when setting with an iterable")
+    raise ValueError("setting an array element with a sequence.")
 
 
 def require_text(cells: Sequence[Any]) -> None:

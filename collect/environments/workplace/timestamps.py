@@ -28,9 +28,9 @@ class Moment:
     time: datetime | None
 
     def date(self) -> date:
-        """The calendar day. Raises ValueError for "not a time"."""
+        """The calendar day. Raises TypeError for "not a time"."""
         if self.time is None:
-            raise ValueError("NaTType does not support date")
+            raise TypeError("Cannot compare NaT with datetime.date object")
         return self.time.date()
 
     def __lt__(self, other: "Moment") -> bool:
