@@ -49,8 +49,8 @@ class LearnerSettings:
     threads: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """For the plan: all that a replay of the step needs."""
-        return asdict(self)
+        """For the plan: what the step depends on, without where it ran."""
+        return {name: value for name, value in asdict(self).items() if name not in ("device", "threads")}
 
 
 @dataclass(frozen=True)
@@ -162,16 +162,6 @@ class Learner:
     def save_pretrained(self, folder: str) -> None:
         """Writes config and weights as a model folder (the tokenizer is the caller's)."""
         self.model.save_pretrained(folder)
-
-    def save_optimizer(self, path: str) -> None:
-        """Writes the optimizer's state and the number of steps taken."""
-        torch.save({"steps": self.steps, "optimizer": self.optimizer.state_dict()}, path)
-
-    def load_optimizer(self, path: str) -> None:
-        """Takes up where `save_optimizer` left off; the model folder must be of the same moment."""
-        state = torch.load(path, map_location=self.settings.device, weights_only=True)
-        self.steps = state["steps"]
-        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def _not_finite(what: str, value: float, step: int, samples: Sequence[Sample]) -> TrainingError:

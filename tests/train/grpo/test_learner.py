@@ -132,20 +132,6 @@ def test_saved_weights_are_complete_and_tied_ones_are_there_once(random_model, m
     assert_same_weights(weights(learner), weights(Learner(str(tmp_path / "model"), SETTINGS)), atol=0, rtol=0)
 
 
-def test_optimizer_state_continues_bit_for_bit(random_model, make_samples, tmp_path):
-    straight, first = (Learner(str(random_model), replace(SETTINGS, warmup_steps=3)) for _ in range(2))
-    for learner in (straight, first):
-        learner.step(make_samples(3, seed=1), [[0, 1, 2]])
-    first.save_pretrained(str(tmp_path / "model"))
-    first.save_optimizer(str(tmp_path / "optimizer.pt"))
-    second = Learner(str(tmp_path / "model"), first.settings)
-    second.load_optimizer(str(tmp_path / "optimizer.pt"))
-    for learner in (straight, second):
-        learner.step(make_samples(3, seed=2), [[0, 1, 2]])
-    assert second.steps == 2
-    assert_same_weights(weights(straight), weights(second), atol=0, rtol=0)
-
-
 def test_runs_without_ray_lance_or_vllm(random_model):
     program = f"""
 import sys

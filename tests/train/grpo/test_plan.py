@@ -1,0 +1,206 @@
+"""Plans: who is trained on, who is left out and why, and that a stored plan gives the batch back."""
+
+import math
+import random
+import statistics
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rollhouse.store.errors import TrainingError
+from rollhouse.store.house import House
+from rollhouse.store.ids import hash_id
+from rollhouse.store.runs import start_run
+from rollhouse.train.grpo.batch import Sample
+from rollhouse.train.grpo.ledger import commit_outcomes, commit_plan, read_batch, read_rollouts, stored_plan
+from rollhouse.train.grpo.measures import Outcome
+from rollhouse.train.grpo.metrics import plan_metrics, rollout_metrics
+from rollhouse.train.grpo.plan import PLANNED_COLUMNS, PlanOptions, make_plan
+
+OPTIONS = PlanOptions(token_budget=64)
+
+
+def rollout(group, index, reward, **changes):
+    """A rollout row of run `r`, step 1, with 4 prompt tokens and 6 more, of which 4 were sampled."""
+    slot = hash_id(group, index)
+    row = {
+        "rollout_id": hash_id(slot, changes.get("attempt", 0)),
+        "slot_id": slot,
+        "run_id": "r",
+        "step": 1,
+        "attempt": 0,
+        "sample_index": index,
+        "task_id": f"task {group}",
+        "prompt_id": f"prompt {group}",
+        "group_id": group,
+        "environment": "made-up",
+        "status": "completed",
+        "reward": reward,
+        "passed": reward is not None and reward >= 1,
+        "prefix_ok": True,
+        "tokenizer_hash": "t",
+        "template_hash": "c",
+        "token_ids": [5, 6, 7, 8, 9, index],
+        "loss_mask": [1, 1, 0, 0, 1, 1],
+        "logprobs": [-0.5, -1.0, -1.5, -0.25 * (index + 1)],
+        "n_prompt_tokens": 4,
+        "n_tokens": 6,
+        "n_sampled_tokens": 4,
+        "n_turns": 2,
+        "n_tool_calls": 1,
+        "n_tool_errors": 0,
+        "n_parse_failures": 0,
+    }
+    return {**{name: None for name in PLANNED_COLUMNS}, **row, **changes}
+
+
+def plan_of(rows, options=OPTIONS):
+    return make_plan("r", 1, rows, options, seed=3, settings={"algorithm": "grpo"})
+
+
+def by_id(plan):
+    return {entry.rollout_id: entry for entry in plan.entries}
+
+
+def test_left_out_rollouts_have_a_reason_and_failures_no_part_in_the_statistics():
+    rows = [rollout("a", i, reward) for i, reward in enumerate([1.0, 0.0, 0.0, 1.0])]
+    rows += [
+        rollout("a", 4, None, status="error", error_type="engine"),
+        rollout("a", 5, None),
+        rollout("a", 6, 0.0, status="timeout", error_type="timeout"),
+    ]
+    entries = by_id(plan_of(rows))
+    reasons = [entries[row["rollout_id"]].reason for row in rows]
+    assert reasons == [None] * 4 + ["error: engine", "no reward", "timeout: timeout"]
+    advantages = [entries[row["rollout_id"]].advantage for row in rows]
+    expected = 0.5 / statistics.stdev([1, 0, 0, 1])
+    assert advantages[:4] == pytest.approx([expected, -expected, -expected, expected], rel=1e-5)
+    assert advantages[4:] == [None] * 3
+
+
+def test_a_reward_counts_even_where_the_tokens_cannot_be_trained_on():
+    rows = [
+        rollout("a", 0, 1.0),
+        rollout("a", 1, 0.0, logprobs=[-0.5, -math.inf, -1.0, -1.0]),
+        rollout("a", 2, 0.0, prefix_ok=False),
+        rollout("a", 3, 0.0, n_sampled_tokens=0, logprobs=[]),
+    ]
+    entries = [by_id(plan_of(rows))[row["rollout_id"]] for row in rows]
+    assert [entry.kept for entry in entries] == [True, False, False, False]
+    assert [entry.reason for entry in entries[1:]] == [
+        "a logprob is not finite",
+        "a prompt did not begin with the tokens before it",
+        "no sampled tokens",
+    ]
+    assert [entry.advantage for entry in entries] == pytest.approx([1.5, -0.5, -0.5, -0.5], rel=1e-5)
+
+
+def test_groups_without_spread_are_left_out_with_advantage_exactly_zero():
+    rows = [rollout("a", i, 1.0) for i in range(3)] + [rollout("b", 0, 1.0), rollout("c", 0, 1.0), rollout("c", 1, 0.0)]
+    plan = plan_of(rows)
+    entries = by_id(plan)
+    assert [entries[row["rollout_id"]].reason for row in rows] == ["zero_std"] * 3 + ["alone in its group", None, None]
+    assert [entries[row["rollout_id"]].advantage for row in rows[:4]] == [0.0] * 4
+    numbers = plan_metrics(plan)
+    assert numbers["train/frac_zero_std"] == pytest.approx(2 / 3)
+    assert (numbers["groups/total"], numbers["groups/kept"], numbers["groups/dropped"]) == (3, 1, 2)
+
+
+def test_truncated_rollouts_are_trained_on_unless_filtered():
+    rows = [rollout("a", 0, 1.0), rollout("a", 1, 0.0, status="truncated"), rollout("a", 2, 0.0)]
+    cut = rows[1]["rollout_id"]
+    assert by_id(plan_of(rows))[cut].kept
+    filtered = by_id(plan_of(rows, replace(OPTIONS, overlong_filtering=True)))
+    assert filtered[cut].reason == "truncated"
+    assert filtered[rows[0]["rollout_id"]].advantage == pytest.approx(2 / 3 / statistics.stdev([1, 0, 0]), rel=1e-5)
+    assert rollout_metrics(rows)["truncation_rate"] == pytest.approx(1 / 3)
+
+
+def test_only_the_last_attempt_of_a_slot_counts():
+    failed = rollout("a", 0, None, status="error", error_type="engine")
+    rows = [rollout("a", 0, 1.0, attempt=1), failed, rollout("a", 1, 0.0)]
+    entries = by_id(plan_of(rows))
+    assert entries[failed["rollout_id"]].reason == "a later attempt took its place"
+    assert entries[rows[0]["rollout_id"]].kept and entries[rows[2]["rollout_id"]].kept
+
+
+REWARDS = st.one_of(st.none(), st.sampled_from([0.0, 0.5, 1.0]))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), REWARDS, st.integers(1, 40)), max_size=20),
+    st.randoms(use_true_random=False),
+)
+def test_a_plan_accounts_for_every_rollout_and_not_for_their_order(rolls, rng):
+    rows = [rollout(group, i, reward, n_tokens=n) for i, (group, reward, n) in enumerate(rolls)]
+    plan = plan_of(rows)
+    assert sorted(entry.rollout_id for entry in plan.entries) == sorted(row["rollout_id"] for row in rows)
+    for entry in plan.entries:
+        assert entry.kept == (entry.reason is None) == (entry.micro_batch is not None)
+    numbers = [entry.micro_batch for entry in plan.entries if entry.kept]
+    assert numbers == sorted(numbers)
+    shuffled = list(rows)
+    rng.shuffle(shuffled)
+    assert plan_of(shuffled).entries == plan.entries
+
+
+@pytest.fixture
+def house_with_rollouts(tmp_path):
+    house = House.create(tmp_path / "house")
+    rows = [rollout(group, i, float(i % 3 == 0)) for group in ("a", "b") for i in range(5)]
+    rows.append(rollout("a", 9, None, status="error", error_type="tool"))
+    house.append("rollouts", rows)
+    prompts = [
+        {"row_id": hash_id(f"prompt {g}", "t", "c"), "prompt_id": f"prompt {g}", "token_ids": [1, 2, 3, n]}
+        for n, g in enumerate("ab")
+    ]
+    house.append("prompt_tokens", prompts)
+    return house
+
+
+def test_the_batch_of_a_stored_plan_is_the_batch_of_the_plan(house_with_rollouts):
+    house = house_with_rollouts
+    plan = make_plan("r", 1, read_rollouts(house, "r", 1), OPTIONS, seed=3, settings={"lr": 0.1})
+    commit_plan(house, plan)
+    commit_plan(house, plan)
+    assert house.read("batch_plans").num_rows == 1
+    again = stored_plan(house, "r", 1)
+    assert again == plan
+    assert stored_plan(house, "r", 2) is None
+
+    samples, micro_batches = read_batch(house, again)
+    assert sorted(i for batch in micro_batches for i in batch) == list(range(10))
+    assert all(len(batch) * 10 <= OPTIONS.token_budget for batch in micro_batches)
+    assert [sample.rollout_id for sample in samples] == [entry.rollout_id for entry in plan.entries if entry.kept]
+    row = next(row for row in house.read("rollouts").to_pylist() if row["rollout_id"] == samples[0].rollout_id)
+    prompt = [1, 2, 3, "ab".index(row["group_id"])]
+    advantage = by_id(plan)[row["rollout_id"]].advantage
+    assert samples[0] == Sample(
+        row["rollout_id"], prompt, row["token_ids"], row["loss_mask"], row["logprobs"], advantage
+    )
+
+
+def test_a_plan_whose_rollouts_are_gone_names_one(house_with_rollouts):
+    house = house_with_rollouts
+    plan = make_plan("r", 1, read_rollouts(house, "r", 1), OPTIONS, seed=3, settings={})
+    lost = random.Random(0).choice([entry for entry in plan.entries if entry.kept]).rollout_id
+    house.dataset("rollouts").delete(f"rollout_id = '{lost}'")
+    with pytest.raises(TrainingError, match=lost):
+        read_batch(house, plan)
+
+
+def test_a_plan_that_keeps_nothing_is_an_empty_batch(house_with_rollouts):
+    plan = make_plan("r", 1, [rollout("a", 0, 1.0)], OPTIONS, seed=3, settings={})
+    assert read_batch(house_with_rollouts, plan) == ([], [])
+
+
+def test_outcomes_belong_to_an_incarnation(house_with_rollouts):
+    house = house_with_rollouts
+    for _ in range(2):
+        with start_run(house, "grpo", "r") as run:
+            commit_outcomes(house, run, 1, [Outcome("x", [-0.5, -1.0], 1.01, 0.25)])
+    rows = sorted(house.read("training_outcomes").to_pylist(), key=lambda row: row["incarnation"])
+    assert [row["incarnation"] for row in rows] == [0, 1]
+    assert rows[0]["trainer_logprobs"] == [-0.5, -1.0] and rows[0]["clipped_share"] == 0.25

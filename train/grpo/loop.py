@@ -1,0 +1,268 @@
+"""Online GRPO: groups of rollouts from the current policy, advantages, one optimizer step, new weights for the engine.
+
+`train_grpo` opens what a run needs, `run_grpo` is the loop; read it top-down. What a step trains on is in the house before the
+step (rollouts, then the plan), so a run that was cut short goes on by training its stored steps again, without generating.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...collect.chat import ChatFormat
+from ...collect.engines.base import TokenEngine
+from ...collect.engines.cluster import ensure_ray
+from ...collect.engines.vllm_actor import open_vllm
+from ...collect.environments.registry import load_environment
+from ...collect.models import weights_hash
+from ...collect.policies import TokenPolicy
+from ...collect.runner import collect
+from ...collect.types import Environment, Task
+from ...eval.environment import evaluate_policy
+from ...store.errors import ConfigError
+from ...store.runs import Run, start_run
+from ...transform.materialize import grpo_tasks
+from ...transform.versions import get_dataset
+from ..checkpoints import resolve_model, save_checkpoint
+from ..tracking import Tracker
+from .batch import Sample
+from .config import GrpoConfig
+from .learner import StepResult
+from .learner_actor import RemoteLearner
+from .ledger import commit_outcomes, commit_plan, read_batch, read_rollouts, stored_plan
+from .metrics import plan_metrics, rollout_metrics
+from .plan import BatchPlan, make_plan
+from .prompts import prompts_of_step
+from .settings import learner_settings, plan_options, plan_settings, sampling
+from .stopwatch import Stopwatch
+from .sync import choose_probe, push_weights, verify_weights, weights_folder
+
+if TYPE_CHECKING:
+    from ...store.house import House
+
+Progress = Callable[[int, int, str], None]
+
+
+def train_grpo(
+    house: "House", config: GrpoConfig, *, engine: TokenEngine | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Trains a policy on a GRPO dataset version and returns the row of its last checkpoint.
+
+    Args:
+        engine: Used instead of starting one; it gets the run's weights and keeps the last.
+        progress: Called after every step with (steps done, steps in all, one line).
+
+    Raises ConfigError, EngineError (the engine is not the learner), TrainingError (a loss that is not finite).
+    """
+    dataset = get_dataset(house, config.dataset)
+    tasks = grpo_tasks(house, dataset)
+    environment = open_environment(config, tasks)
+    model = resolve_model(house, config.policy.model_name)
+    payload = config.model_dump(mode="json") | {"dataset": dataset.label, "model_hash": weights_hash(model)}
+    with start_run(house, "grpo", config.run, payload) as run:
+        if engine is not None:
+            return run_grpo(house, config, tasks, environment, engine, run, progress)
+        ensure_ray()
+        engine = open_vllm(model, max_model_len=config.policy.max_total_sequence_length, seed=config.grpo.seed)
+        try:
+            return run_grpo(house, config, tasks, environment, engine, run, progress)
+        finally:
+            engine.close()
+
+
+def open_environment(config: GrpoConfig, tasks: Sequence[Task]) -> Environment:
+    """The environment of the configuration, or the one that all tasks belong to."""
+    names = sorted({task.environment for task in tasks})
+    if len(names) != 1 or config.environment.name not in (None, *names):
+        raise ConfigError(
+            f"The prompts of {config.dataset} are of {', '.join(names) or 'no environment'}, "
+            f"the configuration's environment is {config.environment.name or 'that of the prompts'}.",
+            "Build the set from rollouts of one environment (`--environment`), and name that one or none.",
+        )
+    places = config.environment
+    return load_environment(names[0], tables=places.tables, tasks=places.tasks, seed=places.seed)
+
+
+@dataclass
+class Parts:
+    """What the phases of a step work with.
+
+    Attributes:
+        weights: Folder through which weights are pushed.
+        probe: Sequences that engine and learner are compared on; the latest batch that had any.
+    """
+
+    house: "House"
+    config: GrpoConfig
+    run: Run
+    environment: Environment
+    engine: TokenEngine
+    policy: TokenPolicy
+    learner: RemoteLearner
+    tracker: Tracker
+    weights: Path
+    probe: list[Sample] = field(default_factory=list)
+
+
+def run_grpo(
+    house: "House",
+    config: GrpoConfig,
+    tasks: Sequence[Task],
+    environment: Environment,
+    engine: TokenEngine,
+    run: Run,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The loop over prompts given as tasks; `train_grpo` says the rest. Ray must be running."""
+    model = resolve_model(house, config.policy.model_name)
+    chat = ChatFormat.of(model)
+    steps = config.grpo.max_num_steps
+    row: dict[str, Any] = {}
+    with (
+        weights_folder() as weights,
+        RemoteLearner(str(model), learner_settings(config)) as learner,
+        Tracker(run, config.logger, run.config) as tracker,
+    ):
+        policy = TokenPolicy(engine, chat, policy_id=run.run_id)
+        parts = Parts(house, config, run, environment, engine, policy, learner, tracker, weights)
+        push_weights(learner, engine, 0, weights)
+        if config.grpo.val_at_start:
+            tracker.log(0, validate(parts, 0))
+        for step in range(1, steps + 1):
+            watch = Stopwatch()
+            chosen = prompts_of_step(tasks, step, config.grpo.num_prompts_per_step, config.grpo.seed)
+            plan = stored_plan(house, run.run_id, step) or collect_and_plan(parts, chosen, step, watch)
+            refuse_other_settings(plan, plan_settings(config, chosen))
+            result = train(parts, plan, watch)
+            gap = sync(parts, step, watch)
+            numbers = step_metrics(parts, plan, result, watch) | {"mismatch/sync_max_abs": gap}
+            if due(step, config.grpo.val_period) or (step == steps and config.grpo.val_at_end):
+                numbers |= validate(parts, step)
+            tracker.log(step, numbers)
+            if due(step, config.checkpointing.save_period or 0) or step == steps:
+                row = save(parts, chat, model, step, numbers)
+            if progress is not None:
+                progress(step, steps, one_line(numbers))
+    run.finish({"checkpoint": row["checkpoint_id"], "steps": steps, "metrics": numbers})
+    return row
+
+
+def collect_and_plan(parts: Parts, chosen: Sequence[Task], step: int, watch: Stopwatch) -> BatchPlan:
+    """Groups of rollouts from the current policy, in the house; then the plan over them, in the house too."""
+    config = parts.config
+    with watch("generate"):
+        collect(
+            parts.house,
+            parts.run,
+            parts.environment,
+            parts.policy,
+            chosen,
+            num_repeats=config.grpo.num_generations_per_prompt,
+            sampling=sampling(config, step),
+            step=step,
+            max_turns=config.environment.max_turns,
+        )
+    with watch("store"):
+        rollouts = read_rollouts(parts.house, parts.run.run_id, step)
+        settings = plan_settings(config, chosen)
+        plan = make_plan(parts.run.run_id, step, rollouts, plan_options(config), config.grpo.seed, settings)
+        commit_plan(parts.house, plan)
+    return plan
+
+
+def train(parts: Parts, plan: BatchPlan, watch: Stopwatch) -> StepResult:
+    """One optimizer step on the batch of a committed plan, and its outcomes in the house."""
+    with watch("store"):
+        samples, micro_batches = read_batch(parts.house, plan)
+    if not parts.probe:
+        # Before anything is trained on them: were the first rollouts sampled from the learner's own weights?
+        parts.probe = choose_probe(samples)
+        gap = check(parts, plan.step, plan.policy_version)
+        parts.tracker.log(plan.policy_version, {"mismatch/sync_max_abs": gap})
+    parts.probe = choose_probe(samples) or parts.probe
+    with watch("train"):
+        result = parts.learner.step(samples, micro_batches)
+    with watch("store"):
+        commit_outcomes(parts.house, parts.run, plan.step, result.outcomes)
+    return result
+
+
+def sync(parts: Parts, step: int, watch: Stopwatch) -> float:
+    """Pushes the weights after `step` and returns the largest logprob difference between engine and learner."""
+    with watch("sync"):
+        push_weights(parts.learner, parts.engine, step, parts.weights)
+    with watch("verify"):
+        return check(parts, step, step)
+
+
+def check(parts: Parts, step: int, version: int) -> float:
+    """Compares engine and learner on the probe. Raises EngineError naming the step."""
+    tolerance = parts.config.policy.generation.sync_tolerance
+    return verify_weights(parts.learner, parts.engine, parts.probe, version, step, tolerance)
+
+
+def validate(parts: Parts, step: int) -> dict[str, float]:
+    """Pass rate at temperature 1 on the validation tasks; the rollouts belong to a run `<run>-val-<step>` of kind eval."""
+    config = parts.config
+    tasks = list(parts.environment.tasks("validation"))[: config.grpo.max_val_samples]
+    payload = {"run": parts.run.run_id, "step": step, "model_hash": None}
+    with start_run(parts.house, "eval", f"{parts.run.run_id}-val-{step}", payload) as run:
+        summary = evaluate_policy(
+            parts.house,
+            run,
+            parts.environment,
+            parts.policy,
+            tasks,
+            mode="sampled",
+            sampling=sampling(config, step),
+            max_turns=config.environment.max_turns,
+        )
+        run.finish({"pass_rate": summary.pass_rate, "stderr": summary.stderr, "n": summary.n})
+    return {"val/accuracy": summary.pass_rate, "val/stderr": summary.stderr, "val/n": float(summary.n)}
+
+
+def save(parts: Parts, chat: ChatFormat, model: Path, step: int, numbers: dict[str, float]) -> dict[str, Any]:
+    """A checkpoint `step_N` and its row."""
+    return save_checkpoint(
+        parts.house,
+        parts.run,
+        parts.learner,
+        chat.tokenizer,
+        step,
+        parts.config.checkpointing.checkpoint_dir,
+        dataset=parts.run.config.get("dataset"),
+        metrics=numbers,
+        parent_hash=weights_hash(model),
+    )
+
+
+def step_metrics(parts: Parts, plan: BatchPlan, result: StepResult, watch: Stopwatch) -> dict[str, float]:
+    """All numbers of a step but the validation's."""
+    rollouts = read_rollouts(parts.house, parts.run.run_id, plan.step)
+    numbers = rollout_metrics(rollouts) | plan_metrics(plan) | result.metrics
+    numbers |= {f"time/{phase}": seconds for phase, seconds in watch.seconds.items()}
+    numbers["time/step"] = watch.total()
+    numbers["tokens_per_s"] = sum(row["n_sampled_tokens"] or 0 for row in rollouts) / numbers["time/step"]
+    return numbers
+
+
+def refuse_other_settings(plan: BatchPlan, settings: dict[str, Any]) -> None:
+    """A run goes on only with the settings it was started with. Raises ConfigError naming the first that differs."""
+    for name in settings:
+        if plan.settings.get(name) != settings[name]:
+            raise ConfigError(
+                f"Run {plan.run_id} trained step {plan.step} with other settings ({name}).",
+                "Give this run another name, or the settings of before (`rollhouse runs show`).",
+            )
+
+
+def due(step: int, period: int) -> bool:
+    """Whether something done every `period` steps is done after this one; 0 is never."""
+    return period > 0 and step % period == 0
+
+
+def one_line(numbers: dict[str, float]) -> str:
+    """A step for the terminal."""
+    shown = {"reward": "train/reward", "loss": "train/loss", "grad": "train/grad_norm", "val": "val/accuracy"}
+    parts = [f"{label} {numbers[name]:.3f}" for label, name in shown.items() if name in numbers]
+    return "  ".join([*parts, f"{numbers['time/step']:.1f} s"])

@@ -1,0 +1,56 @@
+"""The numbers of one step that come from its rollouts and its plan."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, pstdev
+from typing import Any
+
+from .plan import BatchPlan
+
+
+def rollout_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Over rollout rows (columns PLANNED_COLUMNS): rewards over those with a verdict, the rest over those not failed."""
+    done = [row for row in rollouts if row["status"] in ("completed", "truncated")]
+    rewards = [row["reward"] for row in done if row["reward"] is not None]
+    numbers = {"rollouts/total": float(len(rollouts)), "rollouts/failed": float(len(rollouts) - len(done))}
+    if rewards:
+        numbers["train/reward"], numbers["train/reward_std"] = fmean(rewards), pstdev(rewards)
+        numbers["train/pass_rate"] = fmean(bool(row["passed"]) for row in done)
+    lengths = sorted(row["n_sampled_tokens"] or 0 for row in done)
+    if lengths:
+        ended = [row["n_sampled_tokens"] or 0 for row in done if row["status"] == "completed"]
+        calls = sum(row["n_tool_calls"] or 0 for row in done)
+        numbers |= {
+            "len/mean": fmean(lengths),
+            "len/max": float(lengths[-1]),
+            "len/p95": float(lengths[math.ceil(0.95 * len(lengths)) - 1]),
+            "truncation_rate": 1 - len(ended) / len(done),
+            "turns/mean": fmean(row["n_turns"] or 0 for row in done),
+            "tools/calls_per_rollout": calls / len(done),
+            "tools/error_rate": sum(row["n_tool_errors"] or 0 for row in done) / max(calls, 1),
+            "tools/invalid_rate": sum(row["n_parse_failures"] or 0 for row in done) / len(done),
+        }
+        if ended:
+            numbers["len/terminated_mean"] = fmean(ended)
+    return numbers
+
+
+def plan_metrics(plan: BatchPlan) -> dict[str, float]:
+    """Over the plan: groups without spread, groups that are trained on, rollouts left out, advantages."""
+    groups: dict[str, list[bool]] = {}
+    for entry in plan.entries:
+        if entry.advantage is not None:
+            groups.setdefault(entry.group_id, []).append(entry.reason in ("zero_std", "alone in its group"))
+    kept = {entry.group_id for entry in plan.entries if entry.kept}
+    advantages = [entry.advantage for entry in plan.entries if entry.kept and entry.advantage is not None]
+    numbers = {
+        "groups/total": float(len(groups)),
+        "groups/kept": float(len(kept)),
+        "groups/dropped": float(len(groups.keys() - kept)),
+        "rollouts/left_out": float(sum(not entry.kept for entry in plan.entries)),
+    }
+    if groups:
+        numbers["train/frac_zero_std"] = fmean(any(flat) for flat in groups.values())
+    if advantages:
+        numbers |= {"adv/mean": fmean(advantages), "adv/min": min(advantages), "adv/max": max(advantages)}
+    return numbers

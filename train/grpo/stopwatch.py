@@ -1,0 +1,26 @@
+"""Seconds spent in each phase of a step."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stopwatch:
+    """`with watch("generate"): …` adds to `seconds["generate"]`; phases may come several times but not inside each other."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Times one phase."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
+
+    def total(self) -> float:
+        """Seconds since it was made."""
+        return time.perf_counter() - self._started
