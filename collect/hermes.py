@@ -45,7 +45,7 @@ def parse_turn(text: str, first_call: int = 0) -> tuple[Message, int]:
 def _parses(call: ToolCall) -> bool:
     try:
         call.parsed()
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -54,15 +54,22 @@ def _read_call(block: str) -> tuple[str, str] | None:
     """(name, text of the arguments), or None when the block is not a call."""
     try:
         fields = _object_fields(block)
-    except ValueError:
+        name, arguments = json.loads(fields["name"]), fields["arguments"]
+        if arguments.startswith('"'):
+            arguments = json.loads(arguments)
+    except (ValueError, RecursionError):
         broken = _BROKEN_INSIDE.fullmatch(block)
-        return (json.loads(broken[1], strict=False), broken[2]) if broken else None
-    if "name" not in fields or "arguments" not in fields:
+        if broken is None:
+            return None
+        name, arguments = json.loads(broken[1], strict=False), broken[2]
+    except KeyError:
         return None
-    name, arguments = json.loads(fields["name"]), fields["arguments"]
-    if not isinstance(name, str):
-        return None
-    return name, json.loads(arguments) if arguments.startswith('"') else arguments
+    return (name, arguments) if isinstance(name, str) and _storable(name) and _storable(arguments) else None
+
+
+def _storable(text: str) -> bool:
+    # JSON can escape half of a surrogate pair, which is no text that a table or a template could hold.
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _object_fields(text: str) -> dict[str, str]:

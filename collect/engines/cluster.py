@@ -27,9 +27,12 @@ def ensure_ray(num_cpus: int = 4) -> None:
     ray = need("ray")
     if ray.is_initialized():
         return
-    foreign = other_cluster()
-    if foreign:
-        raise ConfigError(f"Another Ray cluster is in the way: {foreign}.", "Stop it (`ray stop`) or unset RAY_ADDRESS; rollhouse starts its own and leaves others alone.")  # fmt: skip
+    address = running_cluster()
+    if address:
+        raise ConfigError(
+            f"Another Ray cluster is already there: {address}.",
+            "Unset RAY_ADDRESS, or end that cluster with `ray stop`; rollhouse starts its own and leaves others alone.",
+        )
     base = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _MAX_TEMP_DIR else "/tmp"
     _ours = Path(tempfile.mkdtemp(prefix="rh-ray-", dir=base))
     atexit.register(shutdown_ray)
@@ -67,24 +70,16 @@ def shutdown_ray() -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def other_cluster() -> str | None:
-    """Where another Ray cluster is, in words: a RAY_ADDRESS, or one that `ray start` left a note of and that answers."""
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        return f"RAY_ADDRESS is {address}"
-    note = cluster_note()
-    if note is not None and _answers(note[1]):
-        return f"{note[0]} names {note[1]}, which answers"
-    return None
-
-
-def cluster_note() -> tuple[Path, str] | None:
-    """The file in which `ray start` keeps a cluster's address, and the address; None without one. It may be stale."""
-    path = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+def running_cluster() -> str | None:
+    """Another Ray cluster's address and where it is named: in RAY_ADDRESS, or in the note of a `ray start` if it answers."""
+    if address := os.environ.get("RAY_ADDRESS"):
+        return f"{address} (RAY_ADDRESS)"
+    note = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
     try:
-        return path, path.read_text().strip()
+        address = note.read_text().strip()
     except OSError:
         return None
+    return f"{address} ({note})" if _answers(address) else None
 
 
 def _answers(address: str) -> bool:

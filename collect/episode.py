@@ -1,0 +1,223 @@
+"""One episode: a policy and a session take turns until one is done, and what happened becomes one row."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from ..store.errors import RollhouseError
+from ..store.ids import group_id, rollout_id, slot_id
+from .chat import TemplateError
+from .engines.base import EngineGone
+from .policies import TokenPolicy
+from .types import Conversation, Environment, Policy, Sampling, Score, Task, Turn
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of one rollout in a run.
+
+    Attributes:
+        task_id, prompt_id: Of the task, worked out once: they cost a hash of the prompt.
+        step: Optimizer step it is collected for; None outside online training.
+    """
+
+    run_id: str
+    step: int | None
+    task: Task
+    task_id: str
+    prompt_id: str
+    sample_index: int
+    attempt: int = 0
+
+    @property
+    def rollout_id(self) -> str:
+        """The key of its row."""
+        return rollout_id(self.run_id, self.step, self.task_id, self.sample_index, self.attempt)
+
+
+@dataclass
+class _Record:
+    """What an episode adds up to while it runs. Times are seconds."""
+
+    conversation: Conversation
+    status: str = "completed"
+    stop_reason: str | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    score: Score | None = None
+    n_turns: int = 0
+    n_parse_failures: int = 0
+    n_tool_errors: int = 0
+    generate_s: float = 0.0
+    tool_s: float = 0.0
+    verify_s: float = 0.0
+    turns: list[Turn] = field(default_factory=list)
+
+
+async def run_episode(
+    environment: Environment,
+    policy: Policy,
+    slot: Slot,
+    sampling: Sampling,
+    max_turns: int = 6,
+    time_limit_s: float = 600.0,
+) -> dict[str, Any]:
+    """Plays one rollout and returns its row of `rollouts`.
+
+    Whatever fails becomes the row's status `error` (with the boundary that failed as error_type) or `timeout`, and its reward is null.
+    Raises only EngineGone, after which no other rollout could succeed, and CancelledError.
+    """
+    record = _Record(Conversation(slot.task, sample_index=slot.sample_index))
+    started_at, start = datetime.now(UTC), time.perf_counter()
+    try:
+        async with asyncio.timeout(time_limit_s):
+            await _play(environment, policy, record, sampling, max_turns)
+    except TimeoutError:
+        record.status, record.stop_reason, record.score = "timeout", "timeout", None
+        record.error_type, record.error_message = "timeout", f"the rollout took longer than {time_limit_s:g} s"
+    return _row(record, policy, slot, sampling, started_at, time.perf_counter() - start)
+
+
+async def _play(environment: Environment, policy: Policy, record: _Record, sampling: Sampling, max_turns: int) -> None:
+    boundary = "environment"
+    session = None
+    try:
+        session = environment.start(record.conversation.task)
+        while record.stop_reason is None:
+            boundary = "engine"
+            turn = await _timed(record, "generate_s", policy.respond(record.conversation, sampling))
+            boundary = "environment"
+            await _take_turn(record, session, turn, max_turns)
+        boundary = "verifier"
+        start = time.perf_counter()
+        record.score = session.verify()
+        record.verify_s = time.perf_counter() - start
+        record.status = "completed" if record.stop_reason == "stop" else "truncated"
+    except (EngineGone, TimeoutError):
+        raise
+    except Exception as error:  # a failed rollout is a row, never the end of its run
+        record.status, record.stop_reason = "error", "error"
+        record.error_type = "template" if isinstance(error, TemplateError) else boundary
+        record.error_message = _one_line(error)
+    finally:
+        if session is not None:
+            record.n_tool_errors = getattr(session, "n_tool_errors", 0)
+            session.close()
+
+
+async def _take_turn(record: _Record, session: Any, turn: Turn, max_turns: int) -> None:
+    """Adds the turn and the session's answer to the conversation; sets stop_reason when the episode is over."""
+    record.n_turns += 1
+    record.n_parse_failures += turn.parse_failures
+    messages = record.conversation.messages
+    if turn.token_ids != []:  # an empty turn says only that the context is full
+        messages.append(turn.message)
+    answer = await _timed(record, "tool_s", session.step(turn))
+    if isinstance(answer, list):
+        messages += answer
+        if record.n_turns >= max_turns:
+            record.stop_reason = "max_turns"
+    else:
+        messages += answer.messages
+        record.stop_reason = "length" if turn.stop_reason == "length" else answer.reason
+
+
+async def _timed(record: _Record, name: str, work: Any) -> Any:
+    start = time.perf_counter()
+    try:
+        return await work
+    finally:
+        setattr(record, name, getattr(record, name) + time.perf_counter() - start)
+
+
+def _row(
+    record: _Record, policy: Policy, slot: Slot, sampling: Sampling, started_at: datetime, duration_s: float
+) -> dict[str, Any]:
+    messages, score = record.conversation.messages, record.score
+    identity = (slot.run_id, slot.step, slot.task_id, slot.sample_index)
+    return {
+        "rollout_id": slot.rollout_id,
+        "slot_id": slot_id(*identity),
+        "run_id": slot.run_id,
+        "step": slot.step,
+        "task_id": slot.task_id,
+        "prompt_id": slot.prompt_id,
+        "group_id": group_id(slot.run_id, slot.step, slot.task_id),
+        "sample_index": slot.sample_index,
+        "attempt": slot.attempt,
+        "episode_id": slot.rollout_id,
+        "agent": "main",
+        "branch": 0,
+        "trainable": True,
+        "environment": slot.task.environment,
+        "policy_id": policy.policy_id,
+        "engine": policy.engine,
+        **_sampling_columns(policy, sampling),
+        "messages": [message.to_row() for message in messages],
+        **_token_columns(record.conversation, policy),
+        "n_turns": record.n_turns,
+        "n_tool_calls": sum(len(message.tool_calls) for message in messages),
+        "n_tool_errors": record.n_tool_errors,
+        "n_parse_failures": record.n_parse_failures,
+        "reward": score and score.reward,
+        "reward_components": score and [
+            {"name": name, "value": value, "weight": weight} for name, value, weight in score.components
+        ],
+        "passed": score and score.passed,
+        "scorer": score and score.scorer,
+        "scorer_version": score and score.scorer_version,
+        "status": record.status,
+        "stop_reason": record.stop_reason,
+        "error_type": record.error_type,
+        "error_message": record.error_message,
+        "gaps": [],
+        "started_at": started_at,
+        "duration_s": duration_s,
+        "generate_s": record.generate_s,
+        "tool_s": record.tool_s,
+        "verify_s": record.verify_s,
+    }  # fmt: skip
+
+
+def _sampling_columns(policy: Policy, sampling: Sampling) -> dict[str, Any]:
+    if policy.engine == "scripted":
+        return {}
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "max_tokens": sampling.max_tokens,
+        "sampling_seed": sampling.seed,
+    }
+
+
+def _token_columns(conversation: Conversation, policy: Policy) -> dict[str, Any]:
+    """Token columns; null for a policy that shows no tokens. A policy without weights of its own has version 0."""
+    if not isinstance(policy, TokenPolicy):
+        return {"policy_version": 0, "policy_version_last": 0}
+    spans = conversation.version_spans
+    version = policy.token_engine.version
+    return {
+        "policy_version": spans[0].version if spans else version,
+        "policy_version_last": spans[-1].version if spans else version,
+        "version_spans": [{"start": span.start, "version": span.version} for span in spans],
+        "tokenizer_hash": policy.chat.tokenizer_hash,
+        "template_hash": policy.chat.template_hash,
+        "logprobs_mode": "processed",
+        "token_ids": conversation.token_ids,
+        "loss_mask": conversation.loss_mask,
+        "logprobs": conversation.logprobs,
+        "n_prompt_tokens": None if conversation.prompt_ids is None else len(conversation.prompt_ids),
+        "n_tokens": len(conversation.token_ids),
+        "n_sampled_tokens": len(conversation.logprobs),
+        # Tokens are only ever appended, so this holds by construction; TokenPolicy has no other way to build a prompt.
+        "prefix_ok": True,
+    }
+
+
+def _one_line(error: Exception) -> str:
+    text = error.message if isinstance(error, RollhouseError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:500]

@@ -1,0 +1,280 @@
+"""Many rollouts at once into a house: what is missing of a plan is collected, whatever fails is a row, nothing collected is lost."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from statistics import fmean, pstdev
+from time import perf_counter
+from typing import Any
+
+from ..store.errors import ConfigError
+from ..store.house import House, quote
+from ..store.ids import hash_id
+from ..store.runs import Run, get_run
+from ..store.writer import RolloutWriter
+from .episode import Slot, run_episode
+from .policies import TokenPolicy
+from .types import Environment, Policy, Sampling, Task
+
+_RETRIED = ("error", "timeout", "aborted")
+
+
+@dataclass
+class CollectSummary:
+    """What one call of `collect` did.
+
+    Attributes:
+        planned: Rollouts asked for; `skipped` of them were in the house already.
+        statuses: Rollouts collected now, by status; errors: by error_type.
+        rewards: One per rollout collected now that has a verdict.
+        sampled_tokens: 0 for a policy that shows none.
+        seconds: Wall clock.
+    """
+
+    run_id: str
+    planned: int
+    skipped: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    rewards: list[float] = field(default_factory=list)
+    passed: int = 0
+    sampled_tokens: int = 0
+    turns: int = 0
+    tool_calls: int = 0
+    tool_errors: int = 0
+    parse_failures: int = 0
+    seconds: float = 0.0
+
+    @property
+    def collected(self) -> int:
+        """Rollouts of this call, failed ones included."""
+        return self.statuses.total()
+
+    @property
+    def reward_mean(self) -> float | None:
+        """None before the first verdict."""
+        return fmean(self.rewards) if self.rewards else None
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Counts one rollout."""
+        self.statuses[row["status"]] += 1
+        if row["error_type"]:
+            self.errors[row["error_type"]] += 1
+        if row["reward"] is not None:
+            self.rewards.append(row["reward"])
+        self.passed += bool(row["passed"])
+        self.sampled_tokens += row.get("n_sampled_tokens") or 0
+        self.turns += row["n_turns"]
+        self.tool_calls += row["n_tool_calls"]
+        self.tool_errors += row["n_tool_errors"]
+        self.parse_failures += row["n_parse_failures"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the run's summary and for printing."""
+        return {
+            "run_id": self.run_id,
+            "planned": self.planned,
+            "skipped": self.skipped,
+            "collected": self.collected,
+            "statuses": dict(self.statuses),
+            "errors": dict(self.errors),
+            "reward_mean": self.reward_mean,
+            "reward_std": pstdev(self.rewards) if self.rewards else None,
+            "pass_rate": self.passed / len(self.rewards) if self.rewards else None,
+            "turns": self.turns,
+            "tool_calls": self.tool_calls,
+            "tool_errors": self.tool_errors,
+            "parse_failures": self.parse_failures,
+            "sampled_tokens": self.sampled_tokens,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def collect(house: House, run: Run, environment: Environment, policy: Policy, tasks: Iterable[Task], **options: Any) -> CollectSummary:  # fmt: skip
+    """`collect_async` from code that has no event loop."""
+    return asyncio.run(collect_async(house, run, environment, policy, tasks, **options))
+
+
+async def collect_async(
+    house: House,
+    run: Run,
+    environment: Environment,
+    policy: Policy,
+    tasks: Iterable[Task],
+    *,
+    num_repeats: int = 1,
+    sampling: Sampling | None = None,
+    step: int | None = None,
+    max_turns: int = 6,
+    concurrency: int = 64,
+    time_limit_s: float = 600.0,
+    retry_failed: bool = False,
+    on_done: Callable[[dict[str, Any], CollectSummary], None] | None = None,
+) -> CollectSummary:
+    """Collects every rollout of tasks × num_repeats that the house does not have yet.
+
+    The same arguments fill the same slots, so a second call after a crash or Ctrl-C collects exactly what is missing. With
+    `sampling.seed` each rollout gets a seed of its own, derived from it, the task, the repeat and the step.
+
+    Args:
+        step: Optimizer step the rollouts are for; None outside online training.
+        concurrency: Rollouts in flight.
+        time_limit_s: Wall clock of one rollout; past it the row's status is `timeout`.
+        retry_failed: Slots whose last attempt failed get another one, as a new row.
+        on_done: Called with each row, as the writer has taken it, and the summary so far.
+
+    Raises EngineGone when the engine has ended, and what the house raises (a full disk, a run taken over). When it returns, and also when it
+    raises, all rollouts that were finished have been written if the house still could.
+    """
+    sampling = sampling or Sampling()
+    slots, summary = plan_slots(house, run, tasks, num_repeats, step, retry_failed)
+    start = perf_counter()
+    own = run.writer is None
+    writer = run.writer if run.writer is not None else RolloutWriter(house, run)
+    loop = asyncio.get_running_loop()
+    pending = iter(slots)
+
+    async def work(pool: ThreadPoolExecutor) -> None:
+        for slot in pending:  # shared by all workers: each takes the next
+            settings = replace(sampling, seed=rollout_seed(sampling.seed, slot))
+            row = await run_episode(environment, policy, slot, settings, max_turns, time_limit_s)
+            row = await loop.run_in_executor(pool, add_row, writer, row, slot, policy)
+            summary.add(row)
+            if on_done is not None:
+                on_done(row, summary)
+
+    # One thread, so that a commit never holds up the rollouts in flight and rows keep their order.
+    with ThreadPoolExecutor(1, "rollhouse-writer") as pool:
+        try:
+            await _all_or_first_error([work(pool) for _ in range(min(concurrency, len(slots)))])
+        finally:
+            # Also when cancelled: what was collected goes into the house before anything else happens.
+            pool.submit(writer.close if own else writer.flush).result()
+    summary.seconds = perf_counter() - start
+    return summary
+
+
+def plan_slots(
+    house: House, run: Run, tasks: Iterable[Task], num_repeats: int, step: int | None, retry_failed: bool
+) -> tuple[list[Slot], CollectSummary]:
+    """The slots still to fill, task by task, and a summary that counts those already filled."""
+    if num_repeats < 1:
+        raise ConfigError(f"num_repeats is {num_repeats}.", "Ask for at least one rollout a task.")
+    last = _last_attempts(house, run.run_id, step)
+    slots, skipped = [], 0
+    for task, task_id, prompt_id in _distinct(tasks):
+        for sample in range(num_repeats):
+            attempt, status = last.get((task_id, sample), (-1, "error"))
+            if attempt >= 0 and not (retry_failed and status in _RETRIED):
+                skipped += 1
+            else:
+                slots.append(Slot(run.run_id, step, task, task_id, prompt_id, sample, attempt + 1))
+    return slots, CollectSummary(run.run_id, len(slots) + skipped, skipped)
+
+
+def _distinct(tasks: Iterable[Task]) -> Iterator[tuple[Task, str, str]]:
+    """Tasks with their ids, equal ones once: two rows of a file may be the same task, and slots tell tasks apart by id."""
+    seen: set[str] = set()
+    for task in tasks:
+        task_id = task.task_id
+        if task_id not in seen:
+            seen.add(task_id)
+            yield task, task_id, task.prompt_id
+
+
+def _last_attempts(house: House, run_id: str, step: int | None) -> dict[tuple[str, int], tuple[int, str]]:
+    where = f"run_id = {quote(run_id)} and step " + ("is null" if step is None else f"= {step}")
+    columns = ["task_id", "sample_index", "attempt", "status"]
+    last: dict[tuple[str, int], tuple[int, str]] = {}
+    for row in house.read("rollouts", columns=columns, filter=where).to_pylist():
+        key = (row["task_id"], row["sample_index"])
+        last[key] = max(last.get(key, (-1, "")), (row["attempt"], row["status"]))
+    return last
+
+
+def rollout_seed(seed: int | None, slot: Slot) -> int | None:
+    """The seed of one rollout: 48 bits of a hash, so that engines of any integer width take it. None stays None."""
+    if seed is None:
+        return None
+    return int(hash_id("seed", seed, slot.task_id, slot.sample_index, slot.step, slot.attempt)[:12], 16)
+
+
+def add_row(writer: RolloutWriter, row: dict[str, Any], slot: Slot, policy: Policy) -> dict[str, Any]:
+    """Hands a row and what it refers to to the writer; a row no table can hold becomes a row that says so."""
+    prompt, task = reference_rows(slot)
+    tokens = None
+    if isinstance(policy, TokenPolicy) and row.get("n_prompt_tokens"):
+        tokens = {
+            "prompt_id": slot.prompt_id,
+            "tokenizer_hash": policy.chat.tokenizer_hash,
+            "template_hash": policy.chat.template_hash,
+            "token_ids": policy.chat.prompt_ids(slot.task),
+        }
+    add = partial(writer.add, prompt=prompt, task=task, prompt_tokens=tokens)
+    try:
+        add(row)
+    except ValueError as error:  # SchemaMismatch, or text that is not UTF-8
+        row = unstorable(row, error)
+        add(row)
+    return row
+
+
+def unstorable(row: dict[str, Any], error: Exception) -> dict[str, Any]:
+    """The row without what was said in it."""
+    said = ("messages", "token_ids", "loss_mask", "logprobs", "version_spans", "reward", "reward_components", "passed")
+    reason = {"status": "error", "error_type": "store", "error_message": " ".join(ascii(error).split())[:500]}
+    return {**row, **dict.fromkeys(said), **reason}
+
+
+def reference_rows(slot: Slot) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The rows of `prompts` and `tasks` that a rollout of the slot refers to."""
+    task = slot.task
+    prompt = {
+        "prompt_id": slot.prompt_id,
+        "messages": [message.to_row() for message in task.messages],
+        "tools": json.dumps([dict(tool) for tool in task.tools], ensure_ascii=False),
+    }
+    row = {
+        "task_id": slot.task_id,
+        "environment": task.environment,
+        "prompt_id": slot.prompt_id,
+        "ground_truth": None if task.ground_truth is None else json.dumps(task.ground_truth, ensure_ascii=False),
+        "state_hash": task.state_hash,
+        "state": None if task.state is None else json.dumps(task.state, ensure_ascii=False),
+        "split": task.split,
+        "category": task.category,
+        "difficulty": task.difficulty,
+        "source_key": task.source_key,
+        "extra": json.dumps(dict(task.extra), ensure_ascii=False) if task.extra else None,
+        "created_at": datetime.now(UTC),
+    }
+    return prompt, row
+
+
+async def _all_or_first_error(work: Sequence[Any]) -> None:
+    """Runs all; the first error cancels the others and is raised when they have ended."""
+    running = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.gather(*running)
+    finally:
+        for one in running:
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+def refuse_other_config(house: House, run_id: str, config: dict[str, Any]) -> None:
+    """Raises ConfigError naming each difference when the run exists and was collected with another configuration."""
+    if not house.read("run_events", columns=["sequence"], filter=f"run_id = {quote(run_id)}").num_rows:
+        return
+    before, now = get_run(house, run_id)["config"], json.loads(json.dumps(config, default=str))
+    names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if names:
+        changes = "; ".join(f"{name} was {before.get(name)!r} and is now {now.get(name)!r}" for name in names)
+        raise ConfigError(
+            f"Run {run_id!r} was collected otherwise: {changes}.", "Use the same settings, or another --run name."
+        )
