@@ -1,0 +1,62 @@
+"""What the tiny policy learns from: the script's rollouts, as token sequences with a mask of what the script wrote."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...collect.environments.workplace_mini import run_tool
+from ...collect.types import Task
+from ...store.messages import Message, ToolCall
+
+DONE = "Done."
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids, and parallel to them 1 where the script wrote."""
+
+    token_ids: list[int]
+    mask: list[int]
+
+
+def script_rollout(task: Task, omit_last: bool = False) -> list[Message]:
+    """Everything after the prompt when the script plays the ground truth, one call a turn, and says it is done.
+
+    With `omit_last` it leaves the last call out and says so all the same."""
+    state = copy.deepcopy(task.state)
+    messages: list[Message] = []
+    for number, call in enumerate(task.ground_truth[: -1 if omit_last else None]):
+        tool_call = ToolCall(f"call_{number}", call["name"], call["arguments"])
+        messages.append(Message("assistant", None, (tool_call,)))
+        messages.append(
+            Message("tool", run_tool(state, call["name"], tool_call.parsed()).text, tool_call_id=tool_call.id)
+        )
+    return [*messages, Message("assistant", DONE)]
+
+
+def whole(tokenizer: Any, task: Task, rollout: list[Message]) -> Example:
+    """The rollout as the policy sees it: tools, request, turns. Every assistant turn is learned from."""
+    return _render(tokenizer, [*task.messages, *rollout], list(task.tools))
+
+
+def compact(tokenizer: Any, task: Task, rollout: list[Message]) -> list[Example]:
+    """One sequence per assistant turn, without the tools: short, so that copying is learned sooner. Only the last turn is learned from."""
+    sequences = []
+    for number, message in enumerate(rollout):
+        if message.role == "assistant":
+            sequence = _render(tokenizer, [*task.messages, *rollout[: number + 1]], None)
+            earlier = _render(tokenizer, [*task.messages, *rollout[:number]], None)
+            mask = [0] * len(earlier.mask) + sequence.mask[len(earlier.mask) :]
+            sequences.append(Example(sequence.token_ids, mask))
+    return sequences
+
+
+def _render(tokenizer: Any, messages: Sequence[Message], tools: list | None) -> Example:
+    rendered = tokenizer.apply_chat_template(
+        [message.to_openai() for message in messages],
+        tools=tools,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    return Example(list(rendered["input_ids"]), list(rendered["assistant_masks"]))

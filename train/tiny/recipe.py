@@ -1,0 +1,103 @@
+"""The recipe of the base policy: a skill learned from the script's good rollouts, then cloned from its imperfect logs."""
+
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...collect.environments.workplace_mini import MiniEnvironment
+from ...store.ids import hash_id
+from .logs import Example, compact, script_rollout, whole
+from .model import EMBEDDING_STD, RESIDUAL_SCALE, SHAPE, build_model
+from .training import train
+
+Progress = Callable[[int, int, str], None]
+"""Gets steps done, steps in all, and the stage's name."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training.
+
+    Attributes:
+        examples: `compact` (one short sequence per turn), `whole` (whole rollouts) or `logs` (whole rollouts of the imperfect script).
+    """
+
+    examples: str
+    steps: int
+    batch: int
+    lr: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything the base policy's weights depend on, besides tokenizer, template and shape.
+
+    Attributes:
+        task_seed: Seed of the environment whose train tasks are learned from.
+        mistake_rate: How often the imperfect script omits its last call and says that it is done.
+    """
+
+    stages: tuple[Stage, ...]
+    tasks: int
+    task_seed: int
+    mistake_rate: float
+    seed: int
+
+
+RECIPE = Recipe(
+    stages=(
+        Stage("compact", steps=400, batch=16, lr=2e-3),
+        Stage("whole", steps=180, batch=8, lr=2e-3),
+        Stage("logs", steps=60, batch=8, lr=1e-3),
+    ),
+    tasks=3200,
+    task_seed=1_000_003,
+    mistake_rate=0.6,
+    seed=0,
+)
+
+
+def recipe_hash(recipe: Recipe = RECIPE, *, tokenizer: Any) -> str:
+    """Identifies the recipe: its numbers, the model's shape, the tokenizer with its template, and the tasks."""
+    sample = [task.task_id for task in MiniEnvironment(recipe.task_seed, n_train=27).tasks("train")]
+    return hash_id(
+        asdict(recipe),
+        {**SHAPE, "embedding_std": EMBEDDING_STD, "residual_scale": RESIDUAL_SCALE},
+        tokenizer.backend_tokenizer.to_str(),
+        tokenizer.chat_template,
+        sample,
+    )
+
+
+def train_base(tokenizer: Any, recipe: Recipe = RECIPE, progress: Progress | None = None) -> Any:
+    """Follows the recipe from fresh weights and returns the model; takes minutes on one core."""
+    model = build_model(len(tokenizer), recipe.seed)
+    total, done = sum(stage.steps for stage in recipe.stages), 0
+    for number, stage in enumerate(recipe.stages):
+
+        def on_step(step: int, loss: float, before: int = done, name: str = stage.examples) -> None:
+            if progress:
+                progress(before + step, total, f"{name}, loss {loss:.2f}")
+
+        train(
+            model,
+            stage_examples(recipe, stage, tokenizer),
+            steps=stage.steps,
+            batch=stage.batch,
+            lr=stage.lr,
+            seed=recipe.seed + number,
+            on_step=on_step,
+        )
+        done += stage.steps
+    return model.eval()
+
+
+def stage_examples(recipe: Recipe, stage: Stage, tokenizer: Any) -> list[Example]:
+    """The stage's sequences, in the order of the tasks."""
+    tasks = list(MiniEnvironment(recipe.task_seed, n_train=recipe.tasks).tasks("train"))
+    if stage.examples == "compact":
+        return [example for task in tasks for example in compact(tokenizer, task, script_rollout(task))]
+    rng = random.Random(recipe.seed)
+    rate = recipe.mistake_rate if stage.examples == "logs" else 0.0
+    return [whole(tokenizer, task, script_rollout(task, omit_last=rng.random() < rate)) for task in tasks]
