@@ -9,7 +9,7 @@ from ..collect.types import Environment, Policy, Sampling, Task
 from ..store.errors import ConfigError
 from ..store.house import House, quote
 from ..store.runs import Run
-from .rows import evaluation_id, rows_of_run
+from .rows import evaluation_id, refuse_mixture
 from .summary import EvalSummary, summarize
 
 MODES = ("greedy", "sampled")
@@ -31,7 +31,7 @@ def evaluate_policy(
 ) -> EvalSummary:
     """Evaluates a policy; a run that was cut short goes on where it stopped.
 
-    A run holds one policy, environment and mode: its rollouts fill slots that only task and sample number tell apart.
+    A run holds one policy and, of one environment, one mode: only task and sample number tell its rollouts' slots apart.
 
     Args:
         mode: `greedy` (temperature 0, one sample) or `sampled` (temperature 1 unless `sampling` says otherwise).
@@ -45,7 +45,7 @@ def evaluate_policy(
     sampling = _settings(mode, samples, sampling)
     if not listed:
         raise ConfigError(f"There are no tasks of {environment.name} to evaluate on.", "Name another split or limit.")
-    _refuse_mixture(house, run, environment.name, mode, policy.policy_id)
+    refuse_mixture(house, run, environment.name, mode, policy.policy_id)
     collect(house, run, environment, policy, listed, num_repeats=samples, sampling=sampling, on_done=on_done, **options)
     rows = _evaluated(house, run, environment.name, mode, listed, samples)
     house.insert_if_absent("evaluations", rows)
@@ -64,16 +64,6 @@ def _settings(mode: str, samples: int, sampling: Sampling | None) -> Sampling:
             "Greedy is temperature 0, sampled is not.",
         )
     return sampling
-
-
-def _refuse_mixture(house: House, run: Run, benchmark: str, mode: str, policy_id: str) -> None:
-    for row in rows_of_run(house, run.run_id, ["benchmark", "mode", "policy_id"]):
-        has = (row["benchmark"], row["mode"], row["policy_id"])
-        if row["benchmark"] != "bfcl" and has != (benchmark, mode, policy_id):
-            raise ConfigError(
-                f"Run {run.run_id!r} holds an evaluation of {has[2]} on {has[0]} ({has[1]}).",
-                "Give this evaluation another --run name.",
-            )
 
 
 def _evaluated(

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from ..store.errors import ConfigError
 from ..store.house import House, quote
 from ..store.ids import hash_id
+from ..store.runs import Run
 
 
 def evaluation_id(run_id: str, benchmark: str, category: str | None, case_id: str, mode: str, sample: int) -> str:
@@ -14,3 +16,13 @@ def evaluation_id(run_id: str, benchmark: str, category: str | None, case_id: st
 def rows_of_run(house: House, run_id: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
     """The run's evaluated cases, in the order they were written."""
     return house.read("evaluations", columns=columns, filter=f"run_id = {quote(run_id)}").to_pylist()
+
+
+def refuse_mixture(house: House, run: Run, benchmark: str, mode: str, policy_id: str) -> None:
+    """Raises ConfigError when the run has evaluated another policy, or this benchmark in another mode: ids would collide."""
+    for row in rows_of_run(house, run.run_id, ["benchmark", "mode", "policy_id"]):
+        if row["policy_id"] != policy_id or (row["benchmark"] == benchmark and row["mode"] != mode):
+            raise ConfigError(
+                f"Run {run.run_id!r} holds an evaluation of {row['policy_id']} on {row['benchmark']} ({row['mode']}).",
+                "Give this evaluation another --run name.",
+            )

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from ...collect.chat import TemplateError
+from ...collect.engines.base import EngineGone
 from ...collect.types import Conversation, Policy, Sampling, Task
+from ...store.errors import EngineError, EvaluationError
 from ...store.house import House
 from ...store.messages import Message
 from ...store.runs import Run
-from ..rows import evaluation_id, rows_of_run
+from ..rows import evaluation_id, refuse_mixture, rows_of_run
 from ..summary import CategoryScore, by_category
 from .categories import SINGLE_TURN, categories_named
 from .checker import Checker, Verdict
@@ -20,6 +23,7 @@ from .tools import to_tool
 BENCHMARK = "bfcl"
 MODE = "fc"
 ROWS_A_COMMIT = 200
+_REFUSALS = (400, 413, 422)  # an endpoint's last word on this request
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,12 @@ def evaluate_bfcl(
         on_cases: Called once with the number of cases still to do.
         on_done: Called after each case.
 
-    Raises ConfigError for an unknown category, MissingExtra without bfcl-eval, EvaluationError when checking takes too long.
+    Raises ConfigError for an unknown category or a run that evaluated another policy, MissingExtra without bfcl-eval, EvaluationError when checking takes too long or
+    the engine left cases without an answer; the others are judged and kept, and the same call goes on with those.
     """
     chosen = categories_named(list(categories))
     sampling = sampling or Sampling(temperature=0.0)
+    refuse_mixture(house, run, BENCHMARK, MODE, policy.policy_id)
     judged = {row["row_id"] for row in rows_of_run(house, run.run_id, ["row_id"])}
     with Checker() as checker:
         cases = [(category, case) for category in chosen for case in checker.cases(category, limit)]
@@ -95,11 +101,18 @@ async def _answer_all(
     waiting = iter(cases)
     checking = asyncio.Lock()  # one process judges; generation goes on meanwhile
     rows: list[dict[str, Any]] = []
+    unanswered: list[str] = []
 
     async def answer_next() -> None:
         for category, case in waiting:
             task = as_task(category, case)
-            message, verdict = await _answer(policy, task, sampling)
+            try:
+                message, verdict = await _answer(policy, task, sampling)
+            except EngineGone:
+                raise
+            except EngineError as error:
+                unanswered.append(error.message)
+                continue
             if verdict is None:
                 calls = [(call.name, call.arguments) for call in message.tool_calls]
                 async with checking:
@@ -118,11 +131,27 @@ async def _answer_all(
         raise failures.exceptions[0] from None  # the others were cancelled because of it
     finally:
         _commit(house, rows)
+    if unanswered:
+        raise EvaluationError(
+            f"{len(unanswered)} of {len(cases)} BFCL cases got no answer, the first because: {unanswered[0]}",
+            "Run the same command again: it asks only for those.",
+        )
 
 
 async def _answer(policy: Policy, task: Task, sampling: Sampling) -> tuple[Message, Verdict | None]:
-    """The policy's message, and a verdict already when it could not be asked."""
-    turn = await policy.respond(Conversation(task), sampling)
+    """The policy's message, and a verdict at once when it cannot be asked. Raises EngineError when asking again may help."""
+    nothing = Message("assistant", None)
+    try:
+        turn = await policy.respond(Conversation(task), sampling)
+    except TemplateError as error:
+        return nothing, Verdict(False, "template", error.message)
+    except EngineError as error:
+        if getattr(error.__cause__, "status_code", None) not in _REFUSALS:
+            raise
+        too_long = "context length" in error.message
+        return nothing, Verdict(False, "prompt_too_long" if too_long else "engine_refused", error.message)
+    if turn.token_ids == [] and turn.stop_reason == "length":
+        return nothing, Verdict(False, "prompt_too_long", "the prompt fills the policy's context")
     return turn.message, None
 
 
