@@ -1,0 +1,160 @@
+"""The report is one file, loads nothing, shows what the house holds, and escapes what policies wrote."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rollhouse.eval.report import StageResult, stages_of_runs, write_report
+from rollhouse.eval.rows import evaluation_id
+from rollhouse.eval.summary import CategoryScore, summarize
+from rollhouse.store.errors import ConfigError, StoreNotFound
+from rollhouse.store.house import House
+from rollhouse.store.messages import Message, ToolCall
+from rollhouse.store.runs import start_run
+
+HOSTILE = "</script><script>alert('owned')</script><img src=http://evil.example/x onerror=alert(1)>"
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with attributes, text outside scripts, and the charts' data."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.charts: list[dict] = []
+        self.inside: tuple[str, dict[str, str | None]] = ("", {})
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.inside = (tag, dict(attrs))
+        self.tags.append(self.inside)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ("", {})
+
+    def handle_data(self, data: str) -> None:
+        tag, attributes = self.inside
+        if tag == "script" and attributes.get("type") == "application/json":
+            self.charts.append(json.loads(data))
+        elif tag not in ("script", "style"):
+            self.text += data
+
+
+def _rollout(run: str, number: int, step: int | None, reward: float, text: str) -> dict:
+    call = Message("assistant", None, (ToolCall("c", "delete", '{"id": 4}'),))
+    messages = [call, Message("tool", "[]", tool_call_id="c"), Message("assistant", text)]
+    return {
+        "rollout_id": f"{run}-{number}",
+        "slot_id": f"{run}-{number}",
+        "attempt": 0,
+        "run_id": run,
+        "task_id": f"task-{number % 3}",
+        "prompt_id": "p",
+        "step": step,
+        "reward": reward,
+        "passed": reward > 0.5,
+        "status": "completed",
+        "n_sampled_tokens": 10,
+        "messages": [message.to_row() for message in messages],
+    }
+
+
+def _case(run: str, policy: str, mode: str, case: int, passed: bool, benchmark: str = "office") -> dict:
+    return {
+        "row_id": evaluation_id(run, benchmark, "x", str(case), mode, 0),
+        "run_id": run,
+        "benchmark": benchmark,
+        "category": "x",
+        "case_id": str(case),
+        "mode": mode,
+        "sample": 0,
+        "policy_id": policy,
+        "passed": passed,
+        "score": float(passed),
+        "error_type": None,
+    }
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    house = House.create(tmp_path / "house")
+    prompt = [Message("user", f"Delete it. {HOSTILE}").to_row()]
+    house.append("prompts", [{"prompt_id": "p", "messages": prompt, "tools": "[]"}])
+    with start_run(house, "grpo", "online") as run:
+        rows = [
+            _rollout("online", 10 * step + i, step, float(i < step), HOSTILE) for step in (1, 2, 3) for i in range(4)
+        ]
+        house.append("rollouts", rows)
+        for step in (1, 2, 3):
+            run.metrics(step, {"train/reward": step / 4, "train/loss": 1 / step, HOSTILE: step})
+    with start_run(house, "eval", "before") as run:
+        house.append("evaluations", [_case("before", "base", "greedy", case, case < 2) for case in range(10)])
+        house.append("evaluations", [_case("before", "base", "fc", case, False, "bfcl") for case in range(3)])
+    with start_run(house, "eval", "after") as run:
+        house.append("evaluations", [_case("after", "tuned", "greedy", case, case < 7) for case in range(10)])
+    return house
+
+
+def test_one_file_that_loads_nothing(house: House, tmp_path: Path) -> None:
+    stages = stages_of_runs(house, ["before", "after"])
+    path = write_report(
+        house, tmp_path / "new" / "r.html", title="T", stages=stages, runs=["online"], lineage_of="online"
+    )
+    html = path.read_text()
+    page = Page(html)
+    for tag, attributes in page.tags:
+        assert tag not in ("img", "iframe", "object", "embed", "link", "base", "video", "audio")
+        assert not {"src", "href", "srcset", "data", "poster", "action"} & attributes.keys()
+        assert not any(name.startswith("on") for name in attributes)
+    policy = next(
+        a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy and "default-src 'none'" in policy and "http" not in policy
+    assert html.count("plotly.js v") == 1
+    assert not list(path.parent.glob("*.tmp"))
+
+
+def test_what_a_policy_wrote_stays_text(house: House, tmp_path: Path) -> None:
+    page = Page(write_report(house, tmp_path / "r.html", title=HOSTILE, runs=["online"]).read_text())
+    scripts = [attributes for tag, attributes in page.tags if tag == "script"]
+    assert len(scripts) == 2 + len(page.charts)  # plotly, ours, and the data of each chart
+    assert page.text.count(HOSTILE) >= 4  # title, heading, prompt, answer
+    assert {trace["name"] for chart in page.charts for trace in chart["data"]} == {"online", "online train/reward"}
+
+
+def test_the_charts_hold_the_numbers(house: House, tmp_path: Path) -> None:
+    stages = [StageResult("base", sampled=summarize([_case("r", "p", "sampled", i, i < 3) for i in range(12)]))]
+    page = Page(write_report(house, tmp_path / "r.html", title="T", stages=stages, runs=["online"]).read_text())
+    bars, reward = page.charts[0]["data"][0], page.charts[1]["data"][0]
+    assert (
+        bars["x"] == ["base"] and bars["y"] == [0.25] and bars["error_y"]["array"][0] == pytest.approx(0.1306, abs=1e-4)
+    )
+    assert (reward["x"], reward["y"]) == ([1, 2, 3], [0.25, 0.5, 0.75])
+
+
+def test_reward_of_a_run_without_metrics_comes_from_its_rollouts(house: House, tmp_path: Path) -> None:
+    with start_run(house, "collect", "quiet"):
+        house.append("rollouts", [_rollout("quiet", step, step, step / 10, "ok") for step in (1, 2, 3)])
+    page = Page(write_report(house, tmp_path / "r.html", title="T", runs=["quiet"]).read_text())
+    assert page.charts[0]["data"][0]["y"] == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_stages_are_the_policies_of_eval_runs(house: House) -> None:
+    before, after = stages_of_runs(house, ["before", "after"])
+    assert (before.name, after.name) == ("before", "after")
+    assert before.greedy and before.greedy.pass_rate == 0.2 and before.sampled is None
+    assert before.bfcl == {"x": CategoryScore(0, 3)} and after.bfcl == {}
+    assert after.greedy and after.greedy.pass_rate == 0.7
+    row = {"row_id": "r", "checkpoint_id": "tuned@3", "run_id": "online", "weights_hash": "tuned", "step": 3}
+    house.append("checkpoints", [row])
+    assert [stage.name for stage in stages_of_runs(house, ["before", "after"])] == ["before", "online"]
+
+
+def test_unknown_run_and_nothing_at_all(house: House, tmp_path: Path) -> None:
+    with pytest.raises(StoreNotFound, match="onlin"):
+        write_report(house, tmp_path / "r.html", title="T", runs=["onlin"])
+    with pytest.raises(ConfigError, match="nothing to report"):
+        write_report(house, tmp_path / "r.html", title="T")
+    assert not (tmp_path / "r.html").exists()
