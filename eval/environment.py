@@ -6,14 +6,14 @@ from typing import Any
 
 from ..collect.runner import collect
 from ..collect.types import Environment, Policy, Sampling, Task
-from ..store.errors import ConfigError
+from ..store.errors import ConfigError, EvaluationError
 from ..store.house import House, quote
 from ..store.runs import Run
-from .rows import evaluation_id, refuse_mixture
+from .rows import evaluation_id, refuse_mixture, rows_of_run
 from .summary import EvalSummary, summarize
 
 MODES = ("greedy", "sampled")
-_COLUMNS = ["rollout_id", "slot_id", "attempt", "task_id", "sample_index", "policy_id", "reward", "passed", "status", "error_type"]  # fmt: skip
+_COLUMNS = ["rollout_id", "attempt", "task_id", "sample_index", "policy_id", "reward", "passed", "status", "error_type"]  # fmt: skip
 
 
 def evaluate_policy(
@@ -39,17 +39,36 @@ def evaluate_policy(
         sampling: Other settings than the mode's own; its temperature must fit the mode.
         on_done, options: As in `collect.runner.collect` (max_turns, concurrency, …).
 
-    Raises ConfigError for a mode or a run that does not fit, and for no tasks at all.
+    Raises ConfigError for a mode or a run that does not fit, and for no tasks at all; EvaluationError when the engine left rollouts
+    without an answer (the same call asks for those again; what was judged stays judged).
     """
     listed = list(tasks)
     sampling = _settings(mode, samples, sampling)
     if not listed:
         raise ConfigError(f"There are no tasks of {environment.name} to evaluate on.", "Name another split or limit.")
     refuse_mixture(house, run, environment.name, mode, policy.policy_id)
-    collect(house, run, environment, policy, listed, num_repeats=samples, sampling=sampling, on_done=on_done, **options)
+    done = collect(
+        house,
+        run,
+        environment,
+        policy,
+        listed,
+        num_repeats=samples,
+        sampling=sampling,
+        retry_failed=True,
+        on_done=on_done,
+        **options,
+    )
     rows = _evaluated(house, run, environment.name, mode, listed, samples)
     house.insert_if_absent("evaluations", rows)
-    return summarize(rows)
+    if len(rows) < done.planned:
+        raise EvaluationError(
+            f"The engine left {done.planned - len(rows)} of {done.planned} rollouts of run {run.run_id!r} without an answer.",
+            "Run the same command again: it collects only those.",
+        )
+    # A case that was judged before keeps its first verdict.
+    asked = {row["row_id"] for row in rows}
+    return summarize([row for row in rows_of_run(house, run.run_id) if row["row_id"] in asked])
 
 
 def _settings(mode: str, samples: int, sampling: Sampling | None) -> Sampling:
@@ -69,11 +88,9 @@ def _settings(mode: str, samples: int, sampling: Sampling | None) -> Sampling:
 def _evaluated(
     house: House, run: Run, benchmark: str, mode: str, tasks: Sequence[Task], samples: int
 ) -> list[dict[str, Any]]:
-    """One row for the last attempt at each slot of these tasks, in the order of the tasks."""
+    """One row for the last attempt at each slot of these tasks, in their order; none where the engine gave no answer."""
     rollouts = house.read("rollouts", columns=_COLUMNS, filter=f"run_id = {quote(run.run_id)}").to_pylist()
-    last: dict[tuple[str, int], dict[str, Any]] = {}
-    for rollout in sorted(rollouts, key=lambda rollout: rollout["attempt"]):
-        last[rollout["task_id"], rollout["sample_index"]] = rollout
+    last = {(row["task_id"], row["sample_index"]): row for row in sorted(rollouts, key=lambda row: row["attempt"])}
     category = {task.task_id: task.category for task in tasks}
     now = datetime.now(UTC)
     return [
@@ -94,5 +111,10 @@ def _evaluated(
         }
         for task in category
         for sample in range(samples)
-        if (rollout := last.get((task, sample))) is not None
+        if (rollout := last.get((task, sample))) is not None and not _without_answer(rollout)
     ]
+
+
+def _without_answer(rollout: dict[str, Any]) -> bool:
+    """Whether it says something about the engine and nothing about the policy."""
+    return rollout["status"] == "aborted" or (rollout["status"] == "error" and rollout["error_type"] == "engine")

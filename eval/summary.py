@@ -38,7 +38,7 @@ class EvalSummary:
         pass_rate: Mean over tasks of the share of the task's samples that passed.
         stderr: Standard error of pass_rate over tasks (samples of one task are not independent); 0.0 with fewer than two tasks.
         pass_at_k: k → unbiased estimate of the chance that one of k samples passes, for k = 1, 2, 4, … up to the samples a task has.
-        n: Samples, those that failed for reasons outside the policy included (they count as not passed).
+        n: Samples. One without a verdict (its environment or verifier failed, its time ran out) counts as not passed.
         n_tasks: Tasks.
         mean_reward: Mean over samples; one without a reward counts as 0.
         by_category: Category → counts over samples.

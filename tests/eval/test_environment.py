@@ -1,0 +1,105 @@
+"""Evaluation on an environment: rollouts are kept, each is a row, the numbers are those of the rollouts."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rollhouse.collect.environments.workplace_mini import MiniEnvironment
+from rollhouse.collect.policies import ScriptedPolicy
+from rollhouse.collect.types import Conversation, Sampling, Turn
+from rollhouse.eval.environment import evaluate_policy
+from rollhouse.store.errors import ConfigError, EngineError, EvaluationError
+from rollhouse.store.house import House
+from rollhouse.store.runs import start_run
+
+ENVIRONMENT = MiniEnvironment(seed=3, n_validation=18)
+TASKS = list(ENVIRONMENT.tasks("validation"))
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House.create(tmp_path / "house")
+
+
+def test_a_perfect_policy_passes_everything(house: House) -> None:
+    with start_run(house, "eval", "perfect") as run:
+        summary = evaluate_policy(house, run, ENVIRONMENT, ScriptedPolicy(), TASKS)
+    assert (summary.pass_rate, summary.stderr, summary.n, summary.n_tasks) == (1.0, 0.0, 18, 18)
+    assert summary.pass_at_k == {1: 1.0} and summary.mean_reward == 1.0 and summary.errors == {}
+    assert set(summary.by_category) == {task.category for task in TASKS}
+
+
+def test_rows_are_the_rollouts(house: House) -> None:
+    policy = ScriptedPolicy(mistake_rate=0.5, seed=1)
+    with start_run(house, "eval", "half") as run:
+        summary = evaluate_policy(house, run, ENVIRONMENT, policy, TASKS, "sampled", 4)
+    rows = house.read("evaluations").to_pylist()
+    rollouts = {row["rollout_id"]: row for row in house.read("rollouts").to_pylist()}
+    assert len(rows) == len(rollouts) == summary.n == 72
+    for row in rows:
+        rollout = rollouts[row["rollout_id"]]
+        assert (row["case_id"], row["sample"]) == (rollout["task_id"], rollout["sample_index"])
+        assert (row["passed"], row["score"]) == (rollout["passed"], rollout["reward"])
+        assert (row["benchmark"], row["mode"], row["run_id"]) == ("workplace-mini", "sampled", "half")
+    assert summary.pass_rate == pytest.approx(sum(row["passed"] for row in rows) / 72)
+    assert 0.2 < summary.pass_rate < 0.8 and summary.stderr > 0
+    assert summary.pass_rate < summary.pass_at_k[2] < summary.pass_at_k[4]
+
+
+def test_evaluating_again_adds_nothing(house: House) -> None:
+    summaries = []
+    for _ in range(2):
+        with start_run(house, "eval", "again") as run:
+            summaries.append(evaluate_policy(house, run, ENVIRONMENT, ScriptedPolicy(0.5), TASKS, "sampled", 2))
+    assert summaries[0] == summaries[1]
+    assert house.read("evaluations").num_rows == house.read("rollouts").num_rows == 36
+
+
+class Unreliable(ScriptedPolicy):
+    """Does not answer the tasks that `fails` names."""
+
+    def __init__(self, fails: Callable[[str], bool]) -> None:
+        super().__init__()
+        self.fails = fails
+
+    async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
+        if self.fails(conversation.task.task_id):
+            raise EngineError("The endpoint is down.")
+        return await super().respond(conversation, sampling)
+
+
+def test_what_the_engine_left_out_is_asked_again_and_never_counted(house: House) -> None:
+    first = TASKS[0].task_id
+    with pytest.raises(EvaluationError, match="1 of 18 rollouts"), start_run(house, "eval", "flaky") as run:
+        evaluate_policy(house, run, ENVIRONMENT, Unreliable(lambda task: task == first), TASKS)
+    assert first not in house.read("evaluations")["case_id"].to_pylist()
+    with start_run(house, "eval", "flaky") as run:
+        summary = evaluate_policy(house, run, ENVIRONMENT, Unreliable(lambda task: False), TASKS)
+    assert (summary.n, summary.pass_rate) == (18, 1.0)
+    assert house.read("rollouts").num_rows == 19  # one slot has two attempts
+
+
+def test_a_run_holds_one_policy_and_mode(house: House) -> None:
+    with start_run(house, "eval", "one") as run:
+        evaluate_policy(house, run, ENVIRONMENT, ScriptedPolicy(), TASKS[:2])
+    with start_run(house, "eval", "one") as run, pytest.raises(ConfigError, match="holds an evaluation of scripted-0"):
+        evaluate_policy(house, run, ENVIRONMENT, ScriptedPolicy(), TASKS[:2], "sampled")
+    with start_run(house, "eval", "one") as run, pytest.raises(ConfigError, match="--run name"):
+        evaluate_policy(house, run, ENVIRONMENT, ScriptedPolicy(0.5), TASKS[:2])
+
+
+@pytest.mark.parametrize(
+    ("mode", "samples", "sampling", "tasks", "message"),
+    [
+        ("best", 1, None, TASKS, "no evaluation mode"),
+        ("greedy", 2, None, TASKS, "2 samples"),
+        ("sampled", 0, None, TASKS, "0 samples"),
+        ("greedy", 1, Sampling(temperature=0.7), TASKS, "Temperature 0.7"),
+        ("sampled", 2, Sampling(temperature=0.0), TASKS, "Temperature 0"),
+        ("greedy", 1, None, [], "no tasks"),
+    ],
+)
+def test_requests_that_make_no_sense(house: House, mode: str, samples: int, sampling, tasks, message: str) -> None:
+    with start_run(house, "eval") as run, pytest.raises(ConfigError, match=message):
+        evaluate_policy(house, run, ENVIRONMENT, ScriptedPolicy(), tasks, mode, samples, sampling=sampling)
+    assert house.read("rollouts").num_rows == 0
