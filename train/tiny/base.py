@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .model import build_config, weights_of
-from .recipe import Progress, recipe_hash, train_base
+from .recipe import RECIPE, Progress, Recipe, recipe_hash, train_base
 from .tokenizer import build_tokenizer
 
 SHIPPED = Path(__file__).with_name("base.safetensors")
@@ -18,17 +18,17 @@ def default_cache() -> Path:
     return Path(os.environ.get("ROLLHOUSE_CACHE") or Path.home() / ".cache" / "rollhouse")
 
 
-def base_policy(cache_dir: str | Path | None = None, progress: Progress | None = None) -> Path:
+def base_policy(cache_dir: str | Path | None = None, progress: Progress | None = None, recipe: Recipe = RECIPE) -> Path:
     """A model folder (config, float32 weights, tokenizer, chat template) that transformers and vLLM load.
 
     It stands in the cache under the hash of its recipe and is made once: from the package's half-precision file in a second or two,
     or, when that file belongs to another recipe, by training for minutes, with `progress(done, total, note)` after every step.
     """
     tokenizer = build_tokenizer()
-    key = recipe_hash(tokenizer=tokenizer)
+    key = recipe_hash(recipe, tokenizer=tokenizer)
     folder = Path(cache_dir or default_cache()) / f"tiny-base-{key}"
     if not folder.exists():
-        weights = _shipped() if shipped_hash() == key else weights_of(train_base(tokenizer, progress=progress))
+        weights = _shipped() if shipped_hash() == key else weights_of(train_base(tokenizer, recipe, progress))
         write_folder(folder, weights, tokenizer)
     return folder
 

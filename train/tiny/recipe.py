@@ -47,8 +47,8 @@ class Recipe:
 
 RECIPE = Recipe(
     stages=(
-        Stage("compact", steps=400, batch=16, lr=2e-3),
-        Stage("whole", steps=180, batch=8, lr=2e-3),
+        Stage("compact", steps=320, batch=16, lr=2e-3),
+        Stage("whole", steps=120, batch=8, lr=2e-3),
         Stage("logs", steps=60, batch=8, lr=1e-3),
     ),
     tasks=3200,
