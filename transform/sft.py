@@ -35,7 +35,9 @@ def choose_demos(selection: Selection, options: SftOptions) -> pl.DataFrame:
     Within a task, different tool paths come first, then fewer model calls, then shorter responses. The frame has the
     digests of `with_digests`.
     """
-    selection.frame = selection.frame.sort("n_turns", "length", "rollout_id", nulls_last=True)
+    # Of equal responses the one with tokens stays: these are trained on as they were sampled.
+    no_tokens = pl.col("n_sampled_tokens").is_null()
+    selection.frame = selection.frame.sort("n_turns", "length", no_tokens, "rollout_id", nulls_last=True)
     if options.dedupe:
         first = pl.struct("prompt_id", "response").is_first_distinct()
         selection.keep(first, "same response as another rollout")

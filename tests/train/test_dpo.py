@@ -1,0 +1,67 @@
+"""DPO through TRL: only what the policy said is scored."""
+
+from pathlib import Path
+
+import pytest
+from rollhouse.cli.settings import resolve
+from rollhouse.store.errors import ConfigError
+from rollhouse.train.dpo import DpoConfig, dpo_dataset, loss, tokenize_pairs, train_dpo, trajectory_collator
+from rollhouse.transform.build import build_dpo
+from rollhouse.transform.materialize import dpo_rows
+from rollhouse.transform.options import DpoOptions
+
+from .conftest import N_TASKS
+
+
+def config(model: Path, results: Path, *overrides: str) -> DpoConfig:
+    base = [f"policy.model_name={model}", f"checkpointing.checkpoint_dir={results}", "dataset=pairs", "run=prefer"]
+    small = ["policy.train_global_batch_size=4", "policy.train_micro_batch_size=2", "policy.optimizer.lr=5e-4"]
+    return resolve(DpoConfig, None, [*base, *small, "dpo.max_num_steps=6", *overrides])
+
+
+def pairs(office, run: str):
+    options = DpoOptions(runs=(run,), max_pairs_per_group=1)
+    return dpo_rows(office.house, build_dpo(office.house, "pairs", "s1", options))
+
+
+@pytest.mark.parametrize("run", ["sampled", "scripted"])
+def test_tool_results_and_prompts_are_not_scored(office, run) -> None:
+    given = pairs(office, run)
+    rows, _ = tokenize_pairs(given, office.chat, 512)
+    batch = trajectory_collator(office.chat.tokenizer, 512)([dpo_dataset(rows)[at] for at in range(N_TASKS)])
+    sides = [pair.chosen for pair in given] + [pair.rejected for pair in given]
+    for ids, mask, side in zip(batch["input_ids"], batch["completion_mask"], sides, strict=True):
+        scored = office.chat.tokenizer.decode(ids[mask.bool()])
+        results = [message.text for message in side.messages if message.role == "tool"]
+        assert scored.count("<|im_end|>") == len(results) + 1 and scored.endswith("Done.<|im_end|>")
+        assert "<tool_response>" not in scored and "<|im_start|>" not in scored
+        assert office.chat.tokenizer.decode(ids).count("<tool_response>") == len(results)
+
+
+def test_a_run_widens_the_margin(office, fresh_model, tmp_path) -> None:
+    build_dpo(office.house, "pairs", "s1")
+    row = train_dpo(office.house, config(fresh_model, tmp_path / "results"))
+    assert row["checkpoint_id"] == "prefer/step_6" and row["dataset"] == "pairs@1"
+    rows = office.house.read("metrics", filter="run_id = 'prefer'").to_pylist()
+    margins = {row["step"]: row["value"] for row in rows if row["name"] == "train/rewards/margins"}
+    losses = {row["step"]: row["value"] for row in rows if row["name"] == "train/loss"}
+    assert losses[1] == pytest.approx(0.6931, abs=1e-3) and margins[1] == pytest.approx(0, abs=1e-3)
+    assert margins[6] > 0.05 and losses[6] < losses[1]
+
+
+def test_loss_settings_reach_trl(office, fresh_model, tmp_path) -> None:
+    settings = config(fresh_model, tmp_path / "r", "dpo.sft_loss_weight=0.5", "dpo.preference_average_log_probs=true")
+    assert loss(settings.dpo) == {"loss_type": ["sigmoid_norm", "sft"], "loss_weights": [1.0, 0.5]}
+    build_dpo(office.house, "pairs", "s1")
+    row = train_dpo(office.house, config(fresh_model, tmp_path / "r", "dpo.sft_loss_weight=0.5", "dpo.max_num_steps=1"))
+    start = office.house.read("metrics", filter="run_id = 'prefer' and name = 'train/loss' and step = 1").to_pylist()
+    assert row["step"] == 1 and start[0]["value"] > 0.6931 + 1
+
+
+def test_sides_whose_prompts_differ_are_refused(office) -> None:
+    from dataclasses import replace
+
+    pair = pairs(office, "sampled")[0]
+    other = replace(pair.rejected, prompt_ids=[5, *(pair.rejected.prompt_ids or [])])
+    with pytest.raises(ConfigError, match="1 of 1 pairs"):
+        tokenize_pairs([replace(pair, rejected=other)], office.chat, 512)

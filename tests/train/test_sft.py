@@ -1,0 +1,120 @@
+"""SFT through TRL, on a fresh model that learns a handful of rows by heart."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rollhouse.cli.settings import resolve
+from rollhouse.collect.models import weights_hash
+from rollhouse.store.errors import ConfigError, StoreNotFound, TrainingError
+from rollhouse.store.runs import get_run
+from rollhouse.train.checkpoints import resolve_model
+from rollhouse.train.sft import SftConfig, sft_dataset, train_sft
+from rollhouse.train.tokens import tokenize
+from rollhouse.transform.build import build_sft
+from rollhouse.transform.materialize import sft_rows
+from rollhouse.transform.options import SftOptions
+
+
+def config(model: Path, results: Path, *overrides: str) -> SftConfig:
+    base = [f"policy.model_name={model}", f"checkpointing.checkpoint_dir={results}", "dataset=demos", "run=learn"]
+    small = ["policy.train_global_batch_size=6", "policy.train_micro_batch_size=6", "policy.optimizer.lr=2e-3"]
+    return resolve(SftConfig, None, [*base, *small, "sft.max_num_steps=8", *overrides])
+
+
+def test_a_run_from_dataset_to_checkpoint(office, fresh_model, tmp_path) -> None:
+    build_sft(office.house, "demos", "s1")
+    seen = []
+    settings = config(fresh_model, tmp_path / "results", "checkpointing.save_period=4")
+    row = train_sft(office.house, settings, on_step=lambda *step: seen.append(step))
+
+    assert row["checkpoint_id"] == "learn/step_8" and row["dataset"] == "demos@1"
+    assert row["parent_hash"] == weights_hash(fresh_model) != row["weights_hash"] == weights_hash(row["path"])
+    folder = Path(row["path"])
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["step_4", "step_8"]
+    assert (folder / "chat_template.jinja").exists() and resolve_model(office.house, "learn") == folder
+    assert resolve_model(office.house, "learn/step_4") == folder.with_name("step_4")
+    assert [step[:2] for step in seen] == [(n, 8) for n in range(1, 9)]
+
+    metrics = office.house.read("metrics", filter="run_id = 'learn' and name = 'train/loss'").to_pylist()
+    losses = [metric["value"] for metric in sorted(metrics, key=lambda metric: metric["step"])]
+    assert len(losses) == 8 and losses[-1] < 0.5 * losses[0]
+    run = get_run(office.house, "learn")
+    assert run["status"] == "finished" and run["config"]["dataset"] == "demos@1"
+    assert run["config"]["model_hash"] == row["parent_hash"] and run["summary"]["rows"]["sampled"] == 6
+
+
+def test_the_same_settings_give_the_same_weights(office, fresh_model, tmp_path) -> None:
+    build_sft(office.house, "demos", "s1")
+    short = ("sft.max_num_steps=2",)
+    first = train_sft(office.house, config(fresh_model, tmp_path / "a", *short))
+    second = train_sft(office.house, config(fresh_model, tmp_path / "b", *short, "run=again"))
+    assert first["weights_hash"] == second["weights_hash"]
+
+
+def test_our_tokens_are_those_trl_makes_of_messages_and_tools(office, fresh_model, tmp_path) -> None:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    given = sft_rows(office.house, build_sft(office.house, "demos", "s1", SftOptions(runs=("scripted",))))
+    ours = sft_dataset(tokenize(given, office.chat, 512)[0])
+    theirs = Dataset.from_list(
+        [
+            {
+                "messages": [message.to_openai() for message in (*row.prompt, *row.messages)],
+                "tools": row.tools,
+            }
+            for row in given
+        ]
+    )
+    arguments = SFTConfig(str(tmp_path), assistant_only_loss=True, use_cpu=True, bf16=False, report_to="none")
+    trainer = SFTTrainer(str(fresh_model), arguments, train_dataset=theirs, processing_class=office.chat.tokenizer)
+    assert trainer.train_dataset is not None
+    for mine, trls in zip(ours, trainer.train_dataset, strict=True):
+        length = len(mine["input_ids"])
+        assert mine["input_ids"] == trls["input_ids"][:length] and mine["labels"] == trls["labels"][:length]
+        assert all(label == -100 for label in trls["labels"][length:])
+
+
+def test_weights_and_biases_offline(office, fresh_model, tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    build_sft(office.house, "demos", "s1")
+    logs = tmp_path / "logs"
+    train_sft(
+        office.house,
+        config(
+            fresh_model, tmp_path / "r", "sft.max_num_steps=1", "logger.wandb_enabled=true", f"logger.log_dir={logs}"
+        ),
+    )
+    assert list(logs.glob("wandb/offline-run-*/run-learn.wandb"))
+
+
+def test_what_does_not_fit_is_named_before_a_run_starts(office, fresh_model, tmp_path) -> None:
+    build_sft(office.house, "demos", "s1")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "config.json").write_text(json.dumps({}))
+    for overrides, error, says in (
+        (["dataset=demo"], StoreNotFound, "demos@1"),
+        ([f"policy.model_name={empty}"], ConfigError, "weights"),
+        (["policy.max_total_sequence_length=20"], ConfigError, "longer than"),
+    ):
+        with pytest.raises(error, match=says):
+            train_sft(office.house, config(fresh_model, tmp_path / "r", *overrides))
+    assert office.house.dataset("run_events").count_rows("kind = 'sft'") == 0
+    for overrides, says in (
+        (["policy.train_micro_batch_size=4"], "multiple"),
+        (["trl.pakking=true"], "pakking"),
+        (["trl.output_dir=x"], "not free"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            train_sft(office.house, config(fresh_model, tmp_path / "r", *overrides))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(office, fresh_model, tmp_path) -> None:
+    build_sft(office.house, "demos", "s1")
+    with pytest.raises(TrainingError, match="not finite"):
+        train_sft(office.house, config(fresh_model, tmp_path / "r", "policy.optimizer.lr=1e30"))
+    assert get_run(office.house, "learn")["status"] == "failed"
+    assert office.house.read("checkpoints").num_rows == 0
