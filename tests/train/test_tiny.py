@@ -1,3 +1,4 @@
+import asyncio
 import json
 
 import pytest
@@ -5,6 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
+from rollhouse.collect.policies import ScriptedPolicy
+from rollhouse.collect.types import Conversation, Done, Sampling, Task
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.train.tiny.base import SHIPPED, base_policy, shipped_hash
 from rollhouse.train.tiny.logs import DONE, compact, script_rollout, whole
@@ -203,6 +206,23 @@ def test_tools_are_short_signatures():
         "<|im_start|>system\nBe brief.\nemail_search(query)\nemail_send(recipient, subject, body)<|im_end|>\n"
         "<|im_start|>user\nhi<|im_end|>\n"
     )
+
+
+@pytest.mark.parametrize("mistake_rate", [0.0, 1.0])
+def test_the_logs_are_what_the_scripted_policy_collects(mistake_rate):
+    async def collected(task: Task) -> list[Message]:
+        policy, session = ScriptedPolicy(mistake_rate), MiniEnvironment().start(task)
+        conversation = Conversation(task)
+        while True:
+            turn = await policy.respond(conversation, Sampling())
+            conversation.messages.append(turn.message)
+            answer = await session.step(turn)
+            if isinstance(answer, Done):
+                return conversation.messages
+            conversation.messages += answer
+
+    for task in TASKS:
+        assert asyncio.run(collected(task)) == script_rollout(task, omit_last=mistake_rate == 1.0)
 
 
 def test_the_script_omits_its_last_call_and_says_it_is_done():

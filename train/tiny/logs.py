@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...collect.environments.workplace_mini import run_tool
+from ...collect.policies import DONE
 from ...collect.types import Task
 from ...store.messages import Message, ToolCall
-
-DONE = "Done."
 
 
 @dataclass(frozen=True)
