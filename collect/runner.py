@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from statistics import fmean, pstdev
 from time import perf_counter
 from typing import Any
 
-from ..store.errors import ConfigError
+from ..store.errors import ConfigError, SchemaMismatch
 from ..store.house import House, quote
 from ..store.ids import hash_id
 from ..store.runs import Run, get_run
@@ -33,6 +32,7 @@ class CollectSummary:
         statuses: Rollouts collected now, by status; errors: by error_type.
         rewards: One per rollout collected now that has a verdict.
         sampled_tokens: 0 for a policy that shows none.
+        last_error: Message of the rollout that failed last, None when none did.
         seconds: Wall clock.
     """
 
@@ -48,6 +48,7 @@ class CollectSummary:
     tool_calls: int = 0
     tool_errors: int = 0
     parse_failures: int = 0
+    last_error: str | None = None
     seconds: float = 0.0
 
     @property
@@ -65,6 +66,7 @@ class CollectSummary:
         self.statuses[row["status"]] += 1
         if row["error_type"]:
             self.errors[row["error_type"]] += 1
+            self.last_error = row["error_message"]
         if row["reward"] is not None:
             self.rewards.append(row["reward"])
         self.passed += bool(row["passed"])
@@ -138,12 +140,15 @@ async def collect_async(
     writer = run.writer if run.writer is not None else RolloutWriter(house, run)
     loop = asyncio.get_running_loop()
     pending = iter(slots)
+    referenced: set[str] = set()
 
     async def work(pool: ThreadPoolExecutor) -> None:
         for slot in pending:  # shared by all workers: each takes the next
             settings = replace(sampling, seed=rollout_seed(sampling.seed, slot))
             row = await run_episode(environment, policy, slot, settings, max_turns, time_limit_s)
-            row = await loop.run_in_executor(pool, add_row, writer, row, slot, policy)
+            references = None if slot.task_id in referenced else reference_rows(row, slot, policy)
+            referenced.add(slot.task_id)
+            row = await loop.run_in_executor(pool, add_row, writer, row, references or {})
             summary.add(row)
             if on_done is not None:
                 on_done(row, summary)
@@ -204,23 +209,13 @@ def rollout_seed(seed: int | None, slot: Slot) -> int | None:
     return int(hash_id("seed", seed, slot.task_id, slot.sample_index, slot.step, slot.attempt)[:12], 16)
 
 
-def add_row(writer: RolloutWriter, row: dict[str, Any], slot: Slot, policy: Policy) -> dict[str, Any]:
+def add_row(writer: RolloutWriter, row: dict[str, Any], references: dict[str, Any]) -> dict[str, Any]:
     """Hands a row and what it refers to to the writer; a row no table can hold becomes a row that says so."""
-    prompt, task = reference_rows(slot)
-    tokens = None
-    if isinstance(policy, TokenPolicy) and row.get("n_prompt_tokens"):
-        tokens = {
-            "prompt_id": slot.prompt_id,
-            "tokenizer_hash": policy.chat.tokenizer_hash,
-            "template_hash": policy.chat.template_hash,
-            "token_ids": policy.chat.prompt_ids(slot.task),
-        }
-    add = partial(writer.add, prompt=prompt, task=task, prompt_tokens=tokens)
     try:
-        add(row)
-    except ValueError as error:  # SchemaMismatch, or text that is not UTF-8
+        writer.add(row, **references)
+    except (SchemaMismatch, UnicodeEncodeError) as error:
         row = unstorable(row, error)
-        add(row)
+        writer.add(row, **references)
     return row
 
 
@@ -231,29 +226,41 @@ def unstorable(row: dict[str, Any], error: Exception) -> dict[str, Any]:
     return {**row, **dict.fromkeys(said), **reason}
 
 
-def reference_rows(slot: Slot) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The rows of `prompts` and `tasks` that a rollout of the slot refers to."""
+def reference_rows(row: dict[str, Any], slot: Slot, policy: Policy) -> dict[str, Any]:
+    """The rows of `prompts`, `tasks` and `prompt_tokens` that a rollout refers to, as RolloutWriter.add takes them."""
     task = slot.task
     prompt = {
         "prompt_id": slot.prompt_id,
         "messages": [message.to_row() for message in task.messages],
-        "tools": json.dumps([dict(tool) for tool in task.tools], ensure_ascii=False),
+        "tools": _json([dict(tool) for tool in task.tools]),
     }
-    row = {
+    task_row = {
         "task_id": slot.task_id,
         "environment": task.environment,
         "prompt_id": slot.prompt_id,
-        "ground_truth": None if task.ground_truth is None else json.dumps(task.ground_truth, ensure_ascii=False),
+        "ground_truth": _json(task.ground_truth),
         "state_hash": task.state_hash,
-        "state": None if task.state is None else json.dumps(task.state, ensure_ascii=False),
+        "state": _json(task.state),
         "split": task.split,
         "category": task.category,
         "difficulty": task.difficulty,
         "source_key": task.source_key,
-        "extra": json.dumps(dict(task.extra), ensure_ascii=False) if task.extra else None,
+        "extra": _json(dict(task.extra) or None),
         "created_at": datetime.now(UTC),
     }
-    return prompt, row
+    references: dict[str, Any] = {"prompt": prompt, "task": task_row}
+    if isinstance(policy, TokenPolicy) and row.get("n_prompt_tokens"):
+        references["prompt_tokens"] = {
+            "prompt_id": slot.prompt_id,
+            "tokenizer_hash": policy.chat.tokenizer_hash,
+            "template_hash": policy.chat.template_hash,
+            "token_ids": policy.chat.prompt_ids(task),
+        }
+    return references
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
 
 
 async def _all_or_first_error(work: Sequence[Any]) -> None:

@@ -16,9 +16,10 @@ _MAX_TEMP_DIR = 40  # Ray puts sockets there, and a socket's path may not be lon
 _ours: Path | None = None
 
 
-def ensure_ray(num_cpus: int = 4) -> None:
+def ensure_ray(num_cpus: int = 4) -> bool:
     """Starts a Ray cluster for this process, unless one is initialised in it already. `num_cpus` is logical.
 
+    Returns whether it started one, which its caller then ends with shutdown_ray.
     Raises MissingExtra without ray, ConfigError where another cluster is configured or running on this machine.
     """
     global _ours
@@ -26,7 +27,7 @@ def ensure_ray(num_cpus: int = 4) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray = need("ray")
     if ray.is_initialized():
-        return
+        return False
     address = running_cluster()
     if address:
         raise ConfigError(
@@ -55,6 +56,7 @@ def ensure_ray(num_cpus: int = 4) -> None:
                 f"Ray did not start: {error}.", "`rollhouse doctor` shows what this machine lacks."
             ) from error
         raise
+    return True
 
 
 def shutdown_ray() -> None:

@@ -6,6 +6,7 @@ whatever has finished. So the cost of an actor call (0.7 ms) is paid per engine 
 
 import asyncio
 import itertools
+import json
 import uuid
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..types import Sampling
 from .base import EngineGone, Generation
 
 _POLL_S = 5.0
+_DEFAULT_MODEL_LEN = 4096
 _Item = tuple[int, list[int], Sampling | None]
 _Result = tuple[int, Any]
 
@@ -208,7 +210,7 @@ _open: dict[str, VllmActorEngine] = {}
 def open_vllm(
     model: str | Path,
     *,
-    max_model_len: int = 1024,
+    max_model_len: int | None = None,
     seed: int = 0,
     num_gpus: float = 0,
     start_timeout_s: float = 300,
@@ -217,12 +219,13 @@ def open_vllm(
     """A vLLM engine with this model's weights, as version 0; Ray must be running (`ensure_ray`).
 
     An engine of the same architecture and options that this process started before is taken over: its weights are swapped and
-    closing the handle leaves it running. `options` are further vLLM EngineArgs. Raises ConfigError, MissingExtra, EngineError.
+    closing the handle leaves it running. `max_model_len` None is the model's own limit, at most 4096. `options` are further vLLM EngineArgs. Raises ConfigError, MissingExtra, EngineError.
     """
     folder = check_model_folder(model)
     ray = need("ray")
     require("vllm")
     stop_ids = stop_token_ids(folder, load_tokenizer(folder))
+    max_model_len = max_model_len or min(_position_limit(folder), _DEFAULT_MODEL_LEN)
     key = hash_id(architecture_hash(folder), stop_ids, options, num_gpus)
     running = _open.get(key)
     if running is not None and running.max_model_len >= max_model_len and _alive(running):
@@ -238,6 +241,11 @@ def open_vllm(
         raise
     engine = _open[key] = VllmActorEngine(actor, key, max_model_len, owned=True)
     return engine
+
+
+def _position_limit(folder: Path) -> int:
+    config = json.loads((folder / "config.json").read_text())
+    return config.get("max_position_embeddings") or _DEFAULT_MODEL_LEN
 
 
 def _alive(engine: VllmActorEngine) -> bool:

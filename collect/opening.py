@@ -1,0 +1,88 @@
+"""Opens the policy a command names, and closes all that was started for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..store.errors import ConfigError
+from .models import check_model_folder, need, weights_hash
+from .policies import OpenAIPolicy, ScriptedPolicy, TokenPolicy
+from .types import Policy
+
+ENGINES = ("scripted", "vllm", "torch", "openai:URL")
+
+
+def check_engine(engine: str, model: str | Path | None) -> None:
+    """Raises ConfigError for an engine there is not, or one that lacks its model."""
+    if engine not in ENGINES and not engine.startswith("openai:http"):
+        raise ConfigError(f"There is no engine {engine!r}.", f"Engines are {', '.join(ENGINES)}.")
+    if engine in ("vllm", "torch") and model is None:
+        raise ConfigError(f"The engine {engine} needs a model.", "Name one with --model FOLDER.")
+
+
+def model_hash(engine: str, model: str | Path | None) -> str | None:
+    """The weights hash of the model an engine is to load; None for an engine that loads none."""
+    return weights_hash(check_model_folder(model)) if engine in ("vllm", "torch") and model is not None else None
+
+
+@contextmanager
+def open_policy(
+    engine: str,
+    model: str | Path | None = None,
+    *,
+    mistake_rate: float = 0.0,
+    seed: int = 0,
+    max_turns: int = 6,
+    max_model_len: int | None = None,
+) -> Iterator[Policy]:
+    """The policy of `scripted`, `vllm`, `torch` or `openai:URL`, closed at the end.
+
+    Args:
+        model: A model folder for vllm and torch; for an endpoint the name it serves, None for its first.
+        mistake_rate, max_turns: Of the scripted policy.
+        seed: Of the scripted policy's mistakes and of the engine.
+        max_model_len: None is the model's own limit, at most 4096.
+    """
+    check_engine(engine, model)
+    if engine == "scripted":
+        yield ScriptedPolicy(mistake_rate, seed, max_turns)
+    elif engine.startswith("openai:"):
+        yield OpenAIPolicy(engine.removeprefix("openai:"), None if model is None else str(model))
+    elif engine == "torch":
+        with _torch_policy(Path(str(model)), max_model_len) as policy:
+            yield policy
+    else:
+        with _vllm_policy(Path(str(model)), seed, max_model_len) as policy:
+            yield policy
+
+
+@contextmanager
+def _torch_policy(model: Path, max_model_len: int | None) -> Iterator[TokenPolicy]:
+    from .chat import ChatFormat
+    from .engines.torch_engine import TorchEngine
+
+    engine = TorchEngine(model, max_model_len or 4096)
+    try:
+        yield TokenPolicy(engine, ChatFormat.of(model), weights_hash(model))
+    finally:
+        engine.close()
+
+
+@contextmanager
+def _vllm_policy(model: Path, seed: int, max_model_len: int | None) -> Iterator[TokenPolicy]:
+    from .chat import ChatFormat
+    from .engines.cluster import ensure_ray, shutdown_ray
+    from .engines.vllm_actor import open_vllm
+
+    check_model_folder(model)
+    started = ensure_ray()
+    try:
+        gpus = need("ray").cluster_resources().get("GPU", 0)
+        engine = open_vllm(model, max_model_len=max_model_len, seed=seed, num_gpus=min(1, gpus))
+        try:
+            yield TokenPolicy(engine, ChatFormat.of(model), weights_hash(model))
+        finally:
+            engine.close()
+    finally:
+        if started:
+            shutdown_ray()
