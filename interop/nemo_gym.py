@@ -37,7 +37,7 @@ class ImportSummary:
     torn: int = 0
     bad: int = 0
     quarantine: str | None = None
-    gaps: Counter[str] = field(default_factory=Counter)
+    gaps: dict[str, int] = field(default_factory=dict)
 
 
 def import_nemo_gym(
@@ -69,6 +69,7 @@ def import_nemo_gym(
         summary = ImportSummary(run.run_id, str(path))
         quarantine = Quarantine(quarantine_path(house, run.run_id), path, strict)
         source = Source(run.run_id, environment, source_run, _read_inputs(path, inputs), _known_tasks(house))
+        gaps: Counter[str] = Counter()
         scores: list[dict[str, Any]] = []
         with RolloutWriter(house, run) as writer:
             for line, row in read_objects(path, quarantine, on_progress):
@@ -79,7 +80,7 @@ def import_nemo_gym(
                     quarantine.add(line, str(error))
                     continue
                 summary.rows += 1
-                summary.gaps.update(rows.rollout["gaps"])
+                gaps.update(rows.rollout["gaps"])
                 scores += [rows.score] if rows.score else []
                 if len(scores) >= _SCORES_AT_ONCE:
                     writer.flush()
@@ -88,10 +89,17 @@ def import_nemo_gym(
             _write_scores(house, scores)
         summary.added, summary.present = writer.written, writer.skipped
         summary.torn, summary.bad = quarantine.torn, quarantine.count
+        summary.gaps = dict(sorted(gaps.items()))
         summary.quarantine = str(quarantine.path) if quarantine.count else None
         run.finish(asdict(summary))
     _refuse_if_too_bad(summary, max_bad)
     return summary
+
+
+def summary_row(summary: ImportSummary) -> dict[str, Any]:
+    """The summary as one row to print."""
+    gaps = ", ".join(f"{gap} {count}" for gap, count in summary.gaps.items())
+    return {**asdict(summary), "gaps": gaps}
 
 
 def quarantine_path(house: House, run_id: str) -> Path:

@@ -1,9 +1,12 @@
 """Workplace as an environment: tasks from a file, sessions over shared tables, the verdict by final state."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
+from functools import cached_property
 from pathlib import Path
 
 from ....store.errors import ConfigError
+from ....store.ids import hash_id
 from ....store.messages import ToolCall
 from ...tasks_file import load_tasks
 from ...tools import ToolSession
@@ -29,6 +32,11 @@ class WorkplaceEnvironment:
         self._office = read_office(Path(tables))
         self._tasks_file = tasks
         self._truths: dict[str, Office] = {}
+
+    @cached_property
+    def state_hash(self) -> str:
+        """Names the tables' content: verdicts over other tables are other verdicts."""
+        return hash_id(repr(astuple(self._office)))
 
     def tasks(self, split: str) -> Iterable[Task]:
         """The tasks of the file in its order. A row that names no split belongs to whichever is asked for."""

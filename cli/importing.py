@@ -1,0 +1,56 @@
+"""`rollhouse import`: rollouts that other frameworks wrote."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..store.errors import ConfigError
+from .common import Format, FormatOption, HouseOption, make_house, print_rows, progress
+
+_FORMATS = ("nemo-gym",)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("import")(import_)
+
+
+def import_(
+    file_format: Annotated[str, typer.Argument(metavar="FORMAT", help="nemo-gym.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to import.")],
+    env: Annotated[str | None, typer.Option("--env", help="Environment of the rows [default: as they say].")] = None,
+    source_run: Annotated[str | None, typer.Option(help="Name of the run the rows come from.")] = None,
+    inputs: Annotated[
+        Path | None, typer.Option(help="Materialised inputs, with the truths [default: beside FILE].")
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="The import run's name.")] = None,
+    max_bad: Annotated[float, typer.Option(min=0, max=1, help="Share of bad lines that is still a success.")] = 0.01,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad line.")] = False,
+    house: HouseOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Bring rollouts from a file into the house; importing again adds only what is new.
+
+    Bad lines are set aside with their number and the reason. Example: `rollhouse import nemo-gym rollouts.jsonl`.
+    """
+    if file_format not in _FORMATS:
+        raise ConfigError(f"There is no import format {file_format!r}.", f"Formats are {', '.join(_FORMATS)}.")
+    from ..interop.nemo_gym import import_nemo_gym, summary_row
+
+    if not file.is_file():
+        raise ConfigError(f"There is no file {file}.", "Check the path.")
+    with progress(transient=True) as bar:
+        line = bar.add_task("import", total=file.stat().st_size, note="bytes")
+        summary = import_nemo_gym(
+            make_house(house),
+            file,
+            environment=env,
+            source_run=source_run,
+            inputs=inputs,
+            name=run,
+            max_bad=max_bad,
+            strict=strict,
+            on_progress=lambda read: bar.update(line, completed=read),
+        )
+    print_rows([summary_row(summary)], format)
