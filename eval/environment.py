@@ -43,7 +43,8 @@ def evaluate_policy(
     without an answer (the same call asks for those again; what was judged stays judged).
     """
     listed = list(tasks)
-    sampling = _settings(mode, samples, sampling)
+    sampling = sampling or Sampling(temperature=0.0 if mode == "greedy" else 1.0)
+    check_mode(mode, samples, sampling)
     if not listed:
         raise ConfigError(f"There are no tasks of {environment.name} to evaluate on.", "Name another split or limit.")
     refuse_mixture(house, run, environment.name, mode, policy.policy_id)
@@ -71,18 +72,17 @@ def evaluate_policy(
     return summarize([row for row in rows_of_run(house, run.run_id) if row["row_id"] in asked])
 
 
-def _settings(mode: str, samples: int, sampling: Sampling | None) -> Sampling:
+def check_mode(mode: str, samples: int, sampling: Sampling) -> None:
+    """Raises ConfigError when mode, samples and temperature do not go together."""
     if mode not in MODES:
         raise ConfigError(f"There is no evaluation mode {mode!r}.", "Modes are greedy and sampled.")
     if samples < 1 or (mode == "greedy" and samples > 1):
         raise ConfigError(f"{samples} samples do not fit mode {mode}.", "Greedy takes 1, sampled 1 or more.")
-    sampling = sampling or Sampling(temperature=0.0 if mode == "greedy" else 1.0)
     if (sampling.temperature == 0) != (mode == "greedy"):
         raise ConfigError(
             f"Temperature {sampling.temperature:g} does not fit mode {mode}.",
             "Greedy is temperature 0, sampled is not.",
         )
-    return sampling
 
 
 def _evaluated(

@@ -1,0 +1,40 @@
+"""`rollhouse report`: one HTML file about any runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import HouseOption, open_house
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("report")(report)
+
+
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Runs to report on: evaluations, trainings, collections.")],
+    out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")] = Path("report.html"),
+    title: Annotated[str | None, typer.Option("--title", help="Heading [default: the runs' names].")] = None,
+    lineage: Annotated[str | None, typer.Option("--lineage", help="Checkpoint, run, dataset or snapshot whose tree is shown [default: the last run].")] = None,
+    samples: Annotated[int, typer.Option("--samples", help="Rollouts shown in full, at most.")] = 6,
+    house: HouseOption = None,
+) -> None:  # fmt: skip
+    """Write a report on runs: curves, pass rates, lineage, sample rollouts. The file opens without a network.
+
+    Example: `rollhouse report grpo-demo eval-base eval-grpo --out report.html`.
+    """
+    from ..eval.report import stages_of_runs, write_report
+
+    place = open_house(house)
+    path = write_report(
+        place,
+        out,
+        title=title or ", ".join(runs),
+        stages=stages_of_runs(place, runs),
+        runs=runs,
+        lineage_of=lineage or runs[-1],
+        samples=samples,
+    )
+    print(f"wrote {path}")

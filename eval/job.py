@@ -1,0 +1,146 @@
+"""What the command line and a script ask for: a policy by name, evaluated in a run of its own."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+from ..collect.environments.registry import load_environment
+from ..collect.opening import check_engine, model_hash, open_policy
+from ..collect.runner import CollectSummary, refuse_other_config
+from ..collect.types import Sampling
+from ..store.house import House
+from ..store.runs import start_run
+from .bfcl import BfclSummary, evaluate_bfcl
+from .bfcl.categories import categories_named
+from .environment import check_mode, evaluate_policy
+from .summary import EvalSummary
+
+
+@dataclass(frozen=True)
+class PolicyChoice:
+    """Which policy, as in `collect.opening.open_policy`; `model` is a folder for vllm and torch."""
+
+    engine: str = "scripted"
+    model: str | None = None
+    max_model_len: int | None = None
+    mistake_rate: float = 0.0
+    seed: int = 0
+
+    def config(self) -> dict[str, Any]:
+        """For the run's configuration, with the hash of the weights. Raises ConfigError when there is no such policy."""
+        check_engine(self.engine, self.model)
+        return {**asdict(self), "model_hash": model_hash(self.engine, self.model)}
+
+    def open(self) -> Any:
+        """Context manager of the policy."""
+        return open_policy(
+            self.engine,
+            self.model,
+            mistake_rate=self.mistake_rate,
+            seed=self.seed,
+            max_model_len=self.max_model_len,
+        )
+
+
+@dataclass(frozen=True)
+class EnvironmentJob:
+    """An evaluation on an environment; `seed` is also that of generated tasks."""
+
+    environment: str
+    tables: str | None = None
+    tasks: str | None = None
+    split: str = "validation"
+    limit: int | None = None
+    mode: str = "greedy"
+    samples: int = 1
+    temperature: float = 1.0
+    max_tokens: int = 256
+    max_turns: int = 6
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class BfclJob:
+    """An evaluation on BFCL categories and groups; `limit` is per category, None for all of it."""
+
+    categories: tuple[str, ...]
+    limit: int | None = None
+    max_tokens: int = 256
+
+
+def run_environment_job(
+    house: House,
+    job: EnvironmentJob,
+    choice: PolicyChoice,
+    name: str | None = None,
+    *,
+    concurrency: int = 64,
+    on_start: Callable[[int], None] | None = None,
+    on_done: Callable[[dict[str, Any], CollectSummary], None] | None = None,
+) -> tuple[str, EvalSummary]:
+    """Evaluates in a run of kind `eval`, resuming the one of that name, and returns its id and the summary.
+
+    `on_start` gets the number of rollouts; `on_done` is called as in `collect`. Raises what `evaluate_policy` and `start_run` raise.
+    """
+    config = {**choice.config(), **asdict(job)}
+    greedy = job.mode == "greedy"
+    sampling = Sampling(temperature=0.0 if greedy else job.temperature, max_tokens=job.max_tokens, seed=job.seed)
+    check_mode(job.mode, job.samples, sampling)
+    environment = load_environment(job.environment, job.tables, job.tasks, job.seed)
+    tasks = list(islice(environment.tasks(job.split), job.limit))
+    if name is not None:
+        refuse_other_config(house, name, config)
+    with start_run(house, "eval", name, config) as run:
+        if on_start:
+            on_start(len(tasks) * job.samples)
+        with choice.open() as policy:
+            summary = evaluate_policy(
+                house,
+                run,
+                environment,
+                policy,
+                tasks,
+                job.mode,
+                job.samples,
+                sampling=sampling,
+                max_turns=job.max_turns,
+                concurrency=concurrency,
+                on_done=on_done,
+            )
+        run.finish(asdict(summary))
+    return run.run_id, summary
+
+
+def run_bfcl_job(
+    house: House,
+    job: BfclJob,
+    choice: PolicyChoice,
+    name: str | None = None,
+    *,
+    concurrency: int = 32,
+    on_cases: Callable[[int], None] | None = None,
+    on_done: Callable[[], None] | None = None,
+) -> tuple[str, BfclSummary]:
+    """Evaluates in a run of kind `eval`, resuming the one of that name, and returns its id and the summary.
+
+    Raises what `evaluate_bfcl` and `start_run` raise.
+    """
+    config = {**choice.config(), **asdict(job), "categories": categories_named(list(job.categories))}
+    if name is not None:
+        refuse_other_config(house, name, config)
+    with start_run(house, "eval", name, config) as run:
+        with choice.open() as policy:
+            summary = evaluate_bfcl(
+                house,
+                run,
+                policy,
+                job.categories,
+                limit=job.limit,
+                sampling=Sampling(temperature=0.0, max_tokens=job.max_tokens),
+                concurrency=concurrency,
+                on_cases=on_cases,
+                on_done=on_done,
+            )
+        run.finish(asdict(summary))
+    return run.run_id, summary

@@ -1,0 +1,101 @@
+"""`rollhouse eval`, as a user types it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from rollhouse.cli.main import app
+from rollhouse.store.house import House
+from rollhouse.store.runs import get_run
+from typer.testing import CliRunner
+
+
+def rollhouse(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    return tmp_path / "house"
+
+
+def test_scripted_policy_on_the_mini_workplace(house: Path) -> None:
+    common = ("eval", "env", "--env", "workplace-mini", "--limit", 9, "--house", house)
+    result = rollhouse(*common, "--run", "perfect", "--format", "json")
+    assert result.exit_code == 0, result.output
+    total = json.loads(result.stdout)[-1]
+    assert total == {"run_id": "perfect", "category": "all", "passed": 9, "samples": 9, "pass_rate": 1.0, "stderr": 0.0}
+    run = get_run(House.open(house), "perfect")
+    assert (run["kind"], run["status"], run["summary"]["pass_rate"]) == ("eval", "finished", 1.0)
+
+    result = rollhouse(*common, "--run", "half", "--mode", "sampled", "--samples", 4, "--mistake-rate", 0.5)
+    assert result.exit_code == 0, result.output
+    assert "pass@4" in result.stdout and "rollhouse report half" in result.stdout
+    rows = House.open(house).read("evaluations", filter="run_id = 'half'").to_pylist()
+    assert len(rows) == 36 and {row["mode"] for row in rows} == {"sampled"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("env", "--env", "nowhere"), "no environment 'nowhere'"),
+        (("env", "--env", "workplace-mini", "--mode", "best"), "no evaluation mode 'best'"),
+        (("env", "--env", "workplace-mini", "--samples", "3"), "3 samples"),
+        (("env", "--env", "workplace-mini", "--limit", "0"), "no tasks"),
+        (("env", "--env", "workplace-mini", "--engine", "abacus"), "no engine 'abacus'"),
+        (("env", "--env", "workplace-mini", "--engine", "vllm"), "needs a model"),
+        (("bfcl", "--category", "simple_pyton", "--engine", "openai:http://localhost:9"), "'simple_pyton'"),
+        (("bfcl", "--engine", "torch"), "needs a model"),
+    ],
+)
+def test_bad_requests_are_two_sentences_and_exit_2(house: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = rollhouse("eval", *arguments, "--house", house)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split()) and "Traceback" not in result.stderr
+
+
+def test_other_settings_under_the_same_name_are_refused(house: Path) -> None:
+    common = ("eval", "env", "--env", "workplace-mini", "--limit", 3, "--house", house, "--run", "one")
+    assert rollhouse(*common).exit_code == 0
+    result = rollhouse(*common, "--mistake-rate", 0.5)
+    assert result.exit_code == 2 and "mistake_rate" in result.stderr
+    assert rollhouse(*common).exit_code == 0  # the same again is a resumption
+
+
+def test_bfcl_with_the_tiny_policy(house: Path, tiny_base: Path, engine: Any) -> None:
+    categories = ("--category", "simple_python", "--category", "irrelevance", "--category", "live_multiple")
+    common = ("eval", "bfcl", *categories, "--limit", 3, "--max-tokens", 48, "--house", house)
+    result = rollhouse(*common, "--engine", "vllm", "--model", tiny_base, "--run", "b", "--format", "json")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    assert {row["category"]: row["total"] for row in rows} == {"simple_python": 3, "irrelevance": 3, "live_multiple": 3}
+    stored = House.open(house).read("evaluations").to_pylist()
+    assert len(stored) == 9 and all(row["error_type"] or row["passed"] for row in stored)
+    assert {row["category"]: row["correct"] for row in rows} == {
+        name: sum(row["passed"] for row in stored if row["category"] == name)
+        for name in {row["category"] for row in rows}
+    }
+
+
+def test_prompts_longer_than_the_context_are_failed_and_reported(house: Path, tiny_base: Path) -> None:
+    result = rollhouse(
+        *("eval", "bfcl", "--category", "simple_python", "--limit", 4, "--engine", "torch", "--model", tiny_base),
+        *("--max-model-len", 80, "--max-tokens", 4, "--house", house, "--format", "json"),
+    )
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)
+    assert row["total"] == 4 and row["prompt_too_long"] >= 3
+    errors = House.open(house).read("evaluations")["error_type"].to_pylist()
+    assert errors.count("prompt_too_long") == row["prompt_too_long"]
+
+
+def test_the_table_says_what_was_not_run(house: Path, tiny_base: Path) -> None:
+    result = rollhouse(
+        *("eval", "bfcl", "--category", "live_parallel", "--limit", 1, "--engine", "torch", "--model", tiny_base),
+        *("--max-tokens", 4, "--house", house),
+    )
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    assert "not run: simple_python" in said and "no overall BFCL score" in said
