@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..store.errors import ConfigError
-from .models import check_model_folder, need, weights_hash
+from .models import check_model_folder, weights_hash
 from .policies import OpenAIPolicy, ScriptedPolicy, TokenPolicy
 from .types import Policy
 
@@ -77,8 +77,7 @@ def _vllm_policy(model: Path, seed: int, max_model_len: int | None) -> Iterator[
     check_model_folder(model)
     started = ensure_ray()
     try:
-        gpus = need("ray").cluster_resources().get("GPU", 0)
-        engine = open_vllm(model, max_model_len=max_model_len, seed=seed, num_gpus=min(1, gpus))
+        engine = open_vllm(model, max_model_len=max_model_len, seed=seed)
         try:
             yield TokenPolicy(engine, ChatFormat.of(model), weights_hash(model))
         finally:

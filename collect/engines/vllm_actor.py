@@ -196,7 +196,8 @@ class VllmActorEngine:
         """Ends the actor if this handle started it."""
         if self._owned:
             self._owned = False
-            _open.pop(self.key, None)
+            if self in _open:
+                _open.remove(self)
             import ray
 
             if ray.is_initialized():
@@ -204,7 +205,7 @@ class VllmActorEngine:
 
 
 # Engines this process started, so that a second `open_vllm` swaps weights instead of paying for another start.
-_open: dict[str, VllmActorEngine] = {}
+_open: list[VllmActorEngine] = []
 
 
 def open_vllm(
@@ -212,26 +213,30 @@ def open_vllm(
     *,
     max_model_len: int | None = None,
     seed: int = 0,
-    num_gpus: float = 0,
+    num_gpus: float | None = None,
     start_timeout_s: float = 300,
     **options: Any,
 ) -> VllmActorEngine:
     """A vLLM engine with this model's weights, as version 0; Ray must be running (`ensure_ray`).
 
     An engine of the same architecture and options that this process started before is taken over: its weights are swapped and
-    closing the handle leaves it running. `max_model_len` None is the model's own limit, at most 4096. `options` are further vLLM EngineArgs. Raises ConfigError, MissingExtra, EngineError.
+    closing the handle leaves it running. `max_model_len` None is the model's own limit, at most 4096; `num_gpus` None is one if the cluster has
+    any. `options` are further vLLM EngineArgs. Raises ConfigError, MissingExtra, EngineError.
     """
     folder = check_model_folder(model)
     ray = need("ray")
     require("vllm")
     stop_ids = stop_token_ids(folder, load_tokenizer(folder))
+    if num_gpus is None:
+        num_gpus = min(1, ray.cluster_resources().get("GPU", 0))
     max_model_len = max_model_len or min(_position_limit(folder), _DEFAULT_MODEL_LEN)
     key = hash_id(architecture_hash(folder), stop_ids, options, num_gpus)
-    running = _open.get(key)
-    if running is not None and running.max_model_len >= max_model_len and _alive(running):
-        engine = VllmActorEngine(running.actor, key, running.max_model_len)
-        _get(engine.actor.load_weights.remote(str(folder), 0), start_timeout_s)
-        return engine
+    for running in [engine for engine in _open if engine.key == key and engine.max_model_len >= max_model_len]:
+        if _alive(running):
+            engine = VllmActorEngine(running.actor, key, running.max_model_len)
+            _get(engine.actor.load_weights.remote(str(folder), 0), start_timeout_s)
+            return engine
+        _open.remove(running)
     placed = ray.remote(EngineActor).options(num_cpus=1, num_gpus=num_gpus, max_concurrency=10_000)
     actor = placed.remote(str(folder), stop_ids, max_model_len, seed, options)
     try:
@@ -239,8 +244,8 @@ def open_vllm(
     except BaseException:
         ray.kill(actor)
         raise
-    engine = _open[key] = VllmActorEngine(actor, key, max_model_len, owned=True)
-    return engine
+    _open.append(VllmActorEngine(actor, key, max_model_len, owned=True))
+    return _open[-1]
 
 
 def _position_limit(folder: Path) -> int:
@@ -254,7 +259,6 @@ def _alive(engine: VllmActorEngine) -> bool:
     try:
         ray.get(engine.actor.ready.remote(), timeout=30)
     except Exception:  # a dead actor, or one of a cluster that is no more
-        _open.pop(engine.key, None)
         return False
     return True
 
