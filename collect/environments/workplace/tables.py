@@ -7,7 +7,7 @@ import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,9 @@ class Table:
     def next_id(self, column: str) -> int:
         """One more than the largest id; largest as text, which is not always the largest number."""
         cells = [cell for cell in self.cells(column) if not is_null(cell)]
-        return int(max(cells) if cells else MISSING) + 1
+        # Not max(): ids of different types have to fail with the words that numpy's comparison gives.
+        largest = reduce(lambda a, b: a if a >= b else b, cells) if cells else MISSING
+        return int(largest) + 1
 
     def texts(self, column: str) -> list[str | None]:
         """One column lower-cased, parallel to rows; None where the cell is no text. Raises as `require_text` does."""

@@ -94,7 +94,7 @@ def _checked(text: str, *parts: int) -> datetime:
 def _parse_free_text(text: str) -> datetime:
     from dateutil import parser
 
-    if text.isdigit() and int(text) < 1000:
+    if _small_number(text):
         raise ValueError(f'Given date string "{text}" not likely a datetime')
     if _WEEKDAY_ONLY.fullmatch(text):
         raise ValueError(f"Unable to parse datetime string: {text}")
@@ -109,3 +109,10 @@ def _parse_free_text(text: str) -> datetime:
         message = message.replace("Unknown string format:", "Unknown datetime string format, unable to parse:")
         message = message.replace("String does not contain a date:", "Unable to parse datetime string:")
         raise ValueError(message) from None
+
+
+def _small_number(text: str) -> bool:
+    try:
+        return not text.startswith("0") and float(text) < 1000
+    except ValueError:
+        return False
