@@ -1,6 +1,8 @@
 """A house: a folder or object-store URI of Lance tables."""
 
 import os
+import shutil
+import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,19 +80,22 @@ class House:
         return True
 
     def create_table(self, table: Table) -> None:
-        """Makes an empty table; one that is there already, or that another process makes first, stays as it is."""
+        """Makes an empty table; one that is there already, or that another process makes first, stays as it is.
+
+        On an object store let one process make the house before others write: there a table cannot be put in place in one move.
+        """
         if self.has_table(table.name):
             return
-        import lance
-
+        if "://" in self.uri:
+            _write_empty(table, self.table_uri(table.name))
+            return
+        # Lance lets a late creation overwrite an early one, rows included; a rename does not.
+        making = os.path.join(self.uri, f".making-{table.name}-{uuid.uuid4().hex}")
+        _write_empty(table, making)
         try:
-            lance.write_dataset(
-                table.schema.empty_table(),
-                self.table_uri(table.name),
-                data_storage_version="2.2",
-                enable_stable_row_ids=True,
-            )
+            os.rename(making, self.table_uri(table.name))
         except OSError:
+            shutil.rmtree(making)
             if not self.has_table(table.name):
                 raise
 
@@ -192,10 +197,16 @@ class House:
             raise SchemaMismatch(f"Table {table} has no column {unknown[0]!r}.", "See docs/store.md for its columns.")
         try:
             return pa.Table.from_pylist(listed, schema=schema)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError) as error:
             raise SchemaMismatch(
                 f"A row does not fit table {table}: {error}.", "See docs/store.md for its columns."
             ) from error
+
+
+def _write_empty(table: Table, uri: str) -> None:
+    import lance
+
+    lance.write_dataset(table.schema.empty_table(), uri, data_storage_version="2.2", enable_stable_row_ids=True)
 
 
 def _conform(data: pa.Table, table: str, schema: pa.Schema) -> pa.Table:

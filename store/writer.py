@@ -66,7 +66,8 @@ class RolloutWriter:
             if self._failure is not None:
                 failure, self._failure = self._failure, None
                 raise failure
-            data = self._house.to_arrow("rollouts", [check_rollout(rollout, self._run.run_id)])
+            check_rollout(rollout, self._run.run_id)
+            data = self._house.to_arrow("rollouts", [rollout])
             given = {"prompts": prompt, "prompt_tokens": prompt_tokens, "tasks": task}
             rows = {table: self._new_row(table, row) for table, row in given.items() if row is not None}
             if rollout["rollout_id"] in self._known:
@@ -196,7 +197,7 @@ def _problem(rollout: Row, run_id: str) -> str | None:
     if rollout["status"] not in STATUSES:
         return f"status {rollout['status']!r} is not one of {', '.join(STATUSES)}"
     reward = rollout.get("reward")
-    if reward is not None and not math.isfinite(reward):
+    if isinstance(reward, float) and not math.isfinite(reward):
         return f"reward is {reward}; write null and an error_type when there is no verdict"
     return _token_problem(rollout.get("token_ids"), rollout.get("loss_mask"), rollout.get("logprobs"), rollout)
 

@@ -1,0 +1,144 @@
+"""Tables: made, written, read, at a time and at a snapshot, by Lance and by LanceDB."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from rollhouse.store.errors import SchemaMismatch, StoreNotFound, VersionNotFound
+from rollhouse.store.house import House
+from rollhouse.store.snapshots import create_snapshot
+from rollhouse.store.tables import TABLES
+from rollhouse.tests.rows import rollout_row
+
+
+def test_create_makes_every_table_and_leaves_what_is_there(house: House) -> None:
+    house.append("rollouts", [rollout_row("r")])
+    again = House.create(house.uri)
+    assert all(again.has_table(table) for table in TABLES)
+    assert again.read("rollouts").num_rows == 1
+
+
+def test_create_completes_a_house_whose_making_was_cut_short(house: House) -> None:
+    import shutil
+
+    shutil.rmtree(house.table_uri("prompts"))
+    House.create(house.uri)
+    assert house.read("prompts").num_rows == 0
+
+
+def test_makers_that_come_at_once_do_not_undo_each_other(tmp_path: Path) -> None:
+    def make_and_write(number: int) -> None:
+        House.create(tmp_path / "house").append("rollouts", [rollout_row("r", number)])
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(make_and_write, range(6)))
+    assert House.open(tmp_path / "house").read("rollouts").num_rows == 6
+    assert not list((tmp_path / "house").glob(".making-*"))
+
+
+def test_open_refuses_a_folder_that_is_no_house(tmp_path: Path) -> None:
+    with pytest.raises(StoreNotFound, match="no house at"):
+        House.open(tmp_path)
+
+
+def test_a_row_reads_back_as_written(house: House) -> None:
+    row = rollout_row("r", reward=0.5, gaps=["no_task"])
+    house.append("rollouts", [row])
+    read = house.read("rollouts").to_pylist()[0]
+    assert {name: read[name] for name in row} == row
+    assert read["temperature"] is None
+
+
+def test_unknown_and_unfit_columns_are_named(house: House) -> None:
+    with pytest.raises(SchemaMismatch, match="no column 'colour'"):
+        house.append("rollouts", [rollout_row("r", colour="red")])
+    with pytest.raises(SchemaMismatch, match="does not fit table rollouts"):
+        house.append("rollouts", [rollout_row("r", reward="high")])
+    with pytest.raises(SchemaMismatch, match="does not fit table rollouts"):
+        house.append("rollouts", [rollout_row("r", error_message="half a pair: \ud800")])
+    with pytest.raises(SchemaMismatch, match="no column 'colour'"):
+        house.append("rollouts", pa.table({"colour": ["red"]}))
+
+
+def test_arrow_rows_take_the_schema_of_the_table(house: House) -> None:
+    large = pa.table({"name": pa.array(["a"], pa.large_string()), "note": pa.array(["b"], pa.large_string())})
+    house.append("snapshots", large)
+    assert house.read("snapshots").schema.field("name").type == pa.string()
+
+
+def test_insert_if_absent_twice_is_once(house: House) -> None:
+    rows = [rollout_row("r", i) for i in (0, 1, 1)]
+    assert house.insert_if_absent("rollouts", rows) == 2
+    assert house.insert_if_absent("rollouts", rows) == 0
+    assert house.read("rollouts").num_rows == 2
+
+
+def test_lancedb_reads_and_appends_the_same_table(house: House) -> None:
+    house.append("rollouts", [rollout_row("r", 0)])
+    table = house.lancedb().open_table("rollouts")
+    assert table.to_arrow()["rollout_id"].to_pylist() == [rollout_row("r", 0)["rollout_id"]]
+    table.add(house.to_arrow("rollouts", [rollout_row("r", 1)]))
+    house.append("rollouts", [rollout_row("r", 2)])
+    wanted = {rollout_row("r", i)["rollout_id"] for i in range(3)}
+    assert set(house.read("rollouts")["rollout_id"].to_pylist()) == wanted
+    assert house.lancedb().open_table("rollouts").count_rows() == 3
+    assert house.lancedb().open_table("rollouts").count_rows("sample_index > 0") == 2
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
+def test_at_a_time_reads_what_was_there_then(house: House, zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        house.append("rollouts", [rollout_row("r", 0)])
+        then = datetime.now(UTC)
+        house.append("rollouts", [rollout_row("r", 1)])
+        assert house.read("rollouts", at=then.isoformat()).num_rows == 1
+        assert house.read("rollouts", at=then.replace(tzinfo=None).isoformat()).num_rows == 1
+        assert house.read("rollouts", at=datetime.now(UTC).isoformat()).num_rows == 2
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_at_names_what_is_wrong(house: House) -> None:
+    with pytest.raises(VersionNotFound, match="no snapshot 'nope'"):
+        house.read("rollouts", at="nope")
+    with pytest.raises(VersionNotFound, match="did not exist"):
+        house.read("rollouts", at="2001-01-01")
+
+
+def test_a_time_whose_versions_were_cleaned_up_is_refused_not_answered_by_an_older_one(house: House) -> None:
+    from datetime import timedelta
+
+    from rollhouse.store.maintenance import gc
+
+    house.append("rollouts", [rollout_row("r", 0)])
+    create_snapshot(house, "one")
+    house.append("rollouts", [rollout_row("r", 1)])
+    then = datetime.now(UTC).isoformat()
+    house.append("rollouts", [rollout_row("r", 2)])
+    gc(house, yes=True, retention=timedelta(0))
+    with pytest.raises(VersionNotFound, match="cleaned up"):
+        house.read("rollouts", at=then)
+    assert house.read("rollouts", at="one").num_rows == 1
+
+
+def test_no_index_is_made_on_a_key(house: House) -> None:
+    # An index on the key makes concurrent insert-if-absent insert twice.
+    for table in TABLES:
+        assert house.dataset(table).describe_indices() == []
+
+
+def test_house_location_prefers_the_option_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rollhouse.store.house import house_location
+
+    monkeypatch.setitem(os.environ, "ROLLHOUSE_HOUSE", "elsewhere")
+    assert house_location("here") == "here"
+    assert house_location() == "elsewhere"
+    monkeypatch.delenv("ROLLHOUSE_HOUSE")
+    assert house_location() == "house"
