@@ -97,7 +97,8 @@ def _figure(
         "hovermode": "closest",
     }
     if bars:
-        layout |= {"barmode": "group", "bargap": 0.35, "bargroupgap": 0.08}
+        groups = max(len(trace["x"]) for trace in traces)
+        layout |= {"barmode": "group", "bargap": 0.35 if groups > 2 else 0.7, "bargroupgap": 0.08}
     if y_range:
         layout["yaxis"]["range"] = y_range
     return {"data": traces, "layout": layout}

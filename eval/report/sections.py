@@ -43,15 +43,17 @@ def stage_section(stages: Sequence[StageResult]) -> str:
     rows = []
     for stage in stages:
         first = stage.sampled or stage.greedy
+        if first is None:
+            continue
         rows.append(
             [
                 stage.name,
                 *_rate(stage.sampled),
                 *_rate(stage.greedy),
-                f"{first.mean_reward:.3f}" if first else "",
-                ", ".join(f"@{k} {value:.3f}" for k, value in first.pass_at_k.items()) if first else "",
-                str(first.n_tasks) if first else "",
-                str(first.n) if first else "",
+                f"{first.mean_reward:.3f}",
+                ", ".join(f"@{k} {value:.3f}" for k, value in first.pass_at_k.items()),
+                str(first.n_tasks),
+                str(first.n),
             ]
         )
     note = "Error bars are one standard error over tasks. Sampled is at the policy's sampling temperature, greedy at 0."
@@ -123,7 +125,11 @@ def lineage_section(root: Node | None) -> str:
 
 def sample_section(samples: Sequence[Sample]) -> str:
     """A few rollouts to read."""
-    return _section("Sample rollouts", "".join(_sample(sample) for sample in samples)) if samples else ""
+    return (
+        _section("Sample rollouts", "".join(_sample(sample, open=sample is samples[0]) for sample in samples))
+        if samples
+        else ""
+    )
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int) -> str:
@@ -162,7 +168,7 @@ def _branch(node: Node) -> str:
     return f"<li>{line}<ul>{inner}</ul></li>" if inner else f"<li>{line}</li>"
 
 
-def _sample(sample: Sample) -> str:
+def _sample(sample: Sample, open: bool) -> str:
     row = sample.row
     verdict = "passed" if row["passed"] else "failed"
     reward = "no reward" if row["reward"] is None else f"reward {row['reward']:g}"
@@ -172,7 +178,7 @@ def _sample(sample: Sample) -> str:
         f"run <b>{escape(row['run_id'])}</b>{step} <code>{escape(row['rollout_id'])}</code>"
     )
     messages = "".join(_message(message) for message in [*sample.prompt, *sample.messages])
-    return f"<details><summary>{title}</summary>{messages}</details>"
+    return f"<details{' open' * open}><summary>{title}</summary>{messages}</details>"
 
 
 def _message(message: Message) -> str:

@@ -9,8 +9,17 @@ from pathlib import Path
 from ...store.errors import ConfigError, MissingExtra
 from ...store.house import House
 from ...store.lineage import lineage
-from . import sections
 from .data import StageResult, pick_samples, read_runs
+from .sections import (
+    bfcl_section,
+    category_section,
+    lineage_section,
+    run_section,
+    sample_section,
+    stage_section,
+    tiles,
+    training_section,
+)
 
 _HERE = Path(__file__).parent
 # Plotly fetches nothing for these charts; the policy makes sure that nothing in the file can.
@@ -41,14 +50,14 @@ def write_report(
     if not facts and not stages:
         raise ConfigError("There is nothing to report.", "Name at least one run; `rollhouse runs list` shows them.")
     body = [
-        sections.tiles(stages, facts),
-        sections.stage_section(stages),
-        sections.training_section(facts),
-        sections.lineage_section(lineage(house, lineage_of) if lineage_of else None),
-        sections.category_section(stages),
-        sections.bfcl_section(stages),
-        sections.run_section(facts),
-        sections.sample_section(pick_samples(house, facts, samples)),
+        tiles(stages, facts),
+        stage_section(stages),
+        training_section(facts),
+        lineage_section(lineage(house, lineage_of) if lineage_of else None),
+        category_section(stages),
+        bfcl_section(stages),
+        run_section(facts),
+        sample_section(pick_samples(house, facts, samples)),
     ]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
