@@ -13,7 +13,6 @@ from ...collect.chat import ChatFormat
 from ...collect.engines.base import TokenEngine
 from ...collect.engines.cluster import ensure_ray
 from ...collect.engines.vllm_actor import open_vllm
-from ...collect.environments.registry import load_environment
 from ...collect.models import weights_hash
 from ...collect.policies import TokenPolicy
 from ...collect.runner import collect
@@ -21,6 +20,7 @@ from ...collect.types import Environment, Task
 from ...eval.environment import evaluate_policy
 from ...store.errors import ConfigError
 from ...store.runs import Run, start_run
+from ...store.writer import RolloutWriter
 from ...transform.materialize import grpo_tasks
 from ...transform.versions import get_dataset
 from ..checkpoints import resolve_model, save_checkpoint
@@ -79,6 +79,8 @@ def open_environment(config: GrpoConfig, tasks: Sequence[Task]) -> Environment:
             f"the configuration's environment is {config.environment.name or 'that of the prompts'}.",
             "Build the set from rollouts of one environment (`--environment`), and name that one or none.",
         )
+    from ...collect.environments.registry import load_environment
+
     places = config.environment
     return load_environment(names[0], tables=places.tables, tasks=places.tasks, seed=places.seed)
 
@@ -122,6 +124,7 @@ def run_grpo(
         weights_folder() as weights,
         RemoteLearner(str(model), learner_settings(config)) as learner,
         Tracker(run, config.logger, run.config) as tracker,
+        RolloutWriter(house, run),  # one for all steps: it remembers which prompts and tasks are in the house
     ):
         policy = TokenPolicy(engine, chat, policy_id=run.run_id)
         parts = Parts(house, config, run, environment, engine, policy, learner, tracker, weights)
