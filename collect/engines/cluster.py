@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 from ...store.errors import ConfigError, EngineError
@@ -38,17 +39,20 @@ def ensure_ray(num_cpus: int = 4) -> bool:
     _ours = Path(tempfile.mkdtemp(prefix="rh-ray-", dir=base))
     atexit.register(shutdown_ray)
     try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=str(_ours),
-        )
+        with warnings.catch_warnings():
+            # Ray starts its processes by fork and exec at once, which Lance's threads do not mind.
+            warnings.filterwarnings("ignore", message="lance is not fork-safe")
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(_ours),
+            )
     except BaseException as error:
         shutdown_ray()
         if isinstance(error, Exception):

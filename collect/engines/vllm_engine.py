@@ -19,6 +19,7 @@ from ..types import Sampling
 from .base import EngineGone, Generation, version_spans
 
 EXTENSION = "rollhouse.collect.engines.plain_linear.WorkerExtension"
+_STEP_TOKENS = 4096
 _Command = tuple[Callable[[], None], Future]
 
 
@@ -73,6 +74,10 @@ def make_llm_engine(model: str, max_model_len: int, seed: int, options: dict[str
         "worker_extension_cls": EXTENSION,
         "disable_log_stats": True,
     }
+    if on_cpu:
+        # A prompt cut over two steps makes vLLM rewind its request's generator, which no CPU generator can: a seeded request would end
+        # the engine. So no prompt is cut.
+        settings |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(max_model_len, _STEP_TOKENS)}
     settings.update(options)
     return LLMEngine.from_engine_args(EngineArgs(model=model, max_model_len=max_model_len, seed=seed, **settings))
 
