@@ -161,7 +161,8 @@ def _policy(view: _View, policy_id: str, what: str, versions: tuple[int | None, 
     checkpoint = view.by_weights.get(policy_id)
     if checkpoint:
         return Node("policy", policy_id, f"{what}, weights {_short(policy_id)}", [_checkpoint(view, checkpoint)])
-    if policy_id in view.runs:
+    # A scripted or imported policy may happen to be called like some run; only online runs sample under their own id.
+    if view.runs.get(policy_id, {}).get("kind") == "grpo":
         first, last = versions
         span = "" if first is None else f", version {first}" if first == last else f", versions {first} to {last}"
         return Node("policy", policy_id, f"{what}, weights of the online run{span}", [_run(view, policy_id)])

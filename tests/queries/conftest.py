@@ -1,0 +1,72 @@
+"""A house whose every number is known."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rollhouse.store.house import House
+from rollhouse.store.messages import Message, ToolCall
+from rollhouse.store.runs import start_run
+from rollhouse.store.snapshots import create_snapshot
+from rollhouse.store.writer import RolloutWriter
+from rollhouse.tests.rows import prompt_row, rollout_row, task_row
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    """Run `easy`: one task, rewards 1 1 0 0, the last after a failed first attempt. Snapshot `easy`. Run `hard`: two steps of
+    another task, rewards 0 0 then 0 1. Scores and a batch plan of run `hard`."""
+    house = House.create(tmp_path_factory.mktemp("queries") / "house")
+    with start_run(house, "collect", "easy", {"limit": 1}) as run, RolloutWriter(house, run) as writer:
+        for i, reward in enumerate((1.0, 1.0, 0.0)):
+            writer.add(rollout_row("easy", i, reward=reward, passed=reward == 1.0), prompt_row(), task_row())
+        failed = dict(status="error", error_type="tool", error_message="broke", reward=None, passed=None)
+        writer.add(rollout_row("easy", 3, **failed))
+        writer.add(rollout_row("easy", 3, attempt=1, reward=0.0, passed=False, messages=wrong_call()))
+        run.finish({"rollouts": 4})
+    create_snapshot(house, "easy")
+    text = "Add 7 and 8."
+    with start_run(house, "grpo", "hard") as run, RolloutWriter(house, run) as writer:
+        for step, rewards in ((1, (0.0, 0.0)), (2, (0.0, 1.0))):
+            for i, reward in enumerate(rewards):
+                row = rollout_row(
+                    "hard", i, text=text, step=step, reward=reward, passed=reward == 1.0, policy_id="hard"
+                )
+                status = {"status": "truncated", "stop_reason": "length"} if (step, i) == (1, 0) else {}
+                writer.add(row | status, prompt_row(text), task_row(text, "large sums"))
+        run.metrics(1, {"train/reward": 0.0})
+        run.metrics(2, {"train/reward": 0.5, "train/loss": 0.1})
+    add_training(house, text)
+    add_scores(house)
+    rows = [{"rollout_id": rollout_row("easy", i)["rollout_id"], "role": "demo", "row": i} for i in range(2)]
+    house.append("datasets", [{"row_id": "d", "name": "d", "version": 1, "snapshot": "easy", "rows": rows}])
+    return house
+
+
+def wrong_call() -> list[dict]:
+    messages = [
+        Message("assistant", None, (ToolCall("call_0", "divide", "{}"), ToolCall("call_1", "add", "{}"))),
+        Message("tool", "Error: no tool divide", tool_call_id="call_0"),
+    ]
+    return [message.to_row() for message in messages]
+
+
+def add_training(house: House, text: str) -> None:
+    ids = [rollout_row("hard", i, text=text, step=2)["rollout_id"] for i in range(2)]
+    entries = [
+        {"rollout_id": ids[0], "group_id": "g", "reward": 0.0, "advantage": -1.0, "kept": True, "micro_batch": 0},
+        {"rollout_id": ids[1], "group_id": "g", "reward": 1.0, "kept": False, "reason": "too long"},
+    ]
+    house.append("batch_plans", [{"row_id": "p", "run_id": "hard", "step": 2, "policy_version": 1, "entries": entries}])
+    for incarnation, ratio in ((0, 1.5), (1, 1.25)):
+        outcome = {"row_id": f"o{incarnation}", "run_id": "hard", "incarnation": incarnation, "step": 2, "use_index": 0}
+        house.append("training_outcomes", [outcome | {"rollout_id": ids[0], "ratio_mean": ratio}])
+
+
+def add_scores(house: House) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    id = rollout_row("easy", 0)["rollout_id"]
+    for number, (scorer, version, reward) in enumerate(
+        (("strict", "1", 1.0), ("strict", "2", 0.0), ("kind", "1", 0.5))
+    ):
+        score = {"row_id": str(number), "rollout_id": id, "scorer": scorer, "scorer_version": version}
+        house.append("scores", [score | {"reward": reward, "created_at": now + timedelta(hours=number)}])

@@ -1,0 +1,188 @@
+"""SQL reads the house, at any version, and can do nothing else."""
+
+import pytest
+from rollhouse.queries.session import VIEWS, connect, sql
+from rollhouse.store.errors import QueryError, VersionNotFound
+from rollhouse.store.house import House
+from rollhouse.store.tables import TABLES
+from rollhouse.tests.rows import rollout_row
+
+
+def one(house: House, query: str, **options: object) -> object:
+    """The single value of an answer."""
+    (row,) = sql(house, query, **options).to_pylist()  # type: ignore[arg-type]
+    (value,) = row.values()
+    return value
+
+
+def test_every_table_and_view_answers(house: House) -> None:
+    for name in (*TABLES, *VIEWS):
+        assert isinstance(one(house, f"SELECT count(*) FROM {name}"), int)
+    assert one(house, "SELECT count(*) FROM rollouts") == 9
+
+
+def test_at_reads_an_earlier_version(house: House) -> None:
+    assert one(house, "SELECT count(*) FROM rollouts", at="easy") == 5
+    assert one(house, "SELECT count(*) FROM runs", at="easy") == 1
+    when = one(house, "SELECT strftime(created_at, '%Y-%m-%dT%H:%M:%S.%f') FROM snapshots")
+    assert one(house, "SELECT count(*) FROM rollouts", at=when) == 5
+    with pytest.raises(VersionNotFound):
+        sql(house, "SELECT 1", at="never")
+
+
+def test_lists_of_structs_can_be_unnested(house: House) -> None:
+    query = """
+        WITH turns AS (SELECT unnest(messages) AS m FROM rollouts),
+        calls AS (SELECT unnest(m.tool_calls) AS call FROM turns)
+        SELECT call.name AS tool, count(*) AS n FROM calls GROUP BY tool ORDER BY tool"""
+    assert sql(house, query).to_pylist() == [{"tool": "add", "n": 9}, {"tool": "divide", "n": 1}]
+
+
+def test_filters_and_parameters(house: House) -> None:
+    answer = sql(
+        house,
+        "SELECT sample_index FROM rollouts WHERE run_id = $run AND reward >= $least",
+        params={"run": "easy", "least": 1},
+    )
+    assert sorted(answer["sample_index"].to_pylist()) == [0, 1]
+    assert one(house, "SELECT count(*) FROM rollouts WHERE len(token_ids) = 4 AND started_at < now()") == 9
+
+
+def test_final_rollouts_keep_the_last_attempt(house: House) -> None:
+    rows = sql(house, "SELECT sample_index, attempt FROM final_rollouts WHERE run_id = 'easy' ORDER BY 1").to_pylist()
+    assert [(row["sample_index"], row["attempt"]) for row in rows] == [(0, 0), (1, 0), (2, 0), (3, 1)]
+    assert one(house, "SELECT count(*) FROM final_rollouts") == 8
+
+
+def test_latest_scores_keep_the_newest_verdict_of_each_scorer(house: House) -> None:
+    rows = sql(house, "SELECT scorer, scorer_version, reward FROM latest_scores ORDER BY scorer").to_pylist()
+    assert rows == [
+        {"scorer": "kind", "scorer_version": "1", "reward": 0.5},
+        {"scorer": "strict", "scorer_version": "2", "reward": 0.0},
+    ]
+
+
+def test_training_samples_join_plan_and_outcome(house: House) -> None:
+    rows = sql(
+        house, "SELECT * EXCLUDE (trainer_logprobs, rollout_id) FROM training_samples ORDER BY kept DESC"
+    ).to_pylist()
+    same = {"run_id": "hard", "step": 2, "group_id": "g", "policy_version": 1}
+    assert rows[0] == same | {
+        "reward": 0.0, "advantage": -1.0, "kept": True, "reason": None, "micro_batch": 0,
+        "trained": True, "ratio_mean": 1.25, "clipped_share": None,
+    }  # fmt: skip
+    assert rows[1] == same | {
+        "reward": 1.0, "advantage": None, "kept": False, "reason": "too long", "micro_batch": None,
+        "trained": False, "ratio_mean": None, "clipped_share": None,
+    }  # fmt: skip
+
+
+def test_groups_count_last_attempts(house: House) -> None:
+    rows = sql(
+        house, "SELECT run_id, step, n, mean_reward, std_reward, n_passed, zero_variance FROM groups ORDER BY 1, 2"
+    ).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        ("easy", None, 4, 0.5, 0.5, 2, False),
+        ("hard", 1, 2, 0.0, 0.0, 0, True),
+        ("hard", 2, 2, 0.5, 0.5, 1, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "COPY (SELECT 1) TO '{file}'",
+        "COPY rollouts TO '{file}'",
+        "ATTACH '{file}'",
+        "ATTACH ':memory:' AS other",
+        "CREATE TABLE t (i INT)",
+        "CREATE VIEW v AS SELECT 1",
+        "INSERT INTO rollouts (rollout_id) VALUES ('x')",
+        "UPDATE rollouts SET reward = 1",
+        "DELETE FROM rollouts",
+        "WITH gone AS (DELETE FROM rollouts RETURNING *) SELECT * FROM gone",
+        "DROP VIEW rollouts",
+        "SET threads = 1",
+        "PRAGMA database_list",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "EXPORT DATABASE '{file}'",
+        "CALL enable_logging()",
+        "EXPLAIN ANALYZE CREATE TABLE t (i INT)",
+        "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{file}'",
+        "SELECT 1; SELECT 2",
+        "SELECT 1; COPY (SELECT 1) TO '{file}'",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM read_text('/etc/hostname')",
+        "SELECT * FROM glob('/etc/*')",
+        "SELECT * FROM query('COPY (SELECT 1) TO ''{file}''')",
+        "SELECT * FROM enable_logging(storage = 'file', storage_path = '{file}')",
+        "SELECT * FROM local_variable",
+        "SELEC 1",
+        "",
+    ],
+)
+def test_anything_but_reading_the_house_is_refused(house: House, query: str, tmp_path) -> None:
+    local_variable = house.read("rollouts")
+    before = {table: house.dataset(table).version for table in TABLES}
+    with pytest.raises(QueryError) as caught:
+        sql(house, query.replace("{file}", str(tmp_path / "out")))
+    assert caught.value.fix and "\n" not in caught.value.message
+    assert list(tmp_path.iterdir()) == []
+    assert {table: house.dataset(table).version for table in TABLES} == before
+    assert local_variable.num_rows == 9
+
+
+@pytest.mark.parametrize(
+    "query", ["EXPLAIN SELECT 1", "EXPLAIN ANALYZE SELECT 1", "DESCRIBE rollouts", "VALUES (1)", "SHOW TABLES"]
+)
+def test_reading_in_other_words_goes_through(house: House, query: str) -> None:
+    assert sql(house, query).num_rows > 0
+
+
+def test_a_query_is_given_up_in_time(house: House) -> None:
+    endless = "SELECT count(*) FROM range(100000000000) a(x), range(1000000) b(y) WHERE x * y = 7"
+    with pytest.raises(QueryError, match="took longer than"):
+        sql(house, endless, timeout_s=0.2)
+
+
+def test_a_query_may_not_use_more_memory_than_it_may(house: House) -> None:
+    with pytest.raises(QueryError, match="more memory"):
+        sql(house, "SELECT list(x) FROM range(100000000) t(x)", memory_limit="100MB")
+
+
+def test_a_mistake_is_named_with_what_there_is(house: House) -> None:
+    with pytest.raises(QueryError, match="rollout") as caught:
+        sql(house, "SELECT * FROM rollout")
+    assert "final_rollouts" in caught.value.fix
+    with pytest.raises(QueryError, match="rewards"):
+        sql(house, "SELECT rewards FROM rollouts")
+
+
+def test_a_table_the_snapshot_did_not_have_reads_empty(house: House) -> None:
+    import pyarrow as pa
+
+    snapshot = house.read("snapshots").to_pylist()[0]
+    older = {"name": "older", "versions": [v for v in snapshot["versions"] if v["table"] != "evaluations"]}
+    house.append("snapshots", [older])
+    assert one(house, "SELECT count(*) FROM evaluations", at="older") == 0
+    assert one(house, "SELECT count(*) FROM rollouts", at="older") == 5
+    house.dataset("snapshots").delete("name = 'older'")
+    assert pa.types.is_string(sql(house, "SELECT case_id FROM evaluations").schema.field("case_id").type)
+
+
+def test_our_own_connection_is_not_locked(house: House) -> None:
+    con = connect(house, at="easy")
+    try:
+        con.execute("CREATE TABLE mine AS SELECT run_id FROM final_rollouts")
+        assert con.execute("SELECT count(*) FROM mine").fetchall() == [(4,)]
+    finally:
+        con.close()
+
+
+def test_the_row_of_a_rollout_comes_back_whole(house: House) -> None:
+    id = rollout_row("easy", 0)["rollout_id"]
+    (row,) = sql(house, "SELECT * FROM rollouts WHERE rollout_id = $id", params={"id": id}).to_pylist()
+    wanted = rollout_row("easy", 0)
+    assert {name: row[name] for name in wanted} == wanted

@@ -1,0 +1,148 @@
+"""Lineage on a house made by hand: scripted collection, a cloned base, SFT, an online run, and the datasets between."""
+
+from datetime import UTC, datetime
+
+import pytest
+from rollhouse.store.errors import StoreNotFound
+from rollhouse.store.house import House
+from rollhouse.store.lineage import Node, lineage
+from rollhouse.store.runs import start_run
+from rollhouse.store.snapshots import create_snapshot
+from rollhouse.store.writer import RolloutWriter
+from rollhouse.tests.rows import prompt_row, rollout_row, task_row
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> House:
+    house = House.create(tmp_path_factory.mktemp("lineage") / "house")
+    collect(house, "scripted", 4, "scripted", [1.0, 0.0, 1.0, 1.0])
+    create_snapshot(house, "raw")
+    dataset(house, "demos", "sft", "raw", [("scripted", 0), ("scripted", 2)])
+    with start_run(house, "clone", "base"):
+        checkpoint(house, "base-ck", "base", "hash-base", None, None)
+    with start_run(house, "sft", "sft-run", {"dataset": "demos@1", "model_hash": "hash-base"}):
+        checkpoint(house, "sft-ck", "sft-run", "hash-sft", "hash-base", "demos@1")
+    collect(house, "base-collect", 2, "hash-base", [0.0, 1.0])
+    create_snapshot(house, "sampled")
+    dataset(house, "prompts", "grpo", "sampled", [(None, 0)])
+    with start_run(house, "grpo", "online", {"dataset": ["prompts@1"], "model_hash": "hash-base"}) as run:
+        with RolloutWriter(house, run) as writer:
+            for i in range(6):
+                writer.add(
+                    rollout_row("online", i, step=1 + i // 3, policy_id="online", policy_version=i // 3, engine="vllm")
+                )
+        checkpoint(house, "grpo-ck", "online", "hash-grpo", "hash-base", "prompts@1")
+    collect(house, "after", 1, "hash-grpo", [1.0])
+    return house
+
+
+def collect(house: House, run_id: str, n: int, policy: str, rewards: list[float]) -> None:
+    with start_run(house, "collect", run_id) as run, RolloutWriter(house, run) as writer:
+        for i in range(n):
+            row = rollout_row(
+                run_id, i, policy_id=policy, reward=rewards[i], engine="scripted" if policy == "scripted" else "vllm"
+            )
+            writer.add(row, prompt_row(), task_row())
+
+
+def dataset(house: House, name: str, kind: str, snapshot: str, used: list) -> None:
+    rows = [
+        {
+            "rollout_id": rollout_row(run, i)["rollout_id"] if run else None,
+            "task_id": task_row()["task_id"],
+            "branch": 0,
+            "weight": 1.0,
+            "role": "demo" if run else "prompt",
+            "row": number,
+        }
+        for number, (run, i) in enumerate(used)
+    ]
+    row = {"row_id": name, "name": name, "version": 1, "kind": kind, "snapshot": snapshot, "scorer": "collected"}
+    house.append("datasets", [row | {"rows": rows, "n_rows": len(rows)}])
+
+
+def checkpoint(house: House, id: str, run: str, weights: str, parent: str | None, dataset: str | None) -> None:
+    row = {
+        "row_id": id,
+        "checkpoint_id": id,
+        "run_id": run,
+        "step": 10,
+        "weights_hash": weights,
+        "created_at": datetime.now(UTC),
+    }
+    house.append("checkpoints", [row | {"parent_hash": parent, "dataset": dataset}])
+
+
+def kinds(node: Node) -> list:
+    """The tree as nested lists of "kind id"."""
+    return [f"{node.kind} {node.id}", *(kinds(child) for child in node.children)]
+
+
+def find(node: Node, kind: str, id: str) -> Node:
+    found = [node] if (node.kind, node.id) == (kind, id) else []
+    for child in node.children:
+        try:
+            found.append(find(child, kind, id))
+        except LookupError:
+            continue
+    if not found:
+        raise LookupError(f"{kind} {id}")
+    return found[0]
+
+
+def test_from_a_checkpoint_to_the_rollouts_and_their_policy(made: House) -> None:
+    tree = lineage(made, "sft-ck")
+    assert kinds(tree) == [
+        "checkpoint sft-ck",
+        [
+            "run sft-run",
+            ["dataset demos@1", ["snapshot raw", ["rollouts scripted", ["policy scripted"]]]],
+            ["policy hash-base", ["checkpoint base-ck", ["run base"]]],
+        ],
+    ]
+    rollouts = find(tree, "rollouts", "scripted")
+    assert rollouts.label == "2 rollouts of collect run scripted, mean reward 1.000"
+    assert find(tree, "dataset", "demos@1").label == "sft, 2 rows, scored by collected"
+
+
+def test_an_online_run_lists_its_own_rollouts_and_does_not_go_round(made: House) -> None:
+    tree = lineage(made, "grpo-ck")
+    assert kinds(tree) == [
+        "checkpoint grpo-ck",
+        [
+            "run online",
+            [
+                "dataset prompts@1",
+                [
+                    "snapshot sampled",
+                    ["rollouts base-collect", ["policy hash-base", ["checkpoint base-ck", ["run base"]]]],
+                    ["rollouts scripted", ["policy scripted"]],
+                ],
+            ],
+            ["policy hash-base", ["checkpoint base-ck"]],
+            ["rollouts online", ["policy online", ["run online"]]],
+        ],
+    ]
+    own = find(tree, "rollouts", "online")
+    assert own.label.startswith("6 rollouts of grpo run online")
+    assert own.children[0].label == "vllm, weights of the online run, versions 0 to 1"
+    assert own.children[0].children[0].label.endswith("(see above)")
+
+
+def test_a_rollout_leads_to_the_checkpoint_it_was_sampled_from(made: House) -> None:
+    tree = lineage(made, rollout_row("after", 0)["rollout_id"])
+    assert kinds(tree)[1][:1] == ["policy hash-grpo"]
+    assert find(tree, "checkpoint", "grpo-ck").children[0].id == "online"
+    assert tree.label == "one rollout of run after, completed, reward 1"
+
+
+def test_runs_datasets_and_snapshots_have_lineage_too(made: House) -> None:
+    assert find(lineage(made, "sft-run"), "snapshot", "raw")
+    assert find(lineage(made, "demos@1"), "policy", "scripted")
+    assert find(lineage(made, "sampled"), "rollouts", "base-collect").label.startswith("2 rollouts")
+
+
+def test_an_unknown_id_names_near_ones(made: House) -> None:
+    with pytest.raises(StoreNotFound) as caught:
+        lineage(made, "sft-ckk")
+    assert "sft-ck" in caught.value.fix

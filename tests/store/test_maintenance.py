@@ -1,0 +1,108 @@
+"""compact, gc and check."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from rollhouse.store import lease as leases
+from rollhouse.store.errors import WriteConflict
+from rollhouse.store.house import House
+from rollhouse.store.maintenance import check, compact, gc
+from rollhouse.store.runs import start_run
+from rollhouse.store.snapshots import create_snapshot
+from rollhouse.store.writer import RolloutWriter
+from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
+
+
+@pytest.fixture
+def used(house: House) -> House:
+    with start_run(house, "collect", "a") as run, RolloutWriter(house, run, max_bytes=1) as writer:
+        for i in range(6):
+            writer.add(rollout_row("a", i), prompt_row(), task_row(), prompt_tokens_row())
+    return house
+
+
+def test_compact_joins_fragments_and_tells(used: House) -> None:
+    before = used.read("rollouts")
+    report = {row["table"]: row for row in compact(used)}
+    assert report["rollouts"] == {"table": "rollouts", "fragments_before": 6, "fragments_after": 1}
+    assert used.read("rollouts").equals(before)
+
+
+def test_compacting_beside_an_open_writer_loses_nothing(house: House) -> None:
+    with start_run(house, "collect", "a") as run, RolloutWriter(house, run, max_bytes=1) as writer:
+        for i in range(12):
+            writer.add(rollout_row("a", i), prompt_row(), task_row())
+            if i % 4 == 3:
+                compact(house)
+                gc(house, yes=True)
+    assert house.read("rollouts")["sample_index"].to_pylist() == list(range(12))
+    assert check(house) == []
+
+
+def test_gc_only_says_what_it_would_free_until_told(used: House) -> None:
+    compact(used)
+    versions = len(used.dataset("rollouts").versions())
+    would = gc(used, retention=timedelta(0))
+    assert len(used.dataset("rollouts").versions()) == versions
+    assert sum(row["bytes"] for row in gc(used)) == 0, "nothing is older than an hour"
+    did = gc(used, yes=True, retention=timedelta(0))
+    # The leases of gc itself are rows of the house's own table.
+    assert [row for row in did if row["table"] != "_leases"] == [row for row in would if row["table"] != "_leases"]
+    assert len(used.dataset("rollouts").versions()) == 1
+    assert used.read("rollouts").num_rows == 6
+
+
+def test_one_maintenance_at_a_time(used: House) -> None:
+    lease = leases.take(used, "maintenance")
+    for work in (compact, gc):
+        with pytest.raises(WriteConflict, match="maintenance is held"):
+            work(used)
+    lease.release()
+    compact(used)
+
+
+def test_check_finds_nothing_in_a_sound_house(used: House) -> None:
+    create_snapshot(used, "s")
+    assert check(used) == []
+
+
+def test_check_names_a_row_that_is_there_twice(used: House) -> None:
+    used.append("rollouts", [rollout_row("a", 0)])
+    twice = rollout_row("a", 0)["rollout_id"]
+    assert check(used) == [f"Table rollouts has 1 keys more than once, {twice!r} among them."]
+
+
+def test_check_names_references_that_do_not_resolve(used: House) -> None:
+    used.append("rollouts", [rollout_row("ghost", 0, text="Add 5 and 5.")])
+    used.append("scores", [{"row_id": "s", "rollout_id": "lost"}])
+    problems = check(used)
+    assert any(problem.startswith("1 values of rollouts.prompt_id are not in prompts") for problem in problems)
+    assert any("rollouts.run_id are not in run_events, 'ghost'" in problem for problem in problems)
+    assert any("scores.rollout_id are not in rollouts, 'lost'" in problem for problem in problems)
+
+
+def test_check_names_a_dataset_row_that_its_snapshot_lacks(used: House) -> None:
+    create_snapshot(used, "s")
+    rows = [{"rollout_id": "later", "task_id": None, "branch": 0, "weight": 1.0, "role": "demo", "row": 0}]
+    used.append("datasets", [{"row_id": "d", "name": "d", "version": 1, "snapshot": "s", "rows": rows}])
+    assert check(used) == ["Dataset d@1 refers to 1 rollouts that its snapshot does not hold."]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "removed"])
+def test_check_names_a_damaged_file(used: House, damage: str) -> None:
+    file = next(Path(used.table_uri("rollouts"), "data").iterdir())
+    if damage == "truncated":
+        os.truncate(file, 10)
+    else:
+        file.unlink()
+    assert [problem[:31] for problem in check(used)] == ["Table rollouts cannot be read: "]
+
+
+def test_check_names_a_missing_table_and_a_lost_tag(used: House) -> None:
+    create_snapshot(used, "s")
+    used.dataset("scores").tags.delete("s")
+    assert check(used) == ["Snapshot 's' has lost its tag on scores; a gc may take its rows."]
+    os.rename(used.table_uri("scores"), used.table_uri("moved"))
+    assert check(used) == ["Table scores is missing."]
