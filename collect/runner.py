@@ -18,6 +18,7 @@ from ..store.runs import Run, get_run
 from ..store.writer import RolloutWriter
 from .episode import Slot, run_episode
 from .policies import TokenPolicy
+from .task_rows import task_rows
 from .types import Environment, Policy, Sampling, Task
 
 _RETRIED = ("error", "timeout", "aborted")
@@ -229,25 +230,7 @@ def unstorable(row: dict[str, Any], error: Exception) -> dict[str, Any]:
 def reference_rows(row: dict[str, Any], slot: Slot, policy: Policy) -> dict[str, Any]:
     """The rows of `prompts`, `tasks` and `prompt_tokens` that a rollout refers to, as RolloutWriter.add takes them."""
     task = slot.task
-    prompt = {
-        "prompt_id": slot.prompt_id,
-        "messages": [message.to_row() for message in task.messages],
-        "tools": _json([dict(tool) for tool in task.tools]),
-    }
-    task_row = {
-        "task_id": slot.task_id,
-        "environment": task.environment,
-        "prompt_id": slot.prompt_id,
-        "ground_truth": _json(task.ground_truth),
-        "state_hash": task.state_hash,
-        "state": _json(task.state),
-        "split": task.split,
-        "category": task.category,
-        "difficulty": task.difficulty,
-        "source_key": task.source_key,
-        "extra": _json(dict(task.extra) or None),
-        "created_at": datetime.now(UTC),
-    }
+    prompt, task_row = task_rows(task, slot.task_id, slot.prompt_id)
     references: dict[str, Any] = {"prompt": prompt, "task": task_row}
     if isinstance(policy, TokenPolicy) and row.get("n_prompt_tokens"):
         references["prompt_tokens"] = {
@@ -257,10 +240,6 @@ def reference_rows(row: dict[str, Any], slot: Slot, policy: Policy) -> dict[str,
             "token_ids": policy.chat.prompt_ids(task),
         }
     return references
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False)
 
 
 async def _all_or_first_error(work: Sequence[Any]) -> None:

@@ -1,0 +1,44 @@
+"""Tasks as rows: what `tasks` and `prompts` hold of one."""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from ..store.house import House
+from .types import Task
+
+
+def task_rows(task: Task, task_id: str, prompt_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The task's row of `prompts` and its row of `tasks`; the ids are given because computing them costs a hash of the prompt."""
+    prompt = {
+        "prompt_id": prompt_id,
+        "messages": [message.to_row() for message in task.messages],
+        "tools": _json([dict(tool) for tool in task.tools]),
+    }
+    row = {
+        "task_id": task_id,
+        "environment": task.environment,
+        "prompt_id": prompt_id,
+        "ground_truth": _json(task.ground_truth),
+        "state_hash": task.state_hash,
+        "state": _json(task.state),
+        "split": task.split,
+        "category": task.category,
+        "difficulty": task.difficulty,
+        "source_key": task.source_key,
+        "extra": _json(dict(task.extra) or None),
+        "created_at": datetime.now(UTC),
+    }
+    return prompt, row
+
+
+def store_tasks(house: House, tasks: Iterable[Task]) -> int:
+    """Puts tasks and their prompts into the house and returns how many tasks were new; prompts first, so that none is missing."""
+    rows = [task_rows(task, task.task_id, task.prompt_id) for task in tasks]
+    house.insert_if_absent("prompts", [prompt for prompt, _ in rows])
+    return house.insert_if_absent("tasks", [row for _, row in rows])
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
