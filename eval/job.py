@@ -13,6 +13,7 @@ from ..store.house import House
 from ..store.runs import start_run
 from .bfcl import BfclSummary, evaluate_bfcl
 from .bfcl.categories import categories_named
+from .bfcl.checker import require_bfcl
 from .environment import check_mode, evaluate_policy
 from .summary import EvalSummary
 
@@ -126,6 +127,7 @@ def run_bfcl_job(
 
     Raises what `evaluate_bfcl` and `start_run` raise.
     """
+    require_bfcl()  # before an engine is started for nothing
     config = {**choice.config(), **asdict(job), "categories": categories_named(list(job.categories))}
     if name is not None:
         refuse_other_config(house, name, config)
@@ -142,5 +144,5 @@ def run_bfcl_job(
                 on_cases=on_cases,
                 on_done=on_done,
             )
-        run.finish(asdict(summary))
+        run.finish({"accuracy": summary.accuracy, **asdict(summary)})
     return run.run_id, summary

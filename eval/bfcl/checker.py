@@ -52,8 +52,7 @@ class Checker:
     """
 
     def __init__(self, case_s: float = 10.0, total_s: float = 3600.0) -> None:
-        if importlib.util.find_spec("bfcl_eval") is None:
-            raise missing("bfcl-eval is not installed, so there is nothing to judge BFCL answers with.")
+        require_bfcl()
         self.case_s = case_s
         self.total_s = total_s
         self.spent_s = 0.0
@@ -161,6 +160,12 @@ class Checker:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def require_bfcl() -> None:
+    """Raises MissingExtra when bfcl-eval is not installed."""
+    if importlib.util.find_spec("bfcl_eval") is None:
+        raise missing("bfcl-eval is not installed, so there is nothing to judge BFCL answers with.")
 
 
 def missing(message: str) -> MissingExtra:

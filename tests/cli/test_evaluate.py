@@ -1,6 +1,7 @@
 """`rollhouse eval`, as a user types it."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,10 @@ def test_the_table_says_what_was_not_run(house: Path, tiny_base: Path) -> None:
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
     assert "not run: simple_python" in said and "no overall BFCL score" in said
+
+
+def test_a_missing_benchmark_names_the_command(house: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bfcl_eval", None)  # as if it were not installed
+    result = rollhouse("eval", "bfcl", "--engine", "torch", "--model", tiny_base, "--house", house)
+    assert result.exit_code == 1
+    assert "pip install --no-deps bfcl-eval==2026.3.23" in " ".join(result.stderr.split())

@@ -12,7 +12,7 @@ from rollhouse.eval.bfcl import evaluate_bfcl
 from rollhouse.store.errors import ConfigError, EngineError, EvaluationError
 from rollhouse.store.house import House
 from rollhouse.store.messages import Message, ToolCall
-from rollhouse.store.runs import start_run
+from rollhouse.store.runs import get_run, start_run
 
 
 class Oracle:
@@ -103,3 +103,16 @@ def test_what_a_template_cannot_render_is_a_failed_case(house: House) -> None:
     with start_run(house, "eval", "r") as run:
         summary = evaluate_bfcl(house, run, Oracle(refuse), ["live_relevance"], limit=2)
     assert summary.categories["live_relevance"].errors == {"template": 2}
+
+
+def test_an_interrupted_run_keeps_what_was_judged(house: House) -> None:
+    def answer(case: str) -> list[tuple[str, str]]:
+        if len(policy.asked) > 3:
+            raise KeyboardInterrupt
+        return []
+
+    policy = Oracle(answer)
+    with pytest.raises(KeyboardInterrupt), start_run(house, "eval", "r") as run:
+        evaluate_bfcl(house, run, policy, ["irrelevance"], limit=9, concurrency=1)
+    assert house.read("evaluations").num_rows == 3
+    assert get_run(house, "r")["status"] == "aborted"
