@@ -21,7 +21,11 @@ MAX_TURNS = 6
 
 
 class WorkplaceEnvironment:
-    """27 tools over six tables; a task is solved when the tables end as its ground truth's calls leave them."""
+    """27 tools over six tables; a task is solved when the tables end as its ground truth's calls leave them.
+
+    Attributes:
+        office: The tables as every session finds them.
+    """
 
     name = NAME
 
@@ -29,14 +33,14 @@ class WorkplaceEnvironment:
         """Reads the tables (a folder of six CSV files); `tasks` is a JSONL file, needed only to list tasks."""
         if tables is None:
             raise ConfigError("The workplace environment needs its tables.", "Name their folder with --tables DIR.")
-        self._office = read_office(Path(tables))
+        self.office = read_office(Path(tables))
         self._tasks_file = tasks
         self._truths: dict[str, Office] = {}
 
     @cached_property
     def state_hash(self) -> str:
         """Names the tables' content: verdicts over other tables are other verdicts."""
-        return hash_id(repr(astuple(self._office)))
+        return hash_id(repr(astuple(self.office)))
 
     def tasks(self, split: str) -> Iterable[Task]:
         """The tasks of the file in its order. A row that names no split belongs to whichever is asked for."""
@@ -46,7 +50,7 @@ class WorkplaceEnvironment:
 
     def start(self, task: Task) -> ToolSession:
         """A fresh session: its office shares the tables until a tool writes."""
-        office = self._office.copy()
+        office = self.office.copy()
         return ToolSession(
             lambda name, arguments: call_tool(office, name, arguments),
             lambda calls: self.score(task, calls),
@@ -55,7 +59,7 @@ class WorkplaceEnvironment:
 
     def score(self, task: Task, calls: Sequence[ToolCall]) -> Score:
         """The verdict on calls, replayed on fresh tables: 1.0 or 0.0."""
-        state = replay(self._office, ((call.name, call.arguments) for call in calls))
+        state = replay(self.office, ((call.name, call.arguments) for call in calls))
         passed = same_state(state, self._truth(task))
         return Score(float(passed), passed, SCORER, SCORER_VERSION)
 
@@ -63,5 +67,5 @@ class WorkplaceEnvironment:
         calls = truth_calls(task.ground_truth)
         key = repr(calls)
         if key not in self._truths:
-            self._truths[key] = replay(self._office, calls)
+            self._truths[key] = replay(self.office, calls)
         return self._truths[key]

@@ -1,0 +1,125 @@
+"""Tasks from a file, and sessions as the agent loop runs them."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from rollhouse.collect.environments.workplace import WorkplaceEnvironment
+from rollhouse.collect.tasks_file import load_tasks, task_from_row
+from rollhouse.collect.types import Done, Task, Turn
+from rollhouse.store.errors import ConfigError, FormatError
+from rollhouse.store.messages import Message, ToolCall
+
+
+def first_task(environment: WorkplaceEnvironment) -> Task:
+    return next(iter(environment.tasks("train")))
+
+
+def turn(*calls: ToolCall, text: str | None = None, stop_reason: str = "stop", reasoning: str | None = None) -> Turn:
+    return Turn(Message("assistant", text, calls, reasoning=reasoning), stop_reason=stop_reason)
+
+
+DELETE = ToolCall("c1", "email_delete_email", '{"email_id": "00000000"}')
+
+
+def test_a_session_answers_calls_and_ends_with_a_message(environment: WorkplaceEnvironment) -> None:
+    session = environment.start(first_task(environment))
+    assert session.verify().reward == 0.0
+    answers = asyncio.run(session.step(turn(DELETE)))
+    assert answers == [Message("tool", '{"output":"Email deleted successfully."}', tool_call_id="c1")]
+    assert asyncio.run(session.step(turn(text="Done."))) == Done("stop")
+    score = session.verify()
+    assert (score.reward, score.passed, score.scorer) == (1.0, True, "workplace")
+    session.close()
+
+
+def test_sessions_do_not_see_each_other(environment: WorkplaceEnvironment) -> None:
+    one, other = environment.start(first_task(environment)), environment.start(first_task(environment))
+    for session in (one, other):
+        [answer] = asyncio.run(session.step(turn(DELETE)))
+        assert answer.text == '{"output":"Email deleted successfully."}'
+
+
+def test_arguments_that_do_not_parse_are_answered_and_counted(environment: WorkplaceEnvironment) -> None:
+    session = environment.start(first_task(environment))
+    [answer] = asyncio.run(session.step(turn(ToolCall("c", "email_delete_email", '{"email_id": '))))
+    assert json.loads(answer.text or "") == {
+        "error": "Invalid tool call arguments: JSONDecodeError('Expecting value: line 1 column 14 (char 13)')"
+    }
+    [missing] = asyncio.run(session.step(turn(ToolCall("d", "nope", "{}"))))
+    assert missing.text == "{\"output\":\"Error executing tool 'nope': 'nope'\"}"
+    assert session.n_tool_errors == 2
+
+
+def test_the_sixth_turn_is_executed_and_is_the_last(environment: WorkplaceEnvironment) -> None:
+    session = environment.start(first_task(environment))
+    look = ToolCall("s", "email_search_emails", "{}")
+    for _ in range(5):
+        assert isinstance(asyncio.run(session.step(turn(look))), list)
+    done = asyncio.run(session.step(turn(DELETE)))
+    assert isinstance(done, Done) and done.reason == "max_turns"
+    assert [message.text for message in done.messages] == ['{"output":"Email deleted successfully."}']
+    assert session.verify().passed
+
+
+def test_reasoning_alone_goes_on_and_a_cut_turn_does_not(environment: WorkplaceEnvironment) -> None:
+    session = environment.start(first_task(environment))
+    assert asyncio.run(session.step(turn(reasoning="Let me think."))) == []
+    assert asyncio.run(session.step(turn(DELETE, stop_reason="length"))) == Done("length")
+
+
+def test_null_is_dropped_in_a_session_but_not_in_the_verdict(tables: Path) -> None:
+    arguments = {"customer_name": "Fay", "assigned_to_email": "a@b.c", "status": "Lead"}
+    name = "customer_relationship_manager_add_customer"
+    row = {
+        "responses_create_params": {"input": "Add Fay"},
+        "ground_truth": [{"name": name, "arguments": json.dumps(arguments)}],
+    }
+    environment = WorkplaceEnvironment(tables)
+    session = environment.start(task_from_row(row, "workplace"))
+    call = ToolCall("c", name, json.dumps({**arguments, "notes": None}))
+    assert asyncio.run(session.step(turn(call))) == [Message("tool", '{"output":"00000002"}', tool_call_id="c")]
+    assert not session.verify().passed
+
+
+def test_rows_become_tasks_with_all_they_said(environment: WorkplaceEnvironment) -> None:
+    task = first_task(environment)
+    assert (task.environment, task.source_key, task.category, task.split) == ("workplace", "0", "office", "train")
+    assert [message.role for message in task.messages] == ["system", "user"]
+    assert task.tools[0]["function"] == {"name": "email_delete_email", "parameters": {}, "strict": False}
+    assert task.extra["responses_create_params"] == {"temperature": 1.0}
+    assert len(list(environment.tasks("validation"))) == 3
+
+
+def test_a_row_may_name_its_split_and_nest_its_truth(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    row = {"responses_create_params": {"input": "Hi"}, "verifier_metadata": {"ground_truth": [1], "category": "c"}}
+    path.write_text(json.dumps({**row, "split": "test"}) + "\n\n" + json.dumps(row))
+    first, second = load_tasks(path, "any", "validation")
+    assert (first.split, second.split) == ("test", "validation")
+    assert (second.ground_truth, second.category) == ([1], "c")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "list indices"),
+        ('{"id": 1}', "'responses_create_params' is missing"),
+        ('{"responses_create_params": {"input": [{"type": "function_call"}]}}', "not a message"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, line: str, reason: str) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text('{"responses_create_params": {"input": "Hi"}}\n' + line + "\n")
+    with pytest.raises(FormatError) as error:
+        load_tasks(path, "any")
+    assert f"Line 2 of {path}" in error.value.message and reason in error.value.message
+
+
+def test_no_tasks_file(tables: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--tasks"):
+        WorkplaceEnvironment(tables).tasks("train")
+    with pytest.raises(FormatError, match="no tasks file"):
+        load_tasks(tmp_path / "none.jsonl", "any")
