@@ -59,8 +59,9 @@ RECIPE = Recipe(
 
 
 def recipe_hash(recipe: Recipe = RECIPE, *, tokenizer: Any) -> str:
-    """Identifies the recipe: its numbers, the model's shape, the tokenizer with its template, and the tasks."""
-    sample = [task.task_id for task in MiniEnvironment(recipe.task_seed, n_train=27).tasks("train")]
+    """Identifies the recipe: its numbers, the model's shape, the tokenizer, and what it learns from (in a sample of all nine kinds)."""
+    tasks = MiniEnvironment(recipe.task_seed, n_train=27).tasks("train")
+    sample = [whole(tokenizer, task, script_rollout(task)).token_ids for task in tasks]
     return hash_id(
         asdict(recipe),
         {**SHAPE, "embedding_std": EMBEDDING_STD, "residual_scale": RESIDUAL_SCALE},
