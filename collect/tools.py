@@ -66,7 +66,7 @@ class ToolSession:
     def _answer(self, call: ToolCall) -> str:
         try:
             arguments = json.loads(call.arguments)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             output = ToolOutput(json.dumps({"error": f"Invalid tool call arguments: {error!r}"}), failed=True)
         else:
             output = self._execute(call.name, arguments)

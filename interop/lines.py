@@ -81,7 +81,7 @@ def read_objects(
         try:
             value = json.loads(line.text)
             line.text.encode("utf-8")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if line.torn:
                 quarantine.torn += 1
             else:

@@ -232,7 +232,7 @@ def _counts(transcript: Transcript) -> Row:
 def _parses(text: str) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

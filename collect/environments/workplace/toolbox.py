@@ -2,15 +2,27 @@
 
 import inspect
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ...tools import ToolOutput
-from . import analytics, calendar, customers, directory, email, projects
+from .analytics import (
+    create_plot,
+    engaged_users_count,
+    get_average_session_duration,
+    get_visitor_information_by_id,
+    total_visits_count,
+    traffic_source_count,
+)
+from .calendar import create_event, delete_event, get_event_information_by_id, search_events, update_event
+from .customers import add_customer, delete_customer, search_customers, update_customer
+from .directory import find_email_address
+from .email import delete_email, forward_email, get_email_information_by_id, reply_email, search_emails, send_email
 from .office import Office
-from .tables import is_null
+from .projects import create_task, delete_task, get_task_information_by_id, search_tasks, update_task
 
 
 @dataclass(frozen=True)
@@ -47,42 +59,42 @@ def _domain(prefix: str, owner: str, reads: tuple[Any, ...], writes: tuple[Any, 
 
 
 TOOLS: dict[str, Tool] = {
-    **_domain("company_directory", "CompanyDirectoryTool", (directory.find_email_address,)),
+    **_domain("company_directory", "CompanyDirectoryTool", (find_email_address,)),
     **_domain(
         "email",
         "EmailTool",
-        (email.get_email_information_by_id, email.search_emails),
-        (email.send_email, email.delete_email, email.forward_email, email.reply_email),
+        (get_email_information_by_id, search_emails),
+        (send_email, delete_email, forward_email, reply_email),
     ),
     **_domain(
         "calendar",
         "CalendarTool",
-        (calendar.get_event_information_by_id, calendar.search_events),
-        (calendar.create_event, calendar.delete_event, calendar.update_event),
+        (get_event_information_by_id, search_events),
+        (create_event, delete_event, update_event),
     ),
     **_domain(
         "analytics",
         "AnalyticsTool",
         (
-            analytics.engaged_users_count,
-            analytics.get_visitor_information_by_id,
-            analytics.traffic_source_count,
-            analytics.total_visits_count,
-            analytics.get_average_session_duration,
+            engaged_users_count,
+            get_visitor_information_by_id,
+            traffic_source_count,
+            total_visits_count,
+            get_average_session_duration,
         ),
-        (analytics.create_plot,),
+        (create_plot,),
     ),
     **_domain(
         "project_management",
         "ProjectManagementTool",
-        (projects.get_task_information_by_id, projects.search_tasks),
-        (projects.create_task, projects.delete_task, projects.update_task),
+        (get_task_information_by_id, search_tasks),
+        (create_task, delete_task, update_task),
     ),
     **_domain(
         "customer_relationship_manager",
         "CustomerRelationshipManagerTool",
-        (customers.search_customers,),
-        (customers.update_customer, customers.add_customer, customers.delete_customer),
+        (search_customers,),
+        (update_customer, add_customer, delete_customer),
     ),
 }
 
@@ -113,12 +125,12 @@ def _not_an_object(value: Any) -> str:
 
 
 def _compact(value: Any) -> str:
-    return json.dumps(_without_nan(value), ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"))
 
 
-def _without_nan(value: Any) -> Any:
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if is_null(value) else value
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

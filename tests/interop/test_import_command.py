@@ -1,0 +1,46 @@
+"""`rollhouse import`, as a user types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from click.testing import Result
+from rollhouse.cli.main import app
+from rollhouse.store.house import House
+from typer.testing import CliRunner
+
+
+def rollhouse(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_importing_twice(rows: Any, tmp_path: Path) -> None:
+    file, house = rows.write(tmp_path / "a.jsonl", [rows.result(), rows.result(reward=0.0)]), tmp_path / "house"
+    common = ("import", "nemo-gym", file, "--env", "sums", "--house", house, "--format", "json")
+    result = rollhouse(*common, "--run", "first")
+    assert result.exit_code == 0, result.output
+    [first] = json.loads(result.stdout)
+    assert (first["run_id"], first["rows"], first["added"], first["present"], first["bad"]) == ("first", 2, 2, 0, 0)
+    [again] = json.loads(rollhouse(*common).stdout)
+    assert (again["added"], again["present"]) == (0, 2)
+    query = "select environment, count(*) as n, avg(reward) as mean from rollouts group by 1"
+    asked = rollhouse("sql", query, "--house", house, "--format", "json")
+    assert json.loads(asked.stdout) == [{"environment": "sums", "n": 2, "mean": 0.5}]
+    asked = rollhouse("sql", "select kind, status, name from runs where name = 'first'", "--house", house, "--format", "json")  # fmt: skip
+    assert json.loads(asked.stdout) == [{"kind": "import", "status": "finished", "name": "first"}]
+
+
+def test_what_it_refuses(rows: Any, tmp_path: Path) -> None:
+    file = rows.write(tmp_path / "a.jsonl", [rows.result(), "{"])
+    house = ("--house", str(tmp_path / "house"))
+    for arguments, says in ((("csv", file), "'csv'"), (("nemo-gym", tmp_path / "none"), "There is no file")):
+        result = rollhouse("import", *arguments, *house)
+        assert result.exit_code == 2 and says in result.stderr
+    command = [sys.executable, "-m", "rollhouse.cli.main", "import", "nemo-gym", str(file), *house]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "1 of 2 lines" in done.stderr and "Traceback" not in done.stderr
+    assert House.open(tmp_path / "house").read("rollouts").num_rows == 1
+    assert rollhouse("import", "nemo-gym", file, "--max-bad", 0.5, *house).exit_code == 0
