@@ -130,12 +130,13 @@ DOMAINS: dict[str, tuple[Callable[..., Any], ...]] = {
     "calendar": (calendar_search, calendar_create, calendar_move, calendar_invite, calendar_delete),
     "projects": (project_search, project_create, project_assign, project_move, project_delete),
 }
+TABLE = {"email": "inbox", "calendar": "events", "projects": "tasks"}
 TOOLS: dict[str, Callable[..., Any]] = {tool.__name__: tool for tools in DOMAINS.values() for tool in tools}
 
 
 def call_tool(state: State, name: str, arguments: Any) -> Any:
-    """Runs one tool on the state. Raises ToolError for an unknown tool, arguments that do not fit and refusals."""
-    if name not in TOOLS:
+    """Runs one tool on the state. Raises ToolError for a tool that the state's domain does not have, arguments that do not fit and refusals."""
+    if name not in [tool.__name__ for domain, table in TABLE.items() if table in state for tool in DOMAINS[domain]]:
         raise ToolError(f"Unknown tool {name}.")
     wanted = argument_names(TOOLS[name])
     if not isinstance(arguments, dict) or set(arguments) != set(wanted):
