@@ -3,16 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..checkpoints import CheckpointingConfig
+from ..offline import Section
 from ..tracking import LoggerConfig
-
-
-class Section(BaseModel):
-    """A part of the configuration; an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class AlgorithmConfig(Section):
@@ -86,8 +81,8 @@ class PolicyConfig(Section):
     train_mb_tokens: int = Field(default=8192, ge=1)
     """Padded tokens a micro-batch; lower it when memory runs out. The gradient does not depend on it."""
     max_grad_norm: float = Field(default=1.0, gt=0)
-    device: str = "cpu"
-    """Where the learner runs: cpu or cuda."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the learner runs; auto is a GPU where there is one."""
     threads: int = Field(default=1, ge=1)
     """CPU threads of the learner."""
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)

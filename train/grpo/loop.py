@@ -13,6 +13,7 @@ from ...collect.chat import ChatFormat
 from ...collect.engines.base import TokenEngine
 from ...collect.engines.cluster import ensure_ray
 from ...collect.engines.vllm_actor import open_vllm
+from ...collect.environments.registry import load_environment
 from ...collect.models import weights_hash
 from ...collect.policies import TokenPolicy
 from ...collect.runner import collect
@@ -79,8 +80,6 @@ def open_environment(config: GrpoConfig, tasks: Sequence[Task]) -> Environment:
             f"the configuration's environment is {config.environment.name or 'that of the prompts'}.",
             "Build the set from rollouts of one environment (`--environment`), and name that one or none.",
         )
-    from ...collect.environments.registry import load_environment
-
     places = config.environment
     return load_environment(names[0], tables=places.tables, tasks=places.tasks, seed=places.seed)
 
@@ -146,7 +145,8 @@ def run_grpo(
                 row = save(parts, chat, model, step, numbers)
             if progress is not None:
                 progress(step, steps, one_line(numbers))
-    run.finish({"checkpoint": row["checkpoint_id"], "steps": steps, "metrics": numbers})
+    kept = {name: row[name] for name in ("path", "weights_hash")}
+    run.finish({"checkpoint": row["checkpoint_id"], **kept, "steps": steps, **numbers})
     return row
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ...collect.models import need
 from ...collect.types import Sampling, Task
 from .config import GrpoConfig
 from .learner import LearnerSettings
@@ -45,9 +46,16 @@ def learner_settings(config: GrpoConfig) -> LearnerSettings:
         old_logprobs=loss.old_logprobs,
         importance_cap=loss.truncated_importance_sampling_ratio if loss.use_importance_sampling_correction else None,
         temperature=policy.generation.temperature,
-        device=policy.device,
+        device=learner_device(policy.device),
         threads=policy.threads,
     )
+
+
+def learner_device(device: str) -> str:
+    """`auto` as what it means on this machine."""
+    if device != "auto":
+        return device
+    return "cuda" if need("torch").cuda.is_available() else "cpu"
 
 
 def sampling(config: GrpoConfig, step: int) -> Sampling:
