@@ -114,6 +114,12 @@ def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, t
         console().print(table)
 
 
+def print_summary(summary: Mapping[str, Any], format: Format, title: str | None = None) -> None:
+    """Prints what a command did: a table of two columns, or one object (a row) in JSON and CSV."""
+    pairs = [{"what": name, "value": value} for name, value in summary.items()]
+    print_rows(pairs if format is Format.table else [summary], format, title)
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return ""

@@ -1,12 +1,13 @@
 """`rollhouse import`: rollouts that other frameworks wrote."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..store.errors import ConfigError
-from .common import Format, FormatOption, HouseOption, make_house, print_rows, progress
+from .common import Format, FormatOption, HouseOption, make_house, print_summary, progress
 
 _FORMATS = ("nemo-gym",)
 
@@ -36,7 +37,7 @@ def import_(
     """
     if file_format not in _FORMATS:
         raise ConfigError(f"There is no import format {file_format!r}.", f"Formats are {', '.join(_FORMATS)}.")
-    from ..interop.nemo_gym import import_nemo_gym, summary_row
+    from ..interop.nemo_gym import import_nemo_gym
 
     if not file.is_file():
         raise ConfigError(f"There is no file {file}.", "Check the path.")
@@ -53,4 +54,4 @@ def import_(
             strict=strict,
             on_progress=lambda read: bar.update(line, completed=read),
         )
-    print_rows([summary_row(summary)], format)
+    print_summary(asdict(summary), format, "imported")

@@ -1,10 +1,11 @@
 """`rollhouse rescore`: verdicts on stored rollouts."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, open_house, print_rows, progress
+from .common import Format, FormatOption, HouseOption, open_house, print_summary, progress
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +26,7 @@ def rescore(
     Example: `rollhouse rescore --scorer workplace --tables tables/`.
     """
     from ..collect.environments.registry import load_environment
-    from ..collect.rescore import rescore, summary_row
+    from ..collect.rescore import rescore
 
     place = open_house(house)
     environment = load_environment(scorer, tables=tables)
@@ -38,4 +39,4 @@ def rescore(
             name=run,
             on_progress=lambda done, total: bar.update(line, completed=done, total=total),
         )
-    print_rows([summary_row(summary)], format)
+    print_summary(asdict(summary), format, "rescored")

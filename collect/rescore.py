@@ -71,12 +71,6 @@ def rescore(
     return summary
 
 
-def summary_row(summary: RescoreSummary) -> dict[str, Any]:
-    """The summary as one row to print."""
-    left_out = ", ".join(f"{reason} {count}" for reason, count in sorted(summary.left_out.items()))
-    return {**asdict(summary), "left_out": left_out}
-
-
 async def _score_batch(
     environment: Environment, tasks: StoredTasks, rollouts: list[dict[str, Any]], summary: RescoreSummary
 ) -> list[dict[str, Any]]:

@@ -96,12 +96,6 @@ def import_nemo_gym(
     return summary
 
 
-def summary_row(summary: ImportSummary) -> dict[str, Any]:
-    """The summary as one row to print."""
-    gaps = ", ".join(f"{gap} {count}" for gap, count in summary.gaps.items())
-    return {**asdict(summary), "gaps": gaps}
-
-
 def quarantine_path(house: House, run_id: str) -> Path:
     """Where an import sets bad lines aside: in a local house's folder, else in the working directory."""
     name = f"{run_id}.jsonl"
