@@ -43,3 +43,6 @@ mkdir -p "$info"
 printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$vllm" > "$info/METADATA"
 
 pip install --no-deps --no-build-isolation -e .
+
+# pyright cannot follow the editable install's finder hook; this link is what it resolves `rollhouse` by.
+mkdir -p $venv/src && ln -sfn ../.. $venv/src/rollhouse

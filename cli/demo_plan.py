@@ -1,0 +1,107 @@
+"""What the demo does: its stages and the command lines of each. Typing them gives the same house."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ENV = "workplace-mini"
+POLICIES = ("base", "sft", "dpo", "grpo")
+BASE = "tiny-base"
+BFCL_CASES = 4
+"""Cases of each BFCL category: the demo shows that the benchmark runs, not how good a tiny model is at it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage.
+
+    Attributes:
+        stage: Its name in summary.json.
+        says: What happens and why, in a sentence.
+        commands: Arguments of `rollhouse`, one list a command.
+    """
+
+    stage: str
+    says: str
+    commands: tuple[list[str], ...]
+
+
+def model_of(policy: str) -> str:
+    """What `--model` takes for one of the four policies: a run's name stands for its last checkpoint."""
+    return BASE if policy == "base" else policy
+
+
+def plan(seed: int, house: Path) -> list[Step]:
+    """The demo's steps, in order."""
+    results = str(house / "checkpoints")
+    at, of_seed = ["--house", str(house)], ["--seed", str(seed)]
+    training = [f"checkpointing.checkpoint_dir={results}", *at]
+    playing = ["--env", ENV, *of_seed, *at]
+    vllm = ["--engine", "vllm"]
+    return [
+        Step("tasks", "Generate tasks from a seed.", (["tasks", "generate", *playing],)),
+        Step(
+            "scripted",
+            "A script plays the tasks and often stops before its last call, so that rewards vary.",
+            (["collect", "--engine", "scripted", "--mistake-rate", "0.4", "--run", "scripted", "--snapshot", "logs", *playing],),
+        ),
+        Step("base", "The base policy: a tiny model cloned from such logs, mistakes included.", (["train", "tiny"],)),
+        Step(
+            "sft",
+            "Learn from the rollouts that were rewarded.",
+            (
+                ["dataset", "build", "sft", "demos", "--from", "logs", *at],
+                ["train", "sft", "--config", "tiny-sft", "dataset=demos", f"policy.model_name={BASE}", "run=sft", f"sft.seed={seed}", *training],
+            ),
+        ),
+        Step(
+            "collect",
+            "The base policy plays, several rollouts a task, through vLLM in a Ray actor.",
+            (["collect", *vllm, "--model", BASE, "--num-repeats", "4", "--run", "base", "--snapshot", "base", *playing],),
+        ),
+        Step(
+            "dpo",
+            "Prefer a solved rollout to a failed one of the same task.",
+            (
+                ["dataset", "build", "dpo", "pairs", "--from", "base", *at],
+                ["train", "dpo", "--config", "tiny-dpo", "dataset=pairs", f"policy.model_name={BASE}", "run=dpo", f"dpo.seed={seed}", *training],
+            ),
+        ),
+        Step(
+            "grpo",
+            "Tasks that are sometimes solved, groups of rollouts, their advantages, one step at a time.",
+            (
+                ["dataset", "build", "grpo", "prompts", "--from", "base", *at],
+                ["train", "grpo", "--config", "tiny-grpo", "dataset=prompts", f"policy.model_name={BASE}", "run=grpo", f"grpo.seed={seed}", *training],
+            ),
+        ),
+        Step("evaluate", "The four policies on held-out tasks, at temperature 1 and greedily.", tuple(evaluations(seed, house))),
+        Step(
+            "bfcl",
+            "A slice of the Berkeley Function-Calling Leaderboard, whatever the score of so small a model.",
+            (["eval", "bfcl", *vllm, "--model", "grpo", "--limit", str(BFCL_CASES), "--max-tokens", "64", "--run", "bfcl", *at],),
+        ),
+        Step(
+            "lineage",
+            "What made the last checkpoint, and a report.",
+            (
+                ["lineage", "grpo", *at],
+                ["report", "grpo", *(eval_run(policy, "sampled") for policy in POLICIES), "--lineage", "grpo", "--title", "rollhouse demo", "--out", str(house / "report.html"), *at],
+            ),
+        ),
+    ]  # fmt: skip
+
+
+def eval_run(policy: str, mode: str) -> str:
+    """The run that evaluates a policy."""
+    return f"eval-{policy}-{mode}"
+
+
+def evaluations(seed: int, house: Path) -> list[list[str]]:
+    """One command a policy and mode; a policy's two follow each other, so that its weights are loaded once."""
+    samples = {"sampled": ["--samples", "2"], "greedy": []}
+    at = ["--seed", str(seed), "--house", str(house)]
+    return [
+        ["eval", "env", "--env", ENV, "--split", "validation", "--engine", "vllm", "--model", model_of(policy), "--mode", mode, *more, "--run", eval_run(policy, mode), *at]
+        for policy in POLICIES
+        for mode, more in samples.items()
+    ]  # fmt: skip

@@ -1,0 +1,130 @@
+"""Runs the demo's commands in one process, so that one engine serves them all, and sums up what they left in the house."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from itertools import chain, count
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import typer
+
+from ..store.errors import ConfigError
+from .common import console
+from .demo_plan import BASE, POLICIES, Step, eval_run
+
+LINEAGE = {"checkpoint", "run", "dataset", "snapshot", "rollouts", "policy"}
+"""The kinds of thing a checkpoint's lineage must reach."""
+
+
+def run_steps(house: Path, steps: Sequence[Step]) -> dict[str, float]:
+    """Runs every command and returns the seconds of each stage.
+
+    The engine is started once and the commands take it over. What a command needs that is not installed is found before anything runs.
+    Raises ConfigError for a house that holds a demo already, typer.Exit with a command's exit code when one fails.
+    """
+    from ..collect.engines.cluster import ensure_ray, shutdown_ray
+    from ..collect.models import need, require
+
+    if (house / "summary.json").exists() or (house / "rollouts.lance").exists():
+        raise ConfigError(f"{house} holds a house already.", "Name an empty folder with --house, or remove that one.")
+    need("ray"), need("trl"), require("vllm")
+    seconds: dict[str, float] = {}
+    started = False
+    try:
+        for number, step in enumerate(steps, 1):
+            start = perf_counter()
+            console().rule(f"[bold]{number}. {step.says}", align="left")
+            if step.stage == "collect":
+                started = ensure_ray()
+                start_engine()
+            for command in step.commands:
+                run_command(command)
+            seconds[step.stage] = round(perf_counter() - start, 2)
+    finally:
+        if started:
+            shutdown_ray()
+    return seconds
+
+
+def free_folder(folder: Path) -> Path:
+    """The folder, or the first of folder-2, folder-3, … that is not there yet."""
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    return next(path for path in chain([folder], numbered) if not path.exists())
+
+
+def start_engine() -> None:
+    """Starts the engine that all further commands take over."""
+    from ..collect.engines.vllm_actor import open_vllm
+    from ..train.checkpoints import resolve_model
+
+    with console(stderr=True).status("starting vLLM in a Ray actor"):
+        open_vllm(resolve_model(None, BASE))
+
+
+def run_command(arguments: list[str]) -> None:
+    """Prints a command as it would be typed and runs it."""
+    from .main import app
+
+    console().print(f"\n$ rollhouse {shlex.join(arguments)}", style="cyan", markup=False, soft_wrap=True)
+    code = app(arguments, standalone_mode=False)
+    if code:
+        raise typer.Exit(code)
+
+
+def summarize(house: Path, seed: int, seconds: dict[str, float]) -> dict[str, Any]:
+    """What summary.json holds, read back from the house."""
+    from ..queries.session import sql
+    from ..store.house import House
+    from ..store.lineage import lineage
+
+    place = House.open(house)
+
+    def ask(query: str) -> list[dict[str, Any]]:
+        return sql(place, query).to_pylist()
+
+    rates = {
+        row["run_id"]: row["rate"] for row in ask("select run_id, avg(passed::int) as rate from evaluations group by 1")
+    }
+    counts = ask("select count(*) as rollouts, sum(n_tokens)::bigint as tokens from rollouts")[0]
+    bfcl = ask(
+        "select category, avg(passed::int) as accuracy from evaluations where benchmark = 'bfcl' group by 1 order by 1"
+    )
+    checkpoints = ask("select checkpoint_id from checkpoints order by created_at")
+    last = ask("select checkpoint_id from checkpoints where run_id = 'grpo' order by step desc limit 1")[0][
+        "checkpoint_id"
+    ]
+    return {
+        "seed": seed,
+        "seconds": seconds,
+        "rollouts": counts["rollouts"],
+        "tokens": counts["tokens"],
+        "pass_rate": {policy: rates[eval_run(policy, "sampled")] for policy in POLICIES},
+        "pass_rate_greedy": {policy: rates[eval_run(policy, "greedy")] for policy in POLICIES},
+        "bfcl": {row["category"]: row["accuracy"] for row in bfcl},
+        "snapshots": [row["name"] for row in ask("select name from snapshots order by created_at")],
+        "datasets": {row["name"]: row["n_rows"] for row in ask("select name, n_rows from datasets order by created_at")},
+        "checkpoints": [row["checkpoint_id"] for row in checkpoints],
+        "lineage_ok": kinds(lineage(place, last)) >= LINEAGE,
+    }  # fmt: skip
+
+
+def kinds(node: Any) -> set[str]:
+    """The kinds of thing in a lineage tree."""
+    return {node.kind}.union(*(kinds(child) for child in node.children))
+
+
+def write_summary(house: Path, summary: dict[str, Any]) -> Path:
+    """Writes summary.json and returns its path."""
+    path = house / "summary.json"
+    path.write_text(json.dumps(summary, indent=2) + "\n")
+    return path
+
+
+def summary_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a policy."""
+    return [
+        {"policy": policy, "temperature 1": summary["pass_rate"][policy], "greedy": summary["pass_rate_greedy"][policy]}
+        for policy in POLICIES
+    ]
