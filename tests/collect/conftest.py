@@ -1,6 +1,7 @@
 """A tiny model with random weights: it says nothing sensible, which is what most tests of tokens need."""
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,21 @@ def random_model(folder: Path, seed: int) -> Path:
     return folder
 
 
-def reference_logprobs(folder: Path, token_ids: list[int], temperature: float = 1.0) -> list[float]:
-    """What transformers says in float32: log-probability of each token given those before it; 0.0 for the first."""
+@lru_cache(maxsize=4)
+def reference_model(folder: Path) -> Any:
+    """The folder's model in transformers, float32."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def reference_logprobs(folder: Path, token_ids: list[int], temperature: float = 1.0) -> list[float]:
+    """What transformers says in float32: log-probability of each token given those before it; 0.0 for the first."""
+    import torch
+
     with torch.no_grad():
-        logits = model(torch.tensor([token_ids])).logits[0] / temperature
+        logits = reference_model(folder)(torch.tensor([token_ids])).logits[0] / temperature
     picked = logits[:-1].log_softmax(-1).gather(1, torch.tensor(token_ids[1:])[:, None])[:, 0]
     return [0.0, *picked.tolist()]
 

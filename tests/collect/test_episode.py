@@ -1,0 +1,170 @@
+"""One episode becomes one row, whatever fails in it."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rollhouse.collect.chat import ChatFormat, TemplateError
+from rollhouse.collect.engines.base import EngineGone
+from rollhouse.collect.engines.torch_engine import TorchEngine
+from rollhouse.collect.environments.workplace_mini import MiniEnvironment
+from rollhouse.collect.episode import Slot, run_episode
+from rollhouse.collect.policies import ScriptedPolicy, TokenPolicy
+from rollhouse.collect.tools import ToolOutput, ToolSession
+from rollhouse.collect.types import Conversation, Sampling, Score, Task, Turn
+from rollhouse.store.errors import EngineError
+from rollhouse.store.messages import Message, ToolCall
+from rollhouse.store.writer import check_rollout
+
+
+def slot(task: Task, sample: int = 0) -> Slot:
+    return Slot("run", None, task, task.task_id, task.prompt_id, sample)
+
+
+def play(environment: Any, policy: Any, task: Task, **options: Any) -> dict[str, Any]:
+    row = asyncio.run(run_episode(environment, policy, slot(task), options.pop("sampling", Sampling()), **options))
+    return dict(check_rollout(row, "run"))
+
+
+def mini_task(calls: int) -> tuple[MiniEnvironment, Task]:
+    environment = MiniEnvironment(seed=0, n_train=40)
+    return environment, next(task for task in environment.tasks("train") if len(task.ground_truth) == calls)
+
+
+def test_a_solved_task() -> None:
+    environment, task = mini_task(2)
+    row = play(environment, ScriptedPolicy(), task)
+    assert (row["status"], row["stop_reason"], row["reward"], row["passed"]) == ("completed", "stop", 1.0, True)
+    assert (row["n_turns"], row["n_tool_calls"], row["n_tool_errors"]) == (3, 2, 0)
+    assert [message["role"] for message in row["messages"]] == ["assistant", "tool"] * 2 + ["assistant"]
+    assert row.get("token_ids") is None and row.get("temperature") is None
+    assert row["duration_s"] >= row["generate_s"] + row["tool_s"] + row["verify_s"] > 0
+
+
+def test_a_mistake_is_a_completed_rollout_without_reward() -> None:
+    environment, task = mini_task(2)
+    row = play(environment, ScriptedPolicy(mistake_rate=1.0), task)
+    assert (row["status"], row["reward"], row["passed"], row["n_tool_calls"]) == ("completed", 0.0, False, 1)
+
+
+class Says:
+    """A policy that says the same each time, or raises it."""
+
+    engine, policy_id = "scripted", "says"
+
+    def __init__(self, turn: Turn | Exception) -> None:
+        self.turn = turn
+
+    async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
+        if isinstance(self.turn, Exception):
+            raise self.turn
+        return self.turn
+
+
+class Room:
+    """An environment of one tool, which breaks where it is told to."""
+
+    name = "room"
+
+    def __init__(self, breaks: str = "") -> None:
+        self.breaks = breaks
+        self.closed = 0
+
+    def tasks(self, split: str) -> list[Task]:
+        return [Task("room", (Message("user", "go"),), ())]
+
+    def start(self, task: Task) -> ToolSession:
+        if self.breaks == "start":
+            raise RuntimeError("no room")
+        session = ToolSession(self._tool, self._score, max_turns=50)
+        close = session.close
+
+        def counted() -> None:
+            self.closed += 1
+            close()
+
+        session.close = counted
+        return session
+
+    def _tool(self, name: str, arguments: Any) -> ToolOutput:
+        if self.breaks == "tool":
+            raise RuntimeError("the tool\nbroke")
+        return ToolOutput("ok", failed=name == "bad")
+
+    def _score(self, calls: Sequence[ToolCall]) -> Score:
+        if self.breaks == "verify":
+            raise RuntimeError("no verdict")
+        return Score(float(len(calls)), True, "room", "1", (("calls", float(len(calls)), 1.0),))
+
+
+CALLS = Turn(
+    Message("assistant", None, (ToolCall("call_0", "f", "{}"), ToolCall("call_1", "bad", "{"))), parse_failures=1
+)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "turn", "boundary", "message"),
+    [
+        ("start", CALLS, "environment", "RuntimeError: no room"),
+        ("tool", CALLS, "environment", "RuntimeError: the tool broke"),
+        ("verify", Turn(Message("assistant", "done")), "verifier", "RuntimeError: no verdict"),
+        ("", EngineError("It is down.", "Start it."), "engine", "It is down."),
+        ("", TemplateError("It cannot render."), "template", "It cannot render."),
+    ],
+)
+def test_a_failure_is_a_row_that_names_the_boundary(breaks: str, turn: Any, boundary: str, message: str) -> None:
+    room = Room(breaks)
+    row = play(room, Says(turn), room.tasks("train")[0])
+    assert (row["status"], row["error_type"], row["error_message"]) == ("error", boundary, message)
+    assert row["reward"] is None and row["passed"] is None
+    assert room.closed == (breaks != "start")
+
+
+def test_the_last_allowed_turn_is_executed_and_then_judged() -> None:
+    room = Room()
+    row = play(room, Says(CALLS), room.tasks("train")[0], max_turns=3)
+    assert (row["status"], row["stop_reason"], row["n_turns"], row["n_tool_calls"]) == ("truncated", "max_turns", 3, 6)
+    assert (row["n_tool_errors"], row["n_parse_failures"], row["reward"]) == (3, 3, 6.0)
+    assert row["messages"][-1]["role"] == "tool" and row["reward_components"] == [
+        {"name": "calls", "value": 6.0, "weight": 1.0}
+    ]
+
+
+def test_a_turn_cut_by_length_ends_the_episode_unexecuted() -> None:
+    room = Room()
+    row = play(room, Says(Turn(CALLS.message, stop_reason="length")), room.tasks("train")[0])
+    assert (row["status"], row["stop_reason"], row["n_turns"]) == ("truncated", "length", 1)
+    assert [message["role"] for message in row["messages"]] == ["assistant"]
+
+
+def test_a_rollout_that_takes_too_long_is_a_timeout() -> None:
+    class Slow(Says):
+        async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
+            await asyncio.sleep(30)
+            raise AssertionError
+
+    room = Room()
+    row = play(room, Slow(CALLS), room.tasks("train")[0], time_limit_s=0.05)
+    assert (row["status"], row["error_type"], row["reward"], room.closed) == ("timeout", "timeout", None, 1)
+
+
+def test_an_engine_that_is_gone_is_no_row() -> None:
+    room = Room()
+    with pytest.raises(EngineGone):
+        play(room, Says(EngineGone("It is gone.")), room.tasks("train")[0])
+    assert room.closed == 1
+
+
+def test_tokens_of_a_model_land_in_the_row(random_models: tuple[Path, Path]) -> None:
+    chat = ChatFormat.of(random_models[0])
+    policy = TokenPolicy(TorchEngine(random_models[0], max_model_len=1500), chat, "weights")
+    environment, task = mini_task(1)
+    row = play(environment, policy, task, sampling=Sampling(0.7, max_tokens=20, seed=5))
+    assert row["n_prompt_tokens"] == len(chat.prompt_ids(task)) and row["prefix_ok"] is True
+    assert row["n_tokens"] == len(row["token_ids"]) == len(row["loss_mask"]) > 0
+    assert row["n_sampled_tokens"] == sum(row["loss_mask"]) == len(row["logprobs"])
+    assert row["version_spans"] == [{"start": 0, "version": 0}] and row["policy_version_last"] == 0
+    assert (row["engine"], row["policy_id"], row["sampling_seed"]) == ("torch", "weights", 5)
+    assert (row["tokenizer_hash"], row["template_hash"]) == (chat.tokenizer_hash, chat.template_hash)

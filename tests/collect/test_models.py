@@ -1,0 +1,93 @@
+"""Model folders: what is refused, and which hashes tell models apart."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rollhouse.collect.models import (
+    architecture_hash,
+    check_model_folder,
+    load_tokenizer,
+    require,
+    stop_token_ids,
+    template_hash,
+    tokenizer_hash,
+    weights_hash,
+)
+from rollhouse.store.errors import ConfigError, MissingExtra
+from safetensors.torch import load_file, save_file
+
+
+def copy(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to))
+
+
+def test_a_folder_without_weights_is_refused_by_name(random_models: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = copy(random_models[0], tmp_path / "model")
+    assert check_model_folder(folder) == folder
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"model has no weights"):
+        check_model_folder(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        check_model_folder(folder)
+    with pytest.raises(ConfigError, match="no model folder"):
+        check_model_folder(tmp_path / "nowhere")
+
+
+def test_a_folder_without_tokenizer_is_refused(random_models: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = copy(random_models[0], tmp_path / "model")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ConfigError, match="no tokenizer"):
+        check_model_folder(folder)
+
+
+def test_the_weights_hash_names_the_weights_and_not_how_they_lie(
+    random_models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first, second = random_models
+    tensors = load_file(first / "model.safetensors")
+    names = sorted(tensors)
+    split = tmp_path / "split"
+    split.mkdir()
+    save_file({name: tensors[name] for name in names[1::2]}, split / "a.safetensors", metadata={"x": "y"})
+    save_file({name: tensors[name] for name in names[::2]}, split / "b.safetensors")
+    assert weights_hash(split) == weights_hash(first) == weights_hash(first / "model.safetensors")
+    assert weights_hash(first) != weights_hash(second)
+    tensors[names[0]] = tensors[names[0]].reshape(1, *tensors[names[0]].shape)
+    save_file(tensors, tmp_path / "reshaped.safetensors")
+    assert weights_hash(tmp_path / "reshaped.safetensors") != weights_hash(first)
+
+
+def test_the_architecture_hash_ignores_what_a_save_adds(random_models: tuple[Path, Path], tmp_path: Path) -> None:
+    first, second = random_models
+    folder = copy(second, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "transformers_version": "0", "use_cache": False}))
+    assert architecture_hash(folder) == architecture_hash(first)
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 9}))
+    assert architecture_hash(folder) != architecture_hash(first)
+
+
+def test_tokenizer_and_template_have_their_own_hashes(random_models: tuple[Path, Path]) -> None:
+    tokenizer, again = load_tokenizer(random_models[0]), load_tokenizer(random_models[1])
+    again(["a", "bb"], padding=True, truncation=True, max_length=1)  # leaves padding and truncation set
+    assert tokenizer_hash(again) == tokenizer_hash(tokenizer)
+    again.chat_template = str(again.chat_template) + " "
+    assert template_hash(again) != template_hash(tokenizer) and tokenizer_hash(again) == tokenizer_hash(tokenizer)
+    again.add_tokens(["<new>"])
+    assert tokenizer_hash(again) != tokenizer_hash(tokenizer)
+
+
+def test_a_turn_ends_at_the_tokenizers_end_token_and_those_of_the_generation_config(
+    random_models: tuple[Path, Path],
+) -> None:
+    tokenizer = load_tokenizer(random_models[0])
+    assert stop_token_ids(random_models[0], tokenizer) == (2, 0)
+
+
+def test_a_missing_package_says_how_to_get_it() -> None:
+    with pytest.raises(MissingExtra, match=r"make setup.*rollhouse\[train\]"):
+        require("a_package_that_is_not_there")
