@@ -7,9 +7,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import Result
 from rollhouse.cli.main import app
 from rollhouse.store.house import House
 from rollhouse.store.runs import start_run
@@ -33,7 +33,7 @@ def collect(house: House, name: str) -> None:
         run.finish({"rollouts": 4})
 
 
-def rollhouse(house: House, *arguments: str) -> Result:
+def rollhouse(house: House, *arguments: str) -> Any:
     return CliRunner(env={"ROLLHOUSE_HOUSE": house.uri}).invoke(app, list(arguments))
 
 

@@ -20,7 +20,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
         for i, reward in enumerate((1.0, 1.0, 0.0)):
             writer.add(rollout_row("easy", i, reward=reward, passed=reward == 1.0), prompt_row(), task_row())
         failed = dict(status="error", error_type="tool", error_message="broke", reward=None, passed=None)
-        writer.add(rollout_row("easy", 3, **failed))
+        writer.add(rollout_row("easy", 3) | failed)
         writer.add(rollout_row("easy", 3, attempt=1, reward=0.0, passed=False, messages=wrong_call()))
         run.finish({"rollouts": 4})
     create_snapshot(house, "easy")

@@ -199,7 +199,7 @@ def test_a_row_that_does_not_fit_is_refused_and_its_neighbours_stay(house: House
 def test_not_observed_and_nothing_generated_are_different(house: House) -> None:
     nothing = {"token_ids": [], "loss_mask": [], "logprobs": [], "version_spans": []}
     with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as writer:
-        writer.add(rollout_row("r", 0, **nothing))
-        writer.add(rollout_row("r", 1, **dict.fromkeys(nothing)))
+        writer.add(rollout_row("r", 0) | nothing)
+        writer.add(rollout_row("r", 1) | dict.fromkeys(nothing))
     rows = {row["sample_index"]: row for row in house.read("rollouts").to_pylist()}
     assert all(rows[0][name] == [] and rows[1][name] is None for name in nothing)
