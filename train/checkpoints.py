@@ -13,10 +13,14 @@ from ..collect.models import weights_hash
 from ..store.errors import ConfigError
 from ..store.house import quote
 from ..store.ids import hash_id
+from .tiny import base_policy
 
 if TYPE_CHECKING:
     from ..store.house import House
     from ..store.runs import Run
+
+TINY_BASE = "tiny-base"
+"""Names the tiny base policy wherever a model is asked for."""
 
 
 class CheckpointingConfig(BaseModel):
@@ -91,7 +95,7 @@ def find_checkpoint(house: "House", name: str) -> dict[str, Any] | None:
 
 
 def resolve_model(house: "House | None", name: str | Path) -> Path:
-    """The folder of a model: a checkpoint's id, a run's id (its last checkpoint), a folder, or a name on the Hugging Face hub.
+    """The folder of a model: a checkpoint's id, a run's id (its last checkpoint), a folder, `tiny-base`, or a name on the hub.
 
     Raises:
         ConfigError: It is none of these, or its folder is gone.
@@ -106,6 +110,8 @@ def resolve_model(house: "House | None", name: str | Path) -> Path:
         return Path(row["path"])
     if Path(name).is_dir():
         return Path(name)
+    if str(name) == TINY_BASE:
+        return base_policy()
     return _from_hub(str(name))
 
 

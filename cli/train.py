@@ -1,0 +1,128 @@
+"""`rollhouse train`: from a dataset version and a model to a checkpoint."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import Format, FormatOption, HouseOption, console, open_house, print_rows, progress
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+SettingsArgument = Annotated[list[str] | None, typer.Argument(help="Settings as `section.key=value`.")]
+ConfigOption = Annotated[str | None, typer.Option("--config", help="Recipe (YAML), or the name of a shipped one.")]
+DatasetOption = Annotated[str | None, typer.Option("--dataset", help="NAME or NAME@VERSION [sets dataset].")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Checkpoint, run, model folder or hub name [sets policy.model_name].")]  # fmt: skip
+RunOption = Annotated[str | None, typer.Option("--run", help="The run's name [sets run].")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    noun = typer.Typer(no_args_is_help=True, help="Train a policy on a dataset version.")
+    for command in (sft, dpo, grpo, tiny):
+        noun.command(command.__name__)(command)
+    app.add_typer(noun, name="train")
+
+
+def sft(
+    settings: SettingsArgument = None, config: ConfigOption = None, dataset: DatasetOption = None,
+    model: ModelOption = None, run: RunOption = None, dry_run: DryRunOption = False,
+    house: HouseOption = None, format: FormatOption = Format.table,
+) -> None:  # fmt: skip
+    """Supervised fine-tuning on demonstrations (TRL).
+
+    Example: `rollhouse train sft --config tiny-sft --dataset demos --model tiny-base policy.optimizer.lr=1e-4`.
+    """
+    from ..train.sft import SftConfig, train_sft
+
+    _train("sft", train_sft, SftConfig, config, settings, dataset, model, run, dry_run, house, format)
+
+
+def dpo(
+    settings: SettingsArgument = None, config: ConfigOption = None, dataset: DatasetOption = None,
+    model: ModelOption = None, run: RunOption = None, dry_run: DryRunOption = False,
+    house: HouseOption = None, format: FormatOption = Format.table,
+) -> None:  # fmt: skip
+    """Direct preference optimisation on pairs (TRL).
+
+    Example: `rollhouse train dpo --config tiny-dpo --dataset pairs --model tiny-base`.
+    """
+    from ..train.dpo import DpoConfig, train_dpo
+
+    _train("dpo", train_dpo, DpoConfig, config, settings, dataset, model, run, dry_run, house, format)
+
+
+def grpo(
+    settings: SettingsArgument = None, config: ConfigOption = None, dataset: DatasetOption = None,
+    model: ModelOption = None, run: RunOption = None, dry_run: DryRunOption = False,
+    house: HouseOption = None, format: FormatOption = Format.table,
+) -> None:  # fmt: skip
+    """Online GRPO on a prompt set: Ray, vLLM, and a plan of every batch in the house before its step.
+
+    Example: `rollhouse train grpo --config tiny-grpo --dataset prompts --model tiny-base grpo.max_num_steps=10`.
+    """
+    from ..train.grpo.config import GrpoConfig
+
+    _train("grpo", _train_grpo, GrpoConfig, config, settings, dataset, model, run, dry_run, house, format)
+
+
+def tiny() -> None:
+    """Make the tiny base policy, or find it in the cache; `tiny-base` names it wherever a model is asked for."""
+    from ..train.tiny import base_policy
+
+    with progress() as bar:
+        line = bar.add_task("tiny base", total=None, note="")
+        folder = base_policy(
+            progress=lambda done, total, note: bar.update(line, completed=done, total=total, note=note)
+        )
+        bar.update(line, total=1, completed=1)
+    print(folder)
+
+
+def _train_grpo(house: Any, config: Any, on_step: Callable[[int, int, str], None]) -> dict[str, Any]:
+    # Ray and vLLM are imported only now, so that --dry-run needs neither.
+    from ..train.grpo.loop import train_grpo
+
+    return train_grpo(house, config, progress=on_step)
+
+
+def _train(
+    kind: str,
+    train: Callable[..., dict[str, Any]],
+    model_of_settings: "type[BaseModel]",
+    config: str | None,
+    settings: list[str] | None,
+    dataset: str | None,
+    model: str | None,
+    run: str | None,
+    dry_run: bool,
+    house: str | None,
+    format: Format,
+) -> None:
+    import json
+
+    from .settings import resolve, to_yaml
+
+    flags = {"dataset": dataset, "policy.model_name": model, "run": run}
+    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value]
+    resolved = resolve(model_of_settings, config, [*given, *(settings or [])])
+    if dry_run:
+        print(to_yaml(resolved), end="")
+        return
+    place = open_house(house)
+    with progress() as bar:
+        line = bar.add_task(kind, total=None, note="starting")
+
+        def on_step(done: int, total: int, note: str) -> None:
+            bar.update(line, completed=done, total=total, note=note)
+
+        checkpoint = train(place, resolved, on_step=on_step)
+    shown = {name: checkpoint[name] for name in ("checkpoint_id", "step", "path", "weights_hash", "dataset")}
+    shown["metrics"] = json.loads(checkpoint["metrics"])
+    if format is not Format.table:
+        print_rows([shown], format)
+        return
+    print_rows([{"what": name, "value": value} for name, value in shown.items()], format, "checkpoint")
+    console().print(f"next: rollhouse lineage {checkpoint['checkpoint_id']}", markup=False, soft_wrap=True)
