@@ -81,7 +81,7 @@ class Learner:
         self.model.to(settings.device)
         # Evaluation mode: dropout would make the learner disagree with the engine that sampled.
         self.model.eval()
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self.model.parameters(), settings.lr, settings.betas, settings.eps, settings.weight_decay
         )
         self.steps = 0

@@ -61,9 +61,11 @@ def train_grpo(
     model = resolve_model(house, config.policy.model_name)
     payload = config.model_dump(mode="json") | {"dataset": dataset.label, "model_hash": weights_hash(model)}
     with start_run(house, "grpo", config.run, payload) as run:
+        ensure_ray()
         if engine is not None:
             return run_grpo(house, config, tasks, environment, engine, run, progress)
-        ensure_ray()
+        if progress is not None:
+            progress(0, config.grpo.max_num_steps, "starting the engine")
         engine = open_vllm(model, max_model_len=config.policy.max_total_sequence_length, seed=config.grpo.seed)
         try:
             return run_grpo(house, config, tasks, environment, engine, run, progress)

@@ -1,0 +1,181 @@
+"""The whole loop through its front door: a prompt set, vLLM, the learner in its actor, and what the house knows afterwards."""
+
+import json
+
+import pytest
+from rollhouse.collect.environments.workplace_mini import MiniEnvironment
+from rollhouse.collect.models import weights_hash
+from rollhouse.collect.policies import ScriptedPolicy
+from rollhouse.collect.runner import collect
+from rollhouse.store.errors import ConfigError, EngineError
+from rollhouse.store.house import House
+from rollhouse.store.runs import get_run, start_run
+from rollhouse.store.snapshots import create_snapshot
+from rollhouse.train.grpo.config import GrpoConfig
+from rollhouse.train.grpo.loop import train_grpo
+from rollhouse.transform.build import build_grpo
+
+PROMPTS, GROUP = 3, 4
+
+
+@pytest.fixture(scope="module")
+def prompt_house(tmp_path_factory):
+    """A house with the prompt set `mixed@1`: tasks that an unreliable script solves now and then."""
+    house = House.create(tmp_path_factory.mktemp("grpo") / "house")
+    environment = MiniEnvironment(n_train=12)
+    with start_run(house, "collect", "script") as run:
+        policy = ScriptedPolicy(mistake_rate=0.5)
+        collect(house, run, environment, policy, environment.tasks("train"), num_repeats=4)
+    create_snapshot(house, "s1")
+    assert build_grpo(house, "mixed", "s1").n_rows > PROMPTS
+    return house
+
+
+@pytest.fixture(scope="module")
+def configure(prompt_house, tiny_base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def make(**changes):
+        values = {
+            "run": "online",
+            "dataset": "mixed",
+            "policy": {
+                "model_name": str(tiny_base),
+                "max_total_sequence_length": 512,
+                "train_mb_tokens": 1024,
+                "optimizer": {"lr": 1e-4},
+                "generation": {"max_new_tokens": 64},
+            },
+            "grpo": {"num_prompts_per_step": PROMPTS, "num_generations_per_prompt": GROUP, "max_num_steps": 2},
+            "checkpointing": {"checkpoint_dir": str(folder), "save_period": 1},
+        }
+        for key, value in changes.items():
+            section, _, name = key.partition("__")
+            inner = values
+            if name:
+                for part in section.split("."):
+                    inner = inner.setdefault(part, {})
+            inner[name or section] = value
+        return GrpoConfig.model_validate(values)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def trained(prompt_house, configure, engine):
+    """Two steps, and what progress was told."""
+    lines = []
+    config = configure(grpo__val_at_end=True, grpo__max_val_samples=6)
+    row = train_grpo(prompt_house, config, engine=engine, progress=lambda *line: lines.append(line))
+    return row, lines
+
+
+def rows(house, table, where=None):
+    return house.read(table, filter=where).to_pylist()
+
+
+def metrics(house, run, incarnation=0):
+    found = {}
+    for row in rows(house, "metrics", f"run_id = '{run}' and incarnation = {incarnation}"):
+        found.setdefault(row["step"], {})[row["name"]] = row["value"]
+    return found
+
+
+def test_every_rollout_is_in_the_house_with_the_version_that_sampled_it(prompt_house, trained):
+    found = rows(prompt_house, "rollouts", "run_id = 'online'")
+    assert len(found) == 2 * PROMPTS * GROUP
+    for row in found:
+        assert row["policy_id"] == "online" and row["engine"] == "vllm"
+        assert row["policy_version"] == row["policy_version_last"] == row["step"] - 1
+        assert len(row["logprobs"]) == sum(row["loss_mask"])
+
+
+def test_plans_and_outcomes_account_for_every_rollout(prompt_house, trained):
+    ids = {row["rollout_id"]: row for row in rows(prompt_house, "rollouts", "run_id = 'online'")}
+    plans = sorted(rows(prompt_house, "batch_plans", "run_id = 'online'"), key=lambda row: row["step"])
+    outcomes = {row["rollout_id"]: row for row in rows(prompt_house, "training_outcomes", "run_id = 'online'")}
+    assert [(plan["step"], plan["policy_version"]) for plan in plans] == [(1, 0), (2, 1)]
+    entries = [entry for plan in plans for entry in plan["entries"]]
+    assert sorted(entry["rollout_id"] for entry in entries) == sorted(ids)
+    assert {entry["rollout_id"] for entry in entries if entry["kept"]} == set(outcomes) != set()
+    for name, outcome in outcomes.items():
+        # The learner sees what the engine sampled from, to float32 rounding.
+        assert outcome["trainer_logprobs"] == pytest.approx(ids[name]["logprobs"], abs=1e-3)
+        assert outcome["ratio_mean"] == pytest.approx(1, abs=1e-3) and outcome["clipped_share"] == 0
+    tasks = {row["task_id"] for row in ids.values() if row["step"] == 1}
+    assert set(json.loads(plans[0]["settings"])["task_ids"]) == tasks
+
+
+def test_numbers_of_every_step_are_in_the_house(prompt_house, trained):
+    found = metrics(prompt_house, "online")
+    for step in (1, 2):
+        assert found[step]["mismatch/sync_max_abs"] < 1e-3
+        assert found[step]["mismatch/logp_abs_diff"] < 1e-4
+        assert found[step]["train/ratio_mean"] == 1
+        assert found[step]["rollouts/total"] == PROMPTS * GROUP
+        assert {"train/reward", "train/loss", "train/grad_norm", "train/frac_zero_std", "train/entropy"} <= set(
+            found[step]
+        )
+        assert {"len/mean", "len/max", "tokens_per_s", "time/generate", "time/train", "time/sync", "time/step"} <= set(
+            found[step]
+        )
+    assert found[0]["mismatch/sync_max_abs"] < 1e-3
+    assert "val/accuracy" in found[2] and "val/accuracy" not in found[1]
+
+
+def test_validation_is_a_run_of_its_own(prompt_house, trained):
+    run = get_run(prompt_house, "online-val-2")
+    assert (run["kind"], run["status"], run["summary"]["n"]) == ("eval", "finished", 6)
+    assert len(rows(prompt_house, "evaluations", "run_id = 'online-val-2'")) == 6
+    assert {row["policy_version"] for row in rows(prompt_house, "rollouts", "run_id = 'online-val-2'")} == {2}
+
+
+def test_checkpoints_load_and_say_where_they_come_from(prompt_house, trained, tiny_base):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    row, lines = trained
+    found = sorted(rows(prompt_house, "checkpoints", "run_id = 'online'"), key=lambda row: row["step"])
+    assert [checkpoint["step"] for checkpoint in found] == [1, 2]
+    assert found[1]["row_id"] == row["row_id"] and row["path"].endswith("online/step_2")
+    hashes = {checkpoint["weights_hash"] for checkpoint in found} | {weights_hash(tiny_base)}
+    assert len(hashes) == 3 and row["parent_hash"] == weights_hash(tiny_base) and row["dataset"] == "mixed@1"
+    assert AutoModelForCausalLM.from_pretrained(row["path"]) and AutoTokenizer.from_pretrained(row["path"])
+    run = get_run(prompt_house, "online")
+    assert run["config"]["dataset"] == "mixed@1" and run["summary"]["checkpoint"] == row["checkpoint_id"]
+    assert [line[:2] for line in lines] == [(1, 2), (2, 2)] and "reward" in lines[0][2]
+
+
+def test_a_run_started_again_trains_its_stored_steps_to_the_same_bits_and_goes_on(
+    prompt_house, trained, configure, engine
+):
+    row, _ = trained
+    before = {r["rollout_id"] for r in rows(prompt_house, "rollouts", "run_id = 'online'")}
+    train_grpo(prompt_house, configure(grpo__max_num_steps=3), engine=engine)
+    after = {r["rollout_id"]: r["step"] for r in rows(prompt_house, "rollouts", "run_id = 'online'")}
+    assert {step for name, step in after.items() if name not in before} == {3}
+    assert len(after) == len(before) + PROMPTS * GROUP
+    again = rows(prompt_house, "checkpoints", "run_id = 'online' and incarnation = 1")
+    assert [c["weights_hash"] for c in again if c["step"] == 2] == [row["weights_hash"]]
+    assert (
+        metrics(prompt_house, "online", incarnation=1)[2]["train/loss"]
+        == metrics(prompt_house, "online")[2]["train/loss"]
+    )
+
+
+def test_a_run_does_not_go_on_with_other_settings(prompt_house, trained, configure, engine):
+    with pytest.raises(ConfigError, match=r"online.*learner"):
+        train_grpo(prompt_house, configure(**{"policy.optimizer__lr": 2e-4}), engine=engine)
+
+
+def test_an_engine_that_is_not_the_learner_stops_the_run(prompt_house, configure, engine):
+    config = configure(run="strict", **{"policy.generation__sync_tolerance": 1e-12})
+    with pytest.raises(EngineError, match="step 1 "):
+        train_grpo(prompt_house, config, engine=engine)
+    assert get_run(prompt_house, "strict")["status"] == "failed"
+    assert not rows(prompt_house, "training_outcomes", "run_id = 'strict'")
+    assert len(rows(prompt_house, "rollouts", "run_id = 'strict'")) == PROMPTS * GROUP
+
+
+def test_an_environment_that_is_not_the_prompts_own_is_refused(prompt_house, configure, engine):
+    with pytest.raises(ConfigError, match="workplace-mini"):
+        train_grpo(prompt_house, configure(environment__name="workplace"), engine=engine)
