@@ -1,0 +1,178 @@
+"""`rollhouse collect`, as a user types it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from rollhouse.cli.main import app
+from rollhouse.collect.models import weights_hash
+from rollhouse.store.house import House
+from rollhouse.store.runs import get_run
+from typer.testing import CliRunner
+
+DATA = Path(os.environ.get("ROLLHOUSE_CONFORMANCE_DATA") or Path(__file__).parents[3] / "shared" / "data") / "workplace"
+
+
+def rollhouse(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refusal(*arguments: object) -> tuple[int, str]:
+    """Exit code and what was said, on one line."""
+    result = rollhouse(*arguments)
+    return result.exit_code, " ".join(result.stderr.split())
+
+
+def start(*arguments: object) -> subprocess.Popen:
+    """The command in a process group of its own, like a shell's foreground job."""
+    command = [str(Path(sys.executable).with_name("rollhouse")), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen"
+        time.sleep(0.1)
+
+
+def rows_of(house: Path, run: str) -> list[dict[str, Any]]:
+    columns = ["rollout_id", "status", "engine", "policy_id", "policy_version", "reward"]
+    if not House(str(house)).has_table("rollouts"):
+        return []
+    return House.open(house).read("rollouts", columns, f"run_id = '{run}'").to_pylist()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    return tmp_path / "house"
+
+
+def test_the_script_on_the_mini_workplace_with_a_snapshot(house: Path) -> None:
+    command = ("collect", "--env", "workplace-mini", "--limit", 20, "--num-repeats", 2, "--mistake-rate", 0.5, "--house", house, "--run", "logs")  # fmt: skip
+    result = rollhouse(*command, "--snapshot", "first", "--format", "json")
+    assert result.exit_code == 0, result.output
+    (summary,) = json.loads(result.stdout)
+    assert (summary["collected"], summary["statuses"]) == (40, {"completed": 40}) and 0 < summary["reward_mean"] < 1
+    assert len(rows_of(house, "logs")) == 40
+    assert House.open(house).read("rollouts", ["rollout_id"], at="first").num_rows == 40
+    run = get_run(House.open(house), "logs")
+    assert (run["kind"], run["status"], run["summary"]["pass_rate"]) == ("collect", "finished", summary["pass_rate"])
+
+    result = rollhouse(*command)
+    assert result.exit_code == 0 and "skipped" in result.stdout and len(rows_of(house, "logs")) == 40
+
+
+def test_the_model_through_vllm_in_the_engine_that_runs(engine: Any, tiny_base: Path, house: Path) -> None:
+    result = rollhouse("collect", "--env", "workplace-mini", "--engine", "vllm", "--model", tiny_base, "--split", "validation", "--limit", 12, "--num-repeats", 2, "--seed", 0, "--house", house, "--run", "v", "--format", "json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (summary,) = json.loads(result.stdout)
+    assert summary["collected"] == 24 and summary["sampled_tokens"] > 100 and not summary["errors"]
+    rows = rows_of(house, "v")
+    assert {row["policy_id"] for row in rows} == {weights_hash(tiny_base)} and {row["engine"] for row in rows} == {
+        "vllm"
+    }
+    assert get_run(House.open(house), "v")["config"]["model_hash"] == weights_hash(tiny_base)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no conformance data at {DATA}")
+def test_the_script_solves_every_real_task(house: Path) -> None:
+    result = rollhouse("collect", "--env", "workplace", "--tables", DATA / "tables", "--tasks", DATA / "tasks.jsonl", "--engine", "scripted", "--house", house, "--run", "w", "--format", "json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (summary,) = json.loads(result.stdout)
+    assert (summary["collected"], summary["pass_rate"], summary["tool_errors"]) == (345, 1.0, 0)
+
+
+def test_wrong_requests_are_refused_in_one_sentence(house: Path, tiny_base: Path, tmp_path: Path) -> None:
+    mini = ("collect", "--env", "workplace-mini", "--house", house, "--limit", 3)
+    empty = Path(shutil.copytree(tiny_base, tmp_path / "no-weights", ignore=shutil.ignore_patterns("*.safetensors")))
+    cases = [
+        (("collect", "--env", "moon", "--house", house), "no environment 'moon'", 2),
+        ((*mini, "--engine", "abacus"), "no engine 'abacus'", 2),
+        ((*mini, "--engine", "vllm"), "needs a model", 2),
+        ((*mini, "--engine", "torch", "--model", empty), "has no weights", 2),
+        ((*mini, "--engine", "openai:http://127.0.0.1:9/v1"), "does not answer", 1),
+        ((*mini, "--split", "moon"), "no split 'moon'", 2),
+        ((*mini, "--mistake-rate", 2), "--mistake-rate is 2.0", 2),
+        (("collect", "--env", "workplace", "--house", house), "needs its tables", 2),
+    ]
+    for command, message, code in cases:
+        assert refusal(*command)[0] == code and message in refusal(*command)[1], command
+    assert House.open(house).read("rollouts").num_rows == 0
+
+
+def test_another_configuration_under_the_same_name_is_refused(house: Path) -> None:
+    command = ("collect", "--env", "workplace-mini", "--limit", 3, "--house", house, "--run", "r")
+    assert rollhouse(*command).exit_code == 0
+    code, said = refusal(*command, "--mistake-rate", 0.5)
+    assert code == 2 and "mistake_rate was 0.0 and is now 0.5" in said
+    assert rollhouse(*command, "--snapshot", "s").exit_code == 0
+    assert "snapshot 's' already" in refusal(*command, "--snapshot", "s")[1]
+
+
+LONG = ("collect", "--env", "workplace-mini", "--num-repeats", 12, "--format", "json")
+
+
+def test_ctrl_c_keeps_what_was_collected_and_a_second_call_finishes(house: Path) -> None:
+    command = (*LONG, "--house", house, "--run", "r")
+    process = start(*command)
+    wait_for(lambda: rows_of(house, "r"))
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Interrupted" in errors and "Traceback" not in errors
+    kept = len(rows_of(house, "r"))
+    assert 0 < kept < 4800 and get_run(House.open(house), "r")["status"] == "aborted"
+    (summary,) = json.loads(rollhouse(*command).stdout)
+    assert (summary["skipped"], summary["collected"]) == (kept, 4800 - kept)
+    assert len({row["rollout_id"] for row in rows_of(house, "r")}) == len(rows_of(house, "r")) == 4800
+
+
+@pytest.mark.system
+def test_kill_9_and_resume_give_exactly_the_planned_rollouts(house: Path) -> None:
+    command = (*LONG, "--house", house, "--run", "r")
+    for _ in range(2):
+        before = len(rows_of(house, "r"))
+        process = start(*command)
+        wait_for(lambda before=before: len(rows_of(house, "r")) > before)
+        process.kill()
+        process.communicate(timeout=60)
+    assert rollhouse(*command).exit_code == 0
+    assert len({row["rollout_id"] for row in rows_of(house, "r")}) == len(rows_of(house, "r")) == 4800
+
+
+@pytest.mark.system
+def test_ctrl_c_leaves_no_process_of_the_engine(house: Path, tiny_base: Path, tmp_path: Path) -> None:
+    os.environ["TMPDIR"] = str(tmp_path)  # Ray's folder falls back to /tmp when this is too long for its sockets
+    try:
+        process = start("collect", "--env", "workplace-mini", "--engine", "vllm", "--model", tiny_base, "--num-repeats", 40, "--house", house, "--run", "r")  # fmt: skip
+    finally:
+        del os.environ["TMPDIR"]
+    wait_for(lambda: rows_of(house, "r"), 300)
+    family = descendants(process.pid)
+    assert len(family) > 3, "Ray and the engine run"
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in errors, errors
+    wait_for(lambda: not [pid for pid in family if alive(pid)], 30)
+    assert get_run(House.open(house), "r")["status"] == "aborted"
+
+
+def descendants(pid: int) -> list[int]:
+    import psutil
+
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def alive(pid: int) -> bool:
+    import psutil
+
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
