@@ -64,7 +64,7 @@ def test_nine_kinds_in_three_domains_of_one_to_three_calls():
 
 def test_values_are_quoted_alike_in_request_and_call_and_ids_only_in_the_state():
     for task in TASKS:
-        request = task.messages[0].text
+        request = task.messages[0].text or ""
         for call in task.ground_truth:
             for name, value in json.loads(call["arguments"]).items():
                 assert (f'"{value}"' in request) == (not name.endswith("_id"))
