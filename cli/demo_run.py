@@ -35,7 +35,7 @@ def run_steps(house: Path, steps: Sequence[Step]) -> dict[str, float]:
     try:
         for number, step in enumerate(steps, 1):
             start = perf_counter()
-            console().rule(f"[bold]{number}. {step.says}", align="left")
+            console().print(f"\n[bold]{number}. {step.stage}[/bold]  {step.says}")
             if step.stage == "collect":
                 started = ensure_ray()
                 start_engine()
