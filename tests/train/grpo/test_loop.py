@@ -15,14 +15,14 @@ from rollhouse.train.grpo.config import GrpoConfig
 from rollhouse.train.grpo.loop import train_grpo
 from rollhouse.transform.build import build_grpo
 
-PROMPTS, GROUP = 3, 4
+PROMPTS, GROUP = 6, 6
 
 
 @pytest.fixture(scope="module")
 def prompt_house(tmp_path_factory):
     """A house with the prompt set `mixed@1`: tasks that an unreliable script solves now and then."""
     house = House.create(tmp_path_factory.mktemp("grpo") / "house")
-    environment = MiniEnvironment(n_train=12)
+    environment = MiniEnvironment(n_train=24)
     with start_run(house, "collect", "script") as run:
         policy = ScriptedPolicy(mistake_rate=0.5)
         collect(house, run, environment, policy, environment.tasks("train"), num_repeats=4)
@@ -174,6 +174,16 @@ def test_an_engine_that_is_not_the_learner_stops_the_run(prompt_house, configure
     assert get_run(prompt_house, "strict")["status"] == "failed"
     assert not rows(prompt_house, "training_outcomes", "run_id = 'strict'")
     assert len(rows(prompt_house, "rollouts", "run_id = 'strict'")) == PROMPTS * GROUP
+
+
+def test_a_step_without_a_lesson_changes_nothing(prompt_house, configure, engine, tiny_base):
+    config = configure(run="alone", grpo__num_generations_per_prompt=1, grpo__max_num_steps=1)
+    row = train_grpo(prompt_house, config, engine=engine)
+    assert row["weights_hash"] == weights_hash(tiny_base)
+    (plan,) = rows(prompt_house, "batch_plans", "run_id = 'alone'")
+    assert {entry["reason"] for entry in plan["entries"]} == {"alone in its group"}
+    numbers = metrics(prompt_house, "alone")[1]
+    assert "train/loss" not in numbers and numbers["train/frac_zero_std"] == 1 and numbers["groups/kept"] == 0
 
 
 def test_an_environment_that_is_not_the_prompts_own_is_refused(prompt_house, configure, engine):
