@@ -91,6 +91,7 @@ class Parts:
     """What the phases of a step work with.
 
     Attributes:
+        model_hash: weights_hash of the model the run starts from.
         weights: Folder through which weights are pushed.
         probe: Sequences that engine and learner are compared on; the latest batch that had any.
     """
@@ -103,6 +104,7 @@ class Parts:
     policy: TokenPolicy
     learner: RemoteLearner
     tracker: Tracker
+    model_hash: str
     weights: Path
     probe: list[Sample] = field(default_factory=list)
 
@@ -118,7 +120,6 @@ def run_grpo(
 ) -> dict[str, Any]:
     """The loop over prompts given as tasks; `train_grpo` says the rest. Ray must be running."""
     model = resolve_model(house, config.policy.model_name)
-    chat = ChatFormat.of(model)
     steps = config.grpo.max_num_steps
     row: dict[str, Any] = {}
     with (
@@ -127,8 +128,8 @@ def run_grpo(
         Tracker(run, config.logger, run.config) as tracker,
         RolloutWriter(house, run),  # one for all steps: it remembers which prompts and tasks are in the house
     ):
-        policy = TokenPolicy(engine, chat, policy_id=run.run_id)
-        parts = Parts(house, config, run, environment, engine, policy, learner, tracker, weights)
+        policy = TokenPolicy(engine, ChatFormat.of(model), policy_id=run.run_id)
+        parts = Parts(house, config, run, environment, engine, policy, learner, tracker, weights_hash(model), weights)
         push_weights(learner, engine, 0, weights)
         if config.grpo.val_at_start:
             tracker.log(0, validate(parts, 0))
@@ -136,7 +137,7 @@ def run_grpo(
             watch = Stopwatch()
             chosen = prompts_of_step(tasks, step, config.grpo.num_prompts_per_step, config.grpo.seed)
             plan = stored_plan(house, run.run_id, step) or collect_and_plan(parts, chosen, step, watch)
-            refuse_other_settings(plan, plan_settings(config, chosen))
+            refuse_other_settings(plan, plan_settings(config, parts.model_hash, chosen))
             result = train(parts, plan, watch)
             gap = sync(parts, step, watch)
             numbers = step_metrics(parts, plan, result, watch) | {"mismatch/sync_max_abs": gap}
@@ -144,7 +145,7 @@ def run_grpo(
                 numbers |= validate(parts, step)
             tracker.log(step, numbers)
             if due(step, config.checkpointing.save_period or 0) or step == steps:
-                row = save(parts, chat, model, step, numbers)
+                row = save(parts, step, numbers)
             if progress is not None:
                 progress(step, steps, one_line(numbers))
     kept = {name: row[name] for name in ("path", "weights_hash")}
@@ -169,7 +170,7 @@ def collect_and_plan(parts: Parts, chosen: Sequence[Task], step: int, watch: Sto
         )
     with watch("store"):
         rollouts = read_rollouts(parts.house, parts.run.run_id, step)
-        settings = plan_settings(config, chosen)
+        settings = plan_settings(config, parts.model_hash, chosen)
         plan = make_plan(parts.run.run_id, step, rollouts, plan_options(config), config.grpo.seed, settings)
         commit_plan(parts.house, plan)
     return plan
@@ -226,18 +227,18 @@ def validate(parts: Parts, step: int) -> dict[str, float]:
     return {"val/accuracy": summary.pass_rate, "val/stderr": summary.stderr, "val/n": float(summary.n)}
 
 
-def save(parts: Parts, chat: ChatFormat, model: Path, step: int, numbers: dict[str, float]) -> dict[str, Any]:
+def save(parts: Parts, step: int, numbers: dict[str, float]) -> dict[str, Any]:
     """A checkpoint `step_N` and its row."""
     return save_checkpoint(
         parts.house,
         parts.run,
         parts.learner,
-        chat.tokenizer,
+        parts.policy.chat.tokenizer,
         step,
         parts.config.checkpointing.checkpoint_dir,
         dataset=parts.run.config.get("dataset"),
         metrics=numbers,
-        parent_hash=weights_hash(model),
+        parent_hash=parts.model_hash,
     )
 
 

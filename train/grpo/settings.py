@@ -10,11 +10,12 @@ from .learner import LearnerSettings
 from .plan import PlanOptions
 
 
-def plan_settings(config: GrpoConfig, chosen: Sequence[Task]) -> dict[str, Any]:
+def plan_settings(config: GrpoConfig, model_hash: str, chosen: Sequence[Task]) -> dict[str, Any]:
     """What a step depends on, as it stands in its plan."""
     learner = {name: list(v) if isinstance(v, tuple) else v for name, v in learner_settings(config).to_dict().items()}
     return {
         "algorithm": "grpo",
+        "model_hash": model_hash,
         "normalize_rewards": config.grpo.normalize_rewards,
         "use_leave_one_out_baseline": config.grpo.use_leave_one_out_baseline,
         "overlong_filtering": config.grpo.overlong_filtering,

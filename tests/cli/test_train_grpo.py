@@ -1,0 +1,66 @@
+"""`rollhouse train grpo`, as a user types it; the suite's engine is taken over."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rollhouse.cli.main import app
+from typer.testing import CliRunner, Result
+
+
+def rollhouse(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def said(result: Result) -> str:
+    return " ".join(result.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A house with the prompt set `prompts@1`."""
+    place = tmp_path_factory.mktemp("cli") / "house"
+    play = ["collect", "--env", "workplace-mini", "--mistake-rate", 0.5, "--limit", 8, "--num-repeats", 4]
+    assert rollhouse(*play, "--run", "logs", "--snapshot", "s1", "--house", place).exit_code == 0
+    assert rollhouse("dataset", "build", "grpo", "prompts", "--from", "s1", "--house", place).exit_code == 0
+    return place
+
+
+def train(house: Path, *settings: object) -> Result:
+    return rollhouse("train", "grpo", "--config", "tiny-grpo", "dataset=prompts", *settings, "--house", house)
+
+
+def test_train_from_the_command_line(house: Path, engine: Any, tiny_base: Path, tmp_path: Path) -> None:
+    small = ["grpo.max_num_steps=1", "grpo.num_prompts_per_step=3", "grpo.num_generations_per_prompt=4"]
+    where = [f"policy.model_name={tiny_base}", f"checkpointing.checkpoint_dir={tmp_path}", "run=cli-grpo"]
+    result = train(house, *small, *where, "--format", "json")
+    assert result.exit_code == 0, result.exception
+    (made,) = json.loads(result.stdout)
+    assert made["checkpoint_id"] == "cli-grpo/step_1" and made["dataset"] == "prompts@1"
+    assert 0 <= made["metrics"]["train/reward"] <= 1 and made["metrics"]["rollouts/total"] == 12
+
+    counted = rollhouse("sql", "select count(*) n from rollouts where run_id = 'cli-grpo'", "--format", "json", "--house", house)  # fmt: skip
+    assert json.loads(counted.stdout) == [{"n": 12}]
+    traced = rollhouse("lineage", "cli-grpo", "--house", house)
+    assert traced.exit_code == 0 and "prompts@1" in traced.stdout and "s1" in traced.stdout
+
+
+@pytest.mark.parametrize("recipe", ["tiny-grpo", "workplace-grpo"])
+def test_shipped_recipes_resolve(recipe: str) -> None:
+    given = ["--dataset", "d", "--model", "m", "++grpo.num_prompts_per_step=4", "--dry-run"]
+    printed = rollhouse("train", "grpo", "--config", recipe, *given)
+    assert printed.exit_code == 0 and "num_prompts_per_step: 4" in printed.stdout and "model_name: m" in printed.stdout
+
+
+def test_requests_that_are_wrong(house: Path, tmp_path: Path) -> None:
+    for says, settings in {
+        "Did you mean 'grpo.max_num_steps'?": ["grpo.max_steps=3"],
+        "no dataset 'absent'": ["dataset=absent"],
+        "temperature": ["policy.generation.temperature=0"],
+        "no model": [f"policy.model_name={tmp_path / 'absent'}"],
+        "workplace-mini": ["environment.name=workplace"],
+    }.items():
+        result = train(house, *settings)
+        assert result.exit_code == 2 or getattr(result.exception, "exit_code", None) == 2, (settings, result.exception)
+        assert says in said(result) + str(result.exception), settings
