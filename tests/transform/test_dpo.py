@@ -14,7 +14,8 @@ def pairs(dataset) -> list[tuple[str, str]]:
 def test_a_mixed_binary_group_makes_at_most_two_pairs(filled) -> None:
     good = {filled.rollout("a", 1.0, index) for index in (0, 1, 2)}
     bad = {filled.rollout("a", 0.0, index) for index in (3, 4, 5)}
-    filled.rollout("solved", 1.0), filled.rollout("solved", 1.0, 1)
+    filled.rollout("solved", 1.0)
+    filled.rollout("solved", 1.0, 1)
     dataset = build_dpo(filled.house, "pairs", filled.snapshot())
     assert dataset.n_rows == 2
     assert all(chosen in good and rejected in bad for chosen, rejected in pairs(dataset))
@@ -40,9 +41,12 @@ def test_pairs_cross_runs_but_not_prompts(filled) -> None:
 
 
 def test_equal_responses_make_no_pair_and_no_response_is_rejected_twice(filled) -> None:
-    filled.rollout("a", 1.0, 0, to="x"), filled.rollout("a", 0.0, 1, to="x")
-    filled.rollout("b", 1.0, 0), filled.rollout("b", 1.0, 1)
-    filled.rollout("b", 0.0, 2, to="y"), filled.rollout("b", 0.0, 3, to="y")
+    filled.rollout("a", 1.0, 0, to="x")
+    filled.rollout("a", 0.0, 1, to="x")
+    filled.rollout("b", 1.0, 0)
+    filled.rollout("b", 1.0, 1)
+    filled.rollout("b", 0.0, 2, to="y")
+    filled.rollout("b", 0.0, 3, to="y")
     dataset = build_dpo(filled.house, "pairs", filled.snapshot())
     assert dataset.n_rows == 1 and dataset.counts["tasks"] == 1
 
@@ -68,8 +72,10 @@ def test_the_length_ratio_is_off_unless_asked_for(filled) -> None:
 
 
 def test_truncated_is_rejected_only_when_allowed_and_never_chosen(filled) -> None:
-    filled.rollout("a", 1.0), filled.rollout("a", 0.0, 1, status="truncated")
-    filled.rollout("b", 1.0, status="truncated"), filled.rollout("b", 0.0, 1)
+    filled.rollout("a", 1.0)
+    filled.rollout("a", 0.0, 1, status="truncated")
+    filled.rollout("b", 1.0, status="truncated")
+    filled.rollout("b", 0.0, 1)
     snapshot = filled.snapshot()
     with pytest.raises(EmptyDataset):
         build_dpo(filled.house, "pairs", snapshot)

@@ -29,7 +29,8 @@ def test_always_and_never_solved_tasks_are_left_out(filled) -> None:
 
 
 def test_graded_rewards_that_differ_teach_although_no_task_is_solved(filled) -> None:
-    filled.rollout("a", 0.2), filled.rollout("a", 0.7, 1)
+    filled.rollout("a", 0.2)
+    filled.rollout("a", 0.7, 1)
     assert build_grpo(filled.house, "prompts", filled.snapshot()).n_rows == 1
 
 
@@ -42,7 +43,8 @@ def test_the_band_is_compared_with_an_interval_not_a_point(filled) -> None:
 
 
 def test_probes_samples_and_a_limit(filled) -> None:
-    fill(filled, "m", 1, 1), fill(filled, "once", 1, 0)
+    fill(filled, "m", 1, 1)
+    fill(filled, "once", 1, 0)
     for number in range(4):
         fill(filled, f"easy{number}", 2, 0)
     snapshot = filled.snapshot()
@@ -52,6 +54,7 @@ def test_probes_samples_and_a_limit(filled) -> None:
 
 
 def test_nothing_mixed_is_an_error_that_says_so(filled) -> None:
-    fill(filled, "easy", 2, 0), fill(filled, "hard", 0, 2)
+    fill(filled, "easy", 2, 0)
+    fill(filled, "hard", 0, 2)
     with pytest.raises(EmptyDataset, match="never solved"):
         build_grpo(filled.house, "prompts", filled.snapshot())

@@ -109,7 +109,8 @@ def test_wrong_names_are_named(filled) -> None:
 )
 def test_every_input_is_in_the_set_or_has_one_reason(tmp_path_factory, rewards, cap) -> None:
     filled = Filled(House.create(tmp_path_factory.mktemp("house")))
-    filled.rollout("sure", 1.0), filled.rollout("sure", 0.0, 1)
+    filled.rollout("sure", 1.0)
+    filled.rollout("sure", 0.0, 1)
     for task, group in enumerate(rewards):
         for index, reward in enumerate(group):
             filled.rollout(str(task), reward, index)
