@@ -96,7 +96,7 @@ def test_nothing_sampled_is_loss_zero_with_finite_gradient():
         assert loss.item() == 0 and torch.isfinite(gradient).all()
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.sampled_from(["token", "sequence"]))
 def test_split_order_and_padding_do_not_change_the_loss(seed, size, reduce):
     logprobs, old, _, mask, advantages = matrices(seed)

@@ -128,7 +128,7 @@ def test_only_the_last_attempt_of_a_slot_counts():
 REWARDS = st.one_of(st.none(), st.sampled_from([0.0, 0.5, 1.0]))
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), REWARDS, st.integers(1, 40)), max_size=20),
     st.randoms(use_true_random=False),
