@@ -25,7 +25,9 @@ def ensure_ray(num_cpus: int = 4) -> bool:
     """
     global _ours
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves engine and learner on a busy machine
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # Ray's default of 15 starves engine and learner on a busy machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray = need("ray")
     if ray.is_initialized():

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from rollhouse.cli.main import app
 from rollhouse.collect.models import weights_hash
 from rollhouse.store.house import House
 from rollhouse.store.runs import get_run
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 DATA = Path(os.environ.get("ROLLHOUSE_CONFORMANCE_DATA") or Path(__file__).parents[3] / "shared" / "data") / "workplace"
 

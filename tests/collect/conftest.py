@@ -48,12 +48,12 @@ def random_model(folder: Path, seed: int) -> Path:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(seed)
-    shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    shape: Any = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
     config = Qwen3Config(
         vocab_size=263, hidden_size=64, intermediate_size=128, max_position_embeddings=2048, tie_word_embeddings=True,
         eos_token_id=2, pad_token_id=0, bos_token_id=None, initializer_range=0.2, **shape,
     )  # fmt: skip
-    Qwen3ForCausalLM(config).to(torch.float32).save_pretrained(folder)
+    Qwen3ForCausalLM(config).float().save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))
     return folder

@@ -40,7 +40,7 @@ DICTS = TEMPLATE.replace(
 
 
 def text_of(chat: ChatFormat, ids: list[int]) -> str:
-    return chat.tokenizer.decode(ids, skip_special_tokens=False)
+    return str(chat.tokenizer.decode(ids, skip_special_tokens=False))
 
 
 def test_what_follows_a_sampled_turn_is_exactly_what_the_template_adds() -> None:
