@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from rollhouse.cli.main import app
 from typer.testing import CliRunner
 
 
-def rollhouse(*arguments: object) -> Result:
+def rollhouse(*arguments: object):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 

@@ -122,7 +122,7 @@ def unusual_ids(message: Message, chat: ChatFormat) -> list[int]:
     turn = turn[: turn.index(chat.stop_token_ids[0]) + 1]
     if message.tool_calls:
         return turn
-    letters = [chat.tokenizer.convert_tokens_to_ids(letter) for letter in "Done"]
+    letters = [chat.tokenizer.get_vocab()[letter] for letter in "Done"]
     assert chat.tokenizer.decode(turn) == "Done.<|im_end|>"
     return [*letters, *turn[1:]]
 

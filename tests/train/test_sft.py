@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rollhouse.cli.settings import resolve
@@ -54,7 +55,8 @@ def test_the_same_settings_give_the_same_weights(office, fresh_model, tmp_path) 
 
 def test_our_tokens_are_those_trl_makes_of_messages_and_tools(office, fresh_model, tmp_path) -> None:
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     given = sft_rows(office.house, build_sft(office.house, "demos", "s1", SftOptions(runs=("scripted",))))
     ours = sft_dataset(tokenize(given, office.chat, 512)[0])
@@ -69,8 +71,8 @@ def test_our_tokens_are_those_trl_makes_of_messages_and_tools(office, fresh_mode
     )
     arguments = SFTConfig(str(tmp_path), assistant_only_loss=True, use_cpu=True, bf16=False, report_to="none")
     trainer = SFTTrainer(str(fresh_model), arguments, train_dataset=theirs, processing_class=office.chat.tokenizer)
-    assert trainer.train_dataset is not None
-    for mine, trls in zip(ours, trainer.train_dataset, strict=True):
+    prepared: Any = trainer.train_dataset
+    for mine, trls in zip(ours, prepared, strict=True):
         length = len(mine["input_ids"])
         assert mine["input_ids"] == trls["input_ids"][:length] and mine["labels"] == trls["labels"][:length]
         assert all(label == -100 for label in trls["labels"][length:])
