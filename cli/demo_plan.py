@@ -56,13 +56,13 @@ def plan(seed: int, house: Path) -> list[Step]:
         Step(
             "collect",
             "The base policy plays, several rollouts a task, through vLLM in a Ray actor.",
-            (["collect", *vllm, "--model", BASE, "--num-repeats", "4", "--run", "base", "--snapshot", "base", *playing],),
+            (["collect", *vllm, "--model", BASE, "--limit", "240", "--num-repeats", "4", "--run", "base", "--snapshot", "base", *playing],),
         ),
         Step(
             "dpo",
             "Prefer a solved rollout to a failed one of the same task.",
             (
-                ["dataset", "build", "dpo", "pairs", "--from", "base", *at],
+                ["dataset", "build", "dpo", "pairs", "--from", "base", "--run", "base", *at],
                 ["train", "dpo", "--config", "tiny-dpo", "dataset=pairs", f"policy.model_name={BASE}", "run=dpo", f"dpo.seed={seed}", *training],
             ),
         ),
@@ -70,7 +70,7 @@ def plan(seed: int, house: Path) -> list[Step]:
             "grpo",
             "Tasks that are sometimes solved, groups of rollouts, their advantages, one step at a time.",
             (
-                ["dataset", "build", "grpo", "prompts", "--from", "base", *at],
+                ["dataset", "build", "grpo", "prompts", "--from", "base", "--run", "base", *at],
                 ["train", "grpo", "--config", "tiny-grpo", "dataset=prompts", f"policy.model_name={BASE}", "run=grpo", f"grpo.seed={seed}", *training],
             ),
         ),
