@@ -5,7 +5,11 @@ from pathlib import Path
 
 ENV = "workplace-mini"
 POLICIES = ("base", "sft", "dpo", "grpo")
+MODES = {"sampled": ["--samples", "2"], "greedy": []}
 BASE = "tiny-base"
+GRPO_STEPS = 20
+LAST = f"grpo/step_{GRPO_STEPS}"
+"""The final checkpoint."""
 BFCL_CASES = 4
 """Cases of each BFCL category: the demo shows that the benchmark runs, not how good a tiny model is at it."""
 
@@ -50,7 +54,7 @@ def plan(seed: int, house: Path) -> list[Step]:
             "Learn from the rollouts that were rewarded.",
             (
                 ["dataset", "build", "sft", "demos", "--from", "logs", *at],
-                ["train", "sft", "--config", "tiny-sft", "dataset=demos", f"policy.model_name={BASE}", "run=sft", f"sft.seed={seed}", *training],
+                ["train", "sft", "--config", "tiny-sft", "--dataset", "demos", "--model", BASE, "--run", "sft", f"sft.seed={seed}", *training],
             ),
         ),
         Step(
@@ -63,7 +67,7 @@ def plan(seed: int, house: Path) -> list[Step]:
             "Prefer a solved rollout to a failed one of the same task.",
             (
                 ["dataset", "build", "dpo", "pairs", "--from", "base", "--run", "base", *at],
-                ["train", "dpo", "--config", "tiny-dpo", "dataset=pairs", f"policy.model_name={BASE}", "run=dpo", f"dpo.seed={seed}", *training],
+                ["train", "dpo", "--config", "tiny-dpo", "--dataset", "pairs", "--model", BASE, "--run", "dpo", f"dpo.seed={seed}", *training],
             ),
         ),
         Step(
@@ -71,7 +75,7 @@ def plan(seed: int, house: Path) -> list[Step]:
             "Tasks that are sometimes solved, groups of rollouts, their advantages, one step at a time.",
             (
                 ["dataset", "build", "grpo", "prompts", "--from", "base", "--run", "base", *at],
-                ["train", "grpo", "--config", "tiny-grpo", "dataset=prompts", f"policy.model_name={BASE}", "run=grpo", f"grpo.seed={seed}", *training],
+                ["train", "grpo", "--config", "tiny-grpo", "--dataset", "prompts", "--model", BASE, "--run", "grpo", f"grpo.seed={seed}", f"grpo.max_num_steps={GRPO_STEPS}", *training],
             ),
         ),
         Step("evaluate", "The four policies on held-out tasks, at temperature 1 and greedily.", tuple(evaluations(seed, house))),
@@ -84,8 +88,8 @@ def plan(seed: int, house: Path) -> list[Step]:
             "lineage",
             "What made the last checkpoint, and a report.",
             (
-                ["lineage", "grpo", *at],
-                ["report", "grpo", *(eval_run(policy, "sampled") for policy in POLICIES), "--lineage", "grpo", "--title", "rollhouse demo", "--out", str(house / "report.html"), *at],
+                ["lineage", LAST, *at],
+                ["report", "sft", "dpo", "grpo", *(eval_run(policy, mode) for policy in POLICIES for mode in MODES), "bfcl", "--lineage", LAST, "--title", "rollhouse demo", "--out", str(house / "report.html"), *at],
             ),
         ),
     ]  # fmt: skip
@@ -98,10 +102,9 @@ def eval_run(policy: str, mode: str) -> str:
 
 def evaluations(seed: int, house: Path) -> list[list[str]]:
     """One command a policy and mode; a policy's two follow each other, so that its weights are loaded once."""
-    samples = {"sampled": ["--samples", "2"], "greedy": []}
     at = ["--seed", str(seed), "--house", str(house)]
     return [
         ["eval", "env", "--env", ENV, "--split", "validation", "--engine", "vllm", "--model", model_of(policy), "--mode", mode, *more, "--run", eval_run(policy, mode), *at]
         for policy in POLICIES
-        for mode, more in samples.items()
+        for mode, more in MODES.items()
     ]  # fmt: skip
