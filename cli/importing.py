@@ -9,7 +9,7 @@ import typer
 from ..store.errors import ConfigError
 from .common import Format, FormatOption, HouseOption, make_house, print_summary, progress
 
-_FORMATS = ("nemo-gym",)
+_HELP = "nemo-gym, openai-chat, trl, verifiers, verifiers-v0, atif or parquet."
 
 
 def register(app: typer.Typer) -> None:
@@ -18,12 +18,12 @@ def register(app: typer.Typer) -> None:
 
 
 def import_(
-    file_format: Annotated[str, typer.Argument(metavar="FORMAT", help="nemo-gym.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to import.")],
+    file_format: Annotated[str, typer.Argument(metavar="FORMAT", help=_HELP)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to import (atif: a folder too).")],
     env: Annotated[str | None, typer.Option("--env", help="Environment of the rows [default: as they say].")] = None,
     source_run: Annotated[str | None, typer.Option(help="Name of the run the rows come from.")] = None,
     inputs: Annotated[
-        Path | None, typer.Option(help="Materialised inputs, with the truths [default: beside FILE].")
+        Path | None, typer.Option(help="nemo-gym: planned inputs, with the truths [default: beside FILE].")
     ] = None,
     run: Annotated[str | None, typer.Option(help="The import run's name.")] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Share of bad lines that is still a success.")] = 0.01,
@@ -35,16 +35,18 @@ def import_(
 
     Bad lines are set aside with their number and the reason. Example: `rollhouse import nemo-gym rollouts.jsonl`.
     """
-    if file_format not in _FORMATS:
-        raise ConfigError(f"There is no import format {file_format!r}.", f"Formats are {', '.join(_FORMATS)}.")
-    from ..interop.nemo_gym import import_nemo_gym
+    from ..interop.formats import IMPORTS, format_named
+    from ..interop.importing import import_file
 
-    if not file.is_file():
+    format_named(file_format, IMPORTS)
+    if not file.exists():
         raise ConfigError(f"There is no file {file}.", "Check the path.")
+    size = sum(part.stat().st_size for part in ([file] if file.is_file() else file.glob("*.json")))
     with progress(transient=True) as bar:
-        line = bar.add_task("import", total=file.stat().st_size, note="bytes")
-        summary = import_nemo_gym(
+        line = bar.add_task("import", total=size, note="bytes")
+        summary = import_file(
             make_house(house),
+            file_format,
             file,
             environment=env,
             source_run=source_run,

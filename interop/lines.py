@@ -1,10 +1,12 @@
-"""Reading JSON Lines that somebody else wrote: what cannot be read is set aside with its line number and reason."""
+"""JSON Lines: reading what somebody else wrote, where a bad line is set aside with its number and reason, and writing."""
 
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..store.errors import FormatError
 
@@ -17,12 +19,17 @@ class Line:
         number: From 1.
         torn: Whether it is the last one and lacks its newline: its writer may not have finished it.
         end: Bytes of the file up to and including this line.
+        source: The file.
     """
 
     number: int
     text: str
     torn: bool
     end: int
+    source: Path
+
+
+_NOT_JSON = "it is not JSON"
 
 
 class BadLine(ValueError):
@@ -37,22 +44,21 @@ class Quarantine:
         torn: How often the last line was not finished (0 or 1 a file); such a line is left out, not set aside.
     """
 
-    def __init__(self, path: Path, source: Path, strict: bool = False) -> None:
+    def __init__(self, path: Path, strict: bool = False) -> None:
         self.path = path
         self.count = 0
         self.torn = 0
-        self._source = source
         self._strict = strict
 
     def add(self, line: Line, reason: str) -> None:
         """Sets a line aside. Raises FormatError instead when strict."""
         if self._strict:
             raise FormatError(
-                f"Line {line.number} of {self._source}: {reason}.", "Correct it, or leave out --strict to set it aside."
+                f"Line {line.number} of {line.source}: {reason}.", "Correct it, or leave out --strict to set it aside."
             )
         self.count += 1
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        entry = {"source": str(self._source), "line": line.number, "reason": reason, "text": line.text}
+        entry = {"source": str(line.source), "line": line.number, "reason": reason, "text": line.text}
         with self.path.open("w" if self.count == 1 else "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
@@ -66,30 +72,55 @@ def read_lines(path: Path) -> Iterator[Line]:
         for number, raw in enumerate(file, start=1):
             end += len(raw)
             if raw.strip():
-                yield Line(number, raw.decode("utf-8", errors="surrogateescape"), not raw.endswith(b"\n"), end)
+                yield Line(number, raw.decode("utf-8", errors="surrogateescape"), not raw.endswith(b"\n"), end, path)
 
 
 def read_objects(
-    path: Path, quarantine: Quarantine, on_progress: Callable[[int], None] | None = None
+    path: Path, quarantine: Quarantine | None, on_progress: Callable[[int], None] | None = None
 ) -> Iterator[tuple[Line, dict[str, Any]]]:
     """The JSON objects of a file with the lines they stand on; a torn last line is left out, other bad ones are set aside.
 
     Args:
+        quarantine: Where bad lines go; None passes over them.
         on_progress: Gets the bytes read so far, after each line was dealt with.
     """
     for line in read_lines(path):
-        try:
-            value = json.loads(line.text)
-            line.text.encode("utf-8")
-        except (ValueError, RecursionError) as error:
-            if line.torn:
+        value, reason = _object(line)
+        if value is not None:
+            yield line, value
+        elif quarantine is not None:
+            if line.torn and reason.startswith(_NOT_JSON):
                 quarantine.torn += 1
             else:
-                quarantine.add(line, f"it is not JSON ({error})")
-        else:
-            if isinstance(value, dict):
-                yield line, value
-            else:
-                quarantine.add(line, "it is not a JSON object")
+                quarantine.add(line, reason)
         if on_progress:
             on_progress(line.end)
+
+
+def _object(line: Line) -> tuple[dict[str, Any] | None, str]:
+    try:
+        value = json.loads(line.text)
+        line.text.encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        return None, f"{_NOT_JSON} ({error})"
+    return (value, "") if isinstance(value, dict) else (None, "it is not a JSON object")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[str]]:
+    """A text file that has its name only once it is complete; when writing fails nothing is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_objects(records: Iterable[dict[str, Any]], path: Path) -> None:
+    """One JSON object a line."""
+    with whole_file(path) as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -1,121 +1,103 @@
-"""One NeMo Gym result row as rows of the store."""
+"""One NeMo Gym result row as a rollout."""
 
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-from ..store.ids import canonical_json, hash_id, prompt_id, task_id
-from ..store.messages import Message
-from .lines import BadLine
-from .nemo_gym_extra import extra_of
+from ..store.ids import canonical_json, hash_id
 from .responses import Transcript, chat_tools, prompt_messages, read_items
+from .rollout import Rollout, Row, take_keepsake
+from .storing import Source
 from .tokens import linearise
 
 FORMAT = "nemo-gym"
-SCORER, SCORER_VERSION = "nemo-gym", "imported"
 
 # Two tools that only the Workplace Assistant has: rows that name no environment are recognised by them.
 _WORKPLACE_TOOLS = {"company_directory_find_email_address", "customer_relationship_manager_add_customer"}
-# Top-level fields that have a place of their own; other numbers are components of the verdict, the rest goes to `extra`.
+# Top-level fields with a place of their own; other numbers are components of the verdict.
 _PLACED = {"responses_create_params", "response", "output", "reward", "reward_components", "_ng_rollout_index"}
 _TASK_FIELDS = ("ground_truth", "category", "id", "environment_name")
-_TOOL_ERRORS = ('{"error":', '{"detail":', '{"output":"Error executing tool')
-
-Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Source:
-    """What is known about a file besides its rows.
+@dataclass
+class Companion:
+    """What the files beside a results file tell.
 
     Attributes:
-        run_id: The import run.
-        environment: The environment its user named; None to take it from the rows.
-        source_run: The run its user says the rows come from; None when unknown.
         inputs: Task fields by (`_ng_task_index`, `_ng_rollout_index`); None without an inputs file.
-        tasks: Task ids that have a truth, by (environment, prompt_id).
-        occurrences: How often each row was seen so far in this file.
-        group_sizes: Rows so far of each group.
+        failed: Failed attempts by the same key.
+        slots: The slot of each rollout that has failed attempts, as far as it was read.
+        tried: Failed attempts of each key that were read so far.
     """
 
-    run_id: str
-    environment: str | None
-    source_run: str | None
-    inputs: dict[tuple[Any, Any], Row] | None
-    tasks: dict[tuple[str, str], set[str]]
-    occurrences: Counter[str] = field(default_factory=Counter)
-    group_sizes: Counter[str] = field(default_factory=Counter)
+    inputs: dict[tuple[Any, Any], Row] | None = None
+    failed: Counter[tuple[Any, Any]] = field(default_factory=Counter)
+    slots: dict[tuple[Any, Any], str] = field(default_factory=dict)
+    tried: Counter[tuple[Any, Any]] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True)
-class StoreRows:
-    """What one result row becomes; None where it has nothing to say."""
+def read(row: Row, source: Source) -> list[Rollout]:
+    """Maps one row, of today's or of the older shape, or of the failures file.
 
-    rollout: Row
-    prompt: Row
-    task: Row | None
-    prompt_tokens: Row | None
-    score: Row | None
-
-
-def store_rows(row: Row, source: Source) -> StoreRows:
-    """Maps one result row, of today's or of the older shape. Raises BadLine saying what is wrong with it."""
-    try:
-        return _store_rows(row, source)
-    except KeyError as error:
-        raise BadLine(f"{error.args[0]!r} is missing") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise BadLine(str(error)) from error
-
-
-def _store_rows(row: Row, source: Source) -> StoreRows:
+    Raises KeyError, TypeError, ValueError or AttributeError for what is not one.
+    """
+    companion: Companion = source.companion or Companion()
     params, response = row["responses_create_params"], row.get("response")
     tools = chat_tools(params.get("tools") or [])
-    messages = prompt_messages(params["input"])
-    prompt = prompt_id([message.to_openai() for message in messages], tools)
-    transcript = read_items(response["output"] if response else row["output"])
-    gaps = set(transcript.gaps) | _prompt_gaps(messages, tools)
-
-    key = (row.get("_ng_task_index"), row.get("_ng_rollout_index"))
-    truth = _task_fields(row, (source.inputs or {}).get(key, {}))
-    if source.inputs is None:
-        gaps.add("no_inputs_file")
-    environment = source.environment or _environment(row, truth, tools)
-    task, task_row = _task(environment, prompt, truth, source, gaps)
-
-    identity = _identity(row, source, task, (response or {}).get("model"))
-    tokens, prompt_tokens = _tokens(transcript, prompt, (response or {}).get("model"), gaps)
-    verdict = _verdict(row, gaps)
-    rollout = {
-        **identity,
-        "run_id": source.run_id,
-        "task_id": task,
-        "prompt_id": prompt,
-        "environment": environment,
+    failed = "_ng_failure_class" in row
+    said = response if response else row
+    transcript = read_items(said.get("output", []) if failed else said["output"])
+    rollout = Rollout(prompt_messages(params["input"]), tools, transcript.messages, gaps=set(transcript.gaps))
+    if companion.inputs is None:
+        rollout.gaps.add("no_inputs_file")
+    truth = _task_fields(row, (companion.inputs or {}).get(index_key(row), {}))
+    rollout.task = {name: truth[name] for name in ("ground_truth", "category")} | {"source_key": truth["id"]}
+    rollout.columns = {
+        "environment": _environment(row, truth, tools),
         "policy_id": (response or {}).get("model"),
-        "engine": FORMAT,
+        "sample_index": row.get("_ng_rollout_index"),
+        "attempt": row.get("_ng_attempt_index") or 0,
+        "agent": (row.get("agent_ref") or {}).get("name") or "main",
         **_sampling(params, response or {}),
-        "messages": [message.to_row() for message in transcript.messages],
-        **tokens,
-        **_counts(transcript),
-        **verdict,
+        "reward": row.get("reward"),
+        "reward_components": _components(row) if row.get("reward") is not None else None,
         **_ending(response, transcript),
-        "gaps": sorted(gaps),
-        "extra": json.dumps(extra_of(row, _PLACED.union(_numbers(row)), transcript, tokens), ensure_ascii=False),
     }
-    prompt_row = {
-        "prompt_id": prompt,
-        "messages": [message.to_row() for message in messages],
-        "tools": json.dumps(tools, ensure_ascii=False),
-    }
-    return StoreRows(rollout, prompt_row, task_row, prompt_tokens, _score(rollout, source))
+    _place_tokens(rollout, transcript)
+    rollout.source_key = row.get("_ng_rollout_id") or None
+    if failed:
+        rollout.columns |= _failure(row, response)
+    take_keepsake(rollout, row.get("rollhouse"))
+    _join_attempts(rollout, row, companion, source, failed)
+    return [rollout]
 
 
-def _prompt_gaps(messages: list[Message], tools: list[Row]) -> set[str]:
-    gaps = set() if tools else {"no_tools"}
-    return gaps if any(message.role in ("system", "developer") for message in messages) else gaps | {"no_system_prompt"}
+def index_key(row: Row) -> tuple[Any, Any]:
+    """What joins a results file with the files beside it."""
+    return row.get("_ng_task_index"), row.get("_ng_rollout_index")
+
+
+def _join_attempts(rollout: Rollout, row: Row, companion: Companion, source: Source, failed: bool) -> None:
+    """Failed attempts share the slot of the result that came at last, so that the view `final_rollouts` has that one only."""
+    key = index_key(row)
+    if key not in companion.failed:
+        return
+    if failed:
+        rollout.columns["slot_id"] = companion.slots.setdefault(key, hash_id(FORMAT, source.source_run, "slot", canonical_json(row)))  # fmt: skip
+        rollout.columns["attempt"] = companion.tried[key]
+        companion.tried[key] += 1
+    else:
+        content = hash_id(canonical_json(row))
+        companion.slots[key] = hash_id(FORMAT, source.source_run, content, source.occurrences[content])
+        rollout.columns["slot_id"] = companion.slots[key]
+        rollout.columns["attempt"] = companion.failed[key]
+
+
+def _failure(row: Row, response: Row | None) -> Row:
+    message = row.get("_ng_failure_message") or row.get("error") or ((response or {}).get("error") or {}).get("message")
+    text = message if isinstance(message, str) or message is None else json.dumps(message, ensure_ascii=False)
+    return {"status": "error", "stop_reason": "error", "error_type": row["_ng_failure_class"], "error_message": text}
 
 
 def _task_fields(row: Row, inputs: Row) -> Row:
@@ -140,74 +122,21 @@ def _environment(row: Row, truth: Row, tools: list[Row]) -> str:
     return named or "unknown"
 
 
-def _task(environment: str, prompt: str, truth: Row, source: Source, gaps: set[str]) -> tuple[str, Row | None]:
-    """The task's id, and its row unless the house has it: the one task of the prompt whose truth is known, else one without truth."""
-    if truth["ground_truth"] is None:
-        known = source.tasks.get((environment, prompt), set())
-        if len(known) == 1:
-            return next(iter(known)), None
-        gaps.add("no_task")
-    key = task_id(environment, prompt, truth["ground_truth"], None)
-    row = {
-        "task_id": key,
-        "environment": environment,
-        "prompt_id": prompt,
-        "ground_truth": None if truth["ground_truth"] is None else json.dumps(truth["ground_truth"], ensure_ascii=False),
-        "split": "train",
-        "category": truth["category"],
-        "source_key": None if truth["id"] is None else str(truth["id"]),
-        "created_at": datetime.now(UTC),
-    }  # fmt: skip
-    return key, row
-
-
-def _identity(row: Row, source: Source, task: str, model: str | None) -> Row:
-    """Ids that stay the same when the file is imported again, renamed or grown."""
-    if row.get("_ng_rollout_id"):
-        key = hash_id(FORMAT, source.source_run, row["_ng_rollout_id"])
-    else:
-        content = hash_id(canonical_json(row))
-        key = hash_id(FORMAT, source.source_run, content, source.occurrences[content])
-        source.occurrences[content] += 1
-    group = hash_id(FORMAT, source.source_run, task, model)
-    sample = row.get("_ng_rollout_index")
-    if sample is None:
-        sample = source.group_sizes[group]
-    source.group_sizes[group] += 1
-    return {
-        "rollout_id": key,
-        "slot_id": key,
-        "group_id": group,
-        "episode_id": key,
-        "sample_index": sample,
-        "attempt": row.get("_ng_attempt_index") or 0,
-        "agent": (row.get("agent_ref") or {}).get("name") or "main",
-        "branch": 0,
-        "trainable": True,
-    }
-
-
-def _tokens(transcript: Transcript, prompt: str, model: str | None, gaps: set[str]) -> tuple[Row, Row | None]:
+def _place_tokens(rollout: Rollout, transcript: Transcript) -> None:
     if not transcript.token_calls:
-        gaps.add("no_token_ids")
-        return {}, None
+        return
     linear = linearise(transcript.token_calls)
     if linear is None:
-        gaps.add("prompts_not_contiguous")
-        return {"prefix_ok": False}, None
-    # Nobody says which tokenizer and template these are: named after the model, and after the tokens the prompt became.
-    hashes = {"tokenizer_hash": f"{FORMAT}:{model}", "template_hash": hash_id("prompt tokens", linear.prompt)}
-    columns = {
-        **hashes,
+        rollout.gaps.add("prompts_not_contiguous")
+        rollout.columns["prefix_ok"] = False
+        return
+    rollout.prompt_ids = linear.prompt
+    rollout.columns |= {
         "token_ids": linear.token_ids,
         "loss_mask": linear.loss_mask,
         "logprobs": linear.logprobs,
-        "n_prompt_tokens": len(linear.prompt),
-        "n_tokens": len(linear.token_ids),
-        "n_sampled_tokens": len(linear.logprobs),
         "prefix_ok": True,
     }
-    return columns, {"prompt_id": prompt, **hashes, "token_ids": linear.prompt}
 
 
 def _sampling(params: Row, response: Row) -> Row:
@@ -215,40 +144,6 @@ def _sampling(params: Row, response: Row) -> Row:
     columns = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_output_tokens"}
     return {
         column: params[name] if params.get(name) is not None else response.get(name) for column, name in columns.items()
-    }
-
-
-def _counts(transcript: Transcript) -> Row:
-    calls = [call for message in transcript.messages for call in message.tool_calls]
-    outputs = [message.text or "" for message in transcript.messages if message.role == "tool"]
-    return {
-        "n_turns": transcript.n_calls,
-        "n_tool_calls": len(calls),
-        "n_tool_errors": sum(text.startswith(_TOOL_ERRORS) for text in outputs),
-        "n_parse_failures": sum(not _parses(call.arguments) for call in calls),
-    }
-
-
-def _parses(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _verdict(row: Row, gaps: set[str]) -> Row:
-    reward = row.get("reward")
-    if reward is None:
-        gaps.add("no_reward")
-        return {}
-    reward = float(reward)
-    return {
-        "reward": reward,
-        "passed": reward >= 1.0,
-        "reward_components": _components(row),
-        "scorer": SCORER,
-        "scorer_version": SCORER_VERSION,
     }
 
 
@@ -270,24 +165,6 @@ def _numbers(row: Row) -> list[str]:
         if isinstance(value, (int, float)) and not isinstance(value, bool)
         and name not in _PLACED and name not in _TASK_FIELDS and not name.startswith("_ng_")
     ]  # fmt: skip
-
-
-def _score(rollout: Row, source: Source) -> Row | None:
-    if rollout.get("reward") is None:
-        return None
-    config = hash_id(FORMAT, source.source_run)
-    return {
-        "row_id": hash_id(rollout["rollout_id"], SCORER, SCORER_VERSION, config),
-        "rollout_id": rollout["rollout_id"],
-        "scorer": SCORER,
-        "scorer_version": SCORER_VERSION,
-        "config_hash": config,
-        "reward": rollout["reward"],
-        "passed": rollout["passed"],
-        "components": rollout["reward_components"],
-        "run_id": source.run_id,
-        "created_at": datetime.now(UTC),
-    }
 
 
 def _ending(response: Row | None, transcript: Transcript) -> Row:

@@ -1,7 +1,7 @@
 """OpenAI Responses items: the inner format of NeMo Gym's files.
 
-One model call gives several items (reasoning, text, calls); the store keeps one assistant message for it. What a message
-cannot hold (item ids, statuses, annotations) is returned as the item's *rest*, so that nothing is lost.
+One model call gives several items (reasoning, text, calls); the store keeps one assistant message for it. The other way, a message becomes
+its reasoning, its text, then its calls. Tools have their name at the top level here and under `function` in chat.
 """
 
 import json
@@ -23,16 +23,12 @@ class Transcript:
 
     Attributes:
         messages: Assistant and tool messages, in order.
-        n_calls: Model calls.
         token_calls: The calls that carry tokens, in order.
-        rests: Parallel to the items: what `messages` does not hold, and `node`, the index of the item's message.
-        gaps: What the items do not tell: no_call_ids, call_boundaries_inferred.
+        gaps: What the items do not tell: no_call_ids, call_boundaries_inferred, args_reserialized.
     """
 
     messages: list[Message] = field(default_factory=list)
-    n_calls: int = 0
     token_calls: list[TokenCall] = field(default_factory=list)
-    rests: list[Item] = field(default_factory=list)
     gaps: set[str] = field(default_factory=set)
 
 
@@ -50,7 +46,6 @@ def read_items(items: Sequence[Item]) -> Transcript:
         elif _type(item) == "message" and item.get("role", "assistant") != "assistant":
             _close_call(transcript, pending)
             transcript.messages.append(_prompt_message(item))
-            transcript.rests.append({"node": len(transcript.messages) - 1, **_without(item, "role", "content")})
         else:
             pending.append(item)
             if item.get("generation_token_ids"):
@@ -65,30 +60,26 @@ def _close_call(transcript: Transcript, pending: list[Item]) -> None:
         return
     texts, reasoning, calls = [], [], []
     for item in pending:
-        rest = {"node": len(transcript.messages)}
         if _type(item) == "message":
-            texts.append(_take_text(item, "content", rest))
+            texts.append(_text(item.get("content")))
         elif _type(item) == "reasoning":
-            reasoning.append(_take_text(item, "summary", rest))
+            reasoning.append(_text(item.get("summary")) or "")
         else:
             calls.append(_tool_call(transcript, item, len(calls)))
-            rest |= _without(item, "call_id", "name", "arguments")
-        transcript.rests.append(rest)
     last = pending[-1]
     if last.get("generation_token_ids"):
         prompt, generation, logprobs = (list(last.get(key) or []) for key in _TOKEN_KEYS)
         transcript.token_calls.append(TokenCall(prompt, generation, logprobs))
-        transcript.rests[-1]["generated"] = len(generation)
     elif len(pending) > 1:
         transcript.gaps.add("call_boundaries_inferred")
+    said = [text for text in texts if text is not None]
     message = Message(
         "assistant",
-        "".join(texts) if texts else None,
+        "".join(said) if said else None,
         tuple(calls),
         reasoning="\n".join(reasoning) if reasoning else None,
     )
     transcript.messages.append(message)
-    transcript.n_calls += 1
     pending.clear()
 
 
@@ -108,38 +99,26 @@ def _add_output(transcript: Transcript, item: Item) -> None:
     call_id = item.get("call_id")
     if not call_id:
         transcript.gaps.add("no_call_ids")
-        call_id = _first_unanswered(transcript.messages)
+        call_id = first_unanswered(transcript.messages)
     output = item["output"]
     text = output if isinstance(output, str) else None
-    parts = None if text is not None else json.dumps(output, ensure_ascii=False)
+    parts = None if text is not None or output is None else json.dumps(output, ensure_ascii=False)
     transcript.messages.append(Message("tool", text, tool_call_id=call_id, parts=parts))
-    transcript.rests.append({"node": len(transcript.messages) - 1, **_without(item, "call_id", "output")})
 
 
-def _first_unanswered(messages: list[Message]) -> str | None:
+def first_unanswered(messages: list[Message]) -> str | None:
+    """The id of the first call without a tool message; None when all have one."""
     answered = {message.tool_call_id for message in messages}
     asked = [call.id for message in messages for call in message.tool_calls]
     return next((call_id for call_id in asked if call_id not in answered), None)
 
 
-def _take_text(item: Item, key: str, rest: Item) -> str:
-    """The text of an item's parts; what the parts hold besides goes to `rest` (with each one's length, when there are several)."""
-    rest |= _without(item, key, "role")
-    content = item.get(key)
-    if isinstance(content, str):
-        rest["plain"] = True
+def _text(content: str | list[Item] | None) -> str | None:
+    """The joined text of an assistant's parts; None when there are none."""
+    if content is None or isinstance(content, str):
         return content
-    parts = content or []
-    texts = [part["text"] if isinstance(part.get("text"), str) else "" for part in parts]
-    rest[key] = [
-        {name: value for name, value in part.items() if name != "text"} | ({"chars": len(text)} if len(parts) > 1 else {})
-        for part, text in zip(parts, texts, strict=True)
-    ]  # fmt: skip
-    return "".join(texts)
-
-
-def _without(item: Item, *keys: str) -> Item:
-    return {key: value for key, value in item.items() if key not in keys and key not in _TOKEN_KEYS}
+    texts = [part["text"] if isinstance(part.get("text"), str) else "" for part in content]
+    return "".join(texts) if texts else None
 
 
 def _type(item: Item) -> str:
@@ -182,6 +161,60 @@ def plain_text(parts: Iterable[Item]) -> str | None:
 def chat_tools(tools: list[Item]) -> list[Item]:
     """Flat Responses tools in OpenAI chat form; tools already in chat form stay."""
     return [
-        tool if "function" in tool else {"type": tool.get("type", "function"), "function": _without(tool, "type")}
+        tool if "function" in tool else
+        {"type": tool.get("type", "function"), "function": {name: value for name, value in tool.items() if name != "type"}}
         for tool in tools
-    ]
+    ]  # fmt: skip
+
+
+def flat_tools(tools: Iterable[Item]) -> list[Item]:
+    """Chat tools in the flat form."""
+    return [{"type": tool.get("type", "function"), **tool["function"]} for tool in tools]
+
+
+def input_items(messages: Iterable[Message]) -> list[Item]:
+    """A prompt as the `input` of a request."""
+    return [{"role": message.role, "content": _parts(message), "type": "message"} for message in messages]
+
+
+def output_items(messages: Sequence[Message], token_calls: Sequence[TokenCall] | None = None) -> list[Item]:
+    """Messages after the prompt as output items.
+
+    Args:
+        token_calls: Parallel to the assistant messages; each one's tokens go on the last item of its message. None for no tokens.
+    """
+    items: list[Item] = []
+    calls = iter(token_calls or ())
+    for index, message in enumerate(messages):
+        if message.role == "tool":
+            answer = {"call_id": message.tool_call_id, "output": _parts(message), "type": "function_call_output"}
+            items.append({**answer, "id": None, "status": None})
+        elif message.role != "assistant":
+            items += input_items([message])
+        else:
+            items += _call_items(message, index)
+            if (call := next(calls, None)) is not None:
+                values = (call.prompt, call.generation, call.logprobs)
+                items[-1] |= {**dict(zip(_TOKEN_KEYS, values, strict=True)), "routed_experts": None}
+    return items
+
+
+def _call_items(message: Message, index: int) -> list[Item]:
+    items: list[Item] = []
+    if message.reasoning is not None:
+        summary = [{"type": "summary_text", "text": message.reasoning}]
+        items.append({"id": f"rs_{index}", "summary": summary, "type": "reasoning", "encrypted_content": None})
+    # A message that says nothing at all still is one.
+    if message.text is not None or message.parts or not (message.tool_calls or items):
+        parts = json.loads(message.parts) if message.parts else []
+        if message.text is not None:
+            parts = [{"annotations": [], "text": message.text, "type": "output_text", "logprobs": None}]
+        items.append({"id": f"msg_{index}", "content": parts, "role": "assistant", "status": "completed", "type": "message"})  # fmt: skip
+    for number, call in enumerate(message.tool_calls):
+        item = {"arguments": call.arguments, "call_id": call.id, "name": call.name, "type": "function_call"}
+        items.append({**item, "id": f"fc_{index}_{number}", "status": "completed"})
+    return items
+
+
+def _parts(message: Message) -> Any:
+    return json.loads(message.parts) if message.parts else message.text

@@ -3,6 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+
+from .rollout import Rollout
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,25 @@ def linearise(calls: Sequence[TokenCall]) -> Linear | None:
         linear.logprobs += call.logprobs
         seen = call.prompt + call.generation
     return linear
+
+
+def calls_of(rollout: Rollout) -> list[TokenCall] | None:
+    """The other way: what each model call saw and sampled, one call an assistant message, in order.
+
+    None when that cannot be told: no tokens, no logprobs, no prompt, or not as many sampled stretches as assistant messages.
+    """
+    token_ids, mask, logprobs = (rollout.get(name) for name in ("token_ids", "loss_mask", "logprobs"))
+    if token_ids is None or mask is None or logprobs is None or rollout.prompt_ids is None:
+        return None
+    calls, at, sampled = [], 0, 0
+    for is_sampled, stretch in groupby(mask):
+        length = len(list(stretch))
+        if is_sampled:
+            generation, values = token_ids[at : at + length], logprobs[sampled : sampled + length]
+            calls.append(TokenCall(rollout.prompt_ids + token_ids[:at], generation, values))
+            sampled += length
+        at += length
+    if len(calls) != sum(message.role == "assistant" for message in rollout.messages):
+        return None
+    # Tokens after the last call have no place in any call.
+    return calls if calls and mask[-1] else None

@@ -48,11 +48,10 @@ def test_the_prompt_is_the_one_a_task_file_gives(house: House, rows: Any, tmp_pa
 
 def test_extra_holds_the_rest_and_no_second_copy_of_the_tools(house: House, rows: Any, tmp_path: Path) -> None:
     _, [rollout] = bring_in(house, rows, tmp_path / "a.jsonl", [rows.result(note="kept", accuracy=0.5)])
-    extra = json.loads(rollout["extra"])
-    assert extra["row"] == {"_ng_task_index": 0, "agent_ref": rows.result()["agent_ref"], "note": "kept"}
-    assert extra["response"]["tools"] == "same" and extra["response"]["usage"] == {"input_tokens": 9}
-    assert extra["params"] == {"top_p": None, "max_output_tokens": None, "input": [{"type": "message"}] * 2}
-    assert extra["items"][1] == {"node": 0, "type": "function_call", "id": "f1", "status": "completed"}
+    extra = json.loads(rollout["extra"])["nemo-gym"]
+    assert (extra["_ng_task_index"], extra["note"]) == (0, "kept")
+    assert extra["response"]["usage"] == {"input_tokens": 9} and "tools" not in extra["response"]
+    assert extra["response"]["output"]["$at"]["1"] == {"id": "f1"}
     assert "It is 3." not in rollout["extra"] and "Adds." not in rollout["extra"]
 
 
@@ -73,8 +72,9 @@ def test_prompts_that_do_not_continue_keep_their_own_tokens(house: House, rows: 
     _, [rollout] = bring_in(house, rows, tmp_path / "a.jsonl", [rows.result(output)])
     assert rollout["prefix_ok"] is False and rollout["token_ids"] is None
     assert "prompts_not_contiguous" in rollout["gaps"]
-    calls = json.loads(rollout["extra"])["token_calls"]
-    assert [call["prompt"] for call in calls] == [[1, 2], [1, 2, 99, 3]] and calls[1]["logprobs"] == [-0.5]
+    items = json.loads(rollout["extra"])["nemo-gym"]["response"]["output"]["$at"]
+    assert items["1"]["prompt_token_ids"] == [1, 2] and items["3"]["prompt_token_ids"] == [1, 2, 99, 3]
+    assert items["3"]["generation_log_probs"] == [-0.5]
 
 
 def test_two_calls_with_tokens_are_told_apart(house: House, rows: Any, tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""Exporting rollouts to a file of any format, and saying what that format has no place for."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..store.errors import EmptyDataset
+from ..store.house import House
+from .formats import EXPORTS, Format, format_named
+from .rollout import Rollout, unheld
+from .stored import StoredRollouts
+
+
+@dataclass
+class ExportSummary:
+    """What an export did.
+
+    Attributes:
+        rollouts: How many it wrote.
+        left_out: Rollouts the format could not tell at all, by reason.
+        lost: Rollouts that have a value the file does not tell, by column of `rollouts` (`task.…` of their task, `extra.…` of another format's
+            own fields). Ids and counts that come from the rest are not counted.
+    """
+
+    file: str
+    rollouts: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+
+
+def export_file(
+    house: House,
+    format_name: str,
+    path: str | Path,
+    *,
+    run: str | None = None,
+    where: str | None = None,
+    at: str | None = None,
+    plain: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ExportSummary:
+    """Writes rollouts to a file; a file of that name is replaced once the new one is complete.
+
+    Args:
+        format_name: A name in `formats.EXPORTS`.
+        run: Only rollouts of this run.
+        where: Only those for which this SQL condition over `rollouts` is true.
+        at: A snapshot's name or an ISO time; None is now.
+        plain: Leave out keys and columns of ours, which hold what the format has no place for.
+        on_progress: Gets how many rollouts were dealt with, and how many there are.
+
+    Raises EmptyDataset when nothing is selected, QueryError for a condition that is not SQL.
+    """
+    path = Path(path)
+    format = format_named(format_name, EXPORTS)
+    stored = StoredRollouts(house, run, where, at)
+    if not stored.count:
+        raise EmptyDataset("No rollout is selected.", "Loosen --run and --where; `rollhouse runs list` names the runs.")
+    lost: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
+
+    def watched() -> Iterator[list[Rollout]]:
+        done = 0
+        for rollouts in stored:
+            kept = [rollout for rollout in rollouts if _reason(format, rollout, left_out) is None]
+            for rollout in kept:
+                lost.update(_lost(rollout, format_name, format, plain))
+            if kept:
+                yield kept
+            done += len(rollouts)
+            if on_progress:
+                on_progress(done, stored.count)
+
+    if format.write is None:
+        raise TypeError(f"{format_name} is not written")
+    format.write(watched(), path, plain)
+    written = stored.count - sum(left_out.values())
+    return ExportSummary(str(path), written, dict(left_out), dict(sorted(lost.items())))
+
+
+def _reason(format: Format, rollout: Rollout, left_out: Counter[str]) -> str | None:
+    reason = format.unfit(rollout) if format.unfit else None
+    if reason:
+        left_out[reason] += 1
+    return reason
+
+
+def _lost(rollout: Rollout, name: str, format: Format, plain: bool) -> list[str]:
+    """A rollout that came from this format goes back whole, and where others travel along only other formats' own fields are lost."""
+    if format.record is not None and name in rollout.extra:
+        return []
+    found = [column for column in unheld(rollout, format.held(rollout)) if not column.startswith(f"extra.{name}")]
+    return [column for column in found if column.startswith("extra.")] if format.carries and not plain else found

@@ -1,0 +1,89 @@
+"""The formats by name: how each reads one record, writes one record, and writes a file."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..store.errors import ConfigError
+from . import (  # fmt: skip
+    atif,
+    nemo_gym_files,
+    nemo_gym_out,
+    nemo_gym_rows,
+    openai_chat,
+    parquet,
+    parquet_files,
+    trl,
+    verifiers,
+    verifiers_v0,
+)
+from .lines import Line, Quarantine, read_objects
+from .rollout import Rollout, Row
+from .storing import Source
+
+Progress = Callable[[int], None] | None
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        read: The rollouts of one record; raises LookupError, TypeError, ValueError or AttributeError for a record that is not of the format.
+            None where there is no import.
+        write: Writes a file of episodes (lists of rollouts); True as the third leaves out keys and columns of ours. None where there is no export.
+        held: The columns it has a place for (rollout.unheld).
+        record: The record of one episode's rollouts without keys of ours; what a source's record says beyond it goes to `extra`. None where
+            `read` keeps the rest itself.
+        carries: Whether the other columns travel under a key of ours.
+        records: How a file is split into records.
+        companion: What `read` needs of the files beside the file, given the path and the --inputs option.
+        wanted: What an export shall give back for a record, where that is not the record itself: of what `record` gave, and the record.
+        unfit: Why an export has to leave a rollout out; None when it need not.
+    """
+
+    read: Callable[[Row, Source], list[Rollout]] | None
+    write: Callable[[Iterable[list[Rollout]], Path, bool], None] | None
+    held: Callable[[Rollout], set[str]]
+    record: Callable[[list[Rollout]], Row] | None = None
+    carries: bool = False
+    records: Callable[[Path, Quarantine, Progress], Iterator[tuple[Line, Row]]] = read_objects
+    companion: Callable[[Path, Any], Any] | None = None
+    wanted: Callable[[Row, Row], Row] | None = None
+    unfit: Callable[[Rollout], str | None] | None = None
+
+
+FORMATS: dict[str, Format] = {
+    "nemo-gym": Format(
+        nemo_gym_rows.read,
+        nemo_gym_out.write,
+        nemo_gym_out.held,
+        nemo_gym_out.record,
+        carries=True,
+        records=nemo_gym_files.records,
+        companion=nemo_gym_files.companion,
+        wanted=nemo_gym_out.todays_shape,
+    ),
+    "openai-chat": Format(openai_chat.read, openai_chat.write, openai_chat.held, openai_chat.record),
+    "trl": Format(trl.read, trl.writer("trl"), trl.held, records=trl.records),
+    "trl-messages": Format(trl.read, trl.writer("trl-messages"), trl.held, records=trl.records),
+    "trl-kto": Format(trl.read, trl.writer("trl-kto"), trl.held, records=trl.records, unfit=trl.unlabelled),
+    "trl-prompt": Format(None, trl.writer("trl-prompt"), trl.held),
+    "verifiers": Format(verifiers.read, verifiers.write, verifiers.held, verifiers.record, carries=True),
+    "verifiers-v0": Format(verifiers_v0.read, None, verifiers_v0.held, companion=verifiers_v0.companion),
+    "atif": Format(
+        atif.read, atif.write, atif.held, atif.record, carries=True, records=atif.records, wanted=atif.wanted
+    ),
+    "parquet": Format(parquet.read, parquet.write, parquet.held, records=parquet_files.read_parquet),
+}
+IMPORTS = tuple(name for name, format in FORMATS.items() if format.read)
+EXPORTS = tuple(name for name, format in FORMATS.items() if format.write)
+
+
+def format_named(name: str, names: tuple[str, ...]) -> Format:
+    """The format of that name. Raises ConfigError when it is not among `names`."""
+    if name not in names:
+        direction = "import" if names is IMPORTS else "export"
+        raise ConfigError(f"There is no {direction} format {name!r}.", f"Formats are {', '.join(names)}.")
+    return FORMATS[name]

@@ -1,0 +1,156 @@
+"""Importing a file of any format: read record by record, bad ones set aside, rows written in batches."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..store.errors import FormatError
+from ..store.house import House
+from ..store.runs import Run, start_run
+from ..store.validation import check_rollout
+from ..store.writer import RolloutWriter
+from .formats import IMPORTS, Format, format_named
+from .lines import BadLine, Quarantine
+from .rollout import Row
+from .storing import Source, StoreRows, to_rows
+
+_SCORES_AT_ONCE = 2000
+
+
+@dataclass
+class ImportSummary:
+    """What an import did.
+
+    Attributes:
+        rows: Records of the file that could be read; one may hold several rollouts.
+        added: Rollouts that are new in the house.
+        present: Rollouts it had already.
+        torn: 1 when the last line was not finished: it is left out and can be imported once it is.
+        bad: Lines set aside in the file `quarantine` (None when there were none).
+        gaps: How many rollouts did not tell what.
+    """
+
+    run_id: str
+    file: str
+    rows: int = 0
+    added: int = 0
+    present: int = 0
+    torn: int = 0
+    bad: int = 0
+    quarantine: str | None = None
+    gaps: dict[str, int] = field(default_factory=dict)
+
+
+def import_file(
+    house: House,
+    format_name: str,
+    path: str | Path,
+    *,
+    environment: str | None = None,
+    source_run: str | None = None,
+    inputs: str | Path | None = None,
+    name: str | None = None,
+    max_bad: float = 0.01,
+    strict: bool = False,
+    on_progress: Callable[[int], None] | None = None,
+) -> ImportSummary:
+    """Brings a file's rollouts into the house; what is there already stays as it is.
+
+    Args:
+        format_name: A name in `formats.IMPORTS`.
+        environment: Name of the environment the rollouts belong to; None takes it from the file.
+        source_run: Name of the run they come from; rollouts of the same name share groups across files. None takes it from the file.
+        inputs: nemo-gym: the planned inputs, which hold the tasks' truths; None looks for `<stem>_materialized_inputs.jsonl` beside the file.
+        name: Name of the import run; None makes one.
+        max_bad: Share of bad lines above which FormatError is raised, after the good ones were stored.
+        strict: Raise FormatError at the first bad line.
+        on_progress: Gets the bytes read so far.
+    """
+    path = Path(path)
+    format = format_named(format_name, IMPORTS)
+    if not path.exists():
+        raise FormatError(f"There is no file {path}.", "Check the path.")
+    companion = format.companion(path, inputs) if format.companion else None
+    config = {"format": format_name, "file": path.name, "environment": environment, "source_run": source_run}
+    with start_run(house, "import", name, config) as run:
+        summary = ImportSummary(run.run_id, str(path))
+        quarantine = Quarantine(quarantine_path(house, run.run_id), strict)
+        source = Source(format_name, run.run_id, environment, source_run, _known_tasks(house), companion)
+        _bring_in(house, run, format, path, source, quarantine, summary, on_progress)
+        summary.torn, summary.bad = quarantine.torn, quarantine.count
+        summary.quarantine = str(quarantine.path) if quarantine.count else None
+        run.finish(asdict(summary))
+    _refuse_if_too_bad(summary, max_bad)
+    return summary
+
+
+def _bring_in(
+    house: House, run: Run, format: Format, path: Path, source: Source, quarantine: Quarantine, summary: ImportSummary,
+    on_progress: Callable[[int], None] | None,
+) -> None:  # fmt: skip
+    gaps: Counter[str] = Counter()
+    scores: list[Row] = []
+    with RolloutWriter(house, run, journal=False) as writer:
+        for line, record in format.records(path, quarantine, on_progress):
+            try:
+                found = rows_of(record, format, source)
+                for rows in found:
+                    check_rollout(rows.rollout, run.run_id)
+                for rows in found:
+                    writer.add(rows.rollout, rows.prompt, rows.task, rows.prompt_tokens)
+            except ValueError as error:  # BadLine, SchemaMismatch, or text that is not UTF-8
+                quarantine.add(line, str(error))
+                continue
+            summary.rows += 1
+            for rows in found:
+                gaps.update(rows.rollout["gaps"])
+                scores += [rows.score] if rows.score else []
+            if len(scores) >= _SCORES_AT_ONCE:
+                writer.flush()
+                _write_scores(house, scores)
+        writer.flush()
+        _write_scores(house, scores)
+    summary.added, summary.present = writer.written, writer.skipped
+    summary.gaps = dict(sorted(gaps.items()))
+
+
+def rows_of(record: Row, format: Format, source: Source) -> list[StoreRows]:
+    """The rows of one record. Raises BadLine saying what is wrong with it."""
+    if format.read is None:
+        raise TypeError(f"{source.format} is not read")
+    try:
+        return to_rows(format.read(record, source), record, source, format.record, format.wanted)
+    except KeyError as error:
+        raise BadLine(f"{error.args[0]!r} is missing") from error
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise BadLine(str(error)) from error
+
+
+def quarantine_path(house: House, run_id: str) -> Path:
+    """Where an import sets bad lines aside: in a local house's folder, else in the working directory."""
+    name = f"{run_id}.jsonl"
+    return Path("quarantine") / name if "://" in house.uri else Path(house.uri) / "quarantine" / name
+
+
+def _refuse_if_too_bad(summary: ImportSummary, max_bad: float) -> None:
+    total = summary.rows + summary.bad
+    if summary.bad > max_bad * total:
+        raise FormatError(
+            f"{summary.bad} of {total} lines of {summary.file} are bad, more than --max-bad {max_bad:g} allows.",
+            f"The others were imported; {summary.quarantine} names the bad ones and says why.",
+        )
+
+
+def _write_scores(house: House, scores: list[dict[str, Any]]) -> None:
+    house.insert_if_absent("scores", scores)
+    scores.clear()
+
+
+def _known_tasks(house: House) -> dict[tuple[str, str], set[str]]:
+    known: dict[tuple[str, str], set[str]] = {}
+    columns = ["task_id", "environment", "prompt_id"]
+    for row in house.read("tasks", columns=columns, filter="ground_truth is not null").to_pylist():
+        known.setdefault((row["environment"], row["prompt_id"]), set()).add(row["task_id"])
+    return known

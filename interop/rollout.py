@@ -1,0 +1,108 @@
+"""A rollout between a file and the house: what every format's reader gives and every format's writer gets."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from ..store.messages import Message
+from ..store.tables import TABLES
+
+Row = dict[str, Any]
+
+# Worked out from the messages and tokens again, so no format loses them.
+DERIVED = {
+    "rollout_id", "slot_id", "task_id", "prompt_id", "n_prompt_tokens", "n_tokens", "n_sampled_tokens",
+    "n_turns", "n_tool_calls", "n_tool_errors", "n_parse_failures", "prefix_ok", "passed", "branch", "trainable",
+}  # fmt: skip
+# Always there, and the reader's own words about its source.
+_NOT_CONTENT = {"messages", "gaps", "extra"}
+_IDENTITY = {"rollout_id", "slot_id", "run_id", "group_id", "episode_id", "task_id", "prompt_id"}
+
+
+@dataclass
+class Rollout:
+    """One trajectory.
+
+    Attributes:
+        prompt: System and user messages.
+        tools: Tool schemas in OpenAI chat form.
+        messages: Everything after the prompt.
+        columns: Other columns of `rollouts`; on import, those the source tells (ids, counts and hashes are worked out).
+        prompt_ids: The prompt's tokens; None when unknown.
+        task: ground_truth, state, extra (JSON values), split, category, difficulty, source_key; None when the source has no task.
+        extra: By format name, the overlay that gives that format's record back (overlay.py).
+        gaps: What the source did not tell.
+        source_run: The run the source names; None when it names none.
+        source_key: The key of the row in its source; None when it has none.
+        group_key: What the source groups rollouts by, besides task and model; None when nothing.
+    """
+
+    prompt: list[Message]
+    tools: list[Row]
+    messages: list[Message]
+    columns: Row = field(default_factory=dict)
+    prompt_ids: list[int] | None = None
+    task: Row | None = None
+    extra: Row = field(default_factory=dict)
+    gaps: set[str] = field(default_factory=set)
+    source_run: str | None = None
+    source_key: Any = None
+    group_key: Any = None
+
+    def get(self, column: str) -> Any:
+        """A column's value, None when the source did not tell."""
+        return self.columns.get(column)
+
+
+def unheld(rollout: Rollout, held: Collection[str]) -> list[str]:
+    """The columns with a value that a format which holds `held` has no place for, and what an import brought from another format."""
+    tokens = ("token_ids", "loss_mask", "logprobs")
+    skipped = {*DERIVED, *_NOT_CONTENT, *(() if rollout.get("token_ids") is not None else tokens)}
+    names = [name for name in TABLES["rollouts"].schema.names if name not in skipped and name not in held]
+    found = [name for name in names if rollout.get(name) is not None]
+    found += ["prompt_token_ids"] if rollout.prompt_ids is not None and "prompt_token_ids" not in held else []
+    task = rollout.task or {}
+    found += [f"task.{name}" for name in ("ground_truth", "state", "extra", "category", "difficulty")
+              if task.get(name) is not None and f"task.{name}" not in held]  # fmt: skip
+    return found + [f"extra.{name}" for name in rollout.extra]
+
+
+def keepsake(rollout: Rollout, held: Collection[str]) -> Row:
+    """What a format has no column for, as JSON, to travel under a key of ours that other readers pass over."""
+    kept = {name: rollout.get(name) for name in unheld(rollout, held) if name in TABLES["rollouts"].schema.names}
+    if rollout.get("started_at") is not None and "started_at" in kept:
+        kept["started_at"] = rollout.columns["started_at"].isoformat()
+    if rollout.prompt_ids is not None and "prompt_token_ids" not in held:
+        kept["prompt_token_ids"] = rollout.prompt_ids
+    task = {
+        name: value for name, value in (rollout.task or {}).items() if value is not None and f"task.{name}" not in held
+    }
+    return {"rollout_id": rollout.get("rollout_id"), **kept, **({"task": task} if task else {})}
+
+
+def take_keepsake(rollout: Rollout, kept: Any) -> None:
+    """Puts back what `keepsake` packed; the ids become the source's names. Raises TypeError or ValueError when it is not one."""
+    if not kept:
+        return
+    known = set(TABLES["rollouts"].schema.names) - _IDENTITY - _NOT_CONTENT
+    values = {name: value for name, value in kept.items() if name in known}
+    if "started_at" in values:
+        values["started_at"] = datetime.fromisoformat(values["started_at"])
+    rollout.columns |= values
+    rollout.prompt_ids = kept.get("prompt_token_ids", rollout.prompt_ids)
+    rollout.task = {**(rollout.task or {}), **kept["task"]} if kept.get("task") else rollout.task
+    rollout.source_run = kept.get("run_id")
+    rollout.source_key = kept.get("rollout_id")
+    rollout.group_key = kept.get("group_id")
+
+
+def value_of(text: str | None) -> Any:
+    """JSON text as a value, None for None."""
+    return None if text is None else json.loads(text)
+
+
+def text_of(value: Any) -> str | None:
+    """A value as JSON text, None for None."""
+    return None if value is None else json.dumps(value, ensure_ascii=False)

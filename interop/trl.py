@@ -1,0 +1,142 @@
+"""TRL's columns, as Parquet or JSONL: prompt and completion, messages, prompts alone, or prompt, completion and label.
+
+Text only. `tools` is JSON text, because Arrow would fill every schema with the keys of the others. Our `rollout_id`, `run_id` and `reward`
+stand beside, unless the file is to be plain; TRL passes over columns it does not know.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from .chat import read_conversation, read_tools, split_prompt
+from .lines import Line, Quarantine, read_objects, write_objects
+from .parquet_files import read_parquet, write_parquet
+from .rollout import Rollout, Row, text_of
+from .storing import Source
+
+_CALL = pa.struct([("id", pa.string()), ("type", pa.string()), ("function", pa.struct([("name", pa.string()), ("arguments", pa.string())]))])  # fmt: skip
+_MESSAGES = pa.list_(
+    pa.struct(
+        [("role", pa.string()), ("content", pa.string()), ("reasoning_content", pa.string()), ("tool_calls", pa.list_(_CALL)), ("tool_call_id", pa.string())]
+    )
+)  # fmt: skip
+_TYPES = {
+    "messages": _MESSAGES, "prompt": _MESSAGES, "completion": _MESSAGES, "label": pa.bool_(), "tools": pa.string(),
+    "rollout_id": pa.string(), "run_id": pa.string(), "reward": pa.float32(), "task_id": pa.string(), "ground_truth": pa.string(),
+}  # fmt: skip
+_OURS = ("rollout_id", "run_id", "reward")
+# What each of TRL's dataset types is made of.
+COLUMNS = {
+    "trl": ("prompt", "completion", "tools", *_OURS),
+    "trl-messages": ("messages", "tools", *_OURS),
+    "trl-prompt": ("prompt", "tools", "task_id", "ground_truth"),
+    "trl-kto": ("prompt", "completion", "label", "tools", *_OURS),
+}
+_KNOWN = {*_TYPES, "step", "advantage", "model"}
+
+
+def held(rollout: Rollout) -> set[str]:
+    """The columns it has a place for."""
+    return {"reward", "run_id"}
+
+
+def records(
+    path: Path, quarantine: Quarantine, on_progress: Callable[[int], None] | None = None
+) -> Iterator[tuple[Line, Row]]:
+    """The rows of a Parquet or JSONL file, by its suffix."""
+    return (read_parquet if path.suffix == ".parquet" else read_objects)(path, quarantine, on_progress)
+
+
+def read(row: Row, source: Source) -> list[Rollout]:
+    """A row with prompt and completion, or with messages; TRL's own log of completions is such a file too.
+
+    Other numbers are components of the verdict; the rest, an advantage included, goes to `extra`.
+    """
+    gaps: set[str] = set()
+    if row.get("messages") is not None:
+        prompt, messages = split_prompt(read_conversation(row["messages"], "assistant", gaps))
+    else:
+        prompt = read_conversation(row["prompt"], "user", gaps)
+        messages = read_conversation(row["completion"], "assistant", gaps)
+    numbers = {name: value for name, value in row.items() if name not in _KNOWN and _is_number(value)}
+    rest = {name: value for name, value in row.items() if value is not None and name not in numbers and name not in {*_TYPES, "step", "model"}}  # fmt: skip
+    reward = row.get("reward")
+    if reward is None and row.get("label") is not None:
+        reward = float(row["label"])
+    columns = {
+        "policy_id": row.get("model"),
+        "step": row.get("step"),
+        "reward": sum(numbers.values()) if reward is None and numbers else reward,
+        "reward_components": [{"name": name, "value": value, "weight": None} for name, value in numbers.items()],
+    }
+    rollout = Rollout(prompt, read_tools(row.get("tools")), messages, columns, gaps=gaps)
+    rollout.extra = {"trl": rest} if rest else {}
+    rollout.source_run, rollout.source_key = row.get("run_id"), row.get("rollout_id")
+    return [rollout]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def row_of(rollout: Rollout, names: Iterable[str]) -> Row:
+    """The named columns of one rollout."""
+    prompt = [message.to_openai() for message in rollout.prompt]
+    completion = [message.to_openai() for message in rollout.messages]
+    values = {
+        "messages": prompt + completion,
+        "prompt": prompt,
+        "completion": completion,
+        "label": rollout.get("passed"),
+        "tools": text_of(rollout.tools or None),
+        "rollout_id": rollout.get("rollout_id"),
+        "run_id": rollout.get("run_id"),
+        "reward": rollout.get("reward"),
+        "task_id": rollout.get("task_id"),
+        "ground_truth": text_of((rollout.task or {}).get("ground_truth")),
+    }
+    return {name: values[name] for name in names}
+
+
+def unlabelled(rollout: Rollout) -> str | None:
+    """KTO needs a label."""
+    return "no verdict" if rollout.get("passed") is None else None
+
+
+def writer(kind: str) -> Callable[[Iterable[list[Rollout]], Path, bool], None]:
+    """The function that writes files of one dataset type, a key of COLUMNS."""
+
+    def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) -> None:
+        names = [name for name in COLUMNS[kind] if not (plain and name in _OURS)]
+        rows = (row_of(rollout, names) for rollouts in episodes for rollout in rollouts)
+        if kind == "trl-prompt":
+            rows = _first_of_each_task(rows)
+        if path.suffix == ".parquet":
+            schema = pa.schema([(name, _TYPES[name]) for name in names])
+            write_parquet((_flat(row) for row in rows), schema, path)
+        else:
+            write_objects(rows, path)
+
+    return write
+
+
+def _first_of_each_task(rows: Iterable[Row]) -> Iterator[Row]:
+    seen: set[str] = set()
+    for row in rows:
+        if row["task_id"] not in seen:
+            seen.add(row["task_id"])
+            yield row
+
+
+def _flat(row: Row) -> Row:
+    """With the content of messages as text: a Parquet column has one type, so a list of parts becomes its JSON."""
+    changed = {**row}
+    for name in ("messages", "prompt", "completion"):
+        if name in row:
+            changed[name] = [
+                {**message, "content": text_of(message["content"])} if isinstance(message["content"], list) else message
+                for message in row[name]
+            ]
+    return changed

@@ -1,0 +1,236 @@
+"""verifiers v1 `traces.jsonl`: one episode a line; each trace, or each branch of one that branches, is a rollout.
+
+A trace is a graph of messages, and each node holds the tokens it adds. A row of ours is one path from a root to a leaf. How the tokens are
+split over the nodes is kept in `extra`, so that they need not be stored twice; of a trace that branches the whole graph is kept.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .chat import read_messages, read_tools
+from .lines import write_objects
+from .overlay import lay_over
+from .rollout import Rollout, Row, keepsake, take_keepsake
+from .storing import Source
+from .verifiers_nodes import NODES, nodes_of, place_tokens
+
+_FORMAT = "verifiers"
+HELD = {
+    "run_id", "step", "group_id", "episode_id", "agent", "environment", "policy_id", "policy_version", "policy_version_last",
+    "temperature", "top_p", "max_tokens", "token_ids", "loss_mask", "logprobs", "prompt_token_ids", "reward", "reward_components",
+    "status", "stop_reason", "error_type", "error_message", "started_at",
+}  # fmt: skip
+
+
+def held(rollout: Rollout) -> set[str]:
+    """The columns it has a place for."""
+    return HELD if rollout.get("token_ids") is None or rollout.prompt_ids is not None else HELD - {"token_ids", "loss_mask", "logprobs"}  # fmt: skip
+
+
+def read(episode: Row, source: Source) -> list[Rollout]:
+    """The rollouts of an episode, in the order of its traces and their branches. A line that is one bare trace is read as an episode."""
+    traces = episode["traces"] if "nodes" not in episode else [episode]
+    if not traces:
+        raise ValueError("the episode has no trace")
+    rollouts = []
+    for number, trace in enumerate(traces):
+        paths = _paths(trace.get("nodes") or [])
+        for branch, path in enumerate(paths):
+            rollout = _rollout(episode, trace, path, branch)
+            rollout.extra[NODES] |= {"trace": number}
+            rollouts.append(rollout)
+    for rollout in rollouts:
+        rollout.extra[NODES]["of"] = len(rollouts)
+    return rollouts
+
+
+def record(rollouts: list[Rollout], plain: bool = True, apart: bool = False) -> Row:
+    """The episode of some rollouts. What is unknown is left out, as upstream does.
+
+    Args:
+        apart: Write each branch as a trace of its own; else the first branch of a trace stands for its graph, as the overlay expects.
+    """
+    ordered = _in_order(rollouts)
+    first = ordered[0]
+    policy = {"start": first.get("policy_version"), "end": first.get("policy_version_last")}
+    work = (
+        {"type": "train", "step": first.get("step"), "policy": _told(policy)} if first.get("step") is not None else None
+    )
+    ok = all(rollout.get("status") != "error" for rollout in ordered)
+    return _told(
+        {
+            "id": first.get("episode_id"),
+            "env": {"id": first.get("environment")},
+            "group": {"id": first.get("group_id")},
+            "run": _told({"id": first.get("run_id"), "work": work}),
+            "ok": ok,
+            "errors": [],
+            "traces": [_trace(rollout, plain) for rollout in ordered if apart or not rollout.get("branch")],
+        }
+    )
+
+
+def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) -> None:
+    """Writes a file; whole episodes that the house imported from this format come out as they were."""
+    write_objects((_line(rollouts, plain) for rollouts in episodes), path)
+
+
+def _line(rollouts: list[Rollout], plain: bool) -> Row:
+    ordered = _in_order(rollouts)
+    first = ordered[0]
+    # The overlay fits the episode as it was read; of a part of it only the columns are told.
+    if _FORMAT in first.extra and len(ordered) == first.extra[NODES]["of"]:
+        return lay_over(record(ordered), first.extra[_FORMAT])
+    return record(ordered, plain, apart=True)
+
+
+def _in_order(rollouts: list[Rollout]) -> list[Rollout]:
+    return sorted(rollouts, key=lambda rollout: (rollout.extra.get(NODES, {}).get("trace", 0), rollout.get("branch") or 0))  # fmt: skip
+
+
+def _told(values: Row) -> Row:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _paths(nodes: list[Row]) -> list[list[Row]]:
+    """The node paths from a root to each leaf, in the order of the leaves; one empty path for a trace without nodes."""
+    parents = {node.get("parent") for node in nodes}
+    paths = []
+    for leaf in range(len(nodes)):
+        if leaf not in parents:
+            path, at = [], leaf
+            while at is not None:
+                path.append(nodes[at])
+                parent = nodes[at].get("parent")
+                if parent is not None and not 0 <= parent < at:
+                    raise ValueError(f"node {at} comes before its parent {parent}")
+                at = parent
+            paths.append(path[::-1])
+    return paths or [[]]
+
+
+def _rollout(episode: Row, trace: Row, path: list[Row], branch: int) -> Rollout:
+    gaps: set[str] = set()
+    messages = read_messages([node["message"] for node in path], gaps)
+    sampled = [bool(node.get("sampled")) for node in path]
+    # Few-shot turns that nobody sampled belong to the prompt.
+    start = sampled.index(True) if True in sampled else len(path)
+    run, agent, calls = episode.get("run") or {}, trace.get("agent") or {}, trace.get("calls") or []
+    rollout = Rollout(messages[:start], read_tools(trace.get("tools")), messages[start:], gaps=gaps)
+    work = run.get("work") or {}
+    policy = work.get("policy") or {}
+    rollout.columns = {
+        "environment": (episode.get("env") or {}).get("id") or (episode.get("env") or {}).get("name"),
+        "step": work.get("step"),
+        "policy_id": next((call["model"] for call in calls if call.get("model")), (agent.get("config") or {}).get("model")),
+        "policy_version": policy.get("start"),
+        "policy_version_last": policy.get("end"),
+        "agent": agent.get("name"),
+        "trainable": agent.get("trainable"),
+        "branch": branch,
+        "n_turns": sum(sampled),
+        **_sampling(calls),
+        **_verdict(trace),
+        **_ending(episode, trace, calls),
+        **_times(trace),
+    }  # fmt: skip
+    if episode.get("id"):
+        rollout.columns["episode_id"] = str(episode["id"])
+    rollout.task = _task(episode.get("task") or trace.get("task") or {})
+    rollout.extra = {NODES: place_tokens(rollout, path, start)}
+    rollout.source_run, rollout.group_key = run.get("id"), (episode.get("group") or {}).get("id")
+    if trace.get("id"):
+        rollout.source_key = [trace["id"], branch] if branch else trace["id"]
+    take_keepsake(rollout, _without_ids((trace.get("info") or {}).get("rollhouse")))
+    return rollout
+
+
+def _without_ids(kept: Row | None) -> Row | None:
+    """The trace names itself, its run and its group."""
+    return kept and {name: value for name, value in kept.items() if name not in ("run_id", "rollout_id", "group_id")}
+
+
+def _task(task: Row) -> Row:
+    data = task.get("data") or {}
+    truth = data.get("answer", data.get("ground_truth"))
+    return {"ground_truth": truth, "category": data.get("category"), "source_key": task.get("key")}
+
+
+def _sampling(calls: list[Row]) -> Row:
+    told = (calls[0].get("sampling") or {}) if calls else {}
+    return {name: told.get(name) for name in ("temperature", "top_p", "max_tokens")}
+
+
+def _verdict(trace: Row) -> Row:
+    """Weighted rewards and unweighted metrics are components; the reward is the weighted sum."""
+    rewards = {name: value for name, value in (trace.get("rewards") or {}).items() if value is not None}
+    components = [{"name": name, "value": value["score"], "weight": value.get("weight", 1.0)} for name, value in rewards.items()]  # fmt: skip
+    components += [
+        {"name": name, "value": value, "weight": None} for name, value in (trace.get("metrics") or {}).items()
+    ]
+    reward = sum(value["score"] * value.get("weight", 1.0) for value in rewards.values()) if rewards else None
+    return {"reward": reward, "reward_components": components}
+
+
+def _ending(episode: Row, trace: Row, calls: list[Row]) -> Row:
+    errors = trace.get("errors") or episode.get("errors") or []
+    stop = trace.get("stop_condition")
+    if errors or trace.get("ok") is False:
+        error = errors[0] if errors else {}
+        columns = {"error_type": error.get("type"), "error_message": error.get("message")}
+        return {"status": "error", "stop_reason": stop or "error", **columns}
+    if calls and calls[-1].get("finish_reason") == "length":
+        return {"status": "truncated", "stop_reason": stop or "length"}
+    truncated = stop is not None and stop.startswith("max_")
+    return {"status": "truncated" if truncated else "completed", "stop_reason": stop or "stop"}
+
+
+def _times(trace: Row) -> Row:
+    started = (trace.get("timing") or {}).get("start")
+    return {"started_at": datetime.fromtimestamp(started, UTC) if started else None}
+
+
+def _trace(rollout: Rollout, plain: bool) -> Row:
+    columns = rollout.columns
+    sampling = _told({name: columns.get(name) for name in ("temperature", "top_p", "max_tokens")})
+    nodes = nodes_of(rollout)
+    calls = [
+        _told({"node": index, "model": columns.get("policy_id"), "sampling": sampling or None, "finish_reason": "stop"})
+        for index, node in enumerate(nodes)
+        if node["sampled"]
+    ]
+    if calls and columns.get("status") == "truncated" and columns.get("stop_reason") == "length":
+        calls[-1]["finish_reason"] = "length"
+    failed = columns.get("status") in ("error", "timeout", "aborted")
+    error = {"type": columns.get("error_type") or columns.get("status"), "message": columns.get("error_message") or ""}
+    started: Any = columns.get("started_at")
+    components = columns.get("reward_components") or []
+    rewards = {part["name"]: {"score": part["value"], "weight": part["weight"]} for part in components if part["weight"] is not None}  # fmt: skip
+    if not rewards and columns.get("reward") is not None:
+        rewards = {"reward": {"score": columns["reward"], "weight": 1.0}}
+    return _told(
+        {
+            "version": 1,
+            "id": columns.get("rollout_id"),
+            "task": {"type": "Task", "data": _task_data(rollout), **_told({"key": (rollout.task or {}).get("source_key")})},
+            "agent": {"name": columns.get("agent"), "trainable": columns.get("trainable")},
+            "tools": [tool["function"] for tool in rollout.tools],
+            "nodes": nodes,
+            "calls": calls,
+            "rewards": rewards,
+            "metrics": {part["name"]: part["value"] for part in components if part["weight"] is None},
+            "info": {} if plain else {"rollhouse": keepsake(rollout, held(rollout))},
+            "is_completed": columns.get("status") != "aborted",
+            "ok": not failed,
+            "stop_condition": columns.get("stop_reason"),
+            "errors": [error] if failed else [],
+            "timing": {"start": started.timestamp()} if started else None,
+        }
+    )  # fmt: skip
+
+
+def _task_data(rollout: Rollout) -> Row:
+    task = rollout.task or {}
+    return _told({"answer": task.get("ground_truth"), "category": task.get("category")})

@@ -1,0 +1,61 @@
+"""verifiers v0 `results.jsonl`: one rollout a line, with a `metadata.json` beside it. Import only."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .chat import read_conversation, read_tools
+from .rollout import Rollout, Row
+from .storing import Source
+
+_PLACED = {"prompt", "completion", "reward", "metrics", "tool_defs", "answer"}
+
+
+def held(rollout: Rollout) -> set[str]:
+    """Not written."""
+    return set()
+
+
+def companion(path: Path, inputs: Any = None) -> Row:
+    """What `metadata.json` beside the file says; empty without one. Raises ValueError when it is not JSON."""
+    file = path.with_name("metadata.json")
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def read(row: Row, source: Source) -> list[Rollout]:
+    """One row; `example_id` is required, as it is upstream, and groups the rows."""
+    about: Row = source.companion or {}
+    gaps: set[str] = set() if about else {"no_metadata"}
+    prompt = read_conversation(row["prompt"], "user", gaps)
+    messages = read_conversation(row["completion"], "assistant", gaps)
+    sampling = about.get("sampling_args") or {}
+    metrics = row.get("metrics") or {}
+    rollout = Rollout(prompt, read_tools(row.get("tool_defs")), messages, gaps=gaps, group_key=row["example_id"])
+    rollout.columns = {
+        "environment": about.get("env_id") or row.get("task"),
+        "policy_id": about.get("model"),
+        "temperature": sampling.get("temperature"),
+        "top_p": sampling.get("top_p"),
+        "max_tokens": sampling.get("max_tokens"),
+        "reward": row.get("reward"),
+        "reward_components": [{"name": name, "value": value, "weight": None} for name, value in metrics.items()],
+        **_ending(row),
+    }
+    rollout.task = {"ground_truth": row.get("answer") or None, "source_key": row["example_id"]}
+    rest = {name: value for name, value in row.items() if name not in _PLACED}
+    rollout.extra = {"verifiers-v0": rest}
+    return [rollout]
+
+
+def _ending(row: Row) -> Row:
+    error, stop = row.get("error"), row.get("stop_condition")
+    if error:
+        text = error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
+        kind = error.get("error") if isinstance(error, dict) else None
+        return {
+            "status": "error",
+            "stop_reason": stop or "error",
+            "error_type": kind or "engine",
+            "error_message": text,
+        }
+    return {"status": "truncated" if row.get("is_truncated") else "completed", "stop_reason": stop or "stop"}
