@@ -38,6 +38,11 @@ class Table:
         """The Arrow schema, with the key marked for Lance and compressed columns marked on list and item."""
         return pa.schema([self._field(column) for column in self.columns])
 
+    @cached_property
+    def struct(self) -> pa.StructType:
+        """A row as one Arrow value: what dicts are converted to in one go."""
+        return pa.struct(list(self.schema))
+
     def _field(self, column: Column) -> pa.Field:
         if column.name == self.key:
             return pa.field(column.name, column.type, nullable=False, metadata=_KEY)

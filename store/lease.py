@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,7 @@ class Lease:
         epoch: Of this taking.
         seen_version: Version of the lease table at the last check; the same version again means nothing changed.
         renewed_at: Last sign of life written to the house.
+        took_over: Whether the holder before had not given it back. It is gone, as far as can be told from here.
     """
 
     house: "House"
@@ -57,23 +58,26 @@ class Lease:
     epoch: int
     holder: str
     renewed_at: datetime
+    took_over: bool = False
     seen_version: int = -1
-    released: bool = field(default=False)
+    released: bool = False
+    _seen: Any = None
 
     def check(self) -> None:
         """Raises WriteConflict when the lease was given back or somebody else has taken it. Renews it once a minute."""
         if self.released:
             raise WriteConflict(f"The lease on {self.name} was given back.", "Start the run again to write to it.")
-        dataset = _dataset(self.house)
-        if dataset.version != self.seen_version:
-            state = _state(dataset, self.name)
+        # The handle is kept: asking it for the latest version costs a tenth of opening the table.
+        if self._seen is None or self._seen.latest_version != self.seen_version:
+            self._seen = _dataset(self.house)
+            state = _state(self._seen, self.name)
             if state is None or state["epoch"] != self.epoch:
                 by = _describe(state) if state else "nobody"
                 raise WriteConflict(
                     f"This process no longer holds {self.name}: it was taken over by {by}.",
                     "What was committed before is kept; start the run again to go on.",
                 )
-            self.seen_version = dataset.version
+            self.seen_version = self._seen.version
         if _now() - self.renewed_at > RENEW:
             self._say("renewed")
             self.renewed_at = _now()
@@ -83,6 +87,9 @@ class Lease:
         if not self.released:
             self._say("released")
             self.released = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_seen": None}
 
     def _say(self, event: str) -> None:
         row_id = f"{self.name}#{self.epoch}#{event}#{_now().isoformat()}"
@@ -100,7 +107,8 @@ def take(house: "House", name: str) -> Lease:
         epoch = state["epoch"] + 1 if state else 1
         holder = _myself()
         if _insert(house, _row(f"{name}#{epoch}", name, epoch, "taken", holder)):
-            return Lease(house, name, epoch, holder, renewed_at=_now())
+            took_over = state is not None and not state["released"]
+            return Lease(house, name, epoch, holder, renewed_at=_now(), took_over=took_over)
     raise WriteConflict(f"{name} is being fought over by several processes.", "Start one of them only.")
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
+from . import journal
 from . import lease as leases
 from .house import House
 from .lease import LEASES
 from .tables import TABLES
+from .upkeep import join_fragments
 
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
 pc: Any = pyarrow.compute
@@ -44,8 +46,7 @@ def compact(house: House, on_table: OnTable | None = None) -> list[dict[str, Any
     with _maintenance(house):
         for table in _tables(house, on_table):
             before = len(house.dataset(table).get_fragments())
-            if before > 1:
-                _compact_table(house, table)
+            join_fragments(house, table, at_least=2)
             after = len(house.dataset(table).get_fragments())
             report.append({"table": table, "fragments_before": before, "fragments_after": after})
     return report
@@ -75,14 +76,16 @@ def gc(
 def check(house: House, on_table: OnTable | None = None) -> list[str]:
     """What is wrong with the house, one sentence each; empty when it is sound.
 
-    Looks at every table: there, in the expected schema, files whole, keys unique, references resolving; and at every snapshot: its
-    versions readable and tagged, and no tag without a snapshot.
+    Looks at every table: there, in the expected schema, files whole, keys unique and without an index, references resolving; at the
+    journals of runs that nobody is writing; and at every snapshot: its versions readable and tagged, and no tag without a snapshot.
+    `repair.repair` mends what a crash can leave.
     """
     problems: list[str] = []
     for table in TABLES:
         if on_table:
             on_table(table)
         problems += _table_problems(house, table)
+    problems += _journal_problems(house)
     if problems:
         return problems
     for reference in _REFERENCES:
@@ -107,21 +110,6 @@ def _tables(house: House, on_table: OnTable | None) -> Iterator[str]:
         yield table
 
 
-def _compact_table(house: House, table: str) -> None:
-    from lance.commit import CommitConflictError
-
-    # One thread keeps the order of rows; copying pages as they are keeps memory low.
-    for attempt in range(5):
-        try:
-            house.dataset(table).optimize.compact_files(
-                target_rows_per_fragment=25_000, num_threads=1, compaction_mode="try_binary_copy"
-            )
-            return
-        except CommitConflictError:
-            if attempt == 4:
-                raise
-
-
 def _table_problems(house: House, table: str) -> list[str]:
     if not house.has_table(table):
         return [f"Table {table} is missing."]
@@ -137,11 +125,21 @@ def _table_problems(house: House, table: str) -> list[str]:
     if broken:
         return [*problems, f"Table {table} cannot be read: {broken}"]
     key = TABLES[table].key
+    if any(key in index.field_names for index in dataset.describe_indices()):
+        problems.append(f"Table {table} has an index on its key, with which concurrent writers insert twice: drop it.")
     counts = pc.value_counts(dataset.to_table(columns=[key])[key])
     twice = [entry["values"] for entry in counts.filter(pc.greater(counts.field("counts"), 1)).to_pylist()]
     if twice:
         problems.append(f"Table {table} has {len(twice)} keys more than once, {twice[0]!r} among them.")
     return problems
+
+
+def _journal_problems(house: House) -> list[str]:
+    return [
+        f"Run {run_id} left {rows} rollouts in its journal; they come in when it is started again, or by `check --repair`."
+        for run_id, rows in journal.waiting(house).items()
+        if leases.holder_of(house, f"run/{run_id}") is None
+    ]
 
 
 def _unreadable(dataset: Any) -> str | None:

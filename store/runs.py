@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
+from . import journal
 from . import lease as leases
 from .errors import ConfigError, StoreNotFound
 from .house import House, quote
 from .ids import hash_id
 from .lease import Lease
 from .tables import RUN_KINDS
+from .upkeep import Upkeep
 
 _ENDINGS = {"finished", "failed", "aborted"}
 
@@ -30,6 +32,7 @@ class Run:
         config: What it was started with this time.
         lease: Held while the run lives; picklable with the run, for a writer in another process.
         writer: The open RolloutWriter, if any; finish() flushes it first.
+        upkeep: Joins the small pieces that this run's commits leave.
     """
 
     house: House
@@ -42,6 +45,9 @@ class Run:
     ended: bool = False
     _entered: bool = False
     _metrics: set[tuple[int, str]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.upkeep = Upkeep(self.house)
 
     def finish(self, summary: dict[str, Any] | None = None) -> None:
         """Flushes the writer and writes `finished` with the summary. Outside a `with` block it also gives the lease back."""
@@ -69,6 +75,7 @@ class Run:
             for name, value in new.items()
         ]
         self.house.append("metrics", rows)
+        self.upkeep.wrote("metrics")
         self._metrics.update((step, name) for name in new)
 
     def note(self, payload: dict[str, Any]) -> None:
@@ -92,6 +99,7 @@ class Run:
             elif not self.ended:
                 self.finish()
         finally:
+            self.upkeep.wait()
             self.lease.release()
 
     def _end(self, event: str, payload: dict[str, Any]) -> None:
@@ -100,7 +108,7 @@ class Run:
 
 
 def start_run(house: House, kind: str, name: str | None = None, config: dict[str, Any] | None = None) -> Run:
-    """Starts a run, or resumes the one of that name.
+    """Starts a run, or resumes the one of that name and brings in what its killed writer left in the journal.
 
     The run_id is the name, else `<kind>-<utc yyyymmdd-hhmmss>-<4 hex>`. The config is kept as the payload of `started` or `resumed`.
     Raises ConfigError for an unknown kind, a name unfit for a folder or one that a run of another kind has, WriteConflict when
@@ -117,7 +125,10 @@ def start_run(house: House, kind: str, name: str | None = None, config: dict[str
         starts = [event for event in _events(house, run_id) if event["event"] in ("started", "resumed")]
         incarnation = starts[-1]["incarnation"] + 1 if starts else 0
         run = Run(house, run_id, kind, incarnation, config or {}, lease)
+        recovered = journal.replay(house, run_id)
         _write_event(run, "resumed" if starts else "started", config or {}, kind=kind, name=name)
+        if recovered:
+            run.note({"from_journal": recovered})
     except BaseException:
         lease.release()
         raise

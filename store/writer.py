@@ -1,23 +1,29 @@
-"""The one way rollouts enter a house: validated, batched by bytes and age, prompts first, each rollout once."""
+"""The one way rollouts enter a house: validated, journaled, batched by bytes and age, prompts first, each rollout once."""
 
 import contextlib
-import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 
-from .errors import SchemaMismatch, WriteConflict
-from .house import House
+from .errors import WriteConflict
+from .house import House, to_batch
 from .ids import hash_id
+from .journal import JOURNALED, Journal, has_journal
+from .known import Known
+from .repair import remove_copies
 from .runs import Run
-from .tables import STATUSES, TABLES
+from .tables import TABLES
+from .upkeep import Policy
+from .validation import check_rollout, check_rollouts
 
 # What a rollout refers to, in the order it is written; rollouts come after all of them.
-_DEPENDENCIES = ("prompts", "prompt_tokens", "tasks")
-_REQUIRED = ("rollout_id", "slot_id", "run_id", "status", "environment", "sample_index", "attempt")
+_DEPENDENCIES = JOURNALED[:-1]
+_NEVER = float("inf")
+
+__all__ = ["RolloutWriter", "check_rollout"]
 
 Row = Mapping[str, Any]
 
@@ -25,16 +31,28 @@ Row = Mapping[str, Any]
 class RolloutWriter:
     """Buffers rollouts of one run and commits them: when `max_bytes` are waiting, when the oldest waits for `max_age_s`, on flush().
 
-    A rollout is acknowledged once flush() (or close(), or an automatic flush) has returned; what was only added may be lost by a crash
-    and is then collected again. A fresh run appends. A resumed run or an import, and any batch whose append failed half-way, inserts
-    only the rollout_ids that are absent, so that nothing is there twice. Thread-safe.
+    A rollout is acknowledged once flush() (or close(), or an automatic flush) has returned: it is in the house, once. What was added and
+    not yet acknowledged stands in the journal, and comes in when the run is started again; on an object store, which keeps no journal,
+    it is lost with the process and collected again. A fresh run appends. A resumed run or an import, and any batch whose append failed
+    half-way, inserts only the rollout_ids that are absent. Thread-safe: who fills the buffer commits it, and the others wait, so that
+    never more than `max_bytes` and one addition are held.
 
     Attributes:
         written: Rollouts this writer has put into the house.
         skipped: Rollouts it left out because their id was there already.
     """
 
-    def __init__(self, house: House, run: Run, max_bytes: int = 8 << 20, max_age_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        house: House,
+        run: Run,
+        max_bytes: int = 8 << 20,
+        max_age_s: float = 2.0,
+        *,
+        journal: bool = True,
+        policy: Policy | None = None,
+    ) -> None:
+        """`journal=False` does without one: quicker, and a crash loses what was not acknowledged. `policy` is when upkeep is due."""
         if run.writer is not None:
             raise WriteConflict(f"Run {run.run_id!r} already has an open writer.", "Share that one, or close it first.")
         run.lease.check()
@@ -43,14 +61,16 @@ class RolloutWriter:
         self._house, self._run = house, run
         self._max_bytes, self._max_age_s = max_bytes, max_age_s
         self._in_doubt = run.incarnation > 0 or run.kind == "import"
-        self._rollouts: list[pa.Table] = []
-        self._waiting: dict[str, list[pa.Table]] = {table: [] for table in _DEPENDENCIES}
+        self._waiting: dict[str, list[pa.RecordBatch]] = {table: [] for table in JOURNALED}
         self._bytes = 0
-        self._known: set[str] = set()
+        self._rollouts, self._references = Known(), Known()
+        self._journal = Journal(house, run.run_id, run.incarnation) if journal and has_journal(house) else None
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._failure: BaseException | None = None
         self._closed = False
+        if policy is not None:
+            run.upkeep.policy = policy
         run.writer = self
 
     def add(
@@ -58,34 +78,46 @@ class RolloutWriter:
     ) -> bool:
         """Takes one rollout and the rows it refers to; returns False when this writer has had its rollout_id before.
 
-        Raises SchemaMismatch for a row that does not fit, and leaves the buffer as it was. Raises what an automatic flush in the
-        background ran into.
+        Raises SchemaMismatch for a row that does not fit, and OSError when the journal's disk is full; the buffer is then as it was.
+        Raises what an automatic flush in the background ran into.
         """
+        given = {"prompts": prompt, "prompt_tokens": prompt_tokens, "tasks": task}
         with self._lock:
             self._check_open()
-            if self._failure is not None:
-                failure, self._failure = self._failure, None
-                raise failure
-            check_rollout(rollout, self._run.run_id)
-            data = self._house.to_arrow("rollouts", [rollout])
-            given = {"prompts": prompt, "prompt_tokens": prompt_tokens, "tasks": task}
-            rows = {table: self._new_row(table, row) for table, row in given.items() if row is not None}
-            if rollout["rollout_id"] in self._known:
-                self.skipped += 1
-                return False
-            self._known.add(rollout["rollout_id"])
-            self._rollouts.append(data)
-            self._bytes += data.nbytes
-            for table, row in rows.items():
-                if row is not None:
-                    self._known.add(row[TABLES[table].key][0].as_py())
-                    self._waiting[table].append(row)
-                    self._bytes += row.nbytes
-            if self._bytes >= self._max_bytes:
-                self.flush()
-            elif self._timer is None:
-                self._start_timer()
-            return True
+            data = to_batch("rollouts", [rollout])
+            check_rollouts(data, self._run.run_id)
+            batches = {table: self._new_row(table, row) for table, row in given.items() if row is not None}
+            return self._take({**batches, "rollouts": data}) == 1
+
+    def add_table(
+        self,
+        rollouts: pa.Table,
+        prompts: pa.Table | None = None,
+        tasks: pa.Table | None = None,
+        prompt_tokens: pa.Table | None = None,
+    ) -> int:
+        """Takes many rollouts and the rows they refer to as Arrow, without a Python object for each token. Returns how many were new.
+
+        Columns may be in any order, and those missing are null; prompt_tokens need their row_id. Raises as add does, and then
+        takes none of the chunk at fault: chunks are of `max_bytes`.
+        """
+        given = {"prompts": prompts, "prompt_tokens": prompt_tokens, "tasks": tasks}
+        with self._lock:
+            self._check_open()
+            references = {
+                table: _one_batch(self._house.to_arrow(table, rows))
+                for table, rows in given.items()
+                if rows is not None
+            }
+            data = self._house.to_arrow("rollouts", rollouts)
+            rows_at_once = max(1, int(self._max_bytes / max(1.0, data.nbytes / max(1, data.num_rows))))
+            new = 0
+            for start in range(0, data.num_rows, rows_at_once):
+                batch = _one_batch(data.slice(start, rows_at_once))
+                check_rollouts(batch, self._run.run_id)
+                new += self._take({**references, "rollouts": batch})
+                references = {}
+            return new
 
     def flush(self) -> None:
         """Commits what is waiting; when it returns, all that was added is in the house. Raises WriteConflict when the run was taken over."""
@@ -93,14 +125,18 @@ class RolloutWriter:
             self._check_open()
             self._stop_timer()
             self._failure = None
-            self._commit_dependencies()
-            if self._rollouts:
-                self._run.lease.check()
-                batch = pa.concat_tables(self._rollouts).combine_chunks()
-                inserted = self._commit_rollouts(batch)
-                self.written += inserted
-                self.skipped += batch.num_rows - inserted
-            self._rollouts, self._bytes = [], 0
+            for table in _DEPENDENCIES:
+                if self._waiting[table]:
+                    self._house.insert_if_absent(table, _joined(self._waiting[table]))
+                    self._waiting[table] = []
+                    self._run.upkeep.wrote(table)
+            if self._waiting["rollouts"]:
+                self._commit_rollouts(_joined(self._waiting["rollouts"]))
+                self._waiting["rollouts"] = []
+                self._run.upkeep.wrote("rollouts")
+            self._bytes = 0
+            if self._journal is not None:
+                self._journal.clear()
 
     def close(self) -> None:
         """Flushes and lets the run have another writer. A second time does nothing."""
@@ -109,6 +145,9 @@ class RolloutWriter:
                 return
             try:
                 self.flush()
+                if self._run.lease.took_over:
+                    # The holder before us may have woken between a check and its append, and ended before it could put that right.
+                    remove_copies(self._house, "rollouts", self._run.run_id)
             finally:
                 self._abandon()
 
@@ -126,30 +165,72 @@ class RolloutWriter:
             self.close()
         self._abandon()
 
-    def _commit_dependencies(self) -> None:
-        for table in _DEPENDENCIES:
-            if self._waiting[table]:
-                self._house.insert_if_absent(table, pa.concat_tables(self._waiting[table]).combine_chunks())
-                self._waiting[table] = []
+    def _take(self, batches: dict[str, pa.RecordBatch | None]) -> int:
+        """Journals and buffers the rows whose key is new; returns how many of them are rollouts."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        asked = _rows(batches["rollouts"])
+        new = {table: self._unknown(table, batch) for table, batch in batches.items() if batch is not None}
+        taken = _rows(new["rollouts"])
+        self.skipped += asked - taken
+        if not taken:
+            return 0
+        new = {table: batch for table, batch in new.items() if batch.num_rows}
+        if self._journal is not None:
+            self._journal.add(new)
+        for table, batch in new.items():
+            known = self._known(table)
+            for key in batch.column(TABLES[table].key).to_pylist():
+                known.add(key)
+            self._waiting[table].append(batch)
+            self._bytes += batch.get_total_buffer_size()
+        if self._bytes >= self._max_bytes:
+            self.flush()
+        elif self._timer is None:
+            self._start_timer()
+        return taken
 
-    def _commit_rollouts(self, batch: pa.Table) -> int:
-        if self._in_doubt:
-            return self._house.insert_if_absent("rollouts", batch)
-        # Until the append has returned, nobody knows whether it landed.
-        self._in_doubt = True
-        appended = self._house.append("rollouts", batch)
-        self._in_doubt = False
-        return appended
+    def _unknown(self, table: str, batch: pa.RecordBatch) -> pa.RecordBatch:
+        known, here = self._known(table), set()
+        fresh = []
+        for row, key in enumerate(batch.column(TABLES[table].key).to_pylist()):
+            if key not in known and key not in here:
+                here.add(key)
+                fresh.append(row)
+        return batch if len(fresh) == batch.num_rows else batch.take(pa.array(fresh, pa.int64()))
 
-    def _new_row(self, table: str, row: Row) -> pa.Table | None:
+    def _known(self, table: str) -> Known:
+        return self._rollouts if table == "rollouts" else self._references
+
+    def _new_row(self, table: str, row: Row) -> pa.RecordBatch | None:
         if table == "prompt_tokens" and not row.get("row_id"):
-            key = hash_id(row["prompt_id"], row["tokenizer_hash"], row["template_hash"])
-            row = {**row, "row_id": key}
-        if row[TABLES[table].key] in self._known:
-            return None
-        return self._house.to_arrow(table, [row])
+            row = {**row, "row_id": hash_id(row["prompt_id"], row["tokenizer_hash"], row["template_hash"])}
+        return None if row[TABLES[table].key] in self._references else to_batch(table, [row])
+
+    def _commit_rollouts(self, batch: pa.Table) -> None:
+        lease = self._run.lease
+        lease.check()
+        if self._in_doubt or not self._rollouts.complete:
+            inserted = self._house.insert_if_absent("rollouts", batch)
+        else:
+            # Until the append has returned, nobody knows whether it landed.
+            self._in_doubt = True
+            inserted = self._house.append("rollouts", batch, before_commit=lease.check)
+            self._in_doubt = False
+        try:
+            lease.check()
+        except WriteConflict:
+            # Taken over between the last check and the commit. The successor may have had the same rollouts from the journal or made
+            # them again: the copies that came second go.
+            remove_copies(self._house, "rollouts", self._run.run_id)
+            raise
+        self.written += inserted
+        self.skipped += batch.num_rows - inserted
 
     def _start_timer(self) -> None:
+        if self._max_age_s == _NEVER:
+            return
         self._timer = threading.Timer(self._max_age_s, self._flush_by_age)
         self._timer.daemon = True
         self._timer.start()
@@ -162,7 +243,7 @@ class RolloutWriter:
     def _flush_by_age(self) -> None:
         with self._lock:
             self._timer = None
-            if self._closed or not self._rollouts:
+            if self._closed or not self._waiting["rollouts"]:
                 return
             try:
                 self.flush()
@@ -176,46 +257,21 @@ class RolloutWriter:
     def _abandon(self) -> None:
         self._stop_timer()
         self._closed = True
+        if self._journal is not None:
+            self._journal.close()
         if self._run.writer is self:
             self._run.writer = None
+        self._run.upkeep.wait()
 
 
-def check_rollout(rollout: Row, run_id: str) -> Row:
-    """The row, if its columns agree with each other. Raises SchemaMismatch naming the rollout and what is wrong."""
-    problem = _problem(rollout, run_id)
-    if problem:
-        raise SchemaMismatch(f"Rollout {rollout.get('rollout_id')}: {problem}.", "See docs/store.md for its columns.")
-    return rollout
+def _rows(batch: pa.RecordBatch | None) -> int:
+    return batch.num_rows if batch is not None else 0
 
 
-def _problem(rollout: Row, run_id: str) -> str | None:
-    missing = [name for name in _REQUIRED if rollout.get(name) is None]
-    if missing:
-        return f"{missing[0]} is missing"
-    if rollout["run_id"] != run_id:
-        return f"run_id is {rollout['run_id']!r}, but the writer's run is {run_id!r}"
-    if rollout["status"] not in STATUSES:
-        return f"status {rollout['status']!r} is not one of {', '.join(STATUSES)}"
-    reward = rollout.get("reward")
-    if isinstance(reward, float) and not math.isfinite(reward):
-        return f"reward is {reward}; write null and an error_type when there is no verdict"
-    return _token_problem(rollout.get("token_ids"), rollout.get("loss_mask"), rollout.get("logprobs"), rollout)
+def _one_batch(data: pa.Table) -> pa.RecordBatch:
+    batches = data.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=data.schema)
 
 
-def _token_problem(
-    token_ids: Sequence[int] | None, loss_mask: Sequence[int] | None, logprobs: Sequence[float] | None, rollout: Row
-) -> str | None:
-    if (token_ids is None) != (loss_mask is None):
-        return "token_ids and loss_mask go together; one of them is null"
-    if token_ids is None or loss_mask is None:
-        return "logprobs without token_ids" if logprobs else None
-    if len(token_ids) != len(loss_mask):
-        return f"{len(token_ids)} token_ids but {len(loss_mask)} in loss_mask"
-    if logprobs is not None and len(logprobs) != sum(loss_mask):
-        return f"{sum(loss_mask)} sampled tokens but {len(logprobs)} logprobs"
-    if logprobs is not None and any(map(math.isnan, logprobs)):
-        return "a logprob is not a number"
-    starts = [span["start"] for span in rollout.get("version_spans") or ()]
-    if starts != sorted(set(starts)) or any(not 0 <= start <= len(token_ids) for start in starts):
-        return "version_spans do not rise within token_ids"
-    return None
+def _joined(batches: list[pa.RecordBatch]) -> pa.Table:
+    return pa.Table.from_batches(batches).combine_chunks()

@@ -77,7 +77,7 @@ def test_an_append_of_unknown_outcome_is_retried_as_insert_if_absent(
 ) -> None:
     append = House.append
 
-    def lands_but_raises(self: House, table: str, rows: object) -> int:
+    def lands_but_raises(self: House, table: str, rows: object, before_commit: object) -> int:
         append(self, table, rows)  # type: ignore[arg-type]
         raise OSError("connection lost")
 
@@ -96,7 +96,7 @@ def test_a_failure_in_the_background_reaches_the_caller_and_loses_nothing(
 ) -> None:
     failed = threading.Event()
 
-    def full(self: House, table: str, rows: object) -> int:
+    def full(self: House, table: str, rows: object, before_commit: object) -> int:
         failed.set()
         raise OSError(28, "No space left on device")
 

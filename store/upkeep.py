@@ -1,0 +1,177 @@
+"""Upkeep that runs by itself: whoever writes a house joins its small pieces and thins its versions now and then, in the background.
+
+Many small commits leave many small fragments, and each version lists all of them, so both grow with the square of the commits. A writer
+therefore looks at a table every few commits and, when it is due, has a thread of its own do what `compact` does. Appends go on meanwhile:
+Lance lets them pass. Only the holder of the maintenance lease works; whoever finds it taken leaves the work to the holder.
+"""
+
+import logging
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from . import lease as leases
+from .errors import WriteConflict
+from .house import House
+from .lease import LEASES
+from .tables import TABLES
+
+log = logging.getLogger("rollhouse")
+
+# Fragments grow tier by tier, so that a row is rewritten once a tier and not once a compaction.
+TIERS = (1_000, 25_000, 250_000)
+# Below so many rows a tier's fragments are encoded anew, which joins their tiny pages; above, pages are copied as they are, in little memory.
+_REENCODED_ROWS = 5_000
+_INDEXED = {"rollouts": ("run_id", "step", "task_id")}
+_NEWEST = 100
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When upkeep is due.
+
+    Attributes:
+        fragments: So many fragments of one tier are joined.
+        look_every: Commits of one table between two looks at it.
+        versions: More versions than that are thinned: of those that only append, the newest 100 and what snapshots name are kept.
+        retention: Older versions go when there are more than `versions`. What compaction replaced is kept as long, for readers.
+        index_rows: From so many rows on, the columns people filter on have indices; never a key.
+    """
+
+    fragments: int = 100
+    look_every: int = 16
+    versions: int = 1000
+    retention: timedelta = timedelta(hours=1)
+    index_rows: int = 250_000
+
+
+class Upkeep:
+    """One process's share in a house's upkeep. A failure of it is logged and never reaches the writer."""
+
+    def __init__(self, house: House, policy: Policy | None = None) -> None:
+        self.house = house
+        self.policy = policy or Policy()
+        self._commits: Counter[str] = Counter()
+        self._thread: threading.Thread | None = None
+
+    def wrote(self, table: str) -> None:
+        """Tells of a commit; starts the upkeep when it is due and none is running."""
+        self._commits[table] += 1
+        if self._commits[table] % self.policy.look_every or (self._thread and self._thread.is_alive()):
+            return
+        if _is_due(self.house.dataset(table), self.policy):
+            self._thread = threading.Thread(target=self._work, name="rollhouse-upkeep", daemon=True)
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Until nothing is running here."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            maintain(self.house, self.policy)
+        except WriteConflict:
+            log.debug("upkeep of %s is somebody else's just now", self.house.uri)
+        except Exception:
+            log.warning("upkeep of %s failed; `rollhouse compact` does it by hand", self.house.uri, exc_info=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_thread": None}
+
+
+def maintain(house: House, policy: Policy) -> None:
+    """Joins fragments, thins versions and brings indices up to date, in every table where it is due.
+
+    Raises WriteConflict while other maintenance runs.
+    """
+    lease = leases.take(house, "maintenance")
+    try:
+        for table in (*TABLES, LEASES.name):
+            if _is_due(house.dataset(table), policy):
+                join_fragments(house, table, policy.fragments)
+                _thin_versions(house, table, policy)
+                _index(house, table, policy)
+            lease.check()
+    finally:
+        lease.release()
+
+
+def join_fragments(house: House, table: str, at_least: int) -> None:
+    """Joins the fragments of each tier that has at least so many. Contents, row order and snapshots stay as they are."""
+    for rows in TIERS:
+        small = [size for size in _sizes(house.dataset(table)) if size < rows]
+        if len(small) >= at_least:
+            mode: Any = "reencode" if sum(small) <= _REENCODED_ROWS else "try_binary_copy"
+            # One thread keeps the order of rows.
+            _retried(
+                lambda rows=rows, mode=mode: house.dataset(table).optimize.compact_files(
+                    target_rows_per_fragment=rows, num_threads=1, compaction_mode=mode
+                )
+            )
+
+
+def _is_due(dataset: Any, policy: Policy) -> bool:
+    sizes = _sizes(dataset)
+    return any(sum(size < rows for size in sizes) >= policy.fragments for rows in TIERS)
+
+
+def _sizes(dataset: Any) -> list[int]:
+    return [fragment.metadata.num_rows for fragment in dataset.get_fragments()]
+
+
+def _thin_versions(house: House, table: str, policy: Policy) -> None:
+    dataset = house.dataset(table)
+    versions: list[Any] = dataset.versions()
+    if len(versions) <= policy.versions:
+        return
+    spare = _spare_versions(versions, {tag["version"] for tag in dataset.tags.list().values()}, policy.retention)
+    dataset.cleanup_old_versions(versions=spare, error_if_tagged_old_versions=False)
+
+
+def _spare_versions(versions: list[Any], tagged: set[int], retention: timedelta) -> list[int]:
+    """Versions nobody misses: untagged, not among the newest, and either old or followed by nothing but an append.
+
+    The version before a compaction lists every file that the compaction replaced. As long as it is there a reader that opened any
+    version since the compaction before keeps its files.
+    """
+    spare = []
+    for version, following in pairwise(versions[: 1 - _NEWEST]):
+        # Lance gives the time of each commit without a zone, in the machine's own.
+        old = datetime.now(UTC) - following["timestamp"].astimezone(UTC) > retention
+        if version["version"] not in tagged and (old or _only_appended(version["metadata"], following["metadata"])):
+            spare.append(version["version"])
+    return spare
+
+
+def _only_appended(before: dict[str, str], after: dict[str, str]) -> bool:
+    more = all(int(after[name]) >= int(before[name]) for name in ("total_data_files", "total_fragments", "total_rows"))
+    return more and after["total_deletion_files"] == before["total_deletion_files"]
+
+
+def _index(house: House, table: str, policy: Policy) -> None:
+    columns = _INDEXED.get(table, ())
+    dataset = house.dataset(table)
+    if not columns or dataset.count_rows() < policy.index_rows:
+        return
+    there = {name for index in dataset.describe_indices() for name in index.field_names}
+    for column in columns:
+        if column not in there:
+            # BITMAP: LanceDB's older core does not know pylance's BTREE and warns at every use of the table.
+            _retried(lambda column=column: house.dataset(table).create_scalar_index(column, "BITMAP"))
+    _retried(lambda: house.dataset(table).optimize.optimize_indices())
+
+
+def _retried(work: Any) -> None:
+    from lance.commit import CommitConflictError
+
+    for attempt in range(5):
+        try:
+            work()
+            return
+        except CommitConflictError:
+            if attempt == 4:
+                raise

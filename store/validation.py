@@ -1,0 +1,115 @@
+"""What a rollout must be before it enters a house, checked a batch at a time on Arrow columns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from .errors import SchemaMismatch
+from .house import to_batch
+from .tables import STATUSES
+
+# Arrow makes its compute functions when it is imported, where no type checker sees them.
+pc: Any = pyarrow.compute
+
+_REQUIRED = ("rollout_id", "slot_id", "run_id", "status", "environment", "sample_index", "attempt")
+_STATUSES = pa.array(STATUSES)
+
+# A problem: the row it is in, and what it is.
+Problem = tuple[int, str]
+
+
+def check_rollout(rollout: Mapping[str, Any], run_id: str) -> Mapping[str, Any]:
+    """The row, if it fits the table and its columns agree with each other. Raises SchemaMismatch naming the rollout and what is wrong."""
+    check_rollouts(to_batch("rollouts", [rollout]), run_id)
+    return rollout
+
+
+def check_rollouts(batch: pa.RecordBatch, run_id: str) -> None:
+    """Raises SchemaMismatch naming the first rollout that is wrong, and how. `batch` has the table's schema."""
+    problem = _scalar_problem(batch, run_id) or _token_problem(batch)
+    if problem is None:
+        return
+    row, what = problem
+    name = batch.column("rollout_id")[row].as_py()
+    raise SchemaMismatch(f"Rollout {name}: {what}.", "See docs/store.md for its columns.")
+
+
+def _scalar_problem(batch: pa.RecordBatch, run_id: str) -> Problem | None:
+    for name in _REQUIRED:
+        column = batch.column(name)
+        if column.null_count:
+            return _first(column.is_null()), f"{name} is missing"
+    runs, statuses, rewards = (batch.column(name) for name in ("run_id", "status", "reward"))
+    other = pc.not_equal(runs, run_id)
+    if other.true_count:
+        row = _first(other)
+        return row, f"run_id is {runs[row].as_py()!r}, but the writer's run is {run_id!r}"
+    unknown = pc.invert(pc.is_in(statuses, value_set=_STATUSES))
+    if unknown.true_count:
+        row = _first(unknown)
+        return row, f"status {statuses[row].as_py()!r} is not one of {', '.join(STATUSES)}"
+    endless = pc.invert(pc.is_finite(rewards))
+    if endless.true_count:
+        row = _first(endless)
+        return row, f"reward is {rewards[row].as_py()}; write null and an error_type when there is no verdict"
+    return None
+
+
+def _token_problem(batch: pa.RecordBatch) -> Problem | None:
+    token_ids, loss_mask, logprobs = (batch.column(name) for name in ("token_ids", "loss_mask", "logprobs"))
+    # Without tokens no mask and no logprobs; a batch of endpoints that show none ends here.
+    n_tokens, has_tokens = _lengths(token_ids)
+    n_mask, has_mask = _lengths(loss_mask)
+    n_logprobs, has_logprobs = _lengths(logprobs)
+    if (lone := has_tokens != has_mask).any():
+        return int(lone.argmax()), "token_ids and loss_mask go together; one of them is null"
+    if (lone := ~has_tokens & (n_logprobs > 0)).any():
+        return int(lone.argmax()), "logprobs without token_ids"
+    if (uneven := n_tokens != n_mask).any():
+        row = int(uneven.argmax())
+        return row, f"{n_tokens[row]} token_ids but {n_mask[row]} in loss_mask"
+    n_sampled = _sums(loss_mask, n_mask)
+    if (uneven := has_tokens & has_logprobs & (n_logprobs != n_sampled)).any():
+        row = int(uneven.argmax())
+        return row, f"{n_sampled[row]} sampled tokens but {n_logprobs[row]} logprobs"
+    values = logprobs.flatten()
+    wrong = values.null_count or np.isnan(values.to_numpy(zero_copy_only=False)).any()
+    if wrong:
+        return _row_of(
+            n_logprobs, int(np.isnan(values.to_numpy(zero_copy_only=False)).argmax())
+        ), "a logprob is not a number"
+    return _span_problem(batch.column("version_spans"), n_tokens)
+
+
+def _span_problem(spans: pa.ListArray, n_tokens: np.ndarray) -> Problem | None:
+    n_spans, _ = _lengths(spans)
+    starts = pc.struct_field(spans.flatten(), "start").to_numpy(zero_copy_only=False)
+    row_of = np.repeat(np.arange(len(n_spans)), n_spans)
+    wrong = ~((starts >= 0) & (starts <= n_tokens[row_of]))  # a null start is not a number, and wrong
+    wrong[1:] |= (row_of[1:] == row_of[:-1]) & ~(starts[1:] > starts[:-1])
+    if wrong.any():
+        return int(row_of[wrong.argmax()]), "version_spans do not rise within token_ids"
+    return None
+
+
+def _lengths(lists: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
+    """The length of each list (0 where it is null), and whether it is there."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    return lengths, lists.is_valid().to_numpy(zero_copy_only=False)
+
+
+def _sums(lists: pa.ListArray, lengths: np.ndarray) -> np.ndarray:
+    running = np.concatenate([[0], np.cumsum(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.int64)])
+    ends = np.cumsum(lengths)
+    return running[ends] - running[ends - lengths]
+
+
+def _row_of(lengths: np.ndarray, position: int) -> int:
+    return int(np.searchsorted(np.cumsum(lengths), position, side="right"))
+
+
+def _first(mask: pa.BooleanArray) -> int:
+    return mask.index(True).as_py()
