@@ -85,9 +85,9 @@ def progress(transient: bool = False) -> "Progress":
 def print_error(error: RollhouseError) -> None:
     """One sentence on what is wrong, one on what to do, on stderr."""
     out = console(stderr=True)
-    out.print(f"error: {error.message}", style="red", markup=False)
+    out.print(f"error: {error.message}", style="red", markup=False, soft_wrap=True)
     if error.fix:
-        out.print(error.fix, markup=False)
+        out.print(error.fix, markup=False, soft_wrap=True)
 
 
 def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, title: str | None = None) -> None:

@@ -1,0 +1,156 @@
+"""What goes wrong outside the program: two sentences, an exit code, and nothing collected is lost."""
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROLLHOUSE = [sys.executable, "-m", "rollhouse.cli.main"]
+SCRIPTED = ["collect", "--env", "workplace-mini", "--engine", "scripted", "--run", "logs"]
+
+
+def rollhouse(*arguments: str, **options) -> subprocess.CompletedProcess:
+    """The command as a user runs it."""
+    return subprocess.run([*ROLLHOUSE, *arguments], capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def sentences(done: subprocess.CompletedProcess) -> tuple[str, str]:
+    """What was wrong and what to do, from stderr; there is no traceback."""
+    assert "Traceback" not in done.stderr
+    error, _, rest = done.stderr.partition("error: ")[2].partition("\n")
+    assert error and rest.strip(), done.stderr
+    return error, rest
+
+
+def count(house: Path) -> int:
+    done = rollhouse("sql", "select count(*) as n from rollouts", "--house", str(house), "--format", "json")
+    return json.loads(done.stdout)[0]["n"]
+
+
+def test_a_full_disk_is_named_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    house = tmp_path / "house"
+    command = [*SCRIPTED, "--num-repeats", "5", "--house", str(house)]
+
+    def no_file_over_200_kb() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+    stopped = rollhouse(*command, preexec_fn=no_file_over_200_kb)
+    assert stopped.returncode == 1
+    assert "disk is full" in sentences(stopped)[0]
+    assert rollhouse("check", "--house", str(house)).returncode == 0
+    kept = count(house)
+    assert kept < 2000
+    resumed = rollhouse(*command, "--format", "json")
+    summary = json.loads(resumed.stdout)[0]
+    assert (summary["skipped"], summary["collected"]) == (kept, 2000 - kept)
+    assert count(house) == 2000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sql", "select 1"], "no house"),
+        (["runs", "show", "nope"], "no house"),
+        (["train", "sft", "--config", "tiny-sft", "dataset=d", "policy.optimizer.learning=1"], "no setting"),
+        (["collect", "--env", "nope"], "no environment"),
+        (["collect", "--env", "workplace-mini", "--engine", "nope"], "no engine"),
+    ],
+)
+def test_a_wrong_request_exits_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = rollhouse(*arguments, "--house", str(tmp_path / "nowhere"))
+    assert done.returncode == 2
+    assert said in sentences(done)[0]
+
+
+def test_an_unknown_run_is_named(tmp_path: Path) -> None:
+    house = str(tmp_path / "house")
+    assert rollhouse(*SCRIPTED, "--limit", "2", "--house", house).returncode == 0
+    done = rollhouse("runs", "show", "lgos", "--house", house)
+    assert done.returncode == 2
+    assert "'lgos'" in sentences(done)[0]
+
+
+def test_a_model_folder_without_weights(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "qwen3"}')
+    house = str(tmp_path / "house")
+    done = rollhouse(
+        "collect", "--env", "workplace-mini", "--engine", "torch", "--model", str(tmp_path / "model"), "--house", house
+    )
+    assert done.returncode == 2
+    assert "weights" in sentences(done)[0]
+
+
+def test_a_broken_line_of_a_tasks_file_is_named(tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text('{"responses_create_params": {"input": "hello", "tools": []}}\n{"respo\n')
+    (tmp_path / "tables").mkdir()
+    done = rollhouse("collect", "--env", "workplace", "--tables", str(tmp_path / "tables"), "--tasks", str(tasks), "--house", str(tmp_path / "house"))  # fmt: skip
+    assert done.returncode == 2
+    assert sentences(done)[0]
+
+
+def test_ray_elsewhere_is_left_alone(tmp_path: Path, tiny_base: Path) -> None:
+    environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:6379"}
+    house = str(tmp_path / "house")
+    done = rollhouse(
+        "collect",
+        "--env",
+        "workplace-mini",
+        "--engine",
+        "vllm",
+        "--model",
+        str(tiny_base),
+        "--house",
+        house,
+        env=environment,
+    )
+    assert done.returncode == 2
+    assert "RAY_ADDRESS" in sentences(done)[0]
+
+
+def test_vllm_missing_says_what_to_install(tmp_path: Path, tiny_base: Path) -> None:
+    # A fresh interpreter in which no distribution called vllm can be found: what a machine without it looks like.
+    hide = (
+        "import sys, importlib.metadata as m, importlib.util as u\n"
+        "find, spec = m.version, u.find_spec\n"
+        "def version(name):\n"
+        "    if name.startswith('vllm'): raise m.PackageNotFoundError(name)\n"
+        "    return find(name)\n"
+        "m.version = version\n"
+        "u.find_spec = lambda name, *more: None if name.startswith('vllm') else spec(name, *more)\n"
+        "from rollhouse.cli.main import main\n"
+        "main()\n"
+    )
+    arguments = [
+        "collect",
+        "--env",
+        "workplace-mini",
+        "--engine",
+        "vllm",
+        "--model",
+        str(tiny_base),
+        "--house",
+        str(tmp_path / "h"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", hide, *arguments], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1
+    assert "vllm" in sentences(done)[0].lower() and "install" in sentences(done)[1]
+
+
+def test_rays_usual_port_in_use_is_no_obstacle() -> None:
+    # Ray picks its ports itself; one taken by somebody else must not stop us.
+    code = "from rollhouse.collect.engines.cluster import ensure_ray, shutdown_ray; ensure_ray(); import ray; print(ray.is_initialized()); shutdown_ray()"
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", 6379))
+        taken.listen()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.strip() == "True", done.stderr
