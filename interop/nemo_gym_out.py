@@ -27,7 +27,7 @@ _RESPONSE = (
 )  # fmt: skip
 _TOKENS = {"token_ids", "loss_mask", "logprobs", "prompt_token_ids"}
 HELD = {
-    "sample_index", "attempt", "agent", "policy_id", "temperature", "top_p", "max_tokens", "reward", "reward_components",
+    "sample_index", "attempt", "policy_id", "temperature", "top_p", "max_tokens", "reward", "reward_components",
     "error_message", "task.ground_truth", "task.category", *_TOKENS,
 }  # fmt: skip
 # What their task files call our environment, and the agent that plays it.
@@ -55,15 +55,13 @@ def record(rollouts: list[Rollout], plain: bool = True) -> Row:
         "_ng_rollout_index": columns.get("sample_index"),
         "agent_ref": {"type": "responses_api_agents", "name": _agent(rollout)},
     }
-    weighted = {}
-    for component in columns.get("reward_components") or ():
-        name = component["name"]
-        if component["weight"] is None and name not in row and not name.startswith("_ng_"):
-            row[name] = component["value"]
-        else:
-            weighted[name] = {"value": component["value"], "weight": component["weight"]}
-    if weighted:
-        row["reward_components"] = weighted
+    components = columns.get("reward_components") or []
+    if any(part["weight"] is not None or part["name"] in row for part in components):
+        row["reward_components"] = {
+            part["name"]: {"value": part["value"], "weight": part["weight"]} for part in components
+        }
+    else:
+        row |= {part["name"]: part["value"] for part in components}
     row |= {name: value for name, value in _verifier_fields(rollout).items() if value is not None}
     if not plain:
         row["rollhouse"] = keepsake(rollout, held(rollout))

@@ -27,13 +27,13 @@ class Companion:
     Attributes:
         inputs: Task fields by (`_ng_task_index`, `_ng_rollout_index`); None without an inputs file.
         failed: Failed attempts by the same key.
-        slots: The slot of each rollout that has failed attempts, as far as it was read.
+        slots: Slot and agent of each rollout that has failed attempts, as far as it was read.
         tried: Failed attempts of each key that were read so far.
     """
 
     inputs: dict[tuple[Any, Any], Row] | None = None
     failed: Counter[tuple[Any, Any]] = field(default_factory=Counter)
-    slots: dict[tuple[Any, Any], str] = field(default_factory=dict)
+    slots: dict[tuple[Any, Any], tuple[str, str]] = field(default_factory=dict)
     tried: Counter[tuple[Any, Any]] = field(default_factory=Counter)
 
 
@@ -83,15 +83,16 @@ def _join_attempts(rollout: Rollout, row: Row, companion: Companion, source: Sou
     key = index_key(row)
     if key not in companion.failed:
         return
+    columns = rollout.columns
+    content = hash_id(canonical_json(row))
+    own = hash_id(FORMAT, source.source_run, content, source.occurrences[content])
     if failed:
-        rollout.columns["slot_id"] = companion.slots.setdefault(key, hash_id(FORMAT, source.source_run, "slot", canonical_json(row)))  # fmt: skip
-        rollout.columns["attempt"] = companion.tried[key]
+        slot = companion.slots.setdefault(key, (own, columns["agent"]))
+        columns |= {"slot_id": slot[0], "agent": slot[1], "attempt": companion.tried[key]}
         companion.tried[key] += 1
     else:
-        content = hash_id(canonical_json(row))
-        companion.slots[key] = hash_id(FORMAT, source.source_run, content, source.occurrences[content])
-        rollout.columns["slot_id"] = companion.slots[key]
-        rollout.columns["attempt"] = companion.failed[key]
+        companion.slots[key] = (own, columns["agent"])
+        columns |= {"slot_id": own, "attempt": companion.failed[key]}
 
 
 def _failure(row: Row, response: Row | None) -> Row:

@@ -49,6 +49,7 @@ def read(row: Row, source: Source) -> list[Rollout]:
         | {name: row.get(f"task_{name}") for name in _PLAIN_TASK},
         extra=value_of(row.get("extra")) or {},
         gaps={gap for gap in row.get("gaps") or () if gap != "no_task"},
+        complete=True,
         source_run=row.get("run_id"),
         source_key=row.get("rollout_id"),
         group_key=row.get("group_id"),

@@ -14,7 +14,7 @@ Row = dict[str, Any]
 # Worked out from the messages and tokens again, so no format loses them.
 DERIVED = {
     "rollout_id", "slot_id", "task_id", "prompt_id", "n_prompt_tokens", "n_tokens", "n_sampled_tokens",
-    "n_turns", "n_tool_calls", "n_tool_errors", "n_parse_failures", "prefix_ok", "passed", "branch", "trainable",
+    "n_turns", "n_tool_calls", "n_tool_errors", "n_parse_failures", "prefix_ok", "branch", "trainable",
 }  # fmt: skip
 # Always there, and the reader's own words about its source.
 _NOT_CONTENT = {"messages", "gaps", "extra"}
@@ -34,6 +34,7 @@ class Rollout:
         task: ground_truth, state, extra (JSON values), split, category, difficulty, source_key; None when the source has no task.
         extra: By format name, the overlay that gives that format's record back (overlay.py).
         gaps: What the source did not tell.
+        complete: Whether the source was a house, so that nothing is missing but what `gaps` says.
         source_run: The run the source names; None when it names none.
         source_key: The key of the row in its source; None when it has none.
         group_key: What the source groups rollouts by, besides task and model; None when nothing.
@@ -47,6 +48,7 @@ class Rollout:
     task: Row | None = None
     extra: Row = field(default_factory=dict)
     gaps: set[str] = field(default_factory=set)
+    complete: bool = False
     source_run: str | None = None
     source_key: Any = None
     group_key: Any = None
@@ -91,6 +93,7 @@ def take_keepsake(rollout: Rollout, kept: Any) -> None:
     if "started_at" in values:
         values["started_at"] = datetime.fromisoformat(values["started_at"])
     rollout.columns |= values
+    rollout.complete = True
     rollout.prompt_ids = kept.get("prompt_token_ids", rollout.prompt_ids)
     rollout.task = {**(rollout.task or {}), **kept["task"]} if kept.get("task") else rollout.task
     rollout.source_run = kept.get("run_id")

@@ -78,22 +78,23 @@ def to_rows(
         content = hash_id(canonical_json(record))
         content = [content, source.occurrences[content]]
         source.occurrences[content[0]] += 1
-    rows = [_placed(rollout, index, content, source) for index, rollout in enumerate(rollouts)]
+    rows = [_place(rollout, index, content, source) for index, rollout in enumerate(rollouts)]
     if build is not None:
         # The task may come from the house or from a companion file: what the record itself says of it is part of the overlay.
         stored = [replace(rollout, task=None, columns=_as_stored(rollout.columns)) for rollout in rollouts]
         built = build(stored)
         overlay = difference(built, wanted(built, record) if wanted else record)
-        if overlay is not SAME:
-            rollouts[0].extra[source.format] = overlay
+        # Even when there is no difference: the name says that this format gives the record back.
+        rollouts[0].extra[source.format] = {} if overlay is SAME else overlay
     return [_finish(rollout, *row) for rollout, row in zip(rollouts, rows, strict=True)]
 
 
-def _placed(rollout: Rollout, index: int, content: list[Any] | None, source: Source) -> tuple[Row, Row | None, Row | None]:  # fmt: skip
+def _place(rollout: Rollout, index: int, content: list[Any] | None, source: Source) -> tuple[Row, Row | None, Row | None]:  # fmt: skip
     """Fills in the columns an importer works out; returns the rows of prompt, task and prompt tokens."""
     columns = rollout.columns
     prompt = prompt_id([message.to_openai() for message in rollout.prompt], rollout.tools)
     columns["environment"] = source.environment or columns.get("environment") or "unknown"
+    told = set(rollout.gaps)
     rollout.gaps |= _prompt_gaps(rollout)
     task, task_row = _task(rollout, columns["environment"], prompt, source)
     columns |= {"run_id": source.run_id, "task_id": task, "prompt_id": prompt}
@@ -108,7 +109,10 @@ def _placed(rollout: Rollout, index: int, content: list[Any] | None, source: Sou
         "messages": [message.to_row() for message in rollout.prompt],
         "tools": json.dumps(rollout.tools, ensure_ascii=False),
     }
-    return prompt_row, task_row, _tokens(rollout, prompt, source.format)
+    tokens_row = _tokens(rollout, prompt, source.format)
+    if rollout.complete:
+        rollout.gaps = told
+    return prompt_row, task_row, tokens_row
 
 
 def _finish(rollout: Rollout, prompt: Row, task: Row | None, tokens: Row | None) -> StoreRows:

@@ -4,6 +4,7 @@ A trace is a graph of messages, and each node holds the tokens it adds. A row of
 split over the nodes is kept in `extra`, so that they need not be stored twice; of a trace that branches the whole graph is kept.
 """
 
+import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from .lines import write_objects
 from .overlay import lay_over
 from .rollout import Rollout, Row, keepsake, take_keepsake
 from .storing import Source
-from .verifiers_nodes import NODES, nodes_of, place_tokens
+from .verifiers_nodes import NODES, nodes_hold, nodes_of, place_tokens
 
 _FORMAT = "verifiers"
 HELD = {
@@ -23,10 +24,19 @@ HELD = {
     "status", "stop_reason", "error_type", "error_message", "started_at",
 }  # fmt: skip
 
+_TOKENS = {"token_ids", "loss_mask", "logprobs", "prompt_token_ids"}
+
 
 def held(rollout: Rollout) -> set[str]:
-    """The columns it has a place for."""
-    return HELD if rollout.get("token_ids") is None or rollout.prompt_ids is not None else HELD - {"token_ids", "loss_mask", "logprobs"}  # fmt: skip
+    """The columns it has a place for: of tokens with their prompt only, of components where their weighted sum is the reward."""
+    places = HELD if rollout.get("token_ids") is None or nodes_hold(rollout) else HELD - _TOKENS
+    return places if _is_weighted_sum(rollout) else places - {"reward_components"}
+
+
+def _is_weighted_sum(rollout: Rollout) -> bool:
+    weighted = [part for part in rollout.get("reward_components") or () if part["weight"] is not None]
+    total = sum(part["value"] * part["weight"] for part in weighted)
+    return bool(weighted) and math.isclose(total, rollout.get("reward") or 0.0, rel_tol=1e-6)
 
 
 def read(episode: Row, source: Source) -> list[Rollout]:
@@ -207,20 +217,32 @@ def _trace(rollout: Rollout, plain: bool) -> Row:
     error = {"type": columns.get("error_type") or columns.get("status"), "message": columns.get("error_message") or ""}
     started: Any = columns.get("started_at")
     components = columns.get("reward_components") or []
-    rewards = {part["name"]: {"score": part["value"], "weight": part["weight"]} for part in components if part["weight"] is not None}  # fmt: skip
-    if not rewards and columns.get("reward") is not None:
+    rewards, metrics = {}, {}
+    if _is_weighted_sum(rollout):
+        rewards = {
+            part["name"]: {"score": part["value"], "weight": part["weight"]}
+            for part in components
+            if part["weight"] is not None
+        }
+        metrics = {part["name"]: part["value"] for part in components if part["weight"] is None}
+    elif columns.get("reward") is not None:
         rewards = {"reward": {"score": columns["reward"], "weight": 1.0}}
+        metrics = {part["name"]: part["value"] for part in components}
     return _told(
         {
             "version": 1,
             "id": columns.get("rollout_id"),
             "task": {"type": "Task", "data": _task_data(rollout), **_told({"key": (rollout.task or {}).get("source_key")})},
-            "agent": {"name": columns.get("agent"), "trainable": columns.get("trainable")},
+            "agent": {
+                "name": columns.get("agent"),
+                "trainable": columns.get("trainable"),
+                "config": _told({"model": columns.get("policy_id")}),
+            },
             "tools": [tool["function"] for tool in rollout.tools],
             "nodes": nodes,
             "calls": calls,
             "rewards": rewards,
-            "metrics": {part["name"]: part["value"] for part in components if part["weight"] is None},
+            "metrics": metrics,
             "info": {} if plain else {"rollhouse": keepsake(rollout, held(rollout))},
             "is_completed": columns.get("status") != "aborted",
             "ok": not failed,

@@ -70,6 +70,12 @@ def nodes_of(rollout: Rollout) -> list[Row]:
     return nodes
 
 
+def nodes_hold(rollout: Rollout) -> bool:
+    """Whether the nodes have a place for all of a rollout's tokens."""
+    tokens = rollout.columns["token_ids"]
+    return sum(len(node["token_ids"]) for node in nodes_of(rollout)) == len(rollout.prompt_ids or ()) + len(tokens) > 0
+
+
 def _lengths(nodes: list[Row], mask: list[bool]) -> list[int] | None:
     """Tokens of each node: sampled stretches on the sampled nodes, each other stretch on the node before the next of those."""
     lengths = [0] * len(nodes)

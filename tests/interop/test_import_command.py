@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from click.testing import Result
 from rollhouse.cli.main import app
 from rollhouse.store.house import House
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 
 def rollhouse(*arguments: object) -> Result:
@@ -44,3 +43,38 @@ def test_what_it_refuses(rows: Any, tmp_path: Path) -> None:
     assert "1 of 2 lines" in done.stderr and "Traceback" not in done.stderr
     assert House.open(tmp_path / "house").read("rollouts").num_rows == 1
     assert rollhouse("import", "nemo-gym", file, "--max-bad", 0.5, *house).exit_code == 0
+
+
+def test_exporting_says_what_is_lost(rows: Any, tmp_path: Path) -> None:
+    file, house = rows.write(tmp_path / "a.jsonl", [rows.result(), rows.result(reward=0.0)]), tmp_path / "house"
+    assert rollhouse("import", "nemo-gym", file, "--house", house, "--run", "first").exit_code == 0
+    assert rollhouse("snapshot", "create", "early", "--house", house).exit_code == 0
+    rows.write(file, [rows.result(reward=0.5)])
+    assert rollhouse("import", "nemo-gym", file, "--house", house).exit_code == 0
+    chat, common = tmp_path / "out" / "chat.jsonl", ("--house", house, "--format", "json")
+    result = rollhouse("export", "openai-chat", chat, "--run", "first", "--where", "reward > 0.2", *common)
+    assert result.exit_code == 0, result.output
+    [summary] = json.loads(result.stdout)
+    assert summary["rollouts"] == 1 and summary["lost"]["reward"] == 1 and "extra.nemo-gym" in summary["lost"]
+    [line] = [json.loads(text) for text in chat.read_text().splitlines()]
+    assert [message["role"] for message in line["messages"]] == ["system", "user", "assistant", "tool", "assistant"]
+    back = tmp_path / "back.jsonl"
+    [summary] = json.loads(rollhouse("export", "nemo-gym", back, "--at", "early", *common).stdout)
+    assert (summary["rollouts"], summary["lost"]) == (2, {})
+    assert sorted(json.loads(text)["reward"] for text in back.read_text().splitlines()) == [0.0, 1.0]
+
+
+def test_what_an_export_refuses(rows: Any, tmp_path: Path) -> None:
+    file, house = rows.write(tmp_path / "a.jsonl", [rows.result()]), ("--house", tmp_path / "house")
+    assert rollhouse("import", "nemo-gym", file, *house).exit_code == 0
+    out = tmp_path / "o.jsonl"
+    for arguments, code, says in (
+        (("verifiers-v0", out), 2, "no export format 'verifiers-v0'"),
+        (("openai-chat", out, "--where", "reward > 5"), 1, "No rollout is selected"),
+        (("openai-chat", out, "--where", "colour = 1"), 2, "colour"),
+        (("openai-chat", out, "--where", "1=1); drop table rollouts; --"), 2, ""),
+        (("openai-chat", out, "--at", "never"), 2, "'never'"),
+    ):
+        result = rollhouse("export", *arguments, *house)
+        assert result.exit_code == code and says in result.stderr, result.stderr
+    assert not out.exists() and not list(tmp_path.glob(".*partial"))

@@ -1,0 +1,64 @@
+"""An overlay gives the wanted value back, whatever the two values are."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rollhouse.interop.overlay import SAME, difference, lay_over
+from rollhouse.interop.responses import chat_tools, flat_tools, input_items, output_items, prompt_messages, read_items
+from rollhouse.store.messages import Message, ToolCall
+
+KEYS = st.sampled_from(["a", "b", "$gone", "$at", "$is", "0"])
+SCALARS = st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([0.5, 1.0]) | st.text(max_size=2)
+JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=12)  # fmt: skip
+
+
+def strictly(left: Any, right: Any) -> bool:
+    """Equal as JSON: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(strictly(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(strictly, left, right))
+    return left == right
+
+
+@given(JSON, JSON)
+def test_it_gives_the_wanted_value_back(built: Any, wanted: Any) -> None:
+    overlay = difference(built, wanted)
+    given_back = built if overlay is SAME else lay_over(built, overlay)
+    assert strictly(given_back, wanted)
+
+
+@given(JSON)
+def test_equal_values_need_none(value: Any) -> None:
+    assert difference(value, value) is SAME
+
+
+TEXTS = st.text(alphabet="ab \n", max_size=4)
+CALLS = st.builds(ToolCall, st.text("xyz", min_size=1, max_size=3), st.text("fg", min_size=1, max_size=2), TEXTS)
+ASSISTANTS = st.builds(
+    Message,
+    st.just("assistant"),
+    st.none() | TEXTS,
+    st.lists(CALLS, max_size=3).map(tuple),
+    st.none(),
+    st.none() | TEXTS,
+)
+OTHERS = st.builds(Message, st.just("user"), TEXTS) | st.builds(
+    Message, st.just("tool"), st.none() | TEXTS, st.just(()), st.text("xyz", min_size=1, max_size=3)
+)
+
+
+@given(st.lists(st.builds(Message, st.sampled_from(["system", "user"]), TEXTS), max_size=3), st.lists(st.tuples(ASSISTANTS, OTHERS), max_size=4))  # fmt: skip
+def test_chat_to_responses_to_chat(prompt: list[Message], turns: list[tuple[Message, Message]]) -> None:
+    """Also where the content is null. Two assistant messages in a row cannot be told apart, so the turns alternate."""
+    messages = [message for turn in turns for message in turn]
+    assert read_items(output_items(messages)).messages == messages
+    assert prompt_messages(input_items(prompt)) == prompt
+
+
+def test_tools_both_ways() -> None:
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {}, "strict": None}}]
+    assert chat_tools(flat_tools(tools)) == tools
