@@ -36,7 +36,7 @@ class Policy:
     Attributes:
         fragments: So many fragments of one tier are joined.
         look_every: Commits of one table between two looks at it.
-        versions: More versions than that are thinned: of those that only append, the newest 100 and what snapshots name are kept.
+        versions: More versions than that are thinned: those between two appends go, except the newest 100 and those that snapshots name.
         retention: Older versions go when there are more than `versions`. What compaction replaced is kept as long, for readers.
         index_rows: From so many rows on, the columns people filter on have indices; never a key.
     """
@@ -101,7 +101,10 @@ def maintain(house: House, policy: Policy) -> None:
 
 
 def join_fragments(house: House, table: str, at_least: int) -> None:
-    """Joins the fragments of each tier that has at least so many. Contents, row order and snapshots stay as they are."""
+    """Joins the fragments of each tier that has at least so many. Contents and snapshots stay as they are.
+
+    Rows stay in order too, except those appended meanwhile.
+    """
     for rows in TIERS:
         small = [size for size in _sizes(house.dataset(table)) if size < rows]
         if len(small) >= at_least:
@@ -129,21 +132,24 @@ def _thin_versions(house: House, table: str, policy: Policy) -> None:
     if len(versions) <= policy.versions:
         return
     spare = _spare_versions(versions, {tag["version"] for tag in dataset.tags.list().values()}, policy.retention)
-    dataset.cleanup_old_versions(versions=spare, error_if_tagged_old_versions=False)
+    if spare:
+        dataset.cleanup_old_versions(versions=spare, error_if_tagged_old_versions=False)
 
 
 def _spare_versions(versions: list[Any], tagged: set[int], retention: timedelta) -> list[int]:
-    """Versions nobody misses: untagged, not among the newest, and either old or followed by nothing but an append.
+    """Versions nobody misses: untagged, not among the newest, and either old or between two appends.
 
-    The version before a compaction lists every file that the compaction replaced. As long as it is there a reader that opened any
+    The version before a compaction lists every file that the compaction replaced. As long as it is there, a reader that opened any
     version since the compaction before keeps its files.
     """
+    steps = [_only_appended(before["metadata"], after["metadata"]) for before, after in pairwise(versions)]
     spare = []
-    for version, following in pairwise(versions[: 1 - _NEWEST]):
-        # Lance gives the time of each commit without a zone, in the machine's own.
-        old = datetime.now(UTC) - following["timestamp"].astimezone(UTC) > retention
-        if version["version"] not in tagged and (old or _only_appended(version["metadata"], following["metadata"])):
-            spare.append(version["version"])
+    for number in range(len(versions) - _NEWEST):
+        # Lance gives the time of each commit without a zone, in the machine's own. A version is old when the next one is.
+        old = datetime.now(UTC) - versions[number + 1]["timestamp"].astimezone(UTC) > retention
+        between = number > 0 and steps[number - 1] and steps[number]
+        if versions[number]["version"] not in tagged and (old or between):
+            spare.append(versions[number]["version"])
     return spare
 
 
