@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ..store.messages import Message
 from ..store.tables import MESSAGES, ROLLOUTS
+from .chat import read_messages
 from .parquet_files import write_parquet
 from .rollout import Rollout, Row, text_of, value_of
 from .storing import Source
@@ -40,16 +41,16 @@ def read(row: Row, source: Source) -> list[Rollout]:
     """One row. It needs `messages` and `prompt`; columns we do not know go to `extra`."""
     columns = {name: row[name] for name in _NAMES if name not in _REMADE and row.get(name) is not None}
     rollout = Rollout(
-        prompt=[Message.from_row(message) for message in row["prompt"] or ()],
+        prompt=_messages(row["prompt"]),
         tools=value_of(row.get("tools")) or [],
-        messages=[Message.from_row(message) for message in row["messages"] or ()],
+        messages=_messages(row["messages"]),
         columns=columns,
         prompt_ids=row.get("prompt_token_ids"),
         task={name: value_of(row.get(f"task_{name}")) for name in _JSON_TASK}
         | {name: row.get(f"task_{name}") for name in _PLAIN_TASK},
         extra=value_of(row.get("extra")) or {},
         gaps={gap for gap in row.get("gaps") or () if gap != "no_task"},
-        complete=True,
+        complete=row.get("rollout_id") is not None,
         source_run=row.get("run_id"),
         source_key=row.get("rollout_id"),
         group_key=row.get("group_id"),
@@ -59,6 +60,14 @@ def read(row: Row, source: Source) -> list[Rollout]:
     told = {"run_id": row.get("run_id"), **others}
     rollout.extra = {**rollout.extra, _FORMAT: {name: value for name, value in told.items() if value is not None}}
     return [rollout]
+
+
+def _messages(structs: list[Row] | None) -> list[Message]:
+    """Messages as the store has them; files of other hands may leave fields out, or hold the chat form."""
+    structs = structs or []
+    if any("content" in struct for struct in structs):
+        return read_messages(structs, set())
+    return [Message.from_row({"tool_calls": (), **struct}) for struct in structs]
 
 
 def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) -> None:

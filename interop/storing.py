@@ -75,7 +75,7 @@ def to_rows(
     """
     content = None
     if any(rollout.source_key is None for rollout in rollouts):
-        content = hash_id(canonical_json(record))
+        content = hash_id(_canonical(record))
         content = [content, source.occurrences[content]]
         source.occurrences[content[0]] += 1
     rows = [_place(rollout, index, content, source) for index, rollout in enumerate(rollouts)]
@@ -87,6 +87,13 @@ def to_rows(
         # Even when there is no difference: the name says that this format gives the record back.
         rollouts[0].extra[source.format] = {} if overlay is SAME else overlay
     return [_finish(rollout, *row) for rollout, row in zip(rollouts, rows, strict=True)]
+
+
+def _canonical(record: Row) -> str:
+    try:
+        return canonical_json(record)
+    except TypeError:  # Parquet has values that JSON has not: times, for one
+        return canonical_json(json.loads(json.dumps(record, default=str)))
 
 
 def _place(rollout: Rollout, index: int, content: list[Any] | None, source: Source) -> tuple[Row, Row | None, Row | None]:  # fmt: skip
