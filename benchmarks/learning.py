@@ -22,7 +22,7 @@ GAIN = 0.1
 
 def main() -> int:
     """Runs the seeds one after the other, so that each has the machine to itself."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--keep", type=Path, help="keep the houses in this folder")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("learning.md"))

@@ -29,7 +29,9 @@ def run_steps(house: Path, steps: Sequence[Step]) -> dict[str, float]:
 
     if (house / "summary.json").exists() or (house / "rollouts.lance").exists():
         raise ConfigError(f"{house} holds a house already.", "Name an empty folder with --house, or remove that one.")
-    need("ray"), need("trl"), require("vllm")
+    need("ray")
+    need("trl")
+    require("vllm")
     seconds: dict[str, float] = {}
     started = False
     try:

@@ -113,9 +113,9 @@ def _bfcl() -> Check:
 
 
 def _stale_ray() -> Check:
-    from ..collect.engines.cluster import other_cluster
+    from ..collect.engines.cluster import running_cluster
 
-    address = other_cluster()
+    address = running_cluster()
     if address:
         return Check(
             "Ray cluster",

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,7 +18,8 @@ from typer.main import get_command
 def test_every_command_of_the_demo_is_one_that_rollhouse_takes(tmp_path: Path) -> None:
     for step in plan(3, tmp_path):
         for arguments in step.commands:
-            command, rest = get_command(app), list(arguments)
+            command: Any = get_command(app)
+            rest = list(arguments)
             while hasattr(command, "commands"):
                 command = command.commands[rest.pop(0)]
             command.make_context("rollhouse", rest, resilient_parsing=False)

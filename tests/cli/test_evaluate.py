@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from rollhouse.cli.main import app
 from rollhouse.store.house import House
 from rollhouse.store.runs import get_run
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 
 def rollhouse(*arguments: object) -> Result:

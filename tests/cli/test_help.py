@@ -5,8 +5,8 @@ import sys
 
 import pytest
 import typer
-from click.testing import CliRunner
 from rollhouse.cli.main import app
+from typer.testing import CliRunner
 
 COMMAND = typer.main.get_command(app)
 
@@ -20,7 +20,7 @@ def walk(command, path=()):
 
 @pytest.mark.parametrize("path", [" ".join(path) for path, _ in walk(COMMAND)])
 def test_every_command_has_help(path: str) -> None:
-    result = CliRunner().invoke(COMMAND, [*path.split(), "--help"])
+    result = CliRunner().invoke(app, [*path.split(), "--help"])
     assert result.exit_code == 0, result.output
     assert "Usage" in result.output
 

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from click.testing import Result
 from rollhouse.cli.main import app
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 
 def rollhouse(*arguments: object) -> Result:

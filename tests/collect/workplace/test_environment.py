@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Coroutine
+from typing import Any
 from pathlib import Path
 
 import pytest
@@ -34,20 +36,27 @@ def test_a_session_answers_calls_and_ends_with_a_message(environment: WorkplaceE
     session.close()
 
 
+def messages(step: Coroutine[Any, Any, list[Message] | Done]) -> list[Message]:
+    """What a step answered; the episode is not over."""
+    answer = asyncio.run(step)
+    assert not isinstance(answer, Done)
+    return answer
+
+
 def test_sessions_do_not_see_each_other(environment: WorkplaceEnvironment) -> None:
     one, other = environment.start(first_task(environment)), environment.start(first_task(environment))
     for session in (one, other):
-        [answer] = asyncio.run(session.step(turn(DELETE)))
+        [answer] = messages(session.step(turn(DELETE)))
         assert answer.text == '{"output":"Email deleted successfully."}'
 
 
 def test_arguments_that_do_not_parse_are_answered_and_counted(environment: WorkplaceEnvironment) -> None:
     session = environment.start(first_task(environment))
-    [answer] = asyncio.run(session.step(turn(ToolCall("c", "email_delete_email", '{"email_id": '))))
+    [answer] = messages(session.step(turn(ToolCall("c", "email_delete_email", '{"email_id": '))))
     assert json.loads(answer.text or "") == {
         "error": "Invalid tool call arguments: JSONDecodeError('Expecting value: line 1 column 14 (char 13)')"
     }
-    [missing] = asyncio.run(session.step(turn(ToolCall("d", "nope", "{}"))))
+    [missing] = messages(session.step(turn(ToolCall("d", "nope", "{}"))))
     assert missing.text == "{\"output\":\"Error executing tool 'nope': 'nope'\"}"
     assert session.n_tool_errors == 2
 
