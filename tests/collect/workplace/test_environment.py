@@ -3,8 +3,8 @@
 import asyncio
 import json
 from collections.abc import Coroutine
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rollhouse.collect.environments.workplace import WorkplaceEnvironment

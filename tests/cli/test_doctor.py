@@ -1,0 +1,60 @@
+"""`rollhouse doctor` names what is there, what is missing and what to do, and keeps secrets to itself."""
+
+import json
+import os
+import subprocess
+import sys
+
+
+def doctor(hide: str = "", **environment: str) -> subprocess.CompletedProcess:
+    """The command in a fresh interpreter in which the distribution `hide` is not installed."""
+    code = (
+        "import importlib.metadata as m\n"
+        "find = m.version\n"
+        "def version(name):\n"
+        f"    if name == {hide!r}: raise m.PackageNotFoundError(name)\n"
+        "    return find(name)\n"
+        "m.version = version\n"
+        "from rollhouse.cli.main import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", code, "doctor", "--format", "json"]
+    # Without a proxy or a hub nothing answers; the check says so within its time limit.
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **environment}
+    )
+
+
+def test_everything_is_reported_at_once() -> None:
+    done = doctor(HF_HUB_OFFLINE="1", WANDB_API_KEY="s3cret")
+    found = {row["name"]: row for row in json.loads(done.stdout)}
+    assert done.returncode == 0, done.stderr
+    wanted = {
+        "Python",
+        "torch",
+        "GPU",
+        "vLLM",
+        "ray",
+        "Ray cluster",
+        "Disk",
+        "Model hub",
+        "Weights & Biases",
+        "bfcl-eval",
+    }
+    assert wanted <= found.keys()
+    assert found["torch"]["state"] == found["vLLM"]["state"] == "ok"
+    assert "offline" in found["Model hub"]["found"]
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_what_is_missing_says_how_to_get_it_and_exits_1() -> None:
+    done = doctor(hide="vllm", HF_HUB_OFFLINE="1")
+    found = {row["name"]: row for row in json.loads(done.stdout)}
+    assert done.returncode == 1
+    assert found["vLLM"]["state"] == "missing" and "make setup" in found["vLLM"]["fix"]
+
+
+def test_a_ray_cluster_elsewhere_is_named() -> None:
+    done = doctor(HF_HUB_OFFLINE="1", RAY_ADDRESS="127.0.0.1:6380")
+    found = {row["name"]: row for row in json.loads(done.stdout)}
+    assert found["Ray cluster"]["state"] == "note" and "127.0.0.1:6380" in found["Ray cluster"]["found"]

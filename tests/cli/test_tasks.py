@@ -1,0 +1,34 @@
+"""`rollhouse tasks generate` fills the house once."""
+
+import json
+from pathlib import Path
+
+from rollhouse.cli.main import app
+from rollhouse.store.house import House
+from typer.testing import CliRunner
+
+
+def generate(house: Path, *more: str) -> list[dict]:
+    result = CliRunner().invoke(
+        app, ["tasks", "generate", "--env", "workplace-mini", "--house", str(house), "--format", "json", *more]
+    )
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_tasks_and_prompts_are_stored_once(tmp_path: Path) -> None:
+    first, again = generate(tmp_path / "house"), generate(tmp_path / "house")
+    assert [(row["split"], row["tasks"], row["new"]) for row in first] == [
+        ("train", 400, 400),
+        ("validation", 120, 120),
+    ]
+    assert [row["new"] for row in again] == [0, 0]
+    house = House.open(tmp_path / "house")
+    tasks, prompts = house.read("tasks", ["task_id", "prompt_id", "split"]), house.read("prompts", ["prompt_id"])
+    assert tasks.num_rows == 520
+    assert set(tasks["prompt_id"].to_pylist()) == set(prompts["prompt_id"].to_pylist())
+
+
+def test_another_seed_gives_other_tasks(tmp_path: Path) -> None:
+    generate(tmp_path / "house", "--split", "test")
+    assert generate(tmp_path / "house", "--split", "test", "--seed", "1")[0]["new"] > 100
