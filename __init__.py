@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 # Public names and where they live. Nothing is imported until a name is asked for (PEP 562): importing Lance alone
 # costs half a second, and an eager relative import here would break test collection in a checkout.
 _PUBLIC = {
-    "House": "rollhouse.store.house",
+    "House": "rollhouse.queries.house",
     "RollhouseError": "rollhouse.store.errors",
     "Message": "rollhouse.store.messages",
     "ToolCall": "rollhouse.store.messages",

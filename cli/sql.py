@@ -8,7 +8,11 @@ from ..store.errors import ConfigError
 from .common import AtOption, Format, FormatOption, HouseOption, open_house, print_rows
 
 TimeoutOption = Annotated[float | None, typer.Option("--timeout", help="Give up after so many seconds.")]
-MemoryOption = Annotated[str, typer.Option("--memory", help="What the query may use.")]
+MemoryOption = Annotated[str, typer.Option("--memory", help="What the query's process may hold.")]
+ScorerOption = Annotated[
+    str | None,
+    typer.Option("--scorer", metavar="NAME[@VERSION]", help="Whose verdicts count [default: those of collection time]."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +25,7 @@ def sql(
     text: Annotated[str, typer.Argument(metavar="QUERY", help="One SELECT or EXPLAIN.")],
     house: HouseOption = None,
     at: AtOption = None,
+    scorer: ScorerOption = None,
     format: FormatOption = Format.table,
     timeout: TimeoutOption = None,
     memory: MemoryOption = "4GB",
@@ -29,9 +34,9 @@ def sql(
 
     rollhouse sql "select run_id, avg(reward) from final_rollouts group by run_id" --at before-sft
     """
-    from ..queries.session import sql as answer
+    from ..queries.child import sql as answer
 
-    print_rows(answer(open_house(house), text, at, memory_limit=memory, timeout_s=timeout), format)
+    print_rows(answer(open_house(house), text, at, scorer=scorer, memory_limit=memory, timeout_s=timeout), format)
 
 
 def query(
@@ -39,6 +44,7 @@ def query(
     params: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Its parameters.")] = None,
     house: HouseOption = None,
     at: AtOption = None,
+    scorer: ScorerOption = None,
     format: FormatOption = Format.table,
     timeout: TimeoutOption = None,
     memory: MemoryOption = "4GB",
@@ -57,7 +63,8 @@ def query(
         print_rows(listed, format)
         return
     given = dict(_name_and_value(param) for param in params or [])
-    print_rows(run_query(open_house(house), name, given, at, memory_limit=memory, timeout_s=timeout), format)
+    limits = {"memory_limit": memory, "timeout_s": timeout}
+    print_rows(run_query(open_house(house), name, given, at, in_child=True, scorer=scorer, **limits), format)
 
 
 def _name_and_value(param: str) -> tuple[str, str]:

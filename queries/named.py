@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ..store.errors import ConfigError
 from ..store.house import House
-from .session import sql
+from . import child, session
 
 _PARAMETER = re.compile(r"^-- \$(\w+) (\w+)(?: = (.*?))?: (.*)$", re.MULTILINE)
 _TYPES = {"text": str, "integer": int, "number": float}
@@ -59,15 +59,18 @@ def get_query(name: str) -> Query:
 
 
 def run_query(
-    house: House, name: str, params: Mapping[str, Any] | None = None, at: str | None = None, **limits: Any
-) -> pa.Table:
+    house: House, name: str, params: Mapping[str, Any] | None = None, at: str | None = None, *,
+    in_child: bool = False, **options: Any
+) -> pa.Table:  # fmt: skip
     """The answer of a named query as Arrow.
 
-    `params` values may be text (from a command line); they are read in the type the query states. `limits` are those of `sql`.
+    `params` values may be text (from a command line); they are read in the type the query states. `options` are those of `session.sql`, or of
+    `child.sql` when the query is to run in a process of its own.
     Raises ConfigError for an unknown query or parameter, a missing one, or a value of the wrong type.
     """
     query = get_query(name)
-    return sql(house, query.text, at, bind(query, params or {}), **limits)
+    ask = child.sql if in_child else session.sql
+    return ask(house, query.text, at, bind(query, params or {}), **options)
 
 
 def bind(query: Query, given: Mapping[str, Any]) -> dict[str, Any]:

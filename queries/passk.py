@@ -1,4 +1,10 @@
-"""pass@k, once for the whole package."""
+"""pass@k, once for the whole package: for Python, and as a macro for SQL."""
+
+# The same estimate as `pass_at_k` below; a test compares the two.
+MACRO = """
+CREATE MACRO pass_at(n, c, k) AS
+  CASE WHEN k BETWEEN 1 AND n THEN 1 - coalesce(list_product(list_transform(range(n - c + 1, n + 1), lambda i: 1 - k / i)), 1) END
+"""
 
 
 def pass_at_k(n: int, c: int, k: int) -> float | None:

@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..store.errors import QueryError
+from ..store.errors import ConfigError, QueryError
 from ..store.house import House
 from ..store.tables import TABLES
+from .passk import MACRO
+from .verdicts import COLLECTED, parse_scorer, rollouts_sql
 
 if TYPE_CHECKING:
     import duckdb
 
 # Each view may use the ones before it.
-VIEWS = ("final_rollouts", "latest_scores", "runs", "training_samples", "groups")
+VIEWS = ("final_rollouts", "latest_scores", "runs", "training_samples", "groups", "turns", "tokens")
 
 _WRITING_CTE = re.compile(r'"type":"(INSERT|UPDATE|DELETE|MERGE)\w*_NODE"')
 _EXPLAIN = re.compile(r"\s*explain(\s+analyze)?(\s*\([^)]*\))?\s", re.IGNORECASE)
+# A PIVOT whose columns come from the data is several statements to DuckDB, and cannot be looked into as a tree: there, these words tell.
+_READING_STARTS = {"pivot", "pivot_wider", "from", "with", "select"}
+_WRITING_WORDS = {"insert", "update", "delete", "merge", "create", "copy", "attach", "install", "load", "set", "call"}
 
 
 def sql(
@@ -28,6 +33,7 @@ def sql(
     at: str | None = None,
     params: Mapping[str, Any] | None = None,
     *,
+    scorer: str | None = None,
     memory_limit: str = "4GB",
     threads: int | None = None,
     timeout_s: float | None = None,
@@ -39,12 +45,14 @@ def sql(
     Args:
         at: A snapshot's name or an ISO time; None is now.
         params: Values of `$name` parameters.
-        memory_limit: What DuckDB may use; the buffers of Lance's reader are not counted.
+        scorer: NAME or NAME@VERSION whose verdicts stand in `reward` and `passed`; None is those of collection time.
+        memory_limit: What DuckDB may use; the buffers of Lance's reader are not counted (`child.sql` counts them).
         timeout_s: Gives up after so many seconds; None never.
 
-    Raises QueryError when the query is wrong, writes, or takes too long, VersionNotFound for an unknown `at`.
+    Raises QueryError when the query is wrong, writes, or takes too long, VersionNotFound for an unknown `at`, ConfigError for a scorer
+    that never scored.
     """
-    con = connect(house, at, memory_limit=memory_limit, threads=threads)
+    con = connect(house, at, scorer=scorer, memory_limit=memory_limit, threads=threads)
     try:
         con.execute("SET temp_directory = ''")
         con.execute("SET enable_external_access = false")
@@ -55,9 +63,17 @@ def sql(
 
 
 def connect(
-    house: House, at: str | None = None, *, memory_limit: str = "4GB", threads: int | None = None
+    house: House,
+    at: str | None = None,
+    *,
+    scorer: str | None = None,
+    memory_limit: str = "4GB",
+    threads: int | None = None,
 ) -> "duckdb.DuckDBPyConnection":
-    """A DuckDB connection with the tables and views registered, for our own code: nothing is locked. Close it when done."""
+    """A DuckDB connection with the tables and views registered, for our own code: nothing is locked. Close it when done.
+
+    With a scorer, `rollouts` and every view over it hold that scorer's verdicts, null where it has none.
+    """
     import duckdb
 
     settings: dict[str, Any] = {"memory_limit": memory_limit, "python_enable_replacements": False}
@@ -66,11 +82,25 @@ def connect(
     con = duckdb.connect(config=settings)
     con.execute("SET TimeZone = 'UTC'")
     versions = house.versions(at) if at is not None else None
+    rescored = scorer is not None and scorer != COLLECTED
     for table in TABLES.values():
-        con.register(table.name, _source(house, table.name, versions))
+        name = "collected_rollouts" if rescored and table.name == "rollouts" else table.name
+        con.register(name, _source(house, table.name, versions))
+    if scorer is not None and rescored:
+        _refuse_unknown_scorer(con, scorer)
+        con.execute(f"CREATE VIEW rollouts AS {rollouts_sql('collected_rollouts', scorer)}")
+    con.execute(MACRO)
     for view in VIEWS:
         con.execute(f"CREATE VIEW {view} AS {_read(f'views/{view}.sql')}")
     return con
+
+
+def _refuse_unknown_scorer(con: "duckdb.DuckDBPyConnection", scorer: str) -> None:
+    name, version = parse_scorer(scorer)
+    known = con.execute("SELECT DISTINCT scorer, scorer_version FROM scores ORDER BY ALL").fetchall()
+    if not any(name == has and version in (None, has_version) for has, has_version in known):
+        names = ", ".join(f"{has}@{has_version}" for has, has_version in known) or "none"
+        raise ConfigError(f"The house has no verdict of scorer {scorer!r}.", f"It has those of: {names}.")
 
 
 def _source(house: House, table: str, versions: dict[str, int] | None) -> Any:
@@ -114,11 +144,30 @@ def _refuse_writing(con: "duckdb.DuckDBPyConnection", query: str) -> None:
         # EXPLAIN ANALYZE runs what it explains.
         inner = con.extract_statements(_EXPLAIN.sub("", text, count=1))
         text, kind = inner[0].query, inner[0].type
+    if kind == duckdb.StatementType.MULTI and _is_reading_pivot(text):
+        return
     if kind != duckdb.StatementType.SELECT:
         raise QueryError(f"That is a {kind.name} statement.", "Only SELECT and EXPLAIN are let through.")
     tree = con.execute("SELECT json_serialize_sql($query)", {"query": text}).fetchall()[0][0]
     if _WRITING_CTE.search(tree):
         raise QueryError("The query writes inside a WITH.", "Only SELECT and EXPLAIN are let through.")
+
+
+def _is_reading_pivot(text: str) -> bool:
+    words = _keywords(_EXPLAIN.sub("", text, count=1))
+    return bool(words) and words[0] in _READING_STARTS and not _WRITING_WORDS & set(words)
+
+
+def _keywords(text: str) -> list[str]:
+    """The statement's keywords in order, lower case; strings, comments and quoted names are none."""
+    import duckdb
+
+    data = text.encode()
+    return [
+        match.group().decode().lower()
+        for start, kind in duckdb.tokenize(text)
+        if kind == duckdb.token_type.keyword and (match := re.compile(rb"\w+").match(data, start))
+    ]
 
 
 def _advice(message: str) -> str:

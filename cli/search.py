@@ -1,0 +1,55 @@
+"""`rollhouse search`: rollouts by the words in them, or by an embedding."""
+
+from typing import Annotated
+
+import typer
+
+from ..store.errors import ConfigError
+from .common import AtOption, Format, FormatOption, HouseOption, open_house, print_rows
+
+RunOption = Annotated[str | None, typer.Option("--run", help="Only the rollouts of this run.")]
+EnvironmentOption = Annotated[str | None, typer.Option("--environment", help="Only those of this environment.")]
+StatusOption = Annotated[str | None, typer.Option("--status", help="Only those that ended so: completed, truncated, …")]
+WhereOption = Annotated[
+    str | None, typer.Option("--where", help="A condition on the columns of `rollouts`: 'reward < 0.5 and n_turns > 3'.")
+]
+LikeOption = Annotated[str | None, typer.Option("--like", metavar="ROLLOUT_ID", help="Nearest to this rollout instead.")]
+ColumnOption = Annotated[str, typer.Option("--column", help="The embedding column that --like compares.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("search")(search)
+
+
+def search(
+    text: Annotated[str | None, typer.Argument(metavar="[WORDS]", help="Words to look for.")] = None,
+    run: RunOption = None,
+    environment: EnvironmentOption = None,
+    status: StatusOption = None,
+    where: WhereOption = None,
+    like: LikeOption = None,
+    column: ColumnOption = "embedding",
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 10,
+    house: HouseOption = None,
+    at: AtOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Find rollouts whose messages or tool calls match the words, best first; the first search makes the index.
+
+    rollhouse search "meeting cancelled" --environment workplace --where "reward = 0"
+    """
+    from ..queries import search as searching
+
+    if (text is None) == (like is None):
+        raise ConfigError("Search for words, or with --like for a rollout's neighbours.", 'rollhouse search "words"')
+    place = open_house(house)
+    filters = {"run": run, "environment": environment, "status": status, "where": where, "at": at, "limit": limit}
+    if like is not None:
+        found = searching.nearest(place, column, searching.vector_of(place, column, like), **filters)
+    else:
+        found = searching.search(place, text or "", **filters)
+    if format is Format.table:
+        last = "match" if like is None else "distance"
+        found = found.select(["rollout_id", "run_id", "status", "reward", last])
+    print_rows(found, format)

@@ -1,0 +1,199 @@
+"""Search over rollouts through LanceDB: full text over what was said and called, and nearness over any embedding column a user added."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ..store.errors import ConfigError, QueryError
+from ..store.house import House, quote
+
+# What full-text search looks at, in the order in which a match is shown.
+SAID = ("messages.text", "messages.tool_calls.arguments", "messages.tool_calls.name")
+# Rows that no index covers are searched one by one; from this many on, the index takes them in first.
+_UNINDEXED = 2_000
+_COLUMNS = ["rollout_id", "run_id", "step", "environment", "status", "reward", "passed"]
+_AROUND = 60
+
+
+def search(
+    house: House,
+    text: str,
+    *,
+    run: str | None = None,
+    environment: str | None = None,
+    status: str | None = None,
+    where: str | None = None,
+    at: str | None = None,
+    limit: int = 20,
+) -> pa.Table:
+    """Rollouts with a message or tool call that matches the words, best first.
+
+    Case and word endings do not matter, any of the words suffices, and rarer words weigh more. The index is made at the first search, and
+    takes new rollouts in when there are many; before that they are looked through one by one, so nothing stored is missed.
+
+    Args:
+        where: A condition on the columns of `rollouts`, in Lance's SQL: `reward < 0.5 and n_turns > 3`.
+        at: A snapshot's name or an ISO time: only rollouts that were there then.
+        limit: How many rollouts at most.
+
+    Returns:
+        rollout_id, run_id, step, environment, status, reward, passed, score (BM25 of what matched best), match (the place that matched,
+        some words around it).
+
+    Raises QueryError for a `where` that is no condition, VersionNotFound for an unknown `at`.
+    """
+    if not re.search(r"\w", text):
+        raise ConfigError("There is nothing to search for.", "Give one or more words.")
+    if limit < 1:
+        raise ConfigError(f"A limit of {limit} finds nothing.", "Ask for one row or more.")
+    from lancedb.query import MultiMatchQuery
+
+    table = house.lancedb().open_table("rollouts")
+    _index(house, table)
+    query = table.search(MultiMatchQuery(text, list(SAID)), query_type="fts")
+    condition = _condition(run, environment, status, where)
+    found = _first(house, query, [*_COLUMNS, "messages", "_score"], condition, at, limit)
+    rows = [
+        {name: row[name] for name in _COLUMNS} | {"score": row["_score"], "match": excerpt(row["messages"] or [], text)}
+        for row in found
+    ]
+    schema = _schema(house, pa.field("score", pa.float32()), pa.field("match", pa.string()))
+    return pa.Table.from_pylist(rows, schema)
+
+
+def nearest(
+    house: House,
+    column: str,
+    vector: Sequence[float],
+    *,
+    run: str | None = None,
+    environment: str | None = None,
+    status: str | None = None,
+    where: str | None = None,
+    at: str | None = None,
+    limit: int = 20,
+) -> pa.Table:
+    """Rollouts whose embedding is nearest to a vector, nearest first; those without one are left out.
+
+    `column` is any column of fixed-size float lists that a user added to `rollouts`. An index on it is used where its owner made one;
+    without, all vectors are compared. The other arguments are those of `search`.
+
+    Returns:
+        rollout_id, run_id, step, environment, status, reward, passed, distance (Euclidean, squared).
+
+    Raises ConfigError when there is no such column or the vector has another length.
+    """
+    size = _vector_size(house, column)
+    if len(vector) != size:
+        raise ConfigError(f"Column {column} holds vectors of {size}, not of {len(vector)}.", "Use the same embedder.")
+    table = house.lancedb().open_table("rollouts")
+    query = table.search(list(vector), vector_column_name=column)
+    condition = _condition(run, environment, status, where, f"{column} is not null")
+    found = _first(house, query, [*_COLUMNS, "_distance"], condition, at, limit)
+    rows = [{name: row[name] for name in _COLUMNS} | {"distance": row["_distance"]} for row in found]
+    return pa.Table.from_pylist(rows, _schema(house, pa.field("distance", pa.float32())))
+
+
+def vector_of(house: House, column: str, rollout_id: str) -> list[float]:
+    """The embedding of a stored rollout. Raises ConfigError when it has none."""
+    _vector_size(house, column)
+    rows = house.read("rollouts", [column], f"rollout_id = {quote(rollout_id)}").to_pylist()
+    if not rows or rows[0][column] is None:
+        raise ConfigError(f"Rollout {rollout_id!r} has no {column}.", "Name a rollout that was embedded.")
+    return rows[0][column]
+
+
+def excerpt(messages: Sequence[dict[str, Any]], text: str) -> str:
+    """The first place where one of the words stands, with what is around it; else where the first message begins.
+
+    Words match by their first letters, as the index cuts endings off.
+    """
+    # Four letters in five: `scheduled` is to be seen in `schedule` and `scheduling`.
+    stems = [re.escape(word[: max(3, len(word) * 4 // 5)]) for word in re.findall(r"\w+", text)]
+    pattern = re.compile(rf"\b(?:{'|'.join(stems)})", re.IGNORECASE)
+    first = ""
+    for label, said in _places(messages):
+        match = pattern.search(said)
+        start = max(0, match.start() - _AROUND // 2) if match else 0
+        shown = f"{label}: {'…' if start else ''}{' '.join(said[start : start + 2 * _AROUND].split())}"
+        if match:
+            return shown
+        first = first or shown
+    return first
+
+
+def _places(messages: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    for message in messages:
+        if message["text"]:
+            yield message["role"], message["text"]
+        for call in message["tool_calls"] or []:
+            yield "call", f"{call['name']}({call['arguments']})"
+
+
+def _index(house: House, table: Any) -> None:
+    from lancedb.index import FTS
+
+    indexed = {index.columns[0]: index.name for index in table.list_indices()}
+    for column in SAID:
+        if column not in indexed:
+            table.create_index(column, config=FTS())
+    stale = [name for column, name in indexed.items() if column in SAID and _unindexed(table, name) >= _UNINDEXED]
+    if stale:
+        house.dataset("rollouts").optimize.optimize_indices(index_names=stale)
+    table.checkout_latest()
+
+
+def _unindexed(table: Any, name: str) -> int:
+    stats = table.index_stats(name)
+    return stats.num_unindexed_rows if stats else 0
+
+
+def _first(house: House, query: Any, columns: list[str], condition: str, at: str | None, limit: int) -> list[dict[str, Any]]:  # fmt: skip
+    if condition:
+        query = query.where(condition, prefilter=True)
+    then = house.dataset("rollouts", at) if at else None
+    ask = limit
+    while True:
+        try:
+            found = query.select(columns).limit(ask).to_list()
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise QueryError(f"The search failed: {reason}.", f"It was asked with: {condition or 'no condition'}.") from None
+        if then is None:
+            return found
+        # Rollouts are only ever added, so what was there then is among what is there now.
+        kept = _there(then, found)
+        if len(kept) >= limit or len(found) < ask:
+            return kept[:limit]
+        ask *= 4
+
+
+def _there(dataset: Any, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not found:
+        return []
+    wanted = ", ".join(quote(row["rollout_id"]) for row in found)
+    ids = dataset.to_table(columns=["rollout_id"], filter=f"rollout_id in ({wanted})")["rollout_id"]
+    known = set(ids.to_pylist())
+    return [row for row in found if row["rollout_id"] in known]
+
+
+def _condition(run: str | None, environment: str | None, status: str | None, *more: str | None) -> str:
+    equal = {"run_id": run, "environment": environment, "status": status}
+    parts = [f"{column} = {quote(value)}" for column, value in equal.items() if value is not None]
+    return " and ".join([*parts, *(f"({part})" for part in more if part)])
+
+
+def _vector_size(house: House, column: str) -> int:
+    schema = house.dataset("rollouts").schema
+    vectors = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
+    if column not in vectors:
+        has = f"It has {', '.join(vectors)}." if vectors else "docs/sql.md says how to add one."
+        raise ConfigError(f"Table rollouts has no embedding column {column!r}.", has)
+    return schema.field(column).type.list_size
+
+
+def _schema(house: House, *more: pa.Field) -> pa.Schema:
+    stored = house.dataset("rollouts").schema
+    return pa.schema([*(stored.field(name) for name in _COLUMNS), *more])

@@ -1,0 +1,35 @@
+-- How did verdicts move from those of collection time, or of another scorer, to a scorer's?
+-- $scorer text: whose verdicts are new
+-- $version text = null: its version; the latest verdict of each rollout when not given
+-- $against text = collected: the scorer to compare with
+-- $against_version text = null: its version
+-- Verdicts are `passed`, `failed` or `none`.
+WITH judged AS (
+  SELECT rollout_id, scorer, scorer_version, reward, passed, created_at, row_id FROM scores
+  UNION ALL
+  SELECT rollout_id, 'collected', NULL, reward, passed, NULL, NULL FROM rollouts
+),
+new AS (
+  SELECT rollout_id, reward, passed
+  FROM judged
+  WHERE scorer = $scorer AND ($version::VARCHAR IS NULL OR scorer_version = $version)
+  QUALIFY row_number() OVER (PARTITION BY rollout_id ORDER BY created_at DESC, row_id DESC) = 1
+),
+old AS (
+  SELECT rollout_id, reward, passed
+  FROM judged
+  WHERE scorer = $against AND ($against_version::VARCHAR IS NULL OR scorer_version = $against_version)
+  QUALIFY row_number() OVER (PARTITION BY rollout_id ORDER BY created_at DESC, row_id DESC) = 1
+)
+SELECT
+  CASE old.passed WHEN true THEN 'passed' WHEN false THEN 'failed' ELSE 'none' END AS before,
+  CASE new.passed WHEN true THEN 'passed' WHEN false THEN 'failed' ELSE 'none' END AS after,
+  count(*) AS rollouts,
+  avg(old.reward) AS reward_before,
+  avg(new.reward) AS reward_after,
+  count(*) FILTER (WHERE old.reward <> new.reward) AS rewards_moved,
+  any_value(new.rollout_id) AS example_id
+FROM new
+LEFT JOIN old ON old.rollout_id = new.rollout_id
+GROUP BY before, after
+ORDER BY before, after

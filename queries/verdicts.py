@@ -1,0 +1,42 @@
+"""Whose verdicts count: those of collection time, or those of a scorer that looked at the rollouts later."""
+
+from ..store.errors import ConfigError
+from ..store.house import quote
+
+COLLECTED = "collected"
+
+
+def parse_scorer(text: str) -> tuple[str, str | None]:
+    """`NAME@VERSION` or `NAME` as (name, version); version None is whatever version spoke last.
+
+    Raises ConfigError when either part is empty.
+    """
+    name, at, version = text.rpartition("@") if "@" in text else (text, "", "")
+    if not name or (at and not version):
+        raise ConfigError(f"{text!r} is not a scorer.", "Write NAME, or NAME@VERSION.")
+    return name, version or None
+
+
+def verdicts_sql(scorer: str) -> str:
+    """A SELECT of one row a rollout: the newest verdict of that scorer (and version), in the columns of `scores`."""
+    name, version = parse_scorer(scorer)
+    where = f"scorer = {quote(name)}" + (f" AND scorer_version = {quote(version)}" if version else "")
+    return f"""
+        SELECT rollout_id, scorer, scorer_version, reward, passed, components
+        FROM scores
+        WHERE {where}
+        QUALIFY row_number() OVER (PARTITION BY rollout_id ORDER BY created_at DESC, row_id DESC) = 1"""
+
+
+def rollouts_sql(table: str, scorer: str) -> str:
+    """A SELECT of all columns of the rollouts in `table`, their verdicts replaced by the scorer's; null where it has none."""
+    return f"""
+        SELECT kept.* REPLACE (
+          verdict.reward AS reward,
+          verdict.passed AS passed,
+          verdict.components AS reward_components,
+          verdict.scorer AS scorer,
+          verdict.scorer_version AS scorer_version
+        )
+        FROM {table} AS kept
+        LEFT JOIN ({verdicts_sql(scorer)}) AS verdict ON verdict.rollout_id = kept.rollout_id"""
