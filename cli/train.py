@@ -18,6 +18,10 @@ RunOption = Annotated[str | None, typer.Option("--run", help="The run's name [se
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")]
 
 
+SHOWN_METRICS = ("train/reward", "train/loss", "train/pass_rate", "val/accuracy", "val/loss", "mismatch/sync_max_abs")
+"""What the table shows of a checkpoint's metrics; `--format json` and `rollhouse runs show` have them all."""
+
+
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     noun = typer.Typer(no_args_is_help=True, help="Train a policy on a dataset version.")
@@ -124,5 +128,6 @@ def _train(
     if format is not Format.table:
         print_rows([shown], format)
         return
-    print_rows([{"what": name, "value": value} for name, value in shown.items()], format, "checkpoint")
+    metrics = {name: value for name, value in shown.pop("metrics").items() if name in SHOWN_METRICS}
+    print_rows([{"what": name, "value": value} for name, value in {**shown, **metrics}.items()], format, "checkpoint")
     console().print(f"next: rollhouse lineage {checkpoint['checkpoint_id']}", markup=False, soft_wrap=True)

@@ -184,7 +184,9 @@ def train_and_keep(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars but ours."""
+    """No progress bars but ours, and no deprecation notes that the libraries write to each other."""
+    import warnings
+
     import datasets
     from transformers.utils import logging
 
@@ -193,7 +195,9 @@ def quiet() -> Iterator[None]:
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         datasets.enable_progress_bars()
         logging.enable_progress_bar()
