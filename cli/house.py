@@ -1,5 +1,6 @@
 """`rollhouse check`, `compact`, `gc`: keeping a house sound and small."""
 
+import sys
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -14,11 +15,24 @@ def register(app: typer.Typer) -> None:
         app.command(command.__name__)(command)
 
 
-def check(house: HouseOption = None, format: FormatOption = Format.table) -> None:
-    """Verify the house: readable files, unique keys, references that resolve, snapshots intact. Exit code 1 when something is wrong."""
+def check(
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="First mend what a crash can leave: journals, rows that are there twice, stray tags."
+        ),
+    ] = False,
+    house: HouseOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Verify the house: readable files, unique keys, references that resolve, empty journals, snapshots intact. Exit code 1 when something is wrong."""
     from ..store.maintenance import check as find_problems
+    from ..store.repair import repair as mend
 
-    problems = _with_progress("check", find_problems, open_house(house))
+    opened = open_house(house)
+    for done in mend(opened) if repair else ():
+        print(done, file=sys.stderr)
+    problems = _with_progress("check", find_problems, opened)
     if format is not Format.table:
         print_rows([{"problem": problem} for problem in problems], format)
     else:

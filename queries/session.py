@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ..store.columns import Table
 from ..store.errors import ConfigError, QueryError
 from ..store.house import House
 from ..store.tables import TABLES
@@ -85,7 +86,7 @@ def connect(
     rescored = scorer is not None and scorer != COLLECTED
     for table in TABLES.values():
         name = "collected_rollouts" if rescored and table.name == "rollouts" else table.name
-        con.register(name, _source(house, table.name, versions))
+        _register(con, name, table, _source(house, table.name, versions))
     if scorer is not None and rescored:
         _refuse_unknown_scorer(con, scorer)
         con.execute(f"CREATE VIEW rollouts AS {rollouts_sql('collected_rollouts', scorer)}")
@@ -101,6 +102,16 @@ def _refuse_unknown_scorer(con: "duckdb.DuckDBPyConnection", scorer: str) -> Non
     if not any(name == has and version in (None, has_version) for has, has_version in known):
         names = ", ".join(f"{has}@{has_version}" for has, has_version in known) or "none"
         raise ConfigError(f"The house has no verdict of scorer {scorer!r}.", f"It has those of: {names}.")
+
+
+def _register(con: "duckdb.DuckDBPyConnection", name: str, table: Table, source: Any) -> None:
+    if set(table.schema.names) <= set(source.schema.names):
+        con.register(name, source)
+        return
+    # A version that an older rollhouse wrote lacks columns: they are null in it.
+    con.register(f"{name}_then", source)
+    con.register(f"{name}_now", table.schema.empty_table())
+    con.execute(f"CREATE VIEW {name} AS SELECT * FROM {name}_then UNION ALL BY NAME SELECT * FROM {name}_now")
 
 
 def _source(house: House, table: str, versions: dict[str, int] | None) -> Any:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from .columns import Table
 from .errors import SchemaMismatch, StoreNotFound, VersionNotFound
+from .object_store import probe
 from .tables import TABLES
 
 if TYPE_CHECKING:
@@ -44,10 +45,15 @@ class House:
 
     @classmethod
     def create(cls, uri: str | os.PathLike[str]) -> Self:
-        """Opens the house, making the tables it lacks."""
+        """Opens the house, making the tables it lacks and adding the columns that an older version's tables lack.
+
+        Raises WriteConflict for an object store that may lose commits: it is tried once a process.
+        """
         house = cls(str(uri))
         if "://" not in house.uri:
             Path(house.uri).mkdir(parents=True, exist_ok=True)
+        else:
+            probe(house.uri)
         # `rollouts` comes last: where it is, the house is whole.
         for table in sorted(TABLES.values(), key=lambda table: table.name == "rollouts"):
             house.create_table(table)
@@ -86,6 +92,7 @@ class House:
         On an object store let one process make the house before others write: there a table cannot be put in place in one move.
         """
         if self.has_table(table.name):
+            self._add_columns(table)
             return
         if "://" in self.uri:
             _write_empty(table, self.table_uri(table.name))
@@ -99,6 +106,21 @@ class House:
             shutil.rmtree(making)
             if not self.has_table(table.name):
                 raise
+
+    def _add_columns(self, table: Table) -> None:
+        from lance.commit import CommitConflictError
+
+        # Another process may be adding them, or writing: then the conflict says so, and a second look is due.
+        for attempt in range(5):
+            dataset = self.dataset(table.name)
+            lacking = [field for field in table.schema if field.name not in dataset.schema.names]
+            if not lacking:
+                return
+            try:
+                dataset.add_columns(lacking)
+            except (CommitConflictError, ValueError):
+                if attempt == 4:
+                    raise
 
     def lancedb(self) -> Any:
         """The same tables as a LanceDB connection (search goes through it)."""
@@ -167,8 +189,19 @@ class House:
     def read(
         self, table: str, columns: list[str] | None = None, filter: str | None = None, at: str | None = None
     ) -> pa.Table:
-        """Rows as Arrow. `filter` is a Lance SQL expression; name `columns` to leave heavy lists unread."""
-        return self.dataset(table, at).to_table(columns=columns, filter=filter)
+        """Rows as Arrow. `filter` is a Lance SQL expression; name `columns` to leave heavy lists unread.
+
+        A column that the table did not have yet in that version is null; a filter cannot name it.
+        """
+        dataset = self.dataset(table, at)
+        lacking = [field for field in lacking_columns(table, dataset) if columns is None or field.name in columns]
+        if not lacking:
+            return dataset.to_table(columns=columns, filter=filter)
+        there = None if columns is None else [name for name in columns if name in dataset.schema.names]
+        rows = dataset.scanner(columns=there, filter=filter, with_row_id=there == []).to_table()
+        for field in lacking:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+        return rows if columns is None else rows.select(columns)
 
     def append(self, table: str, rows: Rows, before_commit: Callable[[], None] | None = None) -> int:
         """Appends rows in one commit and returns how many. Missing columns become null; unknown ones raise SchemaMismatch.
@@ -200,6 +233,12 @@ class House:
         if isinstance(rows, pa.Table):
             return _conform(rows, table, TABLES[table].schema)
         return pa.Table.from_batches([to_batch(table, rows)])
+
+
+def lacking_columns(table: str, dataset: "lance.LanceDataset") -> list[pa.Field]:
+    """The columns of a table that this version of it does not have: an older rollhouse made it."""
+    there = set(dataset.schema.names)
+    return [field for field in TABLES[table].schema if field.name not in there] if table in TABLES else []
 
 
 def to_batch(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:

@@ -1,9 +1,13 @@
 """SQL reads the house, at any version, and can do nothing else."""
 
+from pathlib import Path
+
 import pytest
 from rollhouse.queries.session import VIEWS, connect, sql
+from rollhouse.store.columns import Table
 from rollhouse.store.errors import QueryError, VersionNotFound
 from rollhouse.store.house import House
+from rollhouse.store.snapshots import create_snapshot
 from rollhouse.store.tables import TABLES
 from rollhouse.tests.rows import rollout_row
 
@@ -28,6 +32,28 @@ def test_at_reads_an_earlier_version(house: House) -> None:
     assert one(house, "SELECT count(*) FROM rollouts", at=when) == 5
     with pytest.raises(VersionNotFound):
         sql(house, "SELECT 1", at="never")
+
+
+def test_columns_that_an_old_version_lacks_are_null_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = TABLES["rollouts"]
+    columns = tuple(column for column in now.columns if column.name not in ("gaps", "agent", "duration_s", "loss_mask"))
+    with monkeypatch.context() as older:
+        older.setitem(TABLES, "rollouts", Table("rollouts", now.doc, now.key, columns))
+        house = House.create(tmp_path / "house")
+        row = rollout_row("r", 0)
+        del row["loss_mask"]
+        house.append("rollouts", [row])
+        create_snapshot(house, "old")
+    for at in (None, "old"):
+        assert (
+            one(house, "SELECT count(*) FROM final_rollouts WHERE agent IS NULL AND status = 'completed'", at=at) == 1
+        )
+        for view in VIEWS:
+            sql(house, f"SELECT * FROM {view}", at=at)
+    house = House.create(tmp_path / "house")
+    house.append("rollouts", [rollout_row("r", 1, gaps=["no_task"])])
+    assert one(house, "SELECT count(gaps) FROM rollouts") == 1
+    assert one(house, "SELECT count(gaps) FROM rollouts", at="old") == 0
 
 
 def test_lists_of_structs_can_be_unnested(house: House) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from rollhouse.store.columns import Table
 from rollhouse.store.errors import SchemaMismatch, StoreNotFound, VersionNotFound
 from rollhouse.store.house import House
+from rollhouse.store.maintenance import check
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.store.tables import TABLES
 from rollhouse.tests.rows import rollout_row
@@ -126,6 +128,30 @@ def test_a_time_whose_versions_were_cleaned_up_is_refused_not_answered_by_an_old
     with pytest.raises(VersionNotFound, match="cleaned up"):
         house.read("rollouts", at=then)
     assert house.read("rollouts", at="one").num_rows == 1
+
+
+def test_a_house_of_an_older_version_gains_its_columns_and_its_snapshots_read_as_null(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = TABLES["rollouts"]
+    columns = tuple(column for column in now.columns if column.name not in ("gaps", "verify_s"))
+    with monkeypatch.context() as older:
+        older.setitem(TABLES, "rollouts", Table("rollouts", now.doc, now.key, columns))
+        house = House.create(tmp_path / "house")
+        house.append("rollouts", [rollout_row("r", 0)])
+    assert check(house) == ["Table rollouts lacks the column gaps.", "Table rollouts lacks the column verify_s."]
+    create_snapshot(house, "old")
+    assert house.read("rollouts", ["gaps"]).to_pylist() == [{"gaps": None}]
+    house = House.create(tmp_path / "house")
+    house.append("rollouts", [rollout_row("r", 1, gaps=["no_task"])])
+    assert house.read("rollouts", ["sample_index", "gaps"]).to_pylist() == [
+        {"sample_index": 0, "gaps": None},
+        {"sample_index": 1, "gaps": ["no_task"]},
+    ]
+    for names in (["verify_s", "sample_index", "gaps"], ["gaps"], None):
+        old = house.read("rollouts", names, at="old")
+        assert old.num_rows == 1 and old["gaps"].to_pylist() == [None]
+        assert old.column_names == names or names is None
 
 
 def test_no_index_is_made_on_a_key(house: House) -> None:

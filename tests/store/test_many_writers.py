@@ -8,7 +8,7 @@ from rollhouse.store.house import House
 from rollhouse.store.maintenance import check, compact, gc
 from rollhouse.store.runs import list_runs
 
-RUNS, ROLLOUTS = 3, 12
+RUNS, ROLLOUTS = 4, 12
 
 
 def test_runs_that_share_a_house_do_not_disturb_each_other(tmp_path: Path) -> None:

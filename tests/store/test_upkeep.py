@@ -2,6 +2,7 @@
 
 import pickle
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from rollhouse.store import lease as leases
@@ -124,3 +125,15 @@ def test_a_run_is_picklable_with_its_upkeep(house: House) -> None:
         again: Run = pickle.loads(pickle.dumps(run))
         again.upkeep.wrote("rollouts")
         again.lease.check()
+
+
+@pytest.mark.system
+def test_two_thousand_small_commits_leave_a_small_house(house: House) -> None:
+    with start_run(house, "collect", "r") as run:
+        collect(house, run, range(2000), policy=Policy())
+    dataset = house.dataset("rollouts")
+    assert len(dataset.get_fragments()) < 250
+    manifests = list(Path(house.table_uri("rollouts"), "_versions").glob("*.manifest"))
+    assert len(manifests) < 1400 and sum(path.stat().st_size for path in manifests) < 40e6
+    assert numbers(house) == list(range(2000))
+    assert check(house) == []

@@ -1,0 +1,66 @@
+"""Kills a real writer process at random moments, many times over, and looks at the house after each."""
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rollhouse.store.house import House
+from rollhouse.store.maintenance import check
+from rollhouse.store.runs import get_run
+from rollhouse.tests.rows import rollout_row
+
+_SCRIPT = Path(__file__).with_name("killed_writer.py")
+
+
+def kill_often(house: House, kills: int, seed: int, on_kill: Callable[[int], None] | None = None) -> dict[str, int]:
+    """Starts and kills the writer `kills` times, then lets it finish. Raises AssertionError when a rollout is lost or there twice.
+
+    Returns how many rollouts were added, how many of them were acknowledged before a kill, how many came back from the journal and how
+    many kills hit before the writer had started its run.
+    """
+    chance = random.Random(seed)
+    added = flushed = -1
+    early = from_journal = 0
+    for number in range(kills):
+        with subprocess.Popen([sys.executable, _SCRIPT, house.uri, "10000000"], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            # Importing takes most of a start, and a kill there shows nothing.
+            started = writer.stdout.readline()
+            assert started == b"started\n"
+            time.sleep(chance.random() ** 2 * 0.8)
+            writer.kill()
+            said = writer.stdout.read().decode().split("\n")[:-1]
+        found = [line.split() for line in said]
+        before = _stored(house)
+        assert set(range(flushed + 1)) <= before, "an acknowledged rollout is gone"
+        if found:
+            # It went on after it had brought in the journal of the one before.
+            assert set(range(added + 1)) <= before, "a rollout that was added is gone"
+        early += not found
+        added = max([added, *(int(value) for word, value in found if word == "added")])
+        flushed = max([flushed, *(int(value) for word, value in found if word == "flushed")])
+        assert set(range(flushed + 1)) <= before, "an acknowledged rollout is not there"
+        from_journal += len(set(range(added + 1)) - before)
+        if on_kill is not None:
+            on_kill(number)
+    # One more may have been taken without its writer having lived to say so.
+    last = max([added, *_stored(house)]) + 30
+    subprocess.run([sys.executable, _SCRIPT, house.uri, str(last)], stdout=subprocess.DEVNULL, check=True)
+    assert _stored(house) == set(range(last + 1))
+    assert check(house) == []
+    assert get_run(house, "killed")["status"] == "finished"
+    return {"added": last + 1, "acknowledged": flushed + 1, "from_journal": from_journal, "early": early}
+
+
+def _stored(house: House) -> set[int]:
+    """The numbers in the house. Raises AssertionError for one that is there twice."""
+    rows = house.read("rollouts").select(["rollout_id", "sample_index"]).to_pylist()
+    numbers = [row["sample_index"] for row in rows]
+    assert len(set(numbers)) == len(numbers), "a rollout is there twice"
+    for row in rows[-3:]:
+        text = f"Add {row['sample_index'] // 8} and 1."
+        assert row["rollout_id"] == rollout_row("killed", row["sample_index"], text=text)["rollout_id"]
+    return set(numbers)
