@@ -67,8 +67,8 @@ def diff(
     print_rows([{"table": table, **counts} for table, counts in found["tables"].items()], format)
     print_rows(found["rollouts"], format, title="rollouts added")
     if format is Format.table:
-        before, after = (_mean(found["mean_reward"][side]) for side in "ab")
-        print(f"mean reward {before} -> {after}")
+        before, after, added = (_mean(found["mean_reward"][side]) for side in ("a", "b", "added"))
+        print(f"mean reward {before} -> {after}; of those added {added}")
 
 
 def delete(name: NameArgument, house: HouseOption = None) -> None:

@@ -5,9 +5,15 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute
+
 from . import lease as leases
 from .errors import ConfigError, VersionNotFound
 from .house import House, quote
+
+# Arrow makes its compute functions when it is imported, where no type checker sees them.
+pc: Any = pyarrow.compute
 
 # Versions are resolved in this order: what refers before what it refers to, so that every reference of a snapshot resolves in it.
 _ORDER = (
@@ -89,24 +95,34 @@ def diff_snapshots(house: House, a: str, b: str) -> dict[str, Any]:
     """What `b` has that `a` has not. Either may also be an ISO time.
 
     Returns tables (name to rows in a, rows in b, added), rollouts (one entry per run, environment and status of the rollouts
-    added: run_id, environment, status, rollouts, mean_reward), and mean_reward (of all rollouts in a, and in b; None without any).
+    added: run_id, environment, status, rollouts, mean_reward), and mean_reward: of all rollouts in a, in b, of those added, and the
+    shift from a to b. A mean without a verdict is None.
     """
     tables = {}
     for table in sorted(_ORDER):
-        before, after = house.dataset(table, a).count_rows(), house.dataset(table, b).count_rows()
+        before, after = (house.dataset(table, at).count_rows() for at in (a, b))
         tables[table] = {"a": before, "b": after, "added": after - before}
     columns = ["rollout_id", "run_id", "environment", "status", "reward"]
-    old, new = (house.read("rollouts", columns, at=at).to_pylist() for at in (a, b))
-    known = {row["rollout_id"] for row in old}
-    groups: dict[tuple, list] = {}
-    for row in new:
-        if row["rollout_id"] not in known:
-            groups.setdefault((row["run_id"], row["environment"], row["status"]), []).append(row)
-    added = [
-        {"run_id": run, "environment": env, "status": status, "rollouts": len(rows), "mean_reward": _mean(rows)}
-        for (run, env, status), rows in sorted(groups.items())
+    old, new = (house.read("rollouts", columns, at=at) for at in (a, b))
+    known = old["rollout_id"].combine_chunks()
+    added = new.filter(pc.invert(pc.is_in(new["rollout_id"], value_set=known)))
+    means = {side: pc.mean(rows["reward"]).as_py() for side, rows in (("a", old), ("b", new), ("added", added))}
+    comparable = means["a"] is not None and means["b"] is not None
+    return {
+        "tables": tables,
+        "rollouts": _by_run(added),
+        "mean_reward": {**means, "shift": means["b"] - means["a"] if comparable else None},
+    }
+
+
+def _by_run(rollouts: pa.Table) -> list[dict[str, Any]]:
+    keys = ["run_id", "environment", "status"]
+    grouped = rollouts.group_by(keys).aggregate([("rollout_id", "count"), ("reward", "mean")])
+    rows = grouped.sort_by([(key, "ascending") for key in keys]).to_pylist()
+    return [
+        {**{key: row[key] for key in keys}, "rollouts": row["rollout_id_count"], "mean_reward": row["reward_mean"]}
+        for row in rows
     ]
-    return {"tables": tables, "rollouts": added, "mean_reward": {"a": _mean(old), "b": _mean(new)}}
 
 
 def delete_snapshot(house: House, name: str) -> None:
@@ -147,7 +163,3 @@ def _row(house: House, name: str) -> dict[str, Any]:
         raise VersionNotFound(f"There is no snapshot {name!r} in {house.uri}.", "`rollhouse snapshot list` names them.")
     return rows[0]
 
-
-def _mean(rows: list[dict[str, Any]]) -> float | None:
-    rewards = [row["reward"] for row in rows if row["reward"] is not None]
-    return sum(rewards) / len(rewards) if rewards else None

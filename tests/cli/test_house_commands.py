@@ -135,6 +135,9 @@ def test_check_says_what_is_wrong_and_exits_with_1(house: House) -> None:
     house.append("rollouts", [rollout_row("first", 0)])
     result = rollhouse(house, "check")
     assert result.exit_code == 1 and "rollouts has 1 keys more than once" in result.stdout
+    result = rollhouse(house, "check", "--repair")
+    assert (result.exit_code, result.stdout.strip()) == (0, "The house is sound.")
+    assert "rollouts had 1 rows twice" in result.stderr
 
 
 def test_compact_and_gc(house: House) -> None:

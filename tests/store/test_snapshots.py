@@ -87,7 +87,16 @@ def test_diff_says_what_came_by_run_environment_and_status(house: House) -> None
         {"run_id": "b", "environment": "calculator", "status": "completed", "rollouts": 3, "mean_reward": 0.0},
         {"run_id": "c", "environment": "calculator", "status": "error", "rollouts": 1, "mean_reward": None},
     ]
-    assert found["mean_reward"] == {"a": 1.0, "b": 0.4}
+    assert found["mean_reward"] == {"a": 1.0, "b": 0.4, "added": 0.0, "shift": -0.6}
+    assert diff_snapshots(house, "two", "two")["rollouts"] == []
+
+
+def test_diff_of_what_has_no_verdicts(house: House) -> None:
+    create_snapshot(house, "none")
+    collect(house, "a", 1)
+    create_snapshot(house, "some")
+    means = diff_snapshots(house, "none", "some")["mean_reward"]
+    assert means == {"a": None, "b": 1.0, "added": 1.0, "shift": None}
 
 
 def test_deleting_is_refused_while_something_refers_to_it(house: House) -> None:
