@@ -27,7 +27,7 @@ def companion(path: Path, inputs: str | Path | None) -> Companion:
     """
     failures = _beside(path, "failures")
     failed = Counter(index_key(row) for _, row in _quietly(failures) if "_ng_failure_class" in row)
-    return Companion(_read_inputs(path, inputs), failed)
+    return Companion(_read_inputs(path, inputs, failed), failed)
 
 
 def _beside(path: Path, name: str) -> Path:
@@ -40,7 +40,9 @@ def _quietly(path: Path) -> Iterator[tuple[Line, Row]]:
         yield from read_objects(path, None)
 
 
-def _read_inputs(path: Path, inputs: str | Path | None) -> dict[tuple[Any, Any], Row] | None:
+def _read_inputs(
+    path: Path, inputs: str | Path | None, failed: Counter[tuple[Any, Any]]
+) -> dict[tuple[Any, Any], Row] | None:
     beside = _beside(path, "materialized_inputs")
     if inputs is None and not beside.is_file():
         return None
@@ -51,5 +53,11 @@ def _read_inputs(path: Path, inputs: str | Path | None) -> dict[tuple[Any, Any],
     for _, row in read_objects(file, Quarantine(file, strict=True)):
         fields = task_fields(row)
         last = last if fields == last else fields
-        found[index_key(row)] = last
+        # A failed attempt may say nothing of what was asked.
+        request = (
+            {"responses_create_params": row["responses_create_params"]}
+            if index_key(row) in failed and "responses_create_params" in row
+            else {}
+        )
+        found[index_key(row)] = {**last, **request} if request else last
     return found

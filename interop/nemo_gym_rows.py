@@ -17,6 +17,8 @@ FORMAT = "nemo-gym"
 _WORKPLACE_TOOLS = {"company_directory_find_email_address", "customer_relationship_manager_add_customer"}
 # Top-level fields with a place of their own; other numbers are components of the verdict.
 _PLACED = {"responses_create_params", "response", "output", "reward", "reward_components", "_ng_rollout_index"}
+# Where servers say why an attempt failed.
+_FAILURE_TEXTS = ("_ng_failure_message", "_ng_failure_judge_error", "failure_reason", "infrastructure_error", "error")
 _TASK_FIELDS = ("ground_truth", "category", "id", "environment_name")
 
 
@@ -43,15 +45,17 @@ def read(row: Row, source: Source) -> list[Rollout]:
     Raises KeyError, TypeError, ValueError or AttributeError for what is not one.
     """
     companion: Companion = source.companion or Companion()
-    params, response = row["responses_create_params"], row.get("response")
-    tools = chat_tools(params.get("tools") or [])
+    planned = (companion.inputs or {}).get(index_key(row), {})
     failed = "_ng_failure_class" in row
+    asked = row if not failed or "responses_create_params" in row else planned
+    params, response = asked["responses_create_params"], row.get("response")
+    tools = chat_tools(params.get("tools") or [])
     said = response if response else row
     transcript = read_items(said.get("output", []) if failed else said["output"])
     rollout = Rollout(prompt_messages(params["input"]), tools, transcript.messages, gaps=set(transcript.gaps))
     if companion.inputs is None:
         rollout.gaps.add("no_inputs_file")
-    truth = _task_fields(row, (companion.inputs or {}).get(index_key(row), {}))
+    truth = _task_fields(row, planned)
     rollout.task = {name: truth[name] for name in ("ground_truth", "category")} | {"source_key": truth["id"]}
     rollout.columns = {
         "environment": _environment(row, truth, tools),
@@ -96,7 +100,8 @@ def _join_attempts(rollout: Rollout, row: Row, companion: Companion, source: Sou
 
 
 def _failure(row: Row, response: Row | None) -> Row:
-    message = row.get("_ng_failure_message") or row.get("error") or ((response or {}).get("error") or {}).get("message")
+    found = (row[name] for name in _FAILURE_TEXTS if row.get(name))
+    message = next(found, None) or ((response or {}).get("error") or {}).get("message")
     text = message if isinstance(message, str) or message is None else json.dumps(message, ensure_ascii=False)
     return {"status": "error", "stop_reason": "error", "error_type": row["_ng_failure_class"], "error_message": text}
 

@@ -320,7 +320,17 @@ def test_nemo_gym_files_beside(collected: House, tmp_path: Path) -> None:
 def test_failed_attempts_share_the_slot_of_the_result(house: House, rows: Any, tmp_path: Path) -> None:
     results = [rows.result(), rows.result(_ng_rollout_index=1)]
     attempt = {"responses_create_params": rows.params(), "_ng_task_index": 0, "_ng_rollout_index": 0, "_ng_failure_class": "timeout", "error": "too slow"}  # fmt: skip
-    rows.write(tmp_path / "a_failures.jsonl", [attempt, attempt, {**attempt, "_ng_rollout_index": 5}])
+    bare = {name: value for name, value in attempt.items() if name != "responses_create_params"} | {
+        "_ng_rollout_index": 5
+    }
+    planned = {
+        "responses_create_params": rows.params(),
+        "_ng_task_index": 0,
+        "_ng_rollout_index": 5,
+        "ground_truth": [3],
+    }
+    rows.write(tmp_path / "a_materialized_inputs.jsonl", [planned])
+    rows.write(tmp_path / "a_failures.jsonl", [attempt, attempt, bare])
     rows.write(tmp_path / "a.jsonl", results)
     assert import_file(house, "nemo-gym", tmp_path / "a.jsonl").added == 5
     assert import_file(house, "nemo-gym", tmp_path / "a.jsonl").added == 0
@@ -328,8 +338,10 @@ def test_failed_attempts_share_the_slot_of_the_result(house: House, rows: Any, t
 
     found = sql(house, "SELECT sample_index, attempt, status, error_type FROM final_rollouts ORDER BY 1").to_pylist()
     assert [tuple(row.values()) for row in found] == [(0, 2, "completed", None), (1, 0, "completed", None), (5, 0, "error", "timeout")]  # fmt: skip
+    assert {row["error_message"] for row in house.read("rollouts").to_pylist()} == {None, "too slow"}
     export_file(house, "nemo-gym", tmp_path / "b.jsonl")
-    assert same(lines(tmp_path / "b.jsonl"), results) and len(lines(tmp_path / "b_failures.jsonl")) == 3
+    assert same(lines(tmp_path / "b.jsonl"), results)
+    assert same(lines(tmp_path / "b_failures.jsonl"), [attempt, attempt, bare])
 
 
 def test_the_real_nemo_gym_files_come_back(house: House, conformance: Path, tmp_path: Path) -> None:
