@@ -42,4 +42,10 @@ def export(
             plain=plain,
             on_progress=lambda done, total: bar.update(line, completed=done, total=total),
         )
-    print_summary(asdict(summary), format, "exported")
+    if format is not Format.table:
+        print_summary(asdict(summary), format)
+        return
+    # A line each, since what is lost is not to be cut off at the terminal's edge.
+    left_out = {f"left out: {reason}": count for reason, count in summary.left_out.items()}
+    lost = {f"not in the file: {column}": count for column, count in summary.lost.items()}
+    print_summary({"file": summary.file, "rollouts": summary.rollouts, **left_out, **lost}, format, "exported")
