@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import AtOption, Format, FormatOption, HouseOption, open_house, print_summary, progress
+from .common import AtOption, Format, FormatOption, HouseOption, open_house, print_rows, print_summary, progress
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +45,8 @@ def export(
     if format is not Format.table:
         print_summary(asdict(summary), format)
         return
+    print_summary({"rollouts": summary.rollouts, "file": str(file)}, format, "exported")
     # A line each, since what is lost is not to be cut off at the terminal's edge.
-    left_out = {f"left out: {reason}": count for reason, count in summary.left_out.items()}
-    lost = {f"not in the file: {column}": count for column, count in summary.lost.items()}
-    print_summary({"file": summary.file, "rollouts": summary.rollouts, **left_out, **lost}, format, "exported")
+    for title, counts in (("left out", summary.left_out), ("not in the file", summary.lost)):
+        if counts:
+            print_rows([{title: name, "rollouts": count} for name, count in counts.items()], format)
