@@ -103,21 +103,40 @@ def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, t
         writer.writerow(names)
         writer.writerows([[_cell(row[name]) for name in names] for row in listed])
     else:
-        from rich.table import Table
-        from rich.text import Text
+        _print_table(listed, names, title)
 
+
+def _print_table(listed: Sequence[Mapping[str, Any]], names: Sequence[str], title: str | None) -> None:
+    from rich.measure import Measurement
+    from rich.table import Table
+    from rich.text import Text
+
+    def laid_out(breaks: bool) -> Table:
         table = Table(title=title, header_style="bold")
         for name in names:
-            table.add_column(name, overflow="ellipsis")
+            numeric = any(isinstance(row[name], (int, float)) for row in listed)
+            header = name.replace("_", "_\n") if breaks else name
+            table.add_column(header, overflow="ellipsis", no_wrap=numeric, justify="right" if numeric else "left")
         for row in listed:
-            table.add_row(*[Text(_cell(row[name])) for name in names])
-        console().print(table)
+            table.add_row(*[Text(_shortened(_cell(row[name]))) for name in names])
+        return table
+
+    out = console()
+    wide = laid_out(breaks=False)
+    fits = Measurement.get(out, out.options.update(max_width=10_000), wide).maximum <= out.width
+    # Names of columns are broken before what stands under them is cut.
+    out.print(wide if fits else laid_out(breaks=True))
 
 
 def print_summary(summary: Mapping[str, Any], format: Format, title: str | None = None) -> None:
     """Prints what a command did: a table of two columns, or one object (a row) in JSON and CSV."""
     pairs = [{"what": name, "value": value} for name, value in summary.items()]
     print_rows(pairs if format is Format.table else [summary], format, title)
+
+
+def _shortened(cell: str) -> str:
+    """Ids by their first digits, so that a table keeps room for the rest; JSON and CSV hold them whole."""
+    return f"{cell[:8]}…" if len(cell) == 32 and not cell.strip("0123456789abcdef") else cell
 
 
 def _cell(value: Any) -> str:

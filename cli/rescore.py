@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, open_house, print_summary, progress
+from .common import Format, FormatOption, HouseOption, open_house, print_rows, print_summary, progress
 
 
 def register(app: typer.Typer) -> None:
@@ -14,29 +14,37 @@ def register(app: typer.Typer) -> None:
 
 
 def rescore(
-    scorer: Annotated[str, typer.Option("--scorer", help="Environment whose verifier scores: workplace, workplace-mini.")],
+    scorer: Annotated[str, typer.Option("--scorer", help="Environment whose verifier scores (workplace, workplace-mini), or module:function.")],
     tables: Annotated[str | None, typer.Option(help="Folder of the environment's tables.")] = None,
     of_run: Annotated[str | None, typer.Option(help="Only the rollouts of this run.")] = None,
     run: Annotated[str | None, typer.Option(help="The rescoring run's name.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that score [default: one a core where there is enough to do].")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Show how verdicts moved instead of the counts.")] = False,
+    against: Annotated[str, typer.Option(metavar="NAME[@VERSION]", help="The scorer that --compare compares with.")] = "collected",
     house: HouseOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
-    """Score stored rollouts again; the verdicts go to `scores`, and what was stored stays as it is.
+    """Score stored rollouts again; the verdicts go to `scores`, and what was stored stays as it is. Run again, it goes on where it was.
 
-    Example: `rollhouse rescore --scorer workplace --tables tables/`.
+    Example: `rollhouse rescore --scorer workplace --tables tables/ --compare`.
     """
     from ..collect.environments.registry import load_environment
-    from ..collect.rescore import rescore
+    from ..collect.rescore import rescore, verdict_moves
+    from ..collect.scorers import environment_scorer, function_scorer
 
     place = open_house(house)
-    environment = load_environment(scorer, tables=tables)
+    judge = function_scorer(scorer) if ":" in scorer else environment_scorer(load_environment(scorer, tables=tables))
     with progress(transient=True) as bar:
         line = bar.add_task("rescore", total=None, note="")
         summary = rescore(
             place,
-            environment,
+            judge,
             of_run=of_run,
             name=run,
+            workers=workers,
             on_progress=lambda done, total: bar.update(line, completed=done, total=total),
         )
-    print_summary(asdict(summary), format, "rescored")
+    if compare:
+        print_rows(verdict_moves(place, judge, summary, against, of_run), format, f"{against} → {summary.scorer}")
+    else:
+        print_summary(asdict(summary), format, "rescored")

@@ -11,9 +11,12 @@ RunOption = Annotated[str | None, typer.Option("--run", help="Only the rollouts 
 EnvironmentOption = Annotated[str | None, typer.Option("--environment", help="Only those of this environment.")]
 StatusOption = Annotated[str | None, typer.Option("--status", help="Only those that ended so: completed, truncated, …")]
 WhereOption = Annotated[
-    str | None, typer.Option("--where", help="A condition on the columns of `rollouts`: 'reward < 0.5 and n_turns > 3'.")
+    str | None,
+    typer.Option("--where", help="A condition on the columns of `rollouts`: 'reward < 0.5 and n_turns > 3'."),
 ]
-LikeOption = Annotated[str | None, typer.Option("--like", metavar="ROLLOUT_ID", help="Nearest to this rollout instead.")]
+LikeOption = Annotated[
+    str | None, typer.Option("--like", metavar="ROLLOUT_ID", help="Nearest to this rollout instead.")
+]
 ColumnOption = Annotated[str, typer.Option("--column", help="The embedding column that --like compares.")]
 
 
@@ -28,6 +31,7 @@ def search(
     environment: EnvironmentOption = None,
     status: StatusOption = None,
     where: WhereOption = None,
+    prompts: Annotated[bool, typer.Option("--prompts", help="Look in what was asked: one row a prompt.")] = False,
     like: LikeOption = None,
     column: ColumnOption = "embedding",
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 10,
@@ -44,7 +48,12 @@ def search(
     if (text is None) == (like is None):
         raise ConfigError("Search for words, or with --like for a rollout's neighbours.", 'rollhouse search "words"')
     place = open_house(house)
+    if prompts and (like or run or environment or status or where or at):
+        raise ConfigError("--prompts takes no filter.", "Leave it out, or leave the filters out.")
     filters = {"run": run, "environment": environment, "status": status, "where": where, "at": at, "limit": limit}
+    if prompts:
+        print_rows(searching.search_prompts(place, text or "", limit=limit), format)
+        return
     if like is not None:
         found = searching.nearest(place, column, searching.vector_of(place, column, like), **filters)
     else:

@@ -11,7 +11,9 @@ TimeoutOption = Annotated[float | None, typer.Option("--timeout", help="Give up 
 MemoryOption = Annotated[str, typer.Option("--memory", help="What the query's process may hold.")]
 ScorerOption = Annotated[
     str | None,
-    typer.Option("--scorer", metavar="NAME[@VERSION]", help="Whose verdicts count [default: those of collection time]."),
+    typer.Option(
+        "--scorer", metavar="NAME[@VERSION]", help="Whose verdicts count [default: those of collection time]."
+    ),
 ]
 
 

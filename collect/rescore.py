@@ -1,20 +1,38 @@
-"""Scoring stored rollouts again: what the policy did is replayed in a fresh session, and the verdict becomes a row of `scores`."""
+"""Scoring stored rollouts again, in several processes: each verdict becomes a row of `scores`, and one that is there is not made twice."""
 
-import asyncio
-from collections.abc import Callable
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
+from ..queries.named import run_query
+from ..queries.verdicts import COLLECTED, parse_scorer
+from ..store.errors import EvaluationError
 from ..store.house import House, quote
 from ..store.ids import hash_id
-from ..store.messages import Message
 from ..store.runs import start_run
+from .scorers import Scorer, environment_scorer
 from .stored_tasks import StoredTasks
-from .types import Environment, Score, Task, Turn
+from .types import Environment, Score, Task
 
-_COLUMNS = ["rollout_id", "task_id", "prompt_id", "messages", "status", "stop_reason", "reward"]
+COLUMNS = [
+    "rollout_id", "run_id", "step", "task_id", "prompt_id", "environment", "policy_id", "messages", "status", "stop_reason", "reward",
+    "passed", "n_turns", "n_tool_calls", "n_tool_errors", "n_sampled_tokens", "duration_s",
+]  # fmt: skip
 _ROWS_AT_ONCE = 256
+# A process takes about a second to start, in which one scores this many.
+_WORTH_A_WORKER = 1_000
+
+Pair = tuple[Task | None, dict[str, Any]]
+# What a scorer said of one rollout; the kind of error where it broke; None where it had nothing to say.
+Verdict = Score | str | None
 
 
 @dataclass
@@ -22,15 +40,19 @@ class RescoreSummary:
     """What rescoring did.
 
     Attributes:
-        scored: Rollouts that got a verdict.
+        environment: Whose rollouts were looked at; None all.
+        scorer, scorer_version: Who gave the verdicts, as `scores` names them; None when there are none.
+        scored: Rollouts that have a verdict now.
         new: Verdicts the house did not have yet.
         passed: Verdicts that count as solved.
         moved: Verdicts that differ from the reward at collection time.
-        left_out: Rollouts without a verdict, by reason: no_truth, or the status of one that failed.
+        left_out: Rollouts without a verdict, by reason: no_truth, the status of one that failed, no_verdict, or scorer_error and its type.
     """
 
     run_id: str
-    environment: str
+    environment: str | None
+    scorer: str | None = None
+    scorer_version: str | None = None
     scored: int = 0
     new: int = 0
     passed: int = 0
@@ -40,68 +62,170 @@ class RescoreSummary:
 
 def rescore(
     house: House,
-    environment: Environment,
+    scorer: Scorer | Environment,
     *,
     of_run: str | None = None,
     name: str | None = None,
+    workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> RescoreSummary:
-    """Scores every stored rollout of an environment that ended by itself or at a limit; doing it again adds nothing.
+    """Scores the stored rollouts a scorer can judge. Verdicts that are there are kept, so an interrupted rescoring goes on where it was.
 
-    A verdict is named by rollout, scorer, its version and the environment's state: other tables give verdicts of their own.
+    A verdict is named by rollout, scorer, its version and its settings (an environment's tables): other settings give verdicts of their
+    own. All verdicts of one scorer carry one name and version.
 
     Args:
+        scorer: An environment replays the rollouts of its name; see `scorers` for others.
         of_run: Only the rollouts of this run.
         name: Name of the rescoring run; None makes one.
+        workers: Processes that score; 1 scores in this one, None is as many as cores where there is enough to do. With several, a script
+            needs the usual `if __name__ == "__main__"`.
         on_progress: Gets rollouts done and rollouts in all.
+
+    Raises EvaluationError when a scoring process dies.
     """
-    where = f"environment = {quote(environment.name)}" + (f" and run_id = {quote(of_run)}" if of_run else "")
+    judge = scorer if isinstance(scorer, Scorer) else environment_scorer(scorer)
+    equal = {"environment": judge.environment, "run_id": of_run}
+    where = " and ".join(f"{column} = {quote(value)}" for column, value in equal.items() if value is not None) or None
     rollouts = house.dataset("rollouts")
     total, done = rollouts.count_rows(filter=where), 0
-    with start_run(house, "rescore", name, {"environment": environment.name, "of_run": of_run}) as run:
-        summary = RescoreSummary(run.run_id, environment.name)
-        tasks = StoredTasks(house, environment.name)
-        for batch in rollouts.to_batches(columns=_COLUMNS, filter=where, batch_size=_ROWS_AT_ONCE):
-            rows = asyncio.run(_score_batch(environment, tasks, batch.to_pylist(), summary))
-            summary.new += house.insert_if_absent("scores", rows)
-            done += batch.num_rows
+    with start_run(house, "rescore", name, {"scorer": judge.name, "of_run": of_run}) as run:
+        summary = RescoreSummary(run.run_id, judge.environment)
+        work = _Work(judge, StoredTasks(house, judge.environment), _known(house, judge), summary)
+        batches = rollouts.to_batches(columns=COLUMNS, filter=where, batch_size=_ROWS_AT_ONCE)
+        pairs = (work.pairs(batch.to_pylist()) for batch in batches)
+        for looked_at, todo, verdicts in _judged(judge, pairs, workers or _workers(total)):
+            summary.new += house.insert_if_absent("scores", work.rows(todo, verdicts))
+            done += looked_at
             if on_progress:
                 on_progress(done, total)
         run.finish(asdict(summary))
     return summary
 
 
-async def _score_batch(
-    environment: Environment, tasks: StoredTasks, rollouts: list[dict[str, Any]], summary: RescoreSummary
-) -> list[dict[str, Any]]:
-    config = hash_id(environment.name, getattr(environment, "state_hash", None))
-    rows = []
-    for rollout in rollouts:
-        task = tasks.find(rollout["task_id"], rollout["prompt_id"])
-        ended = rollout["status"] in ("completed", "truncated")
-        if not ended or task is None:
-            reason = "no_truth" if ended else rollout["status"]
-            summary.left_out[reason] = summary.left_out.get(reason, 0) + 1
-            continue
-        score = await replay_rollout(environment, task, rollout)
-        summary.scored += 1
-        summary.passed += score.passed
-        summary.moved += rollout["reward"] is not None and rollout["reward"] != score.reward
-        rows.append(_row(rollout["rollout_id"], score, config, summary.run_id))
-    return rows
+def verdict_moves(
+    house: House, scorer: Scorer, summary: RescoreSummary, against: str = COLLECTED, of_run: str | None = None
+) -> pa.Table:
+    """How verdicts moved from those of `against` (NAME, NAME@VERSION, or those of collection time) to the ones just given.
+
+    One row for each pair of before and after that occurs; see the query `verdict_moves`.
+    """
+    name, version = parse_scorer(against)
+    new = {"scorer": summary.scorer or scorer.name, "version": summary.scorer_version, "config": scorer.config_hash}
+    return run_query(house, "verdict_moves", new | {"run": of_run, "against": name, "against_version": version})
 
 
-async def replay_rollout(environment: Environment, task: Task, rollout: dict[str, Any]) -> Score:
-    """The verdict on a stored rollout: its assistant turns, in order, in a fresh session."""
-    session = environment.start(task)
+@dataclass
+class _Work:
+    """What is to be scored, and the counts of what was.
+
+    Attributes:
+        known: Reward and passed of verdicts the house has under these settings, by row_id.
+    """
+
+    scorer: Scorer
+    tasks: StoredTasks
+    known: dict[str, tuple[float | None, bool | None]]
+    summary: RescoreSummary
+
+    def pairs(self, rollouts: list[dict[str, Any]]) -> tuple[int, list[Pair]]:
+        """How many rollouts these are, and those of them to be scored."""
+        todo: list[Pair] = []
+        for rollout in rollouts:
+            task = self.tasks.find(rollout["task_id"], rollout["prompt_id"])
+            ended = rollout["status"] in ("completed", "truncated")
+            if self.scorer.needs_truth and not (ended and task):
+                self._leave_out("no_truth" if ended else rollout["status"])
+            elif not self._is_known(task, rollout):
+                todo.append((task, rollout))
+        return len(rollouts), todo
+
+    def rows(self, todo: list[Pair], verdicts: list[Verdict]) -> list[dict[str, Any]]:
+        """The rows of `scores` that the verdicts make."""
+        rows = []
+        for (_, rollout), verdict in zip(todo, verdicts, strict=True):
+            if isinstance(verdict, Score):
+                self._count(rollout, verdict.reward, verdict.passed)
+                rows.append(_row(rollout["rollout_id"], verdict, self.scorer.config_hash, self.summary.run_id))
+            else:
+                self._leave_out(verdict or "no_verdict")
+        return rows
+
+    def _is_known(self, task: Task | None, rollout: dict[str, Any]) -> bool:
+        if self.summary.scorer is None:
+            # A scorer's name and version stand in its verdicts only.
+            first = _verdict(self.scorer, (task, rollout))
+            if not isinstance(first, Score):
+                return False
+            self.summary.scorer, self.summary.scorer_version = first.scorer, first.scorer_version
+        said = (self.summary.scorer, self.summary.scorer_version)
+        known = self.known.get(hash_id(rollout["rollout_id"], *said, self.scorer.config_hash))
+        if known:
+            self._count(rollout, *known)
+        return known is not None
+
+    def _count(self, rollout: dict[str, Any], reward: float | None, passed: bool | None) -> None:
+        self.summary.scored += 1
+        self.summary.passed += bool(passed)
+        self.summary.moved += rollout["reward"] is not None and rollout["reward"] != reward
+
+    def _leave_out(self, reason: str) -> None:
+        self.summary.left_out[reason] = self.summary.left_out.get(reason, 0) + 1
+
+
+def _known(house: House, scorer: Scorer) -> dict[str, tuple[float | None, bool | None]]:
+    found = house.read("scores", ["row_id", "reward", "passed"], f"config_hash = {quote(scorer.config_hash)}")
+    return {row["row_id"]: (row["reward"], row["passed"]) for row in found.to_pylist()}
+
+
+def _workers(rollouts: int) -> int:
+    return max(1, min(os.cpu_count() or 1, rollouts // _WORTH_A_WORKER))
+
+
+def _judged(
+    scorer: Scorer, batches: Iterable[tuple[int, list[Pair]]], workers: int
+) -> Iterator[tuple[int, list[Pair], list[Verdict]]]:
+    """Each batch with its verdicts, in order; a few batches are ahead of what was yielded."""
+    if workers == 1:
+        yield from ((count, todo, [_verdict(scorer, pair) for pair in todo]) for count, todo in batches)
+        return
+    # Lance is never used across a fork; the workers see rollouts and no house.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_take, initargs=(scorer,)) as pool:
+        ahead: deque[tuple[int, list[Pair], Future[list[Verdict]]]] = deque()
+        try:
+            for count, todo in batches:
+                ahead.append((count, todo, pool.submit(_verdicts, todo)))
+                if len(ahead) > 2 * workers:
+                    count, todo, future = ahead.popleft()
+                    yield count, todo, future.result()
+            while ahead:
+                count, todo, future = ahead.popleft()
+                yield count, todo, future.result()
+        except BrokenProcessPool:
+            raise EvaluationError(
+                f"A process of scorer {scorer.name} died.",
+                "What it had scored is kept; with --workers 1 its error shows.",
+            ) from None
+
+
+_mine: list[Scorer] = []
+
+
+def _take(scorer: Scorer) -> None:
+    _mine.append(scorer)
+
+
+def _verdicts(todo: list[Pair]) -> list[Verdict]:
+    return [_verdict(_mine[0], pair) for pair in todo]
+
+
+def _verdict(scorer: Scorer, pair: Pair) -> Verdict:
+    # What someone's function makes of one odd rollout is not to end the scoring of the others.
     try:
-        said = [Message.from_row(row) for row in rollout["messages"] or () if row["role"] == "assistant"]
-        for number, message in enumerate(said, start=1):
-            cut = number == len(said) and rollout["stop_reason"] == "length"
-            await session.step(Turn(message, stop_reason="length" if cut else "stop"))
-        return session.verify()
-    finally:
-        session.close()
+        return scorer.judge(*pair)
+    except Exception as error:
+        return f"scorer_error {type(error).__name__}"
 
 
 def _row(rollout_id: str, score: Score, config: str, run_id: str) -> dict[str, Any]:

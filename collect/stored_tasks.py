@@ -11,10 +11,11 @@ _PROMPTS_AT_ONCE = 500
 
 
 class StoredTasks:
-    """The tasks of one environment that have a truth, by id and by prompt."""
+    """The tasks of one environment (None: of all) that have a truth, by id and by prompt."""
 
-    def __init__(self, house: House, environment: str) -> None:
-        where = f"environment = {quote(environment)} and ground_truth is not null"
+    def __init__(self, house: House, environment: str | None) -> None:
+        of = f"environment = {quote(environment)} and " if environment is not None else ""
+        where = f"{of}ground_truth is not null"
         rows = house.read("tasks", filter=where).to_pylist()
         prompts = _read_prompts(house, sorted({row["prompt_id"] for row in rows}))
         self._by_id = {row["task_id"]: task_from_rows(row, prompts[row["prompt_id"]]) for row in rows}

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from ..store.errors import ConfigError, QueryError
 from ..store.house import House, quote
+from .session import sql
 
 # What full-text search looks at, in the order in which a match is shown.
 SAID = ("messages.text", "messages.tool_calls.arguments", "messages.tool_calls.name")
@@ -15,6 +16,16 @@ SAID = ("messages.text", "messages.tool_calls.arguments", "messages.tool_calls.n
 _UNINDEXED = 2_000
 _COLUMNS = ["rollout_id", "run_id", "step", "environment", "status", "reward", "passed"]
 _AROUND = 60
+_PROMPT_ROWS = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("rollouts", pa.int64()),
+        ("pass_rate", pa.float64()),
+        ("mean_reward", pa.float64()),
+        ("score", pa.float32()),
+        ("match", pa.string()),
+    ]
+)
 
 
 def search(
@@ -39,20 +50,19 @@ def search(
         limit: How many rollouts at most.
 
     Returns:
-        rollout_id, run_id, step, environment, status, reward, passed, score (BM25 of what matched best), match (the place that matched,
+        rollout_id, run_id, step, environment, status, reward, passed, score (BM25, summed over what matched), match (the place that matched,
         some words around it).
 
     Raises QueryError for a `where` that is no condition, VersionNotFound for an unknown `at`.
     """
-    if not re.search(r"\w", text):
-        raise ConfigError("There is nothing to search for.", "Give one or more words.")
-    if limit < 1:
-        raise ConfigError(f"A limit of {limit} finds nothing.", "Ask for one row or more.")
-    from lancedb.query import MultiMatchQuery
+    _refuse_nothing(text, limit)
+    from lancedb.query import BooleanQuery, MatchQuery, Occur
 
     table = house.lancedb().open_table("rollouts")
-    _index(house, table)
-    query = table.search(MultiMatchQuery(text, list(SAID)), query_type="fts")
+    _index(house, table, SAID)
+    # LanceDB's query over several columns fails on rows that no index covers; any one of several queries does not.
+    anywhere = BooleanQuery([(Occur.SHOULD, MatchQuery(text, column)) for column in SAID])  # pyright: ignore[reportCallIssue]
+    query = table.search(anywhere, query_type="fts")
     condition = _condition(run, environment, status, where)
     found = _first(house, query, [*_COLUMNS, "messages", "_score"], condition, at, limit)
     rows = [
@@ -61,6 +71,33 @@ def search(
     ]
     schema = _schema(house, pa.field("score", pa.float32()), pa.field("match", pa.string()))
     return pa.Table.from_pylist(rows, schema)
+
+
+def search_prompts(house: House, text: str, *, limit: int = 20) -> pa.Table:
+    """Prompts with a message that matches the words, best first, and how their rollouts fared.
+
+    Returns:
+        prompt_id, rollouts, pass_rate, mean_reward (over last attempts, null without any), score, match.
+    """
+    _refuse_nothing(text, limit)
+    from lancedb.query import MatchQuery
+
+    table = house.lancedb().open_table("prompts")
+    _index(house, table, SAID[:1])
+    query = table.search(MatchQuery(text, SAID[0]), query_type="fts")  # pyright: ignore[reportCallIssue]
+    found = query.select(["prompt_id", "messages", "_score"]).limit(limit).to_list()
+    fared = """
+        SELECT prompt_id, count(*) AS rollouts, avg(passed::INT) AS pass_rate, avg(reward) AS mean_reward
+        FROM final_rollouts WHERE list_contains($prompts, prompt_id) GROUP BY prompt_id"""
+    answer = sql(house, fared, params={"prompts": [row["prompt_id"] for row in found]}).to_pylist() if found else []
+    by_prompt = {row["prompt_id"]: row for row in answer}
+    nothing = {"rollouts": 0, "pass_rate": None, "mean_reward": None}
+    rows = [
+        {"prompt_id": row["prompt_id"]} | nothing | by_prompt.get(row["prompt_id"], {})
+        | {"score": row["_score"], "match": excerpt(row["messages"] or [], text)}
+        for row in found
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, _PROMPT_ROWS)
 
 
 def nearest(
@@ -132,16 +169,23 @@ def _places(messages: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
             yield "call", f"{call['name']}({call['arguments']})"
 
 
-def _index(house: House, table: Any) -> None:
+def _refuse_nothing(text: str, limit: int) -> None:
+    if not re.search(r"\w", text):
+        raise ConfigError("There is nothing to search for.", "Give one or more words.")
+    if limit < 1:
+        raise ConfigError(f"A limit of {limit} finds nothing.", "Ask for one row or more.")
+
+
+def _index(house: House, table: Any, columns: Sequence[str]) -> None:
     from lancedb.index import FTS
 
     indexed = {index.columns[0]: index.name for index in table.list_indices()}
-    for column in SAID:
+    for column in columns:
         if column not in indexed:
             table.create_index(column, config=FTS())
-    stale = [name for column, name in indexed.items() if column in SAID and _unindexed(table, name) >= _UNINDEXED]
+    stale = [name for column, name in indexed.items() if column in columns and _unindexed(table, name) >= _UNINDEXED]
     if stale:
-        house.dataset("rollouts").optimize.optimize_indices(index_names=stale)
+        house.dataset(table.name).optimize.optimize_indices(index_names=stale)
     table.checkout_latest()
 
 
@@ -160,7 +204,9 @@ def _first(house: House, query: Any, columns: list[str], condition: str, at: str
             found = query.select(columns).limit(ask).to_list()
         except (RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise QueryError(f"The search failed: {reason}.", f"It was asked with: {condition or 'no condition'}.") from None
+            raise QueryError(
+                f"The search failed: {reason}.", f"It was asked with: {condition or 'no condition'}."
+            ) from None
         if then is None:
             return found
         # Rollouts are only ever added, so what was there then is among what is there now.

@@ -6,7 +6,7 @@ SELECT
   environment,
   count(*) AS rollouts,
   avg((status = 'truncated')::INT) AS truncated,
-  sum(n_tool_calls) AS tool_calls,
+  sum(n_tool_calls)::BIGINT AS tool_calls,
   sum(n_tool_errors) / nullif(sum(n_tool_calls), 0) AS tool_errors,
   sum(n_parse_failures) / nullif(sum(n_tool_calls) + sum(n_parse_failures), 0) AS unparsed
 FROM final_rollouts

@@ -1,18 +1,23 @@
 -- How did verdicts move from those of collection time, or of another scorer, to a scorer's?
 -- $scorer text: whose verdicts are new
 -- $version text = null: its version; the latest verdict of each rollout when not given
+-- $config text = null: the config_hash of its settings
+-- $run text = null: only the rollouts of this run
 -- $against text = collected: the scorer to compare with
 -- $against_version text = null: its version
 -- Verdicts are `passed`, `failed` or `none`.
 WITH judged AS (
-  SELECT rollout_id, scorer, scorer_version, reward, passed, created_at, row_id FROM scores
+  SELECT rollout_id, scorer, scorer_version, config_hash, reward, passed, created_at, row_id FROM scores
   UNION ALL
-  SELECT rollout_id, 'collected', NULL, reward, passed, NULL, NULL FROM rollouts
+  SELECT rollout_id, 'collected', NULL, NULL, reward, passed, NULL, NULL FROM rollouts
 ),
 new AS (
   SELECT rollout_id, reward, passed
   FROM judged
-  WHERE scorer = $scorer AND ($version::VARCHAR IS NULL OR scorer_version = $version)
+  WHERE scorer = $scorer
+    AND ($version::VARCHAR IS NULL OR scorer_version = $version)
+    AND ($config::VARCHAR IS NULL OR config_hash = $config)
+    AND ($run::VARCHAR IS NULL OR rollout_id IN (SELECT rollout_id FROM rollouts WHERE run_id = $run))
   QUALIFY row_number() OVER (PARTITION BY rollout_id ORDER BY created_at DESC, row_id DESC) = 1
 ),
 old AS (
