@@ -107,12 +107,14 @@ def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, t
 
 
 def _print_table(listed: Sequence[Mapping[str, Any]], names: Sequence[str], title: str | None) -> None:
+    from rich import box
     from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
     def laid_out(breaks: bool) -> Table:
-        table = Table(title=title, header_style="bold")
+        style: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)} if breaks else {}
+        table = Table(title=title, header_style="bold", **style)
         for name in names:
             numeric = any(isinstance(row[name], (int, float)) for row in listed)
             header = name.replace("_", "_\n") if breaks else name
@@ -124,7 +126,7 @@ def _print_table(listed: Sequence[Mapping[str, Any]], names: Sequence[str], titl
     out = console()
     wide = laid_out(breaks=False)
     fits = Measurement.get(out, out.options.update(max_width=10_000), wide).maximum <= out.width
-    # Names of columns are broken before what stands under them is cut.
+    # Names of columns are broken, and lines left out, before what stands under them is cut.
     out.print(wide if fits else laid_out(breaks=True))
 
 

@@ -18,10 +18,15 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     house = House.create(tmp_path_factory.mktemp("queries") / "house")
     with start_run(house, "collect", "easy", {"limit": 1}) as run, RolloutWriter(house, run) as writer:
         for i, reward in enumerate((1.0, 1.0, 0.0)):
-            writer.add(rollout_row("easy", i, reward=reward, passed=reward == 1.0), prompt_row(), task_row())
-        failed = dict(status="error", error_type="tool", error_message="broke", reward=None, passed=None)
+            writer.add(
+                rollout_row("easy", i, reward=reward, passed=reward == 1.0, duration_s=0.5), prompt_row(), task_row()
+            )
+        failed = dict(
+            status="error", error_type="tool", error_message="broke", reward=None, passed=None, duration_s=0.5
+        )
         writer.add(rollout_row("easy", 3) | failed)
-        writer.add(rollout_row("easy", 3, attempt=1, reward=0.0, passed=False, messages=wrong_call()))
+        wrong = dict(n_tool_calls=2, n_tool_errors=1, n_tokens=9, duration_s=0.5, messages=wrong_call())
+        writer.add(rollout_row("easy", 3, attempt=1, reward=0.0, passed=False) | wrong)
         run.finish({"rollouts": 4})
     create_snapshot(house, "easy")
     text = "Add 7 and 8."
@@ -38,7 +43,26 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     add_training(house, text)
     add_scores(house)
     rows = [{"rollout_id": rollout_row("easy", i)["rollout_id"], "role": "demo", "row": i} for i in range(2)]
-    house.append("datasets", [{"row_id": "d", "name": "d", "version": 1, "snapshot": "easy", "rows": rows}])
+    dropped = [{"id": str(i), "reason": reason} for i, reason in enumerate(("reward 0", "too long", "reward 0"))]
+    dataset = {"row_id": "d", "name": "d", "version": 1, "snapshot": "easy", "rows": rows, "dropped": dropped}
+    house.append("datasets", [dataset])
+    return house
+
+
+@pytest.fixture(scope="module")
+def duel(tmp_path_factory: pytest.TempPathFactory) -> House:
+    """Policies `weak` and `strong` on two tasks each solves one of, and on one that both solve; rewards of 0.3 and 0.7."""
+    house = House.create(tmp_path_factory.mktemp("duel") / "house")
+    with start_run(house, "collect", "duel") as run, RolloutWriter(house, run) as writer:
+        for i, (policy, text, passed) in enumerate(
+            (
+                ("weak", "Add 1 and 2.", False), ("strong", "Add 1 and 2.", True),
+                ("weak", "Add 7 and 8.", True), ("strong", "Add 7 and 8.", False),
+                ("weak", "Add 3 and 3.", True), ("strong", "Add 3 and 3.", True),
+            )
+        ):  # fmt: skip
+            row = rollout_row("duel", i, text=text, policy_id=policy, passed=passed, reward=0.7 if passed else 0.3)
+            writer.add(row, prompt_row(text), task_row(text))
     return house
 
 
@@ -57,9 +81,13 @@ def add_training(house: House, text: str) -> None:
         {"rollout_id": ids[1], "group_id": "g", "reward": 1.0, "kept": False, "reason": "too long"},
     ]
     house.append("batch_plans", [{"row_id": "p", "run_id": "hard", "step": 2, "policy_version": 1, "entries": entries}])
+    said = ([0.0, 0.0, 0.0], [-0.25, -0.25, -0.625])
     for incarnation, ratio in ((0, 1.5), (1, 1.25)):
         outcome = {"row_id": f"o{incarnation}", "run_id": "hard", "incarnation": incarnation, "step": 2, "use_index": 0}
-        house.append("training_outcomes", [outcome | {"rollout_id": ids[0], "ratio_mean": ratio}])
+        house.append(
+            "training_outcomes",
+            [outcome | {"rollout_id": ids[0], "ratio_mean": ratio, "trainer_logprobs": said[incarnation]}],
+        )
 
 
 def add_scores(house: House) -> None:
@@ -69,4 +97,6 @@ def add_scores(house: House) -> None:
         (("strict", "1", 1.0), ("strict", "2", 0.0), ("kind", "1", 0.5))
     ):
         score = {"row_id": str(number), "rollout_id": id, "scorer": scorer, "scorer_version": version}
-        house.append("scores", [score | {"reward": reward, "created_at": now + timedelta(hours=number)}])
+        house.append(
+            "scores", [score | {"reward": reward, "passed": reward == 1.0, "created_at": now + timedelta(hours=number)}]
+        )

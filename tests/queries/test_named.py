@@ -1,6 +1,10 @@
 """Named queries on a house whose every number is known."""
 
+import math
+import re
+
 import pytest
+from rollhouse.cli.common import Format, print_rows
 from rollhouse.queries.named import list_queries, run_query
 from rollhouse.store.errors import ConfigError
 from rollhouse.store.house import House
@@ -73,6 +77,111 @@ def test_dataset_sources(house: House) -> None:
     assert rows(house, "dataset_sources", columns, dataset="d") == wanted
     assert rows(house, "dataset_sources", columns, dataset="d", version="1") == wanted
     assert rows(house, "dataset_sources", columns, dataset="d", version=2) == []
+
+
+def test_dataset_drops(house: House) -> None:
+    columns = "version reason dropped"
+    assert rows(house, "dataset_drops", columns, dataset="d") == [(1, "reward 0", 2), (1, "too long", 1)]
+    assert rows(house, "dataset_drops", columns, dataset="other") == []
+
+
+def test_pass_at_k(house: House) -> None:
+    columns = "run_id groups pass_at_1 pass_at_k"
+    # Two of four pass: 1 - C(2, 2) / C(4, 2). Groups of `hard` are of two, one without a pass, one with one.
+    assert rows(house, "pass_at_k", columns, k=2) == [
+        ("easy", 1, 0.5, pytest.approx(5 / 6)),
+        ("hard", 2, 0.25, 0.5),
+    ]
+    assert rows(house, "pass_at_k", columns) == [("easy", 1, 0.5, 1.0)]
+    assert rows(house, "pass_at_k", columns, k=5) == []
+
+
+def test_reward_distribution(house: House) -> None:
+    columns = "reward rollouts share passed"
+    assert rows(house, "reward_distribution", columns) == [(0.0, 5, 0.625, 0), (1.0, 3, 0.375, 3)]
+    assert rows(house, "reward_distribution", columns, run="easy", width=0.5) == [(0.0, 2, 0.5, 0), (1.0, 2, 0.5, 2)]
+
+
+def test_a_reward_lies_in_the_bin_it_begins(duel: House) -> None:
+    # 0.3 / 0.1 and 0.7 / 0.1 are a little less than 3 and 7.
+    assert rows(duel, "reward_distribution", "reward rollouts") == [(0.3, 2), (0.7, 4)]
+
+
+def test_longest_rollouts(house: House) -> None:
+    found = rows(house, "longest_rollouts", "run_id n_tokens sampled turns", limit=2)
+    assert found == [("easy", 9, 3, 2), ("easy", 4, 3, 2)]
+
+
+def test_truncation_and_tool_errors(house: House) -> None:
+    columns = "run_id rollouts truncated tool_calls tool_errors"
+    assert rows(house, "truncation_and_tool_errors", columns) == [
+        ("easy", 4, 0.0, 5, 0.2),
+        ("hard", 4, 0.25, 4, None),
+    ]
+
+
+def test_cost_per_solved_task(house: House) -> None:
+    columns = "run_id solved rollouts tokens_each seconds_each price_each"
+    # Five attempts of three sampled tokens for one task; every one costs.
+    assert rows(house, "cost_per_solved_task", columns, price=2, run="easy") == [("easy", 1, 5, 15.0, 2.5, 3e-5)]
+    assert rows(house, "cost_per_solved_task", "price_each", run="hard") == [(None,)]
+
+
+def test_policy_flips(duel: House) -> None:
+    columns = "task_id category before after flip"
+    assert rows(duel, "policy_flips", columns, before="weak", after="strong") == [
+        (EASY, "sums", 0.0, 1.0, "gained"),
+        (HARD, "sums", 1.0, 0.0, "lost"),
+    ]
+    assert rows(duel, "policy_flips", "flip", before="strong", after="weak") == [("gained",), ("lost",)]
+    assert rows(duel, "policy_flips", "flip", before="weak", after="strong", solved=0) == []
+
+
+def test_logprob_gap_by_step(house: House) -> None:
+    ((step, tokens, mean, mean_abs, largest, kl),) = rows(
+        house, "logprob_gap_by_step", "step tokens mean_gap mean_abs max_abs kl", run="hard"
+    )
+    # The engine said -0.5 -0.25 -0.125, the trainer -0.25 -0.25 -0.625 in the incarnation that counts.
+    assert (step, tokens, mean_abs, largest) == (2, 3, 0.25, 0.5)
+    assert mean == pytest.approx(-0.25 / 3)
+    assert kl == pytest.approx((math.exp(0.25) - 1.25 + math.exp(-0.5) - 0.5) / 3)
+
+
+def test_failing_tool_calls(house: House) -> None:
+    columns = "tool failures rollouts arguments answer"
+    assert rows(house, "failing_tool_calls", columns) == [("divide", 1, 1, "{}", "Error: no tool divide")]
+    assert rows(house, "failing_tool_calls", columns, run="hard") == []
+
+
+def test_verdict_moves(house: House) -> None:
+    columns = "before after rollouts reward_before reward_after rewards_moved"
+    assert rows(house, "verdict_moves", columns, scorer="strict") == [("passed", "failed", 1, 1.0, 0.0, 1)]
+    assert rows(house, "verdict_moves", columns, scorer="strict", version="1") == [("passed", "passed", 1, 1.0, 1.0, 0)]
+    assert rows(house, "verdict_moves", columns, scorer="strict", against="strict", against_version="1") == [
+        ("passed", "failed", 1, 1.0, 0.0, 1)
+    ]
+    assert rows(house, "verdict_moves", columns, scorer="strict", against="nobody") == [
+        ("none", "failed", 1, None, 0.0, 0)
+    ]
+    assert rows(house, "verdict_moves", columns, scorer="strict", run="hard") == []
+
+
+def test_a_scorer_changes_what_a_query_counts(house: House) -> None:
+    counted = run_query(house, "pass_rate_by_task", {"run": "easy"}, scorer="strict@1").to_pylist()
+    assert [(row["rollouts"], row["passed"], row["pass_rate"]) for row in counted] == [(4, 1, 1.0)]
+
+
+@pytest.mark.parametrize("query", list_queries(), ids=lambda query: query.name)
+def test_answers_fit_a_terminal(house: House, duel: House, query, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    given = {"dataset": "d", "run": "hard", "before": "weak", "after": "strong", "scorer": "strict"}
+    place = duel if query.name == "policy_flips" else house
+    answer = run_query(place, query.name, {p.name: given[p.name] for p in query.parameters if p.default is None})
+    assert answer.num_rows
+    print_rows(answer, Format.table)
+    head, body = re.split("[┡─]", capsys.readouterr().out, maxsplit=1)
+    assert "…" not in head, head
+    assert max(len(line) for line in body.splitlines()) <= 80
 
 
 def test_what_is_asked_wrongly_is_named(house: House) -> None:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from rollhouse.queries.passk import pass_at_k
 from rollhouse.queries.session import VIEWS, connect, sql
 from rollhouse.store.columns import Table
-from rollhouse.store.errors import QueryError, VersionNotFound
+from rollhouse.store.errors import ConfigError, QueryError, VersionNotFound
 from rollhouse.store.house import House
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.store.tables import TABLES
@@ -103,6 +104,77 @@ def test_training_samples_join_plan_and_outcome(house: House) -> None:
     }  # fmt: skip
 
 
+def test_groups_tell_pass_at_k(house: House) -> None:
+    rows = sql(house, "SELECT run_id, n_judged, n_passed, pass_at_1, pass_at_k FROM groups").to_pylist()
+    assert len(rows) == 3
+    for row in rows:
+        n, c = row["n_judged"], row["n_passed"]
+        assert row["pass_at_1"] == c / n
+        assert row["pass_at_k"] == [pytest.approx(pass_at_k(n, c, k)) for k in range(1, n + 1)]
+
+
+def test_pass_at_is_the_same_in_sql(house: House) -> None:
+    counts = "FROM range(1, 7) AS a(n), range(0, 7) AS b(c), range(1, 8) AS d(k) WHERE c <= n"
+    for row in sql(house, f"SELECT n, c, k, pass_at(n, c, k) AS estimate {counts}").to_pylist():
+        assert row["estimate"] == pytest.approx(pass_at_k(row["n"], row["c"], row["k"]))
+
+
+def test_turns_are_the_prompt_and_what_followed(house: House) -> None:
+    id = rollout_row("easy", 0)["rollout_id"]
+    rows = sql(
+        house,
+        "SELECT position, in_prompt, role, text, len(tool_calls) AS calls FROM turns WHERE rollout_id = $id ORDER BY position",
+        params={"id": id},
+    ).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        (0, True, "user", "Add 1 and 2.", 0),
+        (1, False, "assistant", None, 1),
+        (2, False, "tool", "3", 0),
+        (3, False, "assistant", "It is 3.", 0),
+    ]
+    # The failed first attempt is no last one; its prompt's message and three others are not counted.
+    assert one(house, "SELECT count(*) FROM turns WHERE run_id = 'easy'") == 3 * 4 + 3
+
+
+def test_tokens_are_those_the_policy_generated(house: House) -> None:
+    trained = rollout_row("hard", 0, text="Add 7 and 8.", step=2)["rollout_id"]
+    query = "SELECT position, token_id, logprob, trainer_logprob FROM tokens WHERE rollout_id = $id ORDER BY position"
+    rows = [tuple(row.values()) for row in sql(house, query, params={"id": trained}).to_pylist()]
+    # The third token is a tool's answer; the trainer's logprobs are those of the later incarnation.
+    assert rows == [(0, 10, -0.5, -0.25), (1, 11, -0.25, -0.25), (3, 13, -0.125, -0.625)]
+    other = rollout_row("easy", 0)["rollout_id"]
+    assert [row["trainer_logprob"] for row in sql(house, query, params={"id": other}).to_pylist()] == [None] * 3
+    assert one(house, "SELECT count(*) FROM tokens") == 8 * 3
+
+
+def test_the_verdicts_of_a_scorer_stand_in_for_those_of_collection(house: House) -> None:
+    id = rollout_row("easy", 0)["rollout_id"]
+    query = "SELECT rollout_id, reward, passed, scorer, scorer_version FROM final_rollouts WHERE reward IS NOT NULL"
+
+    def verdicts(scorer: str) -> list[tuple]:
+        return [tuple(row.values()) for row in sql(house, query, scorer=scorer).to_pylist()]
+
+    assert verdicts("strict@1") == [(id, 1.0, True, "strict", "1")]
+    assert verdicts("strict@2") == verdicts("strict") == [(id, 0.0, False, "strict", "2")]
+    assert len(verdicts("collected")) == 8
+    assert one(house, "SELECT n_scored FROM groups WHERE run_id = 'easy'", scorer="kind") == 1
+    assert one(house, "SELECT count(*) FROM rollouts", scorer="kind") == 9
+    with pytest.raises(ConfigError, match="'strict@3'") as caught:
+        sql(house, query, scorer="strict@3")
+    assert "strict@2" in caught.value.fix
+    for wrong in ("@1", "strict@"):
+        with pytest.raises(ConfigError, match="not a scorer"):
+            sql(house, query, scorer=wrong)
+
+
+def test_a_table_can_be_pivoted(house: House) -> None:
+    query = "PIVOT (SELECT run_id, status, reward FROM final_rollouts) ON status USING count(*) GROUP BY run_id ORDER BY run_id"
+    wanted = [{"run_id": "easy", "completed": 4, "truncated": 0}, {"run_id": "hard", "completed": 3, "truncated": 1}]
+    assert sql(house, query).to_pylist() == wanted
+    assert sql(house, f"-- delete\nFROM ({query})").to_pylist() == wanted
+    assert sql(house, f"EXPLAIN {query}").num_rows > 0
+
+
 def test_groups_count_last_attempts(house: House) -> None:
     rows = sql(
         house, "SELECT run_id, step, n, mean_reward, std_reward, n_passed, zero_variance FROM groups ORDER BY 1, 2"
@@ -136,6 +208,12 @@ def test_groups_count_last_attempts(house: House) -> None:
         "CALL enable_logging()",
         "EXPLAIN ANALYZE CREATE TABLE t (i INT)",
         "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{file}'",
+        "CREATE TABLE t AS PIVOT runs ON kind USING count(*)",
+        "COPY (PIVOT runs ON kind USING count(*)) TO '{file}'",
+        "EXPLAIN ANALYZE CREATE TABLE t AS PIVOT runs ON kind USING count(*)",
+        "WITH gone AS (DELETE FROM runs RETURNING *) PIVOT gone ON kind USING count(*)",
+        "PIVOT runs ON kind USING count(*); DROP VIEW runs",
+        "PIVOT (SELECT * FROM read_csv('/etc/passwd')) ON column0 USING count(*)",
         "SELECT 1; SELECT 2",
         "SELECT 1; COPY (SELECT 1) TO '{file}'",
         "SELECT * FROM read_csv('/etc/passwd')",
