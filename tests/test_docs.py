@@ -1,0 +1,46 @@
+"""The README and the pages under docs/: links lead somewhere, and every command they show is one that rollhouse takes."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rollhouse.cli.main import app
+from typer.main import get_command
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def shown_commands() -> list[tuple[str, str]]:
+    """(page, command) of every line in a shell block that starts with `rollhouse`, continued lines joined."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```(?:sh|console|bash)\n(.*?)```", page.read_text(), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                command = line.strip().removeprefix("$ ")
+                if command.startswith("rollhouse ") and "…" not in command:
+                    found.append((page.name, command))
+    return found
+
+
+@pytest.mark.parametrize(("page", "command"), shown_commands())
+def test_a_command_shown_is_one_that_rollhouse_takes(page: str, command: str) -> None:
+    words = shlex.split(command.split(" > ")[0].split(" | ")[0], comments=True)[1:]
+    node: Any = get_command(app)
+    while hasattr(node, "commands") and words:
+        assert words[0] in node.commands, f"{page}: there is no `{words[0]}` in `{command}`"
+        node = node.commands[words.pop(0)]
+    node.make_context("rollhouse", words, resilient_parsing=False)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if "://" not in link]
+    assert [link for link in links if link and not (page.parent / link).exists()] == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    assert [page.name for page in PAGES[2:] if page.name != "index.md" and f"({page.name})" not in index] == []
