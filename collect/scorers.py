@@ -57,7 +57,8 @@ def function_scorer(path: str) -> Scorer:
         raise ConfigError(f"There is no scorer {path!r}: {error}.", "Write module:function.") from None
     if not callable(judge):
         raise ConfigError(f"{path!r} is not a function.", "Write module:function.")
-    return Scorer(path, None, hash_id(path), False, judge)
+    scorer: Any = judge
+    return Scorer(path, None, hash_id(path), False, scorer)
 
 
 def _replay(environment: Environment, task: Task | None, rollout: dict[str, Any]) -> Score | None:

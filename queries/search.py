@@ -147,8 +147,8 @@ def excerpt(messages: Sequence[dict[str, Any]], text: str) -> str:
 
     Words match by their first letters, as the index cuts endings off.
     """
-    # Four letters in five: `scheduled` is to be seen in `schedule` and `scheduling`.
-    stems = [re.escape(word[: max(3, len(word) * 4 // 5)]) for word in re.findall(r"\w+", text)]
+    # Two letters in three: `scheduling` is to be seen in `schedule`.
+    stems = [re.escape(word[: max(3, len(word) * 2 // 3)]) for word in re.findall(r"\w+", text)]
     pattern = re.compile(rf"\b(?:{'|'.join(stems)})", re.IGNORECASE)
     first = ""
     for label, said in _places(messages):

@@ -1,6 +1,8 @@
 """Stored rollouts get verdicts; asking again adds none."""
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.policies import ScriptedPolicy
 from rollhouse.collect.rescore import rescore
 from rollhouse.collect.runner import collect
-from rollhouse.collect.types import Environment
+from rollhouse.collect.scorers import function_scorer
+from rollhouse.collect.types import Environment, Score, Task
 from rollhouse.interop.nemo_gym import import_nemo_gym
+from rollhouse.store.errors import ConfigError, EvaluationError
 from rollhouse.store.house import House
 from rollhouse.store.runs import start_run
+from rollhouse.tests.collect.workplace.scorers_of_a_user import deadly, short
 from typer.testing import CliRunner
 
 
@@ -78,6 +83,102 @@ def test_an_import_without_truth_finds_the_one_task_of_its_prompt(
     collect_scripted(house, environment, 0.0)
     summary = rescore(house, environment)
     assert (summary.left_out, summary.passed, summary.moved) == ({}, 7, 1)
+
+
+USERS = "rollhouse.tests.collect.workplace.scorers_of_a_user"
+
+
+def test_several_processes_give_the_same_verdicts(house: House) -> None:
+    chosen = MiniEnvironment()
+    collect_scripted(house, chosen, 0.5, limit=150)
+    seen: list[tuple[int, int]] = []
+    summary = rescore(house, chosen, workers=2, on_progress=lambda done, total: seen.append((done, total)))
+    rollouts = {row["rollout_id"]: row["reward"] for row in house.read("rollouts").to_pylist()}
+    assert {row["rollout_id"]: row["reward"] for row in house.read("scores").to_pylist()} == rollouts
+    assert (summary.scored, summary.new) == (len(rollouts), len(rollouts)) and len(rollouts) == 300
+    assert seen[-1] == (300, 300) and [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_an_interrupted_rescoring_goes_on_where_it_was(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = MiniEnvironment()
+    collect_scripted(house, chosen, 0.5, limit=200)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rescore(house, chosen, name="again", workers=1, on_progress=stop)
+    there = house.read("scores").num_rows
+    assert 0 < there < 400
+    judged: list[str] = []
+    start = MiniEnvironment.start
+    monkeypatch.setattr(MiniEnvironment, "start", lambda self, task: judged.append("") or start(self, task))
+    summary = rescore(house, chosen, name="again", workers=1)
+    assert (summary.run_id, summary.scored, summary.new) == ("again", 400, 400 - there)
+    # What had a verdict was not judged again, but for one rollout that tells the scorer's name.
+    assert len(judged) == 400 - there + 1
+    assert house.read("scores").num_rows == 400
+
+
+def test_any_function_is_a_scorer(house: House) -> None:
+    collect_scripted(house, MiniEnvironment(), 0.5)
+    summary = rescore(house, function_scorer(f"{USERS}:short"))
+    scores = house.read("scores").to_pylist()
+    turns = {row["rollout_id"]: row["n_turns"] for row in house.read("rollouts").to_pylist()}
+    assert {row["rollout_id"]: row["reward"] for row in scores} == {id: float(n <= 2) for id, n in turns.items()}
+    assert (summary.scorer, summary.scorer_version, summary.environment) == ("short", "1", None)
+    assert scores[0]["components"] == [{"name": "turns", "value": turns[scores[0]["rollout_id"]], "weight": 1.0}]
+
+
+def test_a_function_that_breaks_or_says_nothing_is_counted(house: House) -> None:
+    collect_scripted(house, MiniEnvironment(), 0.5)
+    summary = rescore(house, function_scorer(f"{USERS}:picky"))
+    solved = sum(row["passed"] for row in house.read("rollouts").to_pylist())
+    assert 0 < solved < 18
+    assert summary.left_out == {"no_verdict": solved, "scorer_error ValueError": 18 - solved}
+    assert (summary.scored, summary.scorer) == (0, None) and house.read("scores").num_rows == 0
+
+
+def test_a_process_that_dies_is_told(house: House) -> None:
+    collect_scripted(house, MiniEnvironment(), 0.5, limit=2)
+    # The first verdict is asked for in this process, to learn the scorer's name: give it one.
+    judge = replace(function_scorer(f"{USERS}:deadly"), judge=DiesElsewhere())
+    with pytest.raises(EvaluationError, match=f"{USERS}:deadly died"):
+        rescore(house, judge, workers=2)
+
+
+class DiesElsewhere:
+    """A judge that ends every process but the one that made it."""
+
+    def __init__(self) -> None:
+        self.home = os.getpid()
+
+    def __call__(self, task: Task | None, rollout: dict[str, Any]) -> Score | None:
+        return short(task, rollout) if os.getpid() == self.home else deadly(task, rollout)
+
+
+@pytest.mark.parametrize("path", ["nowhere.at.all:f", f"{USERS}:nix", f"{USERS}:", f"{USERS}:os"])
+def test_a_function_that_is_not_there_is_named(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"scorers_of_a_user|nowhere"):
+        function_scorer(path)
+
+
+def test_moves_are_shown_by_the_command(house: House, environment: WorkplaceEnvironment, tables: Path, tmp_path: Path) -> None:  # fmt: skip
+    collect_scripted(house, environment, 0.0)
+    common = ("--house", house.uri, "--format", "json")
+    result = rollhouse("rescore", "--scorer", f"{USERS}:short", "--compare", *common)
+    assert result.exit_code == 0, result.output
+    turns = [row["n_turns"] for row in house.read("rollouts").to_pylist()]
+    moves = {(row["before"], row["after"]): row["rollouts"] for row in json.loads(result.stdout)}
+    failed = sum(n > 2 for n in turns)
+    wanted = {("passed", "failed"): failed, ("passed", "passed"): len(turns) - failed}
+    assert moves == {move: n for move, n in wanted.items() if n}
+    result = rollhouse(
+        "rescore", "--scorer", "workplace", "--tables", tables, "--compare", "--against", "short@1", *common
+    )
+    assert {(row["before"], row["after"]) for row in json.loads(result.stdout)} == {(a, "passed") for _, a in moves}
+    result = rollhouse("query", "pass_rate_by_task", "--scorer", "short@1", *common)
+    assert sum(row["passed"] for row in json.loads(result.stdout)) == len(turns) - failed
 
 
 def rollhouse(*arguments: object) -> Any:
