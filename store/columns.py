@@ -12,7 +12,7 @@ _ZSTD = {"lance-encoding:compression": "zstd"}
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `zstd` is worth it for logprobs alone (docs/store.md)."""
+    """One column. `zstd` is worth it for logprobs and token ids (docs/store.md)."""
 
     name: str
     type: pa.DataType
@@ -37,6 +37,11 @@ class Table:
     def schema(self) -> pa.Schema:
         """The Arrow schema, with the key marked for Lance and compressed columns marked on list and item."""
         return pa.schema([self._field(column) for column in self.columns])
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Of the columns."""
+        return frozenset(self.schema.names)
 
     @cached_property
     def struct(self) -> pa.StructType:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -203,6 +203,23 @@ class House:
             rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
         return rows if columns is None else rows.select(columns)
 
+    def batches(
+        self,
+        table: str,
+        columns: list[str],
+        filter: str | None = None,
+        at: str | None = None,
+        max_bytes: int = 16 << 20,
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows in the order of the table, about `max_bytes` at a time, so that memory stays bounded however large the table is."""
+        dataset = self.dataset(table, at)
+        some = dataset.to_table(columns=columns, filter=filter, limit=64)
+        rows = max(1, max_bytes * some.num_rows // max(1, some.nbytes))
+        # Lance reads ahead by batches and fragments: its defaults hold gigabytes of wide rows.
+        yield from dataset.to_batches(
+            columns=columns, filter=filter, batch_size=min(rows, 8192), batch_readahead=2, fragment_readahead=1
+        )
+
     def append(self, table: str, rows: Rows, before_commit: Callable[[], None] | None = None) -> int:
         """Appends rows in one commit and returns how many. Missing columns become null; unknown ones raise SchemaMismatch.
 
@@ -243,11 +260,12 @@ def lacking_columns(table: str, dataset: "lance.LanceDataset") -> list[pa.Field]
 
 def to_batch(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
     """Dicts as one record batch in the table's schema. Raises SchemaMismatch naming the column that does not fit."""
-    schema = TABLES[table].schema
     listed = [row if isinstance(row, dict) else dict(row) for row in rows]
-    unknown = sorted({name for row in listed for name in row}.difference(schema.names))
-    if unknown:
-        raise SchemaMismatch(f"Table {table} has no column {unknown[0]!r}.", "See docs/store.md for its columns.")
+    names = TABLES[table].names
+    for row in listed:
+        if not row.keys() <= names:
+            unknown = min(row.keys() - names)
+            raise SchemaMismatch(f"Table {table} has no column {unknown!r}.", "See docs/store.md for its columns.")
     try:
         # One conversion of whole rows: column by column costs several times as much when rows come one by one.
         structs = pa.array(listed, type=TABLES[table].struct)
@@ -255,7 +273,7 @@ def to_batch(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
         raise SchemaMismatch(
             f"A row does not fit table {table}: {error}.", "See docs/store.md for its columns."
         ) from error
-    return pa.RecordBatch.from_arrays(structs.flatten(), schema=schema)
+    return pa.RecordBatch.from_struct_array(structs)
 
 
 def _write_empty(table: Table, uri: str) -> None:

@@ -162,4 +162,3 @@ def _row(house: House, name: str) -> dict[str, Any]:
     if not rows:
         raise VersionNotFound(f"There is no snapshot {name!r} in {house.uri}.", "`rollhouse snapshot list` names them.")
     return rows[0]
-

@@ -63,6 +63,7 @@ ROLLOUTS = Table(
             "token_ids",
             pa.list_(I32),
             "everything after the prompt, tool results included; exactly what the engine saw",
+            zstd=True,
         ),
         Column("loss_mask", pa.list_(pa.int8()), "parallel to token_ids: 1 where the policy sampled the token"),
         Column("logprobs", pa.list_(F32), "one per sampled token (loss_mask 1), in order, from the engine", zstd=True),
@@ -117,7 +118,7 @@ PROMPT_TOKENS = Table(
         Column("prompt_id", STR, "row of `prompts`"),
         Column("tokenizer_hash", STR, "as in `rollouts`"),
         Column("template_hash", STR, "as in `rollouts`"),
-        Column("token_ids", pa.list_(I32), "the rendered prompt up to the first sampled token"),
+        Column("token_ids", pa.list_(I32), "the rendered prompt up to the first sampled token", zstd=True),
     ),
 )
 

@@ -1,5 +1,6 @@
 """What a rollout must be before it enters a house, checked a batch at a time on Arrow columns."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,22 @@ def check_rollout(rollout: Mapping[str, Any], run_id: str) -> Mapping[str, Any]:
     return rollout
 
 
+def surely_fine(rollout: Mapping[str, Any], run_id: str) -> bool:
+    """Whether a row can be told to be right at a glance; if not, check_rollouts has to look. For rows that come one by one."""
+    tokens, mask, logprobs = (rollout.get(name) for name in ("token_ids", "loss_mask", "logprobs"))
+    lists = type(tokens) is list and type(mask) is list and type(logprobs) is list
+    if not lists or len(tokens) != len(mask) or len(logprobs) != sum(mask) or not math.isfinite(sum(logprobs)):
+        return False
+    reward, spans = rollout.get("reward"), rollout.get("version_spans") or ()
+    return (
+        rollout["run_id"] == run_id
+        and rollout["status"] in STATUSES
+        and (reward is None or math.isfinite(reward))
+        and (len(spans) == 0 or (len(spans) == 1 and spans[0]["start"] == 0))
+        and all(rollout.get(name) is not None for name in _REQUIRED)
+    )
+
+
 def check_rollouts(batch: pa.RecordBatch, run_id: str) -> None:
     """Raises SchemaMismatch naming the first rollout that is wrong, and how. `batch` has the table's schema."""
     problem = _scalar_problem(batch, run_id) or _token_problem(batch)
@@ -51,16 +68,15 @@ def _scalar_problem(batch: pa.RecordBatch, run_id: str) -> Problem | None:
     if unknown.true_count:
         row = _first(unknown)
         return row, f"status {statuses[row].as_py()!r} is not one of {', '.join(STATUSES)}"
-    endless = pc.invert(pc.is_finite(rewards))
-    if endless.true_count:
-        row = _first(endless)
+    endless = ~np.isfinite(rewards.fill_null(0).to_numpy(zero_copy_only=False))
+    if endless.any():
+        row = int(endless.argmax())
         return row, f"reward is {rewards[row].as_py()}; write null and an error_type when there is no verdict"
     return None
 
 
 def _token_problem(batch: pa.RecordBatch) -> Problem | None:
     token_ids, loss_mask, logprobs = (batch.column(name) for name in ("token_ids", "loss_mask", "logprobs"))
-    # Without tokens no mask and no logprobs; a batch of endpoints that show none ends here.
     n_tokens, has_tokens = _lengths(token_ids)
     n_mask, has_mask = _lengths(loss_mask)
     n_logprobs, has_logprobs = _lengths(logprobs)
@@ -72,21 +88,18 @@ def _token_problem(batch: pa.RecordBatch) -> Problem | None:
         row = int(uneven.argmax())
         return row, f"{n_tokens[row]} token_ids but {n_mask[row]} in loss_mask"
     n_sampled = _sums(loss_mask, n_mask)
-    if (uneven := has_tokens & has_logprobs & (n_logprobs != n_sampled)).any():
+    if (uneven := has_logprobs & (n_logprobs != n_sampled)).any():
         row = int(uneven.argmax())
         return row, f"{n_sampled[row]} sampled tokens but {n_logprobs[row]} logprobs"
-    values = logprobs.flatten()
-    wrong = values.null_count or np.isnan(values.to_numpy(zero_copy_only=False)).any()
-    if wrong:
-        return _row_of(
-            n_logprobs, int(np.isnan(values.to_numpy(zero_copy_only=False)).argmax())
-        ), "a logprob is not a number"
+    # A null in the list is not a number either: numpy has it as one.
+    if (wrong := np.isnan(_values(logprobs))).any():
+        return _row_of(n_logprobs, int(wrong.argmax())), "a logprob is not a number"
     return _span_problem(batch.column("version_spans"), n_tokens)
 
 
 def _span_problem(spans: pa.ListArray, n_tokens: np.ndarray) -> Problem | None:
     n_spans, _ = _lengths(spans)
-    starts = pc.struct_field(spans.flatten(), "start").to_numpy(zero_copy_only=False)
+    starts = spans.flatten().field("start").to_numpy(zero_copy_only=False)
     row_of = np.repeat(np.arange(len(n_spans)), n_spans)
     wrong = ~((starts >= 0) & (starts <= n_tokens[row_of]))  # a null start is not a number, and wrong
     wrong[1:] |= (row_of[1:] == row_of[:-1]) & ~(starts[1:] > starts[:-1])
@@ -97,12 +110,19 @@ def _span_problem(spans: pa.ListArray, n_tokens: np.ndarray) -> Problem | None:
 
 def _lengths(lists: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
     """The length of each list (0 where it is null), and whether it is there."""
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    return lengths, lists.is_valid().to_numpy(zero_copy_only=False)
+    lengths = np.diff(lists.offsets.to_numpy())
+    if not lists.null_count:
+        return lengths, np.ones(len(lists), bool)
+    there = lists.is_valid().to_numpy(zero_copy_only=False)
+    return np.where(there, lengths, 0), there
+
+
+def _values(lists: pa.ListArray) -> np.ndarray:
+    return lists.flatten().to_numpy(zero_copy_only=False)
 
 
 def _sums(lists: pa.ListArray, lengths: np.ndarray) -> np.ndarray:
-    running = np.concatenate([[0], np.cumsum(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.int64)])
+    running = np.concatenate([[0], np.cumsum(_values(lists), dtype=np.int64)])
     ends = np.cumsum(lengths)
     return running[ends] - running[ends - lengths]
 

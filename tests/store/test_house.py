@@ -72,6 +72,17 @@ def test_arrow_rows_take_the_schema_of_the_table(house: House) -> None:
     assert house.read("snapshots").schema.field("name").type == pa.string()
 
 
+def test_batches_are_as_large_as_asked_and_hold_every_row_in_order(house: House) -> None:
+    rows = [rollout_row("r", i, token_ids=[7] * 1000, loss_mask=[0] * 1000, logprobs=[]) for i in range(100)]
+    house.append("rollouts", rows)
+    house.append("rollouts", [rollout_row("r", 100)])
+    read = list(house.batches("rollouts", ["sample_index", "token_ids"], max_bytes=40_000))
+    assert len(read) >= 10 and max(batch.num_rows for batch in read) <= 10
+    assert [i for batch in read for i in batch["sample_index"].to_pylist()] == list(range(101))
+    some = house.batches("rollouts", ["sample_index"], filter="sample_index > 98")
+    assert [i for batch in some for i in batch["sample_index"].to_pylist()] == [99, 100]
+
+
 def test_insert_if_absent_twice_is_once(house: House) -> None:
     rows = [rollout_row("r", i) for i in (0, 1, 1)]
     assert house.insert_if_absent("rollouts", rows) == 2

@@ -1,12 +1,16 @@
 """The writer: valid rows only, prompts first, each rollout once, whoever dies and whoever comes second."""
 
+import math
 import threading
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rollhouse.store.errors import SchemaMismatch, WriteConflict
-from rollhouse.store.house import House
+from rollhouse.store.house import House, to_batch
 from rollhouse.store.runs import get_run, start_run
+from rollhouse.store.validation import check_rollouts, surely_fine
 from rollhouse.store.writer import RolloutWriter
 from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
 
@@ -203,3 +207,93 @@ def test_not_observed_and_nothing_generated_are_different(house: House) -> None:
         writer.add(rollout_row("r", 1) | dict.fromkeys(nothing))
     rows = {row["sample_index"]: row for row in house.read("rollouts").to_pylist()}
     assert all(rows[0][name] == [] and rows[1][name] is None for name in nothing)
+
+
+def test_many_at_once_are_as_if_one_by_one(house: House) -> None:
+    tokens = {**prompt_tokens_row(), "row_id": "t"}
+    with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as writer:
+        writer.add(rollout_row("r", 0), prompt_row(), task_row())
+        assert writer.add_many([rollout_row("r", i) for i in (0, 1, 1, 2)], [prompt_row()], [task_row()], [tokens]) == 2
+        with pytest.raises(SchemaMismatch, match=r"Rollout \w+: run_id is 'other'"):
+            writer.add_many([rollout_row("r", 3), rollout_row("other", 4)])
+        assert writer.add_many([]) == 0
+    assert (writer.written, writer.skipped) == (3, 2)
+    assert sorted(house.read("rollouts")["sample_index"].to_pylist()) == [0, 1, 2]
+    for table in ("prompts", "prompt_tokens", "tasks"):
+        assert house.read(table).num_rows == 1
+
+
+def test_an_arrow_table_is_taken_without_python_rows(house: House) -> None:
+    rows = house.to_arrow("rollouts", [rollout_row("r", i) for i in range(50)])
+    some = rows.select(list(reversed(rows.column_names))).slice(10)
+    references = [house.to_arrow("prompts", [prompt_row()]), house.to_arrow("tasks", [task_row()])]
+    with start_run(house, "collect", "r") as run, RolloutWriter(house, run, max_bytes=10_000) as writer:
+        assert writer.add_table(some, *references) == 40
+        assert len(house.dataset("rollouts").get_fragments()) > 1
+        assert writer.add_table(rows, *references) == 10
+        broken = house.to_arrow("rollouts", [rollout_row("r", 60), rollout_row("r", 61, logprobs=[0.0])])
+        with pytest.raises(SchemaMismatch, match="3 sampled tokens but 1 logprobs"):
+            writer.add_table(broken)
+        with pytest.raises(SchemaMismatch, match="no column 'colour'"):
+            writer.add_table(rows.append_column("colour", rows["status"]))
+    assert writer.written == house.read("rollouts").num_rows == 50
+    assert house.read("prompts").num_rows == house.read("tasks").num_rows == 1
+
+
+def test_a_writer_that_forgot_what_it_wrote_asks_the_house(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rollhouse.store import known
+
+    monkeypatch.setattr(known.Known.__init__, "__defaults__", (20,))
+    with start_run(house, "collect", "r") as run, RolloutWriter(house, run, max_bytes=1) as writer:
+        for i in (*range(40), *range(40)):
+            writer.add(rollout_row("r", i))
+        assert len(writer._rollouts._keys) <= 20
+    assert len(ids_in(house)) == len(set(ids_in(house))) == writer.written == 40
+    assert writer.skipped == 40
+
+
+JSON_LISTS = st.fixed_dictionaries(
+    {
+        "token_ids": st.none() | st.lists(st.integers(0, 9), max_size=4),
+        "loss_mask": st.none() | st.lists(st.integers(0, 1), max_size=4),
+        "logprobs": st.none() | st.lists(st.floats(-2, 0) | st.just(float("nan")), max_size=4),
+        "version_spans": st.none() | st.lists(st.fixed_dictionaries({"start": st.integers(-1, 5)}), max_size=2),
+        "reward": st.none() | st.sampled_from([0.0, 1.0, float("inf"), float("nan")]),
+        "status": st.sampled_from(["completed", "error", "fine"]),
+        "run_id": st.sampled_from(["r", "s"]),
+    }
+)
+
+
+def _is_right(row: dict) -> bool:
+    """The rules again, one by one and slowly."""
+    tokens, mask, logprobs, spans = (row[name] for name in ("token_ids", "loss_mask", "logprobs", "version_spans"))
+    starts = [span["start"] for span in spans or ()]
+    return (
+        row["run_id"] == "r"
+        and row["status"] != "fine"
+        and (row["reward"] is None or math.isfinite(row["reward"]))
+        and (tokens is None) == (mask is None)
+        and (tokens is not None or not logprobs)
+        and len(tokens or ()) == len(mask or ())
+        and (logprobs is None or tokens is None or len(logprobs) == sum(mask))
+        and not any(map(math.isnan, logprobs or ()))
+        and all(0 <= start <= len(tokens or ()) for start in starts)
+        and starts == sorted(set(starts))
+    )
+
+
+@given(st.lists(JSON_LISTS, min_size=1, max_size=4))
+def test_one_by_one_and_many_at_once_refuse_the_same_rows(columns: list[dict]) -> None:
+    rows = [rollout_row("r", i) | some for i, some in enumerate(columns)]
+    for row in rows:
+        if surely_fine(row, "r"):
+            assert _is_right(row)
+    batch = to_batch("rollouts", rows)
+    wrong = [row["rollout_id"] for row in rows if not _is_right(row)]
+    if wrong:
+        with pytest.raises(SchemaMismatch) as refused:
+            check_rollouts(batch, "r")
+        assert any(f"Rollout {name}:" in str(refused.value) for name in wrong)
+    else:
+        check_rollouts(batch, "r")
