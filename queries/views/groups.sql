@@ -1,6 +1,6 @@
 -- One row a group of rollouts that are compared with each other: last attempts, trainable agents.
 -- std_reward is over the group (divisor n); zero_variance says that every verdict is the same; null without two verdicts.
--- pass_at_k[k] is pass@k for k from 1 to the number of rollouts that were found to pass or not.
+-- pass_at_k[k] is pass@k for k from 1 to n_judged, the rollouts found to pass or not, but 128 at most: all would be n * n terms.
 WITH counted AS (
   SELECT
     group_id,
@@ -26,5 +26,5 @@ WITH counted AS (
 SELECT
   *,
   pass_rate AS pass_at_1,
-  list_transform(range(1, n_judged + 1), lambda k: pass_at(n_judged, n_passed, k)) AS pass_at_k
+  list_transform(range(1, least(n_judged, 128) + 1), lambda k: pass_at(n_judged, n_passed, k)) AS pass_at_k
 FROM counted
