@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from ..queries.verdicts import parse_scorer
 from ..store.errors import ConfigError, EmptyDataset, EvalLeak
 from ..store.house import House
 from .options import SourceOptions
@@ -89,16 +90,19 @@ def _chosen(frame: pl.DataFrame, options: SourceOptions) -> pl.DataFrame:
 
 
 def _with_verdicts(frame: pl.DataFrame, house: House, snapshot: str, scorer: str) -> pl.DataFrame:
-    """`reward` and `passed` replaced by the scorer's latest verdict, null where it has none."""
-    columns = ["row_id", "rollout_id", "scorer", "reward", "passed", "created_at"]
+    """`reward` and `passed` replaced by the latest verdict of `NAME` or `NAME@VERSION`, null where it has none."""
+    name, version = parse_scorer(scorer)
+    columns = ["row_id", "rollout_id", "scorer", "scorer_version", "reward", "passed", "created_at"]
     scores = to_polars(house, "scores", snapshot, columns)
-    known = sorted(set(scores["scorer"]))
-    if scorer not in known:
+    theirs = scores.filter(pl.col("scorer") == name)
+    if version is not None:
+        theirs = theirs.filter(pl.col("scorer_version") == version)
+    if theirs.is_empty():
+        known = sorted({f"{row[0]}@{row[1]}" for row in scores.select("scorer", "scorer_version").iter_rows()})
         names = ", ".join(["collected", *known])
         raise ConfigError(f"Snapshot {snapshot!r} has no verdict of scorer {scorer!r}.", f"It has those of: {names}.")
     latest = (
-        scores.filter(pl.col("scorer") == scorer)
-        .sort("created_at", "row_id")
+        theirs.sort("created_at", "row_id")
         .group_by("rollout_id", maintain_order=True)
         .last()
         .select("rollout_id", "reward", "passed")

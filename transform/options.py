@@ -17,7 +17,7 @@ class SourceOptions(BaseModel):
     where: str | None = None
     """SQL condition over scalar columns of the rollout, `split` and `category` of its task."""
     scorer: str = "collected"
-    """`collected` is the verdict at collection time; any other name takes that scorer's latest verdict."""
+    """`collected` is the verdict at collection time; NAME or NAME@VERSION takes that scorer's latest."""
     seed: int = 0
     """Decides order and every choice among equals."""
 
