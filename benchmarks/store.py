@@ -439,11 +439,14 @@ def _many_rollouts(bench: Bench, n: int) -> tuple[House, Path, int]:
 
 
 _SCAN = """
-import resource, sys, time
+import sys, time
 import pyarrow as pa, pyarrow.parquet as pq, numpy, lance
 from rollhouse.store.house import House
 columns = ["token_ids", "loss_mask", "logprobs"]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    # ru_maxrss would count the process that started this one.
+    return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+before = peak()
 start, tokens = time.perf_counter(), 0
 if sys.argv[1] == "house":
     batches = House.open(sys.argv[2]).batches("rollouts", columns)
@@ -451,8 +454,7 @@ else:
     batches = pq.ParquetFile(sys.argv[2]).iter_batches(batch_size=1000, columns=columns)
 for batch in batches:
     tokens += len(batch.column(0).flatten())
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(tokens, time.perf_counter() - start, peak / 1024, (peak - before) / 1024)
+print(tokens, time.perf_counter() - start, peak(), peak() - before)
 """
 
 

@@ -25,13 +25,15 @@ class Table:
     """One table of a house.
 
     Attributes:
-        key: Name of the string column that identifies a row; replaying a write with the same key changes nothing.
+        key: Name of the string column that identifies a row.
+        replay: What happens when a row is written a second time, by a retry or a run that is started again.
     """
 
     name: str
     doc: str
     key: str
     columns: tuple[Column, ...]
+    replay: str = "inserted if absent, so nothing changes"
 
     @cached_property
     def schema(self) -> pa.Schema:

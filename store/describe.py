@@ -43,7 +43,7 @@ def _table(table: Table) -> str:
     lines = [
         f"### {table.name}",
         "",
-        f"{table.doc} Key: `{table.key}`.",
+        f"{table.doc} Key: `{table.key}`. Written again: {table.replay}.",
         "",
         "| column | type | meaning |",
         "| --- | --- | --- |",

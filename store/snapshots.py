@@ -107,11 +107,11 @@ def diff_snapshots(house: House, a: str, b: str) -> dict[str, Any]:
     known = old["rollout_id"].combine_chunks()
     added = new.filter(pc.invert(pc.is_in(new["rollout_id"], value_set=known)))
     means = {side: pc.mean(rows["reward"]).as_py() for side, rows in (("a", old), ("b", new), ("added", added))}
-    comparable = means["a"] is not None and means["b"] is not None
+    mean_a, mean_b = means["a"], means["b"]
     return {
         "tables": tables,
         "rollouts": _by_run(added),
-        "mean_reward": {**means, "shift": means["b"] - means["a"] if comparable else None},
+        "mean_reward": {**means, "shift": None if mean_a is None or mean_b is None else mean_b - mean_a},
     }
 
 

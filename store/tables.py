@@ -96,6 +96,7 @@ ROLLOUTS = Table(
         Column("tool_s", F64, "seconds spent in tools"),
         Column("verify_s", F64, "seconds spent in the verifier"),
     ),
+    "exactly once: appended under the run's lease, inserted if absent when in doubt",
 )
 
 PROMPTS = Table(
@@ -170,6 +171,7 @@ SCORES = Table(
         Column("run_id", STR, "the run that scored it"),
         Column("created_at", TIME, "when"),
     ),
+    "inserted if absent: the first verdict of a scorer version under one configuration stays",
 )
 
 RUN_EVENTS = Table(
@@ -187,6 +189,7 @@ RUN_EVENTS = Table(
         Column("payload", STR, "JSON: configuration on `started`, summary on `finished`, message on `failed`"),
         Column("created_at", TIME, "when"),
     ),
+    "inserted if absent: a number belongs to the event that had it first, and the next one takes the next number",
 )
 
 METRICS = Table(
@@ -202,6 +205,7 @@ METRICS = Table(
         Column("value", F64, "the number"),
         Column("created_at", TIME, "when"),
     ),
+    "appended, inserted if absent when in doubt; a run that is started again writes under its new incarnation, and the last one counts",
 )
 
 BATCH_PLANS = Table(
@@ -234,6 +238,7 @@ BATCH_PLANS = Table(
         Column("settings", STR, "JSON of what the step depends on: algorithm, loss, learning rate"),
         Column("created_at", TIME, "when"),
     ),
+    "inserted if absent: the first plan of a step stays, and the step is made from it",
 )
 
 TRAINING_OUTCOMES = Table(
@@ -257,6 +262,7 @@ TRAINING_OUTCOMES = Table(
         Column("clipped_share", F32, "share of sampled tokens whose ratio was clipped"),
         Column("created_at", TIME, "when"),
     ),
+    "appended under the run's incarnation; where a step was taken in several, the last one counts",
 )
 
 DATASETS = Table(
@@ -297,6 +303,7 @@ DATASETS = Table(
         Column("run_id", STR, "the build run"),
         Column("created_at", TIME, "when"),
     ),
+    "inserted if absent: a version number belongs to the set that had it first",
 )
 
 CHECKPOINTS = Table(
@@ -356,6 +363,7 @@ SNAPSHOTS = Table(
         Column("run_id", STR, "the run that took it; null for a person"),
         Column("created_at", TIME, "when"),
     ),
+    "inserted if absent: a name is taken once",
 )
 
 TABLES: dict[str, Table] = {

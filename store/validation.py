@@ -30,9 +30,10 @@ def check_rollout(rollout: Mapping[str, Any], run_id: str) -> Mapping[str, Any]:
 
 def surely_fine(rollout: Mapping[str, Any], run_id: str) -> bool:
     """Whether a row can be told to be right at a glance; if not, check_rollouts has to look. For rows that come one by one."""
-    tokens, mask, logprobs = (rollout.get(name) for name in ("token_ids", "loss_mask", "logprobs"))
-    lists = type(tokens) is list and type(mask) is list and type(logprobs) is list
-    if not lists or len(tokens) != len(mask) or len(logprobs) != sum(mask) or not math.isfinite(sum(logprobs)):
+    tokens, mask, logprobs = rollout.get("token_ids"), rollout.get("loss_mask"), rollout.get("logprobs")
+    if not (isinstance(tokens, list) and isinstance(mask, list) and isinstance(logprobs, list)):
+        return False
+    if len(tokens) != len(mask) or len(logprobs) != sum(mask) or not math.isfinite(sum(logprobs)):
         return False
     reward, spans = rollout.get("reward"), rollout.get("version_spans") or ()
     return (
