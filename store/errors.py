@@ -18,6 +18,11 @@ class RollhouseError(Exception):
         return f"{self.message} {self.fix}".strip()
 
 
+def one_line(said: object, limit: int = 500) -> str:
+    """A message of any length and number of lines as one short line."""
+    return " ".join(str(said).split())[:limit]
+
+
 class StoreNotFound(RollhouseError):
     """There is no house, table or run of that name."""
 

@@ -25,7 +25,7 @@ log = logging.getLogger("rollhouse")
 TIERS = (1_000, 25_000, 250_000)
 # Below so many rows a tier's fragments are encoded anew, which joins their tiny pages; above, pages are copied as they are, in little memory.
 _REENCODED_ROWS = 5_000
-_INDEXED = {"rollouts": ("run_id", "step", "task_id")}
+_INDEXED = {"rollouts": ("run_id", "step", "task_id", "status")}
 _NEWEST = 100
 
 
@@ -43,7 +43,7 @@ class Policy:
 
     fragments: int = 100
     look_every: int = 16
-    versions: int = 1000
+    versions: int = 300
     retention: timedelta = timedelta(hours=1)
     index_rows: int = 250_000
 

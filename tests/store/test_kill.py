@@ -7,7 +7,7 @@ from rollhouse.tests.store.kills import kill_often
 
 def test_killed_and_resumed_nothing_is_lost_and_nothing_is_twice(house: House) -> None:
     done = kill_often(house, 2, seed=7)
-    assert done["added"] > 30
+    assert done["added"] >= 30
 
 
 @pytest.mark.system

@@ -111,7 +111,12 @@ def test_a_large_table_has_indices_but_never_one_on_its_key(house: House) -> Non
         collect(house, run, range(20, 40), policy=Policy(fragments=5, look_every=1000, index_rows=10))
         maintain(house, run.upkeep.policy)
     dataset = house.dataset("rollouts")
-    assert {name for index in dataset.describe_indices() for name in index.field_names} == {"run_id", "step", "task_id"}
+    assert {name for index in dataset.describe_indices() for name in index.field_names} == {
+        "run_id",
+        "step",
+        "task_id",
+        "status",
+    }
     assert dataset.count_rows("run_id = 'r'") == 40
     assert house.insert_if_absent("rollouts", [rollout_row("r", i) for i in (0, 40)]) == 1
     table = house.lancedb().open_table("rollouts")
