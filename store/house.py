@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from .columns import Table
-from .errors import SchemaMismatch, StoreNotFound, VersionNotFound
+from .errors import SchemaMismatch, StoreNotFound, VersionNotFound, WriteConflict
 from .object_store import probe
 from .tables import TABLES
 
@@ -38,10 +38,13 @@ class House:
 
     Attributes:
         uri: Where the tables are.
+        at: What every read opens that names no version itself, a snapshot's name or an ISO time; None is the latest. A house
+            opened at a version is for reading only.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, at: str | None = None) -> None:
         self.uri = uri
+        self.at = at
 
     @classmethod
     def create(cls, uri: str | os.PathLike[str]) -> Self:
@@ -60,14 +63,16 @@ class House:
         return house
 
     @classmethod
-    def open(cls, uri: str | os.PathLike[str]) -> Self:
-        """Opens a house that exists. Raises StoreNotFound otherwise."""
-        house = cls(str(uri))
+    def open(cls, uri: str | os.PathLike[str], at: str | None = None) -> Self:
+        """Opens a house that exists, as it is or as it was. Raises StoreNotFound, and VersionNotFound for an unknown `at`."""
+        house = cls(str(uri), at)
         if not house.has_table("rollouts"):
             raise StoreNotFound(
                 f"There is no house at {house.uri}.",
                 "Name one with --house or $ROLLHOUSE_HOUSE; `rollhouse collect` and `rollhouse import` make one.",
             )
+        if at is not None:
+            house.versions(at, tables=["rollouts"])
         return house
 
     def table_uri(self, table: str) -> str:
@@ -132,6 +137,7 @@ class House:
         """The Lance dataset at its latest version, or at a snapshot's name or an ISO time. Raises VersionNotFound."""
         import lance
 
+        at = at if at is not None else self.at
         if at is None:
             return lance.dataset(self.table_uri(table))
         versions = self.versions(at, tables=[table])
@@ -151,7 +157,8 @@ class House:
         A table made later is left out. Raises VersionNotFound when there is no such snapshot, or when the versions of that time were
         cleaned up.
         """
-        rows = self.read("snapshots", filter=f"name = {quote(at)}").to_pylist()
+        latest = type(self)(self.uri)
+        rows = latest.read("snapshots", filter=f"name = {quote(at)}").to_pylist()
         if rows:
             found = {entry["table"]: entry["version"] for entry in rows[0]["versions"]}
             return {table: found[table] for table in tables if table in found}
@@ -163,7 +170,7 @@ class House:
                 "`rollhouse snapshot list` names them.",
             ) from None
         time = time.replace(tzinfo=time.tzinfo or UTC)
-        found = {table: self._version_at(table, time) for table in tables}
+        found = {table: latest._version_at(table, time) for table in tables}
         return {table: version for table, version in found.items() if version is not None}
 
     def _version_at(self, table: str, time: datetime) -> int | None:
@@ -227,6 +234,7 @@ class House:
         """
         import lance
 
+        self._refuse_the_past(table)
         data = self.to_arrow(table, rows)
         if not data.num_rows:
             return 0
@@ -239,11 +247,18 @@ class House:
 
     def insert_if_absent(self, table: str, rows: Rows) -> int:
         """Inserts the rows whose key is not there yet and returns how many; replaying it changes nothing."""
+        self._refuse_the_past(table)
         data = _first_of_each_key(self.to_arrow(table, rows), TABLES[table].key)
         if not data.num_rows:
             return 0
         merge = self.dataset(table).merge_insert(TABLES[table].key).use_index(False)
         return merge.when_not_matched_insert_all().execute(data)["num_inserted_rows"]
+
+    def _refuse_the_past(self, table: str) -> None:
+        if self.at is not None:
+            raise WriteConflict(
+                f"Table {table} was to be written in the house as it was at {self.at}.", "Open the house without `at`."
+            )
 
     def to_arrow(self, table: str, rows: Rows) -> pa.Table:
         """Rows in the table's schema. Raises SchemaMismatch naming the column that does not fit."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from rollhouse.store.columns import Table
-from rollhouse.store.errors import SchemaMismatch, StoreNotFound, VersionNotFound
+from rollhouse.store.errors import SchemaMismatch, StoreNotFound, VersionNotFound, WriteConflict
 from rollhouse.store.house import House
 from rollhouse.store.maintenance import check
 from rollhouse.store.snapshots import create_snapshot
@@ -179,3 +179,17 @@ def test_house_location_prefers_the_option_then_the_environment(monkeypatch: pyt
     assert house_location() == "elsewhere"
     monkeypatch.delenv("ROLLHOUSE_HOUSE")
     assert house_location() == "house"
+
+
+def test_a_house_opened_at_a_snapshot_reads_what_was_there_and_writes_nothing(tmp_path: Path) -> None:
+    house = House.create(tmp_path)
+    house.append("metrics", [{"row_id": "a", "name": "x", "value": 1.0}])
+    create_snapshot(house, "then")
+    house.append("metrics", [{"row_id": "b", "name": "x", "value": 2.0}])
+    now = datetime.now(UTC).isoformat()
+    for at, keys in (("then", ["a"]), (now, ["a", "b"]), (None, ["a", "b"])):
+        assert House.open(tmp_path, at).read("metrics")["row_id"].to_pylist() == keys
+    with pytest.raises(WriteConflict):
+        House.open(tmp_path, "then").append("metrics", [{"row_id": "c"}])
+    with pytest.raises(VersionNotFound):
+        House.open(tmp_path, "never")
