@@ -30,7 +30,7 @@ def kill_often(house: House, kills: int, seed: int, on_kill: Callable[[int], Non
             # Importing takes most of a start, and a kill there shows nothing.
             started = writer.stdout.readline()
             assert started == b"started\n"
-            time.sleep(chance.random() ** 2 * 0.8)
+            time.sleep(chance.random() * 1.0)
             writer.kill()
             said = writer.stdout.read().decode().split("\n")[:-1]
         found = [line.split() for line in said]
