@@ -135,8 +135,9 @@ class RolloutWriter:
             for start in range(0, data.num_rows, rows_at_once):
                 batch = _one_batch(data.slice(start, rows_at_once))
                 check_rollouts(batch, self._run.run_id)
-                new += self._take({**references, "rollouts": batch})
-                references = {}
+                taken = self._take({**references, "rollouts": batch})
+                references = references if not taken else {}
+                new += taken
             return new
 
     def flush(self) -> None:
@@ -231,13 +232,11 @@ class RolloutWriter:
     def _commit_rollouts(self, batch: pa.Table) -> None:
         lease = self._run.lease
         lease.check()
-        if self._in_doubt or not self._rollouts.complete:
+        doubt, self._in_doubt = self._in_doubt, True  # until all of this has returned, nobody knows whether it landed
+        if doubt or not self._rollouts.complete:
             inserted = self._house.insert_if_absent("rollouts", batch)
         else:
-            # Until the append has returned, nobody knows whether it landed.
-            self._in_doubt = True
             inserted = self._house.append("rollouts", batch, before_commit=lease.check)
-            self._in_doubt = False
         try:
             lease.check()
         except WriteConflict:
@@ -245,6 +244,7 @@ class RolloutWriter:
             # them again: the copies that came second go.
             remove_copies(self._house, "rollouts", self._run.run_id)
             raise
+        self._in_doubt = doubt
         self.written += inserted
         self.skipped += batch.num_rows - inserted
 

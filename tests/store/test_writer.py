@@ -95,6 +95,28 @@ def test_an_append_of_unknown_outcome_is_retried_as_insert_if_absent(
     assert len(ids_in(house)) == 1
 
 
+def test_a_check_that_fails_after_the_commit_leaves_no_copy(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rollhouse.store.lease import Lease
+
+    checks = 0
+    check = Lease.check
+
+    def unreachable_at_last(self: Lease) -> None:
+        nonlocal checks
+        checks += 1
+        if checks == 3:
+            raise OSError("connection lost")
+        check(self)
+
+    with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as writer:
+        writer.add(rollout_row("r"))
+        monkeypatch.setattr(Lease, "check", unreachable_at_last)
+        with pytest.raises(OSError):
+            writer.flush()
+        assert len(ids_in(house)) == 1
+    assert len(ids_in(house)) == 1 and checks > 3
+
+
 def test_a_failure_in_the_background_reaches_the_caller_and_loses_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
