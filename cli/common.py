@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,14 +37,23 @@ HouseOption = Annotated[
     str | None, typer.Option("--house", help="Folder or URI of the house [default: $ROLLHOUSE_HOUSE or ./house].")
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the data.")]
+TasksSplitOption = Annotated[
+    str | None, typer.Option("--tasks-split", help="Split of the tasks file's rows that name none [default: train].")
+]
+ScorerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scorer", metavar="NAME[@VERSION]", help="Whose verdicts count [default: those of collection time]."
+    ),
+]
 AtOption = Annotated[str | None, typer.Option("--at", help="Read at a snapshot's name or an ISO time.")]
 
 
-def open_house(location: str | None) -> "House":
-    """The house a reading command works on; it must exist."""
+def open_house(location: str | None, at: str | None = None) -> "House":
+    """The house a reading command works on, as it is or as it was; it must exist."""
     from ..store.house import House, house_location
 
-    return House.open(house_location(location))
+    return House.open(house_location(location), at)
 
 
 def make_house(location: str | None) -> "House":
@@ -120,7 +130,7 @@ def _print_table(listed: Sequence[Mapping[str, Any]], names: Sequence[str], titl
             header = name.replace("_", "_\n") if breaks else name
             table.add_column(header, overflow="ellipsis", no_wrap=numeric, justify="right" if numeric else "left")
         for row in listed:
-            table.add_row(*[Text(_shortened(_cell(row[name]))) for name in names])
+            table.add_row(*[Text(_shortened(row[name])) for name in names])
         return table
 
     out = console()
@@ -132,12 +142,23 @@ def _print_table(listed: Sequence[Mapping[str, Any]], names: Sequence[str], titl
 
 def print_summary(summary: Mapping[str, Any], format: Format, title: str | None = None) -> None:
     """Prints what a command did: a table of two columns, or one object (a row) in JSON and CSV."""
-    pairs = [{"what": name, "value": value} for name, value in summary.items()]
-    print_rows(pairs if format is Format.table else [summary], format, title)
+    if format is not Format.table:
+        print_rows([summary], format)
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, header_style="bold")
+    table.add_column("what", no_wrap=True)
+    table.add_column("value", overflow="fold")  # however long it is, the names beside it stay whole
+    for name, value in summary.items():
+        table.add_row(name, Text(_shortened(value)))
+    console().print(table)
 
 
-def _shortened(cell: str) -> str:
-    """Ids by their first digits, so that a table keeps room for the rest; JSON and CSV hold them whole."""
+def _shortened(value: Any) -> str:
+    """Ids by their first digits and times without fractions, so that a table keeps room for the rest; JSON and CSV hold them whole."""
+    cell = f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else _cell(value)
     return f"{cell[:8]}…" if len(cell) == 32 and not cell.strip("0123456789abcdef") else cell
 
 

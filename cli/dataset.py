@@ -4,7 +4,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, console, open_house, print_rows
+from .common import (
+    AtOption,
+    Format,
+    FormatOption,
+    HouseOption,
+    ScorerOption,
+    console,
+    open_house,
+    print_rows,
+    print_summary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +28,6 @@ FromOption = Annotated[str, typer.Option("--from", help="Snapshot to build from.
 ConfigOption = Annotated[str | None, typer.Option("--config", help="Recipe (YAML), or the name of a shipped one.")]
 RunsOption = Annotated[list[str] | None, typer.Option("--run", help="Only rollouts of this run; may be repeated.")]
 EnvironmentsOption = Annotated[list[str] | None, typer.Option("--environment", help="Only rollouts of this environment; may be repeated.")]  # fmt: skip
-ScorerOption = Annotated[str | None, typer.Option("--scorer", help="Whose verdicts count [default: those of collection time].")]  # fmt: skip
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")]
 
 
@@ -80,42 +89,42 @@ def grpo(
     _build(build_grpo, GrpoOptions, name, snapshot, config, settings, run, environment, scorer, dry_run, house, format)
 
 
-def list_(house: HouseOption = None, format: FormatOption = Format.table) -> None:
+def list_(house: HouseOption = None, at: AtOption = None, format: FormatOption = Format.table) -> None:
     """List every version of every dataset."""
     from ..transform.versions import list_datasets
 
-    print_rows(list_datasets(open_house(house)), format)
+    print_rows(list_datasets(open_house(house, at)), format)
 
 
 def show(
     dataset: Annotated[str, typer.Argument(help="NAME or NAME@VERSION.")],
     rows: Annotated[bool, typer.Option("--rows", help="Print the references instead of the manifest.")] = False,
     house: HouseOption = None,
+    at: AtOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Show a version: where it comes from, its recipe, how many rows, and what was left out for which reason."""
     from ..transform.versions import get_dataset
 
-    found = get_dataset(open_house(house), dataset)
+    found = get_dataset(open_house(house, at), dataset)
     if rows:
         print_rows(found.rows, format, found.label)
-    elif format is Format.json:
-        print_rows([manifest(found)], format)
     else:
-        print_rows([{"what": name, "value": value} for name, value in manifest(found).items()], format, found.label)
+        print_summary(manifest(found), format, found.label)
 
 
 def why(
     dataset: Annotated[str, typer.Argument(help="NAME or NAME@VERSION.")],
     id: Annotated[str, typer.Argument(metavar="ROLLOUT_OR_TASK", help="A rollout_id or task_id.")],
     house: HouseOption = None,
+    at: AtOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Say why a rollout or a task is in a version, or why not."""
     from ..transform.versions import get_dataset
     from ..transform.versions import why as explain
 
-    place = open_house(house)
+    place = open_house(house, at)
     print_rows(explain(place, get_dataset(place, dataset), id), format)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import HouseOption, open_house
+from .common import AtOption, HouseOption, ScorerOption, open_house
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,9 @@ def report(
     title: Annotated[str | None, typer.Option("--title", help="Heading [default: the runs' names].")] = None,
     lineage: Annotated[str | None, typer.Option("--lineage", help="Checkpoint, run, dataset or snapshot whose tree is shown [default: the last run].")] = None,
     samples: Annotated[int, typer.Option("--samples", help="Rollouts shown in full, at most.")] = 6,
+    scorer: ScorerOption = None,
     house: HouseOption = None,
+    at: AtOption = None,
 ) -> None:  # fmt: skip
     """Write a report on runs: curves, pass rates, lineage, sample rollouts. The file opens without a network.
 
@@ -27,14 +29,15 @@ def report(
     """
     from ..eval.report import stages_of_runs, write_report
 
-    place = open_house(house)
+    place = open_house(house, at)
     path = write_report(
         place,
         out,
         title=title or ", ".join(runs),
-        stages=stages_of_runs(place, runs),
+        stages=stages_of_runs(place, runs, scorer),
         runs=runs,
         lineage_of=lineage or runs[-1],
         samples=samples,
+        scorer=scorer,
     )
     print(f"wrote {path}")

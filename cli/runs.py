@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, console, open_house, print_rows
+from .common import AtOption, Format, FormatOption, HouseOption, console, open_house, print_rows
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -21,11 +21,11 @@ def register(app: typer.Typer) -> None:
     app.command("lineage")(lineage)
 
 
-def list_(house: HouseOption = None, format: FormatOption = Format.table) -> None:
+def list_(house: HouseOption = None, at: AtOption = None, format: FormatOption = Format.table) -> None:
     """List the runs, oldest first."""
     from ..store.runs import list_runs
 
-    runs = list_runs(open_house(house))
+    runs = list_runs(open_house(house, at))
     if format is not Format.json:
         shown = ("run_id", "kind", "status", "started_at", "finished_at", "incarnation")
         runs = [{key: run[key] for key in shown} for run in runs]
@@ -35,12 +35,13 @@ def list_(house: HouseOption = None, format: FormatOption = Format.table) -> Non
 def show(
     run: Annotated[str, typer.Argument(help="The run's id.")],
     house: HouseOption = None,
+    at: AtOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Show one run: how it went, its configuration, its summary."""
     from ..store.runs import get_run
 
-    found = get_run(open_house(house), run)
+    found = get_run(open_house(house, at), run)
     if format is Format.json:
         print_rows([found], format)
         return
@@ -50,6 +51,7 @@ def show(
 def lineage(
     id: Annotated[str, typer.Argument(help="A checkpoint, run, dataset NAME@V, snapshot or rollout.")],
     house: HouseOption = None,
+    at: AtOption = None,
     format: Annotated[Format, typer.Option("--format", help="A tree, or json.")] = Format.table,
 ) -> None:
     """Show what something was made from, back to the rollouts and the policies that made them."""
@@ -57,7 +59,7 @@ def lineage(
 
     from ..store.lineage import lineage as trace
 
-    root = trace(open_house(house), id)
+    root = trace(open_house(house, at), id)
     if format is Format.table:
         console().print(_tree(root), soft_wrap=True)
     elif format is Format.json:

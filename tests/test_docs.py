@@ -44,3 +44,19 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "index.md").read_text()
     assert [page.name for page in PAGES[2:] if page.name != "index.md" and f"({page.name})" not in index] == []
+
+
+def test_every_command_is_in_the_reference() -> None:
+    reference = (ROOT / "README.md").read_text().partition("## Reference")[2].partition("\n## ")[0]
+
+    def leaves(command: Any, path: str = "") -> list[str]:
+        below = getattr(command, "commands", None)
+        return (
+            [path]
+            if below is None
+            else [leaf for name in below for leaf in leaves(below[name], f"{path} {name}".strip())]
+        )
+
+    assert [
+        leaf for leaf in leaves(get_command(app)) if f"`{leaf}`" not in reference and f"`{leaf} " not in reference
+    ] == []

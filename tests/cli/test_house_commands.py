@@ -166,3 +166,22 @@ def test_as_a_process(house: House) -> None:
     command = [script, "sql", "select count(*) as n from rollouts", "--format", "json"]
     done = subprocess.run(command, env=os.environ | {"ROLLHOUSE_HOUSE": house.uri}, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, '[{"n": 4}]\n', "")
+
+
+def test_every_reading_command_takes_at(tmp_path: Path) -> None:
+    """`--at` names the same past for all: what came after the snapshot is not there."""
+    house = ["--house", str(tmp_path / "house")]
+    collect = ["collect", "--env", "workplace-mini", "--engine", "scripted", "--limit", "2", *house]
+    for arguments in ([*collect, "--run", "one", "--snapshot", "then"], [*collect, "--run", "two"]):
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+
+    def shown(*arguments: str) -> str:
+        result = CliRunner().invoke(app, [*arguments, *house, "--at", "then"])
+        return f"{result.exit_code} {result.output}"
+
+    listed = shown("runs", "list")
+    assert "one" in listed and "two" not in listed
+    for command in (["runs", "show", "two"], ["lineage", "two"], ["report", "two", "--out", str(tmp_path / "r.html")]):
+        assert shown(*command).startswith("2 "), command
+    assert shown("lineage", "one").startswith("0 ")
+    assert shown("dataset", "list").startswith("0 ")
