@@ -1,9 +1,9 @@
 """From references to what a trainer eats: trajectories with messages and tokens, preference pairs, tasks."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
+from ..collect.stored_tasks import task_from_rows
 from ..collect.types import Task
 from ..store.errors import ConfigError, EvalLeak, FormatError
 from ..store.house import House
@@ -71,9 +71,10 @@ def dpo_rows(house: House, dataset: DatasetVersion) -> list[Pair]:
 
 
 def grpo_tasks(house: House, dataset: DatasetVersion) -> list[Task]:
-    """The tasks in order. Raises ConfigError for a dataset of another kind."""
+    """The tasks in order. Raises ConfigError for a dataset of another kind, EvalLeak for held-out tasks."""
     _expect(dataset, "grpo")
     ids = [row["task_id"] for row in dataset.rows]
+    _refuse_held_out(house, dataset, ids)
     tasks = read_tasks(house, ids, dataset.snapshot)
     return [tasks[id] for id in ids]
 
@@ -82,7 +83,7 @@ def read_tasks(house: House, ids: list[str], at: str | None = None) -> dict[str,
     """Tasks by id. Raises FormatError when the house lacks one."""
     rows = _read_in(house, "tasks", "task_id", ids, None, at)
     prompts = _read_in(house, "prompts", "prompt_id", [row["prompt_id"] for row in rows.values()], None, at)
-    return {id: _task(row, prompts[row["prompt_id"]]) for id, row in rows.items()}
+    return {id: task_from_rows(row, prompts[row["prompt_id"]]) for id, row in rows.items()}
 
 
 def read_trajectories(house: House, dataset: DatasetVersion) -> dict[str, Trajectory]:
@@ -157,21 +158,3 @@ def _prompt_tokens(house: House, prompts: set[str], at: str | None) -> dict[tupl
 
 def _messages(row: dict[str, Any]) -> tuple[Message, ...]:
     return tuple(Message.from_row(message) for message in row["messages"] or ())
-
-
-def _task(row: dict[str, Any], prompt: dict[str, Any]) -> Task:
-    def value(text: str | None) -> Any:
-        return None if text is None else json.loads(text)
-
-    return Task(
-        environment=row["environment"],
-        messages=_messages(prompt),
-        tools=tuple(json.loads(prompt["tools"] or "[]")),
-        ground_truth=value(row["ground_truth"]),
-        state=value(row["state"]),
-        split=row["split"] or "train",
-        category=row["category"],
-        difficulty=row["difficulty"],
-        source_key=row["source_key"],
-        extra=value(row["extra"]) or {},
-    )
