@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, make_house, print_rows, progress
+from .common import Format, FormatOption, HouseOption, TasksSplitOption, make_house, print_summary, progress
 
 
 def register(app: typer.Typer) -> None:
@@ -19,17 +19,18 @@ def collect(
     tables: Annotated[str | None, typer.Option(help="Folder of the environment's tables.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Tasks file (JSON lines).")] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
+    tasks_split: TasksSplitOption = None,
     num_repeats: Annotated[int, typer.Option(min=1, help="Rollouts of each task.")] = 1,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many tasks.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many tasks.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of generated tasks, the script's mistakes and sampling.")] = None,
     run: Annotated[str | None, typer.Option(help="The run's name; one that exists is resumed.")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Nucleus bound.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(help="Limit on sampled tokens a model call.")] = 256,
-    max_turns: Annotated[int, typer.Option(help="Limit on model calls a rollout.")] = 6,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Limit on sampled tokens a model call.")] = 256,
+    max_turns: Annotated[int, typer.Option(min=1, help="Limit on model calls a rollout.")] = 6,
     max_model_len: Annotated[int | None, typer.Option(help="Context of the engine [default: the model's, at most 4096].")] = None,
     mistake_rate: Annotated[float, typer.Option(help="How often the scripted policy stops before its last call.")] = 0.0,
-    concurrency: Annotated[int, typer.Option(help="Rollouts in flight.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, help="Rollouts in flight.")] = 64,
     time_limit: Annotated[float, typer.Option(help="Seconds a rollout may take.")] = 600.0,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again where an earlier attempt failed.")] = False,
     snapshot: Annotated[str | None, typer.Option(help="Take a snapshot of this name afterwards.")] = None,
@@ -51,7 +52,7 @@ def collect(
         environment=env, engine=engine, tables=tables, tasks=tasks, split=split, model=model, num_repeats=num_repeats,
         limit=limit, seed=seed, temperature=temperature, top_p=top_p, max_tokens=max_tokens, max_turns=max_turns,
         mistake_rate=mistake_rate, max_model_len=max_model_len, concurrency=concurrency, time_limit_s=time_limit,
-        retry_failed=retry_failed,
+        retry_failed=retry_failed, tasks_split=tasks_split,
     )  # fmt: skip
     with progress() as bar:
         line = bar.add_task("collect", total=None, note="starting")
@@ -64,7 +65,7 @@ def collect(
 
         summary = run_job(place, job, run, snapshot, on_start, on_done)
         bar.update(line, completed=summary.planned)
-    print_rows([summary.as_dict()] if format is Format.json else summary_rows(summary.as_dict()), format, "collected")
+    print_summary(summary.as_dict(), format, "collected")
 
 
 def reward_note(summary: Any) -> str:
@@ -72,8 +73,3 @@ def reward_note(summary: Any) -> str:
     mean = "" if summary.reward_mean is None else f"reward {summary.reward_mean:.3f}"
     failed = sum(summary.errors.values())
     return f"{mean}, {failed} failed" if failed else mean
-
-
-def summary_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """The summary as a table of two columns."""
-    return [{"what": name, "value": value} for name, value in summary.items()]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, console, make_house, print_rows, progress
+from .common import Format, FormatOption, HouseOption, TasksSplitOption, console, make_house, print_rows, progress
 
 if TYPE_CHECKING:
     from ..eval.bfcl import BfclSummary
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 EngineOption = Annotated[str, typer.Option("--engine", help="scripted, vllm, torch or openai:URL.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Checkpoint, run, model folder or hub name; for an endpoint, the name it serves.")]  # fmt: skip
 LengthOption = Annotated[int | None, typer.Option("--max-model-len", help="Context of the engine [default: the model's, at most 4096].")]  # fmt: skip
-TokensOption = Annotated[int, typer.Option("--max-tokens", help="Limit on sampled tokens a model call.")]
+TokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="Limit on sampled tokens a model call.")]
 RunOption = Annotated[str | None, typer.Option("--run", help="The run's name; one that exists is resumed.")]
 
 
@@ -34,16 +34,17 @@ def env(
     tables: Annotated[str | None, typer.Option(help="Folder of the environment's tables.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Tasks file (JSON lines).")] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
-    limit: Annotated[int | None, typer.Option(help="Only the first so many tasks.")] = None,
+    tasks_split: TasksSplitOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many tasks.")] = None,
     mode: Annotated[str, typer.Option(help="greedy or sampled.")] = "greedy",
-    samples: Annotated[int, typer.Option(help="Rollouts of each task; more than one needs --mode sampled.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, help="Rollouts of each task; more than one needs --mode sampled.")] = 1,
     temperature: Annotated[float, typer.Option(help="Of mode sampled.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of generated tasks, the script's mistakes and sampling.")] = 0,
     max_tokens: TokensOption = 256,
-    max_turns: Annotated[int, typer.Option(help="Limit on model calls a rollout.")] = 6,
+    max_turns: Annotated[int, typer.Option(min=1, help="Limit on model calls a rollout.")] = 6,
     max_model_len: LengthOption = None,
     mistake_rate: Annotated[float, typer.Option(help="How often the scripted policy stops before its last call.")] = 0.0,
-    concurrency: Annotated[int, typer.Option(help="Rollouts in flight.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, help="Rollouts in flight.")] = 64,
     run: RunOption = None,
     house: HouseOption = None,
     format: FormatOption = Format.table,
@@ -56,8 +57,8 @@ def env(
 
     place = make_house(house)
     job = EnvironmentJob(
-        env, tables, tasks, split, limit, mode, samples, temperature, max_tokens, max_turns, seed
-    )  # fmt: skip
+        env, tables, tasks, split, limit, mode, samples, temperature, max_tokens, max_turns, seed, tasks_split
+    )
     choice = _choice(place, engine, model, max_model_len, mistake_rate, seed)
     with progress() as bar:
         line = bar.add_task("evaluate", total=None, note="starting")
@@ -81,12 +82,12 @@ def env(
 
 def bfcl(
     category: Annotated[list[str] | None, typer.Option("--category", help="Category or group (non_live, live, single_turn); may be repeated [default: single_turn].")] = None,
-    limit: Annotated[int | None, typer.Option(help="So many cases of each category, always the same ones [default: all].")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many cases of each category, always the same ones [default: all].")] = None,
     engine: EngineOption = "vllm",
     model: ModelOption = None,
     max_tokens: TokensOption = 256,
     max_model_len: LengthOption = None,
-    concurrency: Annotated[int, typer.Option(help="Answers generated at once.")] = 32,
+    concurrency: Annotated[int, typer.Option(min=1, help="Answers generated at once.")] = 32,
     run: RunOption = None,
     house: HouseOption = None,
     format: FormatOption = Format.table,

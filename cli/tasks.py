@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, make_house, print_rows
+from .common import Format, FormatOption, HouseOption, TasksSplitOption, make_house, print_rows
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +21,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Of the generator.")] = 0,
     tables: Annotated[str | None, typer.Option(help="Folder of the environment's tables.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Tasks file (JSON lines).")] = None,
+    tasks_split: TasksSplitOption = None,
     house: HouseOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
@@ -32,7 +33,7 @@ def generate(
     from ..collect.task_rows import store_tasks
 
     place = make_house(house)
-    environment = load_environment(env, tables, tasks, seed)
+    environment = load_environment(env, tables, tasks, seed, tasks_split)
     rows = []
     for name in split or ["train", "validation"]:
         made = list(environment.tasks(name))

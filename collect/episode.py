@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ..store.errors import RollhouseError
+from ..store.errors import RollhouseError, one_line
 from ..store.ids import group_id, rollout_id, slot_id
 from .chat import TemplateError
-from .engines.base import EngineGone
+from .engines.base import EngineGone, EngineRefused
 from .policies import TokenPolicy
 from .types import Conversation, Environment, Policy, Sampling, Score, Task, Turn
 
@@ -53,7 +53,6 @@ class _Record:
     generate_s: float = 0.0
     tool_s: float = 0.0
     verify_s: float = 0.0
-    turns: list[Turn] = field(default_factory=list)
 
 
 async def run_episode(
@@ -71,10 +70,14 @@ async def run_episode(
     """
     record = _Record(Conversation(slot.task, sample_index=slot.sample_index))
     started_at, start = datetime.now(UTC), time.perf_counter()
+    limit = asyncio.timeout(time_limit_s)
     try:
-        async with asyncio.timeout(time_limit_s):
+        async with limit:
             await _play(environment, policy, record, sampling, max_turns)
     except TimeoutError:
+        if not limit.expired():
+            raise
+    if limit.expired():
         record.status, record.stop_reason, record.score = "timeout", "timeout", None
         record.error_type, record.error_message = "timeout", f"the rollout took longer than {time_limit_s:g} s"
     return _row(record, policy, slot, sampling, started_at, time.perf_counter() - start)
@@ -95,12 +98,12 @@ async def _play(environment: Environment, policy: Policy, record: _Record, sampl
         record.score = session.verify()
         record.verify_s = time.perf_counter() - start
         record.status = "completed" if record.stop_reason == "stop" else "truncated"
-    except (EngineGone, TimeoutError):
+    except EngineGone:
         raise
-    except Exception as error:  # a failed rollout is a row, never the end of its run
+    # A failed rollout is a row, never the end of its run. The time limit comes as CancelledError; a TimeoutError is somebody else's.
+    except Exception as error:
         record.status, record.stop_reason = "error", "error"
-        record.error_type = "template" if isinstance(error, TemplateError) else boundary
-        record.error_message = _one_line(error)
+        record.error_type, record.error_message = _error_type(error, boundary), _said(error)
     finally:
         if session is not None:
             record.n_tool_errors = getattr(session, "n_tool_errors", 0)
@@ -218,6 +221,11 @@ def _token_columns(conversation: Conversation, policy: Policy) -> dict[str, Any]
     }
 
 
-def _one_line(error: Exception) -> str:
-    text = error.message if isinstance(error, RollhouseError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:500]
+def _error_type(error: Exception, boundary: str) -> str:
+    if isinstance(error, EngineRefused):
+        return error.error_type
+    return "template" if isinstance(error, TemplateError) else boundary
+
+
+def _said(error: Exception) -> str:
+    return one_line(error.message if isinstance(error, RollhouseError) else f"{type(error).__name__}: {error}")

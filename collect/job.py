@@ -10,9 +10,9 @@ from ..store.errors import ConfigError, EngineError
 from ..store.house import House
 from ..store.runs import start_run
 from ..store.snapshots import create_snapshot, list_snapshots
-from .environments.registry import load_environment
+from .environments.registry import load_environment, tasks_of
 from .opening import check_engine, model_hash, open_policy
-from .runner import CollectSummary, collect, refuse_other_config
+from .runner import CollectSummary, collect, failed, refuse_other_config
 from .types import Environment, Sampling, Task
 
 OnDone = Callable[[dict[str, Any], CollectSummary], None]
@@ -23,7 +23,7 @@ class CollectJob:
     """What to collect.
 
     Attributes:
-        environment, tables, tasks, split: As in `load_environment`.
+        environment, tables, tasks, tasks_split: As in `load_environment`.
         engine: `scripted`, `vllm`, `torch` or `openai:URL`.
         model: A model folder, or the name an endpoint serves.
         limit: First so many tasks; None is all.
@@ -51,6 +51,7 @@ class CollectJob:
     concurrency: int = 64
     time_limit_s: float = 600.0
     retry_failed: bool = False
+    tasks_split: str | None = None
 
 
 def run_job(
@@ -98,17 +99,17 @@ def run_job(
             max_turns=job.max_turns,
             concurrency=job.concurrency,
             time_limit_s=job.time_limit_s,
-            retry_failed=job.retry_failed,
+            retry=failed if job.retry_failed else None,
             on_done=on_done,
         )
+        if summary.collected and not summary.rewards:
+            raise EngineError(
+                f"All {summary.collected} rollouts of run {run.run_id} failed: {(summary.last_error or '').rstrip('.')}.",
+                f"Mend that and run the same command with --run {run.run_id} --retry-failed.",
+            )
         run.finish(summary.as_dict())
     if snapshot is not None:
         create_snapshot(house, snapshot, run_id=run.run_id)
-    if summary.collected and not summary.rewards:
-        raise EngineError(
-            f"All {summary.collected} rollouts of run {run.run_id} failed: {summary.last_error}.",
-            f"Mend that and run the same command with --run {run.run_id} --retry-failed.",
-        )
     return summary
 
 
@@ -119,13 +120,10 @@ def load_tasks(job: CollectJob) -> tuple[Environment, list[Task]]:
         raise ConfigError(f"--limit is {job.limit}.", "Ask for at least one task.")
     if not 0 <= job.mistake_rate <= 1:
         raise ConfigError(f"--mistake-rate is {job.mistake_rate}.", "It is a probability, 0 to 1.")
-    if job.temperature < 0 or job.max_tokens < 1 or job.concurrency < 1 or job.max_turns < 2:
-        raise ConfigError("A setting is out of range.", "--temperature is 0 or more, --max-tokens and --concurrency at least 1, --max-turns at least 2.")  # fmt: skip
-    environment = load_environment(job.environment, job.tables, job.tasks, job.seed)
-    tasks = list(environment.tasks(job.split))[: job.limit]
-    if not tasks:
-        raise ConfigError(f"{job.environment} has no task in split {job.split!r}.", "Name another --split.")
-    return environment, tasks
+    if job.temperature < 0 or job.max_tokens < 1 or job.concurrency < 1 or job.max_turns < 1:
+        raise ConfigError("A setting is out of range.", "--temperature is 0 or more, --max-tokens, --concurrency and --max-turns at least 1.")  # fmt: skip
+    environment = load_environment(job.environment, job.tables, job.tasks, job.seed, job.tasks_split)
+    return environment, tasks_of(environment, job.split, job.limit)
 
 
 def run_config(job: CollectJob) -> dict[str, Any]:

@@ -5,15 +5,17 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from ..store.errors import EngineError
+from ..store.errors import EngineError, one_line
 from ..store.ids import hash_id
 from ..store.messages import Message, ToolCall
 from .chat import ChatFormat
-from .engines.base import TokenEngine
+from .engines.base import EngineRefused, PromptTooLong, TokenEngine
 from .models import need
 from .types import Conversation, Sampling, Turn, VersionSpan
 
 DONE = "Done."
+_REFUSALS = (400, 413, 422)  # an endpoint's last word on a request
+_TOO_LONG = ("context length", "context_length", "context size")  # as vLLM, OpenAI and llama.cpp say it
 
 
 class TokenPolicy:
@@ -37,12 +39,15 @@ class TokenPolicy:
         self._render_what_is_new(conversation)
         assert conversation.prompt_ids is not None
         seen = conversation.prompt_ids + conversation.token_ids
-        if len(seen) >= self.token_engine.max_model_len:
+        room = self.token_engine.max_model_len - len(seen)
+        if room < 1:
             version = self.token_engine.version
             return Turn(Message("assistant", ""), [], [], (VersionSpan(0, version),), "length")
         turns = [message for message in conversation.messages if message.role == "assistant"]
         if sampling.seed is not None:
             sampling = replace(sampling, seed=sampling.seed + len(turns))
+        # An engine that others use too may have more room than its handle was asked for.
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         generation = await self.token_engine.generate(seen, sampling)
         start = len(conversation.token_ids)
         conversation.token_ids += generation.token_ids
@@ -91,7 +96,7 @@ class ScriptedPolicy:
         """The next calls of the ground truth, or the closing message. `sampling` is not used."""
         truth = self._calls(conversation)
         played = sum(len(message.tool_calls) for message in conversation.messages)
-        a_turn = max(1, -(-len(truth) // (self.max_turns - 1)))
+        a_turn = max(1, -(-len(truth) // max(1, self.max_turns - 1)))
         calls = truth[played : played + a_turn]
         return Turn(Message("assistant", None, calls) if calls else Message("assistant", DONE))
 
@@ -131,7 +136,7 @@ class OpenAIPolicy:
         self.policy_id = model or self._first_model()
 
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
-        """One chat completion. Raises EngineError for what the endpoint refuses or does not answer."""
+        """One chat completion. Raises EngineRefused for what the endpoint refuses, PromptTooLong when its context is too small, else EngineError."""
         task = conversation.task
         request: dict[str, Any] = {
             "model": self.policy_id,
@@ -147,14 +152,19 @@ class OpenAIPolicy:
         try:
             reply = await self._client().chat.completions.create(**request)
         except self._openai.OpenAIError as error:
-            raise EngineError(
-                f"The endpoint {self.url} failed: {_one_line(error)}.", "Look at its log, then run the command again."
-            ) from error
+            raise self._failure(error) from error
         if not reply.choices:
             raise EngineError(f"The endpoint {self.url} gave no choice.", "Look at its log.")
         choice = reply.choices[0]
         message = Message.from_openai(choice.message.model_dump(exclude_none=True))
         return Turn(message, stop_reason="length" if choice.finish_reason == "length" else "stop")
+
+    def _failure(self, error: Exception) -> EngineError:
+        said = _without_stop(error)
+        if getattr(error, "status_code", None) not in _REFUSALS:
+            return EngineError(f"The endpoint {self.url} failed: {said}.", "Look at its log, then run the command again.")  # fmt: skip
+        kind = PromptTooLong if any(words in said for words in _TOO_LONG) else EngineRefused
+        return kind(f"The endpoint {self.url} refused: {said}.", "Asking again gives the same answer; see its log.")
 
     def _client(self) -> Any:
         loop = asyncio.get_running_loop()
@@ -167,7 +177,7 @@ class OpenAIPolicy:
             models = self._openai.OpenAI(**{**self._settings, "max_retries": 1, "timeout": 10}).models.list().data
         except self._openai.OpenAIError as error:
             raise EngineError(
-                f"The endpoint {self.url} does not answer: {_one_line(error)}.",
+                f"The endpoint {self.url} does not answer: {_without_stop(error)}.",
                 "Check the address (it usually ends in /v1), or name the model with --model.",
             ) from error
         if not models:
@@ -179,5 +189,5 @@ def _text(arguments: Any) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")[:300]
+def _without_stop(error: Exception) -> str:
+    return one_line(error, 300).rstrip(".")

@@ -3,16 +3,16 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from statistics import fmean, pstdev
 from time import perf_counter
 from typing import Any
 
-from ..store.errors import ConfigError, SchemaMismatch
+from ..store.errors import ConfigError, SchemaMismatch, one_line
 from ..store.house import House, quote
-from ..store.ids import hash_id
+from ..store.ids import hash_id, slot_id
 from ..store.runs import Run, get_run
 from ..store.writer import RolloutWriter
 from .episode import Slot, run_episode
@@ -20,7 +20,19 @@ from .policies import TokenPolicy
 from .task_rows import task_rows
 from .types import Environment, Policy, Sampling, Task
 
-_RETRIED = ("error", "timeout", "aborted")
+Retry = Callable[[Mapping[str, Any]], bool]
+"""Whether a slot whose last attempt has this status and error_type gets another one."""
+_UNSTORABLE = (SchemaMismatch, UnicodeEncodeError)
+
+
+def failed(attempt: Mapping[str, Any]) -> bool:
+    """Whether it ended without a verdict, whatever the reason."""
+    return attempt["status"] in ("error", "timeout", "aborted")
+
+
+def unanswered(attempt: Mapping[str, Any]) -> bool:
+    """Whether it says something about the engine and nothing about the policy. A refusal is an answer."""
+    return attempt["status"] == "aborted" or (attempt["status"] == "error" and attempt["error_type"] == "engine")
 
 
 @dataclass
@@ -115,7 +127,7 @@ async def collect_async(
     max_turns: int = 6,
     concurrency: int = 64,
     time_limit_s: float = 600.0,
-    retry_failed: bool = False,
+    retry: Retry | None = None,
     on_done: Callable[[dict[str, Any], CollectSummary], None] | None = None,
 ) -> CollectSummary:
     """Collects every rollout of tasks × num_repeats that the house does not have yet.
@@ -127,14 +139,14 @@ async def collect_async(
         step: Optimizer step the rollouts are for; None outside online training.
         concurrency: Rollouts in flight.
         time_limit_s: Wall clock of one rollout; past it the row's status is `timeout`.
-        retry_failed: Slots whose last attempt failed get another one, as a new row.
+        retry: Slots whose last attempt it is true of (`failed`, `unanswered`) get another one, as a new row; None is no slot.
         on_done: Called with each row, as the writer has taken it, and the summary so far.
 
     Raises EngineGone when the engine has ended, and what the house raises (a full disk, a run taken over). When it returns, and also when it
     raises, all rollouts that were finished have been written if the house still could.
     """
     sampling = sampling or Sampling()
-    slots, summary = plan_slots(house, run, tasks, num_repeats, step, retry_failed)
+    slots, summary = plan_slots(house, run, tasks, num_repeats, step, retry)
     start = perf_counter()
     own = run.writer is None
     writer = run.writer if run.writer is not None else RolloutWriter(house, run)
@@ -146,9 +158,11 @@ async def collect_async(
         for slot in pending:  # shared by all workers: each takes the next
             settings = replace(sampling, seed=rollout_seed(sampling.seed, slot))
             row = await run_episode(environment, policy, slot, settings, max_turns, time_limit_s)
-            references = None if slot.task_id in referenced else reference_rows(row, slot, policy)
-            referenced.add(slot.task_id)
-            row = await loop.run_in_executor(pool, add_row, writer, row, references or {})
+            references = {} if slot.task_id in referenced else reference_rows(row, slot, policy)
+            row = await loop.run_in_executor(pool, add_row, writer, row, references)
+            # A rollout that failed early has no prompt tokens to give; a later one of the task does.
+            if row["task_id"] is not None and ("prompt_tokens" in references or not isinstance(policy, TokenPolicy)):
+                referenced.add(slot.task_id)
             summary.add(row)
             if on_done is not None:
                 on_done(row, summary)
@@ -165,7 +179,7 @@ async def collect_async(
 
 
 def plan_slots(
-    house: House, run: Run, tasks: Iterable[Task], num_repeats: int, step: int | None, retry_failed: bool
+    house: House, run: Run, tasks: Iterable[Task], num_repeats: int, step: int | None, retry: Retry | None
 ) -> tuple[list[Slot], CollectSummary]:
     """The slots still to fill, task by task, and a summary that counts those already filled."""
     if num_repeats < 1:
@@ -174,11 +188,12 @@ def plan_slots(
     slots, skipped = [], 0
     for task, task_id, prompt_id in _distinct(tasks):
         for sample in range(num_repeats):
-            attempt, status = last.get((task_id, sample), (-1, "error"))
-            if attempt >= 0 and not (retry_failed and status in _RETRIED):
+            before = last.get(slot_id(run.run_id, step, task_id, sample))
+            if before is not None and not (retry and retry(before)):
                 skipped += 1
             else:
-                slots.append(Slot(run.run_id, step, task, task_id, prompt_id, sample, attempt + 1))
+                attempt = 0 if before is None else before["attempt"] + 1
+                slots.append(Slot(run.run_id, step, task, task_id, prompt_id, sample, attempt))
     return slots, CollectSummary(run.run_id, len(slots) + skipped, skipped)
 
 
@@ -186,20 +201,25 @@ def _distinct(tasks: Iterable[Task]) -> Iterator[tuple[Task, str, str]]:
     """Tasks with their ids, equal ones once: two rows of a file may be the same task, and slots tell tasks apart by id."""
     seen: set[str] = set()
     for task in tasks:
-        task_id = task.task_id
+        task_id, prompt_id = _ids(task)
         if task_id not in seen:
             seen.add(task_id)
-            yield task, task_id, task.prompt_id
+            yield task, task_id, prompt_id
 
 
-def _last_attempts(house: House, run_id: str, step: int | None) -> dict[tuple[str, int], tuple[int, str]]:
+def _ids(task: Task) -> tuple[str, str]:
+    """task_id and prompt_id; of a task that is no Unicode text, ids of its escaped form, under which no table has it."""
+    try:
+        return task.task_id, task.prompt_id
+    except UnicodeEncodeError:
+        return hash_id("task", ascii(task)), hash_id("prompt", ascii(task.messages))
+
+
+def _last_attempts(house: House, run_id: str, step: int | None) -> dict[str, dict[str, Any]]:
+    """slot_id → attempt, status and error_type of the last attempt at it."""
     where = f"run_id = {quote(run_id)} and step " + ("is null" if step is None else f"= {step}")
-    columns = ["task_id", "sample_index", "attempt", "status"]
-    last: dict[tuple[str, int], tuple[int, str]] = {}
-    for row in house.read("rollouts", columns=columns, filter=where).to_pylist():
-        key = (row["task_id"], row["sample_index"])
-        last[key] = max(last.get(key, (-1, "")), (row["attempt"], row["status"]))
-    return last
+    rows = house.read("rollouts", columns=["slot_id", "attempt", "status", "error_type"], filter=where).to_pylist()
+    return {row["slot_id"]: row for row in sorted(rows, key=lambda row: row["attempt"])}
 
 
 def rollout_seed(seed: int | None, slot: Slot) -> int | None:
@@ -210,19 +230,27 @@ def rollout_seed(seed: int | None, slot: Slot) -> int | None:
 
 
 def add_row(writer: RolloutWriter, row: dict[str, Any], references: dict[str, Any]) -> dict[str, Any]:
-    """Hands a row and what it refers to to the writer; a row no table can hold becomes a row that says so."""
+    """Hands a row and what it refers to to the writer, and returns the row that was written.
+
+    A row no table can hold becomes a row that says so; when its task is at fault, one without task_id and prompt_id.
+    """
     try:
         writer.add(row, **references)
-    except (SchemaMismatch, UnicodeEncodeError) as error:
+        return row
+    except _UNSTORABLE as error:
         row = unstorable(row, error)
+    try:
         writer.add(row, **references)
+    except _UNSTORABLE as error:
+        row = {**unstorable(row, error), "task_id": None, "prompt_id": None}
+        writer.add(row)
     return row
 
 
 def unstorable(row: dict[str, Any], error: Exception) -> dict[str, Any]:
     """The row without what was said in it."""
     said = ("messages", "token_ids", "loss_mask", "logprobs", "version_spans", "reward", "reward_components", "passed")
-    reason = {"status": "error", "error_type": "store", "error_message": " ".join(ascii(error).split())[:500]}
+    reason = {"status": "error", "error_type": "store", "error_message": one_line(ascii(str(error)).strip("'\""))}
     return {**row, **dict.fromkeys(said), **reason}
 
 
@@ -252,14 +280,27 @@ async def _all_or_first_error(work: Sequence[Any]) -> None:
         await asyncio.gather(*running, return_exceptions=True)
 
 
-def refuse_other_config(house: House, run_id: str, config: dict[str, Any]) -> None:
-    """Raises ConfigError naming each difference when the run exists and was collected with another configuration."""
+def refuse_other_config(house: House, run_id: str, config: dict[str, Any], free: Iterable[str] = ()) -> None:
+    """Raises ConfigError naming each difference when the run exists and was started with another configuration.
+
+    `free` are the settings that may differ, as `section.key`; the name of a section frees all that is in it.
+    """
     if not house.read("run_events", columns=["sequence"], filter=f"run_id = {quote(run_id)}").num_rows:
         return
-    before, now = get_run(house, run_id)["config"], json.loads(json.dumps(config, default=str))
-    names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    before, now = _flat(get_run(house, run_id)["config"]), _flat(json.loads(json.dumps(config, default=str)))
+    allowed = tuple(f"{name}." for name in free)
+    differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    names = [name for name in differing if not f"{name}.".startswith(allowed)]
     if names:
         changes = "; ".join(f"{name} was {before.get(name)!r} and is now {now.get(name)!r}" for name in names)
         raise ConfigError(
-            f"Run {run_id!r} was collected otherwise: {changes}.", "Use the same settings, or another --run name."
+            f"Run {run_id!r} was started otherwise: {changes}.", "Use the same settings, or give the run another name."
         )
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Sections of sections as `section.key`."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

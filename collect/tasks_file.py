@@ -26,7 +26,7 @@ def load_tasks(path: str | Path, environment_name: str, split: str = "train") ->
     if not path.is_file():
         raise FormatError(f"There is no tasks file {path}.", "Check the path given with --tasks.")
     tasks = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 tasks.append(_read_line(path, number, line, environment_name, split))
@@ -47,15 +47,18 @@ def task_from_row(row: dict[str, Any], environment_name: str, split: str = "trai
         ground_truth=row.get("ground_truth", nested.get("ground_truth")),
         split=row.get("split") or split,
         category=row.get("category", nested.get("category")),
-        difficulty=row.get("difficulty"),
+        difficulty=None if row.get("difficulty") is None else float(row["difficulty"]),
         source_key=None if row.get("id") is None else str(row["id"]),
         extra=extra,
     )
 
 
-def _read_line(path: Path, number: int, line: str, environment_name: str, split: str) -> Task:
+def _read_line(path: Path, number: int, line: bytes, environment_name: str, split: str) -> Task:
     try:
-        return task_from_row(json.loads(line), environment_name, split)
+        row = json.loads(line)
+        # JSON can escape half a character (a lone surrogate), which no table can hold and no tokenizer can read.
+        json.dumps(row, ensure_ascii=False).encode()
+        return task_from_row(row, environment_name, split)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise FormatError(

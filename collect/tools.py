@@ -21,7 +21,7 @@ class ToolSession:
     """One episode over tools.
 
     A turn without a tool call ends the episode, except one that holds reasoning only; so does a turn that the token
-    limit cut (its calls are not executed), and the last allowed turn (its calls are).
+    limit cut (its calls are not executed). How many turns there may be is the agent loop's to say.
 
     Attributes:
         calls: Every call the policy made, in order, executed or not.
@@ -32,28 +32,22 @@ class ToolSession:
         self,
         execute: Callable[[str, Any], ToolOutput],
         score: Callable[[Sequence[ToolCall]], Score],
-        max_turns: int = 6,
     ) -> None:
         """`execute` gets a tool's name and the parsed arguments (any JSON value); `score` judges the calls made."""
         self.calls: list[ToolCall] = []
         self.n_tool_errors = 0
         self._execute = execute
         self._score = score
-        self._turns_left = max_turns
 
     async def step(self, turn: Turn) -> list[Message] | Done:
         """Executes the turn's calls and returns their outputs as tool messages, or Done."""
         message = turn.message
         self.calls.extend(message.tool_calls)
-        self._turns_left -= 1
         if turn.stop_reason == "length":
             return Done("length")
         if not message.tool_calls and not _reasoning_only(message):
             return Done("stop")
-        answers = [Message("tool", self._answer(call), tool_call_id=call.id) for call in message.tool_calls]
-        if self._turns_left <= 0:
-            return Done("max_turns", tuple(answers))
-        return answers
+        return [Message("tool", self._answer(call), tool_call_id=call.id) for call in message.tool_calls]
 
     def verify(self) -> Score:
         """The verdict on the calls made so far."""

@@ -93,7 +93,7 @@ class Done:
     """What `Session.step` returns when the episode is over.
 
     Attributes:
-        reason: `stop`, `length` (the token limit cut the turn) or `max_turns`.
+        reason: `stop`, or `length` (the token limit cut the turn). The limit on turns is the agent loop's.
         messages: Tool results of the last turn, where its calls were still executed; they belong to the conversation.
     """
 

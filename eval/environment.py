@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ..collect.runner import collect
+from ..collect.runner import collect, unanswered
 from ..collect.types import Environment, Policy, Sampling, Task
 from ..store.errors import ConfigError, EvaluationError
 from ..store.house import House, quote
@@ -56,7 +56,7 @@ def evaluate_policy(
         listed,
         num_repeats=samples,
         sampling=sampling,
-        retry_failed=True,
+        retry=unanswered,
         on_done=on_done,
         **options,
     )
@@ -111,10 +111,5 @@ def _evaluated(
         }
         for task in category
         for sample in range(samples)
-        if (rollout := last.get((task, sample))) is not None and not _without_answer(rollout)
+        if (rollout := last.get((task, sample))) is not None and not unanswered(rollout)
     ]
-
-
-def _without_answer(rollout: dict[str, Any]) -> bool:
-    """Whether it says something about the engine and nothing about the policy."""
-    return rollout["status"] == "aborted" or (rollout["status"] == "error" and rollout["error_type"] == "engine")

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
-from ..collect.environments.registry import load_environment
+from ..collect.environments.registry import load_environment, tasks_of
 from ..collect.opening import check_engine, model_hash, open_policy
 from ..collect.runner import CollectSummary, refuse_other_config
 from ..collect.types import Sampling
@@ -33,20 +32,21 @@ class PolicyChoice:
         check_engine(self.engine, self.model)
         return {**asdict(self), "model_hash": model_hash(self.engine, self.model)}
 
-    def open(self) -> Any:
-        """Context manager of the policy."""
+    def open(self, max_turns: int = 6) -> Any:
+        """Context manager of the policy; the scripted one fits its calls into `max_turns`."""
         return open_policy(
             self.engine,
             self.model,
             mistake_rate=self.mistake_rate,
             seed=self.seed,
+            max_turns=max_turns,
             max_model_len=self.max_model_len,
         )
 
 
 @dataclass(frozen=True)
 class EnvironmentJob:
-    """An evaluation on an environment; `seed` is also that of generated tasks."""
+    """An evaluation on an environment; `seed` is also that of generated tasks, `tasks_split` as in `load_environment`."""
 
     environment: str
     tables: str | None = None
@@ -59,6 +59,7 @@ class EnvironmentJob:
     max_tokens: int = 256
     max_turns: int = 6
     seed: int = 0
+    tasks_split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,14 @@ def run_environment_job(
     greedy = job.mode == "greedy"
     sampling = Sampling(temperature=0.0 if greedy else job.temperature, max_tokens=job.max_tokens, seed=job.seed)
     check_mode(job.mode, job.samples, sampling)
-    environment = load_environment(job.environment, job.tables, job.tasks, job.seed)
-    tasks = list(islice(environment.tasks(job.split), job.limit))
+    environment = load_environment(job.environment, job.tables, job.tasks, job.seed, job.tasks_split)
+    tasks = tasks_of(environment, job.split, job.limit)
     if name is not None:
         refuse_other_config(house, name, config)
     with start_run(house, "eval", name, config) as run:
         if on_start:
             on_start(len(tasks) * job.samples)
-        with choice.open() as policy:
+        with choice.open(job.max_turns) as policy:
             summary = evaluate_policy(
                 house,
                 run,

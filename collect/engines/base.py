@@ -11,6 +11,21 @@ class EngineGone(EngineError):
     """The engine's process or its stepping thread has ended: no later request can succeed."""
 
 
+class EngineRefused(EngineError):
+    """The engine's last word on this request: asking again gives the same answer, other requests may succeed.
+
+    `error_type` is what the rollout or case it ends is failed with.
+    """
+
+    error_type = "engine_refused"
+
+
+class PromptTooLong(EngineRefused):
+    """The engine's context does not hold the conversation."""
+
+    error_type = "prompt_too_long"
+
+
 @dataclass(frozen=True)
 class Generation:
     """What one request gave.

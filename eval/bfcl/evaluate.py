@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...collect.chat import TemplateError
-from ...collect.engines.base import EngineGone
+from ...collect.engines.base import EngineGone, EngineRefused
 from ...collect.types import Conversation, Policy, Sampling, Task
 from ...store.errors import EngineError, EvaluationError
 from ...store.house import House
@@ -23,7 +23,6 @@ from .tools import to_tool
 BENCHMARK = "bfcl"
 MODE = "fc"
 ROWS_A_COMMIT = 200
-_REFUSALS = (400, 413, 422)  # an endpoint's last word on this request
 
 
 @dataclass(frozen=True)
@@ -145,11 +144,8 @@ async def _answer(policy: Policy, task: Task, sampling: Sampling) -> tuple[Messa
         turn = await policy.respond(Conversation(task), sampling)
     except TemplateError as error:
         return nothing, Verdict(False, "template", error.message)
-    except EngineError as error:
-        if getattr(error.__cause__, "status_code", None) not in _REFUSALS:
-            raise
-        too_long = "context length" in error.message
-        return nothing, Verdict(False, "prompt_too_long" if too_long else "engine_refused", error.message)
+    except EngineRefused as error:
+        return nothing, Verdict(False, error.error_type, error.message)
     if turn.token_ids == [] and turn.stop_reason == "length":
         return nothing, Verdict(False, "prompt_too_long", "the prompt fills the policy's context")
     return turn.message, None

@@ -16,6 +16,7 @@ from rollhouse.cli.main import app
 from rollhouse.collect.models import weights_hash
 from rollhouse.store.house import House
 from rollhouse.store.runs import get_run
+from rollhouse.tests.office import TASKS, write_tables
 from typer.testing import CliRunner, Result
 
 DATA = Path(os.environ.get("ROLLHOUSE_CONFORMANCE_DATA") or Path(__file__).parents[3] / "shared" / "data") / "workplace"
@@ -107,6 +108,41 @@ def test_wrong_requests_are_refused_in_one_sentence(house: Path, tiny_base: Path
     for command, message, code in cases:
         assert refusal(*command)[0] == code and message in refusal(*command)[1], command
     assert House.open(house).read("rollouts").num_rows == 0
+
+
+def test_when_all_failed_there_is_no_snapshot_and_the_advice_works(house: Path, tmp_path: Path) -> None:
+    file, tables = tmp_path / "tasks.jsonl", write_tables(tmp_path / "tables")
+    file.write_text(json.dumps({**TASKS[0], "ground_truth": "no list of calls"}))
+    command = ("collect", "--env", "workplace", "--tables", tables, "--tasks", file, "--house", house, "--run", "r", "--snapshot", "s")  # fmt: skip
+    for more in ((), ("--retry-failed",)):
+        code, said = refusal(*command, *more)
+        assert code == 1 and "All 1 rollouts of run r failed" in said and "--run r --retry-failed" in said
+    assert get_run(House.open(house), "r")["status"] == "failed"
+    assert [row["attempt"] for row in House.open(house).read("rollouts").to_pylist()] == [0, 1]
+    assert "snapshot" in refusal("snapshot", "show", "s", "--house", house)[1]
+
+
+def test_a_row_of_a_tasks_file_says_its_split_or_the_command_does(house: Path, tmp_path: Path) -> None:
+    file, tables = tmp_path / "tasks.jsonl", write_tables(tmp_path / "tables")
+    rows = [TASKS[0], TASKS[1], {**TASKS[2], "split": "validation"}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    common = ("--env", "workplace", "--tables", tables, "--tasks", file, "--house", house, "--format", "json")
+    assert json.loads(rollhouse("collect", *common).stdout)[0]["collected"] == 2
+    assert json.loads(rollhouse("collect", *common, "--split", "validation").stdout)[0]["collected"] == 1
+    listed = json.loads(rollhouse("tasks", "generate", *common, "--tasks-split", "test").stdout)
+    assert [(row["split"], row["tasks"]) for row in listed] == [("train", 0), ("validation", 1)]
+    assert sorted(House.open(house).read("tasks")["split"].to_pylist()) == ["train", "train", "validation"]
+
+
+def test_a_long_value_leaves_the_names_of_a_summary_whole(tmp_path: Path) -> None:
+    house = tmp_path / ("deep" * 10)
+    file = tmp_path / "chats.jsonl"
+    assert rollhouse("collect", "--env", "workplace-mini", "--limit", 2, "--house", house).exit_code == 0
+    command = [sys.executable, "-m", "rollhouse.cli.main", "export", "openai-chat", str(file), "--house", str(house)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "40"})
+    assert "│ rollouts │" in done.stdout
+    values = [line.split("│")[2].strip() for line in done.stdout.splitlines() if line.count("│") == 3]
+    assert str(file) in "".join(values), "a long value is folded, not cut"
 
 
 def test_another_configuration_under_the_same_name_is_refused(house: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from rollhouse.cli.main import app
 from rollhouse.store.house import House
 from rollhouse.store.runs import get_run
+from rollhouse.tests.office import TASKS, task_line, write_tables
 from typer.testing import CliRunner, Result
 
 
@@ -43,7 +44,6 @@ def test_scripted_policy_on_the_mini_workplace(house: Path) -> None:
         (("env", "--env", "nowhere"), "no environment 'nowhere'"),
         (("env", "--env", "workplace-mini", "--mode", "best"), "no evaluation mode 'best'"),
         (("env", "--env", "workplace-mini", "--samples", "3"), "3 samples"),
-        (("env", "--env", "workplace-mini", "--limit", "0"), "no tasks"),
         (("env", "--env", "workplace-mini", "--engine", "abacus"), "no engine 'abacus'"),
         (("env", "--env", "workplace-mini", "--engine", "vllm"), "needs a model"),
         (("bfcl", "--category", "simple_pyton", "--engine", "openai:http://localhost:9"), "'simple_pyton'"),
@@ -54,6 +54,37 @@ def test_bad_requests_are_two_sentences_and_exit_2(house: Path, arguments: tuple
     result = rollhouse("eval", *arguments, "--house", house)
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split()) and "Traceback" not in result.stderr
+
+
+def test_tasks_without_a_split_are_not_held_out(house: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("".join(json.dumps(task) + "\n" for task in TASKS))
+    tables = write_tables(tmp_path / "tables")
+    common = ("eval", "env", "--env", "workplace", "--tables", tables, "--tasks", file, "--house", house)
+    result = rollhouse(*common)
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == 2 and "no task in split 'validation'" in said
+    assert "--split train" in said and "--tasks-split validation" in said
+    for more, split in ((("--tasks-split", "validation"), "validation"), (("--split", "train"), "train")):
+        place = tmp_path / split
+        result = rollhouse(*common[:-1], place, *more, "--format", "json")
+        assert result.exit_code == 0 and json.loads(result.stdout)[-1]["samples"] == 3, result.output
+        assert House.open(place).read("tasks")["split"].to_pylist() == [split] * 3
+
+
+@pytest.mark.parametrize("command", ["collect", "eval"])
+def test_more_turns_than_six(house: Path, tmp_path: Path, command: str) -> None:
+    creations = [("project_management_create_task", {"task_name": f"Task {i}", "assigned_to_email": "ada.moss@north.example", "list_name": "Backlog", "due_date": "2023-12-05", "board": "Design"}) for i in range(7)]  # fmt: skip
+    file = tmp_path / "tasks.jsonl"
+    file.write_text(json.dumps(task_line(0, "Make seven tasks", creations)))
+    tables = write_tables(tmp_path / "tables")
+    words = {"collect": ("collect",), "eval": ("eval", "env", "--split", "train")}[command]
+    common = (*words, "--env", "workplace", "--tables", tables, "--tasks", file, "--house", house)
+    for turns, played in ((8, 8), (6, 5)):  # one call a turn where that fits, else as few more as needed
+        result = rollhouse(*common, "--max-turns", turns, "--run", f"r{turns}")
+        assert result.exit_code == 0, result.output
+        [row] = House.open(house).read("rollouts", filter=f"run_id = 'r{turns}'").to_pylist()
+        assert (row["n_turns"], row["n_tool_calls"], row["passed"]) == (played, 7, True)
 
 
 def test_other_settings_under_the_same_name_are_refused(house: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from rollhouse.collect.chat import ChatFormat, TemplateError
-from rollhouse.collect.engines.base import EngineGone
+from rollhouse.collect.engines.base import EngineGone, EngineRefused, PromptTooLong
 from rollhouse.collect.engines.torch_engine import TorchEngine
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.episode import Slot, run_episode
@@ -78,7 +78,7 @@ class Room:
     def start(self, task: Task) -> ToolSession:
         if self.breaks == "start":
             raise RuntimeError("no room")
-        session = ToolSession(self._tool, self._score, max_turns=50)
+        session = ToolSession(self._tool, self._score)
         close = session.close
 
         def counted() -> None:
@@ -112,6 +112,9 @@ CALLS = Turn(
         ("verify", Turn(Message("assistant", "done")), "verifier", "RuntimeError: no verdict"),
         ("", EngineError("It is down.", "Start it."), "engine", "It is down."),
         ("", TemplateError("It cannot render."), "template", "It cannot render."),
+        ("", EngineRefused("Not this."), "engine_refused", "Not this."),
+        ("", PromptTooLong("It is too long."), "prompt_too_long", "It is too long."),
+        ("", TimeoutError("no answer in 3 s"), "engine", "TimeoutError: no answer in 3 s"),
     ],
 )
 def test_a_failure_is_a_row_that_names_the_boundary(breaks: str, turn: Any, boundary: str, message: str) -> None:
@@ -130,6 +133,14 @@ def test_the_last_allowed_turn_is_executed_and_then_judged() -> None:
     assert row["messages"][-1]["role"] == "tool" and row["reward_components"] == [
         {"name": "calls", "value": 6.0, "weight": 1.0}
     ]
+
+
+@pytest.mark.parametrize(("options", "turns"), [({}, 6), ({"max_turns": 1}, 1), ({"max_turns": 9}, 9)])
+def test_the_loops_limit_on_turns_is_the_only_one(options: dict[str, int], turns: int) -> None:
+    environment, task = mini_task(2)
+    row = play(environment, Says(CALLS), task, **options)
+    assert (row["stop_reason"], row["n_turns"], row["n_tool_calls"]) == ("max_turns", turns, 2 * turns)
+    assert row["messages"][-1]["role"] == "tool"
 
 
 def test_a_turn_cut_by_length_ends_the_episode_unexecuted() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from rollhouse.collect.chat import ChatFormat
+from rollhouse.collect.engines.base import EngineRefused, PromptTooLong
 from rollhouse.collect.engines.torch_engine import TorchEngine
 from rollhouse.collect.policies import DONE, OpenAIPolicy, ScriptedPolicy, TokenPolicy
 from rollhouse.collect.types import Conversation, Sampling, Task
@@ -41,10 +42,10 @@ def test_the_script_plays_one_call_a_turn_and_says_it_is_done() -> None:
     assert messages[1].tool_calls == (ToolCall("call_1", "f1", '{"i": 1}'),) and messages[-1].text == DONE
 
 
-@pytest.mark.parametrize("calls", [0, 1, 5, 6, 12, 40])
-def test_the_script_fits_any_truth_into_the_turns_allowed(calls: int) -> None:
-    messages = play(ScriptedPolicy(max_turns=6), task(calls))
-    assert called(messages) == [f"f{i}" for i in range(calls)] and len(messages) <= 6
+@pytest.mark.parametrize(("calls", "turns"), [(0, 6), (1, 6), (5, 6), (6, 6), (12, 6), (40, 6), (12, 20), (3, 1)])
+def test_the_script_fits_any_truth_into_the_turns_allowed(calls: int, turns: int) -> None:
+    messages = play(ScriptedPolicy(max_turns=turns), task(calls))
+    assert called(messages) == [f"f{i}" for i in range(calls)] and len(messages) <= max(2, turns)
 
 
 def test_mistakes_leave_out_the_last_call_at_their_rate_and_the_same_ones_each_time() -> None:
@@ -127,12 +128,20 @@ def test_an_endpoint_is_asked_with_tools_and_survives_a_failure(endpoint: tuple[
     assert [message["role"] for message in last["messages"]] == ["user", "assistant", "tool"]
 
 
-def test_what_an_endpoint_refuses_is_an_engine_error(endpoint: tuple[str, type[Endpoint]]) -> None:
+def test_what_an_endpoint_refuses_is_told_from_no_answer(endpoint: tuple[str, type[Endpoint]]) -> None:
     url, handler = endpoint
-    handler.replies += [(400, {"error": {"message": "context too long"}})]
-    with pytest.raises(EngineError, match="context too long"):
+    handler.replies += [(400, {"error": {"message": "no such tool"}})]
+    with pytest.raises(EngineRefused, match="no such tool") as refused:
         asyncio.run(OpenAIPolicy(url).respond(Conversation(task(1)), Sampling()))
     assert len(handler.asked) == 1, "a 400 is not tried again"
+    assert not isinstance(refused.value, PromptTooLong)
+    handler.replies[:] = [(400, {"error": {"message": "This model's maximum context length is 512 tokens."}})]
+    with pytest.raises(PromptTooLong):
+        asyncio.run(OpenAIPolicy(url).respond(Conversation(task(1)), Sampling()))
+    handler.replies[:] = [(503, {"error": "busy"})]
+    with pytest.raises(EngineError, match="503") as down:
+        asyncio.run(OpenAIPolicy(url, retries=0).respond(Conversation(task(1)), Sampling()))
+    assert not isinstance(down.value, EngineRefused)
     with pytest.raises(EngineError, match="does not answer"):
         OpenAIPolicy("http://127.0.0.1:9")
 

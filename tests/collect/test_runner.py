@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from rollhouse.collect.engines.base import EngineGone
 from rollhouse.collect.engines.torch_engine import TorchEngine
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.policies import ScriptedPolicy, TokenPolicy
-from rollhouse.collect.runner import CollectSummary, collect, collect_async, refuse_other_config
+from rollhouse.collect.runner import CollectSummary, collect, collect_async, failed, refuse_other_config
 from rollhouse.collect.types import Conversation, Sampling, Task, Turn
 from rollhouse.store.errors import ConfigError
 from rollhouse.store.house import House
+from rollhouse.store.maintenance import check
 from rollhouse.store.messages import Message
 from rollhouse.store.runs import get_run, start_run
 
@@ -95,12 +97,12 @@ def test_failures_are_rows_and_can_be_tried_again(house: House) -> None:
     assert summary.statuses["error"] == summary.errors["engine"] > 0 and summary.collected == 30
     assert summary.last_error == "RuntimeError: hiccup"
     assert collect_run(house).collected == 0, "a failed rollout is not collected again by itself"
-    again = collect_run(house, retry_failed=True)
+    again = collect_run(house, retry=failed)
     assert again.collected == summary.statuses["error"] and again.statuses["completed"] == again.collected
     retried = [row for row in rows_of(house) if row["attempt"] == 1]
     assert len(retried) == again.collected
-    failed = {row["slot_id"] for row in rows_of(house) if row["status"] == "error"}
-    assert {row["slot_id"] for row in retried} == failed
+    lost = {row["slot_id"] for row in rows_of(house) if row["status"] == "error"}
+    assert {row["slot_id"] for row in retried} == lost
 
 
 def test_cancelling_keeps_what_was_collected(house: House) -> None:
@@ -126,6 +128,46 @@ def test_what_no_table_can_hold_is_a_row_that_says_so(house: House) -> None:
     assert summary.errors == {"store": 2}
     row = rows_of(house)[0]
     assert (row["status"], row["error_type"], row["messages"], row["reward"]) == ("error", "store", None, None)
+
+
+ODD = "half a pair \ud800"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        replace(TASKS[0], messages=(Message("user", ODD),)),
+        replace(TASKS[0], extra={"note": ODD}),
+        replace(TASKS[0], category=ODD),
+    ],
+)
+def test_a_task_no_table_can_hold_is_a_row_that_says_so_and_the_run_goes_on(house: House, odd: Task) -> None:
+    summary = collect_run(house, tasks=[odd, *TASKS[1:4]], num_repeats=2)
+    assert summary.errors == {"store": 2} and summary.statuses == {"error": 2, "completed": 6}
+    row = next(row for row in rows_of(house) if row["status"] == "error")
+    assert (row["task_id"], row["prompt_id"], row["messages"]) == (None, None, None)
+    assert "surrogates not allowed" in row["error_message"] and check(house) == []
+    again = collect_run(house, tasks=[odd, *TASKS[1:4]], num_repeats=2)
+    assert (again.collected, again.skipped) == (0, 8)
+
+
+def test_prompt_tokens_come_with_the_first_rollout_that_has_them(
+    house: House, random_models: tuple[Path, Path]
+) -> None:
+    class FirstFails(TokenPolicy):
+        failures = 1
+
+        async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
+            if self.failures:
+                self.failures -= 1
+                raise RuntimeError("hiccup")
+            return await super().respond(conversation, sampling)
+
+    policy = FirstFails(TorchEngine(random_models[0], 1500), ChatFormat.of(random_models[0]), "weights")
+    summary = collect_run(house, policy, TASKS[:1], num_repeats=2, sampling=Sampling(max_tokens=4), concurrency=1)
+    assert summary.statuses["error"] == 1
+    tokens = house.read("prompt_tokens").to_pylist()
+    assert [row["token_ids"] for row in tokens] == [policy.chat.prompt_ids(TASKS[0])]
 
 
 def test_steps_are_slots_of_their_own(house: House) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from rollhouse.collect.chat import TemplateError
+from rollhouse.collect.engines.base import EngineRefused, PromptTooLong
 from rollhouse.collect.types import Conversation, Sampling, Turn
 from rollhouse.eval.bfcl import evaluate_bfcl
 from rollhouse.store.errors import ConfigError, EngineError, EvaluationError
@@ -96,13 +97,21 @@ def test_one_run_evaluates_one_policy(house: House) -> None:
         evaluate_bfcl(house, run, Oracle(lambda case: [], "other"), ["irrelevance"], limit=1)
 
 
-def test_what_a_template_cannot_render_is_a_failed_case(house: House) -> None:
+@pytest.mark.parametrize(
+    ("error", "error_type"),
+    [
+        (TemplateError("The chat template cannot render the conversation."), "template"),
+        (EngineRefused("Not this."), "engine_refused"),
+        (PromptTooLong("The context is 512 tokens."), "prompt_too_long"),
+    ],
+)
+def test_what_cannot_be_asked_is_a_failed_case(house: House, error: Exception, error_type: str) -> None:
     def refuse(case: str) -> list[tuple[str, str]]:
-        raise TemplateError("The chat template cannot render the conversation.")
+        raise error
 
     with start_run(house, "eval", "r") as run:
         summary = evaluate_bfcl(house, run, Oracle(refuse), ["live_relevance"], limit=2)
-    assert summary.categories["live_relevance"].errors == {"template": 2}
+    assert summary.categories["live_relevance"].errors == {error_type: 2}
 
 
 def test_an_interrupted_run_keeps_what_was_judged(house: House) -> None:

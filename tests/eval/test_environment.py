@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rollhouse.collect.chat import TemplateError
+from rollhouse.collect.engines.base import EngineRefused, PromptTooLong
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.policies import ScriptedPolicy
 from rollhouse.collect.types import Conversation, Sampling, Turn
@@ -56,15 +58,16 @@ def test_evaluating_again_adds_nothing(house: House) -> None:
 
 
 class Unreliable(ScriptedPolicy):
-    """Does not answer the tasks that `fails` names."""
+    """Raises `error` for the tasks that `fails` names."""
 
-    def __init__(self, fails: Callable[[str], bool]) -> None:
+    def __init__(self, fails: Callable[[str], bool], error: Exception | None = None) -> None:
         super().__init__()
         self.fails = fails
+        self.error = error or EngineError("The endpoint is down.")
 
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
         if self.fails(conversation.task.task_id):
-            raise EngineError("The endpoint is down.")
+            raise self.error
         return await super().respond(conversation, sampling)
 
 
@@ -77,6 +80,25 @@ def test_what_the_engine_left_out_is_asked_again_and_never_counted(house: House)
         summary = evaluate_policy(house, run, ENVIRONMENT, Unreliable(lambda task: False), TASKS)
     assert (summary.n, summary.pass_rate) == (18, 1.0)
     assert house.read("rollouts").num_rows == 19  # one slot has two attempts
+
+
+@pytest.mark.parametrize(
+    ("error", "error_type"),
+    [
+        (EngineRefused("Not this."), "engine_refused"),
+        (PromptTooLong("The context is 512 tokens."), "prompt_too_long"),
+        (TemplateError("It cannot render."), "template"),
+    ],
+)
+def test_what_the_engine_refuses_is_a_failed_case_and_not_asked_again(
+    house: House, error: Exception, error_type: str
+) -> None:
+    first = TASKS[0].task_id
+    for _ in range(2):
+        with start_run(house, "eval", "r") as run:
+            summary = evaluate_policy(house, run, ENVIRONMENT, Unreliable(lambda task: task == first, error), TASKS)
+        assert (summary.n, summary.errors) == (18, {error_type: 1}) and summary.pass_rate == pytest.approx(17 / 18)
+    assert house.read("rollouts").num_rows == 18
 
 
 def test_a_run_holds_one_policy_and_mode(house: House) -> None:

@@ -17,7 +17,6 @@ from .verifier import replay, same_state, truth_calls
 
 NAME = "workplace"
 SCORER, SCORER_VERSION = "workplace", "1"
-MAX_TURNS = 6
 
 
 class WorkplaceEnvironment:
@@ -29,12 +28,18 @@ class WorkplaceEnvironment:
 
     name = NAME
 
-    def __init__(self, tables: Path | str | None, tasks: Path | str | None = None) -> None:
-        """Reads the tables (a folder of six CSV files); `tasks` is a JSONL file, needed only to list tasks."""
+    def __init__(self, tables: Path | str | None, tasks: Path | str | None = None, tasks_split: str = "train") -> None:
+        """Reads the tables (a folder of six CSV files).
+
+        Args:
+            tasks: A JSONL file, needed only to list tasks.
+            tasks_split: The split of its rows that name none.
+        """
         if tables is None:
             raise ConfigError("The workplace environment needs its tables.", "Name their folder with --tables DIR.")
         self.office = read_office(Path(tables))
         self._tasks_file = tasks
+        self._tasks_split = tasks_split
         self._truths: dict[str, Office] = {}
 
     @cached_property
@@ -43,10 +48,10 @@ class WorkplaceEnvironment:
         return hash_id(repr(astuple(self.office)))
 
     def tasks(self, split: str) -> Iterable[Task]:
-        """The tasks of the file in its order. A row that names no split belongs to whichever is asked for."""
+        """The tasks of the file that are of the split, in its order."""
         if self._tasks_file is None:
             raise ConfigError("The workplace environment has no tasks file.", "Name one with --tasks FILE.")
-        return [task for task in load_tasks(self._tasks_file, NAME, split) if task.split == split]
+        return [task for task in load_tasks(self._tasks_file, NAME, self._tasks_split) if task.split == split]
 
     def start(self, task: Task) -> ToolSession:
         """A fresh session: its office shares the tables until a tool writes."""
@@ -54,7 +59,6 @@ class WorkplaceEnvironment:
         return ToolSession(
             lambda name, arguments: call_tool(office, name, arguments),
             lambda calls: self.score(task, calls),
-            MAX_TURNS,
         )
 
     def score(self, task: Task, calls: Sequence[ToolCall]) -> Score:

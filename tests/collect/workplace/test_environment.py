@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from rollhouse.collect.environments.workplace import WorkplaceEnvironment
+from rollhouse.collect.episode import Slot, run_episode
 from rollhouse.collect.tasks_file import load_tasks, task_from_row
-from rollhouse.collect.types import Done, Task, Turn
+from rollhouse.collect.types import Conversation, Done, Sampling, Task, Turn
 from rollhouse.store.errors import ConfigError, FormatError
 from rollhouse.store.messages import Message, ToolCall
 
@@ -61,15 +62,26 @@ def test_arguments_that_do_not_parse_are_answered_and_counted(environment: Workp
     assert session.n_tool_errors == 2
 
 
-def test_the_sixth_turn_is_executed_and_is_the_last(environment: WorkplaceEnvironment) -> None:
-    session = environment.start(first_task(environment))
-    look = ToolCall("s", "email_search_emails", "{}")
-    for _ in range(5):
-        assert isinstance(asyncio.run(session.step(turn(look))), list)
-    done = asyncio.run(session.step(turn(DELETE)))
-    assert isinstance(done, Done) and done.reason == "max_turns"
-    assert [message.text for message in done.messages] == ['{"output":"Email deleted successfully."}']
-    assert session.verify().passed
+class Searches:
+    """Searches until its last turn, in which it solves the first task."""
+
+    engine, policy_id = "scripted", "searches"
+
+    def __init__(self, turns: int) -> None:
+        self.turns = turns
+
+    async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
+        self.turns -= 1
+        return turn(ToolCall("s", "email_search_emails", "{}") if self.turns else DELETE)
+
+
+@pytest.mark.parametrize(("turns", "options"), [(6, {}), (9, {"max_turns": 9})])
+def test_the_last_turn_is_executed(environment: WorkplaceEnvironment, turns: int, options: dict[str, int]) -> None:
+    task = first_task(environment)
+    slot = Slot("run", None, task, task.task_id, task.prompt_id, 0)
+    row = asyncio.run(run_episode(environment, Searches(turns), slot, Sampling(), **options))
+    assert (row["stop_reason"], row["n_turns"], row["passed"]) == ("max_turns", turns, True)
+    assert row["messages"][-1]["text"] == '{"output":"Email deleted successfully."}'
 
 
 def test_reasoning_alone_goes_on_and_a_cut_turn_does_not(environment: WorkplaceEnvironment) -> None:
@@ -92,13 +104,18 @@ def test_null_is_dropped_in_a_session_but_not_in_the_verdict(tables: Path) -> No
     assert not session.verify().passed
 
 
-def test_rows_become_tasks_with_all_they_said(environment: WorkplaceEnvironment) -> None:
+def test_rows_become_tasks_with_all_they_said(
+    environment: WorkplaceEnvironment, tables: Path, tasks_file: Path
+) -> None:
     task = first_task(environment)
     assert (task.environment, task.source_key, task.category, task.split) == ("workplace", "0", "office", "train")
     assert [message.role for message in task.messages] == ["system", "user"]
     assert task.tools[0]["function"] == {"name": "email_delete_email", "parameters": {}, "strict": False}
     assert task.extra["responses_create_params"] == {"temperature": 1.0}
-    assert len(list(environment.tasks("validation"))) == 3
+    assert len(list(environment.tasks("train"))) == 3 and list(environment.tasks("validation")) == []
+    held_out = WorkplaceEnvironment(tables, tasks_file, tasks_split="validation")
+    assert [task.split for task in held_out.tasks("validation")] == ["validation"] * 3
+    assert list(held_out.tasks("train")) == []
 
 
 def test_a_row_may_name_its_split_and_nest_its_truth(tmp_path: Path) -> None:
@@ -117,11 +134,15 @@ def test_a_row_may_name_its_split_and_nest_its_truth(tmp_path: Path) -> None:
         ("[]", "list indices"),
         ('{"id": 1}', "'responses_create_params' is missing"),
         ('{"responses_create_params": {"input": [{"type": "function_call"}]}}', "not a message"),
+        ('{"responses_create_params": {"input": "half a pair \\ud800"}}', "surrogates not allowed"),
+        ('{"responses_create_params": {"input": "Hi"}, "difficulty": "hard"}', "could not convert"),
+        (b'{"responses_create_params": {"input": "\xff"}}', "invalid start byte"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, line: str, reason: str) -> None:
+def test_a_broken_line_is_named(tmp_path: Path, line: str | bytes, reason: str) -> None:
     path = tmp_path / "tasks.jsonl"
-    path.write_text('{"responses_create_params": {"input": "Hi"}}\n' + line + "\n")
+    broken = line if isinstance(line, bytes) else line.encode()
+    path.write_bytes(b'{"responses_create_params": {"input": "Hi"}}\n' + broken + b"\n")
     with pytest.raises(FormatError) as error:
         load_tasks(path, "any")
     assert f"Line 2 of {path}" in error.value.message and reason in error.value.message
