@@ -153,7 +153,9 @@ def _hub() -> Check:
 def _wandb() -> Check:
     if not _version("wandb"):
         return Check("Weights & Biases", "note", "not installed", 'pip install "rollhouse[train]"')
-    if os.environ.get("WANDB_API_KEY"):
+    from ..train.tracking import wandb_key
+
+    if wandb_key():
         return Check("Weights & Biases", "ok", "API key set")
     return Check(
         "Weights & Biases", "note", "no API key", "Runs are logged offline; `wandb login` or WANDB_API_KEY sends them."

@@ -2,13 +2,14 @@
 
 import errno
 import importlib.util
+import signal
 from importlib import import_module
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from ..store.errors import RollhouseError
+from ..store.errors import RollhouseError, one_line
 from .common import State, print_error
 
 
@@ -19,8 +20,8 @@ class Commands(TyperGroup):
         """Runs the command; with --debug errors keep their traceback."""
         try:
             return super().invoke(ctx)
-        except (RollhouseError, OSError, KeyboardInterrupt) as error:
-            if State.debug:
+        except (Exception, KeyboardInterrupt) as error:
+            if State.debug or _is_typers(error):
                 raise
             shown = explain(error)
             print_error(shown)
@@ -52,7 +53,8 @@ for module in MODULES:
 
 
 def main() -> None:
-    """The console script."""
+    """The console script. SIGTERM ends it as Ctrl-C does: what was collected is written, and what was started is ended."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     app()
 
 
@@ -70,8 +72,15 @@ def explain(error: BaseException) -> RollhouseError:
         return RollhouseError(
             f"The disk is full{where}.", "Free some space and run the same command again; what was committed is kept."
         )
-    reason = getattr(error, "strerror", None) or error
-    return RollhouseError(f"{reason}{where}.", "`rollhouse --debug …` shows where it happened.")
+    said = getattr(error, "strerror", None) or one_line(error).rstrip(".")
+    if not isinstance(error, OSError):
+        said = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return RollhouseError(f"{said}{where}.", "`rollhouse --debug …` shows where it happened.")
+
+
+def _is_typers(error: BaseException) -> bool:
+    # How an exit and a usage error travel; which package the classes are in depends on the version of Typer.
+    return type(error).__module__.split(".")[0] in ("typer", "click")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from ..store.errors import ConfigError
+from ..store.errors import ConfigError, one_line
 
 Model = TypeVar("Model", bound=BaseModel)
 RECIPES = Path(__file__).resolve().parent.parent / "configs"
@@ -55,7 +55,7 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {_one_line(error)}.", "Correct it at the line named.") from error
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}.", "Correct it at the line named.") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -77,7 +77,7 @@ def _set(values: dict[str, Any], override: str) -> None:
     try:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"The value of {key} is not YAML: {_one_line(error)}.", "Quote it.") from error
+        raise ConfigError(f"The value of {key} is not YAML: {one_line(error)}.", "Quote it.") from error
 
 
 def _refuse_unknown(values: dict[str, Any], model: type[BaseModel], prefix: str = "") -> None:
@@ -119,7 +119,3 @@ def _config_error(error: ValidationError) -> ConfigError:
         return ConfigError(f"{key} is not set.", f"Give it in the recipe or as `{key}=…`.")
     message = first["msg"].removeprefix("Value error, ")
     return ConfigError(f"{key} cannot be {first['input']!r}: {message}.", "`--dry-run` prints what was resolved.")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

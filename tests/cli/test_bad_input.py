@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+from rollhouse.cli.main import Commands, app, options
+from rollhouse.tests.office import write_tables
+from typer.testing import CliRunner
 
 ROLLHOUSE = [sys.executable, "-m", "rollhouse.cli.main"]
 SCRIPTED = ["collect", "--env", "workplace-mini", "--engine", "scripted", "--run", "logs"]
@@ -88,11 +92,51 @@ def test_a_model_folder_without_weights(tmp_path: Path) -> None:
 
 def test_a_broken_line_of_a_tasks_file_is_named(tmp_path: Path) -> None:
     tasks = tmp_path / "tasks.jsonl"
-    tasks.write_text('{"responses_create_params": {"input": "hello", "tools": []}}\n{"respo\n')
-    (tmp_path / "tables").mkdir()
-    done = rollhouse("collect", "--env", "workplace", "--tables", str(tmp_path / "tables"), "--tasks", str(tasks), "--house", str(tmp_path / "house"))  # fmt: skip
+    tasks.write_text('{"responses_create_params": {"input": "hello", "tools": []}, "ground_truth": []}\n{"respo\n')
+    command = ["collect", "--env", "workplace", "--tables", str(write_tables(tmp_path / "tables")), "--tasks", str(tasks), "--house", str(tmp_path / "house")]  # fmt: skip
+    done = rollhouse(*command)
     assert done.returncode == 2
-    assert sentences(done)[0]
+    assert f"Line 2 of {tasks} is not a task" in sentences(done)[0]
+    tasks.write_text(tasks.read_text().splitlines()[0])
+    assert rollhouse(*command).returncode == 0, "the rest of the file and the tables are right"
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["collect", "--env", "workplace-mini"], "--limit"),
+        (["collect", "--env", "workplace-mini"], "--num-repeats"),
+        (["collect", "--env", "workplace-mini"], "--concurrency"),
+        (["collect", "--env", "workplace-mini"], "--max-turns"),
+        (["eval", "env", "--env", "workplace-mini"], "--limit"),
+        (["eval", "env", "--env", "workplace-mini"], "--samples"),
+        (["eval", "env", "--env", "workplace-mini"], "--concurrency"),
+        (["eval", "bfcl", "--engine", "scripted"], "--limit"),
+        (["eval", "bfcl", "--engine", "scripted"], "--concurrency"),
+    ],
+)
+def test_a_count_below_one_exits_2_and_names_the_option(tmp_path: Path, command: list[str], option: str) -> None:
+    done = CliRunner().invoke(app, [*command, option, "0", "--house", str(tmp_path / "house")])
+    assert done.exit_code == 2 and option in done.stderr and not (tmp_path / "house").exists()
+
+
+def test_what_nobody_expected_is_one_sentence_too() -> None:
+    program = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
+    program.callback()(options)
+
+    @program.command()
+    def divide(by: int) -> None:
+        print(1 // by)
+
+    done = CliRunner().invoke(program, ["divide", "0"])
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit)
+    said = (
+        "error: ZeroDivisionError: integer division or modulo by zero.\n`rollhouse --debug …` shows where it happened."
+    )
+    assert done.stderr.strip() == said
+    assert isinstance(CliRunner().invoke(program, ["--debug", "divide", "0"]).exception, ZeroDivisionError)
+    assert CliRunner().invoke(program, ["divide", "nought"]).exit_code == 2, "a usage error stays one"
+    assert CliRunner().invoke(program, ["divide", "--help"]).exit_code == 0
 
 
 def test_ray_elsewhere_is_left_alone(tmp_path: Path, tiny_base: Path) -> None:

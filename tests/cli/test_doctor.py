@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 
 def doctor(hide: str = "", **environment: str) -> subprocess.CompletedProcess:
@@ -52,6 +53,18 @@ def test_what_is_missing_says_how_to_get_it_and_exits_1() -> None:
     found = {row["name"]: row for row in json.loads(done.stdout)}
     assert done.returncode == 1
     assert found["vLLM"]["state"] == "missing" and "make setup" in found["vLLM"]["fix"]
+
+
+def test_a_wandb_key_in_netrc_counts_as_training_counts_it(tmp_path: Path) -> None:
+    bare = {"HF_HUB_OFFLINE": "1", "WANDB_API_KEY": "", "HOME": str(tmp_path), "NETRC": ""}
+    states = []
+    for text in ("", "machine api.wandb.ai login user password s3cret"):
+        (tmp_path / ".netrc").write_text(text)
+        (tmp_path / ".netrc").chmod(0o600)
+        done = doctor(**bare)
+        states.append(next(row["state"] for row in json.loads(done.stdout) if row["name"] == "Weights & Biases"))
+        assert "s3cret" not in done.stdout + done.stderr
+    assert states == ["note", "ok"]
 
 
 def test_a_ray_cluster_elsewhere_is_named() -> None:
