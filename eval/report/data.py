@@ -96,23 +96,41 @@ def reward_curve(facts: RunFacts) -> tuple[list[int], list[float]]:
 
 
 def stages_of_runs(house: House, run_ids: Sequence[str]) -> list[StageResult]:
-    """The evaluations of the runs, one stage a policy, in the order of the runs.
+    """The evaluations of the runs, one stage a policy and environment, policies in the order of the runs.
 
-    A stage is called after the checkpoint its policy is, else after the run that evaluated it first.
+    A stage is called after the checkpoint its policy is, else after the run that evaluated it first; where a policy was evaluated on several
+    environments, after the environment too, and BFCL is a stage of its own. Of two runs that evaluated the same the later counts.
     """
     names = _checkpoint_names(house)
-    stages: dict[str, dict[str, Any]] = {}
+    evaluated: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = {}
     for run_id in dict.fromkeys(run_ids):
-        rows = rows_of_run(house, run_id)
-        for policy_id in dict.fromkeys(row["policy_id"] for row in rows):
-            stage = stages.setdefault(policy_id, {"name": names.get(policy_id, run_id)})
-            mine = [row for row in rows if row["policy_id"] == policy_id]
-            stage["bfcl"] = by_category(row for row in mine if row["benchmark"] == "bfcl") or stage.get("bfcl", {})
-            for mode in ("sampled", "greedy"):
-                cases = [row for row in mine if row["benchmark"] != "bfcl" and row["mode"] == mode]
-                if cases:
-                    stage[mode] = summarize(cases)
-    return [StageResult(**stage) for stage in stages.values()]
+        fresh: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+        for row in rows_of_run(house, run_id):
+            fresh.setdefault((row["policy_id"], row["benchmark"], row["mode"]), []).append(row)
+        for (policy_id, benchmark, mode), rows in fresh.items():
+            evaluated.setdefault(policy_id, {})[benchmark, mode] = rows
+            names.setdefault(policy_id, run_id)
+    return [stage for policy_id, cases in evaluated.items() for stage in _stages(names[policy_id], cases)]
+
+
+def _stages(name: str, cases: dict[tuple[str, str], list[dict[str, Any]]]) -> list[StageResult]:
+    """The stages of one policy, from its evaluated cases by benchmark and mode."""
+    bfcl = by_category(row for (benchmark, _), rows in cases.items() if benchmark == "bfcl" for row in rows)
+    environments = list(dict.fromkeys(benchmark for benchmark, _ in cases if benchmark != "bfcl"))
+    several = len(environments) > 1
+    stages = []
+    for environment in environments:
+        stages.append(
+            StageResult(
+                f"{name}, {environment}" if several else name,
+                sampled=summarize(cases[environment, "sampled"]) if (environment, "sampled") in cases else None,
+                greedy=summarize(cases[environment, "greedy"]) if (environment, "greedy") in cases else None,
+                bfcl={} if several else bfcl,
+            )
+        )
+    if bfcl and len(environments) != 1:
+        stages.append(StageResult(name, bfcl=bfcl))
+    return stages
 
 
 def pick_samples(house: House, runs: Sequence[RunFacts], count: int) -> list[Sample]:
@@ -157,6 +175,6 @@ def _metrics(house: House, mine: str) -> dict[str, tuple[list[int], list[float]]
 
 def _checkpoint_names(house: House) -> dict[str, str]:
     """weights_hash → the checkpoint's id; the run's id too when the run made only one."""
-    rows = house.read("checkpoints", columns=["weights_hash", "checkpoint_id", "run_id", "metrics"]).to_pylist()
+    rows = house.read("checkpoints", columns=["weights_hash", "checkpoint_id", "run_id"]).to_pylist()
     made = Counter(row["run_id"] for row in rows)
     return {row["weights_hash"]: row["run_id"] if made[row["run_id"]] == 1 else row["checkpoint_id"] for row in rows}

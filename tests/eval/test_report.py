@@ -152,6 +152,17 @@ def test_stages_are_the_policies_of_eval_runs(house: House) -> None:
     assert [stage.name for stage in stages_of_runs(house, ["before", "after"])] == ["before", "online"]
 
 
+def test_one_policy_on_two_environments_is_two_stages(house: House) -> None:
+    with start_run(house, "eval", "elsewhere"):
+        house.append("evaluations", [_case("elsewhere", "base", "greedy", i, i < 9, "shop") for i in range(10)])
+    stages = stages_of_runs(house, ["before", "elsewhere", "after"])
+    assert [stage.name for stage in stages] == ["before, office", "before, shop", "before", "after"]
+    office, shop, bfcl, after = stages
+    assert office.greedy and shop.greedy and (office.greedy.pass_rate, shop.greedy.pass_rate) == (0.2, 0.9)
+    assert bfcl.bfcl == {"x": CategoryScore(0, 3)} and bfcl.greedy is None and office.bfcl == shop.bfcl == {}
+    assert after.greedy and after.greedy.pass_rate == 0.7
+
+
 def test_unknown_run_and_nothing_at_all(house: House, tmp_path: Path) -> None:
     with pytest.raises(StoreNotFound, match="onlin"):
         write_report(house, tmp_path / "r.html", title="T", runs=["onlin"])
