@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from .common import AtOption, Format, FormatOption, HouseOption, open_house, print_rows, print_summary, progress
+from .common import (
+    AtOption,
+    Format,
+    FormatOption,
+    HouseOption,
+    ScorerOption,
+    open_house,
+    print_rows,
+    print_summary,
+    progress,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +30,9 @@ def export(
     run: Annotated[str | None, typer.Option(help="Only rollouts of this run.")] = None,
     where: Annotated[str | None, typer.Option(help="Only rollouts for which this SQL condition holds.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Without keys and columns of our own.")] = False,
+    card: Annotated[bool, typer.Option("--card", help="With a README.md beside it that says what it holds (trl formats).")] = False,
     at: AtOption = None,
+    scorer: ScorerOption = None,
     house: HouseOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
@@ -39,7 +51,9 @@ def export(
             run=run,
             where=where,
             at=at,
+            scorer=scorer,
             plain=plain,
+            card=card,
             on_progress=lambda done, total: bar.update(line, completed=done, total=total),
         )
     if format is not Format.table:

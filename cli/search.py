@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ..store.errors import ConfigError
-from .common import AtOption, Format, FormatOption, HouseOption, open_house, print_rows
+from .common import AtOption, Format, FormatOption, HouseOption, ScorerOption, open_house, print_rows
 
 RunOption = Annotated[str | None, typer.Option("--run", help="Only the rollouts of this run.")]
 EnvironmentOption = Annotated[str | None, typer.Option("--environment", help="Only those of this environment.")]
@@ -37,6 +37,7 @@ def search(
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 10,
     house: HouseOption = None,
     at: AtOption = None,
+    scorer: ScorerOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Find rollouts whose messages or tool calls match the words, best first; the first search makes the index.
@@ -50,14 +51,15 @@ def search(
     place = open_house(house)
     if prompts and (like or run or environment or status or where or at):
         raise ConfigError("--prompts takes no filter.", "Leave it out, or leave the filters out.")
-    filters = {"run": run, "environment": environment, "status": status, "where": where, "at": at, "limit": limit}
+    filters = {"run": run, "environment": environment, "status": status, "where": where, "at": at}
+    told = {"scorer": scorer, "limit": limit}
     if prompts:
-        print_rows(searching.search_prompts(place, text or "", limit=limit), format)
+        print_rows(searching.search_prompts(place, text or "", **told), format)
         return
     if like is not None:
-        found = searching.nearest(place, column, searching.vector_of(place, column, like), **filters)
+        found = searching.nearest(place, column, searching.vector_of(place, column, like), **filters, **told)
     else:
-        found = searching.search(place, text or "", **filters)
+        found = searching.search(place, text or "", **filters, **told)
     if format is Format.table:
         last = "match" if like is None else "distance"
         found = found.select(["rollout_id", "run_id", "status", "reward", last])

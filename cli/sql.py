@@ -5,16 +5,10 @@ from typing import Annotated
 import typer
 
 from ..store.errors import ConfigError
-from .common import AtOption, Format, FormatOption, HouseOption, open_house, print_rows
+from .common import AtOption, Format, FormatOption, HouseOption, ScorerOption, open_house, print_rows
 
 TimeoutOption = Annotated[float | None, typer.Option("--timeout", help="Give up after so many seconds.")]
 MemoryOption = Annotated[str, typer.Option("--memory", help="What the query's process may hold.")]
-ScorerOption = Annotated[
-    str | None,
-    typer.Option(
-        "--scorer", metavar="NAME[@VERSION]", help="Whose verdicts count [default: those of collection time]."
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:

@@ -13,8 +13,8 @@ from ..store.ids import hash_id
 from ..store.messages import Message, ToolCall
 from .chat import read_tools
 from .lines import Line, Quarantine, read_objects, whole_file, write_objects
-from .overlay import lay_over
 from .rollout import Rollout, Row, keepsake, take_keepsake
+from .source_record import source_record
 from .storing import Source
 
 _FORMAT = "atif"
@@ -122,7 +122,7 @@ def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) ->
 
 def _trajectory(rollout: Rollout, plain: bool) -> Row:
     if _FORMAT in rollout.extra:
-        return lay_over(record([rollout]), rollout.extra[_FORMAT])
+        return source_record(record, [rollout], rollout.extra[_FORMAT])
     return record([rollout], plain)
 
 

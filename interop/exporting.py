@@ -3,10 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
+from ..queries.verdicts import COLLECTED
 from ..store.errors import EmptyDataset
 from ..store.house import House
+from .card import card_path, write_card
 from .formats import EXPORTS, Format, format_named
 from .rollout import Rollout, unheld
 from .stored import StoredRollouts
@@ -37,7 +40,9 @@ def export_file(
     run: str | None = None,
     where: str | None = None,
     at: str | None = None,
+    scorer: str | None = None,
     plain: bool = False,
+    card: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ExportSummary:
     """Writes rollouts to a file; a file of that name is replaced once the new one is complete.
@@ -47,14 +52,18 @@ def export_file(
         run: Only rollouts of this run.
         where: Only those for which this SQL condition over `rollouts` is true.
         at: A snapshot's name or an ISO time; None is now.
+        scorer: NAME or NAME@VERSION whose verdicts are written and stand in `where`, null where it has none; None is those of collection time.
         plain: Leave out keys and columns of ours, which hold what the format has no place for.
+        card: Write a README.md beside a file of TRL's, which says what the file holds, where that came from and what it does not tell.
         on_progress: Gets how many rollouts were dealt with, and how many there are.
 
-    Raises EmptyDataset when nothing is selected, QueryError for a condition that is not SQL.
+    Raises EmptyDataset when nothing is selected, QueryError for a condition that is not SQL, ConfigError for a scorer that never
+    scored, and for a card where none can be.
     """
     path = Path(path)
     format = format_named(format_name, EXPORTS)
-    stored = StoredRollouts(house, run, where, at)
+    readme = card_path(format_name, path) if card else None
+    stored = StoredRollouts(house, run, where, at, scorer)
     if not stored.count:
         raise EmptyDataset("No rollout is selected.", "Loosen --run and --where; `rollhouse runs list` names the runs.")
     lost: Counter[str] = Counter()
@@ -76,7 +85,13 @@ def export_file(
         raise TypeError(f"{format_name} is not written")
     format.write(watched(), path, plain)
     written = stored.count - sum(left_out.values())
-    return ExportSummary(str(path), written, dict(left_out), dict(sorted(lost.items())))
+    summary = ExportSummary(str(path), written, dict(left_out), dict(sorted(lost.items())))
+    if readme:
+        now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        selected = {"run": run, "where": where, "at": at or now, "verdicts of": scorer or COLLECTED}
+        told = {"format": format_name, "rollouts": written, "house": house.uri, **selected}
+        write_card(readme, path, told, summary.left_out, summary.lost)
+    return summary
 
 
 def _reason(format: Format, rollout: Rollout, left_out: Counter[str]) -> str | None:
@@ -87,8 +102,10 @@ def _reason(format: Format, rollout: Rollout, left_out: Counter[str]) -> str | N
 
 
 def _lost(rollout: Rollout, name: str, format: Format, plain: bool) -> list[str]:
-    """A rollout that came from this format goes back whole, and where others travel along only other formats' own fields are lost."""
+    """A rollout that came from this format goes back whole but for another scorer's verdict, and where others travel along only other
+    formats' own fields are lost."""
     if format.record is not None and name in rollout.extra:
-        return []
+        told, held = rollout.collected or {}, format.held(rollout)
+        return [column for column in told if column not in held and rollout.get(column) not in (None, [], told[column])]
     found = [column for column in unheld(rollout, format.held(rollout)) if not column.startswith(f"extra.{name}")]
     return [column for column in found if column.startswith("extra.")] if format.carries and not plain else found

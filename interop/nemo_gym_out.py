@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from .lines import whole_file
-from .overlay import lay_over
 from .responses import flat_tools, input_items, output_items
 from .rollout import Rollout, Row, keepsake
+from .source_record import source_record
 from .tokens import calls_of
 
 _FORMAT = "nemo-gym"
@@ -101,7 +101,7 @@ def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) ->
 def _row(rollout: Rollout, tasks: dict[str, int], counts: Counter[str], plain: bool) -> tuple[Row, bool]:
     if _FORMAT in rollout.extra:
         # Without its task, as it was when the overlay was made.
-        row = lay_over(record([replace(rollout, task=None)]), rollout.extra[_FORMAT])
+        row = source_record(record, [replace(rollout, task=None)], rollout.extra[_FORMAT])
         return row, "_ng_failure_class" in row
     task = rollout.get("task_id")
     row = {

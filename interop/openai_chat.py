@@ -5,8 +5,8 @@ from pathlib import Path
 
 from .chat import read_messages, read_tools, split_prompt
 from .lines import write_objects
-from .overlay import lay_over
 from .rollout import Rollout, Row
+from .source_record import source_record
 from .storing import Source
 
 _FORMAT = "openai-chat"
@@ -40,4 +40,4 @@ def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) ->
 
 def _line(rollouts: list[Rollout]) -> Row:
     overlay = rollouts[0].extra.get(_FORMAT)
-    return record(rollouts) if overlay is None else lay_over(record(rollouts), overlay)
+    return record(rollouts) if overlay is None else source_record(record, rollouts, overlay)

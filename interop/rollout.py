@@ -16,6 +16,8 @@ DERIVED = {
     "rollout_id", "slot_id", "task_id", "prompt_id", "n_prompt_tokens", "n_tokens", "n_sampled_tokens",
     "n_turns", "n_tool_calls", "n_tool_errors", "n_parse_failures", "prefix_ok", "branch", "trainable",
 }  # fmt: skip
+# The columns that are a verdict.
+VERDICT = ("reward", "passed", "reward_components", "scorer", "scorer_version")
 # Always there, and the reader's own words about its source.
 _NOT_CONTENT = {"messages", "gaps", "extra"}
 _IDENTITY = {"rollout_id", "slot_id", "run_id", "group_id", "episode_id", "task_id", "prompt_id"}
@@ -29,7 +31,7 @@ class Rollout:
         prompt: System and user messages.
         tools: Tool schemas in OpenAI chat form.
         messages: Everything after the prompt.
-        columns: Other columns of `rollouts`; on import, those the source tells (ids, counts and hashes are worked out).
+        columns: Other columns of `rollouts`, the verdict that counts among them; on import, those the source tells (ids, counts and hashes are worked out).
         prompt_ids: The prompt's tokens; None when unknown.
         task: ground_truth, state, extra (JSON values), split, category, difficulty, source_key; None when the source has no task.
         extra: By format name, the overlay that gives that format's record back (overlay.py).
@@ -38,6 +40,7 @@ class Rollout:
         source_run: The run the source names; None when it names none.
         source_key: The key of the row in its source; None when it has none.
         group_key: What the source groups rollouts by, besides task and model; None when nothing.
+        collected: On export with another scorer's verdict in `columns`: VERDICT as it was at collection time; None else.
     """
 
     prompt: list[Message]
@@ -52,6 +55,7 @@ class Rollout:
     source_run: str | None = None
     source_key: Any = None
     group_key: Any = None
+    collected: Row | None = None
 
     def get(self, column: str) -> Any:
         """A column's value, None when the source did not tell."""

@@ -1,14 +1,17 @@
 """Rollouts of a house, one at a time, with all they refer to: what an export writes."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import groupby
 from typing import Any
 
+import pyarrow as pa
+
 from ..queries.session import sql
+from ..queries.verdicts import is_chosen
 from ..store.house import House, quote
 from ..store.messages import Message
-from .rollout import Rollout, Row, value_of
+from .rollout import VERDICT, Rollout, Row, value_of
 
 _ROWS_AT_ONCE = 64
 _PROMPTS_KEPT = 256
@@ -18,14 +21,27 @@ _JSON_TASK, _PLAIN_TASK = ("ground_truth", "state", "extra"), ("split", "categor
 class StoredRollouts:
     """The rollouts that a condition selects, in the order they lie in the house, those of one episode together.
 
-    Memory holds their positions, and the keys of prompts and tasks; rows are read a few at a time.
+    Memory holds their positions, the keys of prompts and tasks, and another scorer's verdicts; rows are read a few at a time.
 
     Attributes:
         count: How many there are.
     """
 
-    def __init__(self, house: House, run: str | None = None, where: str | None = None, at: str | None = None) -> None:
-        wanted = None if where is None else set(_ids(house, run, where, at))
+    def __init__(
+        self,
+        house: House,
+        run: str | None = None,
+        where: str | None = None,
+        at: str | None = None,
+        scorer: str | None = None,
+    ) -> None:
+        wanted: dict[str, int] | None = None
+        self._verdicts: pa.Table | None = None
+        if where is not None or is_chosen(scorer):
+            selected = _selected(house, run, where, at, scorer)
+            wanted = {id: number for number, id in enumerate(selected["rollout_id"].to_pylist())}
+            self._verdicts = selected.select(VERDICT) if is_chosen(scorer) else None
+        self._verdict_of = wanted or {}
         self._rollouts = house.dataset("rollouts", at)
         self._episodes = self._positions(run, wanted)
         self.count = sum(len(positions) for positions in self._episodes)
@@ -40,7 +56,7 @@ class StoredRollouts:
         for _, episode in groupby(zip(order, rows, strict=True), key=lambda pair: pair[0][0]):
             yield [self._rollout(row) for _, row in episode]
 
-    def _positions(self, run: str | None, wanted: set[str] | None) -> list[list[int]]:
+    def _positions(self, run: str | None, wanted: Collection[str] | None) -> list[list[int]]:
         episodes: dict[str, list[int]] = {}
         position = 0
         columns = ["rollout_id", "run_id", "episode_id"]
@@ -59,6 +75,10 @@ class StoredRollouts:
         prompt = self._prompts.get(row["prompt_id"]) or {}
         tokens = self._tokens.get(row["prompt_id"], row["tokenizer_hash"], row["template_hash"]) or {}
         messages, gaps, extra = (row.pop(name) for name in ("messages", "gaps", "extra"))
+        collected = None
+        if self._verdicts is not None:
+            collected = {name: row[name] for name in VERDICT}
+            row |= self._verdicts.slice(self._verdict_of[row["rollout_id"]], 1).to_pylist()[0]
         return Rollout(
             prompt=[Message.from_row(message) for message in prompt.get("messages") or ()],
             tools=value_of(prompt.get("tools")) or [],
@@ -68,6 +88,7 @@ class StoredRollouts:
             task=_task(self._tasks.get(row["task_id"])),
             extra=value_of(extra) or {},
             gaps=set(gaps or ()),
+            collected=collected,
         )
 
 
@@ -99,6 +120,10 @@ def _task(row: Row | None) -> Row | None:
     return {name: value_of(row[name]) for name in _JSON_TASK} | {name: row[name] for name in _PLAIN_TASK}
 
 
-def _ids(house: House, run: str | None, where: str, at: str | None) -> list[str]:
-    narrowed = "" if run is None else f"run_id = {quote(run)} AND "
-    return sql(house, f"SELECT rollout_id FROM rollouts WHERE {narrowed}({where})", at)["rollout_id"].to_pylist()
+def _selected(house: House, run: str | None, where: str | None, at: str | None, scorer: str | None) -> pa.Table:
+    """The ids that the condition selects, and beside them the verdicts of a scorer that was chosen."""
+    columns = ", ".join(("rollout_id", *(VERDICT if is_chosen(scorer) else ())))
+    conditions = [] if run is None else [f"run_id = {quote(run)}"]
+    conditions += [] if where is None else [f"({where})"]
+    narrowed = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    return sql(house, f"SELECT {columns} FROM rollouts {narrowed}", at, scorer=scorer)

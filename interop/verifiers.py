@@ -12,8 +12,8 @@ from typing import Any
 
 from .chat import read_messages, read_tools
 from .lines import write_objects
-from .overlay import lay_over
 from .rollout import Rollout, Row, keepsake, take_keepsake
+from .source_record import source_record
 from .storing import Source
 from .verifiers_nodes import NODES, nodes_hold, nodes_of, place_tokens
 
@@ -92,7 +92,7 @@ def _line(rollouts: list[Rollout], plain: bool) -> Row:
     first = ordered[0]
     # The overlay fits the episode as it was read; of a part of it only the columns are told.
     if _FORMAT in first.extra and len(ordered) == first.extra[NODES]["of"]:
-        return lay_over(record(ordered), first.extra[_FORMAT])
+        return source_record(record, ordered, first.extra[_FORMAT])
     return record(ordered, plain, apart=True)
 
 

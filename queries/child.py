@@ -57,7 +57,7 @@ def sql(
     Raises ConfigError for a limit that is not a size; else what `session.sql` raises.
     """
     limit = memory_bytes(memory_limit)
-    request = {"uri": house.uri, "query": query, "at": at, "params": params, "scorer": scorer, "memory_limit": memory_limit, "timeout_s": timeout_s}  # fmt: skip
+    request = {"uri": house.uri, "query": query, "at": at if at is not None else house.at, "params": params, "scorer": scorer, "memory_limit": memory_limit, "timeout_s": timeout_s}  # fmt: skip
     command = [sys.executable, "-m", "rollhouse.queries.child"]
     broke: list[str] = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow as pa
 from ..store.errors import ConfigError, QueryError
 from ..store.house import House, quote
 from .session import sql
+from .verdicts import is_chosen
 
 # What full-text search looks at, in the order in which a match is shown.
 SAID = ("messages.text", "messages.tool_calls.arguments", "messages.tool_calls.name")
@@ -37,6 +39,7 @@ def search(
     status: str | None = None,
     where: str | None = None,
     at: str | None = None,
+    scorer: str | None = None,
     limit: int = 20,
 ) -> pa.Table:
     """Rollouts with a message or tool call that matches the words, best first.
@@ -47,13 +50,15 @@ def search(
     Args:
         where: A condition on the columns of `rollouts`, in Lance's SQL: `reward < 0.5 and n_turns > 3`.
         at: A snapshot's name or an ISO time: only rollouts that were there then.
+        scorer: NAME or NAME@VERSION whose verdicts stand in `reward` and `passed`, for `where` too (which is then DuckDB's SQL, and looks
+            through what matched rather than being part of the search); None is those of collection time.
         limit: How many rollouts at most.
 
     Returns:
         rollout_id, run_id, step, environment, status, reward, passed, score (BM25, summed over what matched), match (the place that matched,
         some words around it).
 
-    Raises QueryError for a `where` that is no condition, VersionNotFound for an unknown `at`.
+    Raises QueryError for a `where` that is no condition, VersionNotFound for an unknown `at`, ConfigError for a scorer that never scored.
     """
     _refuse_nothing(text, limit)
     from lancedb.query import BooleanQuery, MatchQuery, Occur
@@ -63,8 +68,8 @@ def search(
     # LanceDB's query over several columns fails on rows that no index covers; any one of several queries does not.
     anywhere = BooleanQuery([(Occur.SHOULD, MatchQuery(text, column)) for column in SAID])  # pyright: ignore[reportCallIssue]
     query = table.search(anywhere, query_type="fts")
-    condition = _condition(run, environment, status, where)
-    found = _first(house, query, [*_COLUMNS, "messages", "_score"], condition, at, limit)
+    look = _Look(house, _condition(run, environment, status), where, at, scorer)
+    found = look.first(query, [*_COLUMNS, "messages", "_score"], limit)
     rows = [
         {name: row[name] for name in _COLUMNS} | {"score": row["_score"], "match": excerpt(row["messages"] or [], text)}
         for row in found
@@ -73,7 +78,7 @@ def search(
     return pa.Table.from_pylist(rows, schema)
 
 
-def search_prompts(house: House, text: str, *, limit: int = 20) -> pa.Table:
+def search_prompts(house: House, text: str, *, scorer: str | None = None, limit: int = 20) -> pa.Table:
     """Prompts with a message that matches the words, best first, and how their rollouts fared.
 
     Returns:
@@ -88,9 +93,9 @@ def search_prompts(house: House, text: str, *, limit: int = 20) -> pa.Table:
     found = query.select(["prompt_id", "messages", "_score"]).limit(limit).to_list()
     fared = """
         SELECT prompt_id, count(*) AS rollouts, avg(passed::INT) AS pass_rate, avg(reward) AS mean_reward
-        FROM final_rollouts WHERE list_contains($prompts, prompt_id) GROUP BY prompt_id"""
-    answer = sql(house, fared, params={"prompts": [row["prompt_id"] for row in found]}).to_pylist() if found else []
-    by_prompt = {row["prompt_id"]: row for row in answer}
+        FROM final_rollouts WHERE list_contains($prompts::VARCHAR[], prompt_id) GROUP BY prompt_id"""
+    answer = sql(house, fared, params={"prompts": [row["prompt_id"] for row in found]}, scorer=scorer)
+    by_prompt = {row["prompt_id"]: row for row in answer.to_pylist()}
     nothing = {"rollouts": 0, "pass_rate": None, "mean_reward": None}
     rows = [
         {"prompt_id": row["prompt_id"]} | nothing | by_prompt.get(row["prompt_id"], {})
@@ -110,6 +115,7 @@ def nearest(
     status: str | None = None,
     where: str | None = None,
     at: str | None = None,
+    scorer: str | None = None,
     limit: int = 20,
 ) -> pa.Table:
     """Rollouts whose embedding is nearest to a vector, nearest first; those without one are left out.
@@ -127,8 +133,8 @@ def nearest(
         raise ConfigError(f"Column {column} holds vectors of {size}, not of {len(vector)}.", "Use the same embedder.")
     table = house.lancedb().open_table("rollouts")
     query = table.search(list(vector), vector_column_name=column)
-    condition = _condition(run, environment, status, where, f"{column} is not null")
-    found = _first(house, query, [*_COLUMNS, "_distance"], condition, at, limit)
+    look = _Look(house, _condition(run, environment, status, f"{column} is not null"), where, at, scorer)
+    found = look.first(query, [*_COLUMNS, "_distance"], limit)
     rows = [{name: row[name] for name in _COLUMNS} | {"distance": row["_distance"]} for row in found]
     return pa.Table.from_pylist(rows, _schema(house, pa.field("distance", pa.float32())))
 
@@ -194,41 +200,72 @@ def _unindexed(table: Any, name: str) -> int:
     return stats.num_unindexed_rows if stats else 0
 
 
-def _first(house: House, query: Any, columns: list[str], condition: str, at: str | None, limit: int) -> list[dict[str, Any]]:  # fmt: skip
-    if condition:
-        query = query.where(condition, prefilter=True)
-    then = house.dataset("rollouts", at) if at else None
-    ask = limit
-    while True:
-        try:
-            found = query.select(columns).limit(ask).to_list()
-        except (RuntimeError, ValueError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise QueryError(
-                f"The search failed: {reason}.", f"It was asked with: {condition or 'no condition'}."
-            ) from None
-        if then is None:
-            return found
-        # Rollouts are only ever added, so what was there then is among what is there now.
-        kept = _there(then, found)
-        if len(kept) >= limit or len(found) < ask:
-            return kept[:limit]
-        ask *= 4
+@dataclass(frozen=True)
+class _Look:
+    """Which of the rollouts a search comes upon count, and whose verdicts they show.
+
+    Attributes:
+        condition: What the search itself can check, in Lance's SQL; empty for nothing.
+        where, at, scorer: As in `search`.
+    """
+
+    house: House
+    condition: str
+    where: str | None
+    at: str | None
+    scorer: str | None
+
+    def first(self, query: Any, columns: list[str], limit: int) -> list[dict[str, Any]]:
+        """The first rollouts that count, with these columns."""
+        judged = is_chosen(self.scorer)
+        condition = self.condition if judged else _both(self.condition, self.where)
+        if condition:
+            query = query.where(condition, prefilter=True)
+        ask = limit
+        while True:
+            try:
+                found = query.select(columns).limit(ask).to_list()
+            except (RuntimeError, ValueError, OSError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise QueryError(
+                    f"The search failed: {reason}.", f"It was asked with: {condition or 'no condition'}."
+                ) from None
+            if not judged and self.at is None:
+                return found
+            # Rollouts are only ever added, so what was there then is among what is there now.
+            kept = self._judged(found) if judged else self._there(found)
+            if len(kept) >= limit or len(found) < ask:
+                return kept[:limit]
+            ask *= 4
+
+    def _there(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if not found:
+            return []
+        then = self.house.dataset("rollouts", self.at)
+        ids = then.to_table(columns=["rollout_id"], filter=f"rollout_id in ({_listed(found)})")["rollout_id"]
+        known = set(ids.to_pylist())
+        return [row for row in found if row["rollout_id"] in known]
+
+    def _judged(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        ask = f"SELECT rollout_id, reward, passed FROM rollouts WHERE rollout_id IN ({_listed(found) or 'NULL'})"
+        ask += f" AND ({self.where})" if self.where else ""
+        verdicts = {row["rollout_id"]: row for row in sql(self.house, ask, self.at, scorer=self.scorer).to_pylist()}
+        return [row | verdicts[row["rollout_id"]] for row in found if row["rollout_id"] in verdicts]
 
 
-def _there(dataset: Any, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    if not found:
-        return []
-    wanted = ", ".join(quote(row["rollout_id"]) for row in found)
-    ids = dataset.to_table(columns=["rollout_id"], filter=f"rollout_id in ({wanted})")["rollout_id"]
-    known = set(ids.to_pylist())
-    return [row for row in found if row["rollout_id"] in known]
+def _listed(found: list[dict[str, Any]]) -> str:
+    return ", ".join(quote(row["rollout_id"]) for row in found)
 
 
-def _condition(run: str | None, environment: str | None, status: str | None, *more: str | None) -> str:
+def _condition(run: str | None, environment: str | None, status: str | None, *more: str) -> str:
     equal = {"run_id": run, "environment": environment, "status": status}
-    parts = [f"{column} = {quote(value)}" for column, value in equal.items() if value is not None]
-    return " and ".join([*parts, *(f"({part})" for part in more if part)])
+    return " and ".join(
+        [*(f"{column} = {quote(value)}" for column, value in equal.items() if value is not None), *more]
+    )
+
+
+def _both(condition: str, where: str | None) -> str:
+    return " and ".join(part for part in (condition, f"({where})" if where else "") if part)
 
 
 def _vector_size(house: House, column: str) -> int:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ..store.columns import Table
-from ..store.errors import ConfigError, QueryError
+from ..store.errors import QueryError
 from ..store.house import House
 from ..store.tables import TABLES
 from .passk import MACRO
-from .verdicts import COLLECTED, parse_scorer, rollouts_sql
+from .verdicts import is_chosen, refuse_unknown_scorer, rollouts_sql
 
 if TYPE_CHECKING:
     import duckdb
@@ -82,26 +82,20 @@ def connect(
         settings["threads"] = threads
     con = duckdb.connect(config=settings)
     con.execute("SET TimeZone = 'UTC'")
+    at = at if at is not None else house.at
     versions = house.versions(at) if at is not None else None
-    rescored = scorer is not None and scorer != COLLECTED
+    rescored = is_chosen(scorer)
     for table in TABLES.values():
         name = "collected_rollouts" if rescored and table.name == "rollouts" else table.name
         _register(con, name, table, _source(house, table.name, versions))
     if scorer is not None and rescored:
-        _refuse_unknown_scorer(con, scorer)
+        known = con.execute("SELECT DISTINCT scorer, scorer_version FROM scores ORDER BY ALL").fetchall()
+        refuse_unknown_scorer(scorer, known, at)
         con.execute(f"CREATE VIEW rollouts AS {rollouts_sql('collected_rollouts', scorer)}")
     con.execute(MACRO)
     for view in VIEWS:
         con.execute(f"CREATE VIEW {view} AS {_read(f'views/{view}.sql')}")
     return con
-
-
-def _refuse_unknown_scorer(con: "duckdb.DuckDBPyConnection", scorer: str) -> None:
-    name, version = parse_scorer(scorer)
-    known = con.execute("SELECT DISTINCT scorer, scorer_version FROM scores ORDER BY ALL").fetchall()
-    if not any(name == has and version in (None, has_version) for has, has_version in known):
-        names = ", ".join(f"{has}@{has_version}" for has, has_version in known) or "none"
-        raise ConfigError(f"The house has no verdict of scorer {scorer!r}.", f"It has those of: {names}.")
 
 
 def _register(con: "duckdb.DuckDBPyConnection", name: str, table: Table, source: Any) -> None:

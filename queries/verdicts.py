@@ -1,5 +1,7 @@
 """Whose verdicts count: those of collection time, or those of a scorer that looked at the rollouts later."""
 
+from collections.abc import Collection
+
 from ..store.errors import ConfigError
 from ..store.house import quote
 
@@ -15,6 +17,25 @@ def parse_scorer(text: str) -> tuple[str, str | None]:
     if not name or (at and not version):
         raise ConfigError(f"{text!r} is not a scorer.", "Write NAME, or NAME@VERSION.")
     return name, version or None
+
+
+def is_chosen(scorer: str | None) -> bool:
+    """Whether verdicts other than those of collection time are asked for."""
+    return scorer is not None and scorer != COLLECTED
+
+
+def refuse_unknown_scorer(scorer: str, known: Collection[tuple[str, str | None]], at: str | None = None) -> None:
+    """Raises ConfigError, naming the scorers there are, when no verdict is that scorer's.
+
+    Args:
+        known: Name and version of all that scored.
+        at: The snapshot or time at which they had.
+    """
+    name, version = parse_scorer(scorer)
+    if not any(name == has and version in (None, has_version) for has, has_version in known):
+        names = ", ".join([COLLECTED, *(f"{has}@{has_version}" for has, has_version in known)])
+        then = f" at {at}" if at else ""
+        raise ConfigError(f"The house{then} has no verdict of scorer {scorer!r}.", f"It has those of: {names}.")
 
 
 def verdicts_sql(scorer: str) -> str:

@@ -2,7 +2,8 @@
 
 import polars as pl
 
-from ..queries.verdicts import parse_scorer
+from ..queries.session import sql
+from ..queries.verdicts import is_chosen, verdicts_sql
 from ..store.errors import ConfigError, EmptyDataset, EvalLeak
 from ..store.house import House
 from .options import SourceOptions
@@ -30,7 +31,7 @@ def read_candidates(house: House, snapshot: str, options: SourceOptions) -> Sele
     frame = to_polars(house, "rollouts", snapshot, COLUMNS).with_row_index("offset")
     tasks = to_polars(house, "tasks", snapshot, ["task_id", "split", "category"])
     frame = frame.join(tasks, on="task_id", how="left")
-    if options.scorer != "collected":
+    if is_chosen(options.scorer):
         frame = _with_verdicts(frame, house, snapshot, options.scorer)
     frame = _chosen(frame, options).sort("rollout_id")
     if frame.is_empty():
@@ -91,20 +92,7 @@ def _chosen(frame: pl.DataFrame, options: SourceOptions) -> pl.DataFrame:
 
 def _with_verdicts(frame: pl.DataFrame, house: House, snapshot: str, scorer: str) -> pl.DataFrame:
     """`reward` and `passed` replaced by the latest verdict of `NAME` or `NAME@VERSION`, null where it has none."""
-    name, version = parse_scorer(scorer)
-    columns = ["row_id", "rollout_id", "scorer", "scorer_version", "reward", "passed", "created_at"]
-    scores = to_polars(house, "scores", snapshot, columns)
-    theirs = scores.filter(pl.col("scorer") == name)
-    if version is not None:
-        theirs = theirs.filter(pl.col("scorer_version") == version)
-    if theirs.is_empty():
-        known = sorted({f"{row[0]}@{row[1]}" for row in scores.select("scorer", "scorer_version").iter_rows()})
-        names = ", ".join(["collected", *known])
-        raise ConfigError(f"Snapshot {snapshot!r} has no verdict of scorer {scorer!r}.", f"It has those of: {names}.")
-    latest = (
-        theirs.sort("created_at", "row_id")
-        .group_by("rollout_id", maintain_order=True)
-        .last()
-        .select("rollout_id", "reward", "passed")
-    )
+    ours = sql(house, f"SELECT rollout_id, reward, passed FROM ({verdicts_sql(scorer)})", snapshot, scorer=scorer)
+    latest = pl.from_arrow(ours)
+    assert isinstance(latest, pl.DataFrame)
     return frame.drop("reward", "passed").join(latest, on="rollout_id", how="left")

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from ...queries.session import sql
+from ...queries.verdicts import is_chosen
 from ...store.house import House, quote
 from ...store.messages import Message
 from ...store.runs import get_run
@@ -73,14 +75,20 @@ class Sample:
     messages: list[Message]
 
 
-def read_runs(house: House, run_ids: Sequence[str]) -> list[RunFacts]:
-    """The runs in the given order, each once. Raises StoreNotFound for one that is not there."""
+def read_runs(house: House, run_ids: Sequence[str], scorer: str | None = None) -> list[RunFacts]:
+    """The runs in the given order, each once.
+
+    Args:
+        scorer: NAME or NAME@VERSION whose verdicts the rollouts carry, None where it has none; None is those of collection time.
+
+    Raises StoreNotFound for a run that is not there, ConfigError for a scorer that never scored.
+    """
     facts = []
     for run_id in dict.fromkeys(run_ids):
         run = get_run(house, run_id)
         mine = f"run_id = {quote(run_id)}"
-        rows = house.read("rollouts", columns=_COLUMNS, filter=mine).to_pylist()
-        final = {row["slot_id"]: row for row in sorted(rows, key=lambda row: row["attempt"])}
+        ask = f"SELECT {', '.join(_COLUMNS)} FROM rollouts WHERE {mine} ORDER BY coalesce(attempt, 0), rollout_id"
+        final = {row["slot_id"]: row for row in sql(house, ask, scorer=scorer).to_pylist()}
         facts.append(RunFacts(run, list(final.values()), _metrics(house, mine)))
     return facts
 
@@ -95,22 +103,33 @@ def reward_curve(facts: RunFacts) -> tuple[list[int], list[float]]:
     return steps, [fmean(by_step[step]) for step in steps]
 
 
-def stages_of_runs(house: House, run_ids: Sequence[str]) -> list[StageResult]:
+def stages_of_runs(house: House, run_ids: Sequence[str], scorer: str | None = None) -> list[StageResult]:
     """The evaluations of the runs, one stage a policy and environment, policies in the order of the runs.
 
     A stage is called after the checkpoint its policy is, else after the run that evaluated it first; where a policy was evaluated on several
     environments, after the environment too, and BFCL is a stage of its own. Of two runs that evaluated the same the later counts.
+    With a scorer its verdicts count for cases that are rollouts; one it has no verdict on counts as not passed.
     """
     names = _checkpoint_names(house)
     evaluated: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = {}
     for run_id in dict.fromkeys(run_ids):
         fresh: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-        for row in rows_of_run(house, run_id):
+        for row in _cases(house, run_id, scorer):
             fresh.setdefault((row["policy_id"], row["benchmark"], row["mode"]), []).append(row)
         for (policy_id, benchmark, mode), rows in fresh.items():
             evaluated.setdefault(policy_id, {})[benchmark, mode] = rows
             names.setdefault(policy_id, run_id)
     return [stage for policy_id, cases in evaluated.items() for stage in _stages(names[policy_id], cases)]
+
+
+def _cases(house: House, run_id: str, scorer: str | None) -> list[dict[str, Any]]:
+    rows = rows_of_run(house, run_id)
+    if not is_chosen(scorer):
+        return rows
+    ask = f"SELECT rollout_id, passed, reward AS score FROM rollouts WHERE run_id = {quote(run_id)}"
+    verdicts = {row["rollout_id"]: row for row in sql(house, ask, scorer=scorer).to_pylist()}
+    # BFCL has judges of its own.
+    return [row if row["benchmark"] == "bfcl" else row | verdicts.get(row["rollout_id"], {}) for row in rows]
 
 
 def _stages(name: str, cases: dict[tuple[str, str], list[dict[str, Any]]]) -> list[StageResult]:
@@ -137,10 +156,14 @@ def pick_samples(house: House, runs: Sequence[RunFacts], count: int) -> list[Sam
     """Rollouts worth reading: the best of each run and, where it earned less, the worst; at most `count`."""
     chosen = []
     for facts in runs:
-        ranked = sorted(facts.rollouts, key=lambda row: (-(row["reward"] or 0.0), row["rollout_id"]))
-        chosen += ranked[:1]
-        if ranked and ranked[-1]["reward"] != ranked[0]["reward"]:
-            chosen.append(ranked[-1])
+        if not facts.rollouts:
+            continue
+        # One without a verdict earned nothing either, but one that was judged says more.
+        best = min(facts.rollouts, key=lambda row: (-(row["reward"] or 0.0), row["reward"] is None, row["rollout_id"]))
+        worst = max(
+            facts.rollouts, key=lambda row: (-(row["reward"] or 0.0), row["reward"] is not None, row["rollout_id"])
+        )
+        chosen += [best] if worst["reward"] == best["reward"] else [best, worst]
     return _with_messages(house, chosen[:count])
 
 

@@ -170,11 +170,12 @@ def _branch(node: Node) -> str:
 
 def _sample(sample: Sample, open: bool) -> str:
     row = sample.row
-    verdict = "passed" if row["passed"] else "failed"
+    verdict = "unjudged" if row["passed"] is None and row["reward"] is None else "passed" if row["passed"] else "failed"
+    said = "no verdict" if verdict == "unjudged" else verdict
     reward = "no reward" if row["reward"] is None else f"reward {row['reward']:g}"
     step = "" if row["step"] is None else f" · step {row['step']}"
     title = (
-        f'<span class="verdict {verdict}">{verdict}</span> {reward} · {escape(row["status"] or "")} · '
+        f'<span class="verdict {verdict}">{said}</span> {reward} · {escape(row["status"] or "")} · '
         f"run <b>{escape(row['run_id'])}</b>{step} <code>{escape(row['rollout_id'])}</code>"
     )
     messages = "".join(_message(message) for message in [*sample.prompt, *sample.messages])

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
+from ...queries.verdicts import is_chosen
 from ...store.errors import ConfigError, MissingExtra
 from ...store.house import House
 from ...store.lineage import lineage
@@ -35,6 +36,7 @@ def write_report(
     runs: Sequence[str] = (),
     lineage_of: str | None = None,
     samples: int = 6,
+    scorer: str | None = None,
 ) -> Path:
     """Writes one HTML file that opens without a network and follows the reader's light or dark theme; returns its path.
 
@@ -43,10 +45,12 @@ def write_report(
         runs: Run ids, for curves, the table of runs and sample rollouts.
         lineage_of: A checkpoint, run, dataset or snapshot whose tree is shown.
         samples: At most so many rollouts are shown in full.
+        scorer: NAME or NAME@VERSION whose verdicts the rollouts of `runs` carry (`stages` come with theirs, and curves of metrics stay as
+            training logged them); None is those of collection time.
 
-    Raises StoreNotFound for an unknown run, MissingExtra without plotly, ConfigError when there is nothing to report.
+    Raises StoreNotFound for an unknown run, MissingExtra without plotly, ConfigError when there is nothing to report or the scorer never scored.
     """
-    facts = read_runs(house, runs)
+    facts = read_runs(house, runs, scorer)
     if not facts and not stages:
         raise ConfigError("There is nothing to report.", "Name at least one run; `rollhouse runs list` shows them.")
     body = [
@@ -62,12 +66,16 @@ def write_report(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(_page(title, house.uri, "".join(body)), encoding="utf-8")
+    unfinished.write_text(_page(title, _source(house, scorer), "".join(body)), encoding="utf-8")
     unfinished.replace(path)
     return path
 
 
-def _page(title: str, house: str, body: str) -> str:
+def _source(house: House, scorer: str | None) -> str:
+    return f"{house.uri} · verdicts of {scorer}" if is_chosen(scorer) else house.uri
+
+
+def _page(title: str, source: str, body: str) -> str:
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     now = datetime.now(UTC)
     return f"""<!doctype html>
@@ -81,7 +89,7 @@ def _page(title: str, house: str, body: str) -> str:
 <style>{style}</style>
 </head>
 <body>
-<header><h1>{escape(title)}</h1><p>{escape(house)} · {now:%Y-%m-%d %H:%M} UTC</p></header>
+<header><h1>{escape(title)}</h1><p>{escape(source)} · {now:%Y-%m-%d %H:%M} UTC</p></header>
 <main>{body}</main>
 <script>{_plotly()}</script>
 <script>{script}</script>

@@ -1,0 +1,54 @@
+"""The dataset card beside a file of TRL's: what it holds, where that came from, and what it does not tell."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..store.errors import ConfigError
+from .lines import whole_file
+
+# By this line a card is known as ours, and may be replaced.
+_OURS = "# Written by `rollhouse export`."
+_MADE_WITH = ("trl", "trl-messages", "trl-prompt", "trl-kto")
+
+
+def card_path(format_name: str, path: Path) -> Path:
+    """Where the card of a file goes.
+
+    Raises ConfigError for a format that has none, or when a README.md that somebody else wrote stands there.
+    """
+    if format_name not in _MADE_WITH:
+        raise ConfigError(f"Files of {format_name} have no card.", f"Formats with one are {', '.join(_MADE_WITH)}.")
+    card = path.with_name("README.md")
+    if card.exists() and _OURS not in card.read_text(encoding="utf-8", errors="replace"):
+        raise ConfigError(f"{card} is no card of ours.", "Export into a folder of its own.")
+    return card
+
+
+def write_card(
+    card: Path, file: Path, source: Mapping[str, object], left_out: Mapping[str, int], lost: Mapping[str, int]
+) -> None:
+    """Writes a card that hubs and `datasets.load_dataset(folder)` read.
+
+    Args:
+        source: What the file holds and where it came from, by name; None is left out.
+        left_out, lost: As in `ExportSummary`.
+    """
+    told = [f"| {name} | {_cell(value)} |" for name, value in source.items() if value is not None]
+    lines = [
+        "---", _OURS, "configs:", "- config_name: default", f"  data_files: {json.dumps(file.name)}", "---", "",
+        f"# {file.stem}", "", "| what | value |", "| --- | --- |", *told,
+        *_counts("Left out", "reason", left_out),
+        *_counts("In the house and not in this file", "column", lost),
+    ]  # fmt: skip
+    with whole_file(card) as out:
+        out.write("\n".join(lines) + "\n")
+
+
+def _counts(title: str, name: str, counts: Mapping[str, int]) -> list[str]:
+    rows = [f"| {_cell(key)} | {count:,} |" for key, count in counts.items()]
+    return ["", f"## {title}", "", f"| {name} | rollouts |", "| --- | ---: |", *rows] if rows else []
+
+
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|").replace("\n", " ")
