@@ -66,13 +66,14 @@ def fingerprint(house: House, kind: str, snapshot: str, recipe: dict[str, Any], 
 
 def keep_version(house: House, dataset: DatasetVersion) -> DatasetVersion:
     """The version of that name with this fingerprint, if there is one; else the next version, written now."""
-    for known in _read(house, dataset.name):
+    # The references of a version are read only where they are wanted: they are most of it.
+    for known in _read(house, dataset.name, columns=["version", "fingerprint"]):
         if known["fingerprint"] == dataset.fingerprint:
-            return replace(_from_row(known), existed=True)
+            return replace(get_dataset(house, f"{dataset.name}@{known['version']}"), existed=True)
     config = {"dataset_name": dataset.name, "snapshot": dataset.snapshot, "recipe": dataset.recipe}
     with start_run(house, "build", config=config) as run:
         while True:
-            number = 1 + max((row["version"] for row in _read(house, dataset.name)), default=0)
+            number = 1 + max((row["version"] for row in _read(house, dataset.name, columns=["version"])), default=0)
             kept = replace(dataset, version=number, run_id=run.run_id, created_at=datetime.now(UTC))
             # Another build may have taken the number since.
             if house.insert_if_absent("datasets", [_to_row(kept)]):
@@ -86,13 +87,15 @@ def get_dataset(house: House, label: str) -> DatasetVersion:
     name, at, version = label.partition("@")
     if at and not version.isdigit():
         raise ConfigError(f"{label!r} does not name a dataset version.", "Write NAME or NAME@NUMBER.")
-    rows = [row for row in _read(house, name) if not at or row["version"] == int(version)]
-    if not rows:
+    versions = [row["version"] for row in _read(house, name, columns=["version"])]
+    wanted = int(version) if at else max(versions, default=0)
+    if wanted not in versions:
         known = [f"{row['name']}@{row['version']}" for row in _read(house, columns=["name", "version"])]
         near = get_close_matches(label, known, n=1) or sorted(known)[:5]
         advice = f"There is {', '.join(near)}." if near else "`rollhouse dataset build` makes one."
         raise StoreNotFound(f"There is no dataset {label!r} in {house.uri}.", advice)
-    return _from_row(max(rows, key=lambda row: row["version"]))
+    where = f"name = {quote(name)} and version = {wanted}"
+    return _from_row(house.read("datasets", filter=where).to_pylist()[0])
 
 
 def list_datasets(house: House) -> list[dict[str, Any]]:

@@ -1,7 +1,9 @@
 """Prompt sets."""
 
+from dataclasses import replace
+
 import pytest
-from rollhouse.store.errors import EmptyDataset
+from rollhouse.store.errors import EmptyDataset, EvalLeak
 from rollhouse.transform.build import build_grpo
 from rollhouse.transform.materialize import grpo_tasks
 from rollhouse.transform.options import GrpoOptions
@@ -58,3 +60,12 @@ def test_nothing_mixed_is_an_error_that_says_so(filled) -> None:
     fill(filled, "hard", 0, 2)
     with pytest.raises(EmptyDataset, match="never solved"):
         build_grpo(filled.house, "prompts", filled.snapshot())
+
+
+def test_held_out_tasks_of_a_version_by_other_hands_are_not_trained_on(filled) -> None:
+    fill(filled, "few", 1, 1)
+    held_out = filled.task("v", split="validation").task_id
+    dataset = build_grpo(filled.house, "prompts", filled.snapshot())
+    leaked = replace(dataset, rows=[{**dataset.rows[0], "task_id": held_out}])
+    with pytest.raises(EvalLeak, match="1 held-out task"):
+        grpo_tasks(filled.house, leaked)
