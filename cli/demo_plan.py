@@ -36,9 +36,7 @@ def model_of(policy: str) -> str:
 
 def plan(seed: int, house: Path) -> list[Step]:
     """The demo's steps, in order."""
-    results = str(house / "checkpoints")
     at, of_seed = ["--house", str(house)], ["--seed", str(seed)]
-    training = [f"checkpointing.checkpoint_dir={results}", *at]
     playing = ["--env", ENV, *of_seed, *at]
     vllm = ["--engine", "vllm"]
     return [
@@ -54,7 +52,7 @@ def plan(seed: int, house: Path) -> list[Step]:
             "Learn from the rollouts that were rewarded.",
             (
                 ["dataset", "build", "sft", "demos", "--from", "logs", *at],
-                ["train", "sft", "--config", "tiny-sft", "--dataset", "demos", "--model", BASE, "--run", "sft", f"sft.seed={seed}", *training],
+                ["train", "sft", "--config", "tiny-sft", "--dataset", "demos", "--model", BASE, "--run", "sft", f"sft.seed={seed}", *at],
             ),
         ),
         Step(
@@ -67,7 +65,7 @@ def plan(seed: int, house: Path) -> list[Step]:
             "Prefer a solved rollout to a failed one of the same task.",
             (
                 ["dataset", "build", "dpo", "pairs", "--from", "base", "--run", "base", *at],
-                ["train", "dpo", "--config", "tiny-dpo", "--dataset", "pairs", "--model", BASE, "--run", "dpo", f"dpo.seed={seed}", *training],
+                ["train", "dpo", "--config", "tiny-dpo", "--dataset", "pairs", "--model", BASE, "--run", "dpo", f"dpo.seed={seed}", *at],
             ),
         ),
         Step(
@@ -75,7 +73,7 @@ def plan(seed: int, house: Path) -> list[Step]:
             "Tasks that are sometimes solved, groups of rollouts, their advantages, one step at a time.",
             (
                 ["dataset", "build", "grpo", "prompts", "--from", "base", "--run", "base", *at],
-                ["train", "grpo", "--config", "tiny-grpo", "--dataset", "prompts", "--model", BASE, "--run", "grpo", f"grpo.seed={seed}", f"grpo.max_num_steps={GRPO_STEPS}", *training],
+                ["train", "grpo", "--config", "tiny-grpo", "--dataset", "prompts", "--model", BASE, "--run", "grpo", f"grpo.seed={seed}", f"grpo.max_num_steps={GRPO_STEPS}", *at],
             ),
         ),
         Step("evaluate", "The four policies on held-out tasks, at temperature 1 and greedily.", tuple(evaluations(seed, house))),

@@ -7,31 +7,48 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
 from ..collect.models import weights_hash
-from ..store.errors import ConfigError
+from ..collect.runner import refuse_other_config
+from ..store.errors import ConfigError, StoreNotFound
 from ..store.house import quote
 from ..store.ids import hash_id
+from ..store.runs import get_run
+from .identity import run_identity
+from .section import Section
 from .tiny import base_policy
 
 if TYPE_CHECKING:
     from ..store.house import House
     from ..store.runs import Run
 
+MARK = "rollhouse.json"
+"""File in a checkpoint's folder that says which run wrote it."""
 TINY_BASE = "tiny-base"
 """Names the tiny base policy wherever a model is asked for."""
 
 
-class CheckpointingConfig(BaseModel):
+class CheckpointingConfig(Section):
     """Where checkpoints go and how often they are taken."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    checkpoint_dir: Path = Path("results")
-    """Checkpoints lie in `<checkpoint_dir>/<run>/step_N`."""
+    checkpoint_dir: Path | None = None
+    """Checkpoints lie in `<checkpoint_dir>/<run>/step_N`; None is `checkpoints` in the house, and `results` here for a house elsewhere."""
     save_period: int | None = None
     """Optimizer steps between two checkpoints; None takes one, at the end."""
+
+
+def checkpoint_folder(run: "Run", checkpoint_dir: Path | None) -> Path:
+    """`<checkpoint_dir>/<run_id>`, absolute. Raises ConfigError when checkpoints of another run lie there."""
+    local = Path(run.house.uri) / "checkpoints" if "://" not in run.house.uri else Path("results")
+    folder = (checkpoint_dir or local).resolve() / run.run_id
+    mine = run_identity(run)
+    for step in sorted(folder.glob("step_*")):
+        mark = step / MARK
+        if not mark.is_file() or json.loads(mark.read_text())["run"] != mine:
+            raise ConfigError(
+                f"{step} is not of run {run.run_id!r} in {run.house.uri}, and would be replaced.",
+                "Give the run another name, or another checkpointing.checkpoint_dir.",
+            )
+    return folder
 
 
 def save_checkpoint(
@@ -40,7 +57,7 @@ def save_checkpoint(
     model: Any,
     tokenizer: Any,
     step: int,
-    folder: Path,
+    folder: Path | None = None,
     dataset: str | None = None,
     metrics: Mapping[str, float] | None = None,
     parent_hash: str | None = None,
@@ -58,19 +75,23 @@ def save_checkpoint(
         dataset: "NAME@VERSION" it was trained on.
         metrics: Its metrics, by name.
         parent_hash: weights_hash of the model the run started from.
+
+    Raises ConfigError when checkpoints of another run lie there.
     """
-    path = (folder / run.run_id / f"step_{step}").resolve()
+    path = checkpoint_folder(run, folder) / f"step_{step}"
+    checkpoint_id = f"{run.run_id}/step_{step}"
     unfinished = path.with_name(f"tmp_step_{step}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     model.save_pretrained(unfinished)
     tokenizer.save_pretrained(unfinished)
+    (unfinished / MARK).write_text(json.dumps({"checkpoint": checkpoint_id, "run": run_identity(run)}))
     if path.exists():
         shutil.rmtree(path)
     unfinished.rename(path)
     row = {
         "row_id": hash_id(run.run_id, step, run.incarnation),
-        "checkpoint_id": f"{run.run_id}/step_{step}",
+        "checkpoint_id": checkpoint_id,
         "run_id": run.run_id,
         "step": step,
         "incarnation": run.incarnation,
@@ -94,11 +115,32 @@ def find_checkpoint(house: "House", name: str) -> dict[str, Any] | None:
     return max(rows, key=lambda row: (row["incarnation"], row["step"])) if rows else None
 
 
+def finished_before(
+    house: "House", kind: str, name: str | None, config: dict[str, Any], free: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """The last checkpoint of the run of that name, if it finished with this configuration; None when there is something to train.
+
+    `free` as in refuse_other_config. Raises ConfigError when the run was started with another configuration and something came of it.
+    """
+    try:
+        before = get_run(house, name) if name else None
+    except StoreNotFound:
+        return None
+    if not name or before is None or before["kind"] != kind:  # start_run refuses a name of another kind
+        return None
+    if any(house.dataset(table).count_rows(f"run_id = {quote(name)}") for table in ("checkpoints", "rollouts")):
+        refuse_other_config(house, name, config, free)
+    if before["status"] != "finished":
+        return None
+    row = find_checkpoint(house, str(before["summary"].get("checkpoint")))
+    return row if row is not None and Path(row["path"]).is_dir() else None
+
+
 def resolve_model(house: "House | None", name: str | Path) -> Path:
     """The folder of a model: a checkpoint's id, a run's id (its last checkpoint), a folder, `tiny-base`, or a name on the hub.
 
     Raises:
-        ConfigError: It is none of these, or its folder is gone.
+        ConfigError: It is none of these, or its folder is gone or holds other weights than the checkpoint's row says.
     """
     row = find_checkpoint(house, str(name)) if house is not None else None
     if row is not None:
@@ -106,6 +148,12 @@ def resolve_model(house: "House | None", name: str | Path) -> Path:
             raise ConfigError(
                 f"Checkpoint {row['checkpoint_id']} should lie in {row['path']}, which is not there.",
                 "Put the folder back, or name another model.",
+            )
+        found = weights_hash(row["path"])
+        if found != row["weights_hash"]:
+            raise ConfigError(
+                f"{row['path']} no longer holds checkpoint {row['checkpoint_id']}: its weights are {found}, not {row['weights_hash']}.",
+                "Put the folder back, or name it by its path if these weights are wanted.",
             )
         return Path(row["path"])
     if Path(name).is_dir():

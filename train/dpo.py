@@ -4,6 +4,7 @@ TRL takes a completion as one stretch of the policy's text. A trajectory is not:
 rows arrive tokenised, each side with its mask, and the collator puts the masks where TRL has a completion mask of all ones.
 """
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -13,17 +14,17 @@ from ..collect.models import need
 from ..store.errors import ConfigError
 from ..store.house import House
 from ..transform.materialize import Pair, dpo_rows
-from ..transform.versions import get_dataset
 from .offline import (
+    MakeTrainer,
     OfflineConfig,
     OnStep,
-    Section,
+    Start,
     load_model,
     make_arguments,
-    starting_model,
-    train_and_keep,
+    train_offline,
     trl_arguments,
 )
+from .section import Section
 from .tokens import TokenRow, tokenize
 
 
@@ -51,27 +52,29 @@ class DpoConfig(OfflineConfig):
 
 def train_dpo(house: House, config: DpoConfig, on_step: OnStep | None = None) -> dict[str, Any]:
     """Trains on a dataset of pairs and returns the row of the last checkpoint. Raises as train_sft."""
-    trl = need("trl")
-    folder = starting_model(house, config.policy)
-    dataset = get_dataset(house, config.dataset)
-    chat = ChatFormat.of(folder)
-    rows, counts = tokenize_pairs(dpo_rows(house, dataset), chat, config.policy.max_total_sequence_length)
 
-    def make_trainer(run_id: str) -> Any:
-        algorithm = config.dpo
-        ours = trl_arguments(config, run_id, algorithm.max_num_steps, algorithm.max_num_epochs, algorithm.seed)
-        # The reference is the model before its first step: its log-probabilities are computed once, ahead.
-        ours |= {"beta": algorithm.reference_policy_kl_penalty, "precompute_ref_log_probs": True, **loss(algorithm)}
-        args = make_arguments(trl.DPOConfig, ours, config.trl)
-        return trajectory_trainer()(
-            model=load_model(folder),
-            args=args,
-            train_dataset=dpo_dataset(rows),
-            processing_class=chat.tokenizer,
-            data_collator=trajectory_collator(chat.tokenizer, args.max_length),
-        )
+    def prepare(start: Start) -> tuple[dict[str, int], MakeTrainer]:
+        tokenizer = start.chat.tokenizer
+        pairs = dpo_rows(house, start.dataset)
+        rows, counts = tokenize_pairs(pairs, start.chat, config.policy.max_total_sequence_length)
 
-    return train_and_keep(house, "dpo", config, dataset, folder, counts, make_trainer, on_step)
+        def make_trainer(output: Path) -> Any:
+            algorithm = config.dpo
+            ours = trl_arguments(config, output, algorithm.max_num_steps, algorithm.max_num_epochs, algorithm.seed)
+            # The reference is the model before its first step: its log-probabilities are computed once, ahead.
+            ours |= {"beta": algorithm.reference_policy_kl_penalty, "precompute_ref_log_probs": True, **loss(algorithm)}
+            args = make_arguments(need("trl").DPOConfig, ours, config.trl)
+            return trajectory_trainer()(
+                model=load_model(start.folder),
+                args=args,
+                train_dataset=dpo_dataset(rows),
+                processing_class=tokenizer,
+                data_collator=trajectory_collator(tokenizer, args.max_length),
+            )
+
+        return counts, make_trainer
+
+    return train_offline(house, "dpo", config, prepare, on_step)
 
 
 def loss(algorithm: DpoAlgorithm) -> dict[str, Any]:

@@ -1,33 +1,33 @@
-"""What SFT and DPO share: the configuration, TRL's arguments, and the way from a trainer to a checkpoint."""
+"""What SFT and DPO share: the configuration, TRL's arguments, and the way from a dataset and a model to a checkpoint."""
 
 import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from ..collect.chat import ChatFormat
 from ..collect.models import check_model_folder, need, weights_hash
 from ..store.errors import ConfigError, TrainingError
 from ..store.house import House
 from ..store.runs import Run, start_run
-from ..transform.versions import DatasetVersion
-from .checkpoints import CheckpointingConfig, resolve_model, save_checkpoint
+from ..transform.versions import DatasetVersion, get_dataset
+from .checkpoints import CheckpointingConfig, checkpoint_folder, finished_before, resolve_model, save_checkpoint
+from .section import Section
 from .tracking import LoggerConfig, Tracker
 
 # What rows, checkpoints and metrics rely on.
 _OURS = {"output_dir", "max_length", "truncation_mode", "save_strategy", "report_to", "precompute_ref_log_probs"}
 
+# What may differ when a run of that name is there already; the weights of model_name may not.
+_MAY_CHANGE = ("run", "policy.model_name", "checkpointing", "logger")
+
 OnStep = Callable[[int, int, str], None]
 """Gets optimizer steps done, steps in all, and a note for people."""
-
-
-class Section(BaseModel):
-    """A part of the configuration; an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class OptimizerConfig(Section):
@@ -72,11 +72,6 @@ class OfflineConfig(Section):
     """Further options of TRL's own configuration class, by TRL's names."""
 
 
-def starting_model(house: House, policy: PolicyConfig) -> Path:
-    """The folder training starts from. Raises ConfigError when it is none."""
-    return check_model_folder(resolve_model(house, policy.model_name))
-
-
 def load_model(folder: Path) -> Any:
     """The model in float32: master weights; on a GPU the trainer computes in bfloat16."""
     torch = need("torch")
@@ -84,7 +79,7 @@ def load_model(folder: Path) -> Any:
 
 
 def trl_arguments(
-    config: OfflineConfig, run_id: str, max_num_steps: int | None, max_num_epochs: float, seed: int
+    config: OfflineConfig, output: Path, max_num_steps: int | None, max_num_epochs: float, seed: int
 ) -> dict[str, Any]:
     """The options of TRL's trainers that both algorithms set. Saving and logging are ours, so TRL's are off."""
     policy = config.policy
@@ -96,7 +91,7 @@ def trl_arguments(
         )
     on_cpu = policy.device == "cpu" or (policy.device == "auto" and not need("torch").cuda.is_available())
     return {
-        "output_dir": str(config.checkpointing.checkpoint_dir / run_id),
+        "output_dir": str(output),
         "per_device_train_batch_size": policy.train_micro_batch_size,
         "gradient_accumulation_steps": accumulation,
         "max_steps": max_num_steps or -1,
@@ -134,46 +129,65 @@ def make_arguments(kind: type, ours: dict[str, Any], theirs: dict[str, Any]) -> 
             f"TRL's {kind.__name__} has no option {unknown[0]!r}.", "See TRL's documentation for its options."
         )
     try:
-        return kind(**ours | theirs)
+        return on_one_device(kind(**ours | theirs))
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"TRL's {kind.__name__} refuses the options: {error}.", "Correct them under `trl`."
         ) from error
 
 
-def train_and_keep(
+def on_one_device(arguments: Any) -> Any:
+    """Pins the trainer to one GPU: it would copy the model to all it sees and multiply the batch by their number."""
+    _ = arguments.device  # counts the devices, once
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training starts from."""
+
+    folder: Path
+    dataset: DatasetVersion
+    chat: ChatFormat
+
+
+MakeTrainer = Callable[[Path], Any]
+"""From the run's folder of checkpoints to TRL's trainer."""
+
+
+def train_offline(
     house: House,
     kind: str,
     config: OfflineConfig,
-    dataset: DatasetVersion,
-    folder: Path,
-    rows: dict[str, int],
-    make_trainer: Callable[[str], Any],
+    prepare: Callable[[Start], tuple[dict[str, int], MakeTrainer]],
     on_step: OnStep | None,
 ) -> dict[str, Any]:
-    """Runs a trainer from start to checkpoint, under a run of its own, and returns the last checkpoint's row.
+    """Goes from dataset and model to a checkpoint, under a run of its own, and returns the last checkpoint's row.
+
+    A run of that name that finished with the same configuration is left as it is, and its checkpoint returned.
 
     Args:
-        rows: How the rows came about; kept in the run's summary.
-        make_trainer: From the run's id to TRL's trainer.
+        prepare: Gives how the rows came about (kept in the run's summary) and the trainer.
     """
-    parent = weights_hash(folder)
+    need("trl")
+    folder = check_model_folder(resolve_model(house, config.policy.model_name))
+    dataset, parent = get_dataset(house, config.dataset), weights_hash(folder)
     payload = config.model_dump(mode="json") | {"dataset": dataset.label, "model_hash": parent}
+    before = finished_before(house, kind, config.run, payload, _MAY_CHANGE)
+    if before is not None:
+        if on_step is not None:
+            on_step(before["step"], before["step"], "was trained before; this is its checkpoint")
+        return before
+    rows, make_trainer = prepare(Start(folder, dataset, ChatFormat.of(folder)))
     with start_run(house, kind, config.run, payload) as run, Tracker(run, config.logger, payload) as tracker, quiet():
-        trainer = make_trainer(run.run_id)
+        place = config.checkpointing.checkpoint_dir
+        trainer = make_trainer(checkpoint_folder(run, place))
 
         def keep(step: int) -> dict[str, Any]:
-            return save_checkpoint(
-                house,
-                run,
-                trainer.model,
-                trainer.processing_class,
-                step,
-                config.checkpointing.checkpoint_dir,
-                dataset.label,
-                last_metrics(trainer),
-                parent,
-            )
+            numbers = last_metrics(trainer)
+            model, tokenizer = trainer.model, trainer.processing_class
+            return save_checkpoint(house, run, model, tokenizer, step, place, dataset.label, numbers, parent)
 
         watch(trainer, tracker, keep, config.checkpointing.save_period, on_step)
         trainer.train()
@@ -203,6 +217,8 @@ def quiet() -> Iterator[None]:
         logging.enable_progress_bar()
         if before is None:
             del os.environ["TQDM_DISABLE"]
+        else:
+            os.environ["TQDM_DISABLE"] = before
 
 
 def watch(
@@ -210,6 +226,9 @@ def watch(
 ) -> None:
     """Sends the trainer's numbers to the tracker, takes checkpoints on the way, and stops at a loss that is not finite."""
     from transformers import PrinterCallback, TrainerCallback
+
+    def due(state: Any) -> bool:
+        return bool(save_period) and state.global_step % save_period == 0 and state.global_step < state.max_steps
 
     class Watch(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
@@ -219,10 +238,12 @@ def watch(
             tracker.log(state.global_step, values)
             if on_step is not None and "train/loss" in values:
                 on_step(state.global_step, state.max_steps, f"loss {values['train/loss']:.4f}")
+            if due(state) and "train/loss" in values:
+                keep(state.global_step)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if save_period and state.global_step % save_period == 0 and state.global_step < state.max_steps:
-                keep(state.global_step)
+            # A checkpoint is taken where the step's numbers are known: when they are logged.
+            control.should_log = control.should_log or due(state)
 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Watch())
@@ -240,7 +261,7 @@ def metrics_of(logs: dict[str, Any]) -> dict[str, float]:
 def last_metrics(trainer: Any) -> dict[str, float]:
     """The numbers of the trainer's last step."""
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return metrics_of(history[-1]) if history else {}
+    return metrics_of({name: value for name, value in history[-1].items() if name != "step"}) if history else {}
 
 
 def _finish(run: Run, checkpoint: dict[str, Any], trainer: Any, rows: dict[str, int]) -> None:

@@ -1,24 +1,24 @@
 """Supervised fine-tuning on demonstrations: TRL's SFTTrainer fed with tokens and their loss mask."""
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from ..collect.chat import ChatFormat
 from ..collect.models import need
 from ..store.house import House
 from ..transform.materialize import sft_rows
-from ..transform.versions import get_dataset
 from .offline import (
+    MakeTrainer,
     OfflineConfig,
     OnStep,
-    Section,
+    Start,
     load_model,
     make_arguments,
-    starting_model,
-    train_and_keep,
+    train_offline,
     trl_arguments,
 )
+from .section import Section
 from .tokens import TokenRow, tokenize
 
 IGNORED = -100
@@ -43,27 +43,30 @@ class SftConfig(OfflineConfig):
 def train_sft(house: House, config: SftConfig, on_step: OnStep | None = None) -> dict[str, Any]:
     """Trains on a dataset of demonstrations and returns the row of the last checkpoint.
 
+    A run of that name that finished with the same configuration is not trained again: its checkpoint is returned.
+
     Raises:
-        ConfigError: A model, dataset or setting that does not fit, found before training starts.
+        ConfigError: A model, dataset or setting that does not fit, or a run of that name with another configuration, found before
+            training starts.
         TrainingError: The loss stopped being finite.
     """
-    trl = need("trl")
-    folder = starting_model(house, config.policy)
-    dataset = get_dataset(house, config.dataset)
-    chat = ChatFormat.of(folder)
-    rows, counts = tokenize(sft_rows(house, dataset), chat, config.policy.max_total_sequence_length)
 
-    def make_trainer(run_id: str) -> Any:
-        algorithm = config.sft
-        ours = trl_arguments(config, run_id, algorithm.max_num_steps, algorithm.max_num_epochs, algorithm.seed)
-        return trl.SFTTrainer(
-            model=load_model(folder),
-            args=make_arguments(trl.SFTConfig, ours, config.trl),
-            train_dataset=sft_dataset(rows),
-            processing_class=chat.tokenizer,
-        )
+    def prepare(start: Start) -> tuple[dict[str, int], MakeTrainer]:
+        rows, counts = tokenize(sft_rows(house, start.dataset), start.chat, config.policy.max_total_sequence_length)
 
-    return train_and_keep(house, "sft", config, dataset, folder, counts, make_trainer, on_step)
+        def make_trainer(output: Path) -> Any:
+            trl, algorithm = need("trl"), config.sft
+            ours = trl_arguments(config, output, algorithm.max_num_steps, algorithm.max_num_epochs, algorithm.seed)
+            return trl.SFTTrainer(
+                model=load_model(start.folder),
+                args=make_arguments(trl.SFTConfig, ours, config.trl),
+                train_dataset=sft_dataset(rows),
+                processing_class=start.chat.tokenizer,
+            )
+
+        return counts, make_trainer
+
+    return train_offline(house, "sft", config, prepare, on_step)
 
 
 def sft_dataset(rows: list[TokenRow]) -> Any:

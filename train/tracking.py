@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..store.errors import MissingExtra
+from .identity import run_identity
+from .section import Section
 
 if TYPE_CHECKING:
     from ..store.runs import Run
@@ -16,20 +18,16 @@ if TYPE_CHECKING:
 FLUSH_AFTER_S = 2.0
 
 
-class WandbConfig(BaseModel):
+class WandbConfig(Section):
     """Where in Weights & Biases a run appears."""
-
-    model_config = ConfigDict(extra="forbid")
 
     project: str = "rollhouse"
     name: str | None = None
     """The run's id when not given."""
 
 
-class LoggerConfig(BaseModel):
+class LoggerConfig(Section):
     """What is logged besides the store."""
-
-    model_config = ConfigDict(extra="forbid")
 
     log_dir: Path = Path("logs")
     """Where Weights & Biases keeps its files."""
@@ -47,7 +45,7 @@ class Tracker:
         self.run = run
         self._waiting: dict[int, dict[str, float]] = {}
         self._flushed_at = time.monotonic()
-        self._wandb = open_wandb(run.run_id, logger, config) if logger and logger.wandb_enabled else None
+        self._wandb = open_wandb(run, logger, config) if logger and logger.wandb_enabled else None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers of one optimizer step, counted from 1; 0 is before training."""
@@ -78,8 +76,11 @@ class Tracker:
         self.close(failed=kind is not None)
 
 
-def open_wandb(run_id: str, logger: LoggerConfig, config: Mapping[str, Any] | None) -> Any:
-    """A Weights & Biases run of that id: online with a key, offline without one, whatever $WANDB_MODE says first."""
+def open_wandb(run: "Run", logger: LoggerConfig, config: Mapping[str, Any] | None) -> Any:
+    """The run in Weights & Biases: online with a key, offline without one, whatever $WANDB_MODE says first.
+
+    A run that goes on keeps its id there; one of the same name in another house has another.
+    """
     try:
         import wandb
     except ImportError as error:
@@ -89,8 +90,8 @@ def open_wandb(run_id: str, logger: LoggerConfig, config: Mapping[str, Any] | No
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb_key() else "offline")
     return wandb.init(
         project=logger.wandb.project,
-        name=logger.wandb.name or run_id,
-        id=run_id,
+        name=logger.wandb.name or run.run_id,
+        id=f"{run.run_id}-{run_identity(run)}",
         resume="allow",
         dir=str(logger.log_dir),
         mode=mode,  # type: ignore[arg-type]

@@ -4,11 +4,17 @@ import atexit
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
+import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from ...store.errors import ConfigError, EngineError
+from ...store.errors import ConfigError, EngineError, RollhouseError
 from ..models import need
 
 NAMESPACE = "rollhouse"
@@ -42,7 +48,7 @@ def ensure_ray(num_cpus: int = 4) -> bool:
     _ours = Path(tempfile.mkdtemp(prefix="rh-ray-", dir=base))
     atexit.register(shutdown_ray)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _own_sigterm():
             # Ray starts its processes by fork and exec at once, which Lance's threads do not mind.
             warnings.filterwarnings("ignore", message="lance is not fork-safe")
             ray.init(
@@ -77,6 +83,64 @@ def shutdown_ray() -> None:
 
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def call(reference: Any, timeout_s: float, gone: Callable[[str], RollhouseError]) -> Any:
+    """The value of a Ray call; see `our_error` for what it raises."""
+    import ray
+
+    try:
+        return ray.get(reference, timeout=timeout_s)
+    except Exception as error:
+        raise our_error(error, gone) from error
+
+
+def our_error(error: Exception, gone: Callable[[str], RollhouseError]) -> RollhouseError:
+    """An error of a Ray call in our words: the actor's own where it raised one of ours, else `gone` of a short reason."""
+    cause = getattr(error, "cause", None) or error
+    if isinstance(cause, RollhouseError):
+        return type(cause)(cause.message, cause.fix)
+    if "worker process has died" in str(error):
+        return gone("it was killed or crashed, often for want of memory")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return gone(lines[-1].rstrip(".") if lines else type(error).__name__)
+
+
+def require_resources(who: str, fix: str, *, cpus: float = 1, gpus: float = 0, wait_s: float = 15) -> None:
+    """Raises EngineError when the cluster cannot place an actor; Ray itself would wait for ever.
+
+    What an actor that just ended has held is given back a little later, so a cluster that is large enough is asked for `wait_s` seconds.
+    """
+    import ray
+
+    wanted = {name: number for name, number in (("CPU", cpus), ("GPU", gpus)) if number}
+    total, end = ray.cluster_resources(), time.monotonic() + wait_s
+    while True:
+        free = ray.available_resources()
+        lacking = [name for name, number in wanted.items() if free.get(name, 0) < number]
+        if not lacking:
+            return
+        if time.monotonic() > end or any(total.get(name, 0) < wanted[name] for name in lacking):
+            name = lacking[0]
+            raise EngineError(
+                f"There is no {name} for {who}: it needs {wanted[name]:g}, {free.get(name, 0):g} of {total.get(name, 0):g} are free.",
+                fix,
+            )
+        time.sleep(0.2)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keeps this process's way to end on SIGTERM, which ray.init replaces by leaving at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before not in (None, signal.SIG_DFL):  # with the default, nothing would end Ray's processes
+            signal.signal(signal.SIGTERM, before)
 
 
 def running_cluster() -> str | None:

@@ -5,6 +5,7 @@ whatever has finished. So the cost of an actor call (0.7 ms) is paid per engine 
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import uuid
@@ -16,6 +17,7 @@ from ...store.ids import hash_id
 from ..models import architecture_hash, check_model_folder, load_tokenizer, need, require, stop_token_ids
 from ..types import Sampling
 from .base import EngineGone, Generation
+from .cluster import call, our_error, require_resources
 
 _POLL_S = 5.0
 _DEFAULT_MODEL_LEN = 4096
@@ -60,19 +62,20 @@ class EngineActor:
         self.done.setdefault(client, asyncio.Queue()).put_nowait((number, result))
 
     async def poll(self, client: str) -> list[_Result]:
-        """What has finished since the last call; waits for the first, at most a few seconds."""
+        """What has finished since the last call; waits for the first, at most a few seconds.
+
+        A client with nothing in flight is forgotten here, between two results: calls of an asyncio actor may overtake each other, so a call of
+        its own could throw away the answer to a request that was made after it.
+        """
         done = self.done.setdefault(client, asyncio.Queue())
-        try:
-            results = [await asyncio.wait_for(done.get(), _POLL_S)]
-        except TimeoutError:
-            return []
+        results = []
+        with contextlib.suppress(TimeoutError):
+            results.append(await asyncio.wait_for(done.get(), _POLL_S))
         while not done.empty():
             results.append(done.get_nowait())
+        if not any(owner == client for owner, _ in self.tasks):
+            self.done.pop(client, None)
         return results
-
-    async def leave(self, client: str) -> None:
-        """Forgets a client whose event loop has nothing in flight."""
-        self.done.pop(client, None)
 
     async def load_weights(self, path: str, version: int) -> None:
         """See TokenEngine."""
@@ -126,7 +129,7 @@ class _Client:
         try:
             self.actor.submit.remote(self.name, items, abandoned)
         except Exception as error:
-            self._fail(_gone(error))
+            self._fail(our_error(error, _gone))
 
     async def _poll(self) -> None:
         try:
@@ -141,9 +144,7 @@ class _Client:
                     else:
                         future.set_result(result)
         except Exception as error:
-            self._fail(_gone(error))
-        else:
-            self.actor.leave.remote(self.name)
+            self._fail(our_error(error, _gone))
 
     def _fail(self, error: Exception) -> None:
         for future in self.waiting.values():
@@ -153,7 +154,10 @@ class _Client:
 
 
 class VllmActorEngine:
-    """A TokenEngine: the handle of a vLLM engine in a Ray actor. Picklable; the copy does not own the actor."""
+    """A TokenEngine: the handle of a vLLM engine in a Ray actor. Picklable; the copy does not own the actor.
+
+    `max_model_len` is this handle's; the engine's own may be larger. `timeout_s` is for one request.
+    """
 
     kind = "vllm"
 
@@ -183,7 +187,7 @@ class VllmActorEngine:
         try:
             await asyncio.wait_for(answer, self.timeout_s)
         except Exception as error:
-            raise _engine_error(error) from error
+            raise our_error(error, _gone) from error
         self.version = version
 
     async def _ask(self, token_ids: list[int], sampling: Sampling | None) -> Any:
@@ -215,13 +219,20 @@ def open_vllm(
     seed: int = 0,
     num_gpus: float | None = None,
     start_timeout_s: float = 300,
+    request_timeout_s: float = 600,
     **options: Any,
 ) -> VllmActorEngine:
     """A vLLM engine with this model's weights, as version 0; Ray must be running (`ensure_ray`).
 
     An engine of the same architecture and options that this process started before is taken over: its weights are swapped and
-    closing the handle leaves it running. `max_model_len` None is the model's own limit, at most 4096; `num_gpus` None is one if the cluster has
-    any. `options` are further vLLM EngineArgs. Raises ConfigError, MissingExtra, EngineError.
+    closing the handle leaves it running. One of other options that holds the GPU this one needs is closed.
+
+    Args:
+        max_model_len: None is the model's own limit, at most 4096.
+        num_gpus: None is one if the cluster has any.
+        options: Further vLLM EngineArgs.
+
+    Raises ConfigError, MissingExtra, EngineError.
     """
     folder = check_model_folder(model)
     ray = need("ray")
@@ -230,27 +241,40 @@ def open_vllm(
     if num_gpus is None:
         num_gpus = min(1, ray.cluster_resources().get("GPU", 0))
     max_model_len = max_model_len or min(_position_limit(folder), _DEFAULT_MODEL_LEN)
+    if not num_gpus:
+        options = {"dtype": "float32", **options}  # what it is on a CPU anyway: saying so makes no other engine
     key = hash_id(architecture_hash(folder), stop_ids, options, num_gpus)
     for running in [engine for engine in _open if engine.key == key and engine.max_model_len >= max_model_len]:
         if _alive(running):
-            engine = VllmActorEngine(running.actor, key, running.max_model_len)
-            _get(engine.actor.load_weights.remote(str(folder), 0), start_timeout_s)
+            engine = VllmActorEngine(running.actor, key, max_model_len, request_timeout_s)
+            call(engine.actor.load_weights.remote(str(folder), 0), start_timeout_s, _gone)
             return engine
         _open.remove(running)
+    _make_room(num_gpus)
     placed = ray.remote(EngineActor).options(num_cpus=1, num_gpus=num_gpus, max_concurrency=10_000)
     actor = placed.remote(str(folder), stop_ids, max_model_len, seed, options)
     try:
-        _get(actor.ready.remote(), start_timeout_s)
+        call(actor.ready.remote(), start_timeout_s, _gone)
     except BaseException:
         ray.kill(actor)
         raise
-    _open.append(VllmActorEngine(actor, key, max_model_len, owned=True))
+    _open.append(VllmActorEngine(actor, key, max_model_len, request_timeout_s, owned=True))
     return _open[-1]
 
 
 def _position_limit(folder: Path) -> int:
     config = json.loads((folder / "config.json").read_text())
     return config.get("max_position_embeddings") or _DEFAULT_MODEL_LEN
+
+
+def _make_room(num_gpus: float) -> None:
+    """Sees to it that another engine can be placed. Raises EngineError."""
+    import ray
+
+    if num_gpus > ray.available_resources().get("GPU", 0):
+        for engine in [*_open]:
+            engine.close()
+    require_resources("the vLLM engine", "End what else runs on the cluster.", gpus=num_gpus)
 
 
 def _alive(engine: VllmActorEngine) -> bool:
@@ -263,32 +287,7 @@ def _alive(engine: VllmActorEngine) -> bool:
     return True
 
 
-def _get(reference: Any, timeout_s: float) -> Any:
-    import ray
-
-    try:
-        return ray.get(reference, timeout=timeout_s)
-    except Exception as error:
-        raise _engine_error(error) from error
-
-
-def _engine_error(error: Exception) -> Exception:
-    """The error in our words: the actor's own where it raised one of ours."""
-    from ...store.errors import RollhouseError
-
-    if isinstance(error, RollhouseError):
-        return error
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, RollhouseError):
-        return type(cause)(cause.message, cause.fix)
-    return _gone(error)
-
-
-def _gone(error: Exception) -> EngineGone:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    why = lines[-1].rstrip(".") if lines else type(error).__name__
-    if "worker process has died" in str(error):
-        why = "it was killed or crashed, often for want of memory"
+def _gone(why: str) -> EngineGone:
     return EngineGone(
         f"The vLLM engine's process is gone or does not answer: {why}.",
         "Look at free memory (`rollhouse doctor`) and run the same command again; it continues where it stopped.",

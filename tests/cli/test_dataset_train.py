@@ -75,15 +75,21 @@ def test_requests_that_are_wrong(house: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
-def test_train_from_the_command_line(house: Path, tiny_base: Path, tmp_path: Path, kind: str) -> None:
+def test_train_from_the_command_line(house: Path, tiny_base: Path, kind: str) -> None:
     rows("dataset", "build", kind, f"for-{kind}", "--from", "s1", "--house", house)
-    made = rows(
+    command = (
         "train", kind, "--config", f"tiny-{kind}", "--dataset", f"for-{kind}", "--model", tiny_base, "--run", f"cli-{kind}",
         f"{kind}.max_num_steps=1", "policy.train_global_batch_size=2", "policy.train_micro_batch_size=2",
-        f"checkpointing.checkpoint_dir={tmp_path}", "--house", house,
-    )[0]  # fmt: skip
+        "--house", house,
+    )  # fmt: skip
+    (made,) = rows(*command)
     assert made["checkpoint_id"] == f"cli-{kind}/step_1" and made["metrics"]["train/loss"] > 0
-    assert Path(made["path"]) == tmp_path / f"cli-{kind}" / "step_1"
+    assert Path(made["path"]) == house / "checkpoints" / f"cli-{kind}" / "step_1"
+    assert rows(*command) == [made] and "trained before" in refusal(*command)[1]
+    code, said = refusal(*command, f"{kind}.seed=1")
+    assert code == 2 and f"{kind}.seed was 0 and is now 1" in said
+    code, said = refusal(*command, "--run", "logs")
+    assert code == 2 and f"of kind collect, not {kind}" in said
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo"])

@@ -1,5 +1,6 @@
 """Checkpoints: whole folders with a row each, found again by the names people type."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def house(tmp_path: Path) -> House:
     return House.create(tmp_path / "house")
 
 
-def save(house: House, model: Path, step: int, folder: Path, **more) -> dict:
+def save(house: House, model: Path, step: int, folder: Path | None = None, **more) -> dict:
     with start_run(house, "sft", "r") as run:
         return save_checkpoint(house, run, load_model(model), load_tokenizer(model), step, folder, **more)
 
@@ -54,6 +55,26 @@ def test_names_of_models(house, fresh_model, tmp_path) -> None:
         resolve_model(house, "no such/model/there")
     Path(last).rename(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="r/step_10 should lie in"):
+        resolve_model(house, "r")
+
+
+def test_a_house_keeps_its_checkpoints_to_itself(house, fresh_model, tmp_path) -> None:
+    other = House.create(tmp_path / "other")
+    mine, theirs = save(house, fresh_model, 1), save(other, fresh_model, 1)
+    assert Path(mine["path"]) == tmp_path / "house" / "checkpoints" / "r" / "step_1" != Path(theirs["path"])
+    shared = tmp_path / "shared"
+    save(house, fresh_model, 1, shared)
+    with pytest.raises(ConfigError, match=r"step_1 is not of run 'r' in .*other"):
+        save(other, fresh_model, 2, shared)
+    (tmp_path / "bare" / "r" / "step_1").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="step_1 is not of run 'r'"):
+        save(house, fresh_model, 1, tmp_path / "bare")
+
+
+def test_weights_that_were_exchanged_are_noticed(house, fresh_model, tiny_base) -> None:
+    path = Path(save(house, fresh_model, 1)["path"])
+    shutil.copy(tiny_base / "model.safetensors", path / "model.safetensors")
+    with pytest.raises(ConfigError, match=f"r/step_1: its weights are {weights_hash(tiny_base)}"):
         resolve_model(house, "r")
 
 

@@ -1,6 +1,8 @@
 """SFT through TRL, on a fresh model that learns a handful of rows by heart."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,11 @@ import pytest
 from rollhouse.cli.settings import resolve
 from rollhouse.collect.models import weights_hash
 from rollhouse.store.errors import ConfigError, StoreNotFound, TrainingError
-from rollhouse.store.runs import get_run
-from rollhouse.train.checkpoints import resolve_model
+from rollhouse.store.house import House
+from rollhouse.store.runs import get_run, start_run
+from rollhouse.train.checkpoints import find_checkpoint, resolve_model
+from rollhouse.train.identity import run_identity
+from rollhouse.train.offline import on_one_device, quiet
 from rollhouse.train.sft import SftConfig, sft_dataset, train_sft
 from rollhouse.train.tokens import tokenize
 from rollhouse.transform.build import build_sft
@@ -36,6 +41,9 @@ def test_a_run_from_dataset_to_checkpoint(office, fresh_model, tmp_path) -> None
     assert (folder / "chat_template.jinja").exists() and resolve_model(office.house, "learn") == folder
     assert resolve_model(office.house, "learn/step_4") == folder.with_name("step_4")
     assert [step[:2] for step in seen] == [(n, 8) for n in range(1, 9)]
+    on_the_way = json.loads(find_checkpoint(office.house, "learn/step_4")["metrics"])  # type: ignore
+    at_step = office.house.read("metrics", filter="run_id = 'learn' and step = 4").to_pylist()
+    assert on_the_way and on_the_way == {row["name"]: row["value"] for row in at_step}
 
     metrics = office.house.read("metrics", filter="run_id = 'learn' and name = 'train/loss'").to_pylist()
     losses = [metric["value"] for metric in sorted(metrics, key=lambda metric: metric["step"])]
@@ -51,6 +59,41 @@ def test_the_same_settings_give_the_same_weights(office, fresh_model, tmp_path) 
     first = train_sft(office.house, config(fresh_model, tmp_path / "a", *short))
     second = train_sft(office.house, config(fresh_model, tmp_path / "b", *short, "run=again"))
     assert first["weights_hash"] == second["weights_hash"]
+
+
+def test_a_run_that_is_done_is_not_trained_again(office, fresh_model, tmp_path) -> None:
+    build_sft(office.house, "demos", "s1")
+    settings = config(fresh_model, tmp_path / "r", "sft.max_num_steps=1")
+    seen = []
+    first = train_sft(office.house, settings)
+    assert train_sft(office.house, settings, on_step=lambda *step: seen.append(step)) == first
+    assert [step[:2] for step in seen] == [(1, 1)] and "trained before" in seen[0][2]
+    assert get_run(office.house, "learn")["incarnation"] == 0 and office.house.read("checkpoints").num_rows == 1
+    with pytest.raises(
+        ConfigError, match=r"'learn' was started otherwise: .*policy\.optimizer\.lr was 0\.002 and is now"
+    ):
+        train_sft(office.house, config(fresh_model, tmp_path / "r", "sft.max_num_steps=1", "policy.optimizer.lr=1e-3"))
+    shutil.rmtree(first["path"])
+    assert train_sft(office.house, settings)["weights_hash"] == first["weights_hash"], "what is gone is made again"
+
+
+def test_a_batch_is_not_multiplied_by_the_gpus(tmp_path) -> None:
+    from transformers import TrainingArguments
+
+    arguments = TrainingArguments(str(tmp_path), per_device_train_batch_size=4, use_cpu=True, report_to="none")
+    _ = arguments.device
+    arguments._n_gpu = 8  # as on a machine that has them
+    assert arguments.train_batch_size == 32 and on_one_device(arguments).train_batch_size == 4
+
+
+@pytest.mark.parametrize("before", ["0", None])
+def test_the_caller_s_progress_bars_stay_as_they_were(monkeypatch, before) -> None:
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    if before is not None:
+        monkeypatch.setenv("TQDM_DISABLE", before)
+    with quiet():
+        assert os.environ["TQDM_DISABLE"] == "1"
+    assert os.environ.get("TQDM_DISABLE") == before
 
 
 def test_our_tokens_are_those_trl_makes_of_messages_and_tools(office, fresh_model, tmp_path) -> None:
@@ -89,7 +132,12 @@ def test_weights_and_biases_offline(office, fresh_model, tmp_path, monkeypatch) 
             fresh_model, tmp_path / "r", "sft.max_num_steps=1", "logger.wandb_enabled=true", f"logger.log_dir={logs}"
         ),
     )
-    assert list(logs.glob("wandb/offline-run-*/run-learn.wandb"))
+    (here,) = logs.glob("wandb/offline-run-*/run-learn-*.wandb")
+    identity = here.stem.removeprefix("run-learn-")
+    elsewhere = House.create(tmp_path / "elsewhere")
+    for house, same in ((office.house, True), (elsewhere, False)):
+        with start_run(house, "sft", "learn") as again:
+            assert (run_identity(again) == identity) == same
 
 
 def test_what_does_not_fit_is_named_before_a_run_starts(office, fresh_model, tmp_path) -> None:

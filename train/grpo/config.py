@@ -1,13 +1,16 @@
 """The configuration of a GRPO run. Key names follow NeMo RL where it has the setting."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..checkpoints import CheckpointingConfig
-from ..offline import Section
+from ..section import Section
 from ..tracking import LoggerConfig
+
+# What the loop relies on.
+_OURS = {"model", "max_model_len", "seed", "logprobs_mode", "async_scheduling", "skip_tokenizer_init", "worker_extension_cls"}  # fmt: skip
 
 
 class AlgorithmConfig(Section):
@@ -69,6 +72,20 @@ class GenerationConfig(Section):
     """A model call."""
     sync_tolerance: float = Field(default=1e-3, gt=0)
     """Largest difference of a logprob between engine and learner after a weight push (float32); more stops the run."""
+    concurrency: int | None = Field(default=None, ge=1)
+    """Rollouts in flight; None is all of a step."""
+    time_limit_s: float = Field(default=600, gt=0)
+    """Wall clock of one rollout; past it it counts as failed."""
+    vllm: dict[str, Any] = Field(default_factory=dict)
+    """Further engine arguments, by vLLM's names (`dtype`, `gpu_memory_utilization`, …)."""
+
+    @field_validator("vllm")
+    @classmethod
+    def _free(cls, options: dict[str, Any]) -> dict[str, Any]:
+        settled = sorted(_OURS & set(options))
+        if settled:
+            raise ValueError(f"{settled[0]} is not free, it follows from the other settings")
+        return options
 
 
 class PolicyConfig(Section):

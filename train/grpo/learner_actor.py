@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from ...collect.engines.cluster import call, require_resources
 from ...collect.models import need
-from ...store.errors import RollhouseError, TrainingError
+from ...store.errors import TrainingError
 from .batch import Sample
 from .learner import Learner, LearnerSettings, StepResult
 
@@ -13,14 +14,27 @@ from .learner import Learner, LearnerSettings, StepResult
 class RemoteLearner:
     """A `Learner` in another process; leaving the `with` block ends it. Ray must be running (`ensure_ray`).
 
-    Raises TrainingError when the process is gone or does not answer in `timeout_s` seconds.
+    Raises EngineError when the cluster has no room for it, TrainingError when the process is gone, is not up after `start_timeout_s`
+    seconds, or does not answer in `timeout_s`.
     """
 
-    def __init__(self, model: str, settings: LearnerSettings, timeout_s: float = 1800) -> None:
+    def __init__(
+        self,
+        model: str,
+        settings: LearnerSettings,
+        num_gpus: float = 0,
+        timeout_s: float = 1800,
+        start_timeout_s: float = 600,
+    ) -> None:
         ray = need("ray")
+        require_resources("the learner", "Set policy.device=cpu, or end what else runs on the cluster.", gpus=num_gpus)
         self._timeout_s = timeout_s
-        actor = ray.remote(Learner).options(num_cpus=1, num_gpus=1 if settings.device.startswith("cuda") else 0)
-        self._actor: Any = actor.remote(model, settings)
+        self._actor: Any = ray.remote(Learner).options(num_cpus=1, num_gpus=num_gpus).remote(model, settings)
+        try:
+            call(self._actor.__ray_ready__.remote(), start_timeout_s, _gone)
+        except BaseException:
+            ray.kill(self._actor)
+            raise
 
     def step(self, samples: Sequence[Sample], micro_batches: Sequence[Sequence[int]]) -> StepResult:
         """See Learner."""
@@ -39,19 +53,7 @@ class RemoteLearner:
         self._call("save_pretrained", str(folder))
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        import ray
-
-        try:
-            return ray.get(getattr(self._actor, method).remote(*arguments), timeout=self._timeout_s)
-        except Exception as error:
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, RollhouseError):
-                raise type(cause)(cause.message, cause.fix) from error
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise TrainingError(
-                f"The learner's process is gone or does not answer: {lines[-1] if lines else type(error).__name__}",
-                "Look at free memory, lower policy.train_mb_tokens, and start the run of the same name again.",
-            ) from error
+        return call(getattr(self._actor, method).remote(*arguments), self._timeout_s, _gone)
 
     def __enter__(self) -> "RemoteLearner":
         return self
@@ -63,3 +65,10 @@ class RemoteLearner:
 
         if ray.is_initialized():
             ray.kill(self._actor)
+
+
+def _gone(why: str) -> TrainingError:
+    return TrainingError(
+        f"The learner's process is gone or does not answer: {why}.",
+        "Start the run of the same name again. Where memory is short, start another one with a lower policy.train_mb_tokens.",
+    )

@@ -4,14 +4,15 @@
 step (rollouts, then the plan), so a run that was cut short goes on by training its stored steps again, without generating.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...collect.chat import ChatFormat
 from ...collect.engines.base import TokenEngine
-from ...collect.engines.cluster import ensure_ray
+from ...collect.engines.cluster import ensure_ray, shutdown_ray
 from ...collect.engines.vllm_actor import open_vllm
 from ...collect.environments.registry import load_environment
 from ...collect.models import weights_hash
@@ -24,7 +25,7 @@ from ...store.runs import Run, start_run
 from ...store.writer import RolloutWriter
 from ...transform.materialize import grpo_tasks
 from ...transform.versions import get_dataset
-from ..checkpoints import resolve_model, save_checkpoint
+from ..checkpoints import checkpoint_folder, finished_before, resolve_model, save_checkpoint
 from ..tracking import Tracker
 from .batch import Sample
 from .config import GrpoConfig
@@ -34,7 +35,16 @@ from .ledger import commit_outcomes, commit_plan, read_batch, read_rollouts, sto
 from .metrics import plan_metrics, rollout_metrics
 from .plan import BatchPlan, make_plan
 from .prompts import prompts_of_step
-from .settings import learner_settings, plan_options, plan_settings, sampling
+from .settings import (
+    MAY_CHANGE,
+    engine_options,
+    gpu_shares,
+    learner_settings,
+    plan_options,
+    plan_settings,
+    rollouts_in_flight,
+    sampling,
+)
 from .stopwatch import Stopwatch
 from .sync import choose_probe, push_weights, verify_weights, weights_folder
 
@@ -49,28 +59,56 @@ def train_grpo(
 ) -> dict[str, Any]:
     """Trains a policy on a GRPO dataset version and returns the row of its last checkpoint.
 
+    A run of that name goes on where its stored batches end, with the same configuration but for what settings.MAY_CHANGE names; one that has
+    taken all its steps is left as it is.
+
     Args:
-        engine: Used instead of starting one; it gets the run's weights and keeps the last.
+        engine: Used instead of starting one; it gets the run's weights and keeps the last. Its own max_model_len holds.
         progress: Called after every step with (steps done, steps in all, one line).
 
-    Raises ConfigError, EngineError (the engine is not the learner), TrainingError (a loss that is not finite).
+    Raises ConfigError, EngineError (no room for engine or learner, or the engine is not the learner), TrainingError (a loss that is not finite).
     """
     dataset = get_dataset(house, config.dataset)
     tasks = grpo_tasks(house, dataset)
     environment = open_environment(config, tasks)
     model = resolve_model(house, config.policy.model_name)
     payload = config.model_dump(mode="json") | {"dataset": dataset.label, "model_hash": weights_hash(model)}
-    with start_run(house, "grpo", config.run, payload) as run:
-        ensure_ray()
-        if engine is not None:
-            return run_grpo(house, config, tasks, environment, engine, run, progress)
+    steps = config.grpo.max_num_steps
+    before = finished_before(house, "grpo", config.run, payload, MAY_CHANGE)
+    if before is not None and before["step"] == steps:
         if progress is not None:
-            progress(0, config.grpo.max_num_steps, "starting the engine")
-        engine = open_vllm(model, max_model_len=config.policy.max_total_sequence_length, seed=config.grpo.seed)
-        try:
-            return run_grpo(house, config, tasks, environment, engine, run, progress)
-        finally:
-            engine.close()
+            progress(steps, steps, "was trained before; this is its checkpoint")
+        return before
+    with start_run(house, "grpo", config.run, payload) as run:
+        checkpoint_folder(run, config.checkpointing.checkpoint_dir)  # refuses another run's before anything is paid for
+        with own_ray():
+            if engine is not None:
+                return run_grpo(house, config, tasks, environment, engine, run, model, progress)
+            if progress is not None:
+                progress(0, steps, "starting the engine")
+            engine = open_vllm(model, **engine_options(config, cluster_gpus()))
+            try:
+                return run_grpo(house, config, tasks, environment, engine, run, model, progress)
+            finally:
+                engine.close()
+
+
+@contextmanager
+def own_ray() -> Iterator[None]:
+    """A Ray cluster: the one that this process has, else one that ends with the block."""
+    started = ensure_ray()
+    try:
+        yield
+    finally:
+        if started:
+            shutdown_ray()
+
+
+def cluster_gpus() -> float:
+    """GPUs of the cluster."""
+    import ray
+
+    return ray.cluster_resources().get("GPU", 0)
 
 
 def open_environment(config: GrpoConfig, tasks: Sequence[Task]) -> Environment:
@@ -116,15 +154,16 @@ def run_grpo(
     environment: Environment,
     engine: TokenEngine,
     run: Run,
+    model: Path,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The loop over prompts given as tasks; `train_grpo` says the rest. Ray must be running."""
-    model = resolve_model(house, config.policy.model_name)
     steps = config.grpo.max_num_steps
+    settings = learner_settings(config)
     row: dict[str, Any] = {}
     with (
         weights_folder() as weights,
-        RemoteLearner(str(model), learner_settings(config)) as learner,
+        RemoteLearner(str(model), settings, gpu_shares(cluster_gpus(), settings.device)[1]) as learner,
         Tracker(run, config.logger, run.config) as tracker,
         RolloutWriter(house, run),  # one for all steps: it remembers which prompts and tasks are in the house
     ):
@@ -136,11 +175,11 @@ def run_grpo(
         for step in range(1, steps + 1):
             watch = Stopwatch()
             chosen = prompts_of_step(tasks, step, config.grpo.num_prompts_per_step, config.grpo.seed)
-            plan = stored_plan(house, run.run_id, step) or collect_and_plan(parts, chosen, step, watch)
-            refuse_other_settings(plan, plan_settings(config, parts.model_hash, chosen))
-            result = train(parts, plan, watch)
+            batch = stored_batch(parts, step) or collect_and_plan(parts, chosen, step, watch)
+            refuse_other_settings(batch.plan, plan_settings(config, parts.model_hash, chosen))
+            result = train(parts, batch.plan, watch)
             gap = sync(parts, step, watch)
-            numbers = step_metrics(parts, plan, result, watch) | {"mismatch/sync_max_abs": gap}
+            numbers = step_metrics(batch, result, watch) | {"mismatch/sync_max_abs": gap}
             if due(step, config.grpo.val_period) or (step == steps and config.grpo.val_at_end):
                 numbers |= validate(parts, step)
             tracker.log(step, numbers)
@@ -153,11 +192,31 @@ def run_grpo(
     return row
 
 
-def collect_and_plan(parts: Parts, chosen: Sequence[Task], step: int, watch: Stopwatch) -> BatchPlan:
+@dataclass(frozen=True)
+class Batch:
+    """What a step trains on.
+
+    Attributes:
+        rollouts: Rows of the step, columns PLANNED_COLUMNS.
+        n_new_tokens: Sampled for it just now; None when its plan was stored before.
+    """
+
+    plan: BatchPlan
+    rollouts: list[dict[str, Any]]
+    n_new_tokens: int | None = None
+
+
+def stored_batch(parts: Parts, step: int) -> Batch | None:
+    """The batch of a step whose plan is in the house already."""
+    plan = stored_plan(parts.house, parts.run.run_id, step)
+    return Batch(plan, read_rollouts(parts.house, parts.run.run_id, step)) if plan is not None else None
+
+
+def collect_and_plan(parts: Parts, chosen: Sequence[Task], step: int, watch: Stopwatch) -> Batch:
     """Groups of rollouts from the current policy, in the house; then the plan over them, in the house too."""
     config = parts.config
     with watch("generate"):
-        collect(
+        summary = collect(
             parts.house,
             parts.run,
             parts.environment,
@@ -166,14 +225,23 @@ def collect_and_plan(parts: Parts, chosen: Sequence[Task], step: int, watch: Sto
             num_repeats=config.grpo.num_generations_per_prompt,
             sampling=sampling(config, step),
             step=step,
-            max_turns=config.environment.max_turns,
+            **playing(config),
         )
     with watch("store"):
         rollouts = read_rollouts(parts.house, parts.run.run_id, step)
         settings = plan_settings(config, parts.model_hash, chosen)
         plan = make_plan(parts.run.run_id, step, rollouts, plan_options(config), config.grpo.seed, settings)
         commit_plan(parts.house, plan)
-    return plan
+    return Batch(plan, rollouts, summary.sampled_tokens)
+
+
+def playing(config: GrpoConfig) -> dict[str, Any]:
+    """Options of `collect` that training and validation share."""
+    return {
+        "max_turns": config.environment.max_turns,
+        "concurrency": rollouts_in_flight(config),
+        "time_limit_s": config.policy.generation.time_limit_s,
+    }
 
 
 def train(parts: Parts, plan: BatchPlan, watch: Stopwatch) -> StepResult:
@@ -221,7 +289,7 @@ def validate(parts: Parts, step: int) -> dict[str, float]:
             tasks,
             mode="sampled",
             sampling=sampling(config, step),
-            max_turns=config.environment.max_turns,
+            **playing(config),
         )
         run.finish({"pass_rate": summary.pass_rate, "stderr": summary.stderr, "n": summary.n})
     return {"val/accuracy": summary.pass_rate, "val/stderr": summary.stderr, "val/n": float(summary.n)}
@@ -242,13 +310,13 @@ def save(parts: Parts, step: int, numbers: dict[str, float]) -> dict[str, Any]:
     )
 
 
-def step_metrics(parts: Parts, plan: BatchPlan, result: StepResult, watch: Stopwatch) -> dict[str, float]:
+def step_metrics(batch: Batch, result: StepResult, watch: Stopwatch) -> dict[str, float]:
     """All numbers of a step but the validation's."""
-    rollouts = read_rollouts(parts.house, parts.run.run_id, plan.step)
-    numbers = rollout_metrics(rollouts) | plan_metrics(plan) | result.metrics
+    numbers = rollout_metrics(batch.rollouts) | plan_metrics(batch.plan) | result.metrics
     numbers |= {f"time/{phase}": seconds for phase, seconds in watch.seconds.items()}
     numbers["time/step"] = watch.total()
-    numbers["tokens_per_s"] = sum(row["n_sampled_tokens"] or 0 for row in rollouts) / numbers["time/step"]
+    if batch.n_new_tokens is not None:
+        numbers["tokens_per_s"] = batch.n_new_tokens / numbers["time/step"]
     return numbers
 
 

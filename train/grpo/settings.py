@@ -5,9 +5,25 @@ from typing import Any
 
 from ...collect.models import need
 from ...collect.types import Sampling, Task
+from ...store.errors import ConfigError
 from .config import GrpoConfig
 from .learner import LearnerSettings
 from .plan import PlanOptions
+
+MAY_CHANGE = (
+    "run",
+    "policy.model_name",  # its weights may not
+    "policy.threads",
+    "policy.generation.concurrency",
+    "policy.generation.time_limit_s",
+    "grpo.max_num_steps",
+    "checkpointing",
+    "logger",
+)
+"""Settings that may differ when a run goes on: none of them changes what it learns."""
+
+SHARED_GPU_MEMORY = 0.4
+"""Of a GPU that engine and learner share, vLLM's part (its `gpu_memory_utilization`): the learner has weights, gradients and two moments."""
 
 
 def plan_settings(config: GrpoConfig, model_hash: str, chosen: Sequence[Task]) -> dict[str, Any]:
@@ -57,6 +73,42 @@ def learner_device(device: str) -> str:
     if device != "auto":
         return device
     return "cuda" if need("torch").cuda.is_available() else "cpu"
+
+
+def gpu_shares(gpus: float, device: str) -> tuple[float, float]:
+    """GPUs of (engine, learner) of a cluster that has `gpus`: one each, or half of the only one each; the learner's 0 on a CPU.
+
+    Raises ConfigError for a learner on a GPU that the cluster does not have.
+    """
+    if not device.startswith("cuda"):
+        return min(1, gpus), 0
+    if gpus < 1:
+        raise ConfigError(
+            "There is no GPU for the learner: the Ray cluster has none.",
+            "Set policy.device=cpu, or look with `rollhouse doctor` why Ray sees no GPU.",
+        )
+    return (1, 1) if gpus >= 2 else (0.5, 0.5)
+
+
+def engine_options(config: GrpoConfig, gpus: float) -> dict[str, Any]:
+    """What `open_vllm` is called with on a cluster that has `gpus`, besides the model."""
+    generation = config.policy.generation
+    share, _ = gpu_shares(gpus, learner_device(config.policy.device))
+    shared = {"gpu_memory_utilization": SHARED_GPU_MEMORY} if 0 < share < 1 else {}
+    return {
+        "max_model_len": config.policy.max_total_sequence_length,
+        "seed": config.grpo.seed,
+        "num_gpus": share,
+        "request_timeout_s": max(600, generation.time_limit_s),
+        **shared,
+        **generation.vllm,
+    }
+
+
+def rollouts_in_flight(config: GrpoConfig) -> int:
+    """How many rollouts are sampled at once."""
+    grpo = config.grpo
+    return config.policy.generation.concurrency or grpo.num_prompts_per_step * grpo.num_generations_per_prompt
 
 
 def sampling(config: GrpoConfig, step: int) -> Sampling:

@@ -67,9 +67,10 @@ def verify_weights(
 
     Raises EngineError naming the step when the difference is above `tolerance` or the engine claims another version.
     """
-    scores, sampled = asyncio.run(_ask(engine, probe))
+    # A rollout that filled the context ends in a tool result that the engine has no room for.
+    whole = [[*sample.prompt_ids, *sample.token_ids][: engine.max_model_len - 1] for sample in probe]
+    scores, sampled = asyncio.run(_ask(engine, probe, whole))
     theirs = [score[1:] for score in scores] + [generation.logprobs for generation in sampled]
-    whole = [[*sample.prompt_ids, *sample.token_ids] for sample in probe]
     asked = [(ids[:1], ids[1:]) for ids in whole]
     asked += [(list(sample.prompt_ids), answer.token_ids) for sample, answer in zip(probe, sampled, strict=True)]
     ours = learner.logprobs(asked)
@@ -85,8 +86,10 @@ def verify_weights(
     return worst
 
 
-async def _ask(engine: TokenEngine, probe: Sequence[Sample]) -> tuple[list[list[float]], list[Generation]]:
-    scores = [engine.score([*sample.prompt_ids, *sample.token_ids]) for sample in probe]
+async def _ask(
+    engine: TokenEngine, probe: Sequence[Sample], whole: Sequence[list[int]]
+) -> tuple[list[list[float]], list[Generation]]:
+    scores = [engine.score(token_ids) for token_ids in whole]
     sampling = Sampling(temperature=1.0, max_tokens=PROBE_TOKENS, seed=0)
     answers = [engine.generate(list(sample.prompt_ids), sampling) for sample in probe]
     return list(await asyncio.gather(*scores)), list(await asyncio.gather(*answers))

@@ -1,0 +1,14 @@
+"""Which run this is, where its name is not enough."""
+
+from typing import TYPE_CHECKING
+
+from ..store.ids import hash_id
+from ..store.runs import get_run
+
+if TYPE_CHECKING:
+    from ..store.runs import Run
+
+
+def run_identity(run: "Run") -> str:
+    """12 hex digits that two runs of one name in two houses do not share, and that a run keeps when it goes on or its house is moved."""
+    return hash_id(run.run_id, get_run(run.house, run.run_id)["started_at"].timestamp())[:12]
