@@ -1,12 +1,18 @@
 """`rollhouse train grpo`, as a user types it; the suite's engine is taken over."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rollhouse.cli.main import app
+from rollhouse.store.house import House
+from rollhouse.store.runs import get_run
 from typer.testing import CliRunner, Result
+
+from .test_collect import alive, descendants, rows_of, start, wait_for
 
 
 def rollhouse(*arguments: object) -> Result:
@@ -31,17 +37,22 @@ def train(house: Path, *settings: object) -> Result:
     return rollhouse("train", "grpo", "--config", "tiny-grpo", "dataset=prompts", *settings, "--house", house)
 
 
-def test_train_from_the_command_line(house: Path, engine: Any, tiny_base: Path, tmp_path: Path) -> None:
+def test_train_from_the_command_line(house: Path, engine: Any, tiny_base: Path) -> None:
     small = ["grpo.max_num_steps=1", "grpo.num_prompts_per_step=3", "grpo.num_generations_per_prompt=4"]
-    where = [f"policy.model_name={tiny_base}", f"checkpointing.checkpoint_dir={tmp_path}", "run=cli-grpo"]
+    where = [f"policy.model_name={tiny_base}", "run=cli-grpo"]
     result = train(house, *small, *where, "--format", "json")
     assert result.exit_code == 0, result.exception
     (made,) = json.loads(result.stdout)
     assert made["checkpoint_id"] == "cli-grpo/step_1" and made["dataset"] == "prompts@1"
+    assert Path(made["path"]) == house / "checkpoints" / "cli-grpo" / "step_1"
     assert 0 <= made["metrics"]["train/reward"] <= 1 and made["metrics"]["rollouts/total"] == 12
 
     counted = rollhouse("sql", "select count(*) n from rollouts where run_id = 'cli-grpo'", "--format", "json", "--house", house)  # fmt: skip
     assert json.loads(counted.stdout) == [{"n": 12}]
+    again = train(house, *small, *where)
+    assert again.exit_code == 0 and "trained before" in said(again)
+    refused = train(house, *small[:-1], *where, "policy.generation.max_new_tokens=7")
+    assert refused.exit_code == 2 and "policy.generation.max_new_tokens was 96 and is now 7" in said(refused)
     traced = rollhouse("lineage", "cli-grpo", "--house", house)
     assert traced.exit_code == 0 and "prompts@1" in traced.stdout and "s1" in traced.stdout
 
@@ -58,9 +69,32 @@ def test_requests_that_are_wrong(house: Path, tmp_path: Path) -> None:
         "Did you mean 'grpo.max_num_steps'?": ["grpo.max_steps=3"],
         "no dataset 'absent'": ["dataset=absent"],
         "temperature": ["policy.generation.temperature=0"],
+        "seed is not free": ["policy.generation.vllm.seed=3"],
         "no model": [f"policy.model_name={tmp_path / 'absent'}"],
         "workplace-mini": ["environment.name=workplace"],
     }.items():
         result = train(house, *settings)
         assert result.exit_code == 2 or getattr(result.exception, "exit_code", None) == 2, (settings, result.exception)
         assert says in said(result) + str(result.exception), settings
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_rollouts_and_no_process(
+    house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    run = f"cut-{how.name.lower()}"
+    process = start("train", "grpo", "--config", "tiny-grpo", "dataset=prompts", f"run={run}", "--house", house)
+    wait_for(lambda: rows_of(house, run), 300)
+    family = descendants(process.pid)
+    assert len(family) > 3, "Ray, engine and learner run"
+    if how is signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does
+    else:
+        process.send_signal(how)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Interrupted" in errors and "Traceback" not in errors, errors
+    wait_for(lambda: not [pid for pid in family if alive(pid)], 30)
+    assert get_run(House.open(house), run)["status"] == "aborted"
+    assert rows_of(house, run)

@@ -12,7 +12,10 @@ from rollhouse.store.house import House
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.train.grpo.config import GrpoConfig
+from rollhouse.train.grpo.learner import LearnerSettings
+from rollhouse.train.grpo.learner_actor import RemoteLearner
 from rollhouse.train.grpo.loop import train_grpo
+from rollhouse.train.grpo.settings import engine_options, gpu_shares
 from rollhouse.transform.build import build_grpo
 
 PROMPTS, GROUP = 6, 6
@@ -150,7 +153,8 @@ def test_a_run_started_again_trains_its_stored_steps_to_the_same_bits_and_goes_o
 ):
     row, _ = trained
     before = {r["rollout_id"] for r in rows(prompt_house, "rollouts", "run_id = 'online'")}
-    train_grpo(prompt_house, configure(grpo__max_num_steps=3), engine=engine)
+    config = configure(grpo__max_num_steps=3, grpo__val_at_end=True, grpo__max_val_samples=6)
+    train_grpo(prompt_house, config, engine=engine)
     after = {r["rollout_id"]: r["step"] for r in rows(prompt_house, "rollouts", "run_id = 'online'")}
     assert {step for name, step in after.items() if name not in before} == {3}
     assert len(after) == len(before) + PROMPTS * GROUP
@@ -160,11 +164,56 @@ def test_a_run_started_again_trains_its_stored_steps_to_the_same_bits_and_goes_o
         metrics(prompt_house, "online", incarnation=1)[2]["train/loss"]
         == metrics(prompt_house, "online")[2]["train/loss"]
     )
+    resumed = metrics(prompt_house, "online", incarnation=1)
+    assert "tokens_per_s" in resumed[3] and "tokens_per_s" not in resumed[2], "nothing was sampled for it this time"
+    assert train_grpo(prompt_house, config)["checkpoint_id"] == "online/step_3"
+    assert get_run(prompt_house, "online")["incarnation"] == 1, "all its steps are taken: it was not started again"
 
 
 def test_a_run_does_not_go_on_with_other_settings(prompt_house, trained, configure, engine):
-    with pytest.raises(ConfigError, match=r"online.*learner"):
-        train_grpo(prompt_house, configure(**{"policy.optimizer__lr": 2e-4}), engine=engine)
+    before = {"grpo__val_at_end": True, "grpo__max_val_samples": 6, "grpo__max_num_steps": 4}
+    for setting, value in {
+        "policy.optimizer__lr": 2e-4,
+        "grpo__num_generations_per_prompt": 4,
+        "policy.generation__max_new_tokens": 32,
+        "policy__max_total_sequence_length": 400,
+        "environment__max_turns": 3,
+    }.items():
+        name = setting.replace("__", ".").replace(".", r"\.")
+        with pytest.raises(ConfigError, match=f"'online' was started otherwise: {name} was"):
+            train_grpo(prompt_house, configure(**{**before, setting: value}), engine=engine)
+
+
+def test_sequences_end_at_the_limit_and_rollouts_at_their_time(prompt_house, configure, engine):
+    """The suite's engine has room for more; the handle that the run takes has not."""
+    longest = max(row["n_prompt_tokens"] for row in rows(prompt_house, "rollouts", "run_id = 'online' and step = 1"))
+    limit = longest + 40
+    small = {"grpo__max_num_steps": 1, "policy__max_total_sequence_length": limit}
+    train_grpo(prompt_house, configure(run="short", **small, **{"policy.generation__concurrency": 5}))
+    found = rows(prompt_house, "rollouts", "run_id = 'short'")
+    assert max(row["n_prompt_tokens"] + row["n_tokens"] - row["loss_mask"][::-1].index(1) for row in found) <= limit
+    assert "length" in {row["stop_reason"] for row in found}
+
+    train_grpo(prompt_house, configure(run="hasty", **small, **{"policy.generation__time_limit_s": 0.001}))
+    assert {row["status"] for row in rows(prompt_house, "rollouts", "run_id = 'hasty'")} == {"timeout"}
+
+
+def test_no_gpu_for_the_learner_is_said_at_once(prompt_house, configure, engine):
+    with pytest.raises(ConfigError, match="no GPU for the learner"):
+        train_grpo(prompt_house, configure(run="large", policy__device="cuda"))
+    with pytest.raises(EngineError, match=r"no GPU for the learner: it needs 0\.5, 0 of 0 are free"):
+        RemoteLearner("unused", LearnerSettings(device="cuda"), num_gpus=0.5)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "shares"),
+    [(0, "cpu", (0, 0)), (1, "cpu", (1, 0)), (1, "cuda", (0.5, 0.5)), (2, "cuda", (1, 1)), (8, "cuda", (1, 1))],
+)
+def test_engine_and_learner_share_a_gpu_that_is_alone(gpus, device, shares, configure):
+    assert gpu_shares(gpus, device) == shares
+    asked = engine_options(configure(policy__device=device, **{"policy.generation__vllm": {"dtype": "float32"}}), gpus)
+    assert asked["num_gpus"] == shares[0] and asked["dtype"] == "float32"
+    assert ("gpu_memory_utilization" in asked) == (shares[0] == 0.5)
 
 
 def test_an_engine_that_is_not_the_learner_stops_the_run(prompt_house, configure, engine):
