@@ -29,7 +29,7 @@ def difference(built: Any, wanted: Any) -> Any:
 def _object_difference(built: Any, wanted: dict[str, Any]) -> Any:
     base = built if isinstance(built, dict) else {}
     if _RESERVED & wanted.keys():
-        return SAME if base == wanted else {_IS: wanted}
+        return SAME if _equal(built, wanted) else {_IS: wanted}
     overlay = {}
     for key, value in wanted.items():
         change = difference(base.get(key, _ABSENT), value)
@@ -46,8 +46,11 @@ def _is_nested(values: list[Any]) -> bool:
 
 
 def _equal(built: Any, wanted: Any) -> bool:
+    if isinstance(wanted, dict):
+        return built == wanted and all(_equal(built[key], value) for key, value in wanted.items())
     if isinstance(wanted, list):
-        return isinstance(built, list) and built == wanted and _truths(built) == _truths(wanted)
+        same = built == wanted and _truths(built) == _truths(wanted)
+        return same and (not _is_nested(wanted) or all(map(_equal, built, wanted)))
     return built == wanted and isinstance(built, bool) == isinstance(wanted, bool)
 
 

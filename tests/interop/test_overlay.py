@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rollhouse.interop.overlay import SAME, difference, lay_over
 from rollhouse.interop.responses import chat_tools, flat_tools, input_items, output_items, prompt_messages, read_items
@@ -25,6 +25,10 @@ def strictly(left: Any, right: Any) -> bool:
 
 
 @given(JSON, JSON)
+@example([{"$gone": None, "a": True}], [{"$gone": None, "a": 1}])
+@example([{"$gone": [[True]]}], [{"$gone": [[1]]}])
+@example([], {"$gone": None})
+@example(1, {})
 def test_it_gives_the_wanted_value_back(built: Any, wanted: Any) -> None:
     overlay = difference(built, wanted)
     given_back = built if overlay is SAME else lay_over(built, overlay)
