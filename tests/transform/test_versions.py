@@ -75,7 +75,14 @@ def test_another_scorer_decides_when_the_recipe_names_it(filled) -> None:
     for number, (id, reward) in enumerate([(kept, 0.0), (kept, 1.0), (lost, 0.0)]):
         stamp = datetime(2025, 1, 1, 0, 0, number, tzinfo=UTC)
         filled.scores.append(
-            {"row_id": str(number), "rollout_id": id, "scorer": "strict", "scorer_version": "2", "reward": reward, "created_at": stamp}
+            {
+                "row_id": str(number),
+                "rollout_id": id,
+                "scorer": "strict",
+                "scorer_version": "2",
+                "reward": reward,
+                "created_at": stamp,
+            }
         )
     snapshot = filled.snapshot()
     dataset = build_sft(filled.house, "demos", snapshot, SftOptions(scorer="strict"))
