@@ -26,7 +26,8 @@ lint: $(STAMP)
 	$(RUN)/pyright
 
 bench: $(STAMP)
-	$(RUN)/python benchmarks/learning.py $(BENCH)
+	$(RUN)/python benchmarks/learning.py
+	$(RUN)/python benchmarks/store.py --out docs/benchmarks-store.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
