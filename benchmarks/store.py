@@ -23,13 +23,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rollhouse.benchmarks import store_data
+from rollhouse.benchmarks.store_formats import FORMATS
 from rollhouse.store.house import House
 from rollhouse.store.maintenance import compact
 from rollhouse.store.runs import start_run
 from rollhouse.store.tables import TABLES
 from rollhouse.store.writer import RolloutWriter
 
-JOURNALED = ("prompts", "prompt_tokens", "tasks", "rollouts")
 TOKENS = ["token_ids", "loss_mask", "logprobs"]
 
 
@@ -300,101 +300,6 @@ QUERIES = {
     "one task, one status": "SELECT count(*), avg(reward) FROM rollouts WHERE task_id = 'task-00000123' AND status = 'completed'",
     "by run and status": "SELECT run_id, status, count(*), avg(duration_s) FROM rollouts GROUP BY run_id, status",
 }  # fmt: skip
-
-Chunks = list[list[dict[str, dict[str, Any]]]]
-
-
-def _write_jsonl(path: Path, chunks: Chunks) -> None:
-    with path.open("w") as file:
-        for chunk in chunks:
-            file.writelines(json.dumps(store_data.dump_row(**row)) + "\n" for row in chunk)
-
-
-def _write_jsonl_zst(path: Path, chunks: Chunks) -> None:
-    with pa.CompressedOutputStream(str(path), "zstd") as file:
-        for chunk in chunks:
-            for row in chunk:
-                file.write((json.dumps(store_data.dump_row(**row)) + "\n").encode())
-
-
-def _write_parquet_dump(path: Path, chunks: Chunks) -> None:
-    writer = None
-    for chunk in chunks:
-        rows = [store_data.dump_row(**row) for row in chunk]
-        data = pa.Table.from_pylist([{**row, "tools": json.dumps(row["tools"])} for row in rows])
-        writer = writer or pq.ParquetWriter(path, data.schema, compression="zstd")
-        writer.write_table(data.cast(writer.schema))
-    if writer:
-        writer.close()
-
-
-def _write_parquet_tables(path: Path, chunks: Chunks) -> None:
-    path.mkdir()
-    writers = {t: pq.ParquetWriter(path / f"{t}.parquet", TABLES[t].schema, compression="zstd") for t in JOURNALED}
-    seen: set[str] = set()
-    for chunk in chunks:
-        for table, rows in _tables(chunk, seen).items():
-            writers[table].write_table(pa.Table.from_pylist(rows, schema=TABLES[table].schema))
-    for writer in writers.values():
-        writer.close()
-
-
-def _write_datasets(path: Path, chunks: Chunks) -> None:
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    import datasets
-
-    datasets.disable_progress_bars()
-    rows = [
-        {**row, "tools": json.dumps(row["tools"])}
-        for chunk in chunks
-        for row in (store_data.dump_row(**r) for r in chunk)
-    ]
-    datasets.Dataset.from_list(rows).save_to_disk(str(path))
-
-
-def _write_house(path: Path, chunks: Chunks) -> None:
-    house = House.create(path)
-    with start_run(house, "collect", "bench") as run, RolloutWriter(house, run) as writer:
-        for chunk in chunks:
-            for row in chunk:
-                writer.add(row["rollout"], row["prompt"], row["task"], row["prompt_tokens"])
-
-
-def _write_house_by_64(path: Path, chunks: Chunks) -> None:
-    house = House.create(path)
-    seen: set[str] = set()
-    with start_run(house, "collect", "bench") as run, RolloutWriter(house, run) as writer:
-        for chunk in chunks:
-            for start in range(0, len(chunk), 64):
-                rows = _tables(chunk[start : start + 64], seen)
-                writer.add_many(rows["rollouts"], rows["prompts"], rows["tasks"], rows["prompt_tokens"])
-
-
-FORMATS: dict[str, Callable[[Path, Chunks], None]] = {
-    "rollhouse": _write_house_by_64,
-    "rollhouse, one by one": _write_house,
-    "Parquet zstd, same tables": _write_parquet_tables,
-    "Parquet zstd, dump": _write_parquet_dump,
-    "JSONL": _write_jsonl,
-    "JSONL.zst": _write_jsonl_zst,
-    "HF datasets": _write_datasets,
-}
-
-
-def _tables(chunk: list[dict[str, dict[str, Any]]], seen: set[str]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of each table; what was seen in an earlier chunk is left out."""
-    tables: dict[str, list[dict[str, Any]]] = {table: [] for table in JOURNALED}
-    for row in chunk:
-        tables["rollouts"].append(row["rollout"])
-        for table, name, key in (
-            ("prompts", "prompt", "prompt_id"),
-            ("tasks", "task", "task_id"),
-            ("prompt_tokens", "prompt_tokens", "row_id"),
-        ):
-            if (mark := f"{table}/{row[name][key]}") not in seen:
-                seen.add(mark)
-                tables[table].append(row[name])
-    return tables
 
 
 def _columns_table(bench: Bench, house: Path, parquet: Path, n: int) -> None:
