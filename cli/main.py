@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ..store.errors import RollhouseError, one_line
+from ..store.errors import RollhouseError, interrupted, one_line
 from .common import State, print_error
 
 
@@ -62,7 +62,7 @@ def explain(error: BaseException) -> RollhouseError:
     """Any failure as one sentence and one piece of advice."""
     if isinstance(error, RollhouseError):
         return error
-    if isinstance(error, KeyboardInterrupt):
+    if interrupted(error):
         return RollhouseError(
             "Interrupted.", "What was committed before is in the house; the same command goes on from there."
         )

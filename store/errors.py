@@ -1,5 +1,7 @@
 """What can go wrong, named after the situation. The command line prints `message` and `fix` and exits with `exit_code`."""
 
+import asyncio
+
 
 class RollhouseError(Exception):
     """One sentence on what is wrong and where, one on what to do. Picklable: it crosses Ray processes.
@@ -21,6 +23,16 @@ class RollhouseError(Exception):
 def one_line(said: object, limit: int = 500) -> str:
     """A message of any length and number of lines as one short line."""
     return " ".join(str(said).split())[:limit]
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether the work was stopped from outside and did not fail by itself.
+
+    A Ctrl-C that arrives while native code calls back into Python comes out as that library's own error, which only names it.
+    """
+    return isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)) or (
+        not isinstance(error, RollhouseError) and "KeyboardInterrupt" in str(error)
+    )
 
 
 class StoreNotFound(RollhouseError):

@@ -1,6 +1,5 @@
 """Runs: whatever makes rows has a name, a kind, and events that say how it went."""
 
-import asyncio
 import difflib
 import json
 import math
@@ -13,7 +12,7 @@ from typing import Any
 
 from . import journal
 from . import lease as leases
-from .errors import ConfigError, StoreNotFound
+from .errors import ConfigError, StoreNotFound, interrupted
 from .house import House, quote
 from .ids import hash_id
 from .lease import Lease
@@ -99,8 +98,7 @@ class Run:
     ) -> None:
         try:
             if error is not None:
-                stopped = isinstance(error, (KeyboardInterrupt, asyncio.CancelledError))
-                self._end("aborted" if stopped else "failed", {"error": type(error).__name__, "message": str(error)})
+                self._end("aborted" if interrupted(error) else "failed", {"error": type(error).__name__, "message": str(error)})
             elif not self.ended:
                 self.finish()
         finally:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
 import pytest
 from rollhouse.queries.session import sql
 from rollhouse.store.errors import ConfigError, StoreNotFound, WriteConflict
@@ -33,7 +34,13 @@ def test_leaving_without_finish_finishes(house: House) -> None:
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(ValueError("bad"), "failed"), (KeyboardInterrupt(), "aborted"), (asyncio.CancelledError(), "aborted")],
+    [
+        (ValueError("bad"), "failed"),
+        (KeyboardInterrupt(), "aborted"),
+        (asyncio.CancelledError(), "aborted"),
+        # as Lance hands on a Ctrl-C that came while it was at work
+        (pa.ArrowInvalid("External error: KeyboardInterrupt:"), "aborted"),
+    ],
 )
 def test_leaving_by_an_exception_says_so_and_raises_it(house: House, error: BaseException, status: str) -> None:
     with pytest.raises(type(error)), start_run(house, "sft", "r"):
