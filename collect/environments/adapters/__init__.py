@@ -1,0 +1,1 @@
+"""Environments that live elsewhere: behind HTTP, or in another package."""
