@@ -137,3 +137,20 @@ def test_a_missing_benchmark_names_the_command(house: Path, tiny_base: Path, mon
     result = rollhouse("eval", "bfcl", "--engine", "torch", "--model", tiny_base, "--house", house)
     assert result.exit_code == 1
     assert "pip install --no-deps bfcl-eval==2026.3.23" in " ".join(result.stderr.split())
+
+
+def test_compare_says_what_is_noise(house: Path) -> None:
+    for name, rate in {"base": 0.9, "better": 0.0, "again": 0.9}.items():
+        common = ("eval", "env", "--env", "workplace-mini", "--limit", 20, "--house", house)
+        assert rollhouse(*common, "--run", name, "--mistake-rate", rate).exit_code == 0
+    shown = rollhouse("eval", "compare", "base", "better", "again", "--house", house)
+    assert shown.exit_code == 0, shown.output
+    said = " ".join(shown.stdout.split())
+    assert "b is better than a" in said and "the difference is noise" in said and "flips" in said
+    rows = json.loads(rollhouse("eval", "compare", "base", "better", "--house", house, "--format", "json").stdout)
+    whole = next(row for row in rows if row["record"] == "comparison" and row["category"] == "all")
+    assert (whole["cases"], whole["b"], whole["verdict"]) == (20, 1.0, "better")
+    assert sum(row["record"] == "flip" for row in rows) == whole["b_only"]
+    assert "category" in rollhouse("eval", "compare", "base", "better", "--house", house, "--format", "csv").stdout
+    unknown = rollhouse("eval", "compare", "base", "bettr", "--house", house)
+    assert unknown.exit_code == 2 and "bettr" in unknown.stderr
