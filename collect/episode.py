@@ -1,8 +1,10 @@
 """One episode: a policy and a session take turns until one is done, and what happened becomes one row."""
 
 import asyncio
+import inspect
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,8 +12,9 @@ from ..store.errors import RollhouseError, one_line
 from ..store.ids import group_id, rollout_id, slot_id
 from .chat import TemplateError
 from .engines.base import EngineGone, EngineRefused
-from .policies import TokenPolicy
 from .types import Conversation, Environment, Policy, Sampling, Score, Task, Turn
+
+_CLOSE_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,26 @@ class _Record:
     n_turns: int = 0
     n_parse_failures: int = 0
     n_tool_errors: int = 0
+    n_retries: int = 0
+    tool_seconds: Mapping[str, float] = field(default_factory=dict)
     generate_s: float = 0.0
     tool_s: float = 0.0
     verify_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What one rollout came to.
+
+    Attributes:
+        row: Of `rollouts`.
+        prompt_ids: The rendered prompt, None when no tokens were observed.
+        tool_seconds: Tool name to its slowest call, in seconds; empty when the session does not say.
+    """
+
+    row: dict[str, Any]
+    prompt_ids: list[int] | None
+    tool_seconds: Mapping[str, float]
 
 
 async def run_episode(
@@ -62,32 +82,61 @@ async def run_episode(
     sampling: Sampling,
     max_turns: int = 6,
     time_limit_s: float = 600.0,
+    tool_limit_s: float | None = None,
 ) -> dict[str, Any]:
-    """Plays one rollout and returns its row of `rollouts`.
+    """Plays one rollout and returns its row of `rollouts`; see `play_episode`."""
+    episode = await play_episode(environment, policy, slot, sampling, max_turns, time_limit_s, tool_limit_s)
+    return episode.row
+
+
+async def play_episode(
+    environment: Environment,
+    policy: Policy,
+    slot: Slot,
+    sampling: Sampling,
+    max_turns: int = 6,
+    time_limit_s: float = 600.0,
+    tool_limit_s: float | None = None,
+) -> Episode:
+    """Plays one rollout.
 
     Whatever fails becomes the row's status `error` (with the boundary that failed as error_type) or `timeout`, and its reward is null.
     Raises only EngineGone, after which no other rollout could succeed, and CancelledError.
+
+    Args:
+        time_limit_s: Wall clock of the rollout.
+        tool_limit_s: Wall clock of one tool call, for sessions that take a limit; None is no limit.
     """
     record = _Record(Conversation(slot.task, sample_index=slot.sample_index))
     started_at, start = datetime.now(UTC), time.perf_counter()
     limit = asyncio.timeout(time_limit_s)
     try:
         async with limit:
-            await _play(environment, policy, record, sampling, max_turns)
+            await _play(environment, policy, record, sampling, max_turns, tool_limit_s)
     except TimeoutError:
         if not limit.expired():
             raise
     if limit.expired():
         record.status, record.stop_reason, record.score = "timeout", "timeout", None
         record.error_type, record.error_message = "timeout", f"the rollout took longer than {time_limit_s:g} s"
-    return _row(record, policy, slot, sampling, started_at, time.perf_counter() - start)
+    row = _row(record, policy, slot, sampling, started_at, time.perf_counter() - start)
+    return Episode(row, record.conversation.prompt_ids, record.tool_seconds)
 
 
-async def _play(environment: Environment, policy: Policy, record: _Record, sampling: Sampling, max_turns: int) -> None:
+async def _play(
+    environment: Environment,
+    policy: Policy,
+    record: _Record,
+    sampling: Sampling,
+    max_turns: int,
+    tool_limit_s: float | None,
+) -> None:
     boundary = "environment"
     session = None
     try:
-        session = environment.start(record.conversation.task)
+        session = await _value(environment.start(record.conversation.task))
+        if hasattr(session, "tool_limit_s"):
+            session.tool_limit_s = tool_limit_s
         while record.stop_reason is None:
             boundary = "engine"
             turn = await _timed(record, "generate_s", policy.respond(record.conversation, sampling))
@@ -95,25 +144,43 @@ async def _play(environment: Environment, policy: Policy, record: _Record, sampl
             await _take_turn(record, session, turn, max_turns)
         boundary = "verifier"
         start = time.perf_counter()
-        record.score = session.verify()
+        record.score = await _value(session.verify())
         record.verify_s = time.perf_counter() - start
         record.status = "completed" if record.stop_reason == "stop" else "truncated"
     except EngineGone:
         raise
-    # A failed rollout is a row, never the end of its run. The time limit comes as CancelledError; a TimeoutError is somebody else's.
-    except Exception as error:
+    # A failed rollout is a row, never the end of its run, also when a tool calls sys.exit(). The time limit comes as CancelledError; a
+    # TimeoutError is somebody else's.
+    except (Exception, SystemExit) as error:
         record.status, record.stop_reason = "error", "error"
         record.error_type, record.error_message = _error_type(error, boundary), _said(error)
     finally:
         if session is not None:
-            record.n_tool_errors = getattr(session, "n_tool_errors", 0)
-            session.close()
+            await _close(session, record)
+
+
+async def _close(session: Any, record: _Record) -> None:
+    """Takes what the session counted and ends it. One that cannot be closed leaves the verdict as it is, and says so in the row."""
+    record.n_tool_errors = getattr(session, "n_tool_errors", 0)
+    record.tool_seconds = dict(getattr(session, "tool_seconds", {}))
+    try:
+        async with asyncio.timeout(_CLOSE_LIMIT_S):
+            await _value(session.close())
+    except (Exception, SystemExit) as error:
+        if record.error_type is None:
+            record.error_type, record.error_message = "close", _said(error)
+
+
+async def _value(given: Any) -> Any:
+    """What an environment gave, or what it is once awaited."""
+    return await given if inspect.isawaitable(given) else given
 
 
 async def _take_turn(record: _Record, session: Any, turn: Turn, max_turns: int) -> None:
     """Adds the turn and the session's answer to the conversation; sets stop_reason when the episode is over."""
     record.n_turns += 1
     record.n_parse_failures += turn.parse_failures
+    record.n_retries += turn.retries
     messages = record.conversation.messages
     if turn.token_ids != []:  # an empty turn says only that the context is full
         messages.append(turn.message)
@@ -164,6 +231,7 @@ def _row(
         "n_tool_calls": sum(len(message.tool_calls) for message in messages),
         "n_tool_errors": record.n_tool_errors,
         "n_parse_failures": record.n_parse_failures,
+        "n_retries": record.n_retries,
         "reward": score and score.reward,
         "reward_components": score and [
             {"name": name, "value": value, "weight": weight} for name, value, weight in score.components
@@ -175,7 +243,7 @@ def _row(
         "stop_reason": record.stop_reason,
         "error_type": record.error_type,
         "error_message": record.error_message,
-        "gaps": [],
+        "gaps": record.conversation.gaps,
         "started_at": started_at,
         "duration_s": duration_s,
         "generate_s": record.generate_s,
@@ -198,34 +266,44 @@ def _sampling_columns(policy: Policy, sampling: Sampling) -> dict[str, Any]:
 
 
 def _token_columns(conversation: Conversation, policy: Policy) -> dict[str, Any]:
-    """Token columns; null for a policy that shows no tokens. A policy without weights of its own has version 0."""
-    if not isinstance(policy, TokenPolicy):
-        return {"policy_version": 0, "policy_version_last": 0}
+    """Token columns; null when no tokens were observed. A policy without weights of its own has version 0."""
     spans = conversation.version_spans
-    version = policy.token_engine.version
-    return {
+    version = getattr(policy, "version", 0)
+    versions = {
         "policy_version": spans[0].version if spans else version,
         "policy_version_last": spans[-1].version if spans else version,
+    }
+    if conversation.prompt_ids is None:
+        return versions
+    tokenizer_hash, template_hash = token_identity(policy) or (None, None)
+    sampled = sum(conversation.loss_mask)
+    shown = bool(conversation.logprobs) or not sampled
+    return {
+        **versions,
         "version_spans": [{"start": span.start, "version": span.version} for span in spans],
-        "tokenizer_hash": policy.chat.tokenizer_hash,
-        "template_hash": policy.chat.template_hash,
-        "logprobs_mode": "processed",
+        "tokenizer_hash": tokenizer_hash,
+        "template_hash": template_hash,
+        "logprobs_mode": "processed" if shown else None,
         "token_ids": conversation.token_ids,
         "loss_mask": conversation.loss_mask,
-        "logprobs": conversation.logprobs,
-        "n_prompt_tokens": None if conversation.prompt_ids is None else len(conversation.prompt_ids),
+        "logprobs": conversation.logprobs if shown else None,
+        "n_prompt_tokens": len(conversation.prompt_ids),
         "n_tokens": len(conversation.token_ids),
-        "n_sampled_tokens": len(conversation.logprobs),
-        # Tokens are only ever appended, so this holds by construction; TokenPolicy has no other way to build a prompt.
-        "prefix_ok": True,
+        "n_sampled_tokens": sampled,
+        "prefix_ok": conversation.prefix_ok,
     }
 
 
-def _error_type(error: Exception, boundary: str) -> str:
+def token_identity(policy: Policy) -> tuple[str | None, str | None] | None:
+    """As in `Policy`; None also for a policy that does not say."""
+    return getattr(policy, "token_identity", None)
+
+
+def _error_type(error: BaseException, boundary: str) -> str:
     if isinstance(error, EngineRefused):
         return error.error_type
     return "template" if isinstance(error, TemplateError) else boundary
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return one_line(error.message if isinstance(error, RollhouseError) else f"{type(error).__name__}: {error}")

@@ -30,6 +30,12 @@ class TokenPolicy:
         self.token_engine = engine
         self.chat = chat
         self.policy_id = policy_id
+        self.token_identity = (chat.tokenizer_hash, chat.template_hash)
+
+    @property
+    def version(self) -> int:
+        """Of the engine's weights."""
+        return self.token_engine.version
 
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
         """Samples the next turn. A conversation that fills the context gives an empty turn with stop_reason `length`.
@@ -85,6 +91,8 @@ class ScriptedPolicy:
     """
 
     engine = "scripted"
+    token_identity = None
+    version = 0
 
     def __init__(self, mistake_rate: float = 0.0, seed: int = 0, max_turns: int = 6) -> None:
         self.mistake_rate = mistake_rate
@@ -121,6 +129,8 @@ class OpenAIPolicy:
     """
 
     engine = "openai"
+    token_identity = None
+    version = 0
 
     def __init__(
         self, url: str, model: str | None = None, api_key: str | None = None, timeout_s: float = 120, retries: int = 4

@@ -15,8 +15,7 @@ from ..store.house import House, quote
 from ..store.ids import hash_id, slot_id
 from ..store.runs import Run, get_run
 from ..store.writer import RolloutWriter
-from .episode import Slot, run_episode
-from .policies import TokenPolicy
+from .episode import Episode, Slot, play_episode, token_identity
 from .task_rows import task_rows
 from .types import Environment, Policy, Sampling, Task
 
@@ -157,11 +156,11 @@ async def collect_async(
     async def work(pool: ThreadPoolExecutor) -> None:
         for slot in pending:  # shared by all workers: each takes the next
             settings = replace(sampling, seed=rollout_seed(sampling.seed, slot))
-            row = await run_episode(environment, policy, slot, settings, max_turns, time_limit_s)
-            references = {} if slot.task_id in referenced else reference_rows(row, slot, policy)
-            row = await loop.run_in_executor(pool, add_row, writer, row, references)
+            episode = await play_episode(environment, policy, slot, settings, max_turns, time_limit_s)
+            references = {} if slot.task_id in referenced else reference_rows(episode, slot, policy)
+            row = await loop.run_in_executor(pool, add_row, writer, episode.row, references)
             # A rollout that failed early has no prompt tokens to give; a later one of the task does.
-            if row["task_id"] is not None and ("prompt_tokens" in references or not isinstance(policy, TokenPolicy)):
+            if row["task_id"] is not None and ("prompt_tokens" in references or token_identity(policy) is None):
                 referenced.add(slot.task_id)
             summary.add(row)
             if on_done is not None:
@@ -254,17 +253,19 @@ def unstorable(row: dict[str, Any], error: Exception) -> dict[str, Any]:
     return {**row, **dict.fromkeys(said), **reason}
 
 
-def reference_rows(row: dict[str, Any], slot: Slot, policy: Policy) -> dict[str, Any]:
+def reference_rows(episode: Episode, slot: Slot, policy: Policy) -> dict[str, Any]:
     """The rows of `prompts`, `tasks` and `prompt_tokens` that a rollout refers to, as RolloutWriter.add takes them."""
     task = slot.task
     prompt, task_row = task_rows(task, slot.task_id, slot.prompt_id)
     references: dict[str, Any] = {"prompt": prompt, "task": task_row}
-    if isinstance(policy, TokenPolicy) and row.get("n_prompt_tokens"):
+    identity = token_identity(policy)
+    if identity is not None and episode.prompt_ids:
+        tokenizer_hash, template_hash = identity
         references["prompt_tokens"] = {
             "prompt_id": slot.prompt_id,
-            "tokenizer_hash": policy.chat.tokenizer_hash,
-            "template_hash": policy.chat.template_hash,
-            "token_ids": policy.chat.prompt_ids(task),
+            "tokenizer_hash": tokenizer_hash,
+            "template_hash": template_hash,
+            "token_ids": episode.prompt_ids,
         }
     return references
 

@@ -1,6 +1,6 @@
 """The nouns of collection: tasks, turns, verdicts, and the three things that meet in an episode."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -78,6 +78,7 @@ class Turn:
         version_spans: Starts are relative to this turn's token_ids; at least one span.
         stop_reason: `stop`, or `length` when the token limit cut it.
         parse_failures: Tool calls in the text that could not be read as one.
+        retries: Requests sent again before this answer came.
     """
 
     message: Message
@@ -86,6 +87,7 @@ class Turn:
     version_spans: tuple[VersionSpan, ...] = (VersionSpan(0, 0),)
     stop_reason: str = "stop"
     parse_failures: int = 0
+    retries: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,13 @@ class Conversation:
     Attributes:
         task: What is being solved.
         messages: Everything after the prompt, in order.
-        prompt_ids: The rendered prompt; None until a token engine has rendered it, and always for other policies.
+        prompt_ids: The rendered prompt; None until tokens were observed, and always for a policy that shows none.
         token_ids: Everything after the prompt, tool results included; only ever appended to.
         loss_mask: Parallel to token_ids.
         logprobs: One per sampled token.
         version_spans: Starts are positions in token_ids, oldest first.
+        prefix_ok: Whether every prompt so far began with all tokens before it. A policy that builds prompts from tokens leaves it.
+        gaps: What the policy did not tell (`no_logprobs`, …); stored with the rollout.
         sample_index: Which repeat of the task this is (a scripted policy may vary with it).
     """
 
@@ -138,6 +142,8 @@ class Conversation:
     loss_mask: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     version_spans: list[VersionSpan] = field(default_factory=list)
+    prefix_ok: bool = True
+    gaps: list[str] = field(default_factory=list)
     sample_index: int = 0
 
 
@@ -146,26 +152,44 @@ class Policy(Protocol):
 
     engine: str
     """vllm, torch, openai or scripted; stored with each rollout."""
-    policy_id: str
-    """Weights hash of a loaded model, run_id of an online run, or an endpoint's model name."""
+
+    @property
+    def policy_id(self) -> str:
+        """Weights hash of a loaded model, run_id of an online run, or an endpoint's model name."""
+        ...
+
+    @property
+    def token_identity(self) -> tuple[str | None, str | None] | None:
+        """Hashes of the tokenizer and of the chat template its tokens come from; None when it shows no tokens."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Optimizer steps behind its weights now; 0 for a policy without weights of its own."""
+        ...
 
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
-        """The next assistant message. A token policy also extends the conversation's tokens by what it rendered and sampled."""
+        """The next assistant message. A policy that shows tokens also extends the conversation's by what it rendered and sampled."""
         ...
 
 
 class Session(Protocol):
-    """One episode of one task. Starting it costs microseconds, closing it frees what it held."""
+    """One episode of one task. Starting it costs microseconds, closing it frees what it held.
+
+    An episode also reads these attributes where a session has them: `n_tool_errors: int`, calls answered by an error;
+    `tool_seconds: dict[str, float]`, the slowest call so far of each tool. It sets `tool_limit_s: float | None`, seconds one call may
+    take, where there is such an attribute.
+    """
 
     async def step(self, turn: Turn) -> list[Message] | Done:
         """The messages that answer the turn (tool results, a new user turn), or Done."""
         ...
 
-    def verify(self) -> Score:
+    def verify(self) -> Score | Awaitable[Score]:
         """The verdict on what was done so far. Raises nothing for a bad policy: that is a reward of 0."""
         ...
 
-    def close(self) -> None:
+    def close(self) -> Awaitable[None] | None:
         """Frees the session's state."""
         ...
 
@@ -179,6 +203,6 @@ class Environment(Protocol):
         """The tasks of `train`, `validation` or `test`, in a stated order."""
         ...
 
-    def start(self, task: Task) -> Session:
+    def start(self, task: Task) -> Session | Awaitable[Session]:
         """A fresh session of the task."""
         ...

@@ -95,6 +95,7 @@ ROLLOUTS = Table(
         Column("generate_s", F64, "seconds spent waiting for the policy"),
         Column("tool_s", F64, "seconds spent in tools"),
         Column("verify_s", F64, "seconds spent in the verifier"),
+        Column("n_retries", I32, "requests to the policy that were sent again; null when not observed"),
     ),
     "exactly once: appended under the run's lease, inserted if absent when in doubt",
 )

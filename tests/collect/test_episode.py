@@ -1,6 +1,7 @@
 """One episode becomes one row, whatever fails in it."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from rollhouse.collect.chat import ChatFormat, TemplateError
 from rollhouse.collect.engines.base import EngineGone, EngineRefused, PromptTooLong
 from rollhouse.collect.engines.torch_engine import TorchEngine
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
-from rollhouse.collect.episode import Slot, run_episode
+from rollhouse.collect.episode import Slot, play_episode, run_episode
 from rollhouse.collect.policies import ScriptedPolicy, TokenPolicy
 from rollhouse.collect.tools import ToolOutput, ToolSession
 from rollhouse.collect.types import Conversation, Sampling, Score, Task, Turn
@@ -102,6 +103,79 @@ class Room:
 CALLS = Turn(
     Message("assistant", None, (ToolCall("call_0", "f", "{}"), ToolCall("call_1", "bad", "{"))), parse_failures=1
 )
+
+
+class Counts(ToolSession):
+    """A session that starts, judges and closes over a connection."""
+
+    tool_limit_s: float | None = None
+    tool_seconds: dict[str, float] = {"f": 0.5}  # noqa: RUF012
+
+    def verify(self) -> Any:
+        return self._later(super().verify())
+
+    def close(self) -> Any:
+        return self._later(super().close())
+
+    async def _later(self, value: Any) -> Any:
+        await asyncio.sleep(0)
+        return value
+
+
+def test_a_session_may_be_awaited_and_is_told_its_tools_limit() -> None:
+    room, sessions = Room(), []
+
+    async def start(task: Task) -> Counts:
+        sessions.append(Counts(lambda name, arguments: ToolOutput("ok"), room._score))
+        return sessions[0]
+
+    room.start = start  # type: ignore[method-assign]
+    what = room.tasks("train")[0]
+    episode = asyncio.run(play_episode(room, Says(CALLS), slot(what), Sampling(), max_turns=2, tool_limit_s=7.0))
+    assert (episode.row["reward"], episode.row["n_tool_calls"], sessions[0].tool_limit_s) == (4.0, 4, 7.0)
+    assert episode.tool_seconds == {"f": 0.5} and episode.prompt_ids is None
+
+
+def test_tokens_come_from_the_conversation_whatever_shows_them() -> None:
+    class Endpoint(Says):
+        """Shows tokens, no logprobs, and a history that was rewritten; sent one request twice."""
+
+        engine, token_identity, version = "openai", ("words", None), 3
+
+        async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
+            conversation.prompt_ids = [1, 2]
+            conversation.token_ids += [5, 6]
+            conversation.loss_mask += [0, 1]
+            conversation.prefix_ok = False
+            conversation.gaps = ["no_logprobs"]
+            return Turn(Message("assistant", "done"), [6], retries=1)
+
+    room = Room()
+    row = play(room, Endpoint(CALLS), room.tasks("train")[0])
+    assert (row["token_ids"], row["loss_mask"], row["logprobs"], row["n_sampled_tokens"]) == ([5, 6], [0, 1], None, 1)
+    assert (row["tokenizer_hash"], row["template_hash"], row["policy_version"]) == ("words", None, 3)
+    assert (row["prefix_ok"], row["gaps"], row["n_retries"], row["n_prompt_tokens"]) == (False, ["no_logprobs"], 1, 2)
+
+
+def test_a_session_that_cannot_be_closed_keeps_its_verdict_and_says_so() -> None:
+    room = Room()
+
+    def start(task: Task) -> ToolSession:
+        session = Room.start(room, task)
+        session.close = lambda: 1 / 0  # type: ignore[method-assign,assignment]
+        return session
+
+    room.start = start  # type: ignore[method-assign]
+    row = play(room, Says(Turn(Message("assistant", "done"))), room.tasks("train")[0])
+    assert (row["status"], row["reward"], row["error_type"]) == ("completed", 0.0, "close")
+    assert row["error_message"] == "ZeroDivisionError: division by zero"
+
+
+def test_a_tool_that_ends_the_process_is_a_row() -> None:
+    room = Room()
+    room._tool = lambda name, arguments: sys.exit(3)  # type: ignore[method-assign]
+    row = play(room, Says(CALLS), room.tasks("train")[0])
+    assert (row["status"], row["error_message"]) == ("error", "SystemExit: 3")
 
 
 @pytest.mark.parametrize(

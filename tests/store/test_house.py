@@ -165,6 +165,21 @@ def test_a_house_of_an_older_version_gains_its_columns_and_its_snapshots_read_as
         assert old.column_names == names or names is None
 
 
+def test_a_house_made_before_retries_were_counted_takes_and_gives_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = TABLES["rollouts"]
+    columns = tuple(column for column in now.columns if column.name != "n_retries")
+    with monkeypatch.context() as older:
+        older.setitem(TABLES, "rollouts", Table("rollouts", now.doc, now.key, columns))
+        House.create(tmp_path / "house").append("rollouts", [rollout_row("r", 0)])
+    house = House.open(tmp_path / "house")
+    assert house.read("rollouts", ["n_retries"]).to_pylist() == [{"n_retries": None}], "read as it is"
+    house = House.create(tmp_path / "house")
+    assert house.insert_if_absent("rollouts", [rollout_row("r", 0), rollout_row("r", 1, n_retries=3)]) == 1
+    assert house.read("rollouts")["n_retries"].to_pylist() == [None, 3]
+
+
 def test_no_index_is_made_on_a_key(house: House) -> None:
     # An index on the key makes concurrent insert-if-absent insert twice.
     for table in TABLES:
