@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..store.errors import ConfigError, RollhouseError
 from ..store.messages import Message
+from .chat_options import ChatOptions
 from .hermes import parse_turn
 from .models import load_tokenizer, stop_token_ids, template_hash, tokenizer_hash
 from .types import Task
@@ -34,22 +35,27 @@ class ChatFormat:
         tokenizer_hash, template_hash: As stored in `rollouts` and `prompt_tokens`.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", stop_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", stop_ids: Sequence[int] = (), options: ChatOptions | None = None
+    ) -> None:
         """Raises ConfigError when the template drops or changes a trailing assistant message."""
         self.tokenizer = tokenizer
+        self.options = options or ChatOptions()
+        self._settings = self.options.template_settings()
         self.stop_token_ids = tuple(stop_ids) or (_end_token(tokenizer),)
         self.tokenizer_hash = tokenizer_hash(tokenizer)
-        self.template_hash = template_hash(tokenizer)
+        self.template_hash = template_hash(tokenizer, self._settings)
         # A template without a case for strings would quote the arguments once more.
         self._arguments_as_text = "is string" in str(tokenizer.chat_template)
         self._prompts: OrderedDict[int, tuple[Task, list[int]]] = OrderedDict()
         self._check_template()
 
     @classmethod
-    def of(cls, folder: str | os.PathLike[str]) -> "ChatFormat":
-        """The chat format of a model folder."""
-        tokenizer = load_tokenizer(folder)
-        return cls(tokenizer, stop_token_ids(folder, tokenizer))
+    def of(cls, folder: str | os.PathLike[str], options: ChatOptions | None = None) -> "ChatFormat":
+        """The chat format of a model folder. Raises ConfigError."""
+        options = options or ChatOptions()
+        tokenizer = load_tokenizer(folder, options.template)
+        return cls(tokenizer, stop_token_ids(folder, tokenizer), options)
 
     def prompt_ids(self, task: Task) -> list[int]:
         """The task's prompt with the generation prompt. Remembered, since a group asks for it many times."""
@@ -99,6 +105,7 @@ class ChatFormat:
                 add_generation_prompt=generation_prompt,
                 tokenize=True,
                 return_dict=False,
+                **self._settings,
             )
         except Exception as error:  # Jinja errors, and whatever a template's own code raises
             raise TemplateError(
@@ -124,6 +131,7 @@ class ChatFormat:
                 tokenize=True,
                 return_dict=True,
                 return_assistant_tokens_mask=True,
+                **self._settings,
             )
         except Exception as error:  # as in render
             raise TemplateError(

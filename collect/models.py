@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..store.errors import ConfigError, MissingExtra
 from ..store.ids import canonical_json
+from .chat_options import read_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -98,11 +100,16 @@ def architecture_hash(folder: str | os.PathLike[str]) -> str:
     return hashlib.sha256(canonical_json(config).encode()).hexdigest()[:16]
 
 
-def load_tokenizer(folder: str | os.PathLike[str]) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model folder. Raises ConfigError when it has no chat template."""
+def load_tokenizer(folder: str | os.PathLike[str], template: str | None = None) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model folder, with the chat template of the file `template` where one is named.
+
+    Raises ConfigError when there is no chat template.
+    """
     tokenizer = need("transformers").AutoTokenizer.from_pretrained(str(folder))
+    if template is not None:
+        tokenizer.chat_template = read_file(template, "--chat-template").decode()
     if not tokenizer.chat_template:
-        raise ConfigError(f"The tokenizer in {folder} has no chat template.", "Put a chat_template.jinja beside it.")
+        raise ConfigError(f"The tokenizer in {folder} has no chat template.", "Name one with --chat-template FILE.")
     return tokenizer
 
 
@@ -118,9 +125,10 @@ def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     return hashlib.sha256(canonical_json(state).encode()).hexdigest()[:16]
 
 
-def template_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Identifies the chat template."""
-    return hashlib.sha256(canonical_json(tokenizer.chat_template).encode()).hexdigest()[:16]
+def template_hash(tokenizer: "PreTrainedTokenizerBase", settings: Mapping[str, Any] | None = None) -> str:
+    """Identifies the chat template and the settings it is called with, the default ones being none."""
+    what = [tokenizer.chat_template, dict(settings)] if settings else tokenizer.chat_template
+    return hashlib.sha256(canonical_json(what).encode()).hexdigest()[:16]
 
 
 def stop_token_ids(folder: str | os.PathLike[str], tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:

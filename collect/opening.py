@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..store.errors import ConfigError
+from .chat_options import ChatOptions
 from .models import check_model_folder, weights_hash
 from .policies import OpenAIPolicy, ScriptedPolicy, TokenPolicy
 from .types import Policy
@@ -34,6 +35,9 @@ def open_policy(
     seed: int = 0,
     max_turns: int = 6,
     max_model_len: int | None = None,
+    chat: ChatOptions | None = None,
+    tensor_parallel_size: int = 1,
+    data_parallel_size: int = 1,
 ) -> Iterator[Policy]:
     """The policy of `scripted`, `vllm`, `torch` or `openai:URL`, closed at the end.
 
@@ -42,34 +46,42 @@ def open_policy(
         mistake_rate, max_turns: Of the scripted policy.
         seed: Of the scripted policy's mistakes and of the engine.
         max_model_len: None is the model's own limit, at most 4096.
+        chat: Template and parser, for vllm and torch; None is the model's own template and the hermes parser.
+        tensor_parallel_size, data_parallel_size: As in `open_vllm`; only vllm takes more than one.
     """
     check_engine(engine, model)
+    chat = chat or ChatOptions()
+    if engine != "vllm" and (tensor_parallel_size, data_parallel_size) != (1, 1):
+        raise ConfigError(f"The engine {engine} takes no parallel sizes.", "Leave them out, or use --engine vllm.")
     if engine == "scripted":
         yield ScriptedPolicy(mistake_rate, seed, max_turns)
     elif engine.startswith("openai:"):
         yield OpenAIPolicy(engine.removeprefix("openai:"), None if model is None else str(model))
     elif engine == "torch":
-        with _torch_policy(Path(str(model)), max_model_len) as policy:
+        with _torch_policy(Path(str(model)), max_model_len, chat) as policy:
             yield policy
     else:
-        with _vllm_policy(Path(str(model)), seed, max_model_len) as policy:
+        sizes = {"tensor_parallel_size": tensor_parallel_size, "data_parallel_size": data_parallel_size}
+        with _vllm_policy(Path(str(model)), seed, max_model_len, chat, sizes) as policy:
             yield policy
 
 
 @contextmanager
-def _torch_policy(model: Path, max_model_len: int | None) -> Iterator[TokenPolicy]:
+def _torch_policy(model: Path, max_model_len: int | None, options: ChatOptions) -> Iterator[TokenPolicy]:
     from .chat import ChatFormat
     from .engines.torch_engine import TorchEngine
 
     engine = TorchEngine(model, max_model_len or 4096)
     try:
-        yield TokenPolicy(engine, ChatFormat.of(model), weights_hash(model))
+        yield TokenPolicy(engine, ChatFormat.of(model, options), weights_hash(model))
     finally:
         engine.close()
 
 
 @contextmanager
-def _vllm_policy(model: Path, seed: int, max_model_len: int | None) -> Iterator[TokenPolicy]:
+def _vllm_policy(
+    model: Path, seed: int, max_model_len: int | None, options: ChatOptions, sizes: dict[str, int]
+) -> Iterator[TokenPolicy]:
     from .chat import ChatFormat
     from .engines.cluster import ensure_ray, shutdown_ray
     from .engines.vllm_actor import open_vllm
@@ -77,9 +89,9 @@ def _vllm_policy(model: Path, seed: int, max_model_len: int | None) -> Iterator[
     check_model_folder(model)
     started = ensure_ray()
     try:
-        engine = open_vllm(model, max_model_len=max_model_len, seed=seed)
+        engine = open_vllm(model, max_model_len=max_model_len, seed=seed, **sizes)
         try:
-            yield TokenPolicy(engine, ChatFormat.of(model), weights_hash(model))
+            yield TokenPolicy(engine, ChatFormat.of(model, options), weights_hash(model))
         finally:
             engine.close()
     finally:

@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from ...store.errors import EngineError
+from ...store.errors import ConfigError, EngineError
 from ...store.ids import hash_id
 from ..models import architecture_hash, check_model_folder, load_tokenizer, need, require, stop_token_ids
 from ..types import Sampling
@@ -220,6 +220,8 @@ def open_vllm(
     num_gpus: float | None = None,
     start_timeout_s: float = 300,
     request_timeout_s: float = 600,
+    tensor_parallel_size: int = 1,
+    data_parallel_size: int = 1,
     **options: Any,
 ) -> VllmActorEngine:
     """A vLLM engine with this model's weights, as version 0; Ray must be running (`ensure_ray`).
@@ -234,6 +236,10 @@ def open_vllm(
 
     Raises ConfigError, MissingExtra, EngineError.
     """
+    if data_parallel_size != 1:
+        raise ConfigError("Only one engine at a time.", "Leave data_parallel_size at 1.")
+    if tensor_parallel_size != 1:
+        options["tensor_parallel_size"] = tensor_parallel_size
     folder = check_model_folder(model)
     ray = need("ray")
     require("vllm")
