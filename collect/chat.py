@@ -4,51 +4,48 @@ A trajectory's tokens are never made from its text again. The sampled tokens sta
 results, a user turn, the next generation prompt) is rendered and appended.
 """
 
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..store.errors import ConfigError, RollhouseError
-from ..store.messages import Message
+from ..store.messages import Message, ToolCall
 from .chat_options import ChatOptions
-from .hermes import parse_turn
 from .models import load_tokenizer, stop_token_ids, template_hash, tokenizer_hash
+from .parsers import load_parser, opens_thinking, split_thinking
+from .template import Template, TemplateError
 from .types import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+__all__ = ["ChatFormat", "TemplateError"]
+
 _CACHED_PROMPTS = 256
-
-
-class TemplateError(RollhouseError):
-    """A chat template cannot render a conversation, or renders what came before differently once more follows."""
+_THINKING_TAIL = 16  # tokens that hold `<think>` and white space, even one token a byte
 
 
 class ChatFormat:
-    """The chat template and tokenizer of one model.
+    """The chat template, tokenizer and tool parser of one model.
 
     Attributes:
         stop_token_ids: Tokens that end a turn; the first is the template's own end-of-turn token.
-        tokenizer_hash, template_hash: As stored in `rollouts` and `prompt_tokens`.
+        tokenizer_hash, template_hash: As stored in `rollouts` and `prompt_tokens`; the template's with its settings.
     """
 
     def __init__(
         self, tokenizer: "PreTrainedTokenizerBase", stop_ids: Sequence[int] = (), options: ChatOptions | None = None
     ) -> None:
-        """Raises ConfigError when the template drops or changes a trailing assistant message."""
+        """`stop_ids` are those the model names. Raises ConfigError for a template that drops or changes a trailing assistant message."""
+        options = options or ChatOptions()
+        named = [number for number in (*stop_ids, tokenizer.eos_token_id) if isinstance(number, int)]
         self.tokenizer = tokenizer
-        self.options = options or ChatOptions()
-        self._settings = self.options.template_settings()
-        self.stop_token_ids = tuple(stop_ids) or (_end_token(tokenizer),)
+        self.template = Template(tokenizer, options.template_settings(), named)
+        self.stop_token_ids = tuple(dict.fromkeys((*self.template.stop_ids, *named)))
         self.tokenizer_hash = tokenizer_hash(tokenizer)
-        self.template_hash = template_hash(tokenizer, self._settings)
-        # A template without a case for strings would quote the arguments once more.
-        self._arguments_as_text = "is string" in str(tokenizer.chat_template)
+        self.template_hash = template_hash(tokenizer, options.template_settings())
+        self._read_calls = load_parser(options, tokenizer)
         self._prompts: OrderedDict[int, tuple[Task, list[int]]] = OrderedDict()
-        self._check_template()
 
     @classmethod
     def of(cls, folder: str | os.PathLike[str], options: ChatOptions | None = None) -> "ChatFormat":
@@ -69,49 +66,54 @@ class ChatFormat:
     def suffix_ids(self, task: Task, messages: Sequence[Message], last_sampled: int | None) -> list[int]:
         """What to append after a sampled turn: the end of that turn if it was not sampled, what follows it, the generation prompt.
 
-        The whole history is rendered and cut after its N-th end-of-turn token, where N is how many it has up to and including the last
-        assistant message. Counting ends, not positions, survives templates that rewrite earlier turns.
-
         Args:
             messages: Everything after the prompt; the sampled turn is its last assistant message.
             last_sampled: The last token of the trajectory so far.
         Raises:
-            TemplateError: The template loses the end of the turn.
+            TemplateError: The template loses the turn or its end.
         """
-        last = max(i for i, message in enumerate(messages) if message.role == "assistant")
-        end = self.stop_token_ids[0]
-        history = [*task.messages, *messages]
-        before = self.render(history[: len(task.messages) + last + 1], task.tools, generation_prompt=False)
-        whole = self.render(history, task.tools, generation_prompt=True)
-        ends = [position for position, token in enumerate(whole) if token == end]
-        count = before.count(end)
-        if not 0 < count <= len(ends):
-            raise TemplateError(
-                f"The chat template renders {count} ends of turn up to the last assistant message and {len(ends)} in all.",
-                "Use a chat template that keeps every turn of the history.",
-            )
-        cut = ends[count - 1]
-        return whole[cut + 1 :] if last_sampled in self.stop_token_ids else whole[cut:]
+        last = max(number for number, message in enumerate(messages) if message.role == "assistant")
+        return self._after([*task.messages, *messages], len(task.messages) + last, task.tools, last_sampled)
+
+    def splice(
+        self,
+        prefix_ids: Sequence[int],
+        messages_before: Sequence[Message],
+        messages_all: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+    ) -> list[int]:
+        """The prompt of a client that sends messages only, true to the tokens sampled before: `prefix_ids` and what follows them.
+
+        Gives what NeMo Gym's prefix-token correction gives (docs/serve.md), without its reliance on counting end tokens.
+
+        Args:
+            prefix_ids: Prompt and sampled tokens of the latest assistant message whose tokens are known; empty when there is none.
+            messages_before: The history up to and with that message.
+            messages_all: The whole history, which begins with messages_before.
+        Raises:
+            TemplateError: The template loses the turn or its end, or messages_before does not end in an assistant message.
+        """
+        if not prefix_ids:
+            return self.render(messages_all, tools, generation_prompt=True)
+        if not messages_before or messages_before[-1].role != "assistant":
+            raise TemplateError("The history before a splice does not end in an assistant message.", "Send the turn whose tokens are known, then what follows it.")  # fmt: skip
+        return [*prefix_ids, *self._after(messages_all, len(messages_before) - 1, tools, prefix_ids[-1])]
+
+    def _after(
+        self, messages: Sequence[Message], turn: int, tools: Sequence[Mapping[str, Any]], last_sampled: int | None
+    ) -> list[int]:
+        # The text begins with an end token, where every tokenizer starts afresh: these are the tokens the whole would have there.
+        rest: Any = self.tokenizer(self.template.after_turn(messages, turn, tools), add_special_tokens=False)
+        return list(rest["input_ids"])[1 if last_sampled in self.stop_token_ids else 0 :]
 
     def render(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generation_prompt: bool
     ) -> list[int]:
         """Messages and tools through the template, as token ids. Raises TemplateError."""
-        plain = [self._for_template(message) for message in messages]
-        try:
-            ids = self.tokenizer.apply_chat_template(
-                plain,
-                tools=[dict(tool) for tool in tools] or None,
-                add_generation_prompt=generation_prompt,
-                tokenize=True,
-                return_dict=False,
-                **self._settings,
-            )
-        except Exception as error:  # Jinja errors, and whatever a template's own code raises
-            raise TemplateError(
-                f"The chat template cannot render the conversation: {error}.", "Use another chat template."
-            ) from error
-        return list(ids)  # type: ignore[arg-type]
+        if tools and not self.template.renders_calls:
+            raise TemplateError("The model's chat template renders no tools.", "Name one that does with --chat-template FILE.")  # fmt: skip
+        how = {"add_generation_prompt": generation_prompt, "tokenize": True, "return_dict": False}
+        return list(self.template.apply(messages, tools, **how))
 
     def render_with_mask(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], template: str | None = None
@@ -123,51 +125,38 @@ class ChatFormat:
         Raises:
             TemplateError: The template cannot render the conversation.
         """
-        try:
-            rendered = self.tokenizer.apply_chat_template(
-                [self._for_template(message) for message in messages],
-                tools=[dict(tool) for tool in tools] or None,
-                chat_template=template,
-                tokenize=True,
-                return_dict=True,
-                return_assistant_tokens_mask=True,
-                **self._settings,
-            )
-        except Exception as error:  # as in render
-            raise TemplateError(
-                f"The chat template cannot render the conversation: {error}.", "Use another chat template."
-            ) from error
-        return list(rendered["input_ids"]), list(rendered["assistant_masks"])  # type: ignore[index]
+        how = {"chat_template": template, "return_dict": True, "return_assistant_tokens_mask": True}
+        rendered = self.template.apply(messages, tools, tokenize=True, **how)
+        return list(rendered["input_ids"]), list(rendered["assistant_masks"])
 
-    def parse(self, token_ids: Sequence[int], first_call: int = 0) -> tuple[Message, int]:
-        """A sampled turn as a message, and how many of its tool calls could not be read. See `hermes.parse_turn`."""
-        text = list(token_ids)
-        if text and text[-1] in self.stop_token_ids:
-            text.pop()
-        decoded = self.tokenizer.decode(text, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return parse_turn(str(decoded), first_call)
+    def parse(
+        self,
+        token_ids: Sequence[int],
+        first_call: int = 0,
+        tools: Sequence[Mapping[str, Any]] = (),
+        before: Sequence[int] = (),
+    ) -> tuple[Message, int]:
+        """A sampled turn as a message, and how many of its tool calls could not be read.
 
-    def _for_template(self, message: Message) -> dict[str, Any]:
-        plain = message.to_openai()
-        for call in plain.get("tool_calls", ()) if not self._arguments_as_text else ():
-            try:
-                call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-            except ValueError:
-                continue  # the policy's own broken text, which only a string can carry
-        return plain
+        `<think>…</think>` at its start becomes the message's reasoning; thinking that never ends is reasoning as a whole.
 
-    def _check_template(self) -> None:
-        probe = "qzx answered"
-        history = [Message("user", "hello"), Message("assistant", probe)]
-        text = str(self.tokenizer.decode(self.render(history, (), generation_prompt=False)))
-        if probe not in text:
-            raise ConfigError(
-                "The model's chat template drops a conversation's last assistant message.",
-                "Edit chat_template.jinja so that every turn of the history is rendered.",
-            )
+        Args:
+            first_call: Number of the first call's id, `call_<n>`.
+            tools: The task's, for parsers that look at them.
+            before: What the turn was sampled after (its last tokens will do), to see whether the prompt opened the thinking.
+        """
+        sampled = list(token_ids)
+        if sampled and sampled[-1] in self.stop_token_ids:
+            sampled.pop()
+        opened = opens_thinking(self._decode(before[-_THINKING_TAIL:]))
+        reasoning, said = split_thinking(self._decode(sampled), opened)
+        text, calls, failures = self._read_calls(said, tools)
+        numbered = tuple(ToolCall(f"call_{first_call + i}", name, written) for i, (name, written) in enumerate(calls))
+        return Message("assistant", text, numbered, reasoning=reasoning), failures
 
-
-def _end_token(tokenizer: "PreTrainedTokenizerBase") -> int:
-    if tokenizer.eos_token_id is None:
-        raise ConfigError("The tokenizer has no end-of-turn token.", "Set eos_token in its tokenizer_config.json.")
-    return int(tokenizer.eos_token_id)  # type: ignore[arg-type]
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        if not token_ids:
+            return ""
+        return str(
+            self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )
