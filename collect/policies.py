@@ -84,10 +84,10 @@ class TokenPolicy:
 
 
 class ScriptedPolicy:
-    """Plays each task's ground truth, one call a turn, and says it is done.
+    """Plays each task's ground truth, one call a turn, and says it is done; a truth that is an answer it gives as `\\boxed{answer}`.
 
-    With probability `mistake_rate` it stops before the last call and says it is done all the same; which rollouts that happens to is decided by
-    a hash of seed, task and sample index. Truths too long for one call a turn are played several calls a turn.
+    With probability `mistake_rate` it stops before the last call and says it is done all the same, or gives an answer that is wrong; which
+    rollouts that happens to is decided by a hash of seed, task and sample index. Truths too long for one call a turn are played several calls a turn.
     """
 
     engine = "scripted"
@@ -102,6 +102,10 @@ class ScriptedPolicy:
 
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
         """The next calls of the ground truth, or the closing message. `sampling` is not used."""
+        answer = conversation.task.ground_truth
+        if isinstance(answer, str) and not conversation.task.tools:
+            wrong = " + 1" if self._errs(conversation) else ""
+            return Turn(Message("assistant", rf"The answer is \boxed{{{answer}{wrong}}}."))
         truth = self._calls(conversation)
         played = sum(len(message.tool_calls) for message in conversation.messages)
         a_turn = max(1, -(-len(truth) // max(1, self.max_turns - 1)))

@@ -1,6 +1,7 @@
 """What can give a verdict on a stored rollout: an environment that replays it, or any function."""
 
 import asyncio
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -73,6 +74,7 @@ async def replay_rollout(environment: Environment, task: Task, rollout: dict[str
         for number, message in enumerate(said, start=1):
             cut = number == len(said) and rollout["stop_reason"] == "length"
             await session.step(Turn(message, stop_reason="length" if cut else "stop"))
-        return session.verify()
+        verdict = session.verify()
+        return await verdict if inspect.isawaitable(verdict) else verdict
     finally:
         session.close()
