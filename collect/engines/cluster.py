@@ -23,8 +23,8 @@ _MAX_TEMP_DIR = 40  # Ray puts sockets there, and a socket's path may not be lon
 _ours: Path | None = None
 
 
-def ensure_ray(num_cpus: int = 4) -> bool:
-    """Starts a Ray cluster for this process, unless one is initialised in it already. `num_cpus` is logical.
+def ensure_ray(num_cpus: int | None = None) -> bool:
+    """Starts a Ray cluster for this process, unless one is initialised in it already. `num_cpus` is logical; None is the machine's, at least 4.
 
     Returns whether it started one, which its caller then ends with shutdown_ray.
     Raises MissingExtra without ray, ConfigError where another cluster is configured or running on this machine.
@@ -53,7 +53,7 @@ def ensure_ray(num_cpus: int = 4) -> bool:
             warnings.filterwarnings("ignore", message="lance is not fork-safe")
             ray.init(
                 address="local",
-                num_cpus=num_cpus,
+                num_cpus=num_cpus or max(4, os.cpu_count() or 4),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 namespace=NAMESPACE,

@@ -2,12 +2,14 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...store.errors import ConfigError, EngineError, RollhouseError
-from ..models import check_model_folder, load_tokenizer, need, stop_token_ids, weight_files
+from ..chat import ChatFormat
+from ..models import check_model_folder, need, weight_files
 from ..types import Sampling, VersionSpan
 from .base import Generation
 
@@ -31,15 +33,17 @@ class TorchEngine:
 
     kind = "torch"
 
-    def __init__(self, model: str | Path, max_model_len: int = 4096, max_batch: int = 64) -> None:
-        """Loads the model. Raises ConfigError for a folder it cannot be loaded from, MissingExtra without torch or transformers."""
+    def __init__(
+        self, model: str | Path, max_model_len: int = 4096, max_batch: int = 64, stop_ids: Sequence[int] = ()
+    ) -> None:
+        """Loads the model; `stop_ids` end a turn, none are those of the model's own chat format. Raises ConfigError for a folder it cannot be loaded from, MissingExtra without torch or transformers."""
         folder = check_model_folder(model)
         torch, transformers = need("torch"), need("transformers")
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
         self._model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)
         self._model.to(self._device).eval()
-        self._stop = frozenset(stop_token_ids(folder, load_tokenizer(folder)))
+        self._stop = frozenset(stop_ids or ChatFormat.of(folder).stop_token_ids)
         self.max_model_len = min(max_model_len, self._model.config.max_position_embeddings)
         self.version = 0
         self._max_batch = max_batch

@@ -78,6 +78,8 @@ def make_llm_engine(model: str, max_model_len: int, seed: int, options: dict[str
         # A prompt cut over two steps makes vLLM rewind its request's generator, which no CPU generator can: a seeded request would end
         # the engine. So no prompt is cut.
         settings |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(max_model_len, _STEP_TOKENS)}
+    if options.get("tensor_parallel_size", 1) > 1:
+        settings["distributed_executor_backend"] = "mp"  # processes of this machine, whatever Ray would place elsewhere
     settings.update(options)
     return LLMEngine.from_engine_args(EngineArgs(model=model, max_model_len=max_model_len, seed=seed, **settings))
 
@@ -224,7 +226,8 @@ class VllmEngine:
         if not files or not all(map(os.path.exists, files)):
             raise ConfigError(f"There are no weights at {path}.", "Name a safetensors file or a model folder.")
         try:
-            missing = self._engine.engine_core.collective_rpc("rollhouse_load", args=(files,))[0]
+            parts = self._engine.engine_core.collective_rpc("rollhouse_load", args=(files,))
+            missing = sorted({name for part in parts for name in part})
         finally:
             # Requests in flight are preempted and prefilled again: no key or value of the old weights survives.
             # (The plain reset does nothing while any request is in flight.)
