@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 
 
 def rescore(
-    scorer: Annotated[str, typer.Option("--scorer", help="Environment whose verifier scores (workplace, workplace-mini), or module:function.")],
+    scorer: Annotated[str, typer.Option("--scorer", help="Environment whose verifier scores (workplace, workplace-mini, …), workplace-lenient, or module:function.")],
     tables: Annotated[str | None, typer.Option(help="Folder of the environment's tables.")] = None,
     of_run: Annotated[str | None, typer.Option(help="Only the rollouts of this run.")] = None,
     run: Annotated[str | None, typer.Option(help="The rescoring run's name.")] = None,
@@ -28,12 +28,11 @@ def rescore(
 
     Example: `rollhouse rescore --scorer workplace --tables tables/ --compare`.
     """
-    from ..collect.environments.registry import load_environment
     from ..collect.rescore import rescore, verdict_moves
-    from ..collect.scorers import environment_scorer, function_scorer
+    from ..collect.scorers import open_scorer
 
     place = open_house(house)
-    judge = function_scorer(scorer) if ":" in scorer else environment_scorer(load_environment(scorer, tables=tables))
+    judge = open_scorer(scorer, tables)
     with progress(transient=True) as bar:
         line = bar.add_task("rescore", total=None, note="")
         summary = rescore(

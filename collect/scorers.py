@@ -38,10 +38,27 @@ class Scorer:
     judge: Judge
 
 
-def environment_scorer(environment: Environment) -> Scorer:
-    """Replays what the policy did in a fresh session of the environment."""
+def open_scorer(name: str, tables: str | None = None) -> Scorer:
+    """The scorer of that name: an environment's verifier, `workplace-lenient`, or `module:function`.
+
+    Args:
+        tables: Folder of the environment's tables, where it has any.
+
+    Raises ConfigError when there is none of that name.
+    """
+    from .environments.registry import load_environment, own_file
+
+    if name == "workplace-lenient":
+        return environment_scorer(load_environment("workplace", tables=tables, verifier="lenient"), name)
+    if ":" in name and own_file(name) is None and name.partition(":")[0] not in ("nemo-gym", "verifiers"):
+        return function_scorer(name)
+    return environment_scorer(load_environment(name, tables=tables))
+
+
+def environment_scorer(environment: Environment, name: str | None = None) -> Scorer:
+    """Replays what the policy did in a fresh session of the environment; `name` is the scorer's, None the environment's."""
     config = hash_id(environment.name, getattr(environment, "state_hash", None))
-    return Scorer(environment.name, environment.name, config, True, partial(_replay, environment))
+    return Scorer(name or environment.name, environment.name, config, True, partial(_replay, environment))
 
 
 def function_scorer(path: str) -> Scorer:
@@ -74,7 +91,11 @@ async def replay_rollout(environment: Environment, task: Task, rollout: dict[str
         for number, message in enumerate(said, start=1):
             cut = number == len(said) and rollout["stop_reason"] == "length"
             await session.step(Turn(message, stop_reason="length" if cut else "stop"))
-        verdict = session.verify()
-        return await verdict if inspect.isawaitable(verdict) else verdict
+        return await _settled(session.verify())
     finally:
-        session.close()
+        await _settled(session.close())
+
+
+async def _settled(value: Any) -> Any:
+    """The value, waited for where a session answers with an awaitable."""
+    return await value if inspect.isawaitable(value) else value

@@ -1,12 +1,12 @@
 """The tools of the analytics domain. Days are texts, and bounds compare as texts."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from .office import Office
-from .tables import Row, Table
+from .tables import Row, Table, require_length
 
 _VALUES = (
     "total_visits", "session_duration_seconds", "user_engaged", "visits_direct", "visits_referral",
@@ -55,6 +55,8 @@ def traffic_source_count(office: Office, time_min: Any = None, time_max: Any = N
     if not traffic_source:
         return total_visits_count(office, time_min, time_max)
     source = office.visits.position["traffic_source"]
+    within = list(_between(office.visits, time_min, time_max))
+    require_length(traffic_source, len(within))
     return _total(office.visits, time_min, time_max, lambda visit: int(visit[source] == traffic_source))
 
 
@@ -74,12 +76,18 @@ def _total(visits: Table, time_min: Any, time_max: Any, amount: Any) -> dict[str
     """The sum of `amount(visit)` for each day within the bounds, days in order."""
     day = visits.position["date_of_visit"]
     totals: Counter[str] = Counter()
-    for visit in _between(visits, day, time_min, time_max):
+    for visit in _between(visits, time_min, time_max):
         totals[visit[day]] += amount(visit)
     return dict(sorted(totals.items()))
 
 
-def _between(visits: Table, day: int, time_min: Any, time_max: Any) -> Iterator[Row]:
-    for visit in visits.rows:
-        if (not time_min or visit[day] >= time_min) and (not time_max or visit[day] <= time_max):
-            yield visit
+def _between(visits: Table, time_min: Any, time_max: Any) -> list[Row]:
+    day = visits.position["date_of_visit"]
+    rows: Sequence[Row] = visits.rows
+    if time_min:
+        require_length(time_min, len(rows))
+        rows = [visit for visit in rows if visit[day] >= time_min]
+    if time_max:
+        require_length(time_max, len(rows))
+        rows = [visit for visit in rows if visit[day] <= time_max]
+    return list(rows)

@@ -89,7 +89,7 @@ def delete_event(office: Office, event_id: Any = None) -> Any:
         return "Event ID not provided."
     if not _is_event_id(event_id):
         return _BAD_ID
-    if event_id not in office.events.cells("event_id"):
+    if not office.events.has("event_id", event_id):
         return "Event not found."
     office.events = office.events.without("event_id", event_id)
     return "Event deleted successfully."
@@ -107,7 +107,7 @@ def update_event(office: Office, event_id: Any = None, field: Any = None, new_va
         return problem
     if field == "duration" and (problem := _duration_problem(new_value)):
         return problem
-    if event_id not in office.events.cells("event_id"):
+    if not office.events.has("event_id", event_id):
         return "Event not found."
     if field == "participant_email":
         new_value = new_value.lower()

@@ -6,7 +6,7 @@ from typing import Any
 
 from .office import Office
 from .paging import page_of
-from .tables import Table, contains, is_null
+from .tables import Table, contains, is_null, require_length
 
 _STATUSES = ("Qualified", "Won", "Lost", "Lead", "Proposal")
 _PRODUCTS = ("Software", "Hardware", "Services", "Consulting", "Training")
@@ -66,7 +66,7 @@ def update_customer(office: Office, customer_id: Any = None, field: Any = None, 
         return f"Product interest not valid. Please choose from: {_quoted(_PRODUCTS)}"
     if field in ("customer_email", "assigned_to_email"):
         new_value = new_value.lower()
-    if customer_id not in office.customers.cells("customer_id"):
+    if not office.customers.has("customer_id", customer_id):
         return "Customer not found."
     if field not in office.customers.position:
         return f"Field not valid. Please choose from: {_quoted(_FIELDS)}"
@@ -109,13 +109,14 @@ def delete_customer(office: Office, customer_id: Any = None) -> Any:
     """Removes a customer."""
     if not customer_id:
         return "Customer ID not provided."
-    if customer_id not in office.customers.cells("customer_id"):
+    if not office.customers.has("customer_id", customer_id):
         return "Customer not found."
     office.customers = office.customers.without("customer_id", customer_id)
     return "Customer deleted successfully."
 
 
 def _within(customers: Table, column: str, compare: Callable[[Any, Any], bool], bound: Any) -> Table:
+    require_length(bound, len(customers.rows))
     return customers.where([not is_null(cell) and compare(cell, bound) for cell in customers.cells(column)])
 
 

@@ -72,10 +72,14 @@ def delete_email(office: Office, email_id: Any = None) -> Any:
     """Removes an e-mail."""
     if not email_id:
         return "Email ID not provided."
-    if email_id not in office.emails.cells("email_id"):
-        return "Email not found."
-    office.emails = office.emails.without("email_id", email_id)
-    return "Email deleted successfully."
+
+    def delete() -> str:
+        if not office.emails.has("email_id", email_id):
+            return "Email not found."
+        office.emails = office.emails.without("email_id", email_id)
+        return "Email deleted successfully."
+
+    return _or_error("deleting email", delete)
 
 
 def forward_email(office: Office, email_id: Any = None, recipient: Any = None) -> Any:
@@ -86,9 +90,9 @@ def forward_email(office: Office, email_id: Any = None, recipient: Any = None) -
         return "Invalid recipient email address."
 
     def forward() -> str:
-        found = office.emails.find("email_id", email_id)
-        if not found:
+        if not office.emails.has("email_id", email_id):
             return "Email not found."
+        found = office.emails.find("email_id", email_id)
         result = send_email(office, recipient.lower(), f"FW: {found[0]['subject']}", found[0]["body"])
         return result if "Error" in result or "Invalid" in result else "Email forwarded successfully."
 
@@ -101,9 +105,9 @@ def reply_email(office: Office, email_id: Any = None, body: Any = None) -> Any:
         return "Email ID or body not provided."
 
     def reply() -> str:
-        found = office.emails.find("email_id", email_id)
-        if not found:
+        if not office.emails.has("email_id", email_id):
             return "Email not found."
+        found = office.emails.find("email_id", email_id)
         result = send_email(office, found[0]["sender/recipient"], f"RE: {found[0]['subject']}", body)
         return result if "Error" in result or "Invalid" in result else "Email replied successfully."
 

@@ -1,22 +1,34 @@
 """Workplace as an environment: tasks from a file, sessions over shared tables, the verdict by final state."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ....store.errors import ConfigError
 from ....store.ids import hash_id
 from ....store.messages import ToolCall
 from ...tasks_file import load_tasks
+from ...threads import in_thread
 from ...tools import ToolSession
 from ...types import Score, Task
+from . import lenient
 from .office import Office, read_office
-from .toolbox import call_tool
+from .patterns import may_wait
+from .toolbox import TOOLS, call_tool
 from .verifier import replay, same_state, truth_calls
 
 NAME = "workplace"
 SCORER, SCORER_VERSION = "workplace", "1"
+
+VERIFIERS = {
+    "strict": (same_state, SCORER, SCORER_VERSION),
+    "lenient": (lenient.same_work, lenient.SCORER, lenient.SCORER_VERSION),
+}
+"""Name to whether two offices count as the same, and what the verdict is signed with."""
+
+_TRUTHS_KEPT = 1_000
 
 
 class WorkplaceEnvironment:
@@ -28,24 +40,37 @@ class WorkplaceEnvironment:
 
     name = NAME
 
-    def __init__(self, tables: Path | str | None, tasks: Path | str | None = None, tasks_split: str = "train") -> None:
+    def __init__(
+        self,
+        tables: Path | str | None,
+        tasks: Path | str | None = None,
+        tasks_split: str = "train",
+        verifier: str = "strict",
+    ) -> None:
         """Reads the tables (a folder of six CSV files).
 
         Args:
             tasks: A JSONL file, needed only to list tasks.
             tasks_split: The split of its rows that name none.
+            verifier: `strict` (NeMo Gym's verdict) or `lenient` (see lenient.py).
         """
+        if verifier not in VERIFIERS:
+            raise ConfigError(
+                f"There is no verifier {verifier!r} of workplace.", f"Verifiers are {', '.join(VERIFIERS)}."
+            )
         if tables is None:
             raise ConfigError("The workplace environment needs its tables.", "Name their folder with --tables DIR.")
         self.office = read_office(Path(tables))
         self._tasks_file = tasks
         self._tasks_split = tasks_split
+        self._verifier = verifier
         self._truths: dict[str, Office] = {}
 
     @cached_property
     def state_hash(self) -> str:
         """Names the tables' content: verdicts over other tables are other verdicts."""
-        return hash_id(repr(astuple(self.office)))
+        tables = (getattr(self.office, field.name) for field in fields(self.office))
+        return hash_id(repr(tuple((table.columns, table.rows, table.labels) for table in tables)))
 
     def tasks(self, split: str) -> Iterable[Task]:
         """The tasks of the file that are of the split, in its order."""
@@ -56,20 +81,28 @@ class WorkplaceEnvironment:
     def start(self, task: Task) -> ToolSession:
         """A fresh session: its office shares the tables until a tool writes."""
         office = self.office.copy()
-        return ToolSession(
-            lambda name, arguments: call_tool(office, name, arguments),
-            lambda calls: self.score(task, calls),
-        )
+
+        def execute(name: str, arguments: Any) -> Any:
+            # A pattern that may have to be matched by a process holds up this session, not the loop with all the others.
+            if name in TOOLS and TOOLS[name].takes_patterns and isinstance(arguments, dict) and may_wait(arguments):
+                return in_thread(call_tool, office, name, arguments)
+            return call_tool(office, name, arguments)
+
+        return ToolSession(execute, lambda calls: self.score(task, calls))
 
     def score(self, task: Task, calls: Sequence[ToolCall]) -> Score:
         """The verdict on calls, replayed on fresh tables: 1.0 or 0.0."""
         state = replay(self.office, ((call.name, call.arguments) for call in calls))
-        passed = same_state(state, self._truth(task))
-        return Score(float(passed), passed, SCORER, SCORER_VERSION)
+        same, scorer, version = VERIFIERS[self._verifier]
+        passed = same(state, self._truth(task))
+        return Score(float(passed), passed, scorer, version)
 
     def _truth(self, task: Task) -> Office:
         calls = truth_calls(task.ground_truth)
         key = repr(calls)
         if key not in self._truths:
+            # The repeats of a task come soon after one another, so a few truths are enough to keep.
+            while len(self._truths) >= _TRUTHS_KEPT:
+                self._truths.pop(next(iter(self._truths)), None)
             self._truths[key] = replay(self.office, calls)
         return self._truths[key]

@@ -84,7 +84,7 @@ def delete_task(office: Office, task_id: Any = None) -> Any:
     """Removes a task."""
     if not task_id:
         return "Task ID not provided."
-    if task_id not in office.tasks.cells("task_id"):
+    if not office.tasks.has("task_id", task_id):
         return "Task not found."
     office.tasks = office.tasks.without("task_id", task_id)
     return "Task deleted successfully."
@@ -102,7 +102,7 @@ def update_task(office: Office, task_id: Any = None, field: Any = None, new_valu
         return _BAD_LIST
     if field == "assigned_to_email" and new_value not in office.tasks.texts("assigned_to_email"):
         return _BAD_ASSIGNEE
-    if task_id not in office.tasks.cells("task_id"):
+    if not office.tasks.has("task_id", task_id):
         return "Task not found."
     if field not in office.tasks.position:
         return "Field not valid."

@@ -4,7 +4,6 @@ A table remembers pandas' row labels, because the verdict compares them: two tab
 """
 
 import csv
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ....store.errors import FormatError
+from .patterns import find_pattern
 
 Row = tuple[Any, ...]
 
@@ -39,11 +39,13 @@ class Table:
     Attributes:
         rows: In order; cells are parallel to `columns`.
         labels: Row labels, parallel to rows; 0, 1, 2, … in a table just read.
+        created: How many rows, at the end, were added since the table was read.
     """
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     labels: tuple[int, ...]
+    created: int = 0
 
     @cached_property
     def position(self) -> dict[str, int]:
@@ -65,20 +67,34 @@ class Table:
 
     def find(self, column: str, value: Any) -> list[dict[str, Any]]:
         """The records whose cell equals `value`."""
+        self._require_length(value)
         position = self.position[column]
         return [self.record(row) for row in self.rows if row[position] == value]
+
+    def has(self, column: str, value: Any) -> bool:
+        """Whether a cell equals `value`. A list of one stands for what it holds; a longer one raises ValueError, as numpy does."""
+        if isinstance(value, list) and len(value) != 1:
+            raise ValueError(
+                f"operands could not be broadcast together with shapes ({len(self.rows)},) ({len(value)},) "
+            )
+        sought = value[0] if isinstance(value, list) else value
+        position = self.position[column]
+        return any(row[position] == sought for row in self.rows)
 
     def where(self, kept: Sequence[bool]) -> "Table":
         """The rows marked true (parallel to rows), labels kept."""
         rows = tuple(row for row, keep in zip(self.rows, kept, strict=True) if keep)
-        return replace(self, rows=rows, labels=tuple(n for n, keep in zip(self.labels, kept, strict=True) if keep))
+        labels = tuple(n for n, keep in zip(self.labels, kept, strict=True) if keep)
+        return replace(self, rows=rows, labels=labels, created=sum(kept[len(kept) - self.created :]))
 
     def without(self, column: str, value: Any) -> "Table":
         """All rows but those whose cell equals `value`, labels kept."""
+        self._require_length(value)
         return self.where([cell != value for cell in self.cells(column)])
 
     def with_cell(self, column: str, value: Any, field: str, new: Any) -> "Table":
         """`field` set to `new` in every row whose `column` equals `value`."""
+        self._require_length(value)
         key, target = self.position[column], self.position[field]
         matching = sum(row[key] == value for row in self.rows)
         new = _assignable(new, matching)
@@ -90,7 +106,8 @@ class Table:
     def with_row(self, record: dict[str, Any], relabel: bool) -> "Table":
         """One more row at the end. `relabel` numbers all rows anew; otherwise the new one is labelled 0."""
         rows = (*self.rows, tuple(record[name] for name in self.columns))
-        return replace(self, rows=rows, labels=tuple(range(len(rows))) if relabel else (*self.labels, 0))
+        labels = tuple(range(len(rows))) if relabel else (*self.labels, 0)
+        return replace(self, rows=rows, labels=labels, created=self.created + 1)
 
     def next_id(self, column: str) -> int:
         """One more than the largest id; largest as text, which is not always the largest number."""
@@ -99,11 +116,20 @@ class Table:
         largest = reduce(lambda a, b: a if a >= b else b, cells) if cells else MISSING
         return int(largest) + 1
 
+    def _require_length(self, value: Any) -> None:
+        require_length(value, len(self.rows))
+
     def texts(self, column: str) -> list[str | None]:
         """One column lower-cased, parallel to rows; None where the cell is no text. Raises as `require_text` does."""
         cells = self.cells(column)
         require_text(cells)
         return [cell.lower() if isinstance(cell, str) else None for cell in cells]
+
+
+def require_length(value: Any, cells: int) -> None:
+    """Raises ValueError for a list where a column of so many cells is compared with one value, as pandas does."""
+    if isinstance(value, list) and len(value) != cells:
+        raise ValueError(f"('Lengths must match to compare', ({cells},), ({len(value)},))")
 
 
 def _assignable(new: Any, matching: int) -> Any:
@@ -130,12 +156,12 @@ def contains(cells: Sequence[Any], pattern: Any, null: bool | None = None) -> li
 
     Raises:
         re.error: The pattern is not a regular expression.
+        TimeoutError: Matching took longer than patterns.LIMIT_S.
         ValueError: A cell is no text and `null` is None.
     """
     require_text(cells)
-    re.compile(pattern)
-    search = re.compile(pattern, re.IGNORECASE).search
-    found = [search(cell) is not None if isinstance(cell, str) else null for cell in cells]
+    hits = iter(find_pattern(pattern, [cell for cell in cells if isinstance(cell, str)]))
+    found = [next(hits) if isinstance(cell, str) else null for cell in cells]
     if None in found:
         raise ValueError("Cannot mask with non-boolean array containing NA / NaN values")
     return found  # type: ignore[return-value]

@@ -12,9 +12,16 @@ _ISO = re.compile(
 )
 _MONTH_DAY_YEAR = re.compile(r"(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})", re.ASCII)
 _QUARTER = re.compile(r"(\d{4})-?q([1-4])", re.ASCII | re.IGNORECASE)
-_STARTS_WITH_TIME = re.compile(r"\d{1,2}:\d", re.ASCII)
+_QUARTER_FIRST = re.compile(r"([1-4])q-?(\d{4})", re.ASCII | re.IGNORECASE)
+_STARTS_WITH_TIME = re.compile(r"\d{1,2}:\d\d", re.ASCII)
+_WEEKDAY = re.compile(
+    r"(?<![a-z])(mon|tue|wed|thu|fri|sat|sun)(day|sday|nesday|rsday|urday)?(?![a-z])", re.IGNORECASE
+)  # fmt: skip
 _WEEKDAY_ONLY = re.compile(r"\W*(mon|tue|wed|thu|fri|sat|sun)[a-z]*\W*", re.IGNORECASE)
 _NOT_A_TIME = {"", "nat", "nan"}
+_LONE_LETTERS = {"a", "m", "p", "t"}
+# Numbers are nanoseconds in 64 bits.
+_LEAST, _MOST = -(2**63) + 1, 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,11 @@ def parse_moment(value: Any) -> Moment:
     if isinstance(value, str):
         return _parse_relative(value) or _parse_text(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return Moment(datetime(1970, 1, 1) + timedelta(microseconds=value / 1000))
+        if value != value:
+            return Moment(None)
+        if not _LEAST <= value <= _MOST:
+            raise ValueError(f"Out of bounds nanosecond timestamp {value}")
+        return Moment(datetime(1970, 1, 1) + timedelta(microseconds=value // 1000))
     raise TypeError(f"Cannot convert input [{value}] of type {type(value)} to Timestamp")
 
 
@@ -81,10 +92,16 @@ def _parse_text(text: str) -> Moment:
         return Moment(_checked(text, year, month, day))
     if quarter := _QUARTER.fullmatch(text):
         return Moment(datetime(int(quarter[1]), 3 * int(quarter[2]) - 2, 1))
+    if quarter := _QUARTER_FIRST.fullmatch(text):
+        return Moment(datetime(int(quarter[2]), 3 * int(quarter[1]) - 2, 1))
+    if text.startswith("-") and (iso := _ISO.fullmatch(text, 1)):
+        raise ValueError(f"year -{iso[1]} is out of range")
     return Moment(_parse_free_text(text))
 
 
 def _checked(text: str, *parts: int) -> datetime:
+    if parts[0] == 0:
+        raise ValueError("year 0 is out of range")
     try:
         return datetime(*parts)  # type: ignore[arg-type]
     except ValueError as error:
@@ -94,16 +111,20 @@ def _checked(text: str, *parts: int) -> datetime:
 def _parse_free_text(text: str) -> datetime:
     from dateutil import parser
 
-    if _small_number(text):
+    if _small_number(text) or text.lower() in _LONE_LETTERS:
         raise ValueError(f'Given date string "{text}" not likely a datetime')
     if _WEEKDAY_ONLY.fullmatch(text):
         raise ValueError(f"Unable to parse datetime string: {text}")
     # A time alone is a time of today; what else is missing is filled from the first of January of year 1.
-    day = datetime.now() if _STARTS_WITH_TIME.match(text) else datetime(1, 1, 1)
+    today = datetime.now() if _STARTS_WITH_TIME.match(text) else datetime(1, 1, 1)
+    day = today.replace(hour=0, minute=0, second=0, microsecond=0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return parser.parse(text, default=day.replace(hour=0, minute=0, second=0, microsecond=0))
+            found = parser.parse(text, default=day)
+            if _WEEKDAY.search(text) and found != parser.parse(text, default=day + timedelta(days=7)):
+                raise ValueError("Parsing datetimes with weekday but no day information is not supported")
+            return found
     except (ValueError, OverflowError) as error:
         message = str(error)
         message = message.replace("Unknown string format:", "Unknown datetime string format, unable to parse:")

@@ -33,11 +33,13 @@ class Tool:
         function: Takes the office and named arguments.
         owner: What upstream calls the tool's class; error texts name it.
         writes: Whether it can change what the verdict compares.
+        takes_patterns: Whether it matches regular expressions.
     """
 
     function: Callable[..., Any]
     owner: str
     writes: bool
+    takes_patterns: bool = False
 
     @cached_property
     def parameters(self) -> frozenset[str]:
@@ -53,8 +55,12 @@ class Tool:
         return self.function(office, **arguments)
 
 
+_WITH_PATTERNS = (find_email_address, search_events, search_tasks, search_customers)
+
+
 def _domain(prefix: str, owner: str, reads: tuple[Any, ...], writes: tuple[Any, ...] = ()) -> dict[str, Tool]:
-    tools = [Tool(function, owner, False) for function in reads] + [Tool(function, owner, True) for function in writes]
+    tools = [Tool(function, owner, False, function in _WITH_PATTERNS) for function in reads]
+    tools += [Tool(function, owner, True) for function in writes]
     return {f"{prefix}_{tool.function.__name__}": tool for tool in tools}
 
 

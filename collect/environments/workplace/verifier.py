@@ -8,7 +8,11 @@ from .office import Office
 from .tables import Row, Table, is_null
 from .toolbox import TOOLS
 
-_CASE_MATTERS = ("status", "list_name", "board")
+COMPARED = ("events", "emails", "plots", "tasks", "customers")
+"""The tables of an office that a verdict looks at."""
+
+CASE_MATTERS = ("status", "list_name", "board")
+"""Columns whose texts are compared as they are."""
 
 
 def replay(office: Office, calls: Iterable[tuple[str, Any]]) -> Office:
@@ -38,13 +42,7 @@ def truth_calls(ground_truth: Any) -> list[tuple[str, Any]]:
 
 def same_state(left: Office, right: Office) -> bool:
     """Whether two offices agree in what the verdict looks at."""
-    return (
-        same_table(left.events, right.events)
-        and same_table(left.emails, right.emails)
-        and same_table(left.plots, right.plots)
-        and same_table(left.tasks, right.tasks)
-        and same_table(left.customers, right.customers)
-    )
+    return all(same_table(getattr(left, name), getattr(right, name)) for name in COMPARED)
 
 
 def same_table(left: Table, right: Table) -> bool:
@@ -53,7 +51,7 @@ def same_table(left: Table, right: Table) -> bool:
         return True
     if left.labels != right.labels:
         return False
-    matters = [name in _CASE_MATTERS for name in left.columns]
+    matters = [name in CASE_MATTERS for name in left.columns]
     return all(
         a is b or _comparable(a, matters) == _comparable(b, matters)
         for a, b in zip(left.rows, right.rows, strict=True)

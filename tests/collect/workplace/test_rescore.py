@@ -1,5 +1,6 @@
 """Stored rollouts get verdicts; asking again adds none."""
 
+import asyncio
 import json
 import os
 from dataclasses import replace
@@ -20,6 +21,7 @@ from rollhouse.store.errors import ConfigError, EvaluationError
 from rollhouse.store.house import House
 from rollhouse.store.runs import start_run
 from rollhouse.tests.collect.workplace.scorers_of_a_user import deadly, short
+from rollhouse.tests.office import task_line
 from typer.testing import CliRunner
 
 
@@ -199,6 +201,56 @@ def test_the_command(house: House, environment: WorkplaceEnvironment, tables: Pa
     ]
     kinds = json.loads(rollhouse("sql", "select kind, status from runs order by 1", "--house", house.uri, "--format", "json").stdout)  # fmt: skip
     assert kinds == [{"kind": "collect", "status": "finished"}] + [{"kind": "rescore", "status": "finished"}] * 2
+
+
+def test_the_lenient_verdict_stands_beside_the_strict_one(house: House, tables: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tasks.jsonl"
+    event = {"event_name": "Tea", "participant_email": "a@b.c", "event_start": "2023-12-02 10:00:00", "duration": "30"}
+    file.write_text(json.dumps(task_line(0, "Tea with A", [("calendar_create_event", event)])) + "\n")
+    environment = WorkplaceEnvironment(tables, file)
+    collect_scripted(house, environment, 0.0)
+    row = house.read("rollouts").to_pylist()[0]
+    for message in row["messages"]:
+        for call in message["tool_calls"] or ():
+            call["arguments"] = json.dumps(event | {"event_start": "2023-12-02T10:00"})
+    house.append("rollouts", [{**row, "rollout_id": "t", "slot_id": "t"}])
+    for scorer in ("workplace", "workplace-lenient"):
+        result = rollhouse("rescore", "--scorer", scorer, "--tables", tables, "--house", house.uri, "--format", "json")
+        assert result.exit_code == 0, result.output
+    scores = {(row["rollout_id"], row["scorer"]): row["passed"] for row in house.read("scores").to_pylist()}
+    assert (scores["t", "workplace"], scores["t", "workplace-lenient"]) == (False, True)
+    assert len(scores) == 6 and sum(scores.values()) == 5
+
+
+class Waits:
+    """An environment whose sessions take their time to judge and to close."""
+
+    name = "workplace-mini"
+
+    def __init__(self) -> None:
+        self.mini, self.closed = MiniEnvironment(), 0
+        self.tasks = self.mini.tasks
+
+    def start(self, task: Task) -> Any:
+        session, owner = self.mini.start(task), self
+
+        class Slow:
+            step = session.step
+
+            async def verify(self) -> Score:
+                return await asyncio.sleep(0, session.verify())
+
+            async def close(self) -> None:
+                owner.closed += 1
+
+        return Slow()
+
+
+def test_a_verdict_may_be_waited_for(house: House) -> None:
+    waits = Waits()
+    collect_scripted(house, MiniEnvironment(), 0.0)
+    summary = rescore(house, waits, workers=1)
+    assert (summary.scored, summary.passed) == (18, 18) and waits.closed >= 18
 
 
 def test_the_command_refuses_politely(house: House, tmp_path: Path) -> None:

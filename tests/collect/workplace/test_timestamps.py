@@ -27,6 +27,11 @@ MIDNIGHT = datetime(2023, 12, 1)
         ("Friday, 2023-12-01", MIDNIGHT),
         ("13/01/2023", datetime(2023, 1, 13)),
         ("2023Q4", datetime(2023, 10, 1)),
+        ("4Q2023", datetime(2023, 10, 1)),
+        ("1:2:3", datetime(1, 1, 1, 1, 2, 3)),
+        ("Thursday, Nov 30 2023 9am", datetime(2023, 11, 30, 9)),
+        (-1_000, datetime(1969, 12, 31, 23, 59, 59, 999999)),
+        (float("nan"), None),
         ("NaT", None),
         (0, datetime(1970, 1, 1)),
     ],
@@ -43,13 +48,18 @@ def test_is_read(text: Any, expected: datetime | None) -> None:
         ("2023-12-01 25:00:00", "hour must be in 0..23: 2023-12-01 25:00:00"),
         ("12", 'Given date string "12" not likely a datetime'),
         ("Friday", "Unable to parse datetime string: Friday"),
+        ("friday 10:00", "Parsing datetimes with weekday but no day information is not supported"),
+        ("-2023-11-30", "year -2023 is out of range"),
+        ("0000-01-01", "year 0 is out of range"),
+        ("t", 'Given date string "t" not likely a datetime'),
+        (10**19, "Out of bounds nanosecond timestamp 10000000000000000000"),
     ],
 )
-def test_is_refused(text: str, says: str) -> None:
+def test_is_refused(text: Any, says: str) -> None:
     with pytest.raises(ValueError) as error:
         parse_moment(text)
     # Python 3.14 says the same with more numbers in it.
-    assert str(error.value) == says or str(error.value).endswith(text)
+    assert str(error.value) == says or str(error.value).endswith(str(text))
 
 
 @pytest.mark.parametrize("value", [True, [1], {}, None])

@@ -204,6 +204,21 @@ def test_the_body_is_compact_and_arguments_must_be_an_object(environment: Workpl
     assert json.loads(call_tool(office, "email_delete_email", None).text)["detail"][0]["type"] == "missing"
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("email_delete_email", {"email_id": ["a", "b"]}, "Error deleting email: operands could not be broadcast together with shapes (3,) (2,) "),
+        ("analytics_total_visits_count", {"time_min": ["a"]}, "('Lengths must match to compare', (3,), (1,))"),
+        ("project_management_get_task_information_by_id", {"task_id": ["a"], "field": "board"}, "('Lengths must match to compare', (3,), (1,))"),
+        ("customer_relationship_manager_delete_customer", {"customer_id": ["00000000"]}, "('Lengths must match to compare', (2,), (1,))"),
+        ("customer_relationship_manager_search_customers", {"follow_up_by_min": ["a"]}, "('Lengths must match to compare', (2,), (1,))"),
+        ("calendar_delete_event", {"event_id": ["00000000"]}, "Invalid event ID format. Expected 8-digit ID."),
+    ],
+)  # fmt: skip
+def test_a_list_is_compared_as_a_column(call: Any, name: str, arguments: dict[str, Any], says: str) -> None:
+    assert call(name, **arguments).removeprefix(f"Error executing tool '{name}': ") == says
+
+
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=4)  # fmt: skip
 
 
