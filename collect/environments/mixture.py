@@ -1,7 +1,7 @@
 """Several environments as one: their tasks interleaved by weight, each played by the environment it is of."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -20,7 +20,7 @@ class EnvironmentSpec(BaseModel):
 
     name: str
     """What `--env` takes."""
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Its share of the tasks, relative to the others'."""
     tables: str | None = None
     tasks: str | None = None
@@ -75,7 +75,7 @@ class Mixture:
             taken[turn] += 1
             yield task
 
-    def start(self, task: Task) -> Session:
+    def start(self, task: Task) -> Session | Awaitable[Session]:
         """A session of the environment the task is of. Raises ConfigError when it is of none of them."""
         if task.environment not in self.environments:
             known = ", ".join(self.environments)
