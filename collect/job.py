@@ -132,5 +132,5 @@ def run_config(job: CollectJob) -> dict[str, Any]:
     for name in ("retry_failed", "concurrency", "time_limit_s"):
         del config[name]
     config["model_hash"] = model_hash(job.engine, job.model)
-    config["tasks_sha256"] = hashlib.sha256(Path(job.tasks).read_bytes()).hexdigest() if job.tasks else None
+    config["tasks_sha256"] = tasks_sha256(job.tasks) if job.tasks else None
     return config
