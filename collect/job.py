@@ -1,9 +1,7 @@
 """One collection from start to end: what `rollhouse collect` does."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from ..store.errors import ConfigError, EngineError
