@@ -11,6 +11,7 @@ from ..store.snapshots import create_snapshot, list_snapshots
 from .environments.registry import load_environment, tasks_of
 from .opening import check_engine, model_hash, open_policy
 from .runner import CollectSummary, collect, failed, refuse_other_config
+from .task_files import tasks_sha256
 from .types import Environment, Sampling, Task
 
 OnDone = Callable[[dict[str, Any], CollectSummary], None]
