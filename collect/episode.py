@@ -13,6 +13,7 @@ from ..store.ids import group_id, rollout_id, slot_id
 from .chat import TemplateError
 from .engines.base import EngineGone, EngineRefused
 from .types import Conversation, Environment, Policy, Sampling, Score, Task, Turn
+from .verdicts import score_columns
 
 _CLOSE_LIMIT_S = 10.0
 
@@ -67,12 +68,16 @@ class Episode:
     Attributes:
         row: Of `rollouts`.
         prompt_ids: The rendered prompt, None when no tokens were observed.
+        token_identity: Hashes of tokenizer and template of the prompt's tokens, None when the policy shows none.
+        score: The environment's own verdict, None when it gave none.
         tool_seconds: Tool name to its slowest call, in seconds; empty when the session does not say.
     """
 
     row: dict[str, Any]
-    prompt_ids: list[int] | None
-    tool_seconds: Mapping[str, float]
+    prompt_ids: list[int] | None = None
+    token_identity: tuple[str | None, str | None] | None = None
+    score: Score | None = None
+    tool_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 async def run_episode(
@@ -120,7 +125,8 @@ async def play_episode(
         record.status, record.stop_reason, record.score = "timeout", "timeout", None
         record.error_type, record.error_message = "timeout", f"the rollout took longer than {time_limit_s:g} s"
     row = _row(record, policy, slot, sampling, started_at, time.perf_counter() - start)
-    return Episode(row, record.conversation.prompt_ids, record.tool_seconds)
+    identity = _token_identity(record.conversation, policy)
+    return Episode(row, record.conversation.prompt_ids, identity, record.score, record.tool_seconds)
 
 
 async def _play(
@@ -205,7 +211,7 @@ async def _timed(record: _Record, name: str, work: Any) -> Any:
 def _row(
     record: _Record, policy: Policy, slot: Slot, sampling: Sampling, started_at: datetime, duration_s: float
 ) -> dict[str, Any]:
-    messages, score = record.conversation.messages, record.score
+    messages = record.conversation.messages
     identity = (slot.run_id, slot.step, slot.task_id, slot.sample_index)
     return {
         "rollout_id": slot.rollout_id,
@@ -232,13 +238,7 @@ def _row(
         "n_tool_errors": record.n_tool_errors,
         "n_parse_failures": record.n_parse_failures,
         "n_retries": record.n_retries,
-        "reward": score and score.reward,
-        "reward_components": score and [
-            {"name": name, "value": value, "weight": weight} for name, value, weight in score.components
-        ],
-        "passed": score and score.passed,
-        "scorer": score and score.scorer,
-        "scorer_version": score and score.scorer_version,
+        **score_columns(record.score),
         "status": record.status,
         "stop_reason": record.stop_reason,
         "error_type": record.error_type,
@@ -275,7 +275,7 @@ def _token_columns(conversation: Conversation, policy: Policy) -> dict[str, Any]
     }
     if conversation.prompt_ids is None:
         return versions
-    tokenizer_hash, template_hash = token_identity(policy) or (None, None)
+    tokenizer_hash, template_hash = _token_identity(conversation, policy) or (None, None)
     sampled = sum(conversation.loss_mask)
     shown = bool(conversation.logprobs) or not sampled
     return {
@@ -283,7 +283,7 @@ def _token_columns(conversation: Conversation, policy: Policy) -> dict[str, Any]
         "version_spans": [{"start": span.start, "version": span.version} for span in spans],
         "tokenizer_hash": tokenizer_hash,
         "template_hash": template_hash,
-        "logprobs_mode": "processed" if shown else None,
+        "logprobs_mode": conversation.logprobs_mode if shown else None,
         "token_ids": conversation.token_ids,
         "loss_mask": conversation.loss_mask,
         "logprobs": conversation.logprobs if shown else None,
@@ -294,9 +294,9 @@ def _token_columns(conversation: Conversation, policy: Policy) -> dict[str, Any]
     }
 
 
-def token_identity(policy: Policy) -> tuple[str | None, str | None] | None:
-    """As in `Policy`; None also for a policy that does not say."""
-    return getattr(policy, "token_identity", None)
+def _token_identity(conversation: Conversation, policy: Policy) -> tuple[str | None, str | None] | None:
+    """Of the tokens that were seen; None for a policy that shows none, or does not say."""
+    return conversation.token_identity or getattr(policy, "token_identity", None)
 
 
 def _error_type(error: BaseException, boundary: str) -> str:

@@ -101,7 +101,7 @@ def run_job(
             retry=failed if job.retry_failed else None,
             on_done=on_done,
         )
-        if summary.collected and not summary.rewards:
+        if summary.collected and not summary.verdicts:
             raise EngineError(
                 f"All {summary.collected} rollouts of run {run.run_id} failed: {(summary.last_error or '').rstrip('.')}.",
                 f"Mend that and run the same command with --run {run.run_id} --retry-failed.",

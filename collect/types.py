@@ -132,6 +132,8 @@ class Conversation:
         version_spans: Starts are positions in token_ids, oldest first.
         prefix_ok: Whether every prompt so far began with all tokens before it. A policy that builds prompts from tokens leaves it.
         gaps: What the policy did not tell (`no_logprobs`, …); stored with the rollout.
+        token_identity: Tokenizer and template of these tokens, where a policy knows them only from what it saw; None is the policy's own.
+        logprobs_mode: `processed`, the probabilities sampled from; None where that is not known.
         sample_index: Which repeat of the task this is (a scripted policy may vary with it).
     """
 
@@ -144,6 +146,8 @@ class Conversation:
     version_spans: list[VersionSpan] = field(default_factory=list)
     prefix_ok: bool = True
     gaps: list[str] = field(default_factory=list)
+    token_identity: tuple[str | None, str | None] | None = None
+    logprobs_mode: str | None = "processed"
     sample_index: int = 0
 
 

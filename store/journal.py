@@ -21,8 +21,8 @@ import pyarrow as pa
 from .house import House
 from .tables import TABLES
 
-# In the order in which they are written to the house.
-JOURNALED = ("prompts", "prompt_tokens", "tasks", "rollouts")
+# In the order in which they are written to the house. Frames hold the position: a new table goes to the end.
+JOURNALED = ("prompts", "prompt_tokens", "tasks", "rollouts", "scores")
 _MAGIC = b"rollhouse journal 1\n"
 _FRAME = struct.Struct("<BQI")
 _SCHEMA = 128

@@ -19,8 +19,8 @@ from .tables import TABLES
 from .upkeep import Policy
 from .validation import check_rollout, check_rollouts, surely_fine
 
-# What a rollout refers to, in the order it is written; rollouts come after all of them.
-_DEPENDENCIES = JOURNALED[:-1]
+# What a rollout refers to, in the order it is written; rollouts come after all of them, and before what refers to them.
+_DEPENDENCIES = JOURNALED[: JOURNALED.index("rollouts")]
 _NEVER = float("inf")
 
 __all__ = ["RolloutWriter", "check_rollout"]
@@ -96,12 +96,13 @@ class RolloutWriter:
         prompts: Sequence[Row] = (),
         tasks: Sequence[Row] = (),
         prompt_tokens: Sequence[Row] = (),
+        scores: Sequence[Row] = (),
     ) -> int:
         """Takes rollouts and the rows they refer to, converted all at once: half the time of one by one. Returns how many were new.
 
-        prompt_tokens need their row_id. Raises as add does, and then takes none of them.
+        `scores` are further verdicts on these rollouts; they enter the house after them. prompt_tokens need their row_id. Raises as add does, and then takes none of them.
         """
-        given = {"prompts": prompts, "prompt_tokens": prompt_tokens, "tasks": tasks}
+        given = {"prompts": prompts, "prompt_tokens": prompt_tokens, "tasks": tasks, "scores": scores}
         with self._lock:
             self._check_open()
             batches = {table: to_batch(table, rows) for table, rows in given.items() if rows}
@@ -155,6 +156,10 @@ class RolloutWriter:
                 self._commit_rollouts(_joined(self._waiting["rollouts"]))
                 self._waiting["rollouts"] = []
                 self._run.upkeep.wrote("rollouts")
+            if self._waiting["scores"]:
+                self._house.insert_if_absent("scores", _joined(self._waiting["scores"]))
+                self._waiting["scores"] = []
+                self._run.upkeep.wrote("scores")
             self._bytes = 0
             if self._journal is not None:
                 self._journal.clear()

@@ -109,7 +109,11 @@ class Counts(ToolSession):
     """A session that starts, judges and closes over a connection."""
 
     tool_limit_s: float | None = None
-    tool_seconds: dict[str, float] = {"f": 0.5}  # noqa: RUF012
+
+    async def step(self, turn: Turn) -> Any:
+        answer = await super().step(turn)
+        self.tool_seconds = {"f": 0.5}
+        return answer
 
     def verify(self) -> Any:
         return self._later(super().verify())
@@ -131,7 +135,8 @@ def test_a_session_may_be_awaited_and_is_told_its_tools_limit() -> None:
 
     room.start = start  # type: ignore[method-assign]
     what = room.tasks("train")[0]
-    episode = asyncio.run(play_episode(room, Says(CALLS), slot(what), Sampling(), max_turns=2, tool_limit_s=7.0))
+    policy: Any = Says(CALLS)
+    episode = asyncio.run(play_episode(room, policy, slot(what), Sampling(), max_turns=2, tool_limit_s=7.0))
     assert (episode.row["reward"], episode.row["n_tool_calls"], sessions[0].tool_limit_s) == (4.0, 4, 7.0)
     assert episode.tool_seconds == {"f": 0.5} and episode.prompt_ids is None
 

@@ -1,0 +1,183 @@
+"""Rollouts on their way from the event loop to the writer: gathered, handed over many at once, held back when the writer is behind."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from ..store.errors import SchemaMismatch, one_line
+from ..store.ids import hash_id
+from ..store.writer import RolloutWriter
+from .episode import Episode, Slot
+from .task_rows import task_rows
+
+# A row alone costs the writer four times what it costs among many. So long a row waits for others.
+_GATHER_S = 0.05
+_BATCH_ROWS = 256
+_BATCH_BYTES = 4 << 20
+_HELD_BYTES = 32 << 20
+_UNSTORABLE = (SchemaMismatch, UnicodeEncodeError)
+
+
+@dataclass
+class Entry:
+    """One rollout to be written.
+
+    Attributes:
+        row: Of `rollouts`; once written, the row that the writer took.
+        score: A row of `scores` that goes with it.
+    """
+
+    slot: Slot
+    episode: Episode
+    row: dict[str, Any]
+    score: dict[str, Any] | None = None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it holds as Python objects."""
+        return 8192 + 80 * (self.row.get("n_tokens") or 0)
+
+
+class Feed:
+    """Takes rollouts on the event loop and writes them on one thread, so that a commit never holds up the rollouts in flight.
+
+    `pump` has to run beside those who `put`; `close` ends it once all is written. Whatever happened before, `end` writes what is left.
+    """
+
+    def __init__(self, writer: RolloutWriter, on_written: Callable[[Entry], None]) -> None:
+        """`on_written` is called on the event loop with each entry, in the order in which they were put."""
+        self._writer = writer
+        self._on_written = on_written
+        self._pool = ThreadPoolExecutor(1, "rollhouse-writer")
+        self._waiting: list[Entry] = []
+        self._batch: list[Entry] = []
+        self._bytes = 0
+        self._closed = False
+        self._some, self._enough, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._room.set()
+        self._referenced: set[str] = set()  # task_ids and row_ids of prompt_tokens that the writer has
+
+    async def put(self, entry: Entry) -> None:
+        """Hands over a rollout; waits while the writer is behind."""
+        self._waiting.append(entry)
+        self._bytes += entry.size
+        self._some.set()
+        if len(self._waiting) >= _BATCH_ROWS or self._bytes >= _BATCH_BYTES:
+            self._enough.set()
+        if self._bytes >= _HELD_BYTES:
+            self._room.clear()
+            await self._room.wait()
+
+    def close(self) -> None:
+        """Nothing more will come: `pump` writes what waits and returns."""
+        self._closed = True
+        self._some.set()
+        self._enough.set()
+
+    async def pump(self) -> None:
+        """Writes what is put, until closed. Raises what the writer raises."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._some.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._enough.wait(), _GATHER_S)
+            if not self._waiting:
+                if self._closed:
+                    return
+                self._some.clear()
+                self._enough.clear()
+                continue
+            self._take_all()
+            batch = list(self._batch)
+            await loop.run_in_executor(self._pool, self._write)
+            for entry in batch:
+                self._on_written(entry)
+
+    def end(self, finish: Callable[[], None]) -> None:
+        """Writes what is left, calls `finish` (the writer's close or flush) and ends the thread. Blocks; also for a cancelled loop."""
+
+        def last() -> None:
+            try:
+                self._write()
+            finally:
+                finish()
+
+        with self._pool:
+            # First whatever the thread is at, then this: it is one thread.
+            self._pool.submit(lambda: None).result()
+            self._take_all()
+            self._pool.submit(last).result()
+
+    def _take_all(self) -> None:
+        self._batch += self._waiting
+        self._waiting = []
+        self._bytes = 0
+        if not self._closed:
+            self._some.clear()
+            self._enough.clear()
+        self._room.set()
+
+    def _write(self) -> None:
+        """On the thread. The batch is forgotten only once the writer has it."""
+        if not self._batch:
+            return
+        try:
+            self._write_many(self._batch)
+        except _UNSTORABLE:
+            # One of them fits no table; the writer has taken none.
+            for entry in self._batch:
+                self._write_one(entry)
+        self._batch = []
+
+    def _write_many(self, entries: Sequence[Entry]) -> None:
+        tasks: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+        tokens: dict[str, dict[str, Any]] = {}
+        for entry in entries:
+            slot = entry.slot
+            if slot.task_id not in self._referenced and slot.task_id not in tasks:
+                tasks[slot.task_id] = task_rows(slot.task, slot.task_id, slot.prompt_id)
+            seen = prompt_tokens(entry.episode, slot)
+            if seen is not None and seen["row_id"] not in self._referenced:
+                tokens[seen["row_id"]] = seen
+        self._writer.add_many(
+            [entry.row for entry in entries],
+            [prompt for prompt, _ in tasks.values()],
+            [task for _, task in tasks.values()],
+            list(tokens.values()),
+            [entry.score for entry in entries if entry.score is not None],
+        )
+        self._referenced |= tasks.keys() | tokens.keys()
+
+    def _write_one(self, entry: Entry) -> None:
+        """A row no table can hold becomes a row that says so; when its task is at fault, one without task_id and prompt_id."""
+        for _ in range(2):
+            try:
+                return self._write_many([entry])
+            except _UNSTORABLE as error:
+                entry.row, entry.score = unstorable(entry.row, error), None
+        entry.row = {**entry.row, "task_id": None, "prompt_id": None}
+        self._writer.add_many([entry.row])
+
+
+def unstorable(row: dict[str, Any], error: Exception) -> dict[str, Any]:
+    """The row without what was said in it."""
+    said = ("messages", "token_ids", "loss_mask", "logprobs", "version_spans", "reward", "reward_components", "passed")
+    reason = {"status": "error", "error_type": "store", "error_message": one_line(ascii(str(error)).strip("'\""))}
+    return {**row, **dict.fromkeys(said), **reason}
+
+
+def prompt_tokens(episode: Episode, slot: Slot) -> dict[str, Any] | None:
+    """The row of `prompt_tokens` that a rollout refers to; None when it failed before its prompt was rendered, and for a policy without tokens."""
+    if episode.token_identity is None or not episode.prompt_ids:
+        return None
+    tokenizer_hash, template_hash = episode.token_identity
+    return {
+        "row_id": hash_id(slot.prompt_id, tokenizer_hash, template_hash),
+        "prompt_id": slot.prompt_id,
+        "tokenizer_hash": tokenizer_hash,
+        "template_hash": template_hash,
+        "token_ids": episode.prompt_ids,
+    }
