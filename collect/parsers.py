@@ -12,6 +12,7 @@ or a module that registers a parser class with vLLM, as `vllm serve --tool-parse
 import hashlib
 import importlib.util
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -88,19 +89,38 @@ def _vllm_parser(name: str, tokenizer: "PreTrainedTokenizerBase") -> Parser:
     except Exception as error:  # most want tokens of their own model in the vocabulary
         raise ConfigError(f"The tool parser {name!r} does not fit this model: {one_line(error, 200)}.", "Name the parser of its family.") from error  # fmt: skip
 
+    swallowed = _Swallowed(make)
+
     def parse(text: str, tools: Sequence[Mapping[str, Any]]) -> Parsed:
         listed = [dict(tool) for tool in tools] or None
         request = ChatCompletionRequest.model_validate({"model": "policy", "messages": [], "tools": listed})
+        swallowed.count = 0
         try:
             # A parser keeps state of its turn, so each turn has its own.
             found = make(cached, request.tools).extract_tool_calls(text, request)
         except Exception:  # the text is the policy's: what no parser can read is a failure of the policy
             return text, [], 1
         calls = [(call.function.name, call.function.arguments) for call in found.tool_calls]
-        words = found.content if calls else text
-        return words, calls, sum(not _is_object(arguments) for _, arguments in calls)
+        failures = max(sum(not _is_object(arguments) for _, arguments in calls), min(swallowed.count, 1))
+        return (found.content if calls else text), calls, failures
 
     return parse
+
+
+class _Swallowed(logging.Filter):
+    """Counts what a parser only logs: an exception on a text it cannot read. The log is spared a trace for each such turn."""
+
+    count = 0
+
+    def __init__(self, parser: type) -> None:
+        super().__init__()
+        for module in {base.__module__ for base in parser.__mro__}:
+            logging.getLogger(module).addFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            self.count += 1
+        return not record.exc_info
 
 
 def _parser_manager() -> Any:
