@@ -232,7 +232,7 @@ def _row(
         "engine": policy.engine,
         **_sampling_columns(policy, sampling),
         "messages": [message.to_row() for message in messages],
-        **_token_columns(record.conversation, policy),
+        **token_columns(record.conversation, policy),
         "n_turns": record.n_turns,
         "n_tool_calls": sum(len(message.tool_calls) for message in messages),
         "n_tool_errors": record.n_tool_errors,
@@ -265,7 +265,7 @@ def _sampling_columns(policy: Policy, sampling: Sampling) -> dict[str, Any]:
     }
 
 
-def _token_columns(conversation: Conversation, policy: Policy) -> dict[str, Any]:
+def token_columns(conversation: Conversation, policy: Policy) -> dict[str, Any]:
     """Token columns; null when no tokens were observed. A policy without weights of its own has version 0."""
     spans = conversation.version_spans
     version = getattr(policy, "version", 0)
