@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from ..store.errors import ConfigError
 from .chat_options import ChatOptions
+from .endpoint import EndpointSettings, OpenAIPolicy
 from .models import check_model_folder, weights_hash
-from .policies import OpenAIPolicy, ScriptedPolicy, TokenPolicy
+from .policies import ScriptedPolicy, TokenPolicy
 from .types import Policy
 
-ENGINES = ("scripted", "vllm", "torch", "openai:URL")
+ENGINES = ("scripted", "vllm", "torch", "openai:URL[,URL…]")
 
 
 def check_engine(engine: str, model: str | Path | None) -> None:
@@ -38,8 +40,9 @@ def open_policy(
     chat: ChatOptions | None = None,
     tensor_parallel_size: int = 1,
     data_parallel_size: int = 1,
+    endpoint: EndpointSettings | None = None,
 ) -> Iterator[Policy]:
-    """The policy of `scripted`, `vllm`, `torch` or `openai:URL`, closed at the end.
+    """The policy of `scripted`, `vllm`, `torch` or `openai:URL` (several addresses with commas between them), closed at the end.
 
     Args:
         model: A model folder for vllm and torch; for an endpoint the name it serves, None for its first.
@@ -48,6 +51,7 @@ def open_policy(
         max_model_len: None is the model's own limit, at most 4096.
         chat: Template and parser, for vllm and torch; None is the model's own template and the hermes parser.
         tensor_parallel_size, data_parallel_size: As in `open_vllm`; only vllm takes more than one.
+        endpoint: How endpoints are asked; None is the defaults. The chat options' template settings go into its extra_body.
     """
     check_engine(engine, model)
     chat = chat or ChatOptions()
@@ -56,7 +60,8 @@ def open_policy(
     if engine == "scripted":
         yield ScriptedPolicy(mistake_rate, seed, max_turns)
     elif engine.startswith("openai:"):
-        yield OpenAIPolicy(engine.removeprefix("openai:"), None if model is None else str(model))
+        name = None if model is None else str(model)
+        yield OpenAIPolicy(engine.removeprefix("openai:"), name, _with_template_settings(endpoint, chat))
     elif engine == "torch":
         with _torch_policy(Path(str(model)), max_model_len, chat) as policy:
             yield policy
@@ -66,14 +71,23 @@ def open_policy(
             yield policy
 
 
+def _with_template_settings(settings: EndpointSettings | None, chat: ChatOptions) -> EndpointSettings:
+    """The endpoint's settings with what its template is to be called with, as vLLM takes it."""
+    settings = settings or EndpointSettings()
+    if not chat.template_settings():
+        return settings
+    return replace(settings, extra_body={**settings.extra_body, "chat_template_kwargs": chat.template_settings()})
+
+
 @contextmanager
 def _torch_policy(model: Path, max_model_len: int | None, options: ChatOptions) -> Iterator[TokenPolicy]:
     from .chat import ChatFormat
     from .engines.torch_engine import TorchEngine
 
-    engine = TorchEngine(model, max_model_len or 4096)
+    chat = ChatFormat.of(check_model_folder(model), options)
+    engine = TorchEngine(model, max_model_len or 4096, stop_ids=chat.stop_token_ids)
     try:
-        yield TokenPolicy(engine, ChatFormat.of(model, options), weights_hash(model))
+        yield TokenPolicy(engine, chat, weights_hash(model))
     finally:
         engine.close()
 
@@ -86,12 +100,12 @@ def _vllm_policy(
     from .engines.cluster import ensure_ray, shutdown_ray
     from .engines.vllm_actor import open_vllm
 
-    check_model_folder(model)
+    chat = ChatFormat.of(check_model_folder(model), options)  # refuses a template before an engine is paid for
     started = ensure_ray()
     try:
-        engine = open_vllm(model, max_model_len=max_model_len, seed=seed, **sizes)
+        engine = open_vllm(model, max_model_len=max_model_len, seed=seed, stop_ids=chat.stop_token_ids, **sizes)
         try:
-            yield TokenPolicy(engine, ChatFormat.of(model, options), weights_hash(model))
+            yield TokenPolicy(engine, chat, weights_hash(model))
         finally:
             engine.close()
     finally:

@@ -1,21 +1,17 @@
-"""Who answers a conversation: a token engine, a script that plays the ground truth, or an OpenAI-compatible endpoint."""
+"""Who answers a conversation: a token engine, or a script that plays the ground truth. For endpoints see `endpoint`."""
 
-import asyncio
 import json
 from dataclasses import replace
 from typing import Any
 
-from ..store.errors import EngineError, one_line
+from ..store.errors import EngineError
 from ..store.ids import hash_id
 from ..store.messages import Message, ToolCall
 from .chat import ChatFormat
-from .engines.base import EngineRefused, PromptTooLong, TokenEngine
-from .models import need
+from .engines.base import TokenEngine
 from .types import Conversation, Sampling, Turn, VersionSpan
 
 DONE = "Done."
-_REFUSALS = (400, 413, 422)  # an endpoint's last word on a request
-_TOO_LONG = ("context length", "context_length", "context size")  # as vLLM, OpenAI and llama.cpp say it
 
 
 class TokenPolicy:
@@ -63,7 +59,7 @@ class TokenPolicy:
             if not conversation.version_spans or conversation.version_spans[-1].version != span.version:
                 conversation.version_spans.append(VersionSpan(start + span.start, span.version))
         first_call = sum(len(message.tool_calls) for message in turns)
-        message, failures = self.chat.parse(generation.token_ids, first_call)
+        message, failures = self.chat.parse(generation.token_ids, first_call, conversation.task.tools, seen)
         return Turn(
             message,
             generation.token_ids,
@@ -126,82 +122,5 @@ class ScriptedPolicy:
         return draw / 2**32 < self.mistake_rate
 
 
-class OpenAIPolicy:
-    """An OpenAI-compatible chat endpoint. It shows messages only: such rollouts have no tokens.
-
-    The client retries 429, 5xx and broken connections with growing pauses before a turn fails with EngineError.
-    """
-
-    engine = "openai"
-    token_identity = None
-    version = 0
-
-    def __init__(
-        self, url: str, model: str | None = None, api_key: str | None = None, timeout_s: float = 120, retries: int = 4
-    ) -> None:
-        """Asks the endpoint for its models, so that a wrong address is known at once. Raises MissingExtra, EngineError."""
-        import os
-
-        self._openai = need("openai")
-        self.url = url if "/" in url.split("://")[-1].rstrip("/") else url.rstrip("/") + "/v1"
-        key = api_key or os.environ.get("OPENAI_API_KEY") or "none"
-        self._settings: dict[str, Any] = {"base_url": self.url, "api_key": key, "timeout": timeout_s, "max_retries": retries}  # fmt: skip
-        self._clients: tuple[asyncio.AbstractEventLoop, Any] | None = None
-        self.policy_id = model or self._first_model()
-
-    async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
-        """One chat completion. Raises EngineRefused for what the endpoint refuses, PromptTooLong when its context is too small, else EngineError."""
-        task = conversation.task
-        request: dict[str, Any] = {
-            "model": self.policy_id,
-            "messages": [message.to_openai() for message in (*task.messages, *conversation.messages)],
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
-        }
-        if task.tools:
-            request["tools"] = [dict(tool) for tool in task.tools]
-        if sampling.seed is not None:
-            request["seed"] = sampling.seed
-        try:
-            reply = await self._client().chat.completions.create(**request)
-        except self._openai.OpenAIError as error:
-            raise self._failure(error) from error
-        if not reply.choices:
-            raise EngineError(f"The endpoint {self.url} gave no choice.", "Look at its log.")
-        choice = reply.choices[0]
-        message = Message.from_openai(choice.message.model_dump(exclude_none=True))
-        return Turn(message, stop_reason="length" if choice.finish_reason == "length" else "stop")
-
-    def _failure(self, error: Exception) -> EngineError:
-        said = _without_stop(error)
-        if getattr(error, "status_code", None) not in _REFUSALS:
-            return EngineError(f"The endpoint {self.url} failed: {said}.", "Look at its log, then run the command again.")  # fmt: skip
-        kind = PromptTooLong if any(words in said for words in _TOO_LONG) else EngineRefused
-        return kind(f"The endpoint {self.url} refused: {said}.", "Asking again gives the same answer; see its log.")
-
-    def _client(self) -> Any:
-        loop = asyncio.get_running_loop()
-        if self._clients is None or self._clients[0] is not loop:
-            self._clients = (loop, self._openai.AsyncOpenAI(**self._settings))
-        return self._clients[1]
-
-    def _first_model(self) -> str:
-        try:
-            models = self._openai.OpenAI(**{**self._settings, "max_retries": 1, "timeout": 10}).models.list().data
-        except self._openai.OpenAIError as error:
-            raise EngineError(
-                f"The endpoint {self.url} does not answer: {_without_stop(error)}.",
-                "Check the address (it usually ends in /v1), or name the model with --model.",
-            ) from error
-        if not models:
-            raise EngineError(f"The endpoint {self.url} serves no model.", "Name one with --model.")
-        return models[0].id
-
-
 def _text(arguments: Any) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-
-
-def _without_stop(error: Exception) -> str:
-    return one_line(error, 300).rstrip(".")

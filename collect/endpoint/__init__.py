@@ -1,0 +1,6 @@
+"""A policy behind OpenAI-compatible endpoints: what is asked, how it is sent, and the tokens of those that show them."""
+
+from .policy import OpenAIPolicy
+from .settings import EndpointSettings
+
+__all__ = ["EndpointSettings", "OpenAIPolicy"]

@@ -1,0 +1,67 @@
+"""What a chat endpoint answered: the message, why it ended, and the tokens of endpoints that show them."""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...store.messages import Message
+
+
+@dataclass(frozen=True)
+class CallTokens:
+    """The tokens of one model call, as the endpoint tells them.
+
+    Attributes:
+        prompt_ids: The whole prompt of this call.
+        token_ids: What was sampled, at least one token, the end of turn included where it was sampled.
+        logprobs: Parallel to token_ids.
+    """
+
+    prompt_ids: list[int]
+    token_ids: list[int]
+    logprobs: list[float]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer. `tokens` is None when the endpoint shows none, or none that fit together."""
+
+    message: Message
+    stop_reason: str
+    tokens: CallTokens | None
+
+
+def read_reply(body: bytes) -> Reply:
+    """Reads a chat completion. Raises ValueError, saying what is missing, when it is none."""
+    try:
+        reply = json.loads(body)
+        choice = reply["choices"][0]
+        said = choice["message"]
+        message = Message.from_openai({**said, "role": "assistant"})
+    except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__} {error}") from error
+    if message.reasoning is None and isinstance(said.get("reasoning"), str):
+        message = replace(message, reasoning=said["reasoning"])
+    stop_reason = "length" if choice.get("finish_reason") == "length" else "stop"
+    return Reply(message, stop_reason, _tokens(reply, choice, said))
+
+
+def _tokens(reply: dict[str, Any], choice: dict[str, Any], message: dict[str, Any]) -> CallTokens | None:
+    """NeMo Gym's fields on the message, or vLLM's on the reply and the choice."""
+    if "generation_token_ids" in message:
+        found = (message.get("prompt_token_ids"), message["generation_token_ids"], message.get("generation_log_probs"))
+    elif choice.get("token_ids"):
+        content = (choice.get("logprobs") or {}).get("content") or []
+        found = (reply.get("prompt_token_ids"), choice["token_ids"], [entry.get("logprob") for entry in content])
+    else:
+        return None
+    prompt, sampled, logprobs = found
+    fit = _are(int, prompt) and _are(int, sampled) and _are(float, logprobs) and 0 < len(sampled) == len(logprobs)
+    return CallTokens(prompt, sampled, logprobs) if fit and all(map(math.isfinite, logprobs)) else None
+
+
+def _are(kind: type, values: Any) -> bool:
+    """Whether it is a list of such numbers (a float may be written as an int), and not empty."""
+    kinds = {int, float} if kind is float else {kind}
+    return isinstance(values, list) and bool(values) and set(map(type, values)) <= kinds
