@@ -104,7 +104,9 @@ class ChatFormat:
     ) -> list[int]:
         # The text begins with an end token, where every tokenizer starts afresh: these are the tokens the whole would have there.
         rest: Any = self.tokenizer(self.template.after_turn(messages, turn, tools), add_special_tokens=False)
-        return list(rest["input_ids"])[1 if last_sampled in self.stop_token_ids else 0 :]
+        ids = list(rest["input_ids"])
+        ended = last_sampled in self.stop_token_ids and not self.template.ends_are_headers
+        return ids[1:] if ended or last_sampled == ids[0] else ids
 
     def render(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generation_prompt: bool

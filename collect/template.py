@@ -54,6 +54,7 @@ class Template:
     Attributes:
         ends: Texts of the tokens that end a turn, the one of a plain answer first; those that end a turn only where it is not the last one are among them.
         stop_ids: The tokens of those that end a conversation's last turn.
+        ends_are_headers: Turns have no end of their own: the header of what follows ends them, as in GLM's templates.
         renders_calls: Whether it says anything about tools.
     """
 
@@ -157,6 +158,7 @@ class Template:
         calls = tuple(ToolCall(f"call_{number}", "probe_tool", written) for number in range(2))
         results = [Message("tool", f"{MARK} {number}", tool_call_id=f"call_{number}") for number in range(2)]
         before, kept = self.habits, False
+        named = self.text([Message("user", "hello")], _TOOLS, True).count("probe_tool")  # where the tools are listed
         for empty, short, as_text in itertools.product((False, True), (False, True), (True, False)):
             self.habits = replace(before, empty_content=empty, short_ids=short, arguments_as_text=as_text)
             try:
@@ -165,7 +167,7 @@ class Template:
             except TemplateError:
                 continue
             arguments = written if as_text else MARK
-            if text.count(arguments) >= 2 and "probe_tool" in text and f'\\"{MARK}' not in text:
+            if text.count(arguments) >= 2 and text.count("probe_tool") >= named + 2 and f'\\"{MARK}' not in text:
                 if all(f"{MARK} {number}" in after for number in range(2)):
                     return None
                 kept = True
@@ -188,6 +190,7 @@ class Template:
                 history = [hello, turn, *more]
                 ends.append(self._first_of(known, history) or self._first_of(special, history))
         found = [number for number in (*stops, *others) if number is not None]
+        self.ends_are_headers = last is None
         if not found or (last is None and within is None):
             raise ConfigError("The model's chat template ends an assistant turn with no special token.", "Name a template whose turns end in one with --chat-template FILE.")  # fmt: skip
         self.stop_ids = tuple(dict.fromkeys(number for number in stops if number is not None)) or (found[0],)
