@@ -55,7 +55,7 @@ def task_of(row: Row, shape: str, split: str, system_prompt: str | None) -> Task
     category, key, level = (_field(row, names) for names in (_CATEGORIES, _KEYS, _LEVELS))
     source_key = row[key] if key else (row.get("extra_info") or {}).get("index")
     difficulty = re.search(r"\d+(\.\d+)?", str(row[level])) if level else None
-    placed = {*used, category, key, "split"}
+    placed = {*used, category, key, "split", "difficulty" if difficulty and level == "difficulty" else None}
     return Task(
         environment=NAME,
         messages=tuple(messages),
