@@ -85,7 +85,7 @@ def says(message: dict[str, Any], reason: str = "stop", choice: dict[str, Any] |
         "model": "served",
         "choices": [
             {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": reason, **(choice or {})}
-        ],  # fmt: skip
+        ],
         **reply,
     }
     return fails(200, body)
