@@ -121,8 +121,8 @@ def why(
     format: FormatOption = Format.table,
 ) -> None:
     """Say why a rollout or a task is in a version, or why not."""
+    from ..transform.explain import why as explain
     from ..transform.versions import get_dataset
-    from ..transform.versions import why as explain
 
     place = open_house(house, at)
     print_rows(explain(place, get_dataset(place, dataset), id), format)

@@ -299,6 +299,11 @@ DATASETS = Table(
         Column(
             "dropped", pa.list_(pa.struct([("id", STR), ("reason", STR)])), "every input that did not make it, and why"
         ),
+        Column(
+            "flagged",
+            pa.list_(pa.struct([("id", STR), ("reference", STR), ("method", STR), ("score", F32)])),
+            "tasks that are also in an evaluation set, left out or not: task_id, the case, text, calls or schemas, 0 to 1; null where nobody looked",
+        ),
         Column("n_rows", I32, "dataset rows"),
         Column("counts", STR, "JSON: inputs, rows, tasks, and drops by reason"),
         Column("run_id", STR, "the build run"),

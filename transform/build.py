@@ -1,62 +1,117 @@
 """Building datasets: a snapshot and a recipe in, a version of a named dataset out."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
+
+import polars as pl
 
 from ..store.errors import ConfigError
 from ..store.house import House
 from .candidates import read_candidates
+from .contamination import exclude_seen
 from .digests import with_digests
-from .dpo import choose_pairs, filter_pairable, pair_references, pair_statistics
-from .grpo import choose_prompts, prompt_references, task_statistics
+from .dpo import choose_pairs, explicit_pairs, filter_pairable, pair_references, pair_statistics
+from .duplicates import exclude_near_duplicates
+from .grpo import choose_prompts, pass_rate_sources, prompt_references, task_statistics
 from .options import DpoOptions, GrpoOptions, SftOptions, SourceOptions
+from .recipes import chosen_ids
+from .references import Reference
+from .schemas import keep_with_schemas, keep_with_tools
 from .selection import Selection
 from .sft import choose_demos, demo_references, filter_demos
 from .versions import DatasetVersion, fingerprint, keep_version
 
+NOT_NAMED = "the recipe does not name it"
 
-def build_sft(house: House, name: str, snapshot: str, options: SftOptions | None = None) -> DatasetVersion:
+
+def build_sft(
+    house: House, name: str, snapshot: str, options: SftOptions | None = None, references: Sequence[Reference] = ()
+) -> DatasetVersion:
     """A set of demonstrations, one rollout a row.
 
     Building again what exists returns the version there is, with `existed` set.
+
+    Args:
+        references: Evaluation cases of sets that `contamination.against` names and the house does not hold.
 
     Raises:
         EvalLeak: The options choose rollouts of validation or test tasks.
         EmptyDataset: Nothing is left; the message names the filter that took the last.
         VersionNotFound: There is no such snapshot.
     """
-    options = options or SftOptions()
+    options = (options or SftOptions()).resolved()
     selection = read_candidates(house, snapshot, options)
     n_tasks = selection.frame["task_id"].n_unique()
+    _keep_named(selection, chosen_ids(house, snapshot, selection.frame, options))
     floor = filter_demos(selection, options)
+    flagged = exclude_seen(selection, house, snapshot, options, references)
+    exclude_near_duplicates(selection, house, snapshot, options.near_duplicates)
     selection.frame = with_digests(selection.frame, house, snapshot)
+    if options.require_tool_schemas:
+        keep_with_schemas(selection, house, snapshot)
     demos = choose_demos(selection, options)
     extra = {"tasks_seen": n_tasks, "min_reward": floor}
-    return _keep(house, name, "sft", snapshot, options, demo_references(demos), selection, extra)
+    return _keep(house, name, "sft", snapshot, options, demo_references(demos), selection, extra, flagged)
 
 
-def build_dpo(house: House, name: str, snapshot: str, options: DpoOptions | None = None) -> DatasetVersion:
-    """A set of preference pairs, two rollouts a row. Returns and raises as build_sft."""
-    options = options or DpoOptions()
+def build_dpo(
+    house: House, name: str, snapshot: str, options: DpoOptions | None = None, references: Sequence[Reference] = ()
+) -> DatasetVersion:
+    """A set of preference pairs, two rollouts a row. Takes, returns and raises as build_sft."""
+    options = (options or DpoOptions()).resolved()
     selection = read_candidates(house, snapshot, options)
     n_tasks = selection.frame["task_id"].n_unique()
-    rules = filter_pairable(selection, options)
-    selection.frame = with_digests(selection.frame, house, snapshot)
-    pairs = choose_pairs(selection, rules)
-    extra = {"tasks_seen": n_tasks, "min_chosen_reward": rules.floor, "min_gap": rules.gap, **pair_statistics(pairs)}
-    return _keep(house, name, "dpo", snapshot, options, pair_references(pairs), selection, extra)
+    named = chosen_ids(house, snapshot, selection.frame, options)
+    given = named is not None and "chosen_id" in named.columns
+    _keep_named(selection, named)
+    rules = None if given else filter_pairable(selection, options)
+    flagged = exclude_seen(selection, house, snapshot, options, references)
+    exclude_near_duplicates(selection, house, snapshot, options.near_duplicates)
+    keep_with_tools(selection, house, snapshot)
+    selection.frame = with_digests(selection.frame, house, snapshot, steps=options.pairing == "step")
+    if rules is None:
+        assert named is not None
+        pairs, limits = explicit_pairs(selection, named, options.seed), {}
+    else:
+        pairs = choose_pairs(selection, rules)
+        limits = {"min_chosen_reward": rules.floor, "min_gap": rules.gap}
+    extra = {"tasks_seen": n_tasks, **limits, **pair_statistics(pairs)}
+    return _keep(house, name, "dpo", snapshot, options, pair_references(pairs), selection, extra, flagged)
 
 
-def build_grpo(house: House, name: str, snapshot: str, options: GrpoOptions | None = None) -> DatasetVersion:
-    """A set of prompts for online training, one task a row. Returns and raises as build_sft."""
-    options = options or GrpoOptions()
+def build_grpo(
+    house: House, name: str, snapshot: str, options: GrpoOptions | None = None, references: Sequence[Reference] = ()
+) -> DatasetVersion:
+    """A set of prompts for online training, one task a row. Takes, returns and raises as build_sft."""
+    options = (options or GrpoOptions()).resolved()
     selection = read_candidates(house, snapshot, options)
     n_inputs = selection.n_inputs
-    tasks = task_statistics(selection)
-    n_tasks = tasks.frame.height
+    _keep_named(selection, chosen_ids(house, snapshot, selection.frame, options))
+    tasks = task_statistics(selection, options)
+    n_tasks, sources = tasks.frame.height, pass_rate_sources(selection)
+    flagged = exclude_seen(tasks, house, snapshot, options, references)
+    exclude_near_duplicates(tasks, house, snapshot, options.near_duplicates)
     prompts = choose_prompts(tasks, options)
-    extra = {"tasks_seen": n_tasks, "inputs": n_inputs, "mean_reward": prompts["mean_reward"].mean()}
-    return _keep(house, name, "grpo", snapshot, options, prompt_references(prompts), tasks, extra)
+    known = prompts.filter(pl.col("n") > 0)
+    extra = {
+        "tasks_seen": n_tasks,
+        "inputs": n_inputs,
+        "mean_reward": prompts["mean_reward"].mean(),
+        "pass_rate": known.select(pl.col("k").sum() / pl.col("n").sum()).item() if known.height else None,
+        "samples": known["n"].sum(),
+        "pass_rate_from": sources,
+    }
+    return _keep(house, name, "grpo", snapshot, options, prompt_references(prompts), tasks, extra, flagged)
+
+
+def _keep_named(selection: Selection, named: pl.DataFrame | None) -> None:
+    """Leaves what the recipe's SELECT or function names; an id that is no candidate is left out by what made it none."""
+    if named is None:
+        return
+    column = "task_id" if named.columns == ["task_id"] else "rollout_id"
+    ids = pl.concat([named[name] for name in named.columns]).unique()
+    selection.keep(pl.col(column).is_in(ids.implode()), NOT_NAMED)
 
 
 def _keep(
@@ -65,33 +120,35 @@ def _keep(
     kind: str,
     snapshot: str,
     options: SourceOptions,
-    rows: list[dict[str, Any]],
+    references: pl.DataFrame,
     selection: Selection,
     extra: dict[str, Any],
+    flagged: pl.DataFrame,
 ) -> DatasetVersion:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(f"{name!r} cannot name a dataset.", "Use letters, digits, '.', '-' and '_'.")
     recipe = options.model_dump(mode="json")
     dropped = selection.drop_reasons()
     by_reason = dropped["reason"].value_counts(sort=True, name="n")
+    by_method = flagged.group_by("reference_set", "method").agg(n=pl.col("id").n_unique())
     counts = {
         "inputs": selection.n_inputs,
-        "rows": rows[-1]["row"] + 1,
-        "tasks": len({row["task_id"] for row in rows}),
+        "rows": int(references["row"][-1]) + 1,
+        "tasks": references["task_id"].n_unique(),
         **extra,
         "dropped": dict(sorted(by_reason.iter_rows(), key=lambda entry: (-entry[1], entry[0]))),
+        "flagged": {f"{reference_set}: {method}": n for reference_set, method, n in sorted(by_method.iter_rows())},
     }
-    return keep_version(
-        house,
-        DatasetVersion(
-            name=name,
-            kind=kind,
-            snapshot=snapshot,
-            scorer=options.scorer,
-            recipe=recipe,
-            fingerprint=fingerprint(house, kind, snapshot, recipe, rows),
-            rows=rows,
-            dropped=dropped.to_dicts(),
-            counts=counts,
-        ),
+    made = DatasetVersion(
+        name=name,
+        kind=kind,
+        snapshot=snapshot,
+        scorer=options.scorer,
+        recipe=recipe,
+        fingerprint=fingerprint(house, kind, snapshot, recipe, references),
+        references=references,
+        drops=dropped,
+        flags=flagged.drop("reference_set"),
+        counts=counts,
     )
+    return keep_version(house, made)

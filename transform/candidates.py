@@ -10,18 +10,18 @@ from .options import SourceOptions
 from .selection import Selection
 
 COLUMNS = [
-    "rollout_id", "slot_id", "attempt", "run_id", "step", "task_id", "prompt_id", "group_id", "sample_index", "branch",
-    "trainable", "environment", "policy_id", "policy_version", "status", "reward", "passed", "n_turns", "n_tool_calls",
-    "n_tool_errors", "n_parse_failures", "n_tokens", "n_sampled_tokens",
+    "rollout_id", "slot_id", "attempt", "run_id", "step", "task_id", "prompt_id", "group_id", "sample_index", "episode_id",
+    "agent", "branch", "trainable", "environment", "policy_id", "policy_version", "status", "reward", "passed", "n_turns",
+    "n_tool_calls", "n_tool_errors", "n_parse_failures", "n_tokens", "n_sampled_tokens", "started_at",
 ]  # fmt: skip
 HELD_OUT = ("validation", "test")
 
 
 def read_candidates(house: House, snapshot: str, options: SourceOptions) -> Selection:
-    """The rollouts the options choose, the last attempt of each slot, in an order that does not depend on the store's.
+    """The rollouts the options choose, the last attempt of each slot, in no particular order.
 
-    The frame has COLUMNS with `reward` and `passed` of the scorer the options name, `split` and `category` of the task,
-    and `offset`, the row's position in the table at the snapshot.
+    The frame has COLUMNS with `reward` and `passed` of the scorer the options name, `split`, `category` and `difficulty` of
+    the task, and `offset`, the row's position in the table at the snapshot.
 
     Raises:
         EvalLeak: A chosen rollout belongs to a validation or test task. It is never filtered out silently.
@@ -29,19 +29,21 @@ def read_candidates(house: House, snapshot: str, options: SourceOptions) -> Sele
         ConfigError: `where` is not a condition over these columns, or the scorer never scored anything.
     """
     frame = to_polars(house, "rollouts", snapshot, COLUMNS).with_row_index("offset")
-    tasks = to_polars(house, "tasks", snapshot, ["task_id", "split", "category"])
+    tasks = to_polars(house, "tasks", snapshot, ["task_id", "split", "category", "difficulty"])
     frame = frame.join(tasks, on="task_id", how="left")
     if is_chosen(options.scorer):
         frame = _with_verdicts(frame, house, snapshot, options.scorer)
-    frame = _chosen(frame, options).sort("rollout_id")
+    frame = _chosen(frame, options)
     if frame.is_empty():
         raise EmptyDataset(
             f"No rollout of snapshot {snapshot!r} matches the recipe's runs, environments, policies and `where`.",
             "`rollhouse query reward_by_run --at SNAPSHOT` shows what the snapshot holds.",
         )
     refuse_held_out(frame, snapshot)
-    selection = Selection(frame)
-    selection.keep(pl.col("attempt") == pl.col("attempt").max().over("slot_id"), "a later attempt took its place")
+    selection = Selection(frame.with_columns(pl.col("reward").cast(pl.Float64)))
+    if frame["attempt"].n_unique() > 1:
+        last = pl.col("attempt") == pl.col("attempt").max().over("slot_id")
+        selection.keep(last, "a later attempt took its place")
     return selection
 
 
@@ -59,7 +61,7 @@ def refuse_held_out(frame: pl.DataFrame, snapshot: str) -> None:
         return
     splits = " and ".join(sorted(leaked["split"].unique()))
     runs = sorted(leaked["run_id"].unique())
-    clean = sorted(set(frame["run_id"]) - set(runs))
+    clean = sorted(set(frame["run_id"].unique()) - set(runs))
     advice = (
         f"Name runs without them: --run {' --run '.join(clean[:4])}." if clean else "Collect rollouts of train tasks."
     )
@@ -86,7 +88,7 @@ def _chosen(frame: pl.DataFrame, options: SourceOptions) -> pl.DataFrame:
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(
             f"where={options.where!r} cannot be read: {reason}.",
-            f"Write a condition over {', '.join([*COLUMNS, 'split', 'category'])}.",
+            f"Write a condition over {', '.join([*COLUMNS, 'split', 'category', 'difficulty'])}.",
         ) from error
 
 

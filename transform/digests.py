@@ -1,46 +1,174 @@
-"""What two responses have in common, without reading them into Python."""
+"""What two responses have in common: hashes of what was said, worked out on Arrow's columns.
 
+The hashes are compared within one build and never stored, so Polars' own, which may change between its versions, will do.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute
 
 from ..store.house import House
+from .order import mixed
 
-# response: assistant text (white space normalised) and tool calls, in order; equal digests mean equal behaviour.
-# path: tool names and argument keys, in order: the shape of the trajectory with every value masked.
-_DIGESTS = r"""
-select "offset",
-  md5(to_json(list_transform(said, lambda m: {
-    'text': regexp_replace(trim(coalesce(m.text, '')), '\s+', ' ', 'g'),
-    'calls': list_transform(coalesce(m.tool_calls, []), lambda c: {'name': c.name, 'arguments': c.arguments})
-  }))::varchar) as response,
-  md5(to_json(list_transform(flatten(list_transform(said, lambda m: coalesce(m.tool_calls, []))), lambda c: {
-    'name': c.name,
-    'keys': list_sort(coalesce(json_keys(case when json_valid(c.arguments) then c.arguments else '{}' end), []))
-  }))::varchar) as path,
-  list_sum(list_transform(said, lambda m: length(coalesce(m.text, '')) + list_sum(list_append(
-    list_transform(coalesce(m.tool_calls, []), lambda c: length(c.arguments)), 0)))) as chars
-from (select "offset", list_filter(messages, lambda m: m.role = 'assistant') as said from batch)
-"""
-_BATCH_ROWS = 20_000
+# Arrow makes its compute functions when it is imported, where no type checker sees them.
+pc: Any = pyarrow.compute
+
+_BATCH_ROWS, _BATCH_BYTES = 20_000, 64 << 20
+_FACTOR = 0x9E3779B97F4A7C15
+_KEY = r'"[^"\\]*"\s*:'
+_UNEVEN = ["  ", "\n", "\t", "\r"]
 
 
-def with_digests(frame: pl.DataFrame, house: House, snapshot: str) -> pl.DataFrame:
-    """The frame with `response` and `path` digests and `length`.
+def with_digests(frame: pl.DataFrame, house: House, snapshot: str, steps: bool = False) -> pl.DataFrame:
+    """The frame with a few hashes of each response; messages are read by `offset`, in batches, for its rows only.
 
-    `length` counts sampled tokens when every row has them, else characters of text and arguments.
-    Messages are read by `offset`, in batches, for the rows of the frame only.
+    Columns added:
+        response: Assistant text (white space evened out), reasoning and tool calls, in order: equal ones mean equal behaviour.
+        path: Tool names and argument keys, in order: the shape of the trajectory with every value masked.
+        length: Sampled tokens when every row has them, else characters of text and arguments.
+        called: The distinct names of the tools called.
+        ends_in_text: Whether the last message is an assistant's with text and without a call.
+        states, turns: With `steps`, parallel lists, one entry an assistant message: everything before it, and itself.
+            Call ids do not count.
     """
-    import duckdb
-    import pyarrow as pa
-
-    dataset = house.dataset("rollouts", snapshot)
-    offsets = frame["offset"].sort().to_list()
-    parts = []
-    with duckdb.connect() as connection:
-        for start in range(0, len(offsets), _BATCH_ROWS):
-            chunk = offsets[start : start + _BATCH_ROWS]
-            batch = dataset.take(chunk, columns=["messages"]).append_column("offset", pa.array(chunk, pa.uint32()))
-            connection.register("batch", batch)
-            parts.append(pl.from_arrow(connection.sql(_DIGESTS).to_arrow_table()))
-    joined = frame.join(pl.concat(parts), on="offset", how="left")
+    parts = [
+        digests(messages, steps).with_columns(offset=pl.Series(offsets, dtype=frame["offset"].dtype))
+        for offsets, messages in _read(house, snapshot, frame["offset"].sort().to_numpy())
+    ]
+    joined = frame.join(pl.concat(parts), on="offset")
     length = "chars" if joined["n_sampled_tokens"].has_nulls() else "n_sampled_tokens"
-    return joined.with_columns(pl.col(length).cast(pl.Int64).alias("length")).drop("chars")
+    return joined.with_columns(length=pl.col(length).cast(pl.Int64)).drop("chars")
+
+
+def digests(messages: pa.ListArray, steps: bool = False) -> pl.DataFrame:
+    """One row a response: the columns `with_digests` adds, `chars` for the length."""
+    starts, flat = _segments(messages)
+    call_starts, calls = _segments(flat.field("tool_calls"))
+    names, arguments = _texts(calls, "name"), _texts(calls, "arguments")
+    call = mixed(_hashed(names) + mixed(_hashed(arguments)))
+    role, text = _texts(flat, "role"), _texts(flat, "text")
+    said = (role == "assistant").to_numpy()
+    spoken = np.flatnonzero(said)
+    said_starts = _counted(said)[starts]
+    rest = mixed(_hashed(_texts(flat, "reasoning"))) + _in_order(call, call_starts)
+    chars = text.str.len_chars().to_numpy().astype(np.int64)
+    chars += _sums(arguments.str.len_chars().to_numpy(), call_starts)
+    found = {
+        "response": _in_order(_hashed(_evened(text))[spoken] + rest[spoken], said_starts),
+        "path": _in_order(mixed(_hashed(names) + _keys(arguments)), call_starts[starts]),
+        "chars": _sums(chars * said, starts),
+        "called": _distinct(names, call_starts[starts]),
+        "ends_in_text": _last(said & (chars > 0) & (np.diff(call_starts) == 0), starts),
+    }
+    if steps:
+        message = mixed(_hashed(role) + mixed(_hashed(text))) + rest
+        before = _prefixes(message, starts)[spoken]
+        found |= {"states": _lists(before, said_starts), "turns": _lists(message[spoken], said_starts)}
+    return pl.DataFrame(found)
+
+
+def _read(house: House, snapshot: str, offsets: np.ndarray) -> Iterator[tuple[np.ndarray, pa.ListArray]]:
+    """The messages at ascending offsets, some rows at a time, with their offsets."""
+    dataset = house.dataset("rollouts", snapshot)
+    if len(offsets) < dataset.count_rows() // 4:
+        for start in range(0, len(offsets), _BATCH_ROWS):
+            some = offsets[start : start + _BATCH_ROWS]
+            yield some, dataset.take(some.tolist(), columns=["messages"])["messages"].combine_chunks()
+        return
+    # Of many rows the way through all is the shorter one.
+    start = 0
+    for batch in house.batches("rollouts", ["messages"], at=snapshot, max_bytes=_BATCH_BYTES):
+        low, high = np.searchsorted(offsets, (start, start + batch.num_rows))
+        if high > low:
+            yield offsets[low:high], batch["messages"].take(pa.array(offsets[low:high].astype(np.int64) - start))
+        start += batch.num_rows
+
+
+def _segments(lists: pa.ListArray) -> tuple[np.ndarray, Any]:
+    """Where each list starts in the values laid end to end (one more entry than lists), and these values; null is empty."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), lists.flatten()
+
+
+def _texts(structs: Any, field: str) -> pl.Series:
+    column = pl.from_arrow(structs.field(field))
+    assert isinstance(column, pl.Series)
+    return column.fill_null("") if column.null_count() else column
+
+
+def _hashed(texts: pl.Series) -> np.ndarray:
+    return texts.hash().to_numpy()
+
+
+def _evened(texts: pl.Series) -> pl.Series:
+    """The texts with runs of white space as one space, none at the ends; only those that need it are touched."""
+    texts = texts.str.strip_chars()
+    uneven = texts.str.contains_any(_UNEVEN)
+    if not uneven.any():
+        return texts
+    tidy = texts.filter(uneven).str.replace_all(r"\s+", " ")
+    return texts.scatter(uneven.arg_true(), tidy)
+
+
+def _keys(arguments: pl.Series) -> np.ndarray:
+    """A hash of the keys in each JSON text, whatever their order."""
+    keys = arguments.str.extract_all(_KEY)
+    starts = np.concatenate([[0], np.cumsum(keys.list.len().to_numpy(), dtype=np.int64)])
+    flat = keys.explode(empty_as_null=False).fill_null("")
+    return _sums(mixed(_hashed(flat)), starts)
+
+
+def _distinct(names: pl.Series, starts: np.ndarray) -> pl.Series:
+    owner = np.repeat(np.arange(len(starts) - 1, dtype=np.uint32), np.diff(starts))
+    named = pl.DataFrame({"owner": owner, "name": names}).unique().sort("owner", "name")
+    counts = np.bincount(named["owner"].to_numpy(), minlength=len(starts) - 1)
+    lists = pa.LargeListArray.from_arrays(np.concatenate([[0], np.cumsum(counts)]), named["name"].to_arrow())
+    listed = pl.from_arrow(lists)
+    assert isinstance(listed, pl.Series)
+    return listed
+
+
+def _counted(marks: np.ndarray) -> np.ndarray:
+    """How many marks stand before each position, and in all."""
+    return np.concatenate([[0], np.cumsum(marks, dtype=np.int64)])
+
+
+def _sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    total = np.concatenate([np.zeros(1, values.dtype), np.cumsum(values, dtype=values.dtype)])
+    return total[starts[1:]] - total[starts[:-1]]
+
+
+def _last(marks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    last = np.zeros(len(starts) - 1, bool)
+    some = starts[1:] > starts[:-1]
+    last[some] = marks[starts[1:][some] - 1]
+    return last
+
+
+def _terms(hashes: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    # A polynomial in the position, modulo 2**64: the order of a segment's entries counts.
+    place = np.arange(len(hashes)) - np.repeat(starts[:-1], np.diff(starts))
+    powers = np.full(int(place.max(initial=0)) + 1, _FACTOR, np.uint64)
+    powers[0] = 1
+    return mixed(hashes) * np.cumprod(powers, dtype=np.uint64)[place]
+
+
+def _in_order(hashes: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """A hash of each segment, its order counted."""
+    return _sums(_terms(hashes, starts), starts)
+
+
+def _prefixes(hashes: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """A hash of all that stands before each entry in its segment."""
+    total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_terms(hashes, starts), dtype=np.uint64)])
+    return total[:-1] - np.repeat(total[starts[:-1]], np.diff(starts))
+
+
+def _lists(values: np.ndarray, starts: np.ndarray) -> pl.Series:
+    lists = pl.from_arrow(pa.LargeListArray.from_arrays(starts, pa.array(values)))
+    assert isinstance(lists, pl.Series)
+    return lists

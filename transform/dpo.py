@@ -1,16 +1,22 @@
-"""Preference pairs: per task and prompt, an accepted response against one that is worse for a reason worth learning."""
+"""Preference pairs: per task and prompt, an accepted response against one that is worse for a reason worth learning.
 
+Pairs are chosen on columns: a round takes the next acceptable response of every group at once and finds its rejected one.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import fmean, pstdev
-from typing import Any
 
 import polars as pl
 
 from .options import DpoOptions
 from .order import shuffled
-from .selection import Selection, is_binary, status_reason, valid_reward
+from .selection import Selection, is_binary, keep_verdicts, status_reason
+from .steps import step_pairs
 
 TWO_SIGMA_FROM = 8  # with fewer rollouts the spread says little, and the nearest miss teaches most
+_MOST_COMBINATIONS = 4_000_000  # pairs looked at at once where all are wanted
+_TOLERANCE = 1e-6  # rewards are 32 bits
+_SIDE = ["idx", "g", "rollout_id", "task_id", "branch", "reward", "length", "response", "faults"]
 
 
 @dataclass(frozen=True)
@@ -37,122 +43,231 @@ def filter_pairable(selection: Selection, options: DpoOptions) -> PairRules:
     allowed = ["completed", "truncated"] if options.allow_truncated_rejected else ["completed"]
     selection.keep(pl.col("trainable").fill_null(True), "not the agent being trained")
     selection.keep(pl.col("status").is_in(allowed), status_reason())
-    selection.keep(valid_reward(), "no reward")
+    keep_verdicts(selection)
     binary = is_binary(selection.frame["reward"])
     floor = options.min_chosen_reward
     if floor is None:
         floor = 1.0 if binary else 0.5
-    group = ["task_id", "prompt_id", *(["policy_id"] if options.same_policy else [])]
-    rules = PairRules(floor, 1.0 if binary else options.min_gap, group, options)
-    chosen = pl.col("reward").filter(pl.col("status") == "completed").max().over(group)
-    selection.keep(chosen >= floor, f"no response of its task reaches {floor:g}")
-    selection.keep(pl.col("reward").min().over(group) <= chosen - rules.gap, "no worse response of its task")
+    group = ["task_id", "prompt_id"]
+    group += ["policy_id"] if options.same_policy or options.same_version else []
+    group += ["policy_version"] if options.same_version else []
+    rules = PairRules(floor, 1.0 if binary and options.pairing != "step" else options.min_gap, group, options)
+    groups = selection.frame.group_by(group).agg(
+        best=pl.col("reward").filter(pl.col("status") == "completed").max(), worst=pl.col("reward").min()
+    )
+    selection.frame = selection.frame.join(groups, on=group, how="left", nulls_equal=True)
+    selection.keep(pl.col("best") >= floor, f"no response of its task reaches {floor:g}")
+    selection.keep(pl.col("worst") <= pl.col("best") - rules.gap + _TOLERANCE, "no worse response of its task")
+    selection.frame = selection.frame.drop("best", "worst")
     return rules
 
 
-def choose_pairs(selection: Selection, rules: PairRules) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(chosen, rejected) candidates in training order. The frame has the digests of `with_digests`.
+def choose_pairs(selection: Selection, rules: PairRules) -> pl.DataFrame:
+    """The pairs in training order: every column of _SIDE but the group for the chosen side, and with `_rejected` for the other.
+
+    The frame has the digests of `with_digests`.
 
     Raises:
         EmptyDataset: No group makes a pair.
     """
     options = rules.options
-    pairs = []
-    for _, group in selection.frame.sort("rollout_id").group_by(rules.group, maintain_order=True):
-        pairs += pairs_of_group(group.to_dicts(), rules)
-    used = {side["rollout_id"] for pair in pairs for side in pair}
-    if not used and options.max_length_ratio is not None:
+    pool = _pool(selection.frame, rules)
+    makers = {"all": _all_pairs, "ranked": _ranked_pairs, "step": _step_pairs}
+    pairs = makers.get(options.pairing, _pairs_in_rounds)(pool, rules)
+    if pairs.is_empty() and options.max_length_ratio is not None:
         selection.keep(pl.lit(False), f"no pair within a length ratio of {options.max_length_ratio:g}")
-    selection.keep(pl.col("rollout_id").is_in(used), "no pair needed it")
-    order = pl.DataFrame(
-        [
-            {"chosen": chosen["rollout_id"], "rejected": rejected["rollout_id"], "at": at}
-            for at, (chosen, rejected) in enumerate(pairs)
-        ]
-    )
-    ordered = [pairs[at] for at in shuffled(order, options.seed, "chosen", "rejected")["at"]]
-    kept = ordered[: options.max_pairs]
-    if len(kept) < len(ordered):
-        used = {side["rollout_id"] for pair in kept for side in pair}
-        selection.keep(pl.col("rollout_id").is_in(used), f"over {options.max_pairs} pairs")
-    return kept
-
-
-def pairs_of_group(group: list[dict[str, Any]], rules: PairRules) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """At most `max_pairs_per_group` pairs; no response is used twice on the same side.
-
-    Chosen: best reward, then fewer model calls, then a length near the group's median. Rejected: a reward at least the
-    gap lower, nearest to the target; among equals the one with fewer malformed calls and tool errors, then the one
-    nearest in length, so that length does not give the answer away.
-    """
-    median = sorted(row["length"] for row in group)[len(group) // 2]
-    acceptable = [row for row in group if row["reward"] >= rules.floor and row["status"] == "completed"]
-    acceptable.sort(
-        key=lambda row: (-row["reward"], row["n_turns"] or 0, abs(row["length"] - median), row["rollout_id"])
-    )
-    target = _rejected_target(group, rules.options)
-    pairs, used = [], set()
-    for chosen in _distinct(acceptable):
-        worse = [
-            row
-            for row in group
-            if row["reward"] <= chosen["reward"] - rules.gap
-            and row["response"] not in used
-            and row["response"] != chosen["response"]
-            and _within(chosen["length"], row["length"], rules.options.max_length_ratio)
-        ]
-        if not worse:
-            continue
-        rejected = min(worse, key=lambda row: _badness(row, chosen, target))
-        used.add(rejected["response"])
-        pairs.append((chosen, rejected))
-        if len(pairs) == rules.options.max_pairs_per_group:
-            break
+    _keep_used(selection, pairs, "no pair needed it")
+    pairs = shuffled(pairs, options.seed, "rollout_id", "rollout_id_rejected")
+    if options.max_pairs is not None and pairs.height > options.max_pairs:
+        pairs = pairs.head(options.max_pairs)
+        _keep_used(selection, pairs, f"over {options.max_pairs} pairs")
     return pairs
 
 
-def pair_references(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict]:
+def explicit_pairs(selection: Selection, wanted: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """The pairs a recipe names by `chosen_id` and `rejected_id`, as choose_pairs gives them; where a side is no candidate there is no pair."""
+    rules = PairRules(0.0, 0.0, ["task_id", "prompt_id"], DpoOptions())
+    pool = _pool(selection.frame, rules)
+    sides = wanted.unique().join(pool, left_on="chosen_id", right_on="rollout_id").rename({"chosen_id": "rollout_id"})
+    pairs = sides.join(pool, left_on=["rejected_id", "g"], right_on=["rollout_id", "g"], suffix="_rejected")
+    pairs = pairs.rename({"rejected_id": "rollout_id_rejected"})
+    _keep_used(selection, pairs, "in no pair of the recipe")
+    return shuffled(pairs, seed, "rollout_id", "rollout_id_rejected")
+
+
+def pair_references(pairs: pl.DataFrame) -> pl.DataFrame:
     """The references of a version: two entries, chosen and rejected, a row."""
-    return [
-        {
-            "rollout_id": side["rollout_id"],
-            "task_id": side["task_id"],
-            "branch": side["branch"],
-            "weight": 1.0,
-            "role": role,
-            "row": number,
-        }
-        for number, pair in enumerate(pairs)
-        for role, side in zip(("chosen", "rejected"), pair, strict=True)
+    numbered = pairs.with_columns(row=pl.int_range(pl.len()), weight=1.0)
+    columns = ["rollout_id", "task_id", "branch", "weight", "role", "row"]
+    sides = [
+        numbered.select(
+            pl.col(f"rollout_id{side}").alias("rollout_id"),
+            "task_id",
+            pl.col(f"branch{side}").alias("branch"),
+            "weight",
+            pl.lit(role).alias("role"),
+            "row",
+        )
+        for role, side in (("chosen", ""), ("rejected", "_rejected"))
     ]
+    return pl.concat(sides).sort("row", "role").select(columns)
 
 
-def pair_statistics(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
-    """Mean gap in reward and in length (chosen minus rejected), and how often the chosen side is the longer one."""
-    lengths = [chosen["length"] - rejected["length"] for chosen, rejected in pairs]
-    return {
-        "mean_gap": fmean(chosen["reward"] - rejected["reward"] for chosen, rejected in pairs),
-        "mean_length_delta": fmean(lengths),
-        "chosen_longer": fmean(delta > 0 for delta in lengths),
-    }
+def pair_statistics(pairs: pl.DataFrame) -> dict[str, float | None]:
+    """Mean gap in reward and in length (chosen minus rejected), how often the chosen side is the longer one, and the correlation of length with being chosen."""
+    delta = pl.col("length") - pl.col("length_rejected")
+    lengths = pl.concat([pairs["length"], pairs["length_rejected"]])
+    chosen = pl.concat([pl.repeat(1, pairs.height, eager=True), pl.repeat(0, pairs.height, eager=True)])
+    correlation = pl.select(pl.corr(lengths.cast(pl.Float64), chosen.cast(pl.Float64))).item()
+    means = pairs.select(
+        mean_gap=(pl.col("reward") - pl.col("reward_rejected")).mean(),
+        mean_length_delta=delta.mean(),
+        chosen_longer=(delta > 0).mean(),
+    ).row(0, named=True)
+    varied = correlation is not None and correlation == correlation
+    return {**means, "length_correlation": round(correlation, 6) if varied else None}
 
 
-def _rejected_target(group: list[dict[str, Any]], options: DpoOptions) -> float | None:
-    """The reward a rejected response should be nearest to; None asks for the best of the worse."""
-    rewards = [row["reward"] for row in group]
-    two_sigma = options.rejected == "two_sigma" or (options.rejected == "auto" and len(group) >= TWO_SIGMA_FROM)
-    return fmean(rewards) - 2 * pstdev(rewards) if two_sigma else None
+def _pool(frame: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
+    """The candidates in a fixed order with their group `g`, whether they may be chosen, the order in which they are, and the reward sought below."""
+    groups = frame.select(rules.group).unique().with_row_index("g")
+    pool = frame.sort("rollout_id").join(groups, on=rules.group, how="left", nulls_equal=True, maintain_order="left")
+    of_group = pool.group_by("g").agg(
+        n=pl.len(), median=pl.col("length").quantile(0.5, "higher"),
+        low=(pl.col("reward").mean() - 2 * pl.col("reward").std(ddof=0)).round(6),
+    )  # fmt: skip
+    pool = pool.with_row_index("idx").join(of_group, on="g", how="left", maintain_order="left")
+    return pool.with_columns(
+        target=_target(rules.options),
+        acceptable=(pl.col("reward") >= rules.floor - _TOLERANCE) & (pl.col("status") == "completed"),
+        faults=pl.col("n_parse_failures").fill_null(0) + pl.col("n_tool_errors").fill_null(0),
+        off_median=(pl.col("length") - pl.col("median")).abs(),
+    )
 
 
-def _badness(row: dict[str, Any], chosen: dict[str, Any], target: float | None) -> tuple:
-    distance = -row["reward"] if target is None else abs(row["reward"] - target)
-    faults = (row["n_parse_failures"] or 0) + (row["n_tool_errors"] or 0)
-    return (distance, faults, abs(row["length"] - chosen["length"]), row["rollout_id"])
+def _target(options: DpoOptions) -> pl.Expr:
+    """The reward a rejected response should be nearest to."""
+    if options.pairing == "auto":
+        return pl.when(pl.col("n") >= TWO_SIGMA_FROM).then("low").otherwise(float("inf"))
+    named = {"two_sigma": pl.col("low"), "best_worst": pl.lit(float("-inf"))}
+    return named.get(options.pairing, pl.lit(float("inf")))
 
 
-def _distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return list({row["response"]: row for row in reversed(rows)}.values())[::-1]
+def _ranked(pool: pl.DataFrame) -> pl.DataFrame:
+    """Distinct acceptable responses, `place` 0 the best of its group: reward, then fewer model calls, then a length near the median."""
+    best = pool.filter("acceptable").sort("g", -pl.col("reward"), pl.col("n_turns").fill_null(0), "off_median", "idx")
+    best = best.unique(["g", "response"], keep="first", maintain_order=True)
+    return best.with_columns(place=pl.int_range(pl.len()).over("g"))
 
 
-def _within(one: int, other: int, ratio: float | None) -> bool:
-    return ratio is None or max(one, other) <= ratio * max(min(one, other), 1)
+def _pairs_in_rounds(pool: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
+    """Round by round the next acceptable response of each group, with the unused worse one nearest to the target.
+
+    Among equals comes the one with fewer malformed calls and tool errors, then the one nearest in length, so that length
+    does not give the answer away.
+    """
+    most = 1 if rules.options.pairing == "best_worst" else rules.options.max_pairs_per_group
+    ranked = _ranked(pool)
+    worse = pool.select(*_SIDE)
+    found: list[pl.DataFrame] = []
+    number, made = 0, pl.DataFrame(schema={"g": pl.UInt32, "made": pl.Int64})
+    while True:
+        chosen = ranked.filter(pl.col("place") == number).join(
+            made.filter(pl.col("made") >= (most or pool.height)), on="g", how="anti"
+        )
+        if chosen.is_empty():
+            break
+        joined = _compatible(chosen.select(*_SIDE, "target").join(worse, on="g", suffix="_rejected"), rules)
+        picked = _nearest(joined)
+        if picked.is_empty() and rules.options.max_length_ratio is None:
+            break
+        found.append(picked)
+        used = picked.select("g", response="response_rejected")
+        worse = worse.join(used, on=["g", "response"], how="anti")
+        made = pl.concat([made, picked.select("g", made=pl.lit(1, pl.Int64))]).group_by("g").agg(pl.col("made").sum())
+        number += 1
+    return pl.concat(found) if found else _nearest(_no_pairs(pool))
+
+
+def _nearest(joined: pl.DataFrame) -> pl.DataFrame:
+    """Of each group's possible pairs the one to take."""
+    reward, target = pl.col("reward_rejected"), pl.col("target")
+    distance = pl.when(target.is_infinite()).then(-reward * target.sign()).otherwise((reward - target).abs().round(6))
+    apart = (pl.col("length") - pl.col("length_rejected")).abs()
+    ordered = joined.sort("g", distance, "faults_rejected", apart, "idx_rejected")
+    return ordered.unique("g", keep="first", maintain_order=True)
+
+
+def _compatible(joined: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
+    kept = joined.filter(
+        (pl.col("reward_rejected") <= pl.col("reward") - rules.gap + _TOLERANCE)
+        & (pl.col("response") != pl.col("response_rejected"))
+    )
+    ratio = rules.options.max_length_ratio
+    if ratio is None:
+        return kept
+    long = pl.max_horizontal("length", "length_rejected")
+    return kept.filter(long <= ratio * pl.max_horizontal(pl.min_horizontal("length", "length_rejected"), 1))
+
+
+def _ranked_pairs(pool: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
+    """The i-th best with the i-th worst, as long as the margin holds."""
+    worst = pool.sort("g", "reward", "faults", "off_median", "idx").unique(
+        ["g", "response"], keep="first", maintain_order=True
+    )
+    worst = worst.with_columns(place=pl.int_range(pl.len()).over("g"))
+    best = _ranked(pool)
+    most = rules.options.max_pairs_per_group
+    if most is not None:
+        best = best.filter(pl.col("place") < most)
+    joined = best.select(*_SIDE, "place", "target").join(
+        worst.select(*_SIDE, "place"), on=["g", "place"], suffix="_rejected"
+    )
+    return _compatible(joined, rules)
+
+
+def _all_pairs(pool: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
+    """All pairs with the margin, the widest first where a group may have only some of them."""
+    found = [_nearest(_no_pairs(pool))]
+    for part in _by_combinations(pool):
+        distinct = part.unique(["g", "response"], keep="first", maintain_order=True)
+        chosen = _ranked(part).select(*_SIDE, "target")
+        joined = _compatible(chosen.join(distinct.select(*_SIDE), on="g", suffix="_rejected"), rules)
+        apart = (pl.col("length") - pl.col("length_rejected")).abs()
+        gap = (pl.col("reward") - pl.col("reward_rejected")).round(6)
+        joined = joined.sort("g", -gap, apart, "idx", "idx_rejected")
+        if rules.options.max_pairs_per_group is not None:
+            joined = joined.filter(pl.int_range(pl.len()).over("g") < rules.options.max_pairs_per_group)
+        found.append(joined)
+    return pl.concat(found)
+
+
+def _by_combinations(pool: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The pool, whole groups at a time, so that what is joined stays bounded."""
+    sizes = pool.group_by("g").len().sort("g")
+    parts = sizes.with_columns(part=(pl.col("len").cast(pl.Int64) ** 2).cum_sum() // _MOST_COMBINATIONS)
+    parted = pool.join(parts.select("g", "part"), on="g", how="left", maintain_order="left")
+    yield from parted.partition_by("part", maintain_order=True, include_key=False)
+
+
+def _step_pairs(pool: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
+    pairs = step_pairs(
+        pool.select(*_SIDE, "n", "acceptable", "states", "turns"), rules.gap, rules.options.min_shared_turns, _SIDE
+    )
+    pairs = (
+        _compatible(pairs.with_columns(target=pl.lit(float("-inf"))), rules)
+        if rules.options.max_length_ratio
+        else pairs
+    )
+    most = rules.options.max_pairs_per_group
+    return pairs if most is None else pairs.filter(pl.int_range(pl.len()).over("g") < most)
+
+
+def _no_pairs(pool: pl.DataFrame) -> pl.DataFrame:
+    none = pool.head(0)
+    return none.select(*_SIDE, "target").join(none.select(*_SIDE), on="g", suffix="_rejected")
+
+
+def _keep_used(selection: Selection, pairs: pl.DataFrame, reason: str) -> None:
+    used = pl.concat([pairs["rollout_id"], pairs["rollout_id_rejected"]]).unique()
+    selection.keep(pl.col("rollout_id").is_in(used.implode()), reason)

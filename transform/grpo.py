@@ -1,46 +1,72 @@
 """Prompt sets: the tasks on which groups of rollouts differ, because only those teach."""
 
+from typing import Any
+
 import polars as pl
 
 from .options import GrpoOptions
 from .order import shuffled
-from .selection import Selection, status_reason, valid_reward
+from .selection import Selection, keep_verdicts, status_reason
+from .sft import cap_categories
 
 _Z95 = 1.959963984540054
+_DAY_US = 86_400_000_000
 
 
-def task_statistics(selection: Selection) -> Selection:
-    """From rollouts to tasks: `n` scored rollouts, `k` solved and the mean reward of each.
+def task_statistics(selection: Selection, options: GrpoOptions) -> Selection:
+    """From rollouts to tasks: `n` scored rollouts, `k` solved, the mean reward and its spread, first and last policy version.
 
     Infrastructure failures and rollouts without a verdict say nothing about a task and are left out first; a truncated
-    rollout counts as the failure it is. A rollout is solved when its verdict says so, or, without that, at reward 1.
+    rollout counts as the failure it is. A rollout is solved when its verdict says so, or, without that, at reward 1. A task
+    of which only rollouts past the age limit are left has n = 0: it is unknown, or drops out where the options say so.
     """
     rollouts = selection
     rollouts.keep(pl.col("trainable").fill_null(True), "not the agent being trained")
     rollouts.keep(pl.col("status").is_in(["completed", "truncated"]), status_reason())
-    rollouts.keep(valid_reward(), "no reward")
+    keep_verdicts(rollouts)
+    rollouts.frame = rollouts.frame.with_columns(fresh=_fresh(options))
+    if options.stale == "drop":
+        rollouts.keep(pl.col("fresh"), "past the age limit")
     solved = pl.col("passed").fill_null(pl.col("reward") >= 1.0)
-    tasks = (
-        rollouts.frame.group_by("task_id")
-        .agg(n=pl.len(), k=solved.sum(), mean_reward=pl.col("reward").mean(), spread=pl.col("reward").std(ddof=0))
-        .sort("task_id")
+    fresh = pl.col("fresh")
+    tasks = rollouts.frame.group_by("task_id").agg(
+        prompt_id=pl.col("prompt_id").min(),
+        category=pl.col("category").min(),
+        n=fresh.sum().cast(pl.Int64),
+        k=(solved & fresh).sum().cast(pl.Int64),
+        mean_reward=pl.col("reward").filter(fresh).mean().round(6),
+        spread=(pl.col("reward").filter(fresh).max() - pl.col("reward").filter(fresh).min()).fill_null(0),
+        version=pl.col("policy_version").filter(fresh).max(),
     )
-    return Selection(tasks, "task_id", dropped=rollouts.dropped)
+    return Selection(tasks.sort("task_id"), "task_id", dropped=rollouts.dropped)
+
+
+def pass_rate_sources(selection: Selection) -> list[dict[str, Any]]:
+    """Whose rollouts the pass rates come from: policy_id, first and last policy_version, rollouts; the most first."""
+    found = selection.frame.filter("fresh").group_by("policy_id").agg(
+        first_version=pl.col("policy_version").min(), last_version=pl.col("policy_version").max(), rollouts=pl.len()
+    )  # fmt: skip
+    return found.sort("rollouts", "policy_id", descending=[True, False]).head(20).to_dicts()
 
 
 def choose_prompts(tasks: Selection, options: GrpoOptions) -> pl.DataFrame:
-    """The tasks of the set, in training order."""
-    tasks.keep(pl.col("n") >= options.min_samples, f"fewer than {options.min_samples} rollouts")
-    probe = _probes(tasks.frame, options)
-    tasks.keep((pl.col("k") < pl.col("n")) | (pl.col("spread") > 0) | probe, "always solved")
-    tasks.keep((pl.col("k") > 0) | (pl.col("spread") > 0) | probe, "never solved")
+    """The tasks of the set with their `weight`, in training order."""
+    unknown = pl.col("n") == 0
+    tasks.keep(unknown | (pl.col("n") >= options.min_samples), f"fewer than {options.min_samples} rollouts")
+    spared = unknown | _probes(tasks.frame, options)
+    if options.zero_variance == "exclude":
+        tasks.keep((pl.col("k") < pl.col("n")) | (pl.col("spread") > 0) | spared, "always solved")
+        tasks.keep((pl.col("k") > 0) | (pl.col("spread") > 0) | spared, "never solved")
     if options.pass_band is not None:
         low, high = options.pass_band
-        tasks.keep((wilson(-1) <= high) & (wilson(+1) >= low) | probe, f"pass rate outside {low:g} to {high:g}")
+        tasks.keep((wilson(-1) <= high) & (wilson(+1) >= low) | spared, f"pass rate outside {low:g} to {high:g}")
     tasks.frame = shuffled(tasks.frame, options.seed, "task_id")
+    cap_categories(tasks, options.max_per_category)
+    if options.category_mix:
+        _mix(tasks, options.category_mix)
     if options.max_prompts is not None:
         tasks.keep(pl.int_range(pl.len()) < options.max_prompts, f"over {options.max_prompts} prompts")
-    return tasks.frame
+    return _ordered(tasks.frame.with_columns(weight=_weight(options)), options)
 
 
 def wilson(side: int) -> pl.Expr:
@@ -51,16 +77,60 @@ def wilson(side: int) -> pl.Expr:
     return (centre + side * spread) / (1 + _Z95**2 / n)
 
 
-def prompt_references(prompts: pl.DataFrame) -> list[dict]:
+def prompt_references(prompts: pl.DataFrame) -> pl.DataFrame:
     """The references of a version: one task a row."""
-    return [
-        {"rollout_id": None, "task_id": task, "branch": None, "weight": 1.0, "role": "prompt", "row": number}
-        for number, task in enumerate(prompts["task_id"])
-    ]
+    return prompts.select(
+        rollout_id=pl.lit(None, pl.String), task_id="task_id", branch=pl.lit(None, pl.Int32), weight="weight",
+        role=pl.lit("prompt"), row=pl.int_range(pl.len()),
+    )  # fmt: skip
+
+
+def _fresh(options: GrpoOptions) -> pl.Expr:
+    """Whether a rollout is within the age limits; one whose age is not known is."""
+    fresh = pl.lit(True)
+    if options.max_age_versions is not None:
+        behind = pl.col("policy_version").max().over("policy_id") - pl.col("policy_version")
+        fresh = fresh & (behind.fill_null(0) <= options.max_age_versions)
+    if options.max_age_days is not None:
+        age = pl.col("started_at").max() - pl.col("started_at")
+        fresh = fresh & (age.dt.total_microseconds().fill_null(0) <= options.max_age_days * _DAY_US)
+    return fresh
+
+
+def _mix(tasks: Selection, shares: dict[str, float]) -> None:
+    """Leaves the largest set whose categories have these shares."""
+    total = sum(shares.values())
+    tasks.keep(
+        pl.col("category").is_in([name for name, share in shares.items() if share > 0]), "not in the category mix"
+    )
+    counts = dict(tasks.frame.group_by("category").len().iter_rows())
+    size = min(counts.get(name, 0) * total / share for name, share in shares.items() if share > 0)
+    quota = {name: int(size * share / total + 1e-9) for name, share in shares.items()}
+    place = pl.int_range(pl.len()).over("category")
+    bound = pl.col("category").replace_strict(quota, default=0, return_dtype=pl.Int64)
+    tasks.keep(place < bound, "over its category's share")
+
+
+def _weight(options: GrpoOptions) -> pl.Expr:
+    """How often a prompt is drawn, 1 on average. The rate is (k + 1) / (n + 2), so that no prompt has weight 0."""
+    rate = (pl.col("k") + 1) / (pl.col("n") + 2)
+    weight = {"none": pl.lit(1.0), "variance": rate * (1 - rate), "hard": 1 - rate}[options.weights]
+    # What is unknown is neither favoured nor passed over.
+    known = pl.when(pl.col("n") > 0).then(weight)
+    scaled = (known / known.mean()).fill_null(1.0)
+    return (scaled / scaled.mean()).round(6).cast(pl.Float32)
+
+
+def _ordered(frame: pl.DataFrame, options: GrpoOptions) -> pl.DataFrame:
+    if options.order == "shuffled":
+        return frame
+    rate = pl.col("k") / pl.col("n").clip(1)
+    easy = pl.when(pl.col("n") > 0).then(pl.max_horizontal(rate, pl.col("mean_reward").fill_null(0))).otherwise(0.5)
+    return frame.sort(easy.round(6), descending=options.order == "easy_first", maintain_order=True)
 
 
 def _probes(frame: pl.DataFrame, options: GrpoOptions) -> pl.Expr:
-    extreme = frame.filter(pl.col("spread") == 0)
+    extreme = frame.filter((pl.col("n") > 0) & (pl.col("spread") == 0))
     count = round(options.keep_extremes * extreme.height)
     chosen = shuffled(extreme, options.seed, "task_id").head(count)["task_id"]
     return pl.col("task_id").is_in(chosen.to_list())

@@ -1,7 +1,10 @@
-"""From references to what a trainer eats: trajectories with messages and tokens, preference pairs, tasks."""
+"""From references to what a trainer eats: trajectories with messages and tokens, preference pairs, tasks; a few at a time."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
+
+import polars as pl
 
 from ..collect.stored_tasks import task_from_rows
 from ..collect.types import Task
@@ -11,7 +14,9 @@ from ..store.messages import Message
 from .candidates import HELD_OUT
 from .versions import DatasetVersion
 
-_COLUMNS = ["rollout_id", "task_id", "prompt_id", "messages", "token_ids", "loss_mask", "tokenizer_hash", "template_hash", "prefix_ok"]  # fmt: skip
+_COLUMNS = ["rollout_id", "run_id", "task_id", "prompt_id", "reward", "messages", "token_ids", "loss_mask", "tokenizer_hash", "template_hash", "prefix_ok"]  # fmt: skip
+_TOKEN_KEY = ["prompt_id", "tokenizer_hash", "template_hash"]
+_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class Trajectory:
     """One rollout as training sees it.
 
     Attributes:
-        prompt: System and user messages.
+        prompt: System and user messages; of a step of a rollout all that came before it, too.
         tools: JSON list of the tool schemas, in order, as stored.
         messages: Everything after the prompt.
         prompt_ids: The rendered prompt under the rollout's tokenizer and template; None when it is not stored.
@@ -29,6 +34,8 @@ class Trajectory:
         template_hash: Which template rendered them.
         prefix_ok: Whether every prompt began with all tokens before it; None without tokens.
         weight: Of its dataset row.
+        run_id: The run that collected it.
+        reward: Of collection time.
     """
 
     rollout_id: str
@@ -43,6 +50,8 @@ class Trajectory:
     template_hash: str | None
     prefix_ok: bool | None
     weight: float = 1.0
+    run_id: str | None = None
+    reward: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,62 +64,136 @@ class Pair:
 
 def sft_rows(house: House, dataset: DatasetVersion) -> list[Trajectory]:
     """The demonstrations in order. Raises ConfigError for a dataset of another kind."""
-    _expect(dataset, "sft")
-    trajectories = read_trajectories(house, dataset)
-    return [trajectories[row["rollout_id"]] for row in dataset.rows]
+    return list(iter_sft(house, dataset))
 
 
 def dpo_rows(house: House, dataset: DatasetVersion) -> list[Pair]:
     """The pairs in order. Raises ConfigError for a dataset of another kind."""
+    return list(iter_dpo(house, dataset))
+
+
+def iter_sft(house: House, dataset: DatasetVersion) -> Iterator[Trajectory]:
+    """The demonstrations in order, read a few at a time: memory does not grow with the set."""
+    _expect(dataset, "sft")
+    return iter_trajectories(house, dataset)
+
+
+def iter_dpo(house: House, dataset: DatasetVersion) -> Iterator[Pair]:
+    """The pairs in order, read a few at a time. Pairs of steps are cut to what differs (steps of options.DpoOptions)."""
     _expect(dataset, "dpo")
-    trajectories = read_trajectories(house, dataset)
-    sides: dict[int, dict[str, Trajectory]] = {}
-    for row in dataset.rows:
-        sides.setdefault(row["row"], {})[row["role"]] = trajectories[row["rollout_id"]]
-    return [Pair(**sides[number]) for number in sorted(sides)]
+    sides = iter_trajectories(house, dataset)
+    scope = dataset.recipe.get("step_scope", "turn") if dataset.recipe.get("pairing") == "step" else None
+    for chosen, rejected in zip(sides, sides, strict=True):
+        pair = Pair(chosen, rejected)
+        yield pair if scope is None else from_first_difference(pair, scope == "turn")
 
 
 def grpo_tasks(house: House, dataset: DatasetVersion) -> list[Task]:
     """The tasks in order. Raises ConfigError for a dataset of another kind, EvalLeak for held-out tasks."""
     _expect(dataset, "grpo")
-    ids = [row["task_id"] for row in dataset.rows]
-    _refuse_held_out(house, dataset, ids)
+    ids = dataset.references["task_id"].to_list()
+    _refuse_held_out(house, dataset)
     tasks = read_tasks(house, ids, dataset.snapshot)
     return [tasks[id] for id in ids]
 
 
 def read_tasks(house: House, ids: list[str], at: str | None = None) -> dict[str, Task]:
     """Tasks by id. Raises FormatError when the house lacks one."""
-    rows = _read_in(house, "tasks", "task_id", ids, None, at)
-    prompts = _read_in(house, "prompts", "prompt_id", [row["prompt_id"] for row in rows.values()], None, at)
+    rows = _Lookup(house, "tasks", ["task_id"], at).get(ids)
+    prompts = _Lookup(house, "prompts", ["prompt_id"], at).get([row["prompt_id"] for row in rows.values()])
     return {id: task_from_rows(row, prompts[row["prompt_id"]]) for id, row in rows.items()}
 
 
-def read_trajectories(house: House, dataset: DatasetVersion) -> dict[str, Trajectory]:
-    """Every rollout a version refers to, by id."""
+def iter_trajectories(house: House, dataset: DatasetVersion) -> Iterator[Trajectory]:
+    """The rollout of each reference, in order; chosen before rejected in a pair."""
+    _refuse_held_out(house, dataset)
     at = dataset.snapshot
-    weights = {row["rollout_id"]: row["weight"] for row in dataset.rows}
-    rollouts = _read_in(house, "rollouts", "rollout_id", list(weights), _COLUMNS, at)
-    _refuse_held_out(house, dataset, [row["task_id"] for row in rollouts.values()])
-    prompts = _read_in(house, "prompts", "prompt_id", [row["prompt_id"] for row in rollouts.values()], None, at)
-    tokens = _prompt_tokens(house, set(prompts), at)
-    return {
-        id: Trajectory(
-            rollout_id=id,
-            task_id=row["task_id"],
-            prompt=_messages(prompts[row["prompt_id"]]),
-            tools=prompts[row["prompt_id"]]["tools"] or "[]",
-            messages=_messages(row),
-            prompt_ids=tokens.get((row["prompt_id"], row["tokenizer_hash"], row["template_hash"])),
-            token_ids=row["token_ids"],
-            loss_mask=row["loss_mask"],
-            tokenizer_hash=row["tokenizer_hash"],
-            template_hash=row["template_hash"],
-            prefix_ok=row["prefix_ok"],
-            weight=weights[id],
-        )
-        for id, row in rollouts.items()
-    }
+    rollouts = _Lookup(house, "rollouts", ["rollout_id"], at, _COLUMNS)
+    prompts, tokens = _Lookup(house, "prompts", ["prompt_id"], at), _Lookup(house, "prompt_tokens", _TOKEN_KEY, at)
+    for some in dataset.references.sort("row", "role", maintain_order=True).iter_slices(_ROWS_AT_ONCE):
+        rows = rollouts.get(some["rollout_id"].to_list())
+        asked = prompts.get([row["prompt_id"] for row in rows.values()])
+        keys = [tuple(row[name] for name in _TOKEN_KEY) for row in rows.values() if row["token_ids"] is not None]
+        rendered = tokens.get(keys, must_exist=False)
+        for id, weight in zip(some["rollout_id"], some["weight"], strict=True):
+            row = rows[id]
+            key = tuple(row[name] for name in _TOKEN_KEY)
+            yield _trajectory(row, asked[row["prompt_id"]], rendered.get(key), weight)
+
+
+def from_first_difference(pair: Pair, one_turn: bool) -> Pair:
+    """The pair cut to where its sides first say different things; what they share joins the prompt.
+
+    Args:
+        one_turn: Each side is the one message that differs; else everything from it on.
+    """
+    sides = (pair.chosen, pair.rejected)
+    shared = 0
+    for left, right in zip(pair.chosen.messages, pair.rejected.messages, strict=False):
+        if _unnamed(left) != _unnamed(right):
+            break
+        shared += 1
+    # The step begins with the turn that differs: what a tool answered before it was the same.
+    turns = sum(message.role == "assistant" for message in pair.chosen.messages[:shared])
+    # The rejected side answers the same messages, ids of calls and all.
+    prompt = pair.chosen.prompt + pair.chosen.messages[:shared]
+    cut = [_cut(side, prompt, shared, turns, one_turn) for side in sides]
+    if cut[0].prompt_ids != cut[1].prompt_ids:
+        cut = [_without_tokens(side) for side in cut]
+    return Pair(*cut)
+
+
+def _cut(side: Trajectory, prompt: tuple[Message, ...], shared: int, turns: int, one_turn: bool) -> Trajectory:
+    rest = side.messages[shared : shared + 1] if one_turn else side.messages[shared:]
+    cut = replace(side, prompt=prompt, messages=rest)
+    spans = _sampled_spans(side.loss_mask or [])
+    if side.prompt_ids is None or side.token_ids is None or side.loss_mask is None or turns >= len(spans):
+        return _without_tokens(cut)
+    start = spans[turns][0]
+    end = spans[turns][1] if one_turn else len(side.token_ids)
+    return replace(
+        cut,
+        prompt_ids=side.prompt_ids + side.token_ids[:start],
+        token_ids=side.token_ids[start:end],
+        loss_mask=side.loss_mask[start:end],
+    )
+
+
+def _sampled_spans(mask: list[int]) -> list[tuple[int, int]]:
+    """(start, end) of each run of ones: the turns of the policy."""
+    edges = [at for at in range(len(mask) + 1) if (mask[at] if at < len(mask) else 0) != (mask[at - 1] if at else 0)]
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _without_tokens(side: Trajectory) -> Trajectory:
+    return replace(side, prompt_ids=None, token_ids=None, loss_mask=None)
+
+
+def _unnamed(message: Message) -> tuple:
+    """What a message says, ids of calls left out: engines make them up."""
+    calls = [(call.name, call.arguments) for call in message.tool_calls]
+    return message.role, message.text, message.reasoning, message.parts, calls
+
+
+def _trajectory(
+    row: dict[str, Any], prompt: dict[str, Any], tokens: dict[str, Any] | None, weight: float
+) -> Trajectory:
+    return Trajectory(
+        rollout_id=row["rollout_id"],
+        task_id=row["task_id"],
+        prompt=_messages(prompt),
+        tools=prompt["tools"] or "[]",
+        messages=_messages(row),
+        prompt_ids=tokens["token_ids"] if tokens else None,
+        token_ids=row["token_ids"],
+        loss_mask=row["loss_mask"],
+        tokenizer_hash=row["tokenizer_hash"],
+        template_hash=row["template_hash"],
+        prefix_ok=row["prefix_ok"],
+        weight=weight,
+        run_id=row["run_id"],
+        reward=row["reward"],
+    )
 
 
 def _expect(dataset: DatasetVersion, kind: str) -> None:
@@ -121,39 +204,46 @@ def _expect(dataset: DatasetVersion, kind: str) -> None:
         )
 
 
-def _refuse_held_out(house: House, dataset: DatasetVersion, task_ids: list[str]) -> None:
+def _refuse_held_out(house: House, dataset: DatasetVersion) -> None:
     # The builder refused them; this holds for versions other hands wrote.
-    splits = _read_in(house, "tasks", "task_id", task_ids, ["task_id", "split"], dataset.snapshot, must_exist=False)
-    leaked = sum(row["split"] in HELD_OUT for row in splits.values())
+    tasks = pl.from_arrow(house.read("tasks", ["task_id", "split"], at=dataset.snapshot))
+    assert isinstance(tasks, pl.DataFrame)
+    held_out = tasks.filter(pl.col("split").is_in(HELD_OUT))["task_id"]
+    leaked = dataset.references.filter(pl.col("task_id").is_in(held_out.implode()))["task_id"].n_unique()
     if leaked:
         raise EvalLeak(f"Dataset {dataset.label} holds {leaked} held-out tasks.", "Build it again from train tasks.")
 
 
-def _read_in(
-    house: House, table: str, key: str, ids: list[str], columns: list[str] | None, at: str | None, must_exist=True
-) -> dict[str, dict[str, Any]]:
-    """Rows by key. One scan of the key column finds where they lie, so that heavy columns are read for these rows only."""
-    data = house.dataset(table, at)
-    wanted = set(ids)
-    keys = data.to_table(columns=[key])[key].to_pylist()
-    offsets = [offset for offset, id in enumerate(keys) if id in wanted]
-    rows = data.take(offsets, columns=columns).to_pylist() if offsets else []
-    found = {row[key]: row for row in rows}
-    missing = sorted(wanted - set(found))
-    if missing and must_exist:
-        raise FormatError(
-            f"Table {table} of {house.uri} lacks {len(missing)} rows the dataset needs, {key} {missing[0]} first.",
-            "`rollhouse check` says what else is missing; import the source again.",
+class _Lookup:
+    """Rows of a table by key. One scan of the key columns says where they lie; rows are read when they are asked for."""
+
+    def __init__(
+        self, house: House, table: str, key: list[str], at: str | None, columns: list[str] | None = None
+    ) -> None:
+        self._what = f"Table {table} of {house.uri}"
+        self._key, self._columns = key, columns
+        self._data = house.dataset(table, at)
+        keys = pl.from_arrow(self._data.to_table(columns=key))
+        assert isinstance(keys, pl.DataFrame)
+        self._places = keys.with_row_index("_at").unique(key, keep="first")
+
+    def get(self, keys: list[Any], must_exist: bool = True) -> dict[Any, dict[str, Any]]:
+        """Rows by key (a tuple where it has several columns). Raises FormatError when one is missing that must exist."""
+        single = len(self._key) == 1
+        wanted = list(dict.fromkeys(keys))
+        frame = pl.DataFrame(
+            [(key,) if single else key for key in wanted], dict.fromkeys(self._key, pl.String), orient="row"
         )
-    return found
-
-
-def _prompt_tokens(house: House, prompts: set[str], at: str | None) -> dict[tuple[str, str, str], list[int]]:
-    data = house.dataset("prompt_tokens", at)
-    keys = data.to_table(columns=["prompt_id"])["prompt_id"].to_pylist()
-    offsets = [offset for offset, id in enumerate(keys) if id in prompts]
-    rows = data.take(offsets).to_pylist() if offsets else []
-    return {(row["prompt_id"], row["tokenizer_hash"], row["template_hash"]): row["token_ids"] for row in rows}
+        places = frame.join(self._places, on=self._key)["_at"].sort().to_list()
+        rows = self._data.take(places, columns=self._columns).to_pylist() if places else []
+        found = {row[self._key[0]] if single else tuple(row[name] for name in self._key): row for row in rows}
+        missing = [key for key in wanted if key not in found]
+        if missing and must_exist:
+            raise FormatError(
+                f"{self._what} lacks {len(missing)} rows the dataset needs, {self._key[0]} {missing[0]} first.",
+                "`rollhouse check` says what else is missing; import the source again.",
+            )
+        return found
 
 
 def _messages(row: dict[str, Any]) -> tuple[Message, ...]:

@@ -26,20 +26,22 @@ class Selection:
     def __post_init__(self) -> None:
         self.n_inputs = self.n_inputs or self.frame.height
 
-    def keep(self, condition: pl.Expr, reason: str | pl.Expr) -> None:
+    def keep(self, condition: pl.Expr | pl.Series, reason: str | pl.Expr) -> None:
         """Keeps the rows for which `condition` is true (null is not).
 
         Raises:
             EmptyDataset: This filter left nothing.
         """
+        kept = self.frame.select(_kept=condition).to_series().fill_null(False)
+        if kept.len() == 1 != self.frame.height:
+            kept = pl.repeat(bool(kept[0]), self.frame.height, dtype=pl.Boolean, eager=True)
+        if kept.all():
+            return
         why = pl.lit(reason) if isinstance(reason, str) else reason
-        marked = self.frame.with_columns(condition.fill_null(False).alias("_kept"), why.alias("_reason"))
-        out = marked.filter(~pl.col("_kept")).select(
-            pl.col(self.id_column).alias("id"), pl.col("_reason").alias("reason")
-        )
+        out = self.frame.filter(~kept).select(id=pl.col(self.id_column), reason=why)
         self.dropped.append(out)
-        self.frame = marked.filter(pl.col("_kept")).drop("_kept", "_reason")
-        if self.frame.is_empty() and not out.is_empty():
+        self.frame = self.frame.filter(kept)
+        if self.frame.is_empty():
             last = out["reason"].mode().sort()[0]
             raise EmptyDataset(
                 f"The dataset would be empty: the filter {last!r} left out the last {out.height} of {self.n_inputs} inputs.",
@@ -52,9 +54,10 @@ class Selection:
         return pl.concat([empty, *self.dropped])
 
 
-def valid_reward() -> pl.Expr:
-    """Whether there is a verdict that is a number."""
-    return pl.col("reward").is_not_null() & pl.col("reward").is_not_nan()
+def keep_verdicts(selection: Selection) -> None:
+    """Leaves the rollouts whose reward is a number. No verdict and a broken one are two reasons."""
+    selection.keep(pl.col("reward").is_not_null(), "no reward")
+    selection.keep(pl.col("reward").is_finite(), "reward is NaN or infinite")
 
 
 def status_reason() -> pl.Expr:

@@ -1,60 +1,120 @@
 """Demonstrations: which rollouts are worth imitating."""
 
+import math
+
 import polars as pl
 
 from .options import SftOptions
 from .order import shuffled
-from .selection import Selection, is_binary, status_reason, valid_reward
+from .selection import Selection, is_binary, keep_verdicts, status_reason
 
 
-def filter_demos(selection: Selection, options: SftOptions) -> float:
-    """Leaves the rollouts that pass every filter on scalar columns, and returns the reward floor that was used."""
+def filter_demos(selection: Selection, options: SftOptions) -> float | None:
+    """Leaves the rollouts that pass every filter on scalar columns, and returns the general reward floor that was used."""
     selection.keep(pl.col("trainable").fill_null(True), "not the agent being trained")
     selection.keep(pl.col("status") == "completed", status_reason())
-    selection.keep(valid_reward(), "no reward")
-    floor = options.min_reward
-    if floor is None:
-        floor = 1.0 if is_binary(selection.frame["reward"]) else 0.9
-    selection.keep(pl.col("reward") >= floor, f"reward below {floor:g}")
+    floor = _filter_rewards(selection, options)
     if not options.allow_parse_failures:
         selection.keep(pl.col("n_parse_failures").fill_null(0) == 0, "a tool call did not parse")
     if options.max_tool_errors is not None:
         errors = pl.col("n_tool_errors").fill_null(0)
         selection.keep(errors <= options.max_tool_errors, f"more than {options.max_tool_errors} tool errors")
-    if options.max_turns is not None:
-        selection.keep(pl.col("n_turns").fill_null(0) <= options.max_turns, f"more than {options.max_turns} turns")
-    if options.max_tokens is not None:
-        tokens = pl.col("n_tokens").fill_null(0)
-        selection.keep(tokens <= options.max_tokens, f"more than {options.max_tokens} tokens")
+    for column, least, most, unit in (
+        ("n_turns", options.min_turns, options.max_turns, "turns"),
+        ("n_tokens", options.min_tokens, options.max_tokens, "tokens"),
+    ):
+        if least is not None:
+            selection.keep(pl.col(column).fill_null(least) >= least, f"fewer than {least} {unit}")
+        if most is not None:
+            selection.keep(pl.col(column).fill_null(0) <= most, f"more than {most} {unit}")
+    if options.branches == "last":
+        last = pl.col("branch").fill_null(0) == pl.col("branch").fill_null(0).max().over(_episode(), "agent")
+        selection.keep(last, "a later branch of its episode")
+    return floor
+
+
+def _filter_rewards(selection: Selection, options: SftOptions) -> float | None:
+    keep_verdicts(selection)
+    if options.require_passed:
+        selection.keep(pl.col("passed"), "not solved")
+    quantile = options.min_reward_quantile
+    if quantile is not None:
+        bound = pl.col("reward").quantile(quantile, "lower").over("environment")
+        selection.keep(pl.col("reward") >= bound, f"reward below its environment's {quantile:g} quantile")
+    floor = options.min_reward
+    if floor is None and quantile is None:
+        floor = 1.0 if is_binary(selection.frame["reward"]) else 0.9
+    for environment, least in sorted(options.min_reward_of.items()):
+        other = pl.col("environment") != environment
+        selection.keep(other | (pl.col("reward") >= least), f"reward below {least:g}")
+    if floor is not None:
+        own = pl.col("environment").is_in(list(options.min_reward_of))
+        selection.keep(own | (pl.col("reward") >= floor), f"reward below {floor:g}")
     return floor
 
 
 def choose_demos(selection: Selection, options: SftOptions) -> pl.DataFrame:
-    """The demonstrations in training order, after duplicates and the caps.
-
-    Within a task, different tool paths come first, then fewer model calls, then shorter responses. The frame has the
-    digests of `with_digests`.
-    """
+    """The demonstrations in training order, after duplicates and the caps. The frame has the digests of `with_digests`."""
+    if options.require_final_text:
+        selection.keep(pl.col("ends_in_text"), "no text at the end")
     # Of equal responses the one with tokens stays: these are trained on as they were sampled.
     no_tokens = pl.col("n_sampled_tokens").is_null()
-    selection.frame = selection.frame.sort("n_turns", "length", no_tokens, "rollout_id", nulls_last=True)
+    first = {"diverse": [], "reward": [-pl.col("reward")], "short": [pl.col("length")]}[options.prefer]
+    selection.frame = selection.frame.sort(*first, "n_turns", "length", no_tokens, "rollout_id", nulls_last=True)
     if options.dedupe:
-        first = pl.struct("prompt_id", "response").is_first_distinct()
-        selection.keep(first, "same response as another rollout")
+        distinct = pl.struct("prompt_id", "response").is_first_distinct()
+        selection.keep(distinct, "same response as another rollout")
+    _cap_recoveries(selection, options)
     if options.per_task_cap is not None:
-        repeat = pl.int_range(pl.len()).over("task_id", "path").alias("repeat")
-        selection.frame = selection.frame.with_columns(repeat).sort("repeat", maintain_order=True)
-        place = pl.int_range(pl.len()).over("task_id")
-        selection.keep(place < options.per_task_cap, f"over {options.per_task_cap} a task")
+        _cap_tasks(selection, options.per_task_cap, diverse=options.prefer == "diverse")
     selection.frame = shuffled(selection.frame, options.seed, "rollout_id")
+    cap_categories(selection, options.max_per_category)
+    if options.max_category_ratio is not None:
+        smallest = selection.frame.group_by("category").len()["len"].min()
+        cap_categories(selection, math.floor(options.max_category_ratio * int(smallest or 1)))  # type: ignore
     if options.max_rows is not None:
         selection.keep(pl.int_range(pl.len()) < options.max_rows, f"over {options.max_rows} rows")
     return selection.frame
 
 
-def demo_references(demos: pl.DataFrame) -> list[dict]:
+def demo_references(demos: pl.DataFrame) -> pl.DataFrame:
     """The references of a version: one demonstration a row."""
-    return [
-        {"rollout_id": row[0], "task_id": row[1], "branch": row[2], "weight": 1.0, "role": "demo", "row": number}
-        for number, row in enumerate(demos.select("rollout_id", "task_id", "branch").iter_rows())
-    ]
+    number = pl.int_range(pl.len())
+    return demos.select("rollout_id", "task_id", "branch", weight=1.0, role=pl.lit("demo"), row=number)
+
+
+def cap_categories(selection: Selection, most: int | None) -> None:
+    """Leaves the first `most` rows of each category, as they stand."""
+    if most is not None:
+        place = pl.int_range(pl.len()).over("category")
+        selection.keep(place < most, f"over {most} of its category")
+
+
+def _cap_recoveries(selection: Selection, options: SftOptions) -> None:
+    share = options.max_recovery_share
+    if share is None or share == 1:
+        return
+    recovers = pl.col("n_tool_errors").fill_null(0) > 0
+    clean = selection.frame.select((~recovers).sum()).item()
+    # One stays even where nothing is clean: an empty set would teach less.
+    most = max(math.floor(share / (1 - share) * clean), 0 if clean else 1)
+    selection.keep(~recovers | (recovers.cum_sum() <= most), f"over {share:.0%} of demonstrations with a tool error")
+
+
+def _cap_tasks(selection: Selection, cap: int, diverse: bool) -> None:
+    """Leaves the first `cap` episodes of each task; with `diverse`, other tool paths come before second ones."""
+    if diverse:
+        repeat = pl.int_range(pl.len()).over("task_id", "path").alias("repeat")
+        selection.frame = selection.frame.with_columns(repeat).sort("repeat", maintain_order=True)
+    # The branches of an episode stand or fall together.
+    selection.frame = selection.frame.with_row_index("at").with_columns(first=pl.col("at").min().over(_episode()))
+    opens = pl.col("at") == pl.col("first")
+    place = opens.cum_sum().over("task_id") - opens
+    selection.frame = selection.frame.with_columns(place=place)
+    selection.frame = selection.frame.with_columns(pl.col("place").first().over(_episode()))
+    selection.keep(pl.col("place") < cap, f"over {cap} a task")
+    selection.frame = selection.frame.drop("at", "first", "place")
+
+
+def _episode() -> pl.Expr:
+    return pl.coalesce("episode_id", "rollout_id")

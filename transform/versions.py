@@ -1,20 +1,26 @@
 """Versions of datasets: ordered references into a snapshot, the recipe that chose them, and why the rest was left out."""
 
 import json
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from hashlib import sha256
 from typing import Any
+
+import polars as pl
+import pyarrow as pa
 
 from ..store.errors import ConfigError, StoreNotFound
 from ..store.house import House, quote
 from ..store.ids import canonical_json, hash_id
 from ..store.runs import start_run
+from ..store.tables import DATASETS
 
 # The tables that decide what a dataset is made of.
 SOURCES = ("rollouts", "prompts", "prompt_tokens", "tasks", "scores")
-CODE_VERSION = "1"
+CODE_VERSION = "2"
+_LISTS = {"rows": "references", "dropped": "drops", "flagged": "flags"}
+_REFERENCE = {"rollout_id": pl.String, "task_id": pl.String, "branch": pl.Int32, "weight": pl.Float32, "role": pl.String, "row": pl.Int32}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,8 +32,9 @@ class DatasetVersion:
         kind: sft, dpo or grpo.
         recipe: The options it was built with.
         fingerprint: Hash of kind, source versions, recipe and references.
-        rows: References in order: rollout_id, task_id, branch, weight, role, row. A pair is two references of one `row`.
-        dropped: (id, reason) of every input that did not make it; the id is a rollout's or, in prompt sets, a task's.
+        references: In order, with the columns of _REFERENCE; a pair is two references of one `row`.
+        drops: (id, reason) of every input that did not make it; the id is a rollout's or, in prompt sets, a task's.
+        flags: (id, reference, method, score) of tasks that are also in an evaluation set, left out or not.
         counts: inputs, rows, tasks, dropped (reason to count), and what the kind adds.
         existed: Whether building it found this version instead of making it.
     """
@@ -38,8 +45,9 @@ class DatasetVersion:
     scorer: str
     recipe: dict[str, Any]
     fingerprint: str
-    rows: list[dict[str, Any]]
-    dropped: list[dict[str, str]]
+    references: pl.DataFrame = field(compare=False)
+    drops: pl.DataFrame = field(compare=False)
+    flags: pl.DataFrame = field(compare=False)
     counts: dict[str, Any]
     version: int = 0
     code_version: str = CODE_VERSION
@@ -55,13 +63,31 @@ class DatasetVersion:
     @property
     def n_rows(self) -> int:
         """Dataset rows; a pair is one."""
-        return self.rows[-1]["row"] + 1 if self.rows else 0
+        return int(self.references["row"][-1]) + 1 if self.references.height else 0
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The references as dicts."""
+        return self.references.to_dicts()
+
+    @property
+    def dropped(self) -> list[dict[str, str]]:
+        """The drops as dicts."""
+        return self.drops.to_dicts()
 
 
-def fingerprint(house: House, kind: str, snapshot: str, recipe: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def fingerprint(house: House, kind: str, snapshot: str, recipe: dict[str, Any], references: pl.DataFrame) -> str:
     """The same recipe on the same snapshot gives the same one on any machine."""
     versions = house.versions(snapshot)
-    return hash_id(kind, {table: versions[table] for table in SOURCES}, recipe, rows)
+    digest = sha256()
+    frame = references.select(pl.col(name).cast(type) for name, type in _REFERENCE.items())
+    for name in ("rollout_id", "task_id", "role"):
+        digest.update(frame.select(pl.col(name).fill_null("").str.join("\n")).item().encode() + b"\0")
+    for name, none in (("branch", -1), ("weight", float("nan")), ("row", -1)):
+        digest.update(
+            frame[name].fill_null(none).to_numpy().astype(frame[name].to_numpy().dtype.newbyteorder("<")).tobytes()
+        )
+    return hash_id(kind, {table: versions[table] for table in SOURCES}, recipe, digest.hexdigest())
 
 
 def keep_version(house: House, dataset: DatasetVersion) -> DatasetVersion:
@@ -70,13 +96,14 @@ def keep_version(house: House, dataset: DatasetVersion) -> DatasetVersion:
     for known in _read(house, dataset.name, columns=["version", "fingerprint"]):
         if known["fingerprint"] == dataset.fingerprint:
             return replace(get_dataset(house, f"{dataset.name}@{known['version']}"), existed=True)
+    house.create_table(DATASETS)  # columns that an older version's table lacks
     config = {"dataset_name": dataset.name, "snapshot": dataset.snapshot, "recipe": dataset.recipe}
     with start_run(house, "build", config=config) as run:
         while True:
             number = 1 + max((row["version"] for row in _read(house, dataset.name, columns=["version"])), default=0)
             kept = replace(dataset, version=number, run_id=run.run_id, created_at=datetime.now(UTC))
             # Another build may have taken the number since.
-            if house.insert_if_absent("datasets", [_to_row(kept)]):
+            if house.insert_if_absent("datasets", _to_table(kept)):
                 break
         run.finish({"dataset": kept.label, **kept.counts})
     return kept
@@ -95,7 +122,7 @@ def get_dataset(house: House, label: str) -> DatasetVersion:
         advice = f"There is {', '.join(near)}." if near else "`rollhouse dataset build` makes one."
         raise StoreNotFound(f"There is no dataset {label!r} in {house.uri}.", advice)
     where = f"name = {quote(name)} and version = {wanted}"
-    return _from_row(house.read("datasets", filter=where).to_pylist()[0])
+    return _from_table(house.read("datasets", filter=where))
 
 
 def list_datasets(house: House) -> list[dict[str, Any]]:
@@ -109,50 +136,12 @@ def list_datasets(house: House) -> list[dict[str, Any]]:
     ]
 
 
-def why(house: House, dataset: DatasetVersion, id: str) -> list[dict[str, Any]]:
-    """What became of a rollout or task: one entry (id, in_dataset, row, role, reason) for each place it has in the version.
-
-    Raises StoreNotFound when the snapshot does not hold the id.
-    """
-    found = [
-        {"id": id, "in_dataset": True, "row": row["row"], "role": row["role"], "reason": "chosen"}
-        for row in dataset.rows
-        if id in (row["rollout_id"], row["task_id"])
-    ]
-    if found:
-        return found
-    left_out = [entry["reason"] for entry in dataset.dropped if entry["id"] == id]
-    left_out = left_out or _reasons_of_task(house, dataset, id)
-    if not left_out:
-        _refuse_unknown(house, dataset, id)
-        left_out = ["not among the runs, environments and policies the recipe names"]
-    return [{"id": id, "in_dataset": False, "row": None, "role": None, "reason": reason} for reason in left_out]
-
-
-def _reasons_of_task(house: House, dataset: DatasetVersion, task: str) -> list[str]:
-    """The reasons of a task's rollouts, with how many each took."""
-    mine = set(
-        house.read("rollouts", ["rollout_id"], f"task_id = {quote(task)}", dataset.snapshot)["rollout_id"].to_pylist()
-    )
-    counts = Counter(entry["reason"] for entry in dataset.dropped if entry["id"] in mine)
-    return [f"{reason} ({count} rollouts)" for reason, count in counts.most_common()]
-
-
-def _refuse_unknown(house: House, dataset: DatasetVersion, id: str) -> None:
-    for table, column in (("rollouts", "rollout_id"), ("tasks", "task_id")):
-        if house.read(table, [column], f"{column} = {quote(id)}", dataset.snapshot).num_rows:
-            return
-    raise StoreNotFound(
-        f"Snapshot {dataset.snapshot!r} of {dataset.label} holds no rollout or task {id!r}.", "Give the whole id."
-    )
-
-
 def _read(house: House, name: str | None = None, columns: list[str] | None = None) -> list[dict[str, Any]]:
     return house.read("datasets", columns, None if name is None else f"name = {quote(name)}").to_pylist()
 
 
-def _to_row(dataset: DatasetVersion) -> dict[str, Any]:
-    return {
+def _to_table(dataset: DatasetVersion) -> pa.Table:
+    scalars = {
         "row_id": hash_id(dataset.name, dataset.version),
         "name": dataset.name,
         "version": dataset.version,
@@ -162,15 +151,36 @@ def _to_row(dataset: DatasetVersion) -> dict[str, Any]:
         "recipe": canonical_json(dataset.recipe),
         "fingerprint": dataset.fingerprint,
         "code_version": dataset.code_version,
-        "rows": dataset.rows,
-        "dropped": dataset.dropped,
         "n_rows": dataset.n_rows,
         "counts": json.dumps(dataset.counts),
         "run_id": dataset.run_id,
         "created_at": dataset.created_at,
     }
+    schema = DATASETS.schema
+    columns = {name: pa.array([value], schema.field(name).type) for name, value in scalars.items()}
+    for name, attribute in _LISTS.items():
+        columns[name] = _one_list(getattr(dataset, attribute), schema.field(name).type)
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
-def _from_row(row: dict[str, Any]) -> DatasetVersion:
-    values = {name: value for name, value in row.items() if name not in ("row_id", "n_rows")}
-    return DatasetVersion(**values | {"recipe": json.loads(row["recipe"]), "counts": json.loads(row["counts"])})
+def _one_list(frame: pl.DataFrame, type: pa.ListType) -> pa.ListArray:
+    """All rows of a frame as the one entry of a list column: a million of them are never Python objects."""
+    fields = list(type.value_type)
+    table = frame.to_arrow().combine_chunks()
+    arrays = [pa.concat_arrays([*table[each.name].cast(each.type).chunks, pa.array([], each.type)]) for each in fields]
+    return pa.ListArray.from_arrays(
+        pa.array([0, frame.height], pa.int32()), pa.StructArray.from_arrays(arrays, fields=fields)
+    )
+
+
+def _from_table(table: pa.Table) -> DatasetVersion:
+    row = table.drop_columns(["row_id", "n_rows", *_LISTS]).to_pylist()[0]
+    lists = {attribute: _frame_of(table[name]) for name, attribute in _LISTS.items()}
+    return DatasetVersion(**row | {"recipe": json.loads(row["recipe"]), "counts": json.loads(row["counts"])}, **lists)
+
+
+def _frame_of(column: pa.ChunkedArray) -> pl.DataFrame:
+    structs = column.combine_chunks().flatten()
+    frame = pl.from_arrow(pa.Table.from_batches([pa.RecordBatch.from_struct_array(structs)]))
+    assert isinstance(frame, pl.DataFrame)
+    return frame

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import polars as pl
 import pytest
 from rollhouse.store.errors import EmptyDataset, EvalLeak
 from rollhouse.transform.build import build_grpo
@@ -66,6 +67,6 @@ def test_held_out_tasks_of_a_version_by_other_hands_are_not_trained_on(filled) -
     fill(filled, "few", 1, 1)
     held_out = filled.task("v", split="validation").task_id
     dataset = build_grpo(filled.house, "prompts", filled.snapshot())
-    leaked = replace(dataset, rows=[{**dataset.rows[0], "task_id": held_out}])
+    leaked = replace(dataset, references=dataset.references.with_columns(task_id=pl.lit(held_out)))
     with pytest.raises(EvalLeak, match="1 held-out task"):
         grpo_tasks(filled.house, leaked)

@@ -3,8 +3,9 @@
 import pytest
 from rollhouse.store.errors import EmptyDataset, EvalLeak
 from rollhouse.transform.build import build_sft
+from rollhouse.transform.explain import why
 from rollhouse.transform.options import SftOptions
-from rollhouse.transform.versions import DatasetVersion, why
+from rollhouse.transform.versions import DatasetVersion
 
 
 def reasons(dataset: DatasetVersion) -> dict[str, str]:
@@ -16,7 +17,7 @@ def test_each_filter_leaves_its_reason(filled) -> None:
     out = {
         filled.rollout("a", 0.0, 1): "reward below 1",
         filled.rollout("a", None, 2): "no reward",
-        filled.rollout("a", float("nan"), 3): "no reward",
+        filled.rollout("a", float("nan"), 3): "reward is NaN or infinite",
         filled.rollout("b", 1.0, 4, status="timeout"): "status is timeout",
         filled.rollout("b", 1.0, 5, n_tool_errors=2): "more than 1 tool errors",
         filled.rollout("b", 1.0, 6, n_parse_failures=1): "a tool call did not parse",
@@ -28,7 +29,7 @@ def test_each_filter_leaves_its_reason(filled) -> None:
     assert {row["rollout_id"] for row in dataset.rows} == {good, retried}
     assert reasons(dataset) == out
     assert dataset.counts["inputs"] == 10 and dataset.counts["rows"] == 2 and dataset.counts["tasks"] == 2
-    assert dataset.counts["dropped"]["no reward"] == 2
+    assert dataset.counts["dropped"]["no reward"] == 1
     assert all(row["role"] == "demo" and row["weight"] == 1.0 for row in dataset.rows)
 
 

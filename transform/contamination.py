@@ -1,0 +1,144 @@
+"""Prompts that are also in an evaluation: excluded, or flagged, by text, by true calls, and by tool schemas."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from ..store.errors import ConfigError
+from ..store.house import House
+from .candidates import HELD_OUT, to_polars
+from .options import Contamination, SourceOptions
+from .references import OWN_SPLITS, Reference, house_references, signature, true_calls
+from .selection import Selection
+from .signatures import SHORT_WORDS, gram_lists, ngrams
+
+_SHORT_SIMILARITY = 0.8
+_FLAGS = {"id": pl.String, "reference": pl.String, "method": pl.String, "score": pl.Float32, "reference_set": pl.String}
+
+
+def exclude_seen(
+    selection: Selection, house: House, snapshot: str, options: SourceOptions, references: Sequence[Reference]
+) -> pl.DataFrame:
+    """Leaves out what the options say may not be trained on, and returns what was found, left out or not.
+
+    Returns:
+        id (a task's), reference (the evaluation case's), method (text, calls or schemas), score (0 to 1), reference_set.
+
+    Raises:
+        ConfigError: `against` names a set of which there is no case.
+    """
+    held_out = to_polars(house, "tasks", snapshot, ["prompt_id", "split"]).filter(pl.col("split").is_in(HELD_OUT))
+    exact = pl.col("prompt_id").is_in(held_out["prompt_id"].drop_nulls().unique().implode())
+    selection.keep(~exact.fill_null(False), "its prompt is also a held-out task's")
+    rules = options.contamination
+    if not rules.against:
+        return pl.DataFrame(schema=_FLAGS)
+    cases = [
+        case for split in OWN_SPLITS if split in rules.against for case in house_references(house, snapshot, split)
+    ]
+    cases += references
+    _refuse_absent(rules, cases)
+    tasks = selection.frame.select("task_id", "prompt_id").unique("task_id")
+    finders = {"text": _by_text, "calls": _by_calls, "schemas": _by_schemas}
+    found = [pl.DataFrame(schema=_FLAGS)]
+    for method, find in finders.items():
+        action = getattr(rules, method)
+        if action == "off":
+            continue
+        hits = find(tasks, house, snapshot, cases, rules).select(
+            pl.col(name).cast(kind) for name, kind in _FLAGS.items()
+        )
+        found.append(hits)
+        if action == "exclude":
+            for name in sorted(hits["reference_set"].unique()):
+                ids = hits.filter(pl.col("reference_set") == name)["id"].unique()
+                selection.keep(~pl.col("task_id").is_in(ids.implode()), f"in evaluation set {name} by {method}")
+    return pl.concat(found).unique(maintain_order=True).sort("id", "method", "reference")
+
+
+def _refuse_absent(rules: Contamination, cases: Sequence[Reference]) -> None:
+    if not cases:
+        raise ConfigError(
+            f"There is no evaluation case in {', '.join(rules.against)}.",
+            "Name validation, test, bfcl or a JSONL file with cases in it.",
+        )
+
+
+def _by_text(
+    tasks: pl.DataFrame, house: House, snapshot: str, cases: Sequence[Reference], rules: Contamination
+) -> pl.DataFrame:
+    """Of each prompt the case it covers most, where that is enough: the share of the case's n-grams it has; of short cases Jaccard's index."""
+    starts, flat = ngrams(pl.Series([case.text for case in cases], dtype=pl.String), rules.ngram)
+    sizes = np.diff(starts)
+    words = pl.Series([case.text for case in cases], dtype=pl.String).str.extract_all(r"\w+").list.len().to_numpy()
+    short = words < max(rules.ngram, SHORT_WORDS)
+    index = pl.DataFrame({"gram": flat, "case": np.repeat(np.arange(len(cases), dtype=np.uint32), sizes)}).sort("gram")
+    hits = [pl.DataFrame(schema={"prompt_id": pl.String, "case": pl.UInt32, "score": pl.Float64})]
+    for ids, (edges, grams) in gram_lists(house, snapshot, tasks["prompt_id"].drop_nulls(), rules.ngram):
+        owner = np.repeat(np.arange(len(ids), dtype=np.uint32), np.diff(edges))
+        shared = pl.DataFrame({"gram": grams, "prompt": owner}).join(index, on="gram").group_by("prompt", "case").len()
+        at, case = shared["prompt"].to_numpy(), shared["case"].to_numpy()
+        both = shared["len"].to_numpy()
+        whole = np.where(short[case], sizes[case] + np.diff(edges)[at] - both, sizes[case])
+        enough = both / whole >= np.where(short[case], _SHORT_SIMILARITY, rules.min_overlap)
+        scored = shared.select(prompt_id=ids.gather(at), case="case", score=pl.Series(both / whole))
+        hits.append(scored.filter(pl.Series(enough)))
+    best = pl.concat(hits).sort("prompt_id", -pl.col("score").round(6), "case").unique("prompt_id", keep="first")
+    return tasks.join(best, on="prompt_id").select(
+        id="task_id",
+        reference=pl.col("case").map_elements(lambda number: cases[number].id, return_dtype=pl.String),
+        method=pl.lit("text"),
+        score="score",
+        reference_set=pl.col("case").map_elements(lambda number: cases[number].set, return_dtype=pl.String),
+    )
+
+
+def _by_calls(
+    tasks: pl.DataFrame, house: House, snapshot: str, cases: Sequence[Reference], rules: Contamination
+) -> pl.DataFrame:
+    """Tasks whose true calls hold all of a case's, each with an accepted value for every argument."""
+    by_name: dict[str, list[Reference]] = {}
+    for case in cases:
+        if case.calls:
+            by_name.setdefault(case.calls[0][0], []).append(case)
+    truths = to_polars(house, "tasks", snapshot, ["task_id", "ground_truth"]).join(tasks, on="task_id", how="semi")
+    rows = []
+    for task, truth in truths.drop_nulls().iter_rows() if by_name else ():
+        calls = list(true_calls(json.loads(truth)))
+        near = [case for name in sorted({name for name, _ in calls}) for case in by_name.get(name, ())]
+        for case in near:
+            if all(any(_same(mine, theirs) for mine in calls) for theirs in case.calls):
+                rows.append((task, case.id, "calls", 1.0, case.set))
+                break
+    return pl.DataFrame(rows, schema=_FLAGS, orient="row")
+
+
+def _same(mine: tuple[str, dict], theirs: tuple[str, dict]) -> bool:
+    (name, arguments), (wanted, accepted) = mine, theirs
+    return name == wanted and arguments.keys() == accepted.keys() and all(
+        arguments[key][0] in accepted[key] for key in arguments
+    )  # fmt: skip
+
+
+def _by_schemas(
+    tasks: pl.DataFrame, house: House, snapshot: str, cases: Sequence[Reference], rules: Contamination
+) -> pl.DataFrame:
+    """Tasks with a tool of a case's name and parameters; the score is the share of the task's tools that are some case's."""
+    known: dict[tuple[str, tuple[str, ...]], Reference] = {}
+    for case in cases:
+        for tool in case.tools:
+            known.setdefault(tool, case)
+    prompts = to_polars(house, "prompts", snapshot, ["prompt_id", "tools"]).join(tasks, on="prompt_id", how="semi")
+    rows = []
+    for text in prompts["tools"].drop_nulls().unique().sort() if known else ():
+        tools = [signature(tool) for tool in json.loads(text)]
+        seen = [known[tool] for tool in tools if tool in known]
+        if seen:
+            rows.append((text, seen[0].id, "schemas", len(seen) / len(tools), seen[0].set))
+    hits = pl.DataFrame(rows, schema={"tools": pl.String} | dict(list(_FLAGS.items())[1:]), orient="row")
+    found = prompts.join(hits, on="tools").join(tasks, on="prompt_id")
+    return found.select(
+        id="task_id", reference="reference", method="method", score="score", reference_set="reference_set"
+    )

@@ -1,0 +1,128 @@
+"""Why something is in a version or not, and what two versions have not in common."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from ..store.errors import ConfigError, StoreNotFound
+from ..store.house import House, quote
+from .versions import DatasetVersion
+
+_KEYS = {"sft": ["rollout_id"], "dpo": ["chosen_id", "rejected_id"], "grpo": ["task_id"]}
+
+
+def why(house: House, dataset: DatasetVersion, id: str) -> list[dict[str, Any]]:
+    """What became of a rollout or task: one entry (id, in_dataset, row, role, weight, reason) for each place it has in the version.
+
+    Raises StoreNotFound when the snapshot does not hold the id.
+    """
+    mine = dataset.references.filter((pl.col("rollout_id") == id) | (pl.col("task_id") == id))
+    notes = _flags(dataset, id)
+    if mine.height:
+        return [_entry(id, True, "; ".join(["chosen", *notes]), row) for row in mine.iter_rows(named=True)]
+    left_out = dataset.drops.filter(pl.col("id") == id)["reason"].to_list() or _reasons_of_task(house, dataset, id)
+    if not left_out:
+        _refuse_unknown(house, dataset, id)
+        left_out = ["not among the runs, environments and policies the recipe names"]
+    return [_entry(id, False, "; ".join([reason, *notes])) for reason in left_out]
+
+
+def diff(left: DatasetVersion, right: DatasetVersion) -> dict[str, Any]:
+    """How two versions of one kind differ.
+
+    Returns:
+        recipe ((option, left, right) where they differ), snapshots, in_both, only_left, only_right (rows), reordered and
+        reweighted (rows of both at another place among these, or with another weight), and reasons: why the other version left
+        out what only one has, (side, reason, n).
+
+    Raises ConfigError for versions of two kinds.
+    """
+    if left.kind != right.kind:
+        raise ConfigError(
+            f"{left.label} is of kind {left.kind} and {right.label} of kind {right.kind}.", "Compare two of one kind."
+        )
+    key = _KEYS[left.kind]
+    ours, theirs = _rows(left), _rows(right)
+    both = ours.join(theirs, on=key, suffix="_right").sort("row")
+    return {
+        "recipe": _recipe_changes(left, right),
+        "snapshots": [left.snapshot, right.snapshot],
+        "in_both": both.height,
+        "only_left": ours.height - both.height,
+        "only_right": theirs.height - both.height,
+        "reordered": both.select((pl.col("row").rank("ordinal") != pl.col("row_right").rank("ordinal")).sum()).item(),
+        "reweighted": both.select((pl.col("weight") != pl.col("weight_right")).sum()).item(),
+        "reasons": [*_reasons("only_left", ours, theirs, right, key), *_reasons("only_right", theirs, ours, left, key)],
+    }
+
+
+def diff_rows(left: DatasetVersion, right: DatasetVersion) -> list[dict[str, Any]]:
+    """One entry for each row that only one of the versions has: only_in, and its ids."""
+    key = _KEYS[left.kind]
+    ours, theirs = _rows(left), _rows(right)
+    only = [
+        mine.join(other, on=key, how="anti").sort("row").select(pl.lit(dataset.label).alias("only_in"), *key)
+        for mine, other, dataset in ((ours, theirs, left), (theirs, ours, right))
+    ]
+    return pl.concat(only).to_dicts()
+
+
+def _rows(dataset: DatasetVersion) -> pl.DataFrame:
+    """One row a dataset row: the ids that make it, `row` and `weight`."""
+    references = dataset.references
+    if dataset.kind != "dpo":
+        return references
+    sides = {role: references.filter(pl.col("role") == role) for role in ("chosen", "rejected")}
+    chosen = sides["chosen"].select("row", "weight", chosen_id="rollout_id")
+    return chosen.join(sides["rejected"].select("row", rejected_id="rollout_id"), on="row")
+
+
+def _recipe_changes(left: DatasetVersion, right: DatasetVersion) -> list[dict[str, Any]]:
+    names = dict.fromkeys([*left.recipe, *right.recipe])
+    values = [(name, left.recipe.get(name), right.recipe.get(name)) for name in names]
+    return [{"option": name, "left": mine, "right": other} for name, mine, other in values if mine != other]
+
+
+def _reasons(
+    side: str, mine: pl.DataFrame, other: pl.DataFrame, without: DatasetVersion, key: Sequence[str]
+) -> list[dict]:
+    """Why the version that lacks them has not the ids of the rows only the other has."""
+    only = mine.join(other, on=key, how="anti")
+    ids = pl.concat([only.select(id=name) for name in key]).unique()
+    used = pl.concat([without.references.select(id=name) for name in ("rollout_id", "task_id")]).drop_nulls().unique()
+    said = ids.join(without.drops, on="id", how="left").join(used.with_columns(used=True), on="id", how="left")
+    if without.kind == "dpo":
+        said = said.with_columns(pl.when("used").then(pl.lit("in another pair")).otherwise("reason").alias("reason"))
+    counted = (
+        said.group_by(pl.col("reason").fill_null("not an input")).len("n").sort("n", "reason", descending=[True, False])
+    )
+    return [{"side": side, **row} for row in counted.to_dicts()]
+
+
+def _entry(id: str, inside: bool, reason: str, row: dict[str, Any] | None = None) -> dict[str, Any]:
+    row = row or {}
+    return {"id": id, "in_dataset": inside, "row": row.get("row"), "role": row.get("role"), "weight": row.get("weight"), "reason": reason}  # fmt: skip
+
+
+def _flags(dataset: DatasetVersion, id: str) -> list[str]:
+    tasks = dataset.references.filter(pl.col("rollout_id") == id)["task_id"].to_list()
+    mine = dataset.flags.filter(pl.col("id").is_in([id, *tasks]))
+    return [f"{row['method']} of {row['reference']} ({row['score']:.2f})" for row in mine.iter_rows(named=True)]
+
+
+def _reasons_of_task(house: House, dataset: DatasetVersion, task: str) -> list[str]:
+    """The reasons of a task's rollouts, with how many each took."""
+    mine = house.read("rollouts", ["rollout_id"], f"task_id = {quote(task)}", dataset.snapshot)["rollout_id"]
+    counts = dataset.drops.filter(pl.col("id").is_in(mine.to_pylist())).group_by("reason").len("n")
+    rows = counts.sort("n", "reason", descending=[True, False]).iter_rows()
+    return [f"{reason} ({count} rollouts)" for reason, count in rows]
+
+
+def _refuse_unknown(house: House, dataset: DatasetVersion, id: str) -> None:
+    for table, column in (("rollouts", "rollout_id"), ("tasks", "task_id")):
+        if house.read(table, [column], f"{column} = {quote(id)}", dataset.snapshot).num_rows:
+            return
+    raise StoreNotFound(
+        f"Snapshot {dataset.snapshot!r} of {dataset.label} holds no rollout or task {id!r}.", "Give the whole id."
+    )
