@@ -64,11 +64,12 @@ class EnvironmentJob:
 
 @dataclass(frozen=True)
 class BfclJob:
-    """An evaluation on BFCL categories and groups; `limit` is per category, None for all of it."""
+    """An evaluation on BFCL categories and groups; `limit` is per category, None for all of it; `mode` is `fc` or `prompt`."""
 
     categories: tuple[str, ...]
     limit: int | None = None
     max_tokens: int = 256
+    mode: str = "fc"
 
 
 def run_environment_job(
@@ -129,7 +130,7 @@ def run_bfcl_job(
     Raises what `evaluate_bfcl` and `start_run` raise.
     """
     require_bfcl()  # before an engine is started for nothing
-    config = {**choice.config(), **asdict(job), "categories": categories_named(list(job.categories))}
+    config = {**choice.config(), **asdict(job), "categories": categories_named(list(job.categories), job.mode)}
     if name is not None:
         refuse_other_config(house, name, config)
     with start_run(house, "eval", name, config) as run:
@@ -139,6 +140,7 @@ def run_bfcl_job(
                 run,
                 policy,
                 job.categories,
+                mode=job.mode,
                 limit=job.limit,
                 sampling=Sampling(temperature=0.0, max_tokens=job.max_tokens),
                 concurrency=concurrency,

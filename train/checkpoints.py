@@ -115,6 +115,27 @@ def find_checkpoint(house: "House", name: str) -> dict[str, Any] | None:
     return max(rows, key=lambda row: (row["incarnation"], row["step"])) if rows else None
 
 
+def models_of(house: "House", run_id: str) -> tuple[Path, Path]:
+    """The model a training run started from and its last checkpoint's folder.
+
+    Raises StoreNotFound for a run there is not, ConfigError when it trained nothing or its first model is no longer what it was.
+    """
+    run = get_run(house, run_id)
+    named = run["config"].get("policy", {}).get("model_name")
+    if named is None or find_checkpoint(house, run_id) is None:
+        raise ConfigError(
+            f"Run {run_id!r} ({run['kind']}) has no model before and after it.", "Name a training run that saved one."
+        )
+    before = resolve_model(house, named)
+    found = weights_hash(before)
+    if found != run["config"]["model_hash"]:
+        raise ConfigError(
+            f"{before} is no longer the model that run {run_id!r} started from: its weights are {found}, not {run['config']['model_hash']}.",
+            "Put the old weights back, or evaluate both models by their folders.",
+        )
+    return before, resolve_model(house, run_id)
+
+
 def finished_before(
     house: "House", kind: str, name: str | None, config: dict[str, Any], free: tuple[str, ...]
 ) -> dict[str, Any] | None:

@@ -4,29 +4,58 @@ import difflib
 
 from ...store.errors import ConfigError
 
-NON_LIVE_AST = ("simple_python", "simple_java", "simple_javascript", "multiple", "parallel", "parallel_multiple")
+MODES = ("fc", "prompt")
+"""Functions offered as tools, or described in the system prompt with the calls read from the text."""
+
+SIMPLE = ("simple_python", "simple_java", "simple_javascript")
+NON_LIVE_AST = (*SIMPLE, "multiple", "parallel", "parallel_multiple")
 LIVE_AST = ("live_simple", "live_multiple", "live_parallel", "live_parallel_multiple")
 RELEVANCE = ("irrelevance", "live_irrelevance", "live_relevance")
 SINGLE_TURN = NON_LIVE_AST + LIVE_AST + RELEVANCE
+MULTI_TURN = ("multi_turn_base", "multi_turn_miss_func", "multi_turn_miss_param", "multi_turn_long_context")
+FORMAT_SENSITIVITY = "format_sensitivity"
+"""Prompt mode only; in no overall score of the leaderboard."""
+
+NOT_RUN = {
+    "web_search_base": "it searches the live web",
+    "web_search_no_snippet": "it searches the live web",
+    "memory_kv": "its questions follow sessions that fill a memory, which rollhouse does not play",
+    "memory_vector": "it needs sentence-transformers and a model from the hub",
+    "memory_rec_sum": "its questions follow sessions that fill a memory, which rollhouse does not play",
+}
+"""Categories of the leaderboard that rollhouse cannot run, and why."""
 
 GROUPS = {
     "non_live": (*NON_LIVE_AST, "irrelevance"),
     "live": (*LIVE_AST, "live_irrelevance", "live_relevance"),
     "single_turn": SINGLE_TURN,
+    "multi_turn": MULTI_TURN,
+    "all": SINGLE_TURN + MULTI_TURN,
 }
 
 
-def categories_named(names: list[str]) -> list[str]:
-    """Categories and groups (`non_live`, `live`, `single_turn`) as categories, each once, in the given order.
+def categories_named(names: list[str], mode: str = "fc") -> list[str]:
+    """Categories and groups (`non_live`, `live`, `single_turn`, `multi_turn`, `all`) as categories, each once, in the given order.
 
-    Raises ConfigError for a name that is neither.
+    Raises ConfigError for a name that is neither, one that cannot be run (in this mode), and a mode there is not.
     """
+    if mode not in MODES:
+        raise ConfigError(f"There is no BFCL mode {mode!r}.", f"Modes are {' and '.join(MODES)}.")
     chosen: dict[str, None] = {}
+    known = [*GROUPS, *SINGLE_TURN, *MULTI_TURN, FORMAT_SENSITIVITY]
     for name in names:
-        if name not in GROUPS and name not in SINGLE_TURN:
-            known = [*GROUPS, *SINGLE_TURN]
+        if name in NOT_RUN:
+            raise ConfigError(f"BFCL's {name} cannot be run here: {NOT_RUN[name]}.", f"Known are {', '.join(known)}.")
+        if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(known)}."
-            raise ConfigError(f"There is no single-turn BFCL category {name!r}.", hint)
+            raise ConfigError(f"There is no BFCL category {name!r}.", hint)
+        if name == FORMAT_SENSITIVITY and mode != "prompt":
+            raise ConfigError("format_sensitivity is about forms of a prompt.", "Add --mode prompt.")
         chosen.update(dict.fromkeys(GROUPS.get(name, (name,))))
     return list(chosen)
+
+
+def is_multi_turn(category: str) -> bool:
+    """Whether its cases are played over several user turns."""
+    return category in MULTI_TURN

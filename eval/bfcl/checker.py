@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ INSTALL = (
 )
 ANSWER_BYTES = 1 << 20  # the longest gold answer has 2 KB
 START_S = 60.0
+
+Answer = Sequence[tuple[str, str]] | str
+"""What one model call said: (function name, JSON text of the arguments), empty for none, in mode `fc`; text in mode `prompt`."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class Verdict:
     passed: bool
     error_type: str | None = None
     error: str = ""
+
+
+class CheckerFailed(Exception):
+    """The process gave no answer; the message is the error type of the case."""
 
 
 class Checker:
@@ -69,27 +77,70 @@ class Checker:
         self._stop()
         self._folder.cleanup()
 
-    def cases(self, category: str, limit: int | None = None) -> list[dict[str, Any]]:
-        """The cases of a category (`id`, `question`: list of turns of messages, `function`), all or a fixed slice."""
-        reply = self._ask({"op": "cases", "category": category, "limit": limit}, START_S)
+    def cases(self, category: str, limit: int | None = None, mode: str = "fc") -> list[dict[str, Any]]:
+        """The cases of a category, all or a fixed slice.
+
+        Each has `id`, `turns` (a list of messages for each user turn), `functions` and `later` (turn number as text → functions that come
+        with it). In mode `prompt` the functions stand in the system message and none are listed.
+        """
+        reply = self._ask({"op": "cases", "category": category, "mode": mode, "limit": limit}, START_S)
         if isinstance(reply, str):
             raise EvaluationError(f"The BFCL process gave no cases of {category} ({reply}).", "Run it again.")
         return reply["cases"]
 
-    def check(self, category: str, case_id: str, calls: list[tuple[str, str]]) -> Verdict:
-        """Judges one answer. `calls` are (function name, JSON text of the arguments), in order; empty for none."""
-        request = {"op": "check", "category": category, "id": case_id, "calls": calls}
-        if sum(len(name) + len(arguments) for name, arguments in calls) > ANSWER_BYTES:
-            return Verdict(False, "answer_too_long", f"more than {ANSWER_BYTES} characters of calls")
+    def check(self, category: str, case_id: str, answer: Answer, mode: str = "fc") -> Verdict:
+        """Judges the answer to a case of one turn."""
+        if _length(answer) > ANSWER_BYTES:
+            return Verdict(False, "answer_too_long", f"more than {ANSWER_BYTES} characters")
+        return self._judged({"op": "check", "category": category, "mode": mode, "id": case_id, "answer": answer})
+
+    def check_turns(self, category: str, case_id: str, turns: Sequence[Sequence[Answer]], mode: str = "fc") -> Verdict:
+        """Judges an episode; `turns` holds the answers of each turn's model calls, in order."""
+        return self._judged({"op": "check_turns", "category": category, "mode": mode, "id": case_id, "turns": turns})
+
+    def execute(
+        self, category: str, case_id: str, episode: str, steps: Sequence[Answer], mode: str = "fc"
+    ) -> list[str] | None:
+        """What the simulated backends say to the last of an episode's answers, or None when it calls nothing.
+
+        Args:
+            episode: `r` and 32 hex digits, of this episode alone.
+            steps: The answer of every model call so far, over all turns: a process that was replaced plays them again.
+
+        Raises CheckerFailed when it hangs, dies or the answer is too long.
+        """
+        if _length(steps[-1]) > ANSWER_BYTES:
+            raise CheckerFailed("answer_too_long")
+        request = {
+            "op": "execute",
+            "category": category,
+            "mode": mode,
+            "id": case_id,
+            "episode": episode,
+            "steps": steps,
+        }
+        reply = self._in_time(request)
+        if isinstance(reply, str):
+            raise CheckerFailed(reply)
+        return reply["results"]
+
+    def forget(self, episode: str) -> None:
+        """Frees what `execute` keeps of an episode."""
+        self._ask({"op": "forget", "episode": episode}, self.case_s)
+
+    def _judged(self, request: dict[str, Any]) -> Verdict:
+        reply = self._in_time(request)
+        if isinstance(reply, str):
+            return Verdict(False, reply, f"the checker gave no verdict within {self.case_s:g} s")
+        return Verdict(reply["valid"], reply["error_type"], reply["error"])
+
+    def _in_time(self, request: dict[str, Any]) -> Any:
         if self.spent_s > self.total_s:
             raise EvaluationError(
                 f"Checking BFCL answers took more than {self.total_s:.0f} s in all.",
                 "Run the same command again: it goes on after the last judged case.",
             )
-        reply = self._ask(request, self.case_s)
-        if isinstance(reply, str):
-            return Verdict(False, reply, f"the checker gave no verdict within {self.case_s:g} s")
-        return Verdict(reply["valid"], reply["error_type"], reply["error"])
+        return self._ask(request, self.case_s)
 
     def _ask(self, request: dict[str, Any], seconds: float) -> Any:
         """The reply, or `checker_timeout` / `checker_died` after replacing the process."""
@@ -113,7 +164,7 @@ class Checker:
     def _start(self) -> subprocess.Popen[bytes]:
         folder = self._folder.name
         # -I: neither PYTHON* variables nor the working directory decide what is imported.
-        command = [sys.executable, "-I", str(Path(__file__).with_name("worker.py")), str(self.case_s)]
+        command = [sys.executable, "-I", str(Path(__file__).with_name("guarded")), str(self.case_s)]
         environment = {"BFCL_PROJECT_ROOT": folder, "HOME": folder, "OMP_NUM_THREADS": "1", "LANG": "C.UTF-8"}
         self._process = subprocess.Popen(
             command,
@@ -160,6 +211,10 @@ class Checker:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def _length(answer: Answer) -> int:
+    return len(answer) if isinstance(answer, str) else sum(len(name) + len(arguments) for name, arguments in answer)
 
 
 def require_bfcl() -> None:

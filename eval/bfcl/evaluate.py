@@ -1,4 +1,4 @@
-"""A policy answers BFCL cases in function-calling mode, the checkers judge, every case becomes a row of `evaluations`."""
+"""A policy answers BFCL cases, the benchmark's own checkers judge, every case becomes a row of `evaluations`."""
 
 import asyncio
 import json
@@ -7,35 +7,34 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ...collect.chat import TemplateError
-from ...collect.engines.base import EngineGone, EngineRefused
-from ...collect.types import Conversation, Policy, Sampling, Task
+from ...collect.engines.base import EngineGone
+from ...collect.types import Policy, Sampling
 from ...store.errors import EngineError, EvaluationError
 from ...store.house import House
-from ...store.messages import Message
 from ...store.runs import Run
 from ..rows import evaluation_id, refuse_mixture, rows_of_run
 from ..summary import CategoryScore, by_category
-from .categories import SINGLE_TURN, categories_named
-from .checker import Checker, Verdict
-from .tools import to_tool
+from .asking import BENCHMARK, Answered, Judge, answer_case
+from .categories import MULTI_TURN, NOT_RUN, SINGLE_TURN, categories_named
+from .checker import Checker
+from .formulas import LeaderboardScore, leaderboard
 
-BENCHMARK = "bfcl"
-MODE = "fc"
 ROWS_A_COMMIT = 200
 
 
 @dataclass(frozen=True)
 class BfclSummary:
-    """What a run answered rightly. It is a slice of the leaderboard, not its overall score.
+    """What a run answered rightly.
 
     Attributes:
         categories: The categories that were run, with their counts.
-        not_run: The single-turn categories that were not.
+        not_run: The leaderboard's other categories.
+        leaderboard: The published scores; those that lack a category have no value.
     """
 
     categories: dict[str, CategoryScore]
     not_run: tuple[str, ...]
+    leaderboard: tuple[LeaderboardScore, ...] = ()
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -54,6 +53,7 @@ def evaluate_bfcl(
     policy: Policy,
     categories: Iterable[str] = SINGLE_TURN,
     *,
+    mode: str = "fc",
     limit: int | None = None,
     sampling: Sampling | None = None,
     concurrency: int = 32,
@@ -63,28 +63,36 @@ def evaluate_bfcl(
     """Evaluates a policy on BFCL categories and groups; cases the run has judged already are not asked again.
 
     Args:
+        mode: `fc` offers the functions as tools; `prompt` describes them in the benchmark's own system prompt and reads calls from the text.
         limit: Cases per category, None for all. The slice is the same every time, and a larger one contains it.
         sampling: Greedy with 256 tokens when None.
-        concurrency: Answers generated at once.
+        concurrency: Cases in flight.
         on_cases: Called once with the number of cases still to do.
         on_done: Called after each case.
 
-    Raises ConfigError for an unknown category or a run that evaluated another policy, MissingExtra without bfcl-eval, EvaluationError when checking takes too long or
+    Raises ConfigError for an unknown category or mode and a run that evaluated otherwise, MissingExtra without bfcl-eval, EvaluationError when checking takes too long or
     the engine left cases without an answer; the others are judged and kept, and the same call goes on with those.
     """
-    chosen = categories_named(list(categories))
+    chosen = categories_named(list(categories), mode)
     sampling = sampling or Sampling(temperature=0.0)
-    refuse_mixture(house, run, BENCHMARK, MODE, policy.policy_id)
+    refuse_mixture(house, run, BENCHMARK, mode, policy.policy_id)
     judged = {row["row_id"] for row in rows_of_run(house, run.run_id, ["row_id"])}
     with Checker() as checker:
-        cases = [(category, case) for category in chosen for case in checker.cases(category, limit)]
-        cases = [(category, case) for category, case in cases if _row_id(run, category, case["id"]) not in judged]
+        cases = [(category, case) for category in chosen for case in checker.cases(category, limit, mode)]
+        cases = [(category, case) for category, case in cases if _row_id(run, category, case["id"], mode) not in judged]
         if on_cases:
             on_cases(len(cases))
-        asyncio.run(_answer_all(house, run, policy, sampling, checker, cases, concurrency, on_done))
-    rows = rows_of_run(house, run.run_id, ["benchmark", "category", "passed", "error_type"])
+        judge = Judge(checker, mode)
+        asyncio.run(_answer_all(house, run, policy, sampling, judge, cases, concurrency, on_done))
+    return bfcl_summary(house, run.run_id)
+
+
+def bfcl_summary(house: House, run_id: str) -> BfclSummary:
+    """The summary of what a run has judged so far."""
+    rows = rows_of_run(house, run_id, ["benchmark", "category", "passed", "error_type"])
     scores = by_category(row for row in rows if row["benchmark"] == BENCHMARK)
-    return BfclSummary(scores, tuple(name for name in SINGLE_TURN if name not in scores))
+    not_run = tuple(name for name in (*SINGLE_TURN, *MULTI_TURN, *NOT_RUN) if name not in scores)
+    return BfclSummary(scores, not_run, tuple(leaderboard(scores)))
 
 
 async def _answer_all(
@@ -92,31 +100,25 @@ async def _answer_all(
     run: Run,
     policy: Policy,
     sampling: Sampling,
-    checker: Checker,
+    judge: Judge,
     cases: list[tuple[str, dict[str, Any]]],
     concurrency: int,
     on_done: Callable[[], None] | None,
 ) -> None:
     waiting = iter(cases)
-    checking = asyncio.Lock()  # one process judges; generation goes on meanwhile
     rows: list[dict[str, Any]] = []
     unanswered: list[str] = []
 
     async def answer_next() -> None:
         for category, case in waiting:
-            task = as_task(category, case)
             try:
-                message, verdict = await _answer(policy, task, sampling)
+                answered = await answer_case(policy, category, case, sampling, judge)
             except EngineGone:
                 raise
             except EngineError as error:
                 unanswered.append(error.message)
                 continue
-            if verdict is None:
-                calls = [(call.name, call.arguments) for call in message.tool_calls]
-                async with checking:
-                    verdict = await asyncio.to_thread(checker.check, category, case["id"], calls)
-            rows.append(_row(run, policy, task, case["id"], message, verdict))
+            rows.append(_row(run, policy, judge.mode, case["id"], answered))
             if len(rows) >= ROWS_A_COMMIT:
                 _commit(house, rows)
             if on_done:
@@ -137,52 +139,27 @@ async def _answer_all(
         )
 
 
-async def _answer(policy: Policy, task: Task, sampling: Sampling) -> tuple[Message, Verdict | None]:
-    """The policy's message, and a verdict at once when it cannot be asked. Raises EngineError when asking again may help."""
-    nothing = Message("assistant", None)
-    try:
-        turn = await policy.respond(Conversation(task), sampling)
-    except TemplateError as error:
-        return nothing, Verdict(False, "template", error.message)
-    except EngineRefused as error:
-        return nothing, Verdict(False, error.error_type, error.message)
-    if turn.token_ids == [] and turn.stop_reason == "length":
-        return nothing, Verdict(False, "prompt_too_long", "the prompt fills the policy's context")
-    return turn.message, None
+def _row_id(run: Run, category: str, case_id: str, mode: str) -> str:
+    return evaluation_id(run.run_id, BENCHMARK, category, case_id, mode, 0)
 
 
-def as_task(category: str, case: dict[str, Any]) -> Task:
-    """A case as a task; it has no ground truth, for that never leaves the process that checks."""
-    return Task(
-        environment=BENCHMARK,
-        messages=tuple(Message.from_openai(message) for message in case["question"][0]),
-        tools=tuple(to_tool(function) for function in case["function"]),
-        split="test",
-        category=category,
-        source_key=case["id"],
-    )
-
-
-def _row_id(run: Run, category: str, case_id: str) -> str:
-    return evaluation_id(run.run_id, BENCHMARK, category, case_id, MODE, 0)
-
-
-def _row(run: Run, policy: Policy, task: Task, case_id: str, message: Message, verdict: Verdict) -> dict[str, Any]:
-    category = task.category or ""
+def _row(run: Run, policy: Policy, mode: str, case_id: str, answered: Answered) -> dict[str, Any]:
+    task, verdict, category = answered.task, answered.verdict, answered.task.category or ""
     prompt = {"messages": [m.to_openai() for m in task.messages], "tools": [dict(tool) for tool in task.tools]}
+    said = [message.to_openai() for message in answered.messages]
     return {
-        "row_id": _row_id(run, category, case_id),
+        "row_id": _row_id(run, category, case_id, mode),
         "run_id": run.run_id,
         "benchmark": BENCHMARK,
         "category": category,
         "case_id": case_id,
-        "mode": MODE,
+        "mode": mode,
         "sample": 0,
         "policy_id": policy.policy_id,
         "passed": verdict.passed,
         "score": float(verdict.passed),
         "prompt": json.dumps(prompt, ensure_ascii=False),
-        "output": json.dumps(message.to_openai(), ensure_ascii=False),
+        "output": json.dumps(said[0] if len(said) == 1 else said, ensure_ascii=False),
         "error_type": verdict.error_type,
         "created_at": datetime.now(UTC),
     }

@@ -129,7 +129,7 @@ def test_the_table_says_what_was_not_run(house: Path, tiny_base: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
-    assert "not run: simple_python" in said and "no overall BFCL score" in said
+    assert "not run: simple_python" in said and "no v3 overall and no v4 overall BFCL score" in said
 
 
 def test_a_missing_benchmark_names_the_command(house: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +137,23 @@ def test_a_missing_benchmark_names_the_command(house: Path, tiny_base: Path, mon
     result = rollhouse("eval", "bfcl", "--engine", "torch", "--model", tiny_base, "--house", house)
     assert result.exit_code == 1
     assert "pip install --no-deps bfcl-eval==2026.3.23" in " ".join(result.stderr.split())
+
+
+def test_bfcl_before_and_after_want_a_training_run(house: Path) -> None:
+    for arguments, said in {
+        ("--before",): "Name the run with --run",
+        ("--after", "--run", "r", "--model", "m"): "Name the run with --run",
+        ("--before", "--run", "nobody"): "nobody",
+        ("--mode", "chat"): "no BFCL mode",
+        ("--category", "memory_kv"): "cannot be run here",
+    }.items():
+        result = rollhouse("eval", "bfcl", *arguments, "--house", house)
+        assert result.exit_code == 2 and said in result.stderr, result.stderr
+    assert (
+        rollhouse("eval", "env", "--env", "workplace-mini", "--limit", 2, "--run", "e", "--house", house).exit_code == 0
+    )
+    result = rollhouse("eval", "bfcl", "--before", "--run", "e", "--house", house)
+    assert result.exit_code == 2 and "no model before and after" in result.stderr
 
 
 def test_compare_says_what_is_noise(house: Path) -> None:

@@ -1,5 +1,6 @@
 """Gold answers of the benchmark as calls, read from its own files."""
 
+import ast
 import importlib.util
 import json
 from collections.abc import Callable
@@ -26,26 +27,63 @@ def _value(value: Any) -> Any:
     return value
 
 
-def _calls(truth: list[dict[str, Any]]) -> Calls:
+def _calls(truth: list[dict[str, Any]], named: Callable[[str], str] = tool_name) -> Calls:
     calls = []
     for call in truth:
         for name, arguments in call.items():
             given = {k: _value(_first(v)) for k, v in arguments.items() if v != [""] and v and (v[0] != "" or v[1:])}
-            calls.append((tool_name(name), json.dumps(given)))
+            calls.append((named(name), json.dumps(given)))
     return calls
 
 
-@pytest.fixture(scope="session")
-def gold() -> Callable[[str], dict[str, Calls]]:
-    """Category → case id → the calls of its gold answer."""
+def as_text(calls: Calls) -> str:
+    """Calls as the benchmark's prompt asks for them: `[name(key=literal), …]`."""
+    return "[" + ", ".join(f"{name}({_arguments(text)})" for name, text in calls) + "]"
+
+
+def _arguments(text: str) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in json.loads(text).items())
+
+
+def _data() -> Path:
     spec = importlib.util.find_spec("bfcl_eval")
     assert spec is not None and spec.submodule_search_locations, "make setup installs bfcl-eval"
-    data = Path(spec.submodule_search_locations[0]) / "data"
+    return Path(spec.submodule_search_locations[0]) / "data"
 
-    def load(category: str) -> dict[str, Calls]:
-        cases = (data / f"BFCL_v4_{category}.json").read_text().splitlines()
-        truths = (data / "possible_answer" / f"BFCL_v4_{category}.json").read_text().splitlines()
-        pairs = zip(map(json.loads, cases), map(json.loads, truths), strict=True)
-        return {case["id"]: _calls(truth["ground_truth"]) for case, truth in pairs}
+
+def _lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def gold() -> Callable[..., dict[str, Calls]]:
+    """Category → case id → the calls of its gold answer; with `dotted`, by the names that a prompt gives the functions."""
+
+    def load(category: str, dotted: bool = False) -> dict[str, Calls]:
+        cases = _lines(_data() / f"BFCL_v4_{category}.json")
+        truths = _lines(_data() / "possible_answer" / f"BFCL_v4_{category}.json")
+        named = str if dotted else tool_name
+        return {case["id"]: _calls(truth["ground_truth"], named) for case, truth in zip(cases, truths, strict=True)}
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def gold_turns() -> Callable[[str], dict[str, list[Calls]]]:
+    """Multi-turn category → case id → the calls of each turn's gold answer."""
+
+    def load(category: str) -> dict[str, list[Calls]]:
+        truths = _lines(_data() / "possible_answer" / f"BFCL_v4_{category}.json")
+        return {truth["id"]: [[_parsed(call) for call in turn] for turn in truth["ground_truth"]] for truth in truths}
+
+    documents = {doc["name"]: doc for file in (_data() / "multi_turn_func_doc").iterdir() for doc in _lines(file)}
+
+    def _parsed(call: str) -> tuple[str, str]:
+        node = ast.parse(call, mode="eval").body
+        assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        names = list(documents[node.func.id]["parameters"]["properties"])
+        given = {name: ast.literal_eval(value) for name, value in zip(names, node.args, strict=False)}
+        given |= {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in node.keywords}
+        return node.func.id, json.dumps(given)
 
     return load

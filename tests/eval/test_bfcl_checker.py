@@ -125,6 +125,37 @@ def test_what_a_policy_wrote_is_data(checker: Checker, tmp_path: Path, arguments
     assert checker.check(*TRIANGLE, RIGHT).passed
 
 
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "__import__('os').system('touch {marker}')",
+        "__import__('os').system('touch {marker}') + 0",
+        "9**9**9",
+        "'a' * 10**9",
+        "(lambda: 5)()",
+        "[x for x in iter(int, 1)]",
+        "1 + (yes := 1)",
+        "(" * 5000,
+    ],
+)
+def test_text_of_a_prompt_is_never_evaluated(checker: Checker, tmp_path: Path, argument: str) -> None:
+    marker = tmp_path / "executed"
+    restarts = checker.restarts
+    text = f"[calculate_triangle_area(base={argument.format(marker=marker)}, height=5)]"
+    assert not checker.check(*TRIANGLE, text, "prompt").passed
+    case = checker.cases("multi_turn_base", 1, "prompt")[0]["id"]
+    episode = "r" + "0" * 32
+    call = f"[cd(folder={argument.format(marker=marker)})]"
+    checker.execute("multi_turn_base", case, episode, [call], "prompt")
+    as_call = [("cd", json.dumps({"folder": argument.format(marker=marker)}))]
+    checker.execute("multi_turn_base", case, episode, [as_call], "fc")
+    names = [[[("__import__('os').system", '{"command": "touch"}')]]]
+    assert not checker.check_turns("multi_turn_base", case, names).passed
+    checker.forget(episode)
+    assert not marker.exists() and checker.restarts == restarts
+    assert checker.check(*TRIANGLE, "[calculate_triangle_area(base=4 + 6, height=5)]", "prompt").passed
+
+
 def test_the_process_sees_no_environment() -> None:
     os.environ["ROLLHOUSE_TEST_SECRET"] = "not for the checker"
     try:
@@ -155,7 +186,7 @@ def test_every_tool_is_valid_json_schema(checker: Checker, category: str) -> Non
     kinds = {"string", "integer", "number", "boolean", "array", "object"}
     seen: set[str] = set()
     for case in checker.cases(category):
-        tools = [to_tool(function) for function in case["function"]]
+        tools = [to_tool(function) for function in case["functions"]]
         names = [tool["function"]["name"] for tool in tools]
         assert len(set(names)) == len(names) and not any("." in name for name in names)
         for tool in tools:
@@ -181,5 +212,12 @@ def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) ->
 def test_category_names() -> None:
     assert categories_named(["live_parallel", "live"])[0] == "live_parallel"
     assert sorted(categories_named(["single_turn"])) == sorted(SINGLE_TURN)
-    with pytest.raises(ConfigError, match="Did you mean simple_python"):
-        categories_named(["simple_pyton"])
+    assert categories_named(["all", "multi_turn"])[-1] == "multi_turn_long_context"
+    for name, said in {
+        "simple_pyton": "no BFCL category",
+        "memory_kv": "cannot be run here: its questions follow sessions",
+        "format_sensitivity": "forms of a prompt",
+    }.items():
+        with pytest.raises(ConfigError, match=said):
+            categories_named([name])
+    assert categories_named(["format_sensitivity"], "prompt") == ["format_sensitivity"]

@@ -20,6 +20,8 @@ class Oracle:
     """Answers with what `answer` gives for a case id: calls, or an exception to raise."""
 
     engine = "oracle"
+    version = 0
+    token_identity = None
 
     def __init__(self, answer: Callable[[str], list[tuple[str, str]]], policy_id: str = "oracle") -> None:
         self.answer = answer

@@ -45,7 +45,8 @@ def test_the_interval_covers_no_difference_as_often_as_it_says() -> None:
 def test_swapping_the_runs_mirrors_the_numbers(passes: list[tuple[int, int]]) -> None:
     def compared(turned: bool):
         sides = [(Side(a / 4, (None,) * 4), Side(b / 4, (None,) * 4)) for a, b in passes]
-        pairs = [(("x", "sampled", "c", str(i)), *(reversed(pair) if turned else pair)) for i, pair in enumerate(sides)]
+        turn = [(b, a) if turned else (a, b) for a, b in sides]
+        pairs = [(("x", "sampled", "c", str(i)), *pair) for i, pair in enumerate(turn)]
         return compare_pairs(pairs, "x", None)
 
     there, back = compared(False), compared(True)

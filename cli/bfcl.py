@@ -1,0 +1,132 @@
+"""`rollhouse eval bfcl`: the Berkeley Function-Calling Leaderboard, for one policy or before and after a training run."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import Format, FormatOption, HouseOption, console, make_house, print_rows, progress
+
+if TYPE_CHECKING:
+    from ..eval.bfcl import BfclSummary
+    from ..eval.job import BfclJob, PolicyChoice
+    from ..store.house import House
+
+
+def register(noun: typer.Typer) -> None:
+    """Adds the command to `eval`."""
+    noun.command("bfcl")(bfcl)
+
+
+def bfcl(
+    category: Annotated[list[str] | None, typer.Option("--category", help="Category or group (non_live, live, single_turn, multi_turn, all); may be repeated [default: single_turn].")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many cases of each category, always the same ones [default: all].")] = None,
+    mode: Annotated[str, typer.Option(help="fc: functions are tools; prompt: they stand in the system prompt, calls in the text.")] = "fc",
+    engine: Annotated[str, typer.Option("--engine", help="vllm, torch or openai:URL.")] = "vllm",
+    model: Annotated[str | None, typer.Option("--model", help="Checkpoint, run, model folder or hub name; for an endpoint, the name it serves.")] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Limit on sampled tokens a model call.")] = 256,
+    max_model_len: Annotated[int | None, typer.Option("--max-model-len", help="Context of the engine [default: the model's, at most 4096].")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Cases in flight.")] = 32,
+    run: Annotated[str | None, typer.Option("--run", help="The run's name, one that exists is resumed; with --before or --after, the training run.")] = None,
+    before: Annotated[bool, typer.Option("--before", help="Evaluate the model that the training run --run started from.")] = False,
+    after: Annotated[bool, typer.Option("--after", help="Evaluate the run's last checkpoint; with --before, compare the two.")] = False,
+    house: HouseOption = None,
+    format: FormatOption = Format.table,
+) -> None:  # fmt: skip
+    """Evaluate a policy on BFCL, judged by bfcl-eval's own checkers.
+
+    Examples: `rollhouse eval bfcl --category live --limit 20 --engine vllm --model sft-demo`;
+    `rollhouse eval bfcl --run grpo-demo --before --after --category simple_python`.
+    """
+    from ..eval.bfcl.categories import categories_named
+    from ..eval.job import BfclJob
+
+    place = make_house(house)
+    categories_named(category or ["single_turn"], mode)  # a wrong name is told before a model is looked for
+    job = BfclJob(tuple(category or ["single_turn"]), limit, max_tokens, mode)
+    found = []
+    for name, named in _stages(place, engine, model, run, before, after):
+        from .evaluate import policy_choice
+
+        choice = policy_choice(place, engine, named, max_model_len, 0.0, 0)
+        found.append(_evaluate(place, job, choice, name, concurrency))
+    if format is not Format.table:
+        print_rows([row for run_id, summary in found for row in bfcl_rows(run_id, summary)], format)
+        return
+    for run_id, summary in found:
+        print_summary(run_id, summary, mode)
+    if len(found) == 2:
+        from ..eval.compare import compare_runs
+        from .compare import print_comparison
+
+        print_comparison(compare_runs(place, found[0][0], found[1][0]), flips=10)
+
+
+def _stages(
+    house: "House", engine: str, model: str | None, run: str | None, before: bool, after: bool
+) -> list[tuple[str | None, str | None]]:
+    """(name of the evaluation's run, model) of each policy to evaluate."""
+    if not (before or after):
+        return [(run, model)]
+    from ..store.errors import ConfigError
+
+    if run is None or model is not None or engine.startswith("openai:"):
+        raise ConfigError(
+            "--before and --after evaluate the models of a training run.",
+            "Name the run with --run, without --model, and an engine that loads models.",
+        )
+    from ..train.checkpoints import models_of
+
+    wanted = zip(("before", "after"), (before, after), models_of(house, run), strict=True)
+    return [(f"{run}-bfcl-{stage}", str(folder)) for stage, asked, folder in wanted if asked]
+
+
+def _evaluate(
+    house: "House", job: "BfclJob", choice: "PolicyChoice", name: str | None, concurrency: int
+) -> tuple[str, "BfclSummary"]:
+    from ..eval.job import run_bfcl_job
+
+    with progress() as bar:
+        line = bar.add_task("bfcl" if name is None else name, total=None, note="starting")
+        return run_bfcl_job(
+            house,
+            job,
+            choice,
+            name,
+            concurrency=concurrency,
+            on_cases=lambda count: bar.update(line, total=count, note=""),
+            on_done=lambda: bar.advance(line),
+        )
+
+
+def print_summary(run_id: str, summary: "BfclSummary", mode: str) -> None:
+    """For people: accuracies, the leaderboard's scores that can be given, and what is missing for the others."""
+    titles = {"fc": "function calling", "prompt": "prompt"}
+    print_rows(bfcl_rows(run_id, summary), Format.table, f"BFCL, {titles[mode]}")
+    given = [
+        {"score": score.name, "value": score.value, "cases": score.cases}
+        for score in summary.leaderboard
+        if score.value is not None
+    ]
+    if given:
+        print_rows(given, Format.table, "By the leaderboard's formulas, over the cases that were run")
+    say = console().print
+    if summary.not_run:
+        say(f"not run: {', '.join(summary.not_run)}", markup=False)
+    lacking = [score.name for score in summary.leaderboard if score.name.endswith("overall") and score.value is None]
+    if lacking:
+        say(f"no {' and no '.join(lacking)} BFCL score: what was not run is not counted as zero", markup=False)
+
+
+def bfcl_rows(run_id: str, summary: "BfclSummary") -> list[dict[str, Any]]:
+    """One row a category."""
+    return [
+        {
+            "run_id": run_id,
+            "category": name,
+            "correct": score.correct,
+            "total": score.total,
+            "accuracy": score.accuracy,
+            "prompt_too_long": score.errors.get("prompt_too_long", 0),
+        }
+        for name, score in summary.categories.items()
+    ]

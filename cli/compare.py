@@ -1,0 +1,103 @@
+"""`rollhouse eval compare`: evaluations against one another, case by case."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import Format, FormatOption, HouseOption, console, open_house, print_rows
+
+if TYPE_CHECKING:
+    from ..eval.compare import RunComparison
+
+
+def register(noun: typer.Typer) -> None:
+    """Adds the command to `eval`."""
+    noun.command("compare")(compare)
+
+
+def compare(
+    run_a: Annotated[str, typer.Argument(help="The run to compare with.")],
+    runs: Annotated[list[str], typer.Argument(help="One or more runs to compare with it.")],
+    flips: Annotated[
+        int, typer.Option(min=0, help="So many flips are shown in the table [json: all, csv: none].")
+    ] = 10,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    house: HouseOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Compare evaluations on the cases both judged: difference with its interval, McNemar's test, the cases that flipped.
+
+    Example: `rollhouse eval compare eval-base eval-grpo`.
+    """
+    from ..eval.compare import compare_runs
+
+    place = open_house(house)
+    compared = [compare_runs(place, run_a, run_b, seed) for run_b in runs]
+    if format is not Format.table:
+        flipped = [row for one in compared for row in flip_rows(one)] if format is Format.json else []
+        print_rows([row for one in compared for row in comparison_rows(one)] + flipped, format)
+        return
+    for one in compared:
+        print_comparison(one, flips)
+
+
+def print_comparison(one: "RunComparison", flips: int) -> None:
+    """For people: a table of numbers, what they mean, and the first flips."""
+    shown = ("category", "cases", "a", "b", "difference", "low", "high", "a_only", "b_only", "p", "verdict")
+    rows = [{name: row[name] for name in shown} for row in comparison_rows(one)]
+    print_rows(rows, Format.table, f"{one.run_b} (b) against {one.run_a} (a)")
+    say = console().print
+    for whole in one.overall:
+        says = {"noise": "the difference is noise: zero is inside its 95 % interval"}
+        meaning = says.get(whole.verdict, f"b is {whole.verdict} than a: zero is outside the 95 % interval")
+        say(f"{whole.benchmark}, {whole.n} cases: {meaning}.", markup=False)
+    if len(one.by_category) > 1:
+        say("Categories are tested one by one; of twenty, one differs at 5 % by luck alone.")
+    if one.only_in_a or one.only_in_b:
+        say(f"Left out: {one.only_in_a} cases that only a judged, {one.only_in_b} that only b did.")
+    for name, a, b in one.differing:
+        say(f"The runs differ in {name}: {a!r} and {b!r}.", markup=False)
+    if one.flips and flips:
+        print_rows(flip_rows(one)[:flips], Format.table, f"{min(flips, len(one.flips))} of {len(one.flips)} flips")
+
+
+def comparison_rows(one: "RunComparison") -> list[dict[str, Any]]:
+    """One row a category and one for all of a benchmark; `record` tells them from flips."""
+    return [
+        {
+            "record": "comparison",
+            "run_a": one.run_a,
+            "run_b": one.run_b,
+            "benchmark": part.benchmark,
+            "category": part.category or "all",
+            "cases": part.n,
+            "a": part.a,
+            "b": part.b,
+            "difference": part.difference,
+            "low": part.low,
+            "high": part.high,
+            "a_only": part.only_a,
+            "b_only": part.only_b,
+            "p": part.p,
+            "verdict": part.verdict,
+        }
+        for part in (*one.by_category, *one.overall)
+    ]
+
+
+def flip_rows(one: "RunComparison") -> list[dict[str, Any]]:
+    """One row a flip; the rollouts are those of the first sample."""
+    return [
+        {
+            "record": "flip",
+            "run_b": one.run_b,
+            "category": flip.category,
+            "case_id": flip.case_id,
+            "change": "gained" if flip.gained else "lost",
+            "a": flip.a.rate,
+            "b": flip.b.rate,
+            "rollout_a": flip.a.rollout_ids[0],
+            "rollout_b": flip.b.rollout_ids[0],
+        }
+        for flip in one.flips
+    ]

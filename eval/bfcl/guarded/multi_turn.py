@@ -1,0 +1,125 @@
+"""Cases of several turns: the simulated backends run a policy's calls, and the benchmark compares what they came to.
+
+The package keeps backends in its own module's globals under a name the caller gives. A name is used for one episode only and its backends are
+removed afterwards: under a name used before they would still be in the state another answer left.
+"""
+
+import re
+import uuid
+from collections import OrderedDict
+
+from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_utils as backends
+from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
+from bfcl_eval.model_handler.utils import (
+    convert_to_function_call,
+    default_decode_execute_prompting,
+    format_execution_results_prompting,
+)
+from cases import answers, verdict
+from literal import Refused, plain_call, refuse_expressions
+from single_turn import python_of
+
+EPISODES = 4096  # whose backends are kept; one that was dropped is played again from its calls
+_played: OrderedDict[str, int] = OrderedDict()
+
+
+def execute(category: str, mode: str, id: str, episode: str, steps: list) -> dict:
+    """Runs the calls of the last step, after those before it if this process has not run them yet.
+
+    Args:
+        episode: Letters and digits, of this episode alone.
+        steps: The answer of every model call of the episode so far.
+    Returns:
+        One text a call in mode `fc`; in mode `prompt` one text that holds them all. None when the answer calls nothing: the turn is over.
+    """
+    entry, _ = answers(category)[id]
+    if _played.get(episode, 0) > len(steps) - 1:
+        forget(episode)
+    results: list[str] = []
+    for step in steps[_played.get(episode, 0) :]:
+        calls = decoded(entry, mode, step)
+        results = run(entry, category, episode, calls) if calls else []
+    _played[episode] = len(steps)
+    _played.move_to_end(episode)
+    if len(_played) > EPISODES:
+        forget(next(iter(_played)))
+    calls = decoded(entry, mode, steps[-1])
+    if not calls:
+        return {"results": None}
+    if mode == "fc":
+        return {"results": results}
+    return {"results": [format_execution_results_prompting({}, results, {"model_responses_decoded": calls})]}
+
+
+def check_turns(category: str, mode: str, id: str, turns: list) -> dict:
+    """The verdict on an episode; `turns` holds the answers of each turn's model calls."""
+    entry, gold = answers(category)[id]
+    assert gold is not None
+    if len(turns) != len(gold):
+        return verdict(False, "multi_turn:force_terminated", f"{len(turns)} of {len(gold)} turns were played")
+    name = "r" + uuid.uuid4().hex
+    allowed = names(entry)
+    try:
+        played = [
+            [
+                kept
+                for step in turn
+                if (kept := [call for call in decoded(entry, mode, step) if plain_call(call, allowed)])
+            ]
+            for turn in turns
+        ]
+        result = multi_turn_checker(played, gold, entry, category, name)
+        return verdict(result["valid"], result.get("error_type", "unclear"), result.get("error_message", ""))
+    except Exception as error:  # a checker that an odd answer breaks costs this case
+        return verdict(False, f"checker_error:{type(error).__name__}", str(error))
+    finally:
+        forget(name)
+
+
+def decoded(entry: dict, mode: str, answer) -> list[str]:
+    """An answer as the calls the backends would run, as text; none when it does not decode, as in the package."""
+    try:
+        if mode == "fc":
+            return convert_to_function_call([{name: arguments} for name, arguments in answer]) if answer else []
+        refuse_expressions(python_of(answer, tagged=False))
+        return default_decode_execute_prompting(answer)
+    except Refused:
+        return []
+    except Exception:  # whatever the package's decoder makes of an odd answer: it is no call
+        return []
+
+
+def run(entry: dict, category: str, episode: str, calls: list[str]) -> list[str]:
+    """What each call gives, in order. One that is not a known function with literal arguments is not run."""
+    results, allowed = [], names(entry)
+    for call in calls:
+        if not plain_call(call, allowed):
+            name = call.split("(", 1)[0]
+            known = f"arguments of {name} are not literals" if name in allowed else f"name '{name}' is not defined"
+            results.append(f"Error during execution: {known}")
+            continue
+        ran, _ = backends.execute_multi_turn_func_call(
+            [call],
+            entry["initial_config"],
+            entry["involved_classes"],
+            episode,
+            entry["id"],
+            long_context="long_context" in category,
+        )
+        results += ran
+    return results
+
+
+def names(entry: dict) -> set[str]:
+    """The functions of a case, those that come later included."""
+    later = [function for functions in entry.get("missed_function", {}).values() for function in functions]
+    return {function["name"] for function in (*entry["function"], *later)}
+
+
+def forget(episode: str) -> dict:
+    """Removes the backends of an episode."""
+    _played.pop(episode, None)
+    if re.fullmatch(r"r[0-9a-f]{32}", episode):
+        for key in [key for key in vars(backends) if key.startswith(episode)]:
+            delattr(backends, key)
+    return {}
