@@ -1,4 +1,4 @@
-"""`rollhouse tasks`: the tasks of an environment, put into the house."""
+"""`rollhouse tasks`: an environment's tasks into the house, and dataset files made ready."""
 
 from typing import Annotated
 
@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
     noun = typer.Typer(no_args_is_help=True, help="Make tasks.")
     noun.callback()(lambda: None)
     noun.command("generate")(generate)
+    noun.command("prepare")(prepare)
     app.add_typer(noun, name="tasks")
 
 
@@ -39,3 +40,28 @@ def generate(
         made = list(environment.tasks(name))
         rows.append({"environment": env, "split": name, "tasks": len(made), "new": store_tasks(place, made)})
     print_rows(rows, format, "tasks")
+
+
+def prepare(
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Dataset files: one task a line, in NeMo Gym's row format.")],
+    out: Annotated[str, typer.Option(help="Folder of the result: train.jsonl, validation.jsonl, metrics.json.")],
+    agent: Annotated[str | None, typer.Option(help="Agent of rows that name none; without it such a row is a bad one.")] = None,
+    split: Annotated[str, typer.Option(help="Split of rows that name none: train, validation or test.")] = "train",
+    validation: Annotated[list[str] | None, typer.Option(help="A file of validation rows; may be repeated.")] = None,
+    validation_share: Annotated[float, typer.Option(help="Share of the rows without a split to hold out for validation, by prompt.")] = 0.0,
+    dedupe: Annotated[bool, typer.Option("--dedupe", help="Write equal rows once.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out, listed in problems.jsonl.")] = False,
+    format: FormatOption = Format.table,
+) -> None:  # fmt: skip
+    """Check dataset rows, stamp them with their agent, merge the files and report what is in them.
+
+    Any bad row is named by file and line, and then nothing is written. Example: `rollhouse tasks prepare a.jsonl b.jsonl --agent simple_agent --out data`.
+    """
+    from ..collect.prepare import prepare_tasks
+
+    metrics = prepare_tasks(
+        files, out, validation_files=validation or (), agent=agent, split=split, validation_share=validation_share, dedupe=dedupe, skip_bad=skip_bad,
+    )  # fmt: skip
+    print_rows(
+        [{"split": name, "out": out, **counted} for name, counted in metrics["splits"].items()], format, "prepared"
+    )

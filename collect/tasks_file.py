@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..interop.responses import chat_tools, prompt_messages
+from ..interop.responses import chat_tools, flat_tools, input_items, output_items, prompt_messages, read_items
 from ..store.errors import FormatError
+from ..store.messages import Message
 from .types import Task
 
-# Row fields that a Task holds itself; whatever else a row has goes to Task.extra.
-_KNOWN = {"id", "responses_create_params", "ground_truth", "category", "split", "difficulty", "verifier_metadata"}
-_PARAMS_KNOWN = {"input", "tools"}
+SPLITS = ("train", "validation", "test")
+_PARAMS_KNOWN = ("input", "tools")
 
 
 def load_tasks(path: str | Path, environment_name: str, split: str = "train") -> list[Task]:
@@ -34,23 +34,62 @@ def load_tasks(path: str | Path, environment_name: str, split: str = "train") ->
 
 
 def task_from_row(row: dict[str, Any], environment_name: str, split: str = "train") -> Task:
-    """One dataset row as a task. Raises KeyError, TypeError or ValueError when it is not one."""
+    """One dataset row as a task. Raises KeyError, TypeError, ValueError or AttributeError when it is not one.
+
+    Truth and category stand at the top level or, as newer preparation scripts write them, in `verifier_metadata`. A split that is none of the three, a category
+    that is no text and a difficulty that is no number are kept in `extra`, with every field that a Task has no place for (`agent_ref`, `id`, …).
+    """
     params = row["responses_create_params"]
-    # Newer preparation scripts nest the truth one level down.
     nested = row.get("verifier_metadata") or {}
-    extra = {key: value for key, value in row.items() if key not in _KNOWN}
+    held: dict[str, Any] = {}
+    if row.get("split") in SPLITS:
+        held["split"] = row["split"]
+    if isinstance(category := row.get("category", nested.get("category")), str):
+        held["category"] = category
+    if isinstance(difficulty := row.get("difficulty"), int | float):
+        held["difficulty"] = difficulty
+    if "ground_truth" in row or "ground_truth" in nested:
+        held["ground_truth"] = row.get("ground_truth", nested.get("ground_truth"))
+    placed = {"responses_create_params", *held}
+    extra = {key: value for key, value in row.items() if key not in placed}
     extra["responses_create_params"] = {key: value for key, value in params.items() if key not in _PARAMS_KNOWN}
     return Task(
         environment=environment_name,
-        messages=tuple(prompt_messages(params["input"])),
+        messages=tuple(_prompt(params["input"])),
         tools=tuple(chat_tools(params.get("tools") or [])),
-        ground_truth=row.get("ground_truth", nested.get("ground_truth")),
-        split=row.get("split") or split,
-        category=row.get("category", nested.get("category")),
-        difficulty=None if row.get("difficulty") is None else float(row["difficulty"]),
+        ground_truth=held.get("ground_truth"),
+        split=held.get("split", split),
+        category=held.get("category"),
+        difficulty=float(held["difficulty"]) if "difficulty" in held else None,
         source_key=None if row.get("id") is None else str(row["id"]),
         extra=extra,
     )
+
+
+def row_from_task(task: Task) -> dict[str, Any]:
+    """A task as a dataset row: one that came from a row gives what that one said, its prompt spelled out as items."""
+    extra = dict(task.extra)
+    talked = any(message.role in ("assistant", "tool") for message in task.messages)
+    params = {
+        **extra.pop("responses_create_params", {}),
+        "input": output_items(task.messages) if talked else input_items(task.messages),
+        "tools": flat_tools(task.tools),
+    }
+    row = {"responses_create_params": params, **extra, "ground_truth": task.ground_truth, "split": task.split}
+    if task.source_key is not None:
+        row.setdefault("id", task.source_key)
+    row |= {"category": task.category} if task.category is not None else {}
+    return row | ({"difficulty": task.difficulty} if task.difficulty is not None else {})
+
+
+def _prompt(items: Any) -> list[Message]:
+    """The input of a row; one that goes on after calls and their outputs is a conversation."""
+    messages = isinstance(items, str) or all(item.get("type", "message") == "message" for item in items)
+    prompt = prompt_messages(items) if messages else read_items(items).messages
+    for message in prompt:
+        if not isinstance(message.role, str) or not isinstance(message.text, str | None):
+            raise ValueError("the role or the content of a message is no text")
+    return prompt
 
 
 def _read_line(path: Path, number: int, line: bytes, environment_name: str, split: str) -> Task:
