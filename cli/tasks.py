@@ -23,6 +23,8 @@ def generate(
     tables: Annotated[str | None, typer.Option(help="Folder of the environment's tables.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Tasks file (JSON lines).")] = None,
     tasks_split: TasksSplitOption = None,
+    count: Annotated[int | None, typer.Option(min=1, help="So many of each split, for math and workplace-mini.")] = None,
+    output: Annotated[str | None, typer.Option(help="Write them to this file as NeMo Gym rows, instead of into the house.")] = None,
     house: HouseOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
@@ -32,14 +34,18 @@ def generate(
     """
     from ..collect.environments.registry import load_environment
     from ..collect.task_rows import store_tasks
+    from ..collect.tasks_file import write_tasks
 
-    place = make_house(house)
-    environment = load_environment(env, tables, tasks, seed, tasks_split)
-    rows = []
-    for name in split or ["train", "validation"]:
-        made = list(environment.tasks(name))
-        rows.append({"environment": env, "split": name, "tasks": len(made), "new": store_tasks(place, made)})
-    print_rows(rows, format, "tasks")
+    sizes = {} if count is None else dict.fromkeys(("n_train", "n_validation", "n_test"), count)
+    environment = load_environment(env, tables, tasks, seed, tasks_split, **sizes)
+    made = {name: list(environment.tasks(name)) for name in split or ["train", "validation"]}
+    counts = [{"environment": env, "split": name, "tasks": len(of_split)} for name, of_split in made.items()]
+    if output is not None:
+        write_tasks(output, [task for of_split in made.values() for task in of_split])
+    else:
+        place = make_house(house)
+        counts = [row | {"new": store_tasks(place, made[str(row["split"])])} for row in counts]
+    print_rows(counts, format, "tasks")
 
 
 def prepare(

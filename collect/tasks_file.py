@@ -1,6 +1,7 @@
 """Tasks from a file in NeMo Gym's dataset row format: one JSON object a line."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,13 @@ def row_from_task(task: Task) -> dict[str, Any]:
         row.setdefault("id", task.source_key)
     row |= {"category": task.category} if task.category is not None else {}
     return row | ({"difficulty": task.difficulty} if task.difficulty is not None else {})
+
+
+def write_tasks(path: str | Path, tasks: Iterable[Task]) -> None:
+    """Writes a dataset file of the tasks, which `load_tasks` reads back."""
+    with Path(path).open("w", encoding="utf-8") as file:
+        for task in tasks:
+            file.write(json.dumps(row_from_task(task), ensure_ascii=False) + "\n")
 
 
 def _prompt(items: Any) -> list[Message]:

@@ -80,13 +80,16 @@ def _digest(kind: str, key: tuple) -> bytes:
 
 def _task(text: str, problem: Problem, kind: str, level: int, key: str, split: str, system_prompt: str | None) -> Task:
     system = [Message("system", system_prompt)] if system_prompt else []
+    answer = latex(problem.answer)
     return Task(
         environment=NAME,
         messages=(*system, Message("user", text)),
         tools=(),
-        ground_truth=latex(problem.answer),
+        ground_truth=answer,
         split=split,
         category=kind,
         difficulty=float(level),
         source_key=key,
+        # As NeMo Gym's math rows name them, for files that are written of these tasks.
+        extra={"question": text, "expected_answer": answer},
     )

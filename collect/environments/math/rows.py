@@ -69,28 +69,11 @@ def task_of(row: Row, shape: str, split: str, system_prompt: str | None) -> Task
     )
 
 
-def task_row(task: Task) -> Row:
-    """A task as a row of NeMo Gym's math data sets."""
-    question = next((message.text for message in task.messages if message.role == "user"), "")
-    return {
-        "id": task.source_key,
-        "responses_create_params": {
-            "input": [{"role": message.role, "content": message.text} for message in task.messages]
-        },
-        "question": question,
-        "expected_answer": task.ground_truth,
-        "category": task.category,
-        "difficulty": task.difficulty,
-        "split": task.split,
-    }
-
-
 def _nemo_gym(row: Row, split: str) -> Task:
     task = task_from_row(row, NAME, split)
     nested = row.get("verifier_metadata") or {}
     answer = row.get("expected_answer", nested.get("expected_answer", task.ground_truth))
-    extra = {name: value for name, value in task.extra.items() if name != "expected_answer"}
-    return replace(task, ground_truth=_answer(answer), extra=extra)
+    return replace(task, ground_truth=_answer(answer))
 
 
 def _verl(row: Row) -> tuple[Any, str, Any, tuple[str, ...]]:

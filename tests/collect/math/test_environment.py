@@ -126,3 +126,13 @@ def test_collect_and_score_again(tmp_path: Path) -> None:
         again = json.loads(run("rescore", "--scorer", "math", "--house", house, "--format", "json"))
         again = again[0] if isinstance(again, list) else again
         assert (again["scored"], again["new"], again["moved"]) == (12, new, 0)
+
+
+def test_generated_tasks_are_written_as_rows_and_read_back(tmp_path: Path) -> None:
+    file = tmp_path / "made.jsonl"
+    run("tasks", "generate", "--env", "math", "--count", "30", "--seed", "2", "--split", "test", "--output", str(file))
+    row = json.loads(file.read_text().splitlines()[0])
+    assert row["question"] == row["responses_create_params"]["input"][-1]["content"]
+    assert row["expected_answer"] == row["ground_truth"]
+    made = list(MathEnvironment(seed=2, n_test=30).tasks("test"))
+    assert [task.task_id for task in MathEnvironment(file).tasks("test")] == [task.task_id for task in made]

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rollhouse.collect.environments.math import MathEnvironment
-from rollhouse.collect.environments.math.rows import INSTRUCTION, last_boxed, task_row
+from rollhouse.collect.environments.math.rows import INSTRUCTION, last_boxed
 from rollhouse.collect.task_files import tasks_sha256
+from rollhouse.collect.tasks_file import row_from_task
 from rollhouse.collect.types import Task
 from rollhouse.store.errors import ConfigError, FormatError
 from rollhouse.tests.collect.hub_server import COMMIT, Hub, serve_hub
@@ -84,7 +85,7 @@ def test_nemo_gym_and_back(tmp_path: Path) -> None:
     task = only(tmp_path, NEMO)
     assert (task.ground_truth, task.source_key, len(task.messages)) == ("42", "7", 1)
     assert task.extra["agent_ref"] == NEMO["agent_ref"]
-    again = only(tmp_path, task_row(task))
+    again = only(tmp_path, row_from_task(task))
     assert (again.task_id, again.source_key, again.split) == (task.task_id, "7", "train")
     nested = {"responses_create_params": NEMO["responses_create_params"], "verifier_metadata": {"expected_answer": 42}}
     assert only(tmp_path, nested).task_id == task.task_id
