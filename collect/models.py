@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _EXTRA_OF = {"vllm": "vllm", "aiohttp": "endpoint"}
 # Fields of config.json that differ between saves of one architecture.
 _NOT_ARCHITECTURE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+_HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
 def require(package: str) -> None:
@@ -36,6 +38,24 @@ def need(package: str) -> ModuleType:
     """Imports a package of an extra, or raises MissingExtra."""
     require(package)
     return import_module(package)
+
+
+def model_folder(name: str | os.PathLike[str]) -> Path:
+    """The folder of a model: the folder of that name, or the hub's `OWNER/NAME`, with `@REVISION` behind it if one is wanted.
+
+    Raises ConfigError and EngineError as `hub.hub_folder` does, and ConfigError for a name that is neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    found = _HUB_NAME.fullmatch(str(name))
+    if found is None:
+        raise ConfigError(
+            f"There is no model {str(name)!r}: no folder is there, and a name on the hub is OWNER/NAME.",
+            "Name a model folder or a hub name.",
+        )
+    from .hub import hub_folder
+
+    return hub_folder(found[1], revision=found[2])
 
 
 def check_model_folder(path: str | os.PathLike[str]) -> Path:

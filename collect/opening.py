@@ -8,7 +8,7 @@ from pathlib import Path
 from ..store.errors import ConfigError
 from .chat_options import ChatOptions
 from .endpoint import EndpointSettings, OpenAIPolicy
-from .models import check_model_folder, weights_hash
+from .models import check_model_folder, model_folder, weights_hash
 from .policies import ScriptedPolicy, TokenPolicy
 from .types import Policy
 
@@ -20,12 +20,16 @@ def check_engine(engine: str, model: str | Path | None) -> None:
     if engine not in ENGINES and not engine.startswith("openai:http"):
         raise ConfigError(f"There is no engine {engine!r}.", f"Engines are {', '.join(ENGINES)}.")
     if engine in ("vllm", "torch") and model is None:
-        raise ConfigError(f"The engine {engine} needs a model.", "Name one with --model FOLDER.")
+        raise ConfigError(f"The engine {engine} needs a model.", "Name a folder or a hub name with --model.")
 
 
 def model_hash(engine: str, model: str | Path | None) -> str | None:
     """The weights hash of the model an engine is to load; None for an engine that loads none."""
-    return weights_hash(check_model_folder(model)) if engine in ("vllm", "torch") and model is not None else None
+    return (
+        weights_hash(check_model_folder(model_folder(model)))
+        if engine in ("vllm", "torch") and model is not None
+        else None
+    )
 
 
 @contextmanager
@@ -45,7 +49,7 @@ def open_policy(
     """The policy of `scripted`, `vllm`, `torch` or `openai:URL` (several addresses with commas between them), closed at the end.
 
     Args:
-        model: A model folder for vllm and torch; for an endpoint the name it serves, None for its first.
+        model: A model folder or a name on the hub, for vllm and torch; for an endpoint the name it serves, None for its first.
         mistake_rate, max_turns: Of the scripted policy.
         seed: Of the scripted policy's mistakes and of the engine.
         max_model_len: None is the model's own limit, at most 4096.
@@ -63,11 +67,11 @@ def open_policy(
         name = None if model is None else str(model)
         yield OpenAIPolicy(engine.removeprefix("openai:"), name, _with_template_settings(endpoint, chat))
     elif engine == "torch":
-        with _torch_policy(Path(str(model)), max_model_len, chat) as policy:
+        with _torch_policy(model_folder(str(model)), max_model_len, chat) as policy:
             yield policy
     else:
         sizes = {"tensor_parallel_size": tensor_parallel_size, "data_parallel_size": data_parallel_size}
-        with _vllm_policy(Path(str(model)), seed, max_model_len, chat, sizes) as policy:
+        with _vllm_policy(model_folder(str(model)), seed, max_model_len, chat, sizes) as policy:
             yield policy
 
 

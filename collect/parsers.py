@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..store.errors import ConfigError, FormatError, one_line
 from .chat_options import ChatOptions, read_file
+from .engines.environment import prepare_environment
 from .hermes import parse_turn
 from .models import require
 
@@ -124,8 +125,6 @@ class _Swallowed(logging.Filter):
 
 
 def _parser_manager() -> Any:
-    from .engines.vllm_engine import prepare_environment
-
     require("vllm")
     prepare_environment()
     from vllm.tool_parsers import ToolParserManager
@@ -169,6 +168,7 @@ def _load(path: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, Path(path).resolve())
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} is no Python file.", "Name a file that ends in .py.")
+    prepare_environment()  # the file may import vLLM
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

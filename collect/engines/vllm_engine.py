@@ -17,6 +17,7 @@ from ...store.errors import ConfigError, EngineError
 from ..models import require, weight_files
 from ..types import Sampling
 from .base import EngineGone, Generation, version_spans
+from .environment import prepare_environment
 
 EXTENSION = "rollhouse.collect.engines.plain_linear.WorkerExtension"
 _STEP_TOKENS = 4096
@@ -38,20 +39,6 @@ class _Request:
     scoring: bool
     marks: list[tuple[int, int]]
     given_up: threading.Event
-
-
-def prepare_environment() -> None:
-    """Settings vLLM reads when it is imported; those the caller has set already stay."""
-    for name, value in {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # several engines on one machine must not share one core
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_HOST_IP": "127.0.0.1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }.items():
-        os.environ.setdefault(name, value)
 
 
 def make_llm_engine(model: str, max_model_len: int, seed: int, options: dict[str, Any]) -> Any:

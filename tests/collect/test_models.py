@@ -9,13 +9,17 @@ from rollhouse.collect.models import (
     architecture_hash,
     check_model_folder,
     load_tokenizer,
+    model_folder,
     require,
     stop_token_ids,
     template_hash,
     tokenizer_hash,
     weights_hash,
 )
-from rollhouse.store.errors import ConfigError, MissingExtra
+from rollhouse.collect.opening import model_hash, open_policy
+from rollhouse.store.errors import ConfigError, EngineError, MissingExtra
+from rollhouse.tests.collect.hub_server import COMMIT, Hub, serve_hub
+from rollhouse.train.checkpoints import resolve_model
 from safetensors.torch import load_file, save_file
 
 
@@ -91,3 +95,29 @@ def test_a_turn_ends_at_the_tokenizers_end_token_and_those_of_the_generation_con
 def test_a_missing_package_says_how_to_get_it() -> None:
     with pytest.raises(MissingExtra, match=r"make setup.*rollhouse\[train\]"):
         require("a_package_that_is_not_there")
+
+
+def test_models_come_from_a_folder_or_the_hub(
+    random_models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = random_models[0]
+    hub = Hub({"models/us/tiny": {file.name: file.read_bytes() for file in folder.iterdir()}})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with serve_hub(hub):
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        fetched = model_folder("us/tiny")
+        assert weights_hash(fetched) == weights_hash(folder) and fetched == model_folder(f"us/tiny@{COMMIT}")
+        with open_policy("torch", "us/tiny", max_model_len=64) as policy:
+            assert policy.policy_id == weights_hash(folder) == model_hash("torch", "us/tiny")
+        with pytest.raises(ConfigError, match="no revision 'v9'"):
+            model_folder("us/tiny@v9")
+        with pytest.raises(ConfigError, match="us/other'; nor is 'us/other' a checkpoint or a run"):
+            resolve_model(None, "us/other")
+        hub.status = 429
+        with pytest.raises(EngineError, match="asked too often"):
+            model_folder("us/third")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert model_folder("us/tiny") == fetched and model_folder(folder) == folder
+    with pytest.raises(ConfigError, match="no folder is there, and a name on the hub is OWNER/NAME"):
+        model_folder(tmp_path / "nowhere")
