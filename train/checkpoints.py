@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..collect.models import weights_hash
+from ..collect.models import model_folder, weights_hash
 from ..collect.runner import refuse_other_config
-from ..store.errors import ConfigError, StoreNotFound
+from ..store.errors import ConfigError, RollhouseError, StoreNotFound
 from ..store.house import quote
 from ..store.ids import hash_id
 from ..store.runs import get_run
@@ -177,22 +177,10 @@ def resolve_model(house: "House | None", name: str | Path) -> Path:
                 "Put the folder back, or name it by its path if these weights are wanted.",
             )
         return Path(row["path"])
-    if Path(name).is_dir():
-        return Path(name)
-    if str(name) == TINY_BASE:
+    if str(name) == TINY_BASE and not Path(name).is_dir():
         return base_policy()
-    return _from_hub(str(name))
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(name))
-    # The hub client raises its own errors, ValueError for a bad name and OSError when it is offline.
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise ConfigError(
-            f"There is no model {name!r}: no checkpoint, run or folder of that name, and the hub did not give it ({reason}).",
-            "Name a checkpoint of `rollhouse runs list`, a model folder, or a hub name that this machine can reach.",
-        ) from error
+        return model_folder(name)
+    except RollhouseError as error:
+        said = f"{error.message.rstrip('.')}; nor is {str(name)!r} a checkpoint or a run."
+        raise type(error)(said, error.fix) from error
