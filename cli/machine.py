@@ -52,6 +52,7 @@ PACKAGES = {
     "ray": 'pip install "rollhouse[train]"',
     "transformers": 'pip install "rollhouse[train]"',
     "trl": 'pip install "rollhouse[train]"',
+    "math-verify": 'pip install "rollhouse[math]"',
 }
 
 

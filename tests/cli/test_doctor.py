@@ -41,6 +41,7 @@ def test_everything_is_reported_at_once() -> None:
         "Model hub",
         "Weights & Biases",
         "bfcl-eval",
+        "math-verify",
     }
     assert wanted <= found.keys()
     assert found["torch"]["state"] == found["vLLM"]["state"] == "ok"
