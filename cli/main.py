@@ -38,7 +38,7 @@ app = typer.Typer(
 )
 
 # Each module has `register(app)`. They import heavy packages inside their functions, so that --help stays quick.
-MODULES = ("demo", "doctor", "tasks", "collect", "importing", "exporting", "rescore", "sql", "search", "snapshot", "dataset", "train", "evaluate", "report", "runs", "house")  # fmt: skip
+MODULES = ("demo", "doctor", "tasks", "collect", "serve", "importing", "exporting", "rescore", "sql", "search", "snapshot", "dataset", "train", "evaluate", "report", "runs", "house")  # fmt: skip
 
 
 @app.callback()

@@ -1,0 +1,89 @@
+"""Answers as server-sent events, for clients that stream. Engines here sample a turn as a whole, so its pieces come at once when it is done."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from .asked import Asked
+
+Json = dict[str, Any]
+
+
+def chat_events(asked: Asked, reply: Json) -> Iterator[bytes]:
+    """A chat completion in chunks: the role, thinking, text, each call, then why it ended, with its tokens."""
+    choice = reply["choices"][0]
+    message = choice["message"]
+    tokens = {name: reply[name] for name in ("prompt_token_ids",) if name in reply}
+    deltas: list[Json] = [{"role": "assistant", "content": ""}]
+    if message.get("reasoning_content"):
+        deltas.append({"reasoning_content": message["reasoning_content"]})
+    if message["content"]:
+        deltas.append({"content": message["content"]})
+    for index, call in enumerate(message.get("tool_calls", ())):
+        start = {**call["function"], "arguments": ""}
+        deltas.append({"tool_calls": [{"index": index, **call, "function": start}]})
+        deltas.append({"tool_calls": [{"index": index, "function": {"arguments": call["function"]["arguments"]}}]})
+    for delta in deltas:
+        yield _chunk(reply, {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None})
+    end = {"index": 0, "delta": {}, "logprobs": choice["logprobs"], "finish_reason": choice["finish_reason"]}
+    end |= {"token_ids": choice["token_ids"]} if "token_ids" in choice else {}
+    yield _chunk(reply, end, tokens)
+    yield from _closing(asked, reply, "chat.completion.chunk")
+
+
+def completion_events(asked: Asked, reply: Json) -> Iterator[bytes]:
+    """A text completion in one chunk."""
+    yield _data({**{name: value for name, value in reply.items() if name != "usage"}})
+    yield from _closing(asked, reply, "text_completion")
+
+
+def response_events(reply: Json) -> Iterator[bytes]:
+    """A response of `/v1/responses`, item by item."""
+    numbers = iter(range(1 << 30))
+
+    def event(kind: str, **fields: Any) -> bytes:
+        return f"event: {kind}\n".encode() + _data({"type": kind, "sequence_number": next(numbers), **fields})
+
+    begun = {**reply, "status": "in_progress", "output": [], "usage": None}
+    yield event("response.created", response=begun)
+    yield event("response.in_progress", response=begun)
+    for index, item in enumerate(reply["output"]):
+        place = {"item_id": item["id"], "output_index": index}
+        yield event(
+            "response.output_item.added", output_index=index, item={**item, "status": "in_progress"} | _emptied(item)
+        )
+        if item["type"] == "message":
+            for number, part in enumerate(item["content"]):
+                where = {**place, "content_index": number}
+                yield event("response.content_part.added", **where, part={**part, "text": ""})
+                yield event("response.output_text.delta", **where, delta=part["text"], logprobs=[])
+                yield event("response.output_text.done", **where, text=part["text"], logprobs=[])
+                yield event("response.content_part.done", **where, part=part)
+        elif item["type"] == "function_call":
+            yield event("response.function_call_arguments.delta", **place, delta=item["arguments"])
+            yield event(
+                "response.function_call_arguments.done", **place, arguments=item["arguments"], name=item["name"]
+            )
+        yield event("response.output_item.done", output_index=index, item=item)
+    yield event("response.incomplete" if reply["status"] == "incomplete" else "response.completed", response=reply)
+
+
+def _emptied(item: Json) -> Json:
+    empty = {"message": {"content": []}, "function_call": {"arguments": ""}, "reasoning": {"summary": []}}
+    return empty[item["type"]]
+
+
+def _chunk(reply: Json, choice: Json, more: Json | None = None) -> bytes:
+    head = {name: reply[name] for name in ("id", "created", "model")}
+    return _data({**head, "object": "chat.completion.chunk", "choices": [choice], **(more or {})})
+
+
+def _closing(asked: Asked, reply: Json, kind: str) -> Iterator[bytes]:
+    if asked.stream_usage:
+        head = {name: reply[name] for name in ("id", "created", "model")}
+        yield _data({**head, "object": kind, "choices": [], "usage": reply["usage"]})
+    yield b"data: [DONE]\n\n"
+
+
+def _data(value: Json) -> bytes:
+    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"

@@ -1,0 +1,86 @@
+"""A real server in a thread of its own, over the tiny policy behind the torch engine."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from openai import OpenAI
+from rollhouse.collect.engines.torch_engine import TorchEngine
+from rollhouse.collect.serve.job import Listening, ServeJob, bind, serve_policy
+from rollhouse.collect.types import Policy
+from rollhouse.store.house import House
+from rollhouse.store.runs import start_run
+
+
+class Server:
+    """A running server and a client of it."""
+
+    def __init__(self, listening: Listening, house: House, policy: Policy, api_key: str | None) -> None:
+        self.url, self.run_id, self.house, self.policy = listening.url, listening.run_id, house, policy
+        self.listening = listening
+        self.client = self.openai(api_key=api_key)
+
+    def openai(self, path: str = "/v1", api_key: str | None = None, **settings: Any) -> OpenAI:
+        """A client that asks once only."""
+        return OpenAI(base_url=self.url + path, api_key=api_key or "none", max_retries=0, **settings)
+
+    def rows(self, **where: Any) -> list[dict[str, Any]]:
+        """The run's rollouts, main branches first."""
+        rows = [row for row in self.house.read("rollouts").to_pylist() if row["run_id"] == self.run_id]
+        rows = [row for row in rows if all(row[name] == value for name, value in where.items())]
+        return sorted(rows, key=lambda row: (row["agent"], row["branch"]))
+
+
+@contextlib.contextmanager
+def serving(house: House, policy: Policy, run_name: str | None = None, **settings: Any) -> Iterator[Server]:
+    """Serves the policy until the block is left."""
+    job = ServeJob("torch", str(settings.pop("model", "tiny")), port=0, **settings)
+    ready: list[Listening] = []
+    failure: list[BaseException] = []
+    begun = threading.Event()
+
+    def on_ready(listening: Listening) -> None:
+        ready.append(listening)
+        begun.set()
+
+    def serve() -> None:
+        try:
+            with bind(job.host, 0, job.api_key) as listener, start_run(house, "collect", run_name) as run:
+                run.finish(asyncio.run(serve_policy(house, run, policy, job, listener, on_ready)))
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            begun.set()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    begun.wait(60)
+    try:
+        if not ready:
+            raise failure[0]
+        yield Server(ready[0], house, policy, job.api_key)
+    finally:
+        if ready:
+            with contextlib.suppress(RuntimeError):  # its loop has ended already
+                ready[0].stop()
+        thread.join(60)
+    if failure:
+        raise failure[0]
+
+
+class Watched:
+    """An engine that remembers what it was given and what it gave."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self.engine = engine
+        self.seen: list[tuple[list[int], list[int]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    async def generate(self, prompt_ids: list[int], sampling: Any) -> Any:
+        generation = await self.engine.generate(prompt_ids, sampling)
+        self.seen.append((list(prompt_ids), list(generation.token_ids)))
+        return generation
