@@ -1,5 +1,6 @@
 """Thinking told from words, and calls read by a file of the user's or by vLLM's parsers."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,8 @@ from rollhouse.store.messages import Message, ToolCall
 from .conftest import byte_tokenizer
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}}  # fmt: skip
-PLUGIN = '''
-"""Calls written as `@name {...}`, one a line."""
-import json
-
-
-def parse(text):
-    words, calls, failures = [], [], 0
-    for line in text.splitlines():
-        if not line.startswith("@"):
-            words.append(line)
-            continue
-        name, _, arguments = line[1:].partition(" ")
-        calls.append((name, arguments))
-        try:
-            json.loads(arguments)
-        except ValueError:
-            failures += 1
-    return "\\n".join(words) or None, calls, failures
-'''
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+PLUGIN = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
 
 
 @pytest.mark.parametrize(
