@@ -39,6 +39,7 @@ class ToolSession:
     Attributes:
         calls: Every call the policy made, in order, executed or not.
         messages: What followed the prompt so far: the policy's turns, tool outputs and user turns.
+        cut: Whether the token limit cut the last turn.
         n_tool_errors: Calls answered by an error: unreadable arguments, an unknown tool, a tool that failed or took too long.
         tool_seconds: Tool name to its slowest call so far.
         tool_limit_s: Seconds an awaited call may take; None is no limit. The agent loop sets it.
@@ -49,6 +50,7 @@ class ToolSession:
         execute: Execute,
         score: Callable[[Sequence[ToolCall]], Score | Awaitable[Score]],
         user: Callable[[], Awaitable[str | None]] | None = None,
+        free: Callable[[], Awaitable[None] | None] | None = None,
     ) -> None:
         """What it is made of.
 
@@ -57,15 +59,18 @@ class ToolSession:
                 microseconds; what it answers as an awaitable has the limit of time. An exception fails the episode.
             score: Judges the calls made.
             user: Answers a turn without a call; None ends the episode.
+            free: Called once, when the session is closed.
         """
         self.calls: list[ToolCall] = []
         self.messages: list[Message] = []
+        self.cut = False
         self.n_tool_errors = 0
         self.tool_seconds: dict[str, float] = {}
         self.tool_limit_s: float | None = None
         self._execute = execute
         self._score = score
         self._user = user
+        self._free = free
 
     @property
     def answer(self) -> str:
@@ -78,7 +83,8 @@ class ToolSession:
         message = turn.message
         self.messages.append(message)
         self.calls.extend(message.tool_calls)
-        if turn.stop_reason == "length":
+        self.cut = turn.stop_reason == "length"
+        if self.cut:
             return Done("length")
         if message.tool_calls or _reasoning_only(message):
             answers = [Message("tool", await self._answer(call), tool_call_id=call.id) for call in message.tool_calls]
@@ -94,9 +100,11 @@ class ToolSession:
         """The verdict on the calls made so far."""
         return self._score(self.calls)
 
-    def close(self) -> None:
+    def close(self) -> Awaitable[None] | None:
         """Frees the session's state."""
         self._execute = _closed
+        free, self._free = self._free, None
+        return free() if free is not None else None
 
     async def _answer(self, call: ToolCall) -> str:
         try:

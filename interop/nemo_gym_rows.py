@@ -65,7 +65,7 @@ def read(row: Row, source: Source) -> list[Rollout]:
         "agent": (row.get("agent_ref") or {}).get("name") or "main",
         **_sampling(params, response or {}),
         "reward": row.get("reward"),
-        "reward_components": _components(row) if row.get("reward") is not None else None,
+        "reward_components": components(row) if row.get("reward") is not None else None,
         **_ending(response, transcript),
     }
     _place_tokens(rollout, transcript)
@@ -153,16 +153,16 @@ def _sampling(params: Row, response: Row) -> Row:
     }
 
 
-def _components(row: Row) -> list[Row]:
+def components(row: Row) -> list[Row]:
     """Named parts of the verdict: `reward_components`, then every other top-level number."""
     named = row.get("reward_components")
     entries = named.items() if isinstance(named, dict) else ((entry["name"], entry) for entry in named or [])
-    components = []
+    found = []
     for name, value in entries:
         details = value if isinstance(value, dict) else {"value": value}
         amount = details.get("value", details.get("score"))
-        components.append({"name": name, "value": amount, "weight": details.get("weight")})
-    return components + [{"name": name, "value": row[name], "weight": None} for name in _numbers(row)]
+        found.append({"name": name, "value": amount, "weight": details.get("weight")})
+    return found + [{"name": name, "value": row[name], "weight": None} for name in _numbers(row)]
 
 
 def _numbers(row: Row) -> list[str]:

@@ -14,6 +14,7 @@ _FORMS = "FILE.py[:CLASS], nemo-gym:URL and verifiers:ENVIRONMENT"
 
 def load_environment(
     name: str,
+    /,
     tables: str | Path | None = None,
     tasks: str | Path | None = None,
     seed: int | None = 0,
