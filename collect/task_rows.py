@@ -6,7 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..store.house import House
+from .remembered import remembered
 from .types import Task
+
+_tools_json = remembered(lambda tools: json.dumps([dict(tool) for tool in tools], ensure_ascii=False), 64)
 
 
 def task_rows(task: Task, task_id: str, prompt_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -14,7 +17,7 @@ def task_rows(task: Task, task_id: str, prompt_id: str) -> tuple[dict[str, Any],
     prompt = {
         "prompt_id": prompt_id,
         "messages": [message.to_row() for message in task.messages],
-        "tools": _json([dict(tool) for tool in task.tools]),
+        "tools": _tools_json(task.tools),
     }
     row = {
         "task_id": task_id,

@@ -1,7 +1,8 @@
 """Tasks from a file in NeMo Gym's dataset row format: one JSON object a line."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,13 @@ def load_tasks(path: str | Path, environment_name: str, split: str = "train") ->
     if not path.is_file():
         raise FormatError(f"There is no tasks file {path}.", "Check the path given with --tasks.")
     tasks = []
+    tools: dict[str, tuple[Mapping[str, Any], ...]] = {}
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                tasks.append(_read_line(path, number, line, environment_name, split))
+                task = _read_line(path, number, line, environment_name, split)
+                # Most tasks of a file have the same tools, tens of kilobytes: they share them, and what is made of them.
+                tasks.append(replace(task, tools=tools.setdefault(json.dumps(task.tools), task.tools)))
     return tasks
 
 

@@ -2,10 +2,14 @@
 
 from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
-from ..store.ids import hash_id, prompt_id, task_id
+from ..store.ids import canonical_json, hash_id, hash_text, task_id
 from ..store.messages import Message
+from .remembered import remembered
+
+_tools_json = remembered(lambda tools: canonical_json([dict(tool) for tool in tools]), 64)
 
 
 @dataclass(frozen=True)
@@ -32,19 +36,22 @@ class Task:
     source_key: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def prompt_id(self) -> str:
         """Content address of messages and tools."""
-        return prompt_id([message.to_openai() for message in self.messages], [dict(tool) for tool in self.tools])
+        messages = canonical_json([message.to_openai() for message in self.messages])
+        return hash_text(
+            f'["prompt",{messages},{_tools_json(self.tools)}]'
+        )  # `ids.prompt_id`, the tools encoded once for all tasks
 
-    @property
+    @cached_property
     def state_hash(self) -> str | None:
         """Hash of the initial state, None when the task has none of its own."""
         return None if self.state is None else hash_id(self.state)
 
-    @property
+    @cached_property
     def task_id(self) -> str:
-        """Content address of the task. Costs a hash of the prompt: keep it when you need it often."""
+        """Content address of the task."""
         return task_id(self.environment, self.prompt_id, self.ground_truth, self.state_hash)
 
 

@@ -12,7 +12,12 @@ def canonical_json(value: Any) -> str:
 
 def hash_id(*parts: Any) -> str:
     """128 bits of SHA-256 over the canonical JSON of `parts`, as 32 hex digits."""
-    return hashlib.sha256(canonical_json(list(parts)).encode()).hexdigest()[:32]
+    return hash_text(canonical_json(list(parts)))
+
+
+def hash_text(text: str) -> str:
+    """128 bits of SHA-256 over a text, as 32 hex digits."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def prompt_id(messages: list[dict], tools: list[dict]) -> str:

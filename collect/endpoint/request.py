@@ -1,13 +1,11 @@
 """A conversation as the body of a chat request. What repeats is encoded once: the tools of a task are tens of kilobytes in every request."""
 
 import json
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
+from ..remembered import remembered
 from ..types import Conversation, Sampling, Task
-
-T = TypeVar("T")
 
 _KEPT_PROMPTS = 512
 _KEPT_TOOLS = 32
@@ -21,8 +19,8 @@ class RequestEncoder:
 
     def __init__(self, model: str, fields: Mapping[str, Any]) -> None:
         self._start = _json({"model": model, **fields})[:-1]
-        self._prompts: OrderedDict[Hashable, tuple[Any, bytes]] = OrderedDict()
-        self._tools: OrderedDict[Hashable, tuple[Any, bytes]] = OrderedDict()
+        self._tools = remembered(_encoded_tools, _KEPT_TOOLS)
+        self._prompt = remembered(self._encoded_prompt, _KEPT_PROMPTS)
 
     def body(self, conversation: Conversation, sampling: Sampling) -> bytes:
         """The request for the next turn."""
@@ -42,27 +40,16 @@ class RequestEncoder:
             settings["min_p"] = sampling.min_p
         if sampling.seed is not None:
             settings["seed"] = sampling.seed
-        prompt = _kept(self._prompts, task, _KEPT_PROMPTS, self._prompt)
-        return b"".join((self._start, prompt, messages, b"],", _json(settings)[1:]))
+        return b"".join((self._start, self._prompt(task), messages, b"],", _json(settings)[1:]))
 
-    def _prompt(self, task: Task) -> bytes:
-        tools = _kept(self._tools, task.tools, _KEPT_TOOLS, _encoded_tools) if task.tools else b""
+    def _encoded_prompt(self, task: Task) -> bytes:
+        tools = self._tools(task.tools) if task.tools else b""
         messages = b",".join(_json(message.to_openai()) for message in task.messages)
         return tools + b',"messages":[' + messages
 
 
 def _encoded_tools(tools: tuple[Mapping[str, Any], ...]) -> bytes:
     return b',"tools":' + _json([dict(tool) for tool in tools])
-
-
-def _kept(cache: OrderedDict[Hashable, tuple[Any, bytes]], of: T, most: int, make: Callable[[T], bytes]) -> bytes:
-    """What `make` gives for an object, remembered by the object's identity: hashing it would cost as much as encoding it."""
-    kept = cache.get(id(of))
-    if kept is None:
-        kept = cache[id(of)] = (of, make(of))  # keeping the object keeps its id its own
-        if len(cache) > most:
-            cache.popitem(last=False)
-    return kept[1]
 
 
 def _json(value: Any) -> bytes:

@@ -1,0 +1,95 @@
+"""What the runner adds to generation: workplace-mini collected with the vLLM engine, and the same model calls straight to that engine.
+
+    python benchmarks/collect_engine.py '{"rollouts": 256, "concurrency": 32, "rounds": 3, "model": null}'
+
+Each round collects (tools, verdicts, chat template, house and all), then makes the recorded calls again: as many at a time, each worker's one
+after the other, same prompts and seeds. (Last digits depend on what shares a step, so a few rollouts sample something else: compare seconds a
+token.) The engine forgets its cached prompts before either. Prints one line of JSON.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rollhouse.collect.engines.base import Generation
+from rollhouse.collect.environments.workplace_mini import MiniEnvironment
+from rollhouse.collect.opening import open_policy
+from rollhouse.collect.policies import TokenPolicy
+from rollhouse.collect.runner import collect_async
+from rollhouse.collect.types import Sampling
+from rollhouse.store.house import House
+from rollhouse.store.runs import start_run
+from rollhouse.train.tiny.base import base_policy
+
+Call = tuple[list[int], Sampling]
+
+
+class Recorder:
+    """A TokenEngine that passes every call on and keeps it under the worker that made it."""
+
+    def __init__(self, engine: Any) -> None:
+        self.calls: dict[Any, list[Call]] = {}
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+        """As the engine's own."""
+        self.calls.setdefault(asyncio.current_task(), []).append((prompt_ids, sampling))
+        return await self._engine.generate(prompt_ids, sampling)
+
+
+def main(rollouts: int, concurrency: int, rounds: int, model: str | None = None) -> dict[str, Any]:
+    """Seconds of both, for each round; the first, which warms the engine up, is not among them."""
+    folder = Path(model) if model else base_policy()
+    tasks = list(islice(MiniEnvironment(seed=0).tasks("train"), rollouts))
+    found: list[dict[str, Any]] = []
+    with open_policy("vllm", folder, seed=0) as policy:
+        assert isinstance(policy, TokenPolicy)
+        engine = policy.token_engine
+        for number in range(rounds + 1):
+            policy.token_engine = Recorder(engine)  # type: ignore[assignment]
+            collected, summary = asyncio.run(_collect(policy, folder, tasks, rollouts // len(tasks), concurrency))
+            straight, tokens = asyncio.run(_repeat(engine, folder, list(policy.token_engine.calls.values())))
+            if number:
+                found.append({"collected_s": collected, "straight_s": straight, "collected_tokens": summary["sampled_tokens"], "straight_tokens": tokens})  # fmt: skip
+    return {"rollouts": rollouts, "concurrency": concurrency, "model": folder.name if model else "the tiny policy (2.9 M)", "rounds": found}  # fmt: skip
+
+
+async def _collect(policy: TokenPolicy, model: Path, tasks: list[Any], repeats: int, concurrency: int) -> tuple[float, dict[str, Any]]:  # fmt: skip
+    await policy.token_engine.load_weights(str(model), 0)
+    with tempfile.TemporaryDirectory(prefix="rollhouse-bench-") as folder:
+        house = House.create(Path(folder) / "house")
+        with start_run(house, "collect", "bench") as run:
+            start = time.perf_counter()
+            summary = await collect_async(
+                house, run, MiniEnvironment(seed=0), policy, tasks,
+                num_repeats=repeats, sampling=Sampling(max_tokens=128, seed=0), concurrency=concurrency,
+            )  # fmt: skip
+            seconds = time.perf_counter() - start
+            run.finish(summary.as_dict())
+    return seconds, summary.as_dict()
+
+
+async def _repeat(engine: Any, model: Path, workers: list[list[Call]]) -> tuple[float, int]:
+    await engine.load_weights(str(model), 0)
+    sampled = 0
+
+    async def work(calls: list[Call]) -> None:
+        nonlocal sampled
+        for prompt_ids, sampling in calls:
+            sampled += len((await engine.generate(prompt_ids, sampling)).token_ids)
+
+    start = time.perf_counter()
+    await asyncio.gather(*map(work, workers))
+    return time.perf_counter() - start, sampled
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(**json.loads(sys.argv[1]))))
