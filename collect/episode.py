@@ -129,6 +129,12 @@ async def play_episode(
     return Episode(row, record.conversation.prompt_ids, identity, record.score, record.tool_seconds)
 
 
+def lost_episode(policy: Policy, slot: Slot, sampling: Sampling, error_type: str, message: str) -> Episode:
+    """The rollout of a slot that nothing can be said about but that it failed."""
+    record = _Record(Conversation(slot.task, sample_index=slot.sample_index), "error", "error", error_type, message)
+    return Episode(_row(record, policy, slot, sampling, datetime.now(UTC), 0.0))
+
+
 async def _play(
     environment: Environment,
     policy: Policy,

@@ -1,135 +1,159 @@
 """One collection from start to end: what `rollhouse collect` does."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from ..store.errors import ConfigError, EngineError
-from ..store.house import House
-from ..store.runs import start_run
+from ..store.house import House, quote
+from ..store.runs import Run, start_run
 from ..store.snapshots import create_snapshot, list_snapshots
-from .environments.registry import load_environment, tasks_of
-from .opening import check_engine, model_hash, open_policy
-from .runner import CollectSummary, collect, failed, refuse_other_config
-from .task_files import tasks_sha256
-from .types import Environment, Sampling, Task
-
-OnDone = Callable[[dict[str, Any], CollectSummary], None]
-
-
-@dataclass(frozen=True)
-class CollectJob:
-    """What to collect.
-
-    Attributes:
-        environment, tables, tasks, tasks_split: As in `load_environment`.
-        engine: `scripted`, `vllm`, `torch` or `openai:URL`.
-        model: A model folder, or the name an endpoint serves.
-        limit: First so many tasks; None is all.
-        seed: Of generated tasks, of the script's mistakes and of sampling; None lets the engine choose.
-        concurrency: Rollouts in flight.
-        max_model_len: None is the model's own limit, at most 4096.
-        retry_failed: Try again where an earlier attempt failed. Not part of the run's configuration.
-    """
-
-    environment: str
-    engine: str
-    tables: str | None = None
-    tasks: str | None = None
-    split: str = "train"
-    model: str | None = None
-    num_repeats: int = 1
-    limit: int | None = None
-    seed: int | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_tokens: int = 256
-    max_turns: int = 6
-    mistake_rate: float = 0.0
-    max_model_len: int | None = None
-    concurrency: int = 64
-    time_limit_s: float = 600.0
-    retry_failed: bool = False
-    tasks_split: str | None = None
+from .config import CollectConfig
+from .engines.base import EngineGone
+from .environments.mixture import open_mixture, shaping_by_environment
+from .environments.registry import tasks_of
+from .opening import check_engine, open_policy
+from .plan import Plan, failed, make_plan, refuse_other_config
+from .runner import OnDone, Play, collect_slots
+from .summary import CollectSummary
+from .types import Environment, Policy, Task
+from .verdicts import shaping_rules
 
 
 def run_job(
     house: House,
-    job: CollectJob,
-    run_name: str | None = None,
-    snapshot: str | None = None,
+    config: CollectConfig,
     on_start: Callable[[int], None] | None = None,
+    on_plan: Callable[[CollectSummary], None] | None = None,
     on_done: OnDone | None = None,
 ) -> CollectSummary:
-    """Collects what the job describes as a run, and takes a snapshot after it when one is named.
+    """Collects what the configuration describes as a run, and takes a snapshot after it when one is named.
 
     Args:
-        run_name: A run that exists is resumed if its configuration is this one.
         on_start: Called with the number of rollouts planned, before the engine starts.
-        on_done: As in `collect`.
+        on_plan, on_done: As in `collect_async`.
 
-    Raises ConfigError for a wrong job or a run collected otherwise, and EngineError when not one rollout got a verdict.
+    Raises ConfigError for a wrong configuration or a run collected otherwise, and EngineError when the engine ended before the run did, or not one
+    rollout got a verdict.
     """
-    environment, tasks = load_tasks(job)
-    if snapshot is not None and any(taken["name"] == snapshot for taken in list_snapshots(house)):
-        raise ConfigError(f"There is a snapshot {snapshot!r} already.", "Give the new one another name.")
-    config = run_config(job)
-    if run_name is not None:
-        refuse_other_config(house, run_name, config)
+    environment, tasks = load_tasks(config)
+    identity = config.identity()
+    _refuse(house, config, identity)
     if on_start is not None:
-        on_start(len(tasks) * job.num_repeats)
-    opened = open_policy(
-        job.engine,
-        job.model,
-        mistake_rate=job.mistake_rate,
-        seed=job.seed or 0,
-        max_turns=job.max_turns,
-        max_model_len=job.max_model_len,
-    )
-    with opened as policy, start_run(house, "collect", run_name, config) as run:
-        summary = collect(
-            house,
-            run,
-            environment,
-            policy,
-            tasks,
-            num_repeats=job.num_repeats,
-            sampling=Sampling(job.temperature, job.top_p, max_tokens=job.max_tokens, seed=job.seed),
-            max_turns=job.max_turns,
-            concurrency=job.concurrency,
-            time_limit_s=job.time_limit_s,
-            retry=failed if job.retry_failed else None,
-            on_done=on_done,
+        on_start(len(tasks) * config.num_repeats)
+    with open_play(config, environment) as (play, lost), start_run(house, "collect", config.run, identity) as run:
+        plan = make_plan(house, run.run_id, tasks, config.num_repeats, retry=failed if config.retry_failed else None)
+        rules = shaping_rules(environment, shaping_by_environment(environment, config.specs()))
+        work = collect_slots(
+            house, run, plan, play, config.sampling(), config.concurrency, config.token_budget, rules, on_plan, on_done
         )
+        try:
+            summary = asyncio.run(work)
+        except EngineGone as error:
+            raise _ended_early(error, house, run, plan.planned) from error
+        summary.workers_lost = lost()
         if summary.collected and not summary.verdicts:
             raise EngineError(
                 f"All {summary.collected} rollouts of run {run.run_id} failed: {(summary.last_error or '').rstrip('.')}.",
                 f"Mend that and run the same command with --run {run.run_id} --retry-failed.",
             )
         run.finish(summary.as_dict())
-    if snapshot is not None:
-        create_snapshot(house, snapshot, run_id=run.run_id)
+    if config.snapshot is not None:
+        create_snapshot(house, config.snapshot, run_id=run.run_id)
     return summary
 
 
-def load_tasks(job: CollectJob) -> tuple[Environment, list[Task]]:
+def plan_job(house: House | None, config: CollectConfig) -> dict[str, Any]:
+    """What `run_job` would do, for a dry run: nothing is written and no engine is started.
+
+    Args:
+        house: None where there is none yet.
+
+    Raises what `run_job` raises before it starts anything.
+    """
+    _, tasks = load_tasks(config)
+    config.endpoint.settings()
+    if house is not None:
+        _refuse(house, config, config.identity())
+    retry = failed if config.retry_failed else None
+    plan = make_plan(house if config.run else None, config.run or "", tasks, config.num_repeats, retry=retry)
+    return {"run": config.run, **_counts(plan), "groups": _groups(plan), "config": config.model_dump(mode="json")}
+
+
+def _counts(plan: Plan) -> dict[str, Any]:
+    return {
+        "tasks": len(plan.tasks),
+        "rollouts": plan.planned,
+        "already_there": plan.skipped,
+        "of_which_failed": plan.failed_before,
+        "to_collect": plan.planned - plan.skipped,
+        "tokens_sampled": plan.sampled_before,
+    }
+
+
+def _groups(plan: Plan) -> list[dict[str, Any]]:
+    counted = Counter((task.environment, task.category) for task, _, _ in plan.tasks)
+    ordered = sorted(counted.items(), key=lambda item: (item[0][0], item[0][1] or ""))
+    return [
+        {"environment": environment, "category": category, "tasks": count, "rollouts": count * plan.num_repeats}
+        for (environment, category), count in ordered
+    ]
+
+
+def load_tasks(config: CollectConfig) -> tuple[Environment, list[Task]]:
     """The environment and the tasks to collect on. Raises ConfigError when there are none."""
-    check_engine(job.engine, job.model)
-    if job.limit is not None and job.limit < 1:
-        raise ConfigError(f"--limit is {job.limit}.", "Ask for at least one task.")
-    if not 0 <= job.mistake_rate <= 1:
-        raise ConfigError(f"--mistake-rate is {job.mistake_rate}.", "It is a probability, 0 to 1.")
-    if job.temperature < 0 or job.max_tokens < 1 or job.concurrency < 1 or job.max_turns < 1:
-        raise ConfigError("A setting is out of range.", "--temperature is 0 or more, --max-tokens, --concurrency and --max-turns at least 1.")  # fmt: skip
-    environment = load_environment(job.environment, job.tables, job.tasks, job.seed, job.tasks_split)
-    return environment, tasks_of(environment, job.split, job.limit)
+    check_engine(config.engine, config.model)
+    environment = open_mixture(config.specs(), config.seed)
+    return environment, tasks_of(environment, config.split, config.limit)
 
 
-def run_config(job: CollectJob) -> dict[str, Any]:
-    """What the run is started with: all that decides what is collected, the model and the tasks file by their content."""
-    config = asdict(job)
-    for name in ("retry_failed", "concurrency", "time_limit_s"):
-        del config[name]
-    config["model_hash"] = model_hash(job.engine, job.model)
-    config["tasks_sha256"] = tasks_sha256(job.tasks) if job.tasks else None
-    return config
+@contextmanager
+def open_play(config: CollectConfig, environment: Environment) -> Iterator[tuple[Play, Callable[[], int]]]:
+    """What plays a slot, the policy in this process or workers on a Ray cluster, and how many workers were lost so far.
+
+    All that was started is ended afterwards.
+    """
+    from .episode import play_episode
+
+    if config.workers is not None:
+        from .workers import open_workers
+
+        with open_workers(config) as workers:
+            yield workers.play, lambda: workers.lost
+        return
+    with policy_of(config) as policy:
+        limits = config.max_turns, config.time_limit_s, config.tool_time_limit_s
+        yield lambda slot, sampling: play_episode(environment, policy, slot, sampling, *limits), lambda: 0
+
+
+def policy_of(config: CollectConfig) -> AbstractContextManager[Policy]:
+    """The configuration's policy, to be opened."""
+    return open_policy(
+        config.engine,
+        config.model,
+        mistake_rate=config.mistake_rate,
+        seed=config.seed or 0,
+        max_turns=config.max_turns,
+        max_model_len=config.max_model_len,
+        chat=config.chat.options(),
+        tensor_parallel_size=config.tensor_parallel_size,
+        data_parallel_size=config.data_parallel_size,
+        endpoint=config.endpoint.settings(),
+    )
+
+
+def _refuse(house: House, config: CollectConfig, identity: dict[str, Any]) -> None:
+    if config.snapshot is not None and any(taken["name"] == config.snapshot for taken in list_snapshots(house)):
+        raise ConfigError(f"There is a snapshot {config.snapshot!r} already.", "Give the new one another name.")
+    if config.run is not None:
+        refuse_other_config(house, config.run, identity)
+
+
+def _ended_early(error: EngineGone, house: House, run: Run, planned: int) -> EngineGone:
+    kept = house.read("rollouts", ["rollout_id"], f"run_id = {quote(run.run_id)}").num_rows
+    return EngineGone(
+        error.message,
+        f"{kept} of {planned} rollouts are in the house; run the same command again with --run {run.run_id} to collect the others.",
+    )

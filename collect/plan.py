@@ -67,7 +67,7 @@ class Plan:
 
 
 def make_plan(
-    house: House,
+    house: House | None,
     run_id: str,
     tasks: Iterable[Task],
     num_repeats: int,
@@ -77,6 +77,7 @@ def make_plan(
     """The plan of a run, next to what the house has of it. Raises ConfigError for less than one rollout a task.
 
     Args:
+        house: None has nothing.
         step: Optimizer step the rollouts are for; None outside online training.
         retry: Slots whose last attempt it is true of get another one; None is no slot.
     """
@@ -85,7 +86,7 @@ def make_plan(
     listed = list(_distinct(tasks))
     where = f"run_id = {quote(run_id)} and step " + ("is null" if step is None else f"= {step}")
     columns = ["slot_id", "attempt", "status", "error_type", "n_sampled_tokens"]
-    rows = house.read("rollouts", columns, where).to_pylist()
+    rows = house.read("rollouts", columns, where).to_pylist() if house is not None else []
     last = {row["slot_id"]: row for row in sorted(rows, key=lambda row: row["attempt"])}
     bare = Plan(run_id, step, listed, num_repeats, retry, last)
     if not last:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def test_wrong_requests_are_refused_in_one_sentence(house: Path, tiny_base: Path
         ((*mini, "--engine", "torch", "--model", empty), "has no weights", 2),
         ((*mini, "--engine", "openai:http://127.0.0.1:9/v1"), "does not answer", 1),
         ((*mini, "--split", "moon"), "no split 'moon'", 2),
-        ((*mini, "--mistake-rate", 2), "--mistake-rate is 2.0", 2),
+        ((*mini, "--mistake-rate", 2), "mistake_rate cannot be 2.0", 2),
         (("collect", "--env", "workplace", "--house", house), "needs its tables", 2),
     ]
     for command, message, code in cases:
@@ -154,34 +155,112 @@ def test_another_configuration_under_the_same_name_is_refused(house: Path) -> No
     assert "snapshot 's' already" in refusal(*command, "--snapshot", "s")[1]
 
 
-LONG = ("collect", "--env", "workplace-mini", "--num-repeats", 12, "--format", "json")
+OFFICE = Path(__file__).with_name("slow_office.py")
+LONG = ("collect", "--env", OFFICE, "--limit", 150, "--num-repeats", 4, "--concurrency", 16, "--format", "json")
 
 
-def test_ctrl_c_keeps_what_was_collected_and_a_second_call_finishes(house: Path) -> None:
+def test_ctrl_c_keeps_what_was_collected_and_a_second_call_finishes(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = (*LONG, "--house", house, "--run", "r")
+    monkeypatch.setenv("SLOW_OFFICE_S", "0.05")
     process = start(*command)
     wait_for(lambda: rows_of(house, "r"))
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "Interrupted" in errors and "Traceback" not in errors
     kept = len(rows_of(house, "r"))
-    assert 0 < kept < 4800 and get_run(House.open(house), "r")["status"] == "aborted"
+    assert 0 < kept < 600 and get_run(House.open(house), "r")["status"] == "aborted"
+    monkeypatch.delenv("SLOW_OFFICE_S")
     (summary,) = json.loads(rollhouse(*command).stdout)
-    assert (summary["skipped"], summary["collected"]) == (kept, 4800 - kept)
-    assert len({row["rollout_id"] for row in rows_of(house, "r")}) == len(rows_of(house, "r")) == 4800
+    assert (summary["skipped"], summary["collected"]) == (kept, 600 - kept)
+    assert len({row["rollout_id"] for row in rows_of(house, "r")}) == len(rows_of(house, "r")) == 600
 
 
 @pytest.mark.system
-def test_kill_9_and_resume_give_exactly_the_planned_rollouts(house: Path) -> None:
+def test_kill_9_and_resume_give_exactly_the_planned_rollouts(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = (*LONG, "--house", house, "--run", "r")
-    for _ in range(2):
+    monkeypatch.setenv("SLOW_OFFICE_S", "0.1")
+    for _ in range(3):
         before = len(rows_of(house, "r"))
         process = start(*command)
         wait_for(lambda before=before: len(rows_of(house, "r")) > before)
         process.kill()
         process.communicate(timeout=60)
+    assert before < len(rows_of(house, "r")) < 600
+    monkeypatch.delenv("SLOW_OFFICE_S")
     assert rollhouse(*command).exit_code == 0
-    assert len({row["rollout_id"] for row in rows_of(house, "r")}) == len(rows_of(house, "r")) == 4800
+    kept = rows_of(house, "r")
+    assert len({row["rollout_id"] for row in kept}) == len(kept) == 600
+    reference = house.with_name("reference")
+    assert rollhouse(*LONG, "--house", reference, "--run", "r").exit_code == 0
+    assert {row["rollout_id"] for row in kept} == {row["rollout_id"] for row in rows_of(reference, "r")}
+
+
+def test_a_verifier_that_breaks_is_counted_said_and_tried_again(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("collect", "--env", OFFICE, "--limit", 20, "--house", house, "--run", "r")
+    monkeypatch.setenv("BROKEN_OFFICE", "verifier")
+    result = rollhouse(*command)
+    assert result.exit_code == 1 and "3 of 20 rollouts failed" in " ".join(result.stderr.split())
+    assert "RuntimeError: no verdict on mails" in result.stdout and "verifier" in result.stdout
+    assert get_run(House.open(house), "r")["status"] == "finished"
+    assert Counter(row["status"] for row in rows_of(house, "r")) == {"completed": 17, "error": 3}
+    monkeypatch.delenv("BROKEN_OFFICE")
+    (summary,) = json.loads(rollhouse(*command, "--retry-failed", "--format", "json").stdout)
+    assert (summary["collected"], summary["failed"], summary["skipped"], summary["failures"]) == (3, 0, 17, [])
+
+
+def test_a_dry_run_says_what_is_missing_and_writes_nothing(house: Path) -> None:
+    command = ("collect", "--env", "workplace-mini", "--limit", 6, "--house", house, "--run", "r")
+    dry = (*command, "--num-repeats", 2, "--dry-run")
+    result = rollhouse(*dry)
+    assert result.exit_code == 0 and "num_repeats: 2" in result.stdout and not house.exists()
+    assert rollhouse(*command).exit_code == 0
+    (plan,) = json.loads(rollhouse(*command, "--dry-run", "--format", "json").stdout)
+    assert (plan["tasks"], plan["rollouts"], plan["already_there"], plan["to_collect"]) == (6, 6, 6, 0)
+    assert plan["config"]["environment"] == "workplace-mini" and sum(group["tasks"] for group in plan["groups"]) == 6
+    code, said = refusal(*dry)
+    assert code == 2 and "num_repeats was 1 and is now 2" in said
+    assert len(rows_of(house, "r")) == 6
+
+
+def test_the_shipped_mixture_of_environments(house: Path) -> None:
+    command = ("collect", "--config", "collect-mix", "--house", house, "limit=9", "num_repeats=2", "run=mix")
+    (plan,) = json.loads(rollhouse(*command, "--dry-run", "--format", "json").stdout)
+    tasks = Counter({group["environment"]: 0 for group in plan["groups"]})
+    for group in plan["groups"]:
+        tasks[group["environment"]] += group["tasks"]
+    assert tasks == {"workplace-mini": 6, "math": 3} and plan["rollouts"] == 18
+    result = rollhouse(*command, "--format", "json")
+    assert result.exit_code == 0, result.output
+    (summary,) = json.loads(result.stdout)
+    assert {group["environment"] for group in summary["groups"]} == {"workplace-mini", "math"}
+    assert summary["pass_rate"] == 1.0 and set(summary["pass_at_k"]) == {"1", "2"}
+    rows = House.open(house).read("rollouts", ["rollout_id", "environment", "reward", "scorer", "n_turns"]).to_pylist()
+    raw = {row["rollout_id"]: row for row in House.open(house).read("scores").to_pylist()}
+    for row in rows:
+        shaped = row["environment"] == "workplace-mini"
+        assert row["scorer"].endswith("+shaped") == shaped == (row["rollout_id"] in raw)
+        if shaped:
+            assert raw[row["rollout_id"]]["reward"] == 1.0
+            assert row["reward"] == pytest.approx(1.0 - 0.01 * row["n_turns"], abs=1e-6)
+    code, said = refusal(*command, "environments=[{name: math}]")
+    assert code == 2 and "environments.0.name was 'workplace-mini' and is now 'math'" in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("--env", "math", "environments=[{name: math}]"), "named twice"),
+        ((), "no environment to collect on"),
+        (("--env", "workplace-mini", "num_repeat=2"), "Did you mean 'num_repeats'"),
+        (("--env", "workplace-mini", "--workers", "dask"), "workers cannot be 'dask'"),
+        (("--env", "workplace-mini", "--token-budget", 5), "shows no tokens"),
+    ],
+)
+def test_a_configuration_that_does_not_hold_together_is_refused(settings: Any, message: str, house: Path) -> None:
+    code, said = refusal("collect", "--house", house, "--limit", 2, *settings)
+    assert code == 2 and message in said
 
 
 @pytest.mark.system
