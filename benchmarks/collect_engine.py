@@ -84,7 +84,8 @@ async def _repeat(engine: Any, model: Path, workers: list[list[Call]]) -> tuple[
     async def work(calls: list[Call]) -> None:
         nonlocal sampled
         for prompt_ids, sampling in calls:
-            sampled += len((await engine.generate(prompt_ids, sampling)).token_ids)
+            generation = await engine.generate(prompt_ids, sampling)
+            sampled += len(generation.token_ids)
 
     start = time.perf_counter()
     await asyncio.gather(*map(work, workers))

@@ -6,7 +6,7 @@ A table remembers pandas' row labels, because the verdict compares them: two tab
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property, lru_cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,7 @@ class Table:
     def find(self, column: str, value: Any) -> list[dict[str, Any]]:
         """The records whose cell equals `value`."""
         self._require_length(value)
-        position = self.position[column]
-        return [self.record(row) for row in self.rows if row[position] == value]
+        return [self.record(self.rows[number]) for number in self._places(column, value)]
 
     def has(self, column: str, value: Any) -> bool:
         """Whether a cell equals `value`. A list of one stands for what it holds; a longer one raises ValueError, as numpy does."""
@@ -78,8 +77,10 @@ class Table:
                 f"operands could not be broadcast together with shapes ({len(self.rows)},) ({len(value)},) "
             )
         sought = value[0] if isinstance(value, list) else value
-        position = self.position[column]
-        return any(row[position] == sought for row in self.rows)
+        return sought in self.cells(column)
+
+    def _places(self, column: str, value: Any) -> list[int]:
+        return [number for number, cell in enumerate(self.cells(column)) if cell == value]
 
     def where(self, kept: Sequence[bool]) -> "Table":
         """The rows marked true (parallel to rows), labels kept."""
@@ -90,30 +91,46 @@ class Table:
     def without(self, column: str, value: Any) -> "Table":
         """All rows but those whose cell equals `value`, labels kept."""
         self._require_length(value)
-        return self.where([cell != value for cell in self.cells(column)])
+        rows, labels, created = self.rows, self.labels, self.created
+        for number in reversed(self._places(column, value)):
+            created -= number >= len(rows) - created
+            rows, labels = rows[:number] + rows[number + 1 :], labels[:number] + labels[number + 1 :]
+        return replace(self, rows=rows, labels=labels, created=created)
 
     def with_cell(self, column: str, value: Any, field: str, new: Any) -> "Table":
         """`field` set to `new` in every row whose `column` equals `value`."""
         self._require_length(value)
-        key, target = self.position[column], self.position[field]
-        matching = sum(row[key] == value for row in self.rows)
-        new = _assignable(new, matching)
-        rows = tuple(
-            (*row[:target], new, *row[target + 1 :]) if row[key] == value else row for row in self.rows
-        )  # fmt: skip
-        return replace(self, rows=rows)
+        places, target = self._places(column, value), self.position[field]
+        new = _assignable(new, len(places))
+        rows = list(self.rows)
+        for number in places:
+            rows[number] = (*rows[number][:target], new, *rows[number][target + 1 :])
+        return replace(self, rows=tuple(rows))
 
     def with_row(self, record: dict[str, Any], relabel: bool) -> "Table":
         """One more row at the end. `relabel` numbers all rows anew; otherwise the new one is labelled 0."""
         rows = (*self.rows, tuple(record[name] for name in self.columns))
-        labels = tuple(range(len(rows))) if relabel else (*self.labels, 0)
+        labels = _numbers(len(rows)) if relabel else (*self.labels, 0)
         return replace(self, rows=rows, labels=labels, created=self.created + 1)
 
     def next_id(self, column: str) -> int:
         """One more than the largest id; largest as text, which is not always the largest number."""
+        # Nearly every session asks this of the tables as they were read, which are one object for all.
+        if column not in self._next_ids:
+            self._next_ids[column] = self._next_id(column)
+        return self._next_ids[column]
+
+    @cached_property
+    def _next_ids(self) -> dict[str, int]:
+        return {}
+
+    def _next_id(self, column: str) -> int:
         cells = [cell for cell in self.cells(column) if not is_null(cell)]
-        # Not max(): ids of different types have to fail with the words that numpy's comparison gives.
-        largest = reduce(lambda a, b: a if a >= b else b, cells) if cells else MISSING
+        if all(type(cell) is str for cell in cells):
+            largest = max(cells, default=MISSING)
+        else:
+            # Not max(): ids of different types have to fail with the words that numpy's comparison gives.
+            largest = reduce(lambda a, b: a if a >= b else b, cells)
         return int(largest) + 1
 
     def _require_length(self, value: Any) -> None:
@@ -124,6 +141,12 @@ class Table:
         cells = self.cells(column)
         require_text(cells)
         return [cell.lower() if isinstance(cell, str) else None for cell in cells]
+
+
+@lru_cache(maxsize=64)
+def _numbers(count: int) -> tuple[int, ...]:
+    # Shared, so that labels of equally long tables are one object and compare at once.
+    return tuple(range(count))
 
 
 def require_length(value: Any, cells: int) -> None:
@@ -192,7 +215,7 @@ def _table(path: Path, columns: tuple[str, ...], lines: list[list[str]]) -> Tabl
         tuple(MISSING if cell in _MISSING_TEXTS else cell for cell in line) + (MISSING,) * (len(columns) - len(line))
         for line in lines
     )
-    return Table(columns, rows, tuple(range(len(rows))))
+    return Table(columns, rows, _numbers(len(rows)))
 
 
 def _read_rows(path: Path) -> list[list[str]]:
