@@ -5,7 +5,7 @@ from typing import Any
 from .office import EVENT_COLUMNS, Office
 from .paging import page_of
 from .tables import contains
-from .timestamps import Moment, parse_moment
+from .timestamps import Moment, newest_first, parse_moment
 
 _BAD_ID = "Invalid event ID format. Expected 8-digit ID."
 _CHANGEABLE = EVENT_COLUMNS[1:]
@@ -50,8 +50,7 @@ def search_events(
         events = [event for event in events if _start(event) <= latest]
     if not events:
         return "No events found."
-    events.sort(key=_start, reverse=True)
-    return page_of("events", events, page, page_size)
+    return page_of("events", newest_first(events, _start), page, page_size)
 
 
 def create_event(

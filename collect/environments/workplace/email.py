@@ -5,7 +5,8 @@ from typing import Any
 
 from .office import Office
 from .paging import page_of
-from .timestamps import Moment, parse_moment
+from .tables import Row
+from .timestamps import Moment, newest_first, parse_moment
 
 _NOW = "2023-11-30 23:59:00"
 
@@ -35,8 +36,10 @@ def search_emails(
 
     def search() -> Any:
         words = query.lower().split()
-        emails = [record for record in office.emails.records() if _holds(record, words)]
-        emails.sort(key=_sent, reverse=True)
+        table = office.emails
+        places = [table.position[name] for name in ("subject", "body", "sender/recipient")]
+        emails = [table.record(row) for row in table.rows if _holds(row, places, words)]
+        emails = newest_first(emails, _sent)
         if date_min:
             emails = [record for record in emails if _sent(record).date() >= parse_moment(date_min).date()]
         if date_max:
@@ -114,8 +117,11 @@ def reply_email(office: Office, email_id: Any = None, body: Any = None) -> Any:
     return _or_error("replying to email", reply)
 
 
-def _holds(record: dict[str, Any], words: list[str]) -> bool:
-    text = f"{record['subject']} {record['body']} {record['sender/recipient']}".lower()
+def _holds(row: Row, places: list[int], words: list[str]) -> bool:
+    if not words:
+        return True
+    subject, body, address = (row[place] for place in places)
+    text = f"{subject} {body} {address}".lower()
     return all(word in text for word in words)
 
 

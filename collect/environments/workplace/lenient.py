@@ -41,7 +41,7 @@ def _same(left: Table, right: Table) -> bool:
     if len(left.rows) != len(right.rows) or left.created != right.created:
         return False
     kept = len(left.rows) - left.created
-    unchanged = all(
+    unchanged = left.rows[:kept] == right.rows[:kept] or all(
         a is b or _cells(left, a) == _cells(right, b) for a, b in zip(left.rows[:kept], right.rows[:kept], strict=True)
     )
     return unchanged and _made(left, kept) == _made(right, kept)

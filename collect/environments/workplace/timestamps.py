@@ -2,14 +2,18 @@
 
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _ISO = re.compile(
     r"(\d{4})-(\d{1,2})(?:-(\d{1,2})(?:[T ](\d{1,2})(?::(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,9}))?)?)?)?)?", re.ASCII
 )
+_WHOLE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
 _MONTH_DAY_YEAR = re.compile(r"(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})", re.ASCII)
 _QUARTER = re.compile(r"(\d{4})-?q([1-4])", re.ASCII | re.IGNORECASE)
 _QUARTER_FIRST = re.compile(r"([1-4])q-?(\d{4})", re.ASCII | re.IGNORECASE)
@@ -49,6 +53,11 @@ class Moment:
     def __ge__(self, other: "Moment") -> bool:
         return other <= self
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a time without a zone: those compare by `time` alone."""
+        return self.time is not None and self.time.tzinfo is None
+
     def _comparable(self, other: "Moment") -> bool:
         if self.time is None or other.time is None:
             return False
@@ -79,6 +88,11 @@ def _parse_relative(text: str) -> Moment | None:
 
 @lru_cache(maxsize=4096)
 def _parse_text(text: str) -> Moment:
+    if _WHOLE.fullmatch(text):
+        try:
+            return Moment(datetime.fromisoformat(text))
+        except ValueError:
+            pass  # the long way says why
     if text.lower() in _NOT_A_TIME:
         return Moment(None)
     if iso := _ISO.fullmatch(text):
@@ -137,3 +151,11 @@ def _small_number(text: str) -> bool:
         return not text.startswith("0") and float(text) < 1000
     except ValueError:
         return False
+
+
+def newest_first(records: list[T], moment: Callable[[T], Moment]) -> list[T]:
+    """Sorted by `moment`, latest first, equal ones in the order they had. Raises what comparing moments raises."""
+    moments = [moment(record) for record in records]
+    keys: list[Any] = [one.time for one in moments] if all(one.is_plain for one in moments) else moments
+    places = sorted(range(len(records)), key=keys.__getitem__, reverse=True)
+    return [records[place] for place in places]

@@ -49,8 +49,11 @@ def same_table(left: Table, right: Table) -> bool:
     """Same rows in the same order under the same labels. Case is ignored except where it matters; there, type counts too."""
     if left is right:
         return True
-    if left.labels != right.labels:
+    if left.labels is not right.labels and left.labels != right.labels:
         return False
+    # Rows that are one object, nearly all of them, are told equal without looking into them.
+    if left.rows == right.rows:
+        return True
     matters = [name in CASE_MATTERS for name in left.columns]
     return all(
         a is b or _comparable(a, matters) == _comparable(b, matters)
