@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 from openai import OpenAI
 from rollhouse.collect.engines.torch_engine import TorchEngine
 from rollhouse.collect.serve.job import Listening, ServeJob, bind, serve_policy
@@ -25,6 +26,11 @@ class Server:
     def openai(self, path: str = "/v1", api_key: str | None = None, **settings: Any) -> OpenAI:
         """A client that asks once only."""
         return OpenAI(base_url=self.url + path, api_key=api_key or "none", max_retries=0, **settings)
+
+    def post(self, path: str, body: Any = None, **settings: Any) -> httpx.Response:
+        """A plain POST of JSON."""
+        how = settings if "content" in settings else {"json": body if body is not None else {}, **settings}
+        return httpx.post(self.url + path, timeout=120, **how)
 
     def rows(self, **where: Any) -> list[dict[str, Any]]:
         """The run's rollouts, main branches first."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from rollhouse.collect.policies import TokenPolicy
@@ -21,7 +20,7 @@ Request = Callable[..., dict[str, Any]]
 
 def post(server: Server, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
     """Status and JSON of a plain POST."""
-    reply = httpx.post(server.url + path, json=body, timeout=60)
+    reply = server.post(path, body)
     return reply.status_code, reply.json()
 
 
