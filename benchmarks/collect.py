@@ -112,7 +112,7 @@ def in_flight(work: Measured, count: int) -> Measured:
 
 def with_engine(model: str | None, quick: bool) -> Measured:
     """See collect_engine.py."""
-    size = {"rollouts": 128, "concurrency": 32, "rounds": 1} if quick else {"rollouts": 512, "concurrency": 64, "rounds": 5}  # fmt: skip
+    size = {"rollouts": 128, "concurrency": 32, "rounds": 1} if quick else {"rollouts": 256, "concurrency": 32, "rounds": 5}  # fmt: skip
     return part("collect_engine.py", json.dumps({**size, "model": model}))
 
 

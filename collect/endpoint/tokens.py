@@ -8,7 +8,7 @@ the tokens that stand before it:
   and all, from 0) is the first to differ. From there on the tokens become those of the new prompt, as context; what was sampled behind that position
   was sampled after other tokens and is dropped.
 - One that already differs within the task's own prompt cannot be stored beside the other rollouts of the task: the calls before it stay.
-- A call without tokens is noted as `no_tokens:turn2`. If a later prompt holds its tokens, they are context.
+- A call without tokens is a break too, noted as `no_tokens:turn2`. If a later prompt holds its tokens, they are context.
 """
 
 from ..types import Conversation, VersionSpan
@@ -24,6 +24,7 @@ def add_call(conversation: Conversation, call: CallTokens | None, turn: int) -> 
     """
     if call is None:
         if conversation.prompt_ids is not None:
+            conversation.prefix_ok = False
             conversation.gaps.append(f"no_tokens:turn{turn}")
         return
     if conversation.prompt_ids is None:

@@ -255,7 +255,8 @@ def test_a_prompt_that_rewrites_what_came_before_is_noted_and_nothing_false_is_t
     assert conversation.gaps == ["prefix:turn2@1"] and conversation.token_ids == [5, 6, 7]
     peer.answers = [vllm([1, 2], [5]), DONE, vllm([1, 2, 5, 6, 7], [8])]
     conversation = play(policy_of(peer), 3)
-    assert conversation.gaps == ["no_tokens:turn2"] and conversation.loss_mask == [1, 0, 0, 1]
+    assert (conversation.prefix_ok, conversation.gaps) == (False, ["no_tokens:turn2"])
+    assert conversation.loss_mask == [1, 0, 0, 1]
     peer.answers = [DONE, vllm([1, 2, 5], [6])]
     assert play(policy_of(peer), 2).prompt_ids is None, "the task's own prompt was never shown"
 
