@@ -20,6 +20,9 @@ from ..store.errors import RollhouseError
 
 _WORKER = Path(__file__).with_name("guard_worker.py")
 _START_S = 120.0
+# A call that has run so long is a slow one, for which others are not to wait.
+_QUICK_S = 1.0
+_SLOW_FOR_EACH = 2
 # No secret of this process; and a value must not depend on the order of a set.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
 _KEPT = ("LD_LIBRARY_PATH", "TMPDIR")
@@ -56,7 +59,8 @@ class GuardedPool:
     ) -> None:
         """
         Args:
-            size: Workers at most, and so calls at once; others wait, and waiting does not count as time.
+            size: Calls at once; others wait, and waiting does not count as time. A call that has run for a second makes room for another as long
+                as there are at most twice `size` such ones, so there are three times as many processes at most.
             limit_s: Seconds one call may take.
             memory_mb: Address space of one worker.
             modules: Imported when a worker starts, before its first call's time runs.
@@ -65,15 +69,15 @@ class GuardedPool:
         self.size = size
         self.limit_s = limit_s
         self.start_s = start_s
-        self.restarts = 0
         self._first_line = {
             "path": [os.path.abspath(place) for place in sys.path],
             "modules": list(modules),
             "memory_bytes": memory_mb << 20,
             "limit_s": limit_s,
         }
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix="guard")
-        self._slots = threading.BoundedSemaphore(size)
+        self._threads = ThreadPoolExecutor(size * (1 + _SLOW_FOR_EACH), thread_name_prefix="guard")
+        self._quick = threading.BoundedSemaphore(size)
+        self._slow = threading.BoundedSemaphore(size * _SLOW_FOR_EACH)
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._alive: set[_Worker] = set()
         self._closed = False
@@ -86,8 +90,11 @@ class GuardedPool:
     def call_sync(self, function: str, *args: Any) -> Any:
         """As `call`, for code without an event loop."""
         request = json.dumps({"function": function, "args": args}).encode() + b"\n"
-        with self._slots:
-            return self._ask(request, function)
+        lane = _Lane(self._quick)
+        try:
+            return self._ask(request, function, lane)
+        finally:
+            lane.leave()
 
     def close(self) -> None:
         """Kills all workers; calls under way raise GuardCrash."""
@@ -95,7 +102,7 @@ class GuardedPool:
         self._finalizer()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _ask(self, request: bytes, function: str) -> Any:
+    def _ask(self, request: bytes, function: str, lane: "_Lane") -> Any:
         worker = self._worker()
         kept = False
         try:
@@ -105,20 +112,29 @@ class GuardedPool:
                 self._drop(worker)
                 worker = self._start()
                 worker.send(request)
-            reply = worker.read(self.limit_s)
+            reply = self._reply(worker, lane)
             kept = True
         except TimeoutError:
             raise GuardTimeout(f"{function} took longer than {self.limit_s:g} s.", "Raise the limit if that was not enough.") from None  # fmt: skip
         except (EOFError, OSError, ValueError):
             raise GuardCrash(f"The process that ran {function} died.", "It may have wanted more memory than it may have.") from None  # fmt: skip
         finally:
-            if kept and not self._closed:
+            # Those that stood in for slow ones are not kept.
+            if kept and not self._closed and self._idle.qsize() < self.size:
                 self._idle.put(worker)
             else:
                 self._drop(worker)
         if "error" in reply:
             raise GuardError(f"{function} failed: {reply['error']}.", "It was given something it cannot handle.")
         return reply["value"]
+
+    def _reply(self, worker: "_Worker", lane: "_Lane") -> Any:
+        if self.limit_s > _QUICK_S:
+            try:
+                return worker.read(_QUICK_S)
+            except TimeoutError:
+                lane.change(self._slow)
+        return worker.read(self.limit_s - _QUICK_S if self.limit_s > _QUICK_S else self.limit_s)
 
     def _worker(self) -> "_Worker":
         try:
@@ -143,10 +159,25 @@ class GuardedPool:
         return worker
 
     def _drop(self, worker: "_Worker") -> None:
-        if worker in self._alive:
-            self.restarts += 1
-            self._alive.discard(worker)
+        self._alive.discard(worker)
         worker.kill()
+
+
+class _Lane:
+    """A call's place among those that run at once."""
+
+    def __init__(self, places: threading.Semaphore) -> None:
+        places.acquire()
+        self._held = places
+
+    def change(self, places: threading.Semaphore) -> None:
+        """Moves to other places if one is free."""
+        if places.acquire(blocking=False):
+            self._held.release()
+            self._held = places
+
+    def leave(self) -> None:
+        self._held.release()
 
 
 class _Worker:

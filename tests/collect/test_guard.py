@@ -67,6 +67,23 @@ def test_what_goes_wrong_ends_alone(pool: GuardedPool) -> None:
     assert sums == list(range(1, 51))
 
 
+def test_slow_calls_make_room_for_others() -> None:
+    pool = GuardedPool(1, 30, modules=["rollhouse.tests.collect.guarded"])
+
+    async def order() -> list[str]:
+        ended: list[str] = []
+
+        async def call(name: str, function: str, *args: object) -> None:
+            await pool.call(HERE + function, *args)
+            ended.append(name)
+
+        await asyncio.gather(call("slow", "sleep", 3.0), *[call("quick", "add", 1, 1) for _ in range(3)])
+        return ended
+
+    assert asyncio.run(order()) == ["quick", "quick", "quick", "slow"]
+    pool.close()
+
+
 def test_a_worker_killed_while_idle_costs_no_call(pool: GuardedPool) -> None:
     _, pid = pool.call_sync(HERE + "count")
     os.kill(pid, signal.SIGKILL)

@@ -14,7 +14,7 @@ from .judge import SCORER as JUDGE
 from .judge import SCORER_VERSION as JUDGE_VERSION
 from .judge import Judge, JudgeError, same_answer
 from .rows import INSTRUCTION, NAME
-from .verifier import LIMIT_S, SCORER, components, library_verdict, require_math_verify, scorer_version
+from .verifier import LIMIT_S, SCORER, WORKERS, components, library_verdict, require_math_verify, scorer_version
 
 SPLITS = ("train", "validation", "test")
 
@@ -37,7 +37,7 @@ class MathEnvironment:
         *,
         system_prompt: str | None = INSTRUCTION,
         limit_s: float = LIMIT_S,
-        workers: int = 4,
+        workers: int = WORKERS,
         n_train: int = 1000,
         n_validation: int = 200,
         n_test: int = 200,
@@ -57,7 +57,7 @@ class MathEnvironment:
         """
         require_math_verify()
         if limit_s <= 0 or workers < 1:
-            raise ConfigError("limit_s and workers of the math environment are positive.", "Their defaults are 10 and 4.")  # fmt: skip
+            raise ConfigError("limit_s and workers of the math environment are positive.", "Leave them out for their defaults.")  # fmt: skip
         self.judge = Judge.of(judge)
         self._tasks = tasks
         self._seed = seed

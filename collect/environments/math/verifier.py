@@ -1,5 +1,6 @@
 """The rule of a math verdict: what `math-verify` makes of an answer's text, in a process that may be killed."""
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -13,7 +14,8 @@ SCORER = "math-verify"
 # The end of a text that is judged: a final answer stands there, and what a text of megabytes costs is bounded.
 TEXT_CHARACTERS = 50_000
 LIMIT_S = 10.0
-MEMORY_MB = 2048
+MEMORY_MB = 1024
+WORKERS = max(4, min(32, os.cpu_count() or 1))
 _RULE = "rollhouse.collect.environments.math.rule"
 
 
@@ -32,14 +34,14 @@ class LibraryVerdict:
     failure: str | None = None
 
 
-async def library_verdict(text: str, expected: str, limit_s: float = LIMIT_S, workers: int = 4) -> LibraryVerdict:
+async def library_verdict(text: str, expected: str, limit_s: float = LIMIT_S, workers: int = WORKERS) -> LibraryVerdict:
     """Whether the text's answer equals the expected one. Anything that goes wrong while finding out is a 0.0.
 
     Args:
         text: All that the policy said; only its last TEXT_CHARACTERS are looked at.
         expected: LaTeX or a plain expression, with or without one pair of delimiters around it.
         limit_s: Seconds, from when a worker is free.
-        workers: Texts judged at once in this process; those beyond wait.
+        workers: Texts judged at once; those beyond wait. See GuardedPool.
     """
     try:
         found = await guarded(workers, limit_s).call(f"{_RULE}:judge", text[-TEXT_CHARACTERS:], expected)

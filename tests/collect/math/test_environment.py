@@ -3,6 +3,7 @@
 import asyncio
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from rollhouse.collect.environments.math import MathEnvironment
 from rollhouse.collect.policies import ScriptedPolicy
 from rollhouse.collect.types import Conversation, Done, Sampling, Score, Task, Turn
 from rollhouse.queries.house import House
-from rollhouse.store.errors import ConfigError
+from rollhouse.store.errors import ConfigError, MissingExtra
 from rollhouse.store.messages import Message, ToolCall
 from typer.testing import CliRunner
 
@@ -98,6 +99,12 @@ def test_the_script_answers_every_generated_task_and_errs_as_often_as_asked() ->
 
     assert set(asyncio.run(rewards(0.0))) == {1.0}
     assert set(asyncio.run(rewards(1.0))) == {0.0}
+
+
+def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    with pytest.raises(MissingExtra, match=r"math-verify.*rollhouse\[math\]"):
+        MathEnvironment()
 
 
 def test_an_environment_travels_to_other_processes_and_refuses_wrong_settings() -> None:

@@ -107,7 +107,7 @@ def test_the_system_prompt_is_a_setting_and_so_is_the_split_of_a_file(tmp_path: 
 
 def test_parquet_is_the_same_and_repeated_rows_are_one_task(tmp_path: Path) -> None:
     file = tmp_path / "rows.parquet"
-    pq.write_table(pa.Table.from_pylist([DAPO] * 3000 + [{**DAPO, "reward_model": {"ground_truth": "43", "style": ""}}]), file)  # fmt: skip
+    pq.write_table(pa.Table.from_pylist([DAPO] * 1100 + [{**DAPO, "reward_model": {"ground_truth": "43", "style": ""}}]), file)  # fmt: skip
     assert [task.ground_truth for task in tasks_in(file)] == ["42", "43"]
     assert tasks_in(file)[0] == only(tmp_path, DAPO)
 

