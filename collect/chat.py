@@ -112,7 +112,7 @@ class ChatFormat:
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generation_prompt: bool
     ) -> list[int]:
         """Messages and tools through the template, as token ids. Raises TemplateError."""
-        if tools and not self.template.renders_calls:
+        if tools and not self.template.renders_tools:
             raise TemplateError("The model's chat template renders no tools.", "Name one that does with --chat-template FILE.")  # fmt: skip
         how = {"add_generation_prompt": generation_prompt, "tokenize": True, "return_dict": False}
         return list(self.template.apply(messages, tools, **how))

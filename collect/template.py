@@ -24,6 +24,13 @@ MARK = f"mark{uuid.uuid4().hex}"
 """A word no conversation holds: stands for a turn's text, to find where the turn ends."""
 _TOOL = {"name": "probe_tool", "description": "A probe.", "parameters": {"type": "object", "properties": {"x": {"type": "string", "description": "A word."}}, "required": ["x"]}}  # fmt: skip
 _TOOLS = ({"type": "function", "function": _TOOL},)
+_HELLO = Message("user", "hello")
+_NEXT = f"next{uuid.uuid4().hex}"
+_WRITTEN = f'{{"x":  "{MARK}"}}'
+# A turn of one call and a turn of two, and the results of both.
+_CALLS = tuple(Message("assistant", None, tuple(ToolCall(f"call_{i}", "probe_tool", _WRITTEN) for i in range(n))) for n in (1, 2))  # fmt: skip
+_RESULTS = tuple(Message("tool", f"{MARK} {i}", tool_call_id=f"call_{i}") for i in range(2))
+_RESULT = replace(_RESULTS[0], text=_NEXT)
 _OTHER_TEMPLATE = "Name a template that renders every turn as it is with --chat-template FILE."
 
 
@@ -40,12 +47,14 @@ class Habits:
         takes_reasoning: It renders `reasoning_content`; otherwise thinking is put before the content, in its tags.
         empty_content: A turn of calls alone has the content "", not none.
         short_ids: Calls have ids of nine letters and digits, as Mistral's templates ask for.
+        one_call: A turn of several calls cannot be rendered, as by Llama 3's; what follows one still can.
     """
 
     arguments_as_text: bool = True
     takes_reasoning: bool = True
     empty_content: bool = False
     short_ids: bool = False
+    one_call: bool = False
 
 
 class Template:
@@ -55,7 +64,7 @@ class Template:
         ends: Texts of the tokens that end a turn, the one of a plain answer first; those that end a turn only where it is not the last one are among them.
         stop_ids: The tokens of those that end a conversation's last turn.
         ends_are_headers: Turns have no end of their own: the header of what follows ends them, as in GLM's templates.
-        renders_calls: Whether it says anything about tools.
+        renders_tools: Whether it lists a task's tools; one that does not serves tasks without any.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", settings: Mapping[str, Any], named: Sequence[int]) -> None:
@@ -64,16 +73,18 @@ class Template:
         self.settings = dict(settings)
         self.habits = Habits()
         source = str(tokenizer.chat_template)
-        self.renders_calls = "tool" in source
+        self.renders_tools = False
         for name in self.settings:
             if name not in source:
                 raise ConfigError(f"The chat template has no setting {name!r}.", "Leave it out, or name another template with --chat-template FILE.")  # fmt: skip
         self.habits = replace(self.habits, takes_reasoning=self._shows(Message("assistant", "a", reasoning=MARK)))
         self._check()
         self._find_ends(set(named))
+        if self.renders_tools:
+            self.after_turn([_HELLO, _CALLS[0], _RESULT], 1, _TOOLS)
 
     def text(self, messages: Sequence[Message], tools: Tools, generation_prompt: bool, lenient: bool = False) -> str:
-        """Messages and tools as the template's text. `lenient` empties arguments that a template cannot be given. Raises TemplateError."""
+        """Messages and tools as the template's text. `lenient` leaves out of calls what a template cannot be given. Raises TemplateError."""
         return self.apply(messages, tools, lenient, add_generation_prompt=generation_prompt, tokenize=False)
 
     def apply(self, messages: Sequence[Message], tools: Tools, lenient: bool = False, **how: Any) -> Any:
@@ -116,6 +127,8 @@ class Template:
             plain["content"] = ""
         if self.habits.short_ids and message.tool_call_id is not None:
             plain["tool_call_id"] = _short(message.tool_call_id)
+        if lenient and self.habits.one_call and len(message.tool_calls) > 1:
+            plain["tool_calls"] = plain["tool_calls"][-1:]
         for call in plain.get("tool_calls", ()):
             if self.habits.short_ids:
                 call["id"] = _short(call["id"])
@@ -125,15 +138,15 @@ class Template:
 
     # -- the start-up check --------------------------------------------------------------------------------------------
 
-    def _shows(self, last: Message, wanted: str = MARK, tools: Tools = ()) -> bool:
+    def _shows(self, last: Message, wanted: str = MARK) -> bool:
         try:
-            return wanted in self.text([Message("user", "hello"), last], tools, generation_prompt=False)
+            return wanted in self.text([_HELLO, last], (), generation_prompt=False)
         except TemplateError:
             return False
 
     def _check(self) -> None:
         """Renders histories that end in an assistant message. Raises ConfigError when it is dropped or rewritten."""
-        self.text([Message("user", "hello")], (), generation_prompt=True)  # a template that fails says why
+        self.renders_tools = "probe_tool" in self.text([_HELLO], _TOOLS, generation_prompt=True)
         lost = self._lost()
         if lost is None:
             return
@@ -150,56 +163,60 @@ class Template:
         if not self._shows(Message("assistant", answer), answer):
             what = "rewrites" if self._shows(Message("assistant", answer)) else "drops"
             return f"{what} a conversation's last assistant message"
-        return self._lost_calls() if self.renders_calls else None
+        return self._lost_calls() if self.renders_tools else None
 
     def _lost_calls(self) -> str | None:
-        """As _lost for a turn of two tool calls and their results; sets the habits with which the template keeps them."""
-        written = f'{{"x":  "{MARK}"}}'
-        calls = tuple(ToolCall(f"call_{number}", "probe_tool", written) for number in range(2))
-        results = [Message("tool", f"{MARK} {number}", tool_call_id=f"call_{number}") for number in range(2)]
-        before, kept = self.habits, False
-        named = self.text([Message("user", "hello")], _TOOLS, True).count("probe_tool")  # where the tools are listed
-        for empty, short, as_text in itertools.product((False, True), (False, True), (True, False)):
-            self.habits = replace(before, empty_content=empty, short_ids=short, arguments_as_text=as_text)
+        """As _lost for a turn of tool calls and their results; sets the habits with which the template keeps them."""
+        before = self.habits
+        lost = "drops or rewrites the tool calls of a conversation's last message"
+        listed = self.text([_HELLO], _TOOLS, generation_prompt=True).count("probe_tool")
+        choices = itertools.product((2, 1), (False, True), (False, True), (True, False))
+        two_fail = True
+        for number, empty, short, as_text in choices:
+            if number == 1 and not two_fail:
+                break  # it renders turns of several calls, and wrongly
+            self.habits = replace(before, one_call=number == 1, empty_content=empty, short_ids=short, arguments_as_text=as_text)  # fmt: skip
             try:
-                text = self.text([Message("user", "hello"), Message("assistant", None, calls)], _TOOLS, False)
-                after = self.text([Message("user", "hello"), Message("assistant", None, calls), *results], _TOOLS, True)
+                text = self.text([_HELLO, _CALLS[number - 1]], _TOOLS, False)
+                after = self.text([_HELLO, _CALLS[number - 1], *_RESULTS[:number]], _TOOLS, True)
             except TemplateError:
                 continue
-            arguments = written if as_text else MARK
-            if text.count(arguments) >= 2 and text.count("probe_tool") >= named + 2 and f'\\"{MARK}' not in text:
-                if all(f"{MARK} {number}" in after for number in range(2)):
+            two_fail = two_fail and number == 1
+            shown = text.count(_WRITTEN if as_text else MARK) >= number and f'\\"{MARK}' not in text
+            if shown and text.count("probe_tool") >= listed + number:
+                if all(str(result.text) in after for result in _RESULTS[:number]):
                     return None
-                kept = True
+                lost = "drops tool results"
         self.habits = before
-        return "drops tool results" if kept else "drops or rewrites the tool calls of a conversation's last message"
+        return lost
 
     # -- ends of turn --------------------------------------------------------------------------------------------------
 
     def _find_ends(self, named: set[int]) -> None:
-        hello, answer = Message("user", "hello"), Message("assistant", MARK)
+        """Sets ends, stop_ids and ends_are_headers. Raises ConfigError when there are none."""
+        answer, on = Message("assistant", MARK), Message("user", _NEXT)
         special = named | {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        last = self._first_of(special, [hello, answer])
-        within = self._first_of(special, [hello, answer, Message("user", "go on")])
+        last = self._first_of(special, [_HELLO, answer])
+        within = self._first_of(special, [_HELLO, answer, on])
+        if last is None and within is None:
+            raise ConfigError("The model's chat template ends an assistant turn with no special token.", "Name a template whose turns end in one with --chat-template FILE.")  # fmt: skip
         stops, others = [last], [within]
-        if self.renders_calls:
+        if self.renders_tools:
             # The tags of a call may be special tokens too, so an end that is known comes first.
-            turn = Message("assistant", None, (ToolCall("call_0", "probe_tool", f'{{"x": "{MARK}"}}'),))
             known = {number for number in (last, within) if number is not None} | named
-            for ends, more in ((stops, []), (others, [Message("tool", "go on", tool_call_id="call_0")])):
-                history = [hello, turn, *more]
+            for ends, more in ((stops, []), (others, [_RESULT])):
+                history = [_HELLO, _CALLS[0], *more]
                 ends.append(self._first_of(known, history) or self._first_of(special, history))
         found = [number for number in (*stops, *others) if number is not None]
         self.ends_are_headers = last is None
-        if not found or (last is None and within is None):
-            raise ConfigError("The model's chat template ends an assistant turn with no special token.", "Name a template whose turns end in one with --chat-template FILE.")  # fmt: skip
-        self.stop_ids = tuple(dict.fromkeys(number for number in stops if number is not None)) or (found[0],)
+        wanted = found if self.ends_are_headers else stops
+        self.stop_ids = tuple(dict.fromkeys(number for number in wanted if number is not None))
         self.ends = tuple(dict.fromkeys(str(self.tokenizer.convert_ids_to_tokens(number)) for number in found))
 
     def _first_of(self, wanted: set[int], history: list[Message]) -> int | None:
-        """The first of these tokens behind the mark; None when there is none."""
+        """The first of these tokens behind the mark and before what follows; None when there is none."""
         tools = _TOOLS if any(message.tool_calls for message in history) else ()
-        rest = self.text(history, tools, generation_prompt=False).rpartition(MARK)[2]
+        rest = self.text(history, tools, generation_prompt=False).rpartition(MARK)[2].partition(_NEXT)[0]
         ids = self.tokenizer(rest, add_special_tokens=False)["input_ids"]
         return next((number for number in ids if number in wanted), None)  # type: ignore[union-attr]
 
