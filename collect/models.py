@@ -18,7 +18,7 @@ from .chat_options import read_file
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_EXTRA_OF = {"vllm": "vllm", "aiohttp": "endpoint"}
+_EXTRA_OF = {"vllm": "vllm", "aiohttp": "endpoint", "verifiers": "verifiers"}
 # Fields of config.json that differ between saves of one architecture.
 _NOT_ARCHITECTURE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")

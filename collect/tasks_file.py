@@ -78,7 +78,7 @@ def row_from_task(task: Task) -> dict[str, Any]:
     params = {
         **extra.pop("responses_create_params", {}),
         "input": output_items(task.messages) if talked else input_items(task.messages),
-        "tools": flat_tools(task.tools),
+        "tools": flat_tools(dict(tool) for tool in task.tools),
     }
     row = {"responses_create_params": params, **extra, "ground_truth": task.ground_truth, "split": task.split}
     if task.source_key is not None:
@@ -96,8 +96,10 @@ def write_tasks(path: str | Path, tasks: Iterable[Task]) -> None:
 
 def _prompt(items: Any) -> list[Message]:
     """The input of a row; one that goes on after calls and their outputs is a conversation."""
-    messages = isinstance(items, str) or all(item.get("type", "message") == "message" for item in items)
-    prompt = prompt_messages(items) if messages else read_items(items).messages
+    if isinstance(items, str) or all(item.get("type", "message") == "message" for item in items):
+        prompt = prompt_messages(items)
+    else:
+        prompt = read_items(items).messages
     for message in prompt:
         if not isinstance(message.role, str) or not isinstance(message.text, str | None):
             raise ValueError("the role or the content of a message is no text")

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.cli.main import app
@@ -27,7 +26,7 @@ def read(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def prepare(*words: str | Path) -> Result:
+def prepare(*words: str | Path) -> Any:
     return CliRunner().invoke(app, ["tasks", "prepare", *map(str, words), "--format", "json"])
 
 
