@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from ...collect.chat_options import ChatOptions
 from ..checkpoints import CheckpointingConfig
 from ..section import Section
 from ..tracking import LoggerConfig
@@ -77,7 +78,7 @@ class GenerationConfig(Section):
     time_limit_s: float = Field(default=600, gt=0)
     """Wall clock of one rollout; past it it counts as failed."""
     vllm: dict[str, Any] = Field(default_factory=dict)
-    """Further engine arguments, by vLLM's names (`dtype`, `gpu_memory_utilization`, …)."""
+    """Further engine arguments, by vLLM's names (`dtype`, `gpu_memory_utilization`, `tensor_parallel_size`, `data_parallel_size`, …)."""
 
     @field_validator("vllm")
     @classmethod
@@ -102,6 +103,8 @@ class PolicyConfig(Section):
     """Where the learner runs; auto is a GPU where there is one."""
     threads: int = Field(default=1, ge=1)
     """CPU threads of the learner."""
+    chat: ChatOptions = Field(default_factory=ChatOptions)
+    """Chat template, thinking and tool parser where they are not the model's own; see docs/models.md."""
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     generation: GenerationConfig = Field(default_factory=GenerationConfig)
 

@@ -73,6 +73,8 @@ def train_grpo(
     environment = open_environment(config, tasks)
     model = resolve_model(house, config.policy.model_name)
     payload = config.model_dump(mode="json") | {"dataset": dataset.label, "model_hash": weights_hash(model)}
+    payload["policy"]["chat"] = config.policy.chat.config()  # files by their content
+    chat = ChatFormat.of(model, config.policy.chat)  # refuses a template before anything is paid for
     steps = config.grpo.max_num_steps
     before = finished_before(house, "grpo", config.run, payload, MAY_CHANGE)
     if before is not None and before["step"] == steps:
@@ -86,7 +88,7 @@ def train_grpo(
                 return run_grpo(house, config, tasks, environment, engine, run, model, progress)
             if progress is not None:
                 progress(0, steps, "starting the engine")
-            engine = open_vllm(model, **engine_options(config, cluster_gpus()))
+            engine = open_vllm(model, stop_ids=chat.stop_token_ids, **engine_options(config, cluster_gpus()))
             try:
                 return run_grpo(house, config, tasks, environment, engine, run, model, progress)
             finally:
@@ -167,7 +169,7 @@ def run_grpo(
         Tracker(run, config.logger, run.config) as tracker,
         RolloutWriter(house, run),  # one for all steps: it remembers which prompts and tasks are in the house
     ):
-        policy = TokenPolicy(engine, ChatFormat.of(model), policy_id=run.run_id)
+        policy = TokenPolicy(engine, ChatFormat.of(model, config.policy.chat), policy_id=run.run_id)
         parts = Parts(house, config, run, environment, engine, policy, learner, tracker, weights_hash(model), weights)
         push_weights(learner, engine, 0, weights)
         if config.grpo.val_at_start:

@@ -198,6 +198,14 @@ def test_sequences_end_at_the_limit_and_rollouts_at_their_time(prompt_house, con
     assert {row["status"] for row in rows(prompt_house, "rollouts", "run_id = 'hasty'")} == {"timeout"}
 
 
+def test_a_chat_template_that_drops_turns_is_refused_before_the_run(prompt_house, configure, engine, tmp_path) -> None:
+    (tmp_path / "drops.jinja").write_text("{% for m in messages if m.role != 'assistant' %}{{ m.content }}{% endfor %}")
+    config = configure(run="dropping", **{"policy.chat__template": str(tmp_path / "drops.jinja")})
+    with pytest.raises(ConfigError, match="drops a conversation's last assistant message"):
+        train_grpo(prompt_house, config, engine=engine)
+    assert prompt_house.dataset("runs").count_rows("run_id = 'dropping'") == 0
+
+
 def test_no_gpu_for_the_learner_is_said_at_once(prompt_house, configure, engine):
     with pytest.raises(ConfigError, match="no GPU for the learner"):
         train_grpo(prompt_house, configure(run="large", policy__device="cuda"))
