@@ -28,7 +28,11 @@ FromOption = Annotated[str, typer.Option("--from", help="Snapshot to build from.
 ConfigOption = Annotated[str | None, typer.Option("--config", help="Recipe (YAML), or the name of a shipped one.")]
 RunsOption = Annotated[list[str] | None, typer.Option("--run", help="Only rollouts of this run; may be repeated.")]
 EnvironmentsOption = Annotated[list[str] | None, typer.Option("--environment", help="Only rollouts of this environment; may be repeated.")]  # fmt: skip
+SqlOption = Annotated[str | None, typer.Option("--sql", metavar="FILE", help="A SELECT over the house that names what to choose.")]  # fmt: skip
+FunctionOption = Annotated[str | None, typer.Option("--function", metavar="FILE:NAME", help="A Python function of a Polars LazyFrame that returns what to choose.")]  # fmt: skip
+AgainstOption = Annotated[list[str] | None, typer.Option("--against", metavar="SET", help="Leave out what is also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file; may be repeated.")]  # fmt: skip
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")]
+VersionArgument = Annotated[str, typer.Argument(help="NAME or NAME@VERSION.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,52 +45,72 @@ def register(app: typer.Typer) -> None:
     noun.command("list")(list_)
     noun.command("show")(show)
     noun.command("why")(why)
+    noun.command("diff")(diff)
+    noun.command("export")(export)
     app.add_typer(noun, name="dataset")
 
 
 def sft(
     name: NameArgument, snapshot: FromOption, settings: SettingsArgument = None, config: ConfigOption = None,
-    run: RunsOption = None, environment: EnvironmentsOption = None, scorer: ScorerOption = None,
+    run: RunsOption = None, environment: EnvironmentsOption = None, scorer: ScorerOption = None, sql: SqlOption = None,
+    function: FunctionOption = None, against: AgainstOption = None,
+    min_reward: Annotated[float | None, typer.Option("--min-reward", help="Least reward [default: 1 where all are 0 or 1, else 0.9].")] = None,
+    per_task: Annotated[int | None, typer.Option("--per-task", help="Most demonstrations of one task [default: 4].")] = None,
     dry_run: DryRunOption = False, house: HouseOption = None, format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """Demonstrations: completed, rewarded, distinct rollouts, at most a few of one task.
 
-    Example: `rollhouse dataset build sft demos --from s1 --run scripted min_reward=1 per_task_cap=2`.
+    Example: `rollhouse dataset build sft demos --from s1 --run scripted --per-task 2 require_passed=true`.
     """
     from ..transform.build import build_sft
     from ..transform.options import SftOptions
 
-    _build(build_sft, SftOptions, name, snapshot, config, settings, run, environment, scorer, dry_run, house, format)
+    flags = _flags(run, environment, scorer, sql, function, against) | {
+        "min_reward": min_reward,
+        "per_task_cap": per_task,
+    }
+    _build(build_sft, SftOptions, name, snapshot, config, flags, settings, dry_run, house, format)
 
 
 def dpo(
     name: NameArgument, snapshot: FromOption, settings: SettingsArgument = None, config: ConfigOption = None,
-    run: RunsOption = None, environment: EnvironmentsOption = None, scorer: ScorerOption = None,
+    run: RunsOption = None, environment: EnvironmentsOption = None, scorer: ScorerOption = None, sql: SqlOption = None,
+    function: FunctionOption = None, against: AgainstOption = None,
+    pairing: Annotated[str | None, typer.Option("--pairing", help="auto, nearest_miss, two_sigma, best_worst, ranked, all or step [default: auto].")] = None,
+    per_group: Annotated[int | None, typer.Option("--per-group", help="Most pairs of one task and prompt [default: 2].")] = None,
     dry_run: DryRunOption = False, house: HouseOption = None, format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """Preference pairs: per task and prompt, an accepted rollout against a worse one.
 
-    Example: `rollhouse dataset build dpo pairs --from s1 --run base max_pairs_per_group=1`.
+    Example: `rollhouse dataset build dpo pairs --from s1 --run base --pairing ranked min_gap=0.3`.
     """
     from ..transform.build import build_dpo
     from ..transform.options import DpoOptions
 
-    _build(build_dpo, DpoOptions, name, snapshot, config, settings, run, environment, scorer, dry_run, house, format)
+    flags = _flags(run, environment, scorer, sql, function, against) | {
+        "pairing": pairing,
+        "max_pairs_per_group": per_group,
+    }
+    _build(build_dpo, DpoOptions, name, snapshot, config, flags, settings, dry_run, house, format)
 
 
 def grpo(
     name: NameArgument, snapshot: FromOption, settings: SettingsArgument = None, config: ConfigOption = None,
-    run: RunsOption = None, environment: EnvironmentsOption = None, scorer: ScorerOption = None,
+    run: RunsOption = None, environment: EnvironmentsOption = None, scorer: ScorerOption = None, sql: SqlOption = None,
+    function: FunctionOption = None, against: AgainstOption = None,
+    weights: Annotated[str | None, typer.Option("--weights", help="How often a prompt is drawn: none, variance or hard [default: none].")] = None,
+    order: Annotated[str | None, typer.Option("--order", help="shuffled, easy_first or hard_first [default: shuffled].")] = None,
     dry_run: DryRunOption = False, house: HouseOption = None, format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """A prompt set for online training: tasks that are neither always solved nor never.
 
-    Example: `rollhouse dataset build grpo prompts --from s1 --run base "pass_band=[0.2, 0.8]"`.
+    Example: `rollhouse dataset build grpo prompts --from s1 --run base "pass_band=[0.2, 0.8]" --weights variance`.
     """
     from ..transform.build import build_grpo
     from ..transform.options import GrpoOptions
 
-    _build(build_grpo, GrpoOptions, name, snapshot, config, settings, run, environment, scorer, dry_run, house, format)
+    flags = _flags(run, environment, scorer, sql, function, against) | {"weights": weights, "order": order}
+    _build(build_grpo, GrpoOptions, name, snapshot, config, flags, settings, dry_run, house, format)
 
 
 def list_(house: HouseOption = None, at: AtOption = None, format: FormatOption = Format.table) -> None:
@@ -97,8 +121,9 @@ def list_(house: HouseOption = None, at: AtOption = None, format: FormatOption =
 
 
 def show(
-    dataset: Annotated[str, typer.Argument(help="NAME or NAME@VERSION.")],
+    dataset: VersionArgument,
     rows: Annotated[bool, typer.Option("--rows", help="Print the references instead of the manifest.")] = False,
+    flagged: Annotated[bool, typer.Option("--flagged", help="Print what is also in an evaluation set.")] = False,
     house: HouseOption = None,
     at: AtOption = None,
     format: FormatOption = Format.table,
@@ -107,14 +132,14 @@ def show(
     from ..transform.versions import get_dataset
 
     found = get_dataset(open_house(house, at), dataset)
-    if rows:
-        print_rows(found.rows, format, found.label)
+    if rows or flagged:
+        print_rows(found.rows if rows else found.flags.to_dicts(), format, found.label)
     else:
         print_summary(manifest(found), format, found.label)
 
 
 def why(
-    dataset: Annotated[str, typer.Argument(help="NAME or NAME@VERSION.")],
+    dataset: VersionArgument,
     id: Annotated[str, typer.Argument(metavar="ROLLOUT_OR_TASK", help="A rollout_id or task_id.")],
     house: HouseOption = None,
     at: AtOption = None,
@@ -126,6 +151,56 @@ def why(
 
     place = open_house(house, at)
     print_rows(explain(place, get_dataset(place, dataset), id), format)
+
+
+def diff(
+    left: VersionArgument,
+    right: VersionArgument,
+    rows: Annotated[bool, typer.Option("--rows", help="Print the rows that only one has.")] = False,
+    house: HouseOption = None,
+    at: AtOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Compare two versions of one kind: options, rows that only one has, and why the other left them out."""
+    from ..transform.explain import diff as compare
+    from ..transform.explain import diff_rows
+    from ..transform.versions import get_dataset
+
+    place = open_house(house, at)
+    ours, theirs = get_dataset(place, left), get_dataset(place, right)
+    found = compare(ours, theirs)
+    if rows:
+        print_rows(diff_rows(ours, theirs), format)
+    elif format is not Format.table:
+        print_summary(found, format)
+    else:
+        numbers = {name: value for name, value in found.items() if name not in ("recipe", "reasons")}
+        print_summary(numbers, format, f"{ours.label} and {theirs.label}")
+        for name, title in (("recipe", "options that differ"), ("reasons", "why the other lacks what only one has")):
+            if found[name]:
+                print_rows(found[name], format, title)
+
+
+def export(
+    dataset: VersionArgument,
+    target: Annotated[str, typer.Argument(metavar="FORMAT", help="sft: trl, trl-messages, openai, nemo-response; dpo: trl, nemo-preference, nemo-binary; grpo: trl.")],
+    out: Annotated[str, typer.Argument(help="File to write: .jsonl, or .parquet for TRL's formats.")],
+    house: HouseOption = None,
+    at: AtOption = None,
+    format: FormatOption = Format.table,
+) -> None:  # fmt: skip
+    """Write the rows of a version to a file that another trainer reads.
+
+    Example: `rollhouse dataset export demos@1 openai demos.jsonl`.
+    """
+    from dataclasses import asdict
+
+    from ..transform.export import export_dataset
+    from ..transform.versions import get_dataset
+
+    place = open_house(house, at)
+    found = get_dataset(place, dataset)
+    print_summary(asdict(export_dataset(place, found, target, out)), format, f"{found.label} as {target}")
 
 
 def manifest(dataset: "DatasetVersion") -> dict[str, Any]:
@@ -144,16 +219,29 @@ def manifest(dataset: "DatasetVersion") -> dict[str, Any]:
     }
 
 
+def _flags(
+    runs: list[str] | None, environments: list[str] | None, scorer: str | None, sql: str | None, function: str | None,
+    against: list[str] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The options that every kind has as flags."""
+    from ..transform.recipes import read_function, read_sql
+
+    flags = {"runs": runs, "environments": environments, "scorer": scorer, "contamination.against": against}
+    if sql is not None:
+        flags["sql"] = read_sql(sql)
+    if function is not None:
+        flags["function"], flags["function_name"] = read_function(function)
+    return flags
+
+
 def _build(
     build: "Callable[..., DatasetVersion]",
     options: "type[SourceOptions]",
     name: str,
     snapshot: str,
     config: str | None,
+    flags: dict[str, Any],
     settings: list[str] | None,
-    runs: list[str] | None,
-    environments: list[str] | None,
-    scorer: str | None,
     dry_run: bool,
     house: str | None,
     format: Format,
@@ -162,25 +250,45 @@ def _build(
 
     from .settings import resolve, to_yaml
 
-    flags = {"runs": runs, "environments": environments, "scorer": scorer}
-    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value]
+    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value not in (None, [])]
     recipe = resolve(options, config, [*given, *(settings or [])])
     if dry_run:
         print(to_yaml(recipe), end="")
         return
-    dataset = build(open_house(house), name, snapshot, recipe)
+    dataset = build(open_house(house), name, snapshot, recipe, _references(recipe.contamination.against))
     if format is not Format.table:
         print_rows([{**manifest(dataset), "existed": dataset.existed}], format)
-        return
+    else:
+        _print_built(dataset)
+
+
+def _references(against: tuple[str, ...]) -> list[Any]:
+    """The cases of the evaluation sets that the house does not hold."""
+    from ..transform.references import OWN_SPLITS, file_references
+
+    found: list[Any] = []
+    for name in against:
+        source, _, categories = name.partition(":")
+        if source == "bfcl":
+            from ..eval.bfcl.references import bfcl_references
+
+            found += bfcl_references(categories.split(",") if categories else None)
+        elif name not in OWN_SPLITS:
+            found += file_references(name)
+    return found
+
+
+def _print_built(dataset: "DatasetVersion") -> None:
     out = console()
     made = "exists already: the same recipe on the same snapshot" if dataset.existed else "is new"
     out.print(f"{dataset.label} {made}.", markup=False)
     unit = {"sft": "demonstrations", "dpo": "pairs", "grpo": "prompts"}[dataset.kind]
     tasks = f"{dataset.counts['tasks']} of {dataset.counts['tasks_seen']} tasks"
     out.print(f"{dataset.n_rows} {unit} from {tasks}, out of {dataset.counts['inputs']} rollouts.", markup=False)
-    print_rows(
-        [{"left out because": reason, "count": count} for reason, count in dataset.counts["dropped"].items()], format
-    )
+    for what, key in (("left out because", "dropped"), ("also in an evaluation set", "flagged")):
+        counts = [{what: reason, "count": count} for reason, count in dataset.counts.get(key, {}).items()]
+        if counts:
+            print_rows(counts, Format.table)
     out.print(
         f"next: rollhouse train {dataset.kind} dataset={dataset.label} policy.model_name=MODEL",
         markup=False,

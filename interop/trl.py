@@ -26,6 +26,8 @@ _TYPES = {
     "messages": _MESSAGES, "prompt": _MESSAGES, "completion": _MESSAGES, "label": pa.bool_(), "tools": pa.string(),
     "rollout_id": pa.string(), "run_id": pa.string(), "reward": pa.float32(), "task_id": pa.string(), "ground_truth": pa.string(),
 }  # fmt: skip
+# Of dataset versions only: rollouts have no such columns.
+_SET_TYPES = {"chosen": _MESSAGES, "rejected": _MESSAGES, "chosen_id": pa.string(), "rejected_id": pa.string(), "weight": pa.float32()}  # fmt: skip
 _OURS = ("rollout_id", "run_id", "reward")
 # What each of TRL's dataset types is made of.
 COLUMNS = {
@@ -114,8 +116,7 @@ def writer(kind: str) -> Callable[[Iterable[list[Rollout]], Path, bool], None]:
         if kind == "trl-prompt":
             rows = _first_of_each_task(rows)
         if path.suffix == ".parquet":
-            schema = pa.schema([(name, _TYPES[name]) for name in names])
-            write_parquet((_flat(row) for row in rows), schema, path)
+            write_parquet((flat(row) for row in rows), schema_of(names), path)
         else:
             write_objects(rows, path)
 
@@ -130,10 +131,15 @@ def _first_of_each_task(rows: Iterable[Row]) -> Iterator[Row]:
             yield row
 
 
-def _flat(row: Row) -> Row:
+def schema_of(names: Iterable[str]) -> pa.Schema:
+    """The Arrow schema of a Parquet file with these columns."""
+    return pa.schema([(name, (_TYPES | _SET_TYPES)[name]) for name in names])
+
+
+def flat(row: Row) -> Row:
     """With the content of messages as text: a Parquet column has one type, so a list of parts becomes its JSON."""
     changed = {**row}
-    for name in ("messages", "prompt", "completion"):
+    for name in ("messages", "prompt", "completion", "chosen", "rejected"):
         if name in row:
             changed[name] = [
                 {**message, "content": text_of(message["content"])} if isinstance(message["content"], list) else message

@@ -14,13 +14,19 @@ COLUMNS = [
     "agent", "branch", "trainable", "environment", "policy_id", "policy_version", "status", "reward", "passed", "n_turns",
     "n_tool_calls", "n_tool_errors", "n_parse_failures", "n_tokens", "n_sampled_tokens", "started_at",
 ]  # fmt: skip
+# What the rules look at; the rest is for `where` and functions.
+_FOR_RULES = [
+    "rollout_id", "slot_id", "attempt", "run_id", "task_id", "prompt_id", "episode_id", "agent", "branch", "trainable",
+    "environment", "policy_id", "policy_version", "status", "reward", "passed", "n_turns", "n_tool_calls", "n_tool_errors",
+    "n_parse_failures", "n_tokens", "n_sampled_tokens", "started_at",
+]  # fmt: skip
 HELD_OUT = ("validation", "test")
 
 
 def read_candidates(house: House, snapshot: str, options: SourceOptions) -> Selection:
     """The rollouts the options choose, the last attempt of each slot, in no particular order.
 
-    The frame has COLUMNS with `reward` and `passed` of the scorer the options name, `split`, `category` and `difficulty` of
+    The frame has COLUMNS (without `where` and function only those the rules look at) with `reward` and `passed` of the scorer the options name, `split`, `category` and `difficulty` of
     the task, and `offset`, the row's position in the table at the snapshot.
 
     Raises:
@@ -28,7 +34,8 @@ def read_candidates(house: House, snapshot: str, options: SourceOptions) -> Sele
         EmptyDataset: The options choose nothing.
         ConfigError: `where` is not a condition over these columns, or the scorer never scored anything.
     """
-    frame = to_polars(house, "rollouts", snapshot, COLUMNS).with_row_index("offset")
+    wanted = COLUMNS if options.where is not None or options.function is not None else _FOR_RULES
+    frame = to_polars(house, "rollouts", snapshot, wanted).with_row_index("offset")
     tasks = to_polars(house, "tasks", snapshot, ["task_id", "split", "category", "difficulty"])
     frame = frame.join(tasks, on="task_id", how="left")
     if is_chosen(options.scorer):

@@ -58,7 +58,7 @@ def digests(messages: pa.ListArray, steps: bool = False) -> pl.DataFrame:
     chars = text.str.len_chars().to_numpy().astype(np.int64)
     chars += _sums(arguments.str.len_chars().to_numpy(), call_starts)
     found = {
-        "response": _in_order(_hashed(_evened(text))[spoken] + rest[spoken], said_starts),
+        "response": _in_order(_hashed(_evened(text.gather(spoken))) + rest[spoken], said_starts),
         "path": _in_order(mixed(_hashed(names) + _keys(arguments)), call_starts[starts]),
         "chars": _sums(chars * said, starts),
         "called": _distinct(names, call_starts[starts]),
@@ -106,11 +106,10 @@ def _hashed(texts: pl.Series) -> np.ndarray:
 
 def _evened(texts: pl.Series) -> pl.Series:
     """The texts with runs of white space as one space, none at the ends; only those that need it are touched."""
-    texts = texts.str.strip_chars()
-    uneven = texts.str.contains_any(_UNEVEN)
+    uneven = texts.str.contains_any(_UNEVEN) | texts.str.starts_with(" ") | texts.str.ends_with(" ")
     if not uneven.any():
         return texts
-    tidy = texts.filter(uneven).str.replace_all(r"\s+", " ")
+    tidy = texts.filter(uneven).str.replace_all(r"\s+", " ").str.strip_chars()
     return texts.scatter(uneven.arg_true(), tidy)
 
 

@@ -3,9 +3,12 @@
 Pairs are chosen on columns: a round takes the next acceptable response of every group at once and finds its rejected one.
 """
 
+import functools
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from .options import DpoOptions
@@ -16,6 +19,10 @@ from .steps import step_pairs
 TWO_SIGMA_FROM = 8  # with fewer rollouts the spread says little, and the nearest miss teaches most
 _MOST_COMBINATIONS = 4_000_000  # pairs looked at at once where all are wanted
 _TOLERANCE = 1e-6  # rewards are 32 bits
+_WANTED = [
+    "offset", "rollout_id", "task_id", "prompt_id", "branch", "reward", "status", "n_turns", "n_tool_calls", "n_tool_errors",
+    "n_parse_failures", "n_sampled_tokens",
+]  # fmt: skip
 _SIDE = ["idx", "g", "rollout_id", "task_id", "branch", "reward", "length", "response", "faults"]
 
 
@@ -52,10 +59,14 @@ def filter_pairable(selection: Selection, options: DpoOptions) -> PairRules:
     group += ["policy_id"] if options.same_policy or options.same_version else []
     group += ["policy_version"] if options.same_version else []
     rules = PairRules(floor, 1.0 if binary and options.pairing != "step" else options.min_gap, group, options)
-    groups = selection.frame.group_by(group).agg(
+    selection.narrow(*_WANTED, *group)
+    # Groups by a hash of 64 bits: numbers are told apart faster than ids.
+    keys = [pl.col(name).hash(seed) for seed, name in enumerate(group)]
+    selection.frame = selection.frame.with_columns(g=functools.reduce(operator.xor, keys))
+    groups = selection.frame.group_by("g").agg(
         best=pl.col("reward").filter(pl.col("status") == "completed").max(), worst=pl.col("reward").min()
     )
-    selection.frame = selection.frame.join(groups, on=group, how="left", nulls_equal=True)
+    selection.frame = selection.frame.join(groups, on="g", how="left")
     selection.keep(pl.col("best") >= floor, f"no response of its task reaches {floor:g}")
     selection.keep(pl.col("worst") <= pl.col("best") - rules.gap + _TOLERANCE, "no worse response of its task")
     selection.frame = selection.frame.drop("best", "worst")
@@ -71,7 +82,7 @@ def choose_pairs(selection: Selection, rules: PairRules) -> pl.DataFrame:
         EmptyDataset: No group makes a pair.
     """
     options = rules.options
-    pool = _pool(selection.frame, rules)
+    pool = _pool(_numbered(selection), rules)
     makers = {"all": _all_pairs, "ranked": _ranked_pairs, "step": _step_pairs}
     pairs = makers.get(options.pairing, _pairs_in_rounds)(pool, rules)
     if pairs.is_empty() and options.max_length_ratio is not None:
@@ -87,7 +98,8 @@ def choose_pairs(selection: Selection, rules: PairRules) -> pl.DataFrame:
 def explicit_pairs(selection: Selection, wanted: pl.DataFrame, seed: int) -> pl.DataFrame:
     """The pairs a recipe names by `chosen_id` and `rejected_id`, as choose_pairs gives them; where a side is no candidate there is no pair."""
     rules = PairRules(0.0, 0.0, ["task_id", "prompt_id"], DpoOptions())
-    pool = _pool(selection.frame, rules)
+    selection.frame = selection.frame.with_columns(g=pl.col("task_id").hash(0) ^ pl.col("prompt_id").hash(1))
+    pool = _pool(_numbered(selection), rules)
     sides = wanted.unique().join(pool, left_on="chosen_id", right_on="rollout_id").rename({"chosen_id": "rollout_id"})
     pairs = sides.join(pool, left_on=["rejected_id", "g"], right_on=["rollout_id", "g"], suffix="_rejected")
     pairs = pairs.rename({"rejected_id": "rollout_id_rejected"})
@@ -129,15 +141,13 @@ def pair_statistics(pairs: pl.DataFrame) -> dict[str, float | None]:
 
 
 def _pool(frame: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
-    """The candidates in a fixed order with their group `g`, whether they may be chosen, the order in which they are, and the reward sought below."""
-    groups = frame.select(rules.group).unique().with_row_index("g")
-    pool = frame.sort("rollout_id").join(groups, on=rules.group, how="left", nulls_equal=True, maintain_order="left")
-    of_group = pool.group_by("g").agg(
-        n=pl.len(), median=pl.col("length").quantile(0.5, "higher"),
+    """The candidates with what pairing asks of them: whether they may be chosen, their faults, and the reward sought below."""
+    of_group = frame.group_by("g").agg(
+        n=pl.len(),
+        median=pl.col("length").quantile(0.5, "higher"),
         low=(pl.col("reward").mean() - 2 * pl.col("reward").std(ddof=0)).round(6),
-    )  # fmt: skip
-    pool = pool.with_row_index("idx").join(of_group, on="g", how="left", maintain_order="left")
-    return pool.with_columns(
+    )
+    return frame.join(of_group, on="g", how="left").with_columns(
         target=_target(rules.options),
         acceptable=(pl.col("reward") >= rules.floor - _TOLERANCE) & (pl.col("status") == "completed"),
         faults=pl.col("n_parse_failures").fill_null(0) + pl.col("n_tool_errors").fill_null(0),
@@ -170,7 +180,7 @@ def _pairs_in_rounds(pool: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
     ranked = _ranked(pool)
     worse = pool.select(*_SIDE)
     found: list[pl.DataFrame] = []
-    number, made = 0, pl.DataFrame(schema={"g": pl.UInt32, "made": pl.Int64})
+    number, made = 0, pl.DataFrame(schema={"g": pl.UInt64, "made": pl.Int64})
     while True:
         chosen = ranked.filter(pl.col("place") == number).join(
             made.filter(pl.col("made") >= (most or pool.height)), on="g", how="anti"
@@ -230,7 +240,7 @@ def _all_pairs(pool: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
     """All pairs with the margin, the widest first where a group may have only some of them."""
     found = [_nearest(_no_pairs(pool))]
     for part in _by_combinations(pool):
-        distinct = part.unique(["g", "response"], keep="first", maintain_order=True)
+        distinct = part.sort("idx").unique(["g", "response"], keep="first", maintain_order=True)
         chosen = _ranked(part).select(*_SIDE, "target")
         joined = _compatible(chosen.join(distinct.select(*_SIDE), on="g", suffix="_rejected"), rules)
         apart = (pl.col("length") - pl.col("length_rejected")).abs()
@@ -269,5 +279,12 @@ def _no_pairs(pool: pl.DataFrame) -> pl.DataFrame:
 
 
 def _keep_used(selection: Selection, pairs: pl.DataFrame, reason: str) -> None:
-    used = pl.concat([pairs["rollout_id"], pairs["rollout_id_rejected"]]).unique()
-    selection.keep(pl.col("rollout_id").is_in(used.implode()), reason)
+    used = np.zeros(selection.n_inputs, bool)
+    used[pairs["idx"].to_numpy()] = used[pairs["idx_rejected"].to_numpy()] = True
+    selection.keep(pl.Series(used[selection.frame["idx"].to_numpy()]), reason)
+
+
+def _numbered(selection: Selection) -> pl.DataFrame:
+    """The frame with `idx`, the place of each rollout by its id: what decides among equals."""
+    selection.frame = selection.frame.with_columns(idx=pl.col("rollout_id").rank("ordinal").cast(pl.UInt32) - 1)
+    return selection.frame

@@ -62,6 +62,18 @@ class Pair:
     rejected: Trajectory
 
 
+class PromptSet(list[Task]):
+    """The tasks of a prompt set in order, and how training is to take them.
+
+    Attributes:
+        weights: Parallel to the tasks: how often each is drawn, 1 on average; None draws all alike.
+        in_order: Whether they are a curriculum, to be taken as they stand.
+    """
+
+    weights: list[float] | None = None
+    in_order: bool = False
+
+
 def sft_rows(house: House, dataset: DatasetVersion) -> list[Trajectory]:
     """The demonstrations in order. Raises ConfigError for a dataset of another kind."""
     return list(iter_sft(house, dataset))
@@ -88,13 +100,17 @@ def iter_dpo(house: House, dataset: DatasetVersion) -> Iterator[Pair]:
         yield pair if scope is None else from_first_difference(pair, scope == "turn")
 
 
-def grpo_tasks(house: House, dataset: DatasetVersion) -> list[Task]:
+def grpo_tasks(house: House, dataset: DatasetVersion) -> PromptSet:
     """The tasks in order. Raises ConfigError for a dataset of another kind, EvalLeak for held-out tasks."""
     _expect(dataset, "grpo")
     ids = dataset.references["task_id"].to_list()
     _refuse_held_out(house, dataset)
     tasks = read_tasks(house, ids, dataset.snapshot)
-    return [tasks[id] for id in ids]
+    prompts = PromptSet(tasks[id] for id in ids)
+    if dataset.references["weight"].n_unique() > 1:
+        prompts.weights = dataset.references["weight"].to_list()
+    prompts.in_order = dataset.recipe.get("order", "shuffled") != "shuffled"
+    return prompts
 
 
 def read_tasks(house: House, ids: list[str], at: str | None = None) -> dict[str, Task]:

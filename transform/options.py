@@ -72,6 +72,8 @@ class SourceOptions(BaseModel):
 class SftOptions(SourceOptions):
     """Demonstrations: completed, rewarded, distinct, not too many of one task."""
 
+    require_reward: bool = True
+    """Only rollouts with a verdict; otherwise there is no floor but the one that is set."""
     min_reward: float | None = None
     """None is 1 where all rewards are 0 or 1, else 0.9; no floor where a quantile is given."""
     min_reward_of: dict[str, float] = {}
@@ -110,7 +112,7 @@ class SftOptions(SourceOptions):
     @property
     def OFF(self) -> dict[str, Any]:
         return {
-            "min_reward": float("-inf"), "max_tool_errors": None, "max_recovery_share": None, "max_turns": None,
+            "require_reward": False, "max_tool_errors": None, "max_recovery_share": None, "max_turns": None,
             "allow_parse_failures": True, "dedupe": False, "per_task_cap": None,
         }  # fmt: skip
 

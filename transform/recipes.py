@@ -55,6 +55,14 @@ def read_function(reference: str) -> tuple[str, str]:
         raise ConfigError(f"{file} cannot be read: {one_line(error)}.", "Check the path.") from error
 
 
+def read_sql(file: str) -> str:
+    """The text of a SELECT in a file. Raises ConfigError when it cannot be read."""
+    try:
+        return Path(file).read_text(encoding="utf-8").strip().rstrip(";")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {one_line(error)}.", "Check the path.") from error
+
+
 def _call(source: str, name: str, candidates: pl.DataFrame) -> pl.DataFrame:
     # The user's own code, as any script of theirs: it may do what they may.
     scope: dict[str, Any] = {"__name__": "recipe"}

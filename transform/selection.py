@@ -48,16 +48,21 @@ class Selection:
                 "Loosen that option, or collect more rollouts and take a new snapshot.",
             )
 
+    def narrow(self, *columns: str) -> None:
+        """Forgets all other columns: of a million rows each is worth forgetting."""
+        self.frame = self.frame.select(name for name in self.frame.columns if name in columns)
+
     def drop_reasons(self) -> pl.DataFrame:
         """(id, reason) of everything that fell out."""
         empty = pl.DataFrame(schema={"id": pl.String, "reason": pl.String})
         return pl.concat([empty, *self.dropped])
 
 
-def keep_verdicts(selection: Selection) -> None:
-    """Leaves the rollouts whose reward is a number. No verdict and a broken one are two reasons."""
-    selection.keep(pl.col("reward").is_not_null(), "no reward")
-    selection.keep(pl.col("reward").is_finite(), "reward is NaN or infinite")
+def keep_verdicts(selection: Selection, required: bool = True) -> None:
+    """Leaves the rollouts whose reward is a number, or, not required, missing. No verdict and a broken one are two reasons."""
+    if required:
+        selection.keep(pl.col("reward").is_not_null(), "no reward")
+    selection.keep(pl.col("reward").is_finite().fill_null(True), "reward is NaN or infinite")
 
 
 def status_reason() -> pl.Expr:

@@ -8,6 +8,11 @@ from .options import SftOptions
 from .order import shuffled
 from .selection import Selection, is_binary, keep_verdicts, status_reason
 
+_WANTED = (
+    "offset", "rollout_id", "task_id", "prompt_id", "episode_id", "branch", "category", "reward", "n_turns", "n_tool_errors",
+    "n_sampled_tokens",
+)  # fmt: skip
+
 
 def filter_demos(selection: Selection, options: SftOptions) -> float | None:
     """Leaves the rollouts that pass every filter on scalar columns, and returns the general reward floor that was used."""
@@ -30,11 +35,12 @@ def filter_demos(selection: Selection, options: SftOptions) -> float | None:
     if options.branches == "last":
         last = pl.col("branch").fill_null(0) == pl.col("branch").fill_null(0).max().over(_episode(), "agent")
         selection.keep(last, "a later branch of its episode")
+    selection.narrow(*_WANTED)
     return floor
 
 
 def _filter_rewards(selection: Selection, options: SftOptions) -> float | None:
-    keep_verdicts(selection)
+    keep_verdicts(selection, required=options.require_reward)
     if options.require_passed:
         selection.keep(pl.col("passed"), "not solved")
     quantile = options.min_reward_quantile
@@ -42,7 +48,7 @@ def _filter_rewards(selection: Selection, options: SftOptions) -> float | None:
         bound = pl.col("reward").quantile(quantile, "lower").over("environment")
         selection.keep(pl.col("reward") >= bound, f"reward below its environment's {quantile:g} quantile")
     floor = options.min_reward
-    if floor is None and quantile is None:
+    if floor is None and quantile is None and options.require_reward:
         floor = 1.0 if is_binary(selection.frame["reward"]) else 0.9
     for environment, least in sorted(options.min_reward_of.items()):
         other = pl.col("environment") != environment

@@ -27,9 +27,11 @@ class Filled:
     rollouts: list[dict[str, Any]] = field(default_factory=list)
     scores: list[dict[str, Any]] = field(default_factory=list)
 
-    def task(self, name: str, split: str = "train") -> Task:
-        prompt = (Message("system", "Use tools."), Message("user", f"Please do {name}."))
-        self.tasks[name] = Task("office", prompt, (TOOL,), ground_truth=[name], split=split, source_key=name)
+    def task(self, name: str, split: str = "train", says: str | None = None, **fields: Any) -> Task:
+        """A task whose user says `says`; `fields` override those of Task."""
+        prompt = (Message("system", "Use tools."), Message("user", says or f"Please do {name}."))
+        values = {"tools": (TOOL,), "ground_truth": [name], "split": split, "source_key": name} | fields
+        self.tasks[name] = Task("office", prompt, **values)
         return self.tasks[name]
 
     def rollout(self, task: str, reward: float | None, index: int = 0, run: str = "c1", **columns: Any) -> str:
@@ -82,6 +84,7 @@ class Filled:
                 "prompt_id": task.prompt_id,
                 "ground_truth": json.dumps(task.ground_truth),
                 "split": task.split,
+                "category": task.category,
                 "source_key": task.source_key,
             }
             for task in tasks

@@ -1,8 +1,11 @@
 """Which prompts a step uses: a pure function of the set, the seed and the step, so that two runs of one recipe agree."""
 
+import math
 import random
 from collections.abc import Sequence
 from typing import TypeVar
+
+from ...transform.materialize import PromptSet
 
 Item = TypeVar("Item")
 
@@ -11,10 +14,21 @@ def prompts_of_step(items: Sequence[Item], step: int, size: int, seed: int) -> l
     """The prompts of optimizer step `step` (from 1).
 
     Epoch by epoch the set is shuffled and cut into batches of `size`; what is left over at an epoch's end sits that
-    epoch out, so that no step has one prompt twice. A set smaller than `size` gives all of it every step.
+    epoch out, so that no step has one prompt twice. A set smaller than `size` gives all of it every step. A PromptSet
+    that is a curriculum is not shuffled; one with weights has no epochs: each step draws anew, by weight.
     """
     size = min(size, len(items))
+    if isinstance(items, PromptSet) and items.weights is not None and not items.in_order:
+        return [items[position] for position in _drawn(items.weights, size, f"{seed}:{step}")]
     epoch, batch = divmod(step - 1, len(items) // size)
     order = list(range(len(items)))
-    random.Random(f"{seed}:{epoch}").shuffle(order)
+    if not (isinstance(items, PromptSet) and items.in_order):
+        random.Random(f"{seed}:{epoch}").shuffle(order)
     return [items[position] for position in order[batch * size : (batch + 1) * size]]
+
+
+def _drawn(weights: Sequence[float], size: int, seed: str) -> list[int]:
+    """Positions drawn without replacement, by weight (Efraimidis and Spirakis 2006): the greatest of log(u) / weight."""
+    chance = random.Random(seed)
+    keys = [math.log(1.0 - chance.random()) / weight if weight > 0 else -math.inf for weight in weights]
+    return sorted(range(len(keys)), key=lambda position: keys[position], reverse=True)[:size]

@@ -1,0 +1,62 @@
+"""BFCL's questions, functions and answers, for datasets that must not hold them."""
+
+import ast
+import json
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ...transform.references import Reference, signature, user_text, value_key
+from .categories import FORMAT_SENSITIVITY, categories_named
+from .checker import require_bfcl
+
+Call = tuple[str, dict[str, tuple[str, ...]]]
+
+
+def bfcl_references(categories: list[str] | None = None) -> Iterator[Reference]:
+    """The cases of some categories or groups (None: all that can be run). Raises MissingExtra without bfcl-eval, ConfigError for an unknown name."""
+    require_bfcl()
+    spec = find_spec("bfcl_eval")
+    assert spec is not None and spec.submodule_search_locations
+    folder = Path(spec.submodule_search_locations[0]) / "data"
+    for category in categories_named(categories or ["all"]):
+        if category == FORMAT_SENSITIVITY:
+            continue
+        answers = {row["id"]: row["ground_truth"] for row in _rows(folder / "possible_answer", category)}
+        for row in _rows(folder, category):
+            text = "\n".join(user_text(turn) for turn in row["question"])
+            tools = tuple(signature(function) for function in row.get("function") or ())
+            yield Reference("bfcl", row["id"], text, tools, tuple(_calls(answers.get(row["id"]) or [])))
+
+
+def _rows(folder: Path, category: str) -> list[dict[str, Any]]:
+    path = folder / f"BFCL_v4_{category}.json"
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _calls(truth: list[Any]) -> Iterator[Call]:
+    """The true calls: `{function: {argument: [accepted values]}}`, or Python text in several turns."""
+    for entry in truth:
+        if isinstance(entry, list):
+            yield from _calls(entry)
+        elif isinstance(entry, str):
+            yield from _written(entry)
+        else:
+            for name, arguments in entry.items():
+                # An empty text among the accepted values says that the argument may be left out.
+                needed = {key: tuple(map(value_key, values)) for key, values in arguments.items() if "" not in values}
+                if needed:
+                    yield name.lower(), needed
+
+
+def _written(text: str) -> Iterator[Call]:
+    try:
+        call = ast.parse(text, mode="eval").body
+        if isinstance(call, ast.Call) and call.keywords:
+            arguments = {word.arg: (value_key(ast.literal_eval(word.value)),) for word in call.keywords if word.arg}
+            yield ast.unparse(call.func).lower(), arguments
+    except (SyntaxError, ValueError):
+        return
