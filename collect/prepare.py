@@ -202,7 +202,7 @@ def _wrong_tools(task: Task) -> list[str]:
             wrong.append(f"a tool is called {name}, which is an address of the resources server")
         if not isinstance(function.get("parameters") or {}, dict):
             wrong.append(f"the parameters of tool {number} are no schema")
-        seen.add(name)
+        seen.add(str(name))
     return wrong
 
 
