@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
     noun = typer.Typer(no_args_is_help=True, help="Make tasks.")
     noun.callback()(lambda: None)
     noun.command("generate")(generate)
+    noun.command("tables")(tables)
     noun.command("prepare")(prepare)
     app.add_typer(noun, name="tasks")
 
@@ -23,7 +24,7 @@ def generate(
     tables: Annotated[str | None, typer.Option(help="Folder of the environment's tables.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Tasks file (JSON lines).")] = None,
     tasks_split: TasksSplitOption = None,
-    count: Annotated[int | None, typer.Option(min=1, help="So many of each split, for math and workplace-mini.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="So many of each split, where they are generated.")] = None,
     output: Annotated[str | None, typer.Option(help="Write them to this file as NeMo Gym rows, instead of into the house.")] = None,
     house: HouseOption = None,
     format: FormatOption = Format.table,
@@ -46,6 +47,22 @@ def generate(
         place = make_house(house)
         counts = [row | {"new": store_tasks(place, made[str(row["split"])])} for row in counts]
     print_rows(counts, format, "tasks")
+
+
+def tables(
+    out: Annotated[str, typer.Argument(metavar="DIR", help="Folder to write to; it is made.")],
+    size: Annotated[float, typer.Option(help="1 is as large as the Workplace Assistant's: 500 e-mails, 300 events, 200 customers.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the generator.")] = 0,
+    format: FormatOption = Format.table,
+) -> None:  # fmt: skip
+    """Generate the six tables of an invented office for the environment workplace, of any size, the same for the same seed.
+
+    Example: `rollhouse tasks tables tables/ --size 2`.
+    """
+    from ..collect.environments.workplace.generator import generate_tables
+
+    rows = generate_tables(out, seed, size)
+    print_rows([{"file": name, "rows": count} for name, count in rows.items()], format, out)
 
 
 def prepare(

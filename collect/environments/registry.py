@@ -38,7 +38,7 @@ def load_environment(
         from .workplace import WorkplaceEnvironment
 
         places = (None if place is None else Path(place) for place in (tables, tasks))
-        return WorkplaceEnvironment(*places, tasks_split=split, **options)
+        return WorkplaceEnvironment(*places, tasks_split=split, seed=seed or 0, **options)
     if name == "workplace-mini":
         from .workplace_mini import MiniEnvironment
 

@@ -1,21 +1,24 @@
 """Workplace as an environment: tasks from a file, sessions over shared tables, the verdict by final state."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ....interop.responses import chat_tools
 from ....store.errors import ConfigError
 from ....store.ids import hash_id
 from ....store.messages import ToolCall
-from ...tasks_file import load_tasks
+from ...tasks_file import load_tasks, task_from_row
 from ...threads import in_thread
 from ...tools import ToolSession
 from ...types import Score, Task
 from . import lenient
+from .generator import generate_tasks
 from .office import Office, read_office
 from .patterns import may_wait
+from .schemas import tool_schemas
 from .toolbox import TOOLS, call_tool
 from .verifier import replay, same_state, truth_calls
 
@@ -46,13 +49,19 @@ class WorkplaceEnvironment:
         tasks: Path | str | None = None,
         tasks_split: str = "train",
         verifier: str = "strict",
+        seed: int = 0,
+        n_train: int = 2_000,
+        n_validation: int = 200,
+        n_test: int = 200,
     ) -> None:
         """Reads the tables (a folder of six CSV files).
 
         Args:
-            tasks: A JSONL file, needed only to list tasks.
+            tasks: A JSONL file of tasks; None generates them from the tables.
             tasks_split: The split of its rows that name none.
             verifier: `strict` (NeMo Gym's verdict) or `lenient` (see lenient.py).
+            seed: Of generated tasks. Splits share no task whatever the seeds, and the first tasks of a longer list are a shorter one's.
+            n_train, n_validation, n_test: How many tasks to generate of each split.
         """
         if verifier not in VERIFIERS:
             raise ConfigError(
@@ -64,6 +73,8 @@ class WorkplaceEnvironment:
         self._tasks_file = tasks
         self._tasks_split = tasks_split
         self._verifier = verifier
+        self._seed = seed
+        self._sizes = {"train": n_train, "validation": n_validation, "test": n_test}
         self._truths: dict[str, Office] = {}
 
     @cached_property
@@ -72,11 +83,15 @@ class WorkplaceEnvironment:
         tables = (getattr(self.office, field.name) for field in fields(self.office))
         return hash_id(repr(tuple((table.columns, table.rows, table.labels) for table in tables)))
 
-    def tasks(self, split: str) -> Iterable[Task]:
-        """The tasks of the file that are of the split, in its order."""
+    def tasks(self, split: str) -> Iterator[Task]:
+        """The tasks of the file that are of the split, in its order; or generated ones, made as they are asked for."""
         if self._tasks_file is None:
-            raise ConfigError("The workplace environment has no tasks file.", "Name one with --tasks FILE.")
-        return [task for task in load_tasks(self._tasks_file, NAME, self._tasks_split) if task.split == split]
+            rows = generate_tasks(self.office, self._sizes.get(split, 0), self._seed, [split])
+            made = (task_from_row(row, NAME) for row in rows)
+            # One object for all: tools are tens of kilobytes, and what is made of them is kept with them.
+            tools = tuple(chat_tools(tool_schemas()))
+            return (replace(task, tools=tools) for task in made)
+        return (task for task in load_tasks(self._tasks_file, NAME, self._tasks_split) if task.split == split)
 
     def start(self, task: Task) -> ToolSession:
         """A fresh session: its office shares the tables until a tool writes."""

@@ -80,7 +80,7 @@ def generate_tasks(
             continue
         fruitless = 0
         seen.add(row.pop("prompt"))
-        yield {"id": made, "responses_create_params": _params(row.pop("request"), tools), **row}
+        yield {"id": _id(row), "responses_create_params": _params(row.pop("request"), tools), **row}
         made += 1
 
 
@@ -133,6 +133,11 @@ def difficulty(draft: Draft) -> float:
     One for each call that changes something, one for each look-up, one for each decision, over 9.
     """
     return round(min(1.0, (len(draft.calls) + len(draft.lookups) + draft.conditions) / _HARDEST), 2)
+
+
+def _id(row: dict[str, Any]) -> int:
+    """The same for the same request and truth, whatever the seed; 48 bits, so that it is a whole number in every reader of JSON."""
+    return int(hashlib.sha256(json.dumps([row["request"], row["ground_truth"]]).encode()).hexdigest()[:12], 16)
 
 
 def _entries(calls: Sequence[tuple[str, dict[str, Any]]]) -> list[dict[str, str]]:
