@@ -54,9 +54,10 @@ def main(rollouts: int, concurrency: int, rounds: int, model: str | None = None)
         assert isinstance(policy, TokenPolicy)
         engine = policy.token_engine
         for number in range(rounds + 1):
-            policy.token_engine = Recorder(engine)  # type: ignore[assignment]
+            recorder = Recorder(engine)
+            policy.token_engine = recorder  # type: ignore[assignment]
             collected, summary = asyncio.run(_collect(policy, folder, tasks, rollouts // len(tasks), concurrency))
-            straight, tokens = asyncio.run(_repeat(engine, folder, list(policy.token_engine.calls.values())))
+            straight, tokens = asyncio.run(_repeat(engine, folder, list(recorder.calls.values())))
             if number:
                 found.append({"collected_s": collected, "straight_s": straight, "collected_tokens": summary["sampled_tokens"], "straight_tokens": tokens})  # fmt: skip
     return {"rollouts": rollouts, "concurrency": concurrency, "model": folder.name if model else "the tiny policy (2.9 M)", "rounds": found}  # fmt: skip

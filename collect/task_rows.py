@@ -1,7 +1,7 @@
 """Tasks as rows: what `tasks` and `prompts` hold of one."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +9,12 @@ from ..store.house import House
 from .remembered import remembered
 from .types import Task
 
-_tools_json = remembered(lambda tools: json.dumps([dict(tool) for tool in tools], ensure_ascii=False), 64)
+
+def _tools_text(tools: tuple[Mapping[str, Any], ...]) -> str:
+    return json.dumps([dict(tool) for tool in tools], ensure_ascii=False)
+
+
+_tools_json = remembered(_tools_text, 64)
 
 
 def task_rows(task: Task, task_id: str, prompt_id: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,7 +9,12 @@ from ..store.ids import canonical_json, hash_id, hash_text, task_id
 from ..store.messages import Message
 from .remembered import remembered
 
-_tools_json = remembered(lambda tools: canonical_json([dict(tool) for tool in tools]), 64)
+
+def _tools_text(tools: tuple[Mapping[str, Any], ...]) -> str:
+    return canonical_json([dict(tool) for tool in tools])
+
+
+_tools_json = remembered(_tools_text, 64)
 
 
 @dataclass(frozen=True)

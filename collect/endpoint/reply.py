@@ -49,6 +49,7 @@ def read_reply(body: bytes) -> Reply:
 
 def _tokens(reply: dict[str, Any], choice: dict[str, Any], message: dict[str, Any]) -> CallTokens | None:
     """NeMo Gym's fields on the message, or vLLM's on the reply and the choice."""
+    found: tuple[Any, Any, Any]
     if "generation_token_ids" in message:
         found = (message.get("prompt_token_ids"), message["generation_token_ids"], message.get("generation_log_probs"))
     elif choice.get("token_ids"):
@@ -57,11 +58,12 @@ def _tokens(reply: dict[str, Any], choice: dict[str, Any], message: dict[str, An
     else:
         return None
     prompt, sampled, logprobs = found
-    fit = _are(int, prompt) and _are(int, sampled) and _are(float, logprobs) and 0 < len(sampled) == len(logprobs)
-    return CallTokens(prompt, sampled, logprobs) if fit and all(map(math.isfinite, logprobs)) else None
+    if not (_are((int,), prompt) and _are((int,), sampled) and _are((float, int), logprobs)):
+        return None
+    fit = len(sampled) == len(logprobs) and all(map(math.isfinite, logprobs))
+    return CallTokens(prompt, sampled, logprobs) if fit else None
 
 
-def _are(kind: type, values: Any) -> bool:
-    """Whether it is a list of such numbers (a float may be written as an int), and not empty."""
-    kinds = {int, float} if kind is float else {kind}
-    return isinstance(values, list) and bool(values) and set(map(type, values)) <= kinds
+def _are(kinds: tuple[type, ...], values: Any) -> bool:
+    """Whether it is a list of such values and not empty."""
+    return isinstance(values, list) and bool(values) and {*map(type, values)} <= {*kinds}
