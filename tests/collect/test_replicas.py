@@ -110,7 +110,7 @@ def test_two_vllm_engines_answer_as_one(ray_session: None, random_models: tuple[
             free = asyncio.run(several([None] * 6))
             assert len({tuple(answer.token_ids) for answer in free}) == 6
         assert asyncio.run(engine.score([5, 6, 7])) == pytest.approx(reference_logprobs(second, [5, 6, 7]), abs=1e-4)
-        again = open_vllm(first, max_model_len=256, data_parallel_size=2)
+        again: Any = open_vllm(first, max_model_len=256, data_parallel_size=2)
         assert {pid_of(one) for one in again.engines} == pids, "the two that run are taken over"
     for pid in pids:
         wait_for_end(pid)

@@ -123,7 +123,7 @@ def play(
 
 def check_row(episode: Episode, given: list[list[int]], turns: Sequence[list[int]]) -> list[list[int]]:
     """The row's tokens are what the engine saw and sampled, and the mask says which is which. Returns what came between the turns."""
-    row, prompt = episode.row, episode.prompt_ids
+    row, prompt = episode.row, episode.prompt_ids or []
     assert prompt == given[0] and row["prefix_ok"] is True
     stored = prompt + row["token_ids"]
     between, sampled = [], []

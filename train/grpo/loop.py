@@ -72,7 +72,10 @@ def train_grpo(
     tasks = grpo_tasks(house, dataset)
     environment = open_environment(config, tasks)
     model = resolve_model(house, config.policy.model_name)
-    payload = config.model_dump(mode="json") | {"dataset": dataset.label, "model_hash": weights_hash(model)}
+    payload: dict[str, Any] = config.model_dump(mode="json") | {
+        "dataset": dataset.label,
+        "model_hash": weights_hash(model),
+    }
     payload["policy"]["chat"] = config.policy.chat.config()  # files by their content
     chat = ChatFormat.of(model, config.policy.chat)  # refuses a template before anything is paid for
     steps = config.grpo.max_num_steps
