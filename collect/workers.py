@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,8 @@ def open_workers(config: CollectConfig) -> Iterator[Workers]:
     Raises ConfigError when the cluster has no room for so many.
     """
     _, _, number = (config.workers or "").partition(":")
-    with _cluster(int(number) if number else None) as count:
+    # Ray prints what it has to say about a dead worker to stdout, which is data.
+    with redirect_stdout(sys.stderr), _cluster(int(number) if number else None) as count:
         workers = Workers(config, min(count, config.concurrency))
         try:
             yield workers

@@ -1,7 +1,8 @@
-"""The mini workplace as somebody's own environment, whose every turn takes $SLOW_OFFICE_S seconds, and which breaks where $BROKEN_OFFICE says."""
+"""The mini workplace as somebody's own environment, which takes its time and breaks when it is told to."""
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
@@ -9,7 +10,15 @@ from rollhouse.collect.types import Score, Session, Task, Turn
 
 
 class SlowOffice(MiniEnvironment):
-    """Found by the name of this file."""
+    """Every turn takes `pause_s` seconds, or $SLOW_OFFICE_S; a session about mail breaks.
+
+    With $BROKEN_OFFICE `verifier` its verdict does; with `dies` its process, once for each line of that file, or every time when there is no such file.
+    """
+
+    def __init__(self, seed: int = 0, pause_s: float = 0.0, dies: str | None = None) -> None:
+        super().__init__(seed)
+        self.pause_s = float(os.environ.get("SLOW_OFFICE_S", pause_s))
+        self.dies = None if dies is None else Path(dies)
 
     def start(self, task: Task) -> Session:
         """A session that takes its time."""
@@ -17,9 +26,9 @@ class SlowOffice(MiniEnvironment):
         step, verify = session.step, session.verify
 
         async def slowly(turn: Turn) -> Any:
-            await asyncio.sleep(float(os.environ.get("SLOW_OFFICE_S", "0")))
-            if os.environ.get("BROKEN_OFFICE") == "dies" and task.category == "send_email":
-                os._exit(3)
+            await asyncio.sleep(self.pause_s)
+            if task.category == "send_email":
+                self._die()
             return await step(turn)
 
         def judged() -> Score:
@@ -29,3 +38,13 @@ class SlowOffice(MiniEnvironment):
 
         session.step, session.verify = slowly, judged  # type: ignore[method-assign]
         return session
+
+    def _die(self) -> None:
+        if self.dies is None:
+            return
+        if self.dies.exists():
+            lives = self.dies.read_text().splitlines()
+            if not lives:
+                return
+            self.dies.write_text("".join(f"{life}\n" for life in lives[1:]))
+        os._exit(3)

@@ -14,13 +14,17 @@ from rollhouse.collect.engines.base import EngineGone
 from rollhouse.collect.engines.torch_engine import TorchEngine
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.policies import ScriptedPolicy, TokenPolicy
+from rollhouse.collect.rescore import rescore
 from rollhouse.collect.runner import CollectSummary, collect, collect_async, failed, refuse_other_config
+from rollhouse.collect.scorers import environment_scorer
+from rollhouse.collect.shaping import RewardShaping
 from rollhouse.collect.types import Conversation, Sampling, Task, Turn
 from rollhouse.store.errors import ConfigError
 from rollhouse.store.house import House
 from rollhouse.store.maintenance import check
 from rollhouse.store.messages import Message
 from rollhouse.store.runs import get_run, start_run
+from rollhouse.store.writer import RolloutWriter
 
 OFFICE = MiniEnvironment(seed=0, n_train=30)
 TASKS = list(OFFICE.tasks("train"))
@@ -212,3 +216,97 @@ def test_another_configuration_is_refused_by_name(house: House) -> None:
         refuse_other_config(house, "r", {**config, "temperature": 0.5})
     with pytest.raises(ConfigError, match="at least one rollout"):
         collect_run(house, run="s", num_repeats=0)
+
+
+def test_a_token_budget_ends_the_beginning_of_rollouts_and_a_bigger_one_goes_on(
+    house: House, random_models: tuple[Path, Path]
+) -> None:
+    policy = TokenPolicy(TorchEngine(random_models[0], 1500), ChatFormat.of(random_models[0]), "weights")
+    options: dict[str, Any] = {"sampling": Sampling(max_tokens=4, seed=1), "max_turns": 1, "concurrency": 1}
+    first = collect_run(house, policy, TASKS[:6], token_budget=9, **options)
+    assert first.stopped == "token_budget" and 9 <= first.sampled_tokens < 9 + 4 and first.collected < 6
+    again = collect_run(house, policy, TASKS[:6], token_budget=9, **options)
+    assert (again.collected, again.skipped, again.stopped) == (0, first.collected, "token_budget")
+    rest = collect_run(house, policy, TASKS[:6], token_budget=1000, **options)
+    assert (rest.collected, rest.stopped) == (6 - first.collected, None) and len(rows_of(house)) == 6
+    assert collect_run(house, policy, TASKS[:6], token_budget=1, **options).stopped is None, "nothing was left to begin"
+    with pytest.raises(ConfigError, match="shows no tokens"):
+        collect_run(house, ScriptedPolicy(), TASKS, "s", token_budget=9)
+    assert len(rows_of(house, "s")) > 0, "what was collected before it was noticed is kept"
+
+
+def test_a_shaped_reward_keeps_the_raw_verdict_beside_it(house: House) -> None:
+    shaping = {OFFICE.name: RewardShaping(scale=2.0, penalties={"turn": 0.25})}  # type: ignore[arg-type]
+    summary = collect_run(house, ScriptedPolicy(0.5), shaping=shaping)
+    raw = {row["rollout_id"]: row for row in house.read("scores").to_pylist()}
+    rows = rows_of(house)
+    assert len(raw) == len(rows) == 30 and {row["reward"] for row in raw.values()} == {0.0, 1.0}
+    for row in rows:
+        verdict = raw[row["rollout_id"]]
+        assert row["reward"] == pytest.approx(2 * verdict["reward"] - 0.25 * row["n_turns"])
+        assert row["passed"] == verdict["passed"] == (verdict["reward"] == 1.0)
+        assert row["scorer"] == f"{verdict['scorer']}+shaped" and verdict["run_id"] == "r"
+        assert {"name": "raw", "value": verdict["reward"], "weight": 0.0} in row["reward_components"]
+    assert summary.reward_mean == pytest.approx(sum(row["reward"] for row in rows) / 30)
+    rescored = rescore(house, environment_scorer(OFFICE))
+    assert rescored.scored == 30 and house.read("scores").num_rows == 30, "re-scoring knows these verdicts"
+
+
+def test_a_component_the_verdict_lacks_fails_the_rollout_and_says_so(house: House) -> None:
+    summary = collect_run(house, tasks=TASKS[:2], shaping={OFFICE.name: RewardShaping(components={"style": 1.0})})
+    assert summary.errors == {"verifier": 2} and "no component 'style'" in str(summary.last_error)
+    assert house.read("scores").num_rows == 0 and rows_of(house)[0]["scorer"] is None
+
+
+def test_what_is_in_flight_and_failed_before_is_counted(house: House) -> None:
+    seen: list[CollectSummary] = []
+    in_flight: list[int] = []
+
+    class Watches(Breaks):
+        async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
+            in_flight.append(seen[0].in_flight)
+            return await super().respond(conversation, sampling)
+
+    collect_run(house, Watches(30, RuntimeError("hiccup")), concurrency=5, on_plan=seen.append)
+    assert max(in_flight) == 5 and seen[0].in_flight == 0 and seen[0].planned == 30
+    assert collect_run(house).failed_before == seen[0].failed > 0
+    assert collect_run(house, retry=failed).failed_before == 0
+
+
+def test_a_writer_that_fails_ends_the_run_with_its_error(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_many = RolloutWriter.add_many
+    full: list[int] = []
+
+    def runs_full(self: RolloutWriter, rollouts: Any, *others: Any, **more: Any) -> int:
+        if len(full) == 1:
+            full.append(len(rollouts))
+            raise OSError(28, "No space left on device")
+        full.append(len(rollouts))
+        return add_many(self, rollouts, *others, **more)
+
+    monkeypatch.setattr(RolloutWriter, "add_many", runs_full)
+    with pytest.raises(OSError, match="No space left"):
+        collect_run(house, Breaks(10_000, RuntimeError()), num_repeats=20, concurrency=8)
+    kept = len(rows_of(house))
+    assert 0 < kept < 600 and kept == full[0] + sum(full[2:]), (
+        "the batch it refused was written when there was room again"
+    )
+    monkeypatch.undo()
+    assert collect_run(house, num_repeats=20).collected == 600 - kept
+
+
+@pytest.mark.system
+def test_five_thousand_in_flight(house: House) -> None:
+    class Waits(ScriptedPolicy):
+        most = now = 0
+
+        async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
+            Waits.now += 1
+            Waits.most = max(Waits.most, Waits.now)
+            await asyncio.sleep(1.0 if Waits.most < 5000 else 0.01)
+            Waits.now -= 1
+            return await super().respond(conversation, sampling)
+
+    summary = collect_run(house, Waits(), num_repeats=200, concurrency=5000)
+    assert Waits.most == 5000 and summary.statuses == {"completed": 6000}
+    assert len({row["rollout_id"] for row in house.read("rollouts", ["rollout_id"]).to_pylist()}) == 6000

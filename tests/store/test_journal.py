@@ -124,3 +124,23 @@ def test_without_a_journal_nothing_is_left_behind(house: House) -> None:
         writer.add(rollout_row("r"))
         assert not journals(house)
     assert numbers(house) == [0]
+
+
+JUDGED = DIES.replace(
+    '    writer.add(rollout_row("r", i), prompt_row(), task_row(), prompt_tokens_row())',
+    "    row = rollout_row('r', i)\n"
+    "    score = {'row_id': f's{i}', 'rollout_id': row['rollout_id'], 'scorer': 'raw', 'scorer_version': '1', 'config_hash': 'c'}\n"
+    "    writer.add_many([row], [prompt_row()], [task_row()], scores=[score])",
+)
+
+
+@pytest.mark.parametrize("flush_after", [-1, 1])
+def test_verdicts_that_came_with_rollouts_come_in_with_them(house: House, flush_after: int) -> None:
+    assert JUDGED != DIES
+    subprocess.run([sys.executable, "-c", JUDGED, house.uri, str(flush_after)], check=False)
+    assert house.read("scores").num_rows == len(numbers(house)) == flush_after + 1
+    with start_run(house, "collect", "r"):
+        pass
+    assert numbers(house) == [0, 1, 2] and house.read("scores")["row_id"].to_pylist() == ["s0", "s1", "s2"]
+    rollouts = {row["rollout_id"] for row in house.read("rollouts").to_pylist()}
+    assert rollouts == {row["rollout_id"] for row in house.read("scores").to_pylist()}

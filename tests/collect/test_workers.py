@@ -1,0 +1,84 @@
+"""Rollouts on a real Ray cluster: the same rows as in one process, whatever becomes of the workers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rollhouse.collect.config import CollectConfig
+from rollhouse.collect.job import run_job
+from rollhouse.store.errors import EngineError
+from rollhouse.store.house import House
+from rollhouse.store.runs import get_run
+
+OFFICE = str(Path(__file__).parents[1] / "cli" / "slow_office.py")
+COLUMNS = ["rollout_id", "status", "reward", "error_type", "error_message", "policy_id", "engine", "messages"]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House.create(tmp_path / "house")
+
+
+def rows_of(house: House, run: str) -> dict[str, dict[str, Any]]:
+    return {row["rollout_id"]: row for row in house.read("rollouts", COLUMNS, f"run_id = '{run}'").to_pylist()}
+
+
+def office(**options: Any) -> dict[str, Any]:
+    return {"environments": [{"name": OFFICE, "options": options}], "mistake_rate": 0.3, "seed": 5, "run": "r"}
+
+
+def players() -> list[int]:
+    """Worker processes of this machine's Ray that have a player."""
+    import psutil
+
+    return [one.pid for one in psutil.process_iter(["cmdline"]) if "ray::Player" in " ".join(one.info["cmdline"] or ())]
+
+
+def test_a_worker_that_dies_is_replaced_and_its_slots_are_played_again(
+    ray_session: None, house: House, tmp_path: Path
+) -> None:
+    lives = tmp_path / "lives"
+    lives.write_text("one\n")
+    config = CollectConfig(**office(dies=str(lives)), limit=20, num_repeats=2, workers="ray:2", concurrency=8)
+    summary = run_job(house, config)
+    assert (summary.collected, summary.failed, summary.workers_lost, summary.in_flight) == (40, 0, 1, 0)
+    assert lives.read_text() == "" and players() == []
+    here = House.create(tmp_path / "here")
+    run_job(here, config.model_copy(update={"workers": None}))
+    assert rows_of(house, "r") == rows_of(here, "r"), "the same slots with the same rollouts as in one process"
+    assert run_job(house, config).collected == 0
+    with pytest.raises(EngineError, match="99 workers"):
+        run_job(house, CollectConfig(**office() | {"run": "s"}, workers="ray:99", concurrency=99, limit=1))
+
+
+@pytest.mark.system
+def test_a_rollout_that_kills_every_worker_is_one_row(ray_session: None, house: House, tmp_path: Path) -> None:
+    config = CollectConfig(**office(dies=str(tmp_path / "no file")), limit=9, workers="ray:2", concurrency=1)
+    summary = run_job(house, config)
+    poison = [row for row in rows_of(house, "r").values() if row["status"] == "error"]
+    assert summary.collected == 9 and summary.errors == {"worker": len(poison)} and len(poison) == 1
+    assert summary.workers_lost == 3 and "its workers died" in poison[0]["error_message"]
+    assert (poison[0]["engine"], poison[0]["policy_id"]) == ("scripted", "scripted-0.3")
+
+
+@pytest.mark.system
+def test_ctrl_c_leaves_no_worker(house: House, tmp_path: Path) -> None:
+    import os
+    import signal
+
+    from rollhouse.tests.cli.test_collect import alive, descendants, start, wait_for
+
+    recipe = tmp_path / "slow.json"  # JSON is YAML too
+    recipe.write_text(json.dumps({**office(pause_s=0.2), "limit": 200, "workers": "ray:2"}))
+    process = start("collect", "--config", recipe, "--house", house.uri)
+    wait_for(lambda: rows_of(house, "r"), 120)
+    family = descendants(process.pid)
+    assert len(family) > 3, "Ray and the workers run"
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in errors, errors
+    still: Callable[[], bool] = lambda: not [pid for pid in family if alive(pid)]  # noqa: E731
+    wait_for(still, 30)
+    assert get_run(house, "r")["status"] == "aborted" and 0 < len(rows_of(house, "r")) < 200
