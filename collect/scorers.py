@@ -85,7 +85,7 @@ def _replay(environment: Environment, task: Task | None, rollout: dict[str, Any]
 
 async def replay_rollout(environment: Environment, task: Task, rollout: dict[str, Any]) -> Score:
     """The verdict on a stored rollout: its assistant turns, in order, in a fresh session."""
-    session = environment.start(task)
+    session = await _settled(environment.start(task))
     try:
         said = [Message.from_row(row) for row in rollout["messages"] or () if row["role"] == "assistant"]
         for number, message in enumerate(said, start=1):

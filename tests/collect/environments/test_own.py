@@ -164,3 +164,24 @@ def test_a_start_that_blocks_is_a_timeout(tmp_path: Path) -> None:
     slot = Slot("run", None, task, task.task_id, task.prompt_id, 0)
     row = asyncio.run(run_episode(own, Halves(), slot, Sampling(), time_limit_s=0.2))
     assert row["status"] == "timeout"
+
+
+def test_its_rollouts_are_scored_again_by_the_same_file(tmp_path: Path) -> None:
+    house = str(tmp_path / "house")
+    collected = ["collect", "--env", str(DESK), "--limit", "12", "--mistake-rate", "0.5", "--house", house]
+    assert CliRunner().invoke(app, collected).exit_code == 0
+    done = CliRunner().invoke(app, ["rescore", "--scorer", str(DESK), "--house", house, "--format", "json"])
+    assert done.exit_code == 0, done.output
+    place = House.open(house)
+    before = {row["rollout_id"]: row["reward"] for row in place.read("rollouts", ["rollout_id", "reward"]).to_pylist()}
+    after = {row["rollout_id"]: row["reward"] for row in place.read("scores", ["rollout_id", "reward"]).to_pylist()}
+    assert after == before and len(after) == 12
+
+
+def test_a_reward_that_is_no_number_is_an_error_row(tmp_path: Path) -> None:
+    own = load_environment(str(write(tmp_path, GOOD.replace("Score(1.0", 'Score(float("nan")'))))
+    [task] = tasks_of(own, "train")
+    slot = Slot("run", None, task, task.task_id, task.prompt_id, 0)
+    row = asyncio.run(run_episode(own, Halves(), slot, Sampling()))
+    assert (row["status"], row["error_type"], row["reward"]) == ("error", "verifier", None)
+    assert "the verdict of corner is not a number" in row["error_message"]
