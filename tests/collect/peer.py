@@ -74,6 +74,7 @@ def running(count: int = 1) -> Iterator[list[Peer]]:
             asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
+        loop.close()
 
 
 def says(message: dict[str, Any], reason: str = "stop", choice: dict[str, Any] | None = None, **reply: Any) -> Answer:
