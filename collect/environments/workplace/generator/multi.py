@@ -267,8 +267,8 @@ def mail_participants(draw: Draw, desk: Desk) -> Draft | None:
         return None
     day, subject, body = draw.pick(days), draw.pick(SUBJECTS), draw.pick(MESSAGES)
     people = [
-        desk.person(draw, [email])
-        for email in dict.fromkeys(event["participant_email"] for event in desk.events_on[day])
+        desk.person(draw, [address])
+        for address in dict.fromkeys(event["participant_email"] for event in desk.events_on[day])
     ]
     if not all(people):
         return None
