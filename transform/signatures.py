@@ -65,10 +65,12 @@ def minhashes(house: House, snapshot: str, prompts: pl.Series) -> tuple[pl.Serie
 
 def ngrams(texts: pl.Series, words: int) -> Lists:
     """Hashes of the distinct n-grams of each text, ascending; of its characters where it is short. Case and punctuation do not count."""
-    spoken = texts.fill_null("").str.to_lowercase().str.extract_all(r"\w+")
-    short = spoken.list.len() < max(words, SHORT_WORDS)
-    characters = spoken.filter(short).list.join(" ").str.extract_all(r"(?s).")
-    pieces = spoken.scatter(short.arg_true(), characters) if short.any() else spoken
+    frame = pl.DataFrame({"words": texts.fill_null("").str.to_lowercase().str.extract_all(r"\w+")})
+    frame = frame.with_columns(short=pl.col("words").list.len() < max(words, SHORT_WORDS))
+    joined = pl.when("short").then(pl.col("words").list.join(" ")).otherwise(pl.lit(""))
+    pieces = pl.when("short").then(joined.str.extract_all(r"(?s).")).otherwise("words")
+    frame = frame.with_columns(pieces=pieces)
+    pieces, short = frame["pieces"], frame["short"]
     starts = np.concatenate([[0], np.cumsum(pieces.list.len().to_numpy(), dtype=np.int64)])
     hashes = _hash_distinct(pieces.explode(empty_as_null=False))
     length = np.where(short.to_numpy(), SHORT_CHARACTERS, words)

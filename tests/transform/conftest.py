@@ -27,9 +27,12 @@ class Filled:
     rollouts: list[dict[str, Any]] = field(default_factory=list)
     scores: list[dict[str, Any]] = field(default_factory=list)
 
-    def task(self, name: str, split: str = "train", says: str | None = None, **fields: Any) -> Task:
+    def task(
+        self, name: str, split: str = "train", says: str | None = None, system: str | None = "Use tools.", **fields: Any
+    ) -> Task:
         """A task whose user says `says`; `fields` override those of Task."""
-        prompt = (Message("system", "Use tools."), Message("user", says or f"Please do {name}."))
+        prompt = (Message("system", system),) if system else ()
+        prompt += (Message("user", says or f"Please do {name}."),)
         values = {"tools": (TOOL,), "ground_truth": [name], "split": split, "source_key": name} | fields
         self.tasks[name] = Task("office", prompt, **values)
         return self.tasks[name]
