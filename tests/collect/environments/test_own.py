@@ -58,6 +58,16 @@ def test_the_example_collects_and_mistakes_cost_the_reward(tmp_path: Path) -> No
     assert len({row["category"] for row in house.read("tasks", ["category"]).to_pylist()}) == 3
 
 
+def test_the_page_on_environments_shows_one_that_works(tmp_path: Path) -> None:
+    page = (EXAMPLES.parent / "docs" / "environments.md").read_text()
+    file = write(tmp_path, page.partition("```python\n")[2].partition("```")[0], "parcels.py")
+    words = ["collect", "--env", str(file), "--house", str(tmp_path / "house"), "--format", "json"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    [summary] = json.loads(done.stdout)
+    assert (summary["statuses"], summary["reward_mean"]) == ({"completed": 3}, 1.0)
+
+
 def test_the_examples_splits_are_disjoint_and_of_a_seed() -> None:
     desk = load_environment(str(DESK), seed=3)
     ids = {split: {task.task_id for task in desk.tasks(split)} for split in ("train", "validation", "test")}
