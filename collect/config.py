@@ -169,4 +169,13 @@ def _spec_identity(spec: EnvironmentSpec) -> dict[str, Any]:
 
 
 def _file_hash(path: str | None) -> str | None:
-    return None if path is None else tasks_sha256(path)
+    """SHA-256 of a file, or of a folder's files with their names; None for what is neither, a data set on the hub."""
+    if path is None or not Path(path).exists():
+        return None
+    place, digest = Path(path), hashlib.sha256()
+    if place.is_file():
+        with place.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    for one in sorted(file for file in place.rglob("*") if file.is_file()):
+        digest.update(f"{one.relative_to(place)} {_file_hash(str(one))}\n".encode())
+    return digest.hexdigest()

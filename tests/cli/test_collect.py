@@ -6,9 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +263,56 @@ def test_the_shipped_mixture_of_environments(house: Path) -> None:
 def test_a_configuration_that_does_not_hold_together_is_refused(settings: Any, message: str, house: Path) -> None:
     code, said = refusal("collect", "--house", house, "--limit", 2, *settings)
     assert code == 2 and message in said
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A chat endpoint that answers `left` times and is then out of order."""
+
+    left = 0
+
+    def do_GET(self) -> None:
+        self._say(200, {"data": [{"id": "policy"}]})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        Answers.left -= 1
+        message = {"role": "assistant", "content": "Done."}
+        if Answers.left >= 0:
+            self._say(200, {"choices": [{"message": message, "finish_reason": "stop"}]})
+        else:
+            self._say(500, {"error": {"message": "out of order"}})
+
+    def _say(self, status: int, value: Any) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing."""
+
+
+def test_an_endpoint_that_goes_away_ends_the_run_and_the_same_command_goes_on(house: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings = ("endpoint.breaker_failures=2", "endpoint.breaker_pause_s=0.05", "endpoint.gone_after_s=0.2", "endpoint.max_retries=9", "endpoint.backoff_s=0.02")  # fmt: skip
+    command = ("collect", "--env", "workplace-mini", "--engine", f"openai:http://127.0.0.1:{server.server_port}/v1", "--limit", 12, "--concurrency", 2, "--house", house, "--run", "r", *settings)  # fmt: skip
+    try:
+        Answers.left = 5
+        code, said = refusal(*command)
+        assert code == 1 and "out of order" in said and "run the same command again with --run r" in said
+        kept = rows_of(house, "r")
+        assert f"{len(kept)} of 12 rollouts are in the house" in said and len(kept) == 5
+        assert {row["status"] for row in kept} == {"completed"} and get_run(House.open(house), "r")[
+            "status"
+        ] == "failed"
+        Answers.left = 100
+        (summary,) = json.loads(rollhouse(*command, "--format", "json").stdout)
+        assert (summary["skipped"], summary["collected"], summary["failed"]) == (5, 7, 0)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.system
