@@ -79,7 +79,13 @@ class VerifiersEnvironment:
             "example_id": int(task.source_key or 0),
         }
         session = VerifiersSession(self, self._inner, row)
-        await _beside(session.begin())
+        try:
+            await _beside(session.begin())
+        except BaseException:
+            asyncio.run_coroutine_threadsafe(
+                session.end(), _loop()
+            )  # not waited for: the loop beside may be what hangs
+            raise
         return session
 
     def score(self, state: Any) -> Score:
@@ -127,7 +133,7 @@ class VerifiersSession:
 
     async def close(self) -> None:
         """Ends the rollout, if it goes on, and lets the environment clean up."""
-        await _beside(self._end())
+        await _beside(self.end())
 
     async def begin(self) -> None:
         """Starts the rollout and waits for its first question, which must be the task's prompt."""
@@ -193,7 +199,8 @@ class VerifiersSession:
             raise VerifiersError(f"A reward function of {self._environment.name} failed: {'; '.join(crashes)}.", "Correct it.")  # fmt: skip
         return self._environment.score(state)
 
-    async def _end(self) -> None:
+    async def end(self) -> None:
+        """Cancels the rollout if it goes on."""
         if self._rollout is not None and not self._rollout.done():
             self._rollout.cancel()
             await asyncio.wait({self._rollout})

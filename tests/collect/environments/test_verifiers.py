@@ -57,7 +57,7 @@ class Patient(vf.MultiTurnEnv):
         return [vf.UserMessage(content="Again?")]
 
 
-def load_environment(kind="single", rubric="exact", held_out=False, **options):
+def load_environment(kind="single", rubric="exact", held_out=False):
     functions = {"exact": [exact, short], "crash": [crash], "group": [lambda completions: [0.0]]}[rubric]
     given = {
         "dataset": Dataset.from_list(ROWS),
