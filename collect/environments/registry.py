@@ -54,7 +54,7 @@ def load_environment(
     if kind == "verifiers":
         from .adapters.verifiers import VerifiersEnvironment
 
-        return VerifiersEnvironment(rest, seed=seed or 0, **options)
+        return VerifiersEnvironment(rest, **options)
     if (own := own_file(name)) is not None:
         from .own import load_own
 
