@@ -29,7 +29,7 @@ _KEPT = ("LD_LIBRARY_PATH", "TMPDIR")
 
 
 class GuardError(RollhouseError):
-    """A guarded call gave no value: the function raised, or one of the two below."""
+    """A guarded call gave no value: the function raised, or one of those below."""
 
 
 class GuardTimeout(GuardError):
@@ -38,6 +38,10 @@ class GuardTimeout(GuardError):
 
 class GuardCrash(GuardError):
     """The process of the call died: out of memory, a fault in native code, or a kill."""
+
+
+class GuardUnavailable(GuardError):
+    """The call was never made: no process could be started, or the pool is closed."""
 
 
 class GuardedPool:
@@ -84,7 +88,7 @@ class GuardedPool:
         self._finalizer = weakref.finalize(self, _kill_all, self._alive)
 
     async def call(self, function: str, *args: Any) -> Any:
-        """The function's value. Raises GuardTimeout, GuardCrash, or GuardError when the function raises."""
+        """The function's value. Raises GuardTimeout, GuardCrash, GuardUnavailable, or GuardError when the function raises."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self.call_sync, function, *args)
 
     def call_sync(self, function: str, *args: Any) -> Any:
@@ -144,7 +148,7 @@ class GuardedPool:
 
     def _start(self) -> "_Worker":
         if self._closed:
-            raise GuardCrash("The pool of guarded processes is closed.", "Make another one.")
+            raise GuardUnavailable("The pool of guarded processes is closed.", "Make another one.")
         worker = _Worker()
         self._alive.add(worker)
         try:
@@ -152,10 +156,12 @@ class GuardedPool:
             greeting = worker.read(self.start_s)
         except (TimeoutError, EOFError, OSError) as error:
             self._drop(worker)
-            raise GuardCrash("A guarded process did not start.", "Try again when the machine is less busy.") from error
+            raise GuardUnavailable(
+                "A guarded process did not start.", "Try again when the machine is less busy."
+            ) from error
         if "error" in greeting:
             self._drop(worker)
-            raise GuardError(f"A guarded process did not start: {greeting['error']}.", "Install what it lacks.")
+            raise GuardUnavailable(f"A guarded process did not start: {greeting['error']}.", "Install what it lacks.")
         return worker
 
     def _drop(self, worker: "_Worker") -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from rollhouse.collect.guard import GuardCrash, GuardedPool, GuardError, GuardTimeout
+from rollhouse.collect.guard import GuardCrash, GuardedPool, GuardError, GuardTimeout, GuardUnavailable
 
 HERE = "rollhouse.tests.collect.guarded:"
 
@@ -105,13 +105,13 @@ def test_no_secret_of_ours_is_in_a_worker(monkeypatch: pytest.MonkeyPatch) -> No
     pool = GuardedPool(1, 5)
     assert "secret" not in str(pool.call_sync(HERE + "environment"))
     pool.close()
-    with pytest.raises(GuardCrash, match="closed"):
+    with pytest.raises(GuardUnavailable, match="closed"):
         pool.call_sync(HERE + "add", 1, 1)
 
 
 def test_a_module_that_is_not_there_is_said() -> None:
     pool = GuardedPool(1, 5, modules=["no_such_module"])
-    with pytest.raises(GuardError, match="no_such_module"):
+    with pytest.raises(GuardUnavailable, match="no_such_module"):
         pool.call_sync(HERE + "add", 1, 1)
     pool.close()
 

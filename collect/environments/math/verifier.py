@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ....store.errors import MissingExtra
-from ...guard import GuardCrash, GuardedPool, GuardError, GuardTimeout
+from ...guard import GuardCrash, GuardedPool, GuardError, GuardTimeout, GuardUnavailable
 
 SCORER = "math-verify"
 # The end of a text that is judged: a final answer stands there, and what a text of megabytes costs is bounded.
@@ -42,10 +42,14 @@ async def library_verdict(text: str, expected: str, limit_s: float = LIMIT_S, wo
         expected: LaTeX or a plain expression, with or without one pair of delimiters around it.
         limit_s: Seconds, from when a worker is free.
         workers: Texts judged at once; those beyond wait. See GuardedPool.
+
+    Raises MissingExtra, and GuardUnavailable when no process can be started.
     """
     try:
         found = await guarded(workers, limit_s).call(f"{_RULE}:judge", text[-TEXT_CHARACTERS:], expected)
         return LibraryVerdict(*found)
+    except GuardUnavailable:
+        raise  # nothing was judged, which is no verdict on the answer
     except GuardTimeout:
         return LibraryVerdict(0.0, None, "timeout")
     except GuardCrash:
