@@ -1,5 +1,6 @@
 """The server's routes. Every v1 route also exists below `/rollouts/{id}`, so that a base URL alone says what is recorded where."""
 
+import contextlib
 import hmac
 import sys
 import traceback
@@ -10,11 +11,11 @@ from typing import Any
 from aiohttp import web
 
 from ..engines.base import EngineGone
-from .asked import Asked, Body, body_of, is_ids, read_chat, read_completion
+from .asked import Body, body_of, is_ids, read_chat, read_completion
 from .backends import Known, TokenBackend
 from .errors import ApiError, as_api_error, refused
 from .events import chat_events, completion_events, response_events
-from .replies import Json, chat_reply, completion_reply
+from .replies import chat_reply, completion_reply
 from .responses import read_response, response_reply
 from .rows import MAIN
 from .service import Caller, Service
@@ -211,10 +212,11 @@ async def _body(request: web.Request, may_be_empty: bool = False) -> Body:
 
 async def _events(request: web.Request, events: Iterable[bytes]) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-    await response.prepare(request)
-    for event in events:
-        await response.write(event)
-    await response.write_eof()
+    with contextlib.suppress(ConnectionError):  # the client has hung up: its answer is recorded all the same
+        await response.prepare(request)
+        for event in events:
+            await response.write(event)
+        await response.write_eof()
     return response
 
 
@@ -227,6 +229,3 @@ def _name(given: Any) -> str:
     if not 0 < len(name) <= _MAX_NAME or not name.isprintable():
         raise refused(f"A rollout id or an agent's name is 1 to {_MAX_NAME} printable characters.")
     return name
-
-
-__all__ = ["MAX_BODY", "Api", "Asked", "Json", "make_app"]

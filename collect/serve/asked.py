@@ -172,7 +172,7 @@ def is_ids(value: Any) -> bool:
 def body_of(raw: bytes) -> Body:
     """A request's bytes as a JSON object; nothing at all is an empty one. Raises ApiError."""
     try:
-        body = json.loads(raw) if raw.strip() else {}
+        body = json.loads(raw, parse_constant=_no_number) if raw.strip() else {}
         if b"\\ud" in raw.lower():  # half of a surrogate pair is no text that a tokenizer or a table could hold
             json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
@@ -180,6 +180,10 @@ def body_of(raw: bytes) -> Body:
     if not isinstance(body, dict):
         raise refused("The body must be a JSON object.")
     return body
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _refuse_what_is_not_done(body: Body) -> None:

@@ -114,7 +114,7 @@ class TokenBackend:
         room = self.engine.max_model_len - len(prompt_ids)
         if room < 1:
             raise PromptTooLong(
-                f"The prompt has {len(prompt_ids)} tokens and the context holds {self.engine.max_model_len}.",
+                f"The prompt has {len(prompt_ids)} tokens, and the context length is {self.engine.max_model_len}.",
                 "Send a shorter conversation, or serve with a larger --max-model-len.",
             )
         limit = room if asked.max_tokens is None else min(asked.max_tokens, room)

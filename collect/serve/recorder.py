@@ -1,10 +1,10 @@
 """Keeps what agents ask under their rollout ids: open rollouts in memory and on disk, finished ones as rows of the house, each exactly once."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -43,13 +43,13 @@ class Recorder:
         self._writer = RolloutWriter(house, run)
         # One thread, so that a commit never holds up the calls in flight.
         self._thread = ThreadPoolExecutor(1, "rollhouse-writer")
-        rows = house.read(
-            "rollouts", ["rollout_id", "task_id", "sample_index"], f"run_id = {quote(run.run_id)}"
-        ).to_pylist()
+        columns = ["rollout_id", "task_id", "sample_index", "attempt"]
+        rows = house.read("rollouts", columns, f"run_id = {quote(run.run_id)}").to_pylist()
         self._finished = {row["rollout_id"] for row in rows}
         self._next_sample: dict[str, int] = {}
+        self._attempts: dict[tuple[str, int], int] = {}
         for row in rows:
-            self._count_sample(row["task_id"], row["sample_index"])
+            self._count(row["task_id"], row["sample_index"], row["attempt"])
         self._committing: set[asyncio.Task[Any]] = set()
         self._to_finish: list[tuple[Rollout, Ending]] = []
         for kept in self._files.read():
@@ -69,7 +69,7 @@ class Recorder:
             await self._commit(rollout, ending)
         self._to_finish.clear()
 
-    @contextmanager
+    @contextlib.contextmanager
     def asking(self, name: str) -> Iterator[Rollout]:
         """The rollout of this id, made if it is new, for the time of one call. Raises ApiError (409) when it is finished."""
         self._refuse_finished(name)
@@ -119,15 +119,12 @@ class Recorder:
 
     async def expire(self, idle_limit_s: float) -> None:
         """Finishes, with status `timeout`, the rollouts that nobody has asked for so long."""
-        now = monotonic()
-        idle = [
-            one
-            for one in self.open.values()
-            if not one.in_flight and one.ending is None and now - one.used_at > idle_limit_s
-        ]
-        for rollout in idle:
-            said = f"no call came for {idle_limit_s:g} s"
-            await self._commit(rollout, Ending(status="timeout", error_type="timeout", error_message=said))
+        for rollout in list(self.open.values()):
+            idle = monotonic() - rollout.used_at > idle_limit_s
+            if idle and not rollout.in_flight and not self._is_finished(rollout.name):
+                said = f"no call came for {idle_limit_s:g} s"
+                with contextlib.suppress(OSError):  # the disk is full: it stays on disk as it is, and is tried again
+                    await self._commit(rollout, Ending(status="timeout", error_type="timeout", error_message=said))
 
     def state(self, name: str) -> dict[str, Any]:
         """What is known of an id. Raises ApiError (409) when nothing is."""
@@ -152,14 +149,16 @@ class Recorder:
     async def _commit(self, rollout: Rollout, ending: Ending) -> dict[str, Any]:
         name, run_id = rollout.name, self._run.run_id
         task = main_task(rollout, self._environment, ending)
+        task_id = task.task_id
         sample = ending.sample_index
         if sample is None:
-            sample = self._next_sample.get(task.task_id, 0)
-        episode = episode_rows(run_id, rollout, self._policy, task, ending, sample)
+            sample = self._next_sample.get(task_id, 0)
+        attempt = self._attempts.get((task_id, sample), 0)  # a place that was filled before is tried again
+        episode = episode_rows(run_id, rollout, self._policy, task, ending, (sample, attempt))
         self._files.add_ending(name, Ending.to_json(ending) | {"sample_index": sample})
         rollout.ending = ending.to_json()
         self._finished.add(row_id(run_id, name))
-        self._count_sample(task.task_id, sample)
+        self._count(task_id, sample, attempt)
         try:
             await self._in_thread(lambda: self._write(episode))
         except BaseException:
@@ -205,9 +204,10 @@ class Recorder:
         if self._is_finished(name):
             raise conflict(f"Rollout {name!r} is finished: use another id.", "rollout_finished")
 
-    def _count_sample(self, task_id: str | None, sample: int) -> None:
+    def _count(self, task_id: str | None, sample: int, attempt: int) -> None:
         if task_id is not None:
             self._next_sample[task_id] = max(self._next_sample.get(task_id, 0), sample + 1)
+            self._attempts[task_id, sample] = max(self._attempts.get((task_id, sample), 0), attempt + 1)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

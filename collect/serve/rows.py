@@ -39,10 +39,10 @@ def main_task(rollout: Rollout, environment: str, ending: Ending) -> Task:
 
 
 def episode_rows(
-    run_id: str, rollout: Rollout, policy: Policy, task: Task, ending: Ending, sample_index: int
+    run_id: str, rollout: Rollout, policy: Policy, task: Task, ending: Ending, place: tuple[int, int]
 ) -> Episode:
-    """A row for each branch; the main one's rollout_id is the episode's. A side branch has a prompt of its own, and the episode's task."""
-    branches = rollout.branches()
+    """A row for each branch; the main one's rollout_id is the episode's. `place` is sample_index and attempt. A side branch has a prompt of its own, and the episode's task."""
+    branches, (sample_index, attempt) = rollout.branches(), place
     main = row_id(run_id, rollout.name)
     task_id = task.task_id
     shared = {
@@ -52,7 +52,7 @@ def episode_rows(
         "task_id": task_id,
         "group_id": group_id(run_id, None, task_id),
         "sample_index": sample_index,
-        "attempt": 0,
+        "attempt": attempt,
         "episode_id": main,
         "environment": task.environment,
         "policy_id": policy.policy_id,
@@ -60,13 +60,13 @@ def episode_rows(
         **_ending_columns(ending, branches[0][2][-1]),
     }
     episode = Episode(tasks=[task_rows(task, task_id, task.prompt_id)[1]])
-    for place, (agent, branch, path) in enumerate(branches):
+    for number, (agent, branch, path) in enumerate(branches):
         first = path[0]
-        own = task if not place else Task(task.environment, first.messages, first.tools)
+        own = task if not number else Task(task.environment, first.messages, first.tools)
         prompt_id = own.prompt_id
         columns, prompt_ids = _path_columns(own, path, policy)
         row = {
-            "rollout_id": main if not place else row_id(run_id, rollout.name, agent, branch),
+            "rollout_id": main if not number else row_id(run_id, rollout.name, agent, branch),
             "agent": agent,
             "branch": branch,
             "trainable": agent == branches[0][0],

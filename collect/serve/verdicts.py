@@ -1,6 +1,5 @@
 """How a client says its rollout ended: the bodies of `/finish` and `/score`, checked."""
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,6 +9,7 @@ from ..types import Score
 from .errors import refused
 
 _TASK_FIELDS = ("ground_truth", "state", "split", "category", "difficulty", "source_key", "extra")
+_LARGEST = 3e38  # what a column of 32 bits holds
 _SPLITS = ("train", "validation", "test")
 
 
@@ -114,7 +114,7 @@ def _check_task(task: dict[str, Any]) -> None:
 
 
 def _finite(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _LARGEST:
         raise refused(f"`{name}` must be a finite number.")
     return float(value)
 

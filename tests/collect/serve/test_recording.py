@@ -139,6 +139,11 @@ def test_repeats_of_a_task_are_one_group_with_an_index_each(server: Server, requ
         finish(server, name, reward=0, task={"category": "repeats", "ground_truth": ["repeats"]})
     (one,), (other,) = stored(server, "repeat-a"), stored(server, "repeat-b")
     assert one["group_id"] == other["group_id"] and (one["sample_index"], other["sample_index"]) == (0, 1)
+    # A place named once more is tried again: the last attempt is the one that counts.
+    server.openai("/rollouts/repeat-c/v1").chat.completions.create(**request_of(temperature=1.0))
+    finish(server, "repeat-c", reward=0, sample_index=1, task={"category": "repeats", "ground_truth": ["repeats"]})
+    (again,) = stored(server, "repeat-c")
+    assert (again["slot_id"], again["attempt"], other["attempt"]) == (other["slot_id"], 1, 0)
 
 
 def test_an_edited_history_is_rendered_anew_and_kept_as_a_branch_that_says_where(

@@ -163,7 +163,7 @@ def test_a_stop_text_ends_the_answer_and_its_tokens(server: Server, request_of: 
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "images"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, "messages[0]"),
         ({"temperature": "hot"}, "`temperature`"),
-        ({"temperature": float("nan")}, "`temperature`"),
+        ({"temperature": float("nan")}, "not JSON"),
         ({"max_tokens": 0}, "`max_tokens`"),
         ({"seed": 2**70}, "`seed`"),
         ({"stop": [1]}, "`stop`"),

@@ -1,0 +1,172 @@
+"""Over every engine: vLLM, a template that rewrites history, another endpoint; and our own runner as the client."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from rollhouse.collect.chat import ChatFormat
+from rollhouse.collect.config import CollectConfig
+from rollhouse.collect.endpoint import OpenAIPolicy
+from rollhouse.collect.engines.base import EngineGone
+from rollhouse.collect.engines.torch_engine import TorchEngine
+from rollhouse.collect.environments.workplace_mini import MiniEnvironment
+from rollhouse.collect.job import run_job
+from rollhouse.collect.models import weights_hash
+from rollhouse.collect.policies import TokenPolicy
+from rollhouse.collect.types import Task
+from rollhouse.store.errors import EngineError
+from rollhouse.store.house import House
+from rollhouse.tests.collect.conftest import TEMPLATE, byte_tokenizer
+from rollhouse.tests.collect.serve.agent import play
+from rollhouse.tests.collect.serve.running import Watched, serving
+
+Request = Callable[..., dict[str, Any]]
+# Renders what the assistant said before without space around it: what was sampled is not what is rendered.
+TRIMS = TEMPLATE.replace(
+    "(message.content or '')", "((message.content or '') | trim if not loop.last else (message.content or ''))"
+)
+
+
+def one_row(house: House) -> dict[str, Any]:
+    (row,) = house.read("rollouts").to_pylist()
+    return row
+
+
+def whole(house: House, row: dict[str, Any]) -> list[int]:
+    """The prompt's tokens and all that followed."""
+    (prompt,) = house.read("prompt_tokens", filter=f"prompt_id = '{row['prompt_id']}'").to_pylist()
+    return prompt["token_ids"] + row["token_ids"]
+
+
+def test_collect_from_the_server_stores_the_tokens_its_engine_saw(torch_policy: TokenPolicy, tmp_path: Path) -> None:
+    engine: Any = torch_policy.token_engine
+    house = House.create(tmp_path / "mine")
+    with serving(House.create(tmp_path / "theirs"), torch_policy) as server:
+        start = len(engine.seen)
+        url = f"openai:{server.url}/v1"
+        config = CollectConfig(environment="workplace-mini", engine=url, limit=6, temperature=0, max_tokens=60)
+        summary = run_job(house, config)
+    seen = [prompt + gave for prompt, gave in engine.seen[start:]]
+    rows = house.read("rollouts").to_pylist()
+    assert len(rows) == 6 and summary.collected == 6
+    assert max(row["n_turns"] for row in rows) > 1
+    for row in rows:
+        assert row["prefix_ok"] is True and row["gaps"] == [] and whole(house, row) in seen
+        assert (row["tokenizer_hash"], row["template_hash"]) == torch_policy.token_identity
+        assert row["logprobs_mode"] == "processed"
+
+
+def test_a_template_that_rewrites_history_changes_no_token(random_models: tuple[Path, Path], tmp_path: Path) -> None:
+    engine = Watched(TorchEngine(random_models[0], 512))
+    policy = TokenPolicy(engine, ChatFormat(byte_tokenizer(TRIMS), [2, 0]), "any")  # type: ignore[arg-type]
+    house = House.create(tmp_path / "house")
+    with serving(house, policy) as server:
+        messages: list[Any] = [{"role": "user", "content": "hello"}]
+        for turn in range(4):
+            client = server.openai("/rollouts/trims/v1")
+            said = client.chat.completions.create(model="any", messages=messages, max_tokens=12, seed=turn, stop=[" "])
+            messages += [{"role": "assistant", "content": said.choices[0].message.content}]
+            messages += [{"role": "user", "content": f"and {turn}"}]
+        assert server.post("/rollouts/trims/finish").json()["rows"][0]["n_turns"] == 4
+    row = one_row(house)
+    assert row["prefix_ok"] is True and row["gaps"] == []
+    # What the engine gave beyond a stop text is in no later prompt, and in no row.
+    for (seen, gave), (then, _) in pairwise(engine.seen):
+        assert then[: len(seen)] == seen and gave[: len(then) - len(seen)][:1] == then[len(seen) : len(seen) + 1]
+    last_seen, last_gave = engine.seen[-1]
+    assert whole(house, row)[: len(last_seen)] == last_seen
+    assert whole(house, row)[len(last_seen) :] == last_gave[: len(whole(house, row)) - len(last_seen)]
+
+
+def test_another_endpoint_behind_the_server_is_recorded_with_its_tokens(
+    torch_policy: TokenPolicy, task: Task, request_of: Request, tmp_path: Path
+) -> None:
+    house = House.create(tmp_path / "front")
+    with serving(House.create(tmp_path / "back"), torch_policy) as back:
+        policy = OpenAIPolicy(f"{back.url}/v1")
+        with serving(house, policy, model="openai") as front:
+            assert front.client.models.list().data[0].id == policy.policy_id == "tiny"
+            play(front.openai("/rollouts/a/v1"), task)
+            assert front.post("/rollouts/a/finish", {"reward": 1}).status_code == 200
+            with pytest.raises(openai.BadRequestError, match="`stop` is not supported"):
+                front.client.chat.completions.create(**request_of(stop=["x"]))
+            assert front.post("/tokenize", {"prompt": "x"}).status_code == 400
+            long = request_of(messages=[{"role": "user", "content": "word " * 3000}])
+            with pytest.raises(openai.BadRequestError) as raised:
+                front.client.chat.completions.create(**long)
+            assert raised.value.code == "context_length_exceeded"
+    row = one_row(house)
+    assert (row["engine"], row["prefix_ok"], row["gaps"]) == ("openai", True, [])
+    assert row["n_turns"] > 1 and row["n_sampled_tokens"] == len(row["logprobs"]) > 20
+
+
+def test_an_engine_that_fails_is_502_and_one_that_has_ended_ends_the_server(
+    torch_policy: TokenPolicy, request_of: Request, tmp_path: Path
+) -> None:
+    @contextmanager
+    def failing(error: Exception) -> Iterator[None]:
+        engine: Any = torch_policy.token_engine
+
+        async def fail(*_: Any) -> None:
+            raise error
+
+        engine.generate = fail
+        try:
+            yield
+        finally:
+            del engine.generate
+
+    def ask_all(house: House) -> None:
+        with serving(house, torch_policy) as server:
+            client = server.openai("/rollouts/a/v1")
+            with failing(EngineError("It broke.", "Mend it.")), pytest.raises(openai.InternalServerError) as raised:
+                client.chat.completions.create(**request_of())
+            assert (raised.value.status_code, raised.value.code) == (502, "engine_error")
+            assert server.post("/rollouts/a/finish").json()["error"]["code"] == "unknown_rollout"
+            assert client.chat.completions.create(**request_of()).choices
+            with (
+                failing(EngineGone("It ended.", "Start it again.")),
+                pytest.raises(openai.InternalServerError) as raised,
+            ):
+                client.chat.completions.create(**request_of())
+            assert (raised.value.status_code, raised.value.code) == (503, "engine_gone")
+
+    with pytest.raises(EngineGone):
+        ask_all(House.create(tmp_path / "house"))
+
+
+def test_over_vllm_many_agents_at_once_are_a_row_each_and_true_to_the_token(
+    engine: Any, tiny_base: Path, tmp_path: Path
+) -> None:
+    asyncio.run(engine.load_weights(str(tiny_base), 0))
+    house = House.create(tmp_path / "house")
+    chat = ChatFormat.of(tiny_base)
+    policy = TokenPolicy(engine, chat, weights_hash(tiny_base))
+    tasks = list(MiniEnvironment().tasks("train"))[:8]
+    with serving(house, policy) as server:
+
+        async def all_of_them() -> None:
+            await asyncio.gather(
+                *[
+                    asyncio.to_thread(play, server.openai(f"/rollouts/{i}/v1"), one, temperature=1.0, seed=i)
+                    for i, one in enumerate(tasks)
+                ]
+            )
+
+        asyncio.run(all_of_them())
+        for i in range(len(tasks)):
+            assert server.post(f"/rollouts/{i}/finish", {"reward": 0}).status_code == 200
+    rows = house.read("rollouts").to_pylist()
+    assert len(rows) == len(tasks) and {row["engine"] for row in rows} == {"vllm"}
+    for row in rows:
+        assert row["prefix_ok"] is True and row["gaps"] == [] and row["status"] in ("completed", "truncated")
+        ids = whole(house, row)
+        scores = asyncio.run(engine.score(ids))
+        start = len(ids) - len(row["token_ids"])
+        sampled = [score for score, mask in zip(scores[start:], row["loss_mask"], strict=True) if mask]
+        assert sampled == pytest.approx(row["logprobs"], abs=2e-3)
