@@ -1,5 +1,6 @@
 """What `rollhouse collect` takes: one model for flags, recipe and overrides."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -150,7 +151,7 @@ class CollectConfig(_Section):
         return {
             **{name: getattr(self, name) for name in names},
             "model_hash": model_hash(self.engine, self.model),
-            "tasks_sha256": None if self.environments else _file_hash(specs[0].tasks),
+            "tasks_sha256": None if self.environments else _tasks_hash(specs[0].tasks),
             **{name: value for name, value in added.items() if value is not None},
         }
 
@@ -164,18 +165,10 @@ class CollectConfig(_Section):
 
 
 def _spec_identity(spec: EnvironmentSpec) -> dict[str, Any]:
-    hashes = {"tasks_sha256": _file_hash(spec.tasks), "environment_sha256": environment_hash(spec.name)}
+    hashes = {"tasks_sha256": _tasks_hash(spec.tasks), "environment_sha256": environment_hash(spec.name)}
     return {**spec.model_dump(mode="json"), **{name: value for name, value in hashes.items() if value is not None}}
 
 
-def _file_hash(path: str | None) -> str | None:
-    """SHA-256 of a file, or of a folder's files with their names; None for what is neither, a data set on the hub."""
-    if path is None or not Path(path).exists():
-        return None
-    place, digest = Path(path), hashlib.sha256()
-    if place.is_file():
-        with place.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    for one in sorted(file for file in place.rglob("*") if file.is_file()):
-        digest.update(f"{one.relative_to(place)} {_file_hash(str(one))}\n".encode())
-    return digest.hexdigest()
+def _tasks_hash(tasks: str | None) -> str | None:
+    """Of the content; None for a folder, which only an environment of one's own takes."""
+    return None if tasks is None or Path(tasks).is_dir() else tasks_sha256(tasks)
