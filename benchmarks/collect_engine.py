@@ -11,11 +11,11 @@ import asyncio
 import json
 import sys
 import tempfile
-import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rollhouse.benchmarks.collect_parts import Clock
 from rollhouse.collect.engines.base import Generation
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.opening import open_policy
@@ -46,7 +46,7 @@ class Recorder:
 
 
 def main(rollouts: int, concurrency: int, rounds: int, model: str | None = None) -> dict[str, Any]:
-    """Seconds of both, for each round; the first, which warms the engine up, is not among them."""
+    """Wall and own CPU seconds of both, for each round; the first, which warms the engine up, is not among them."""
     folder = Path(model) if model else base_policy()
     tasks = list(islice(MiniEnvironment(seed=0).tasks("train"), rollouts))
     found: list[dict[str, Any]] = []
@@ -56,29 +56,29 @@ def main(rollouts: int, concurrency: int, rounds: int, model: str | None = None)
         for number in range(rounds + 1):
             recorder = Recorder(engine)
             policy.token_engine = recorder  # type: ignore[assignment]
-            collected, summary = asyncio.run(_collect(policy, folder, tasks, rollouts // len(tasks), concurrency))
-            straight, tokens = asyncio.run(_repeat(engine, folder, list(recorder.calls.values())))
+            collected = asyncio.run(_collect(policy, folder, tasks, rollouts // len(tasks), concurrency))
+            straight = asyncio.run(_repeat(engine, folder, list(recorder.calls.values())))
             if number:
-                found.append({"collected_s": collected, "straight_s": straight, "collected_tokens": summary["sampled_tokens"], "straight_tokens": tokens})  # fmt: skip
+                found.append({"collected": collected, "straight": straight})
     return {"rollouts": rollouts, "concurrency": concurrency, "model": folder.name if model else "the tiny policy (2.9 M)", "rounds": found}  # fmt: skip
 
 
-async def _collect(policy: TokenPolicy, model: Path, tasks: list[Any], repeats: int, concurrency: int) -> tuple[float, dict[str, Any]]:  # fmt: skip
+async def _collect(policy: TokenPolicy, model: Path, tasks: list[Any], repeats: int, concurrency: int) -> dict[str, float]:  # fmt: skip
     await policy.token_engine.load_weights(str(model), 0)
     with tempfile.TemporaryDirectory(prefix="rollhouse-bench-") as folder:
         house = House.create(Path(folder) / "house")
         with start_run(house, "collect", "bench") as run:
-            start = time.perf_counter()
+            clock = Clock()
             summary = await collect_async(
                 house, run, MiniEnvironment(seed=0), policy, tasks,
                 num_repeats=repeats, sampling=Sampling(max_tokens=128, seed=0), concurrency=concurrency,
             )  # fmt: skip
-            seconds = time.perf_counter() - start
+            spent = clock.read()
             run.finish(summary.as_dict())
-    return seconds, summary.as_dict()
+    return {**spent, "tokens": summary.as_dict()["sampled_tokens"]}
 
 
-async def _repeat(engine: Any, model: Path, workers: list[list[Call]]) -> tuple[float, int]:
+async def _repeat(engine: Any, model: Path, workers: list[list[Call]]) -> dict[str, float]:
     await engine.load_weights(str(model), 0)
     sampled = 0
 
@@ -88,9 +88,9 @@ async def _repeat(engine: Any, model: Path, workers: list[list[Call]]) -> tuple[
             generation = await engine.generate(prompt_ids, sampling)
             sampled += len(generation.token_ids)
 
-    start = time.perf_counter()
+    clock = Clock()
     await asyncio.gather(*map(work, workers))
-    return time.perf_counter() - start, sampled
+    return {**clock.read(), "tokens": sampled}
 
 
 if __name__ == "__main__":
