@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .chat import ParserOption, PluginOption, TemplateOption, ThinkingOption, chat_options
 from .common import Format, FormatOption, HouseOption, console, make_house, print_rows, progress
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ def bfcl(
     model: Annotated[str | None, typer.Option("--model", help="Checkpoint, run, model folder or hub name; for an endpoint, the name it serves.")] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Limit on sampled tokens a model call.")] = 256,
     max_model_len: Annotated[int | None, typer.Option("--max-model-len", help="Context of the engine [default: the model's, at most 4096].")] = None,
+    chat_template: TemplateOption = None,
+    enable_thinking: ThinkingOption = None,
+    tool_parser: ParserOption = "hermes",
+    tool_parser_plugin: PluginOption = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Cases in flight.")] = 32,
     run: Annotated[str | None, typer.Option("--run", help="The run's name, one that exists is resumed; with --before or --after, the training run.")] = None,
     before: Annotated[bool, typer.Option("--before", help="Evaluate the model that the training run --run started from.")] = False,
@@ -47,7 +52,8 @@ def bfcl(
     for name, named in _stages(place, engine, model, run, before, after):
         from .evaluate import policy_choice
 
-        choice = policy_choice(place, engine, named, max_model_len, 0.0, 0)
+        chat = chat_options(chat_template, enable_thinking, tool_parser, tool_parser_plugin)
+        choice = policy_choice(place, engine, named, max_model_len, 0.0, 0, chat)
         found.append(_evaluate(place, job, choice, name, concurrency))
     if format is not Format.table:
         print_rows([row for run_id, summary in found for row in bfcl_rows(run_id, summary)], format)

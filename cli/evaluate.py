@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import bfcl, compare
+from .chat import ParserOption, PluginOption, TemplateOption, ThinkingOption, chat_options
 from .common import (
     Format,
     FormatOption,
@@ -17,6 +18,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from ..collect.chat_options import ChatOptions
     from ..eval.job import PolicyChoice
     from ..eval.summary import EvalSummary
     from ..store.house import House
@@ -53,6 +55,10 @@ def env(
     max_tokens: TokensOption = 256,
     max_turns: Annotated[int, typer.Option(min=1, help="Limit on model calls a rollout.")] = 6,
     max_model_len: LengthOption = None,
+    chat_template: TemplateOption = None,
+    enable_thinking: ThinkingOption = None,
+    tool_parser: ParserOption = "hermes",
+    tool_parser_plugin: PluginOption = None,
     mistake_rate: Annotated[float, typer.Option(help="How often the scripted policy stops before its last call.")] = 0.0,
     concurrency: Annotated[int, typer.Option(min=1, help="Rollouts in flight.")] = 64,
     run: RunOption = None,
@@ -69,7 +75,8 @@ def env(
     job = EnvironmentJob(
         env, tables, tasks, split, limit, mode, samples, temperature, max_tokens, max_turns, seed, tasks_split
     )
-    choice = policy_choice(place, engine, model, max_model_len, mistake_rate, seed)
+    chat = chat_options(chat_template, enable_thinking, tool_parser, tool_parser_plugin)
+    choice = policy_choice(place, engine, model, max_model_len, mistake_rate, seed, chat)
     with progress() as bar:
         line = bar.add_task("evaluate", total=None, note="starting")
 
@@ -108,7 +115,13 @@ def environment_rows(run_id: str, summary: "EvalSummary") -> list[dict[str, Any]
 
 
 def policy_choice(
-    house: "House", engine: str, model: str | None, max_model_len: int | None, mistake_rate: float, seed: int
+    house: "House",
+    engine: str,
+    model: str | None,
+    max_model_len: int | None,
+    mistake_rate: float,
+    seed: int,
+    chat: "ChatOptions",
 ) -> "PolicyChoice":
     from ..eval.job import PolicyChoice
 
@@ -116,4 +129,4 @@ def policy_choice(
         from ..train.checkpoints import resolve_model
 
         model = str(resolve_model(house, model))
-    return PolicyChoice(engine, model, max_model_len, mistake_rate, seed)
+    return PolicyChoice(engine, model, max_model_len, mistake_rate, seed, chat)

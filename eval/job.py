@@ -1,9 +1,10 @@
 """What the command line and a script ask for: a policy by name, evaluated in a run of its own."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..collect.chat_options import ChatOptions
 from ..collect.environments.registry import load_environment, tasks_of
 from ..collect.opening import check_engine, model_hash, open_policy
 from ..collect.runner import CollectSummary, refuse_other_config
@@ -26,11 +27,12 @@ class PolicyChoice:
     max_model_len: int | None = None
     mistake_rate: float = 0.0
     seed: int = 0
+    chat: ChatOptions = field(default_factory=ChatOptions)
 
     def config(self) -> dict[str, Any]:
         """For the run's configuration, with the hash of the weights. Raises ConfigError when there is no such policy."""
         check_engine(self.engine, self.model)
-        return {**asdict(self), "model_hash": model_hash(self.engine, self.model)}
+        return {**asdict(self), "chat": self.chat.config(), "model_hash": model_hash(self.engine, self.model)}
 
     def open(self, max_turns: int = 6) -> Any:
         """Context manager of the policy; the scripted one fits its calls into `max_turns`."""
@@ -41,6 +43,7 @@ class PolicyChoice:
             seed=self.seed,
             max_turns=max_turns,
             max_model_len=self.max_model_len,
+            chat=self.chat,
         )
 
 

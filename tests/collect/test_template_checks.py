@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rollhouse.cli.main import app
 from rollhouse.collect.chat import ChatFormat, TemplateError
 from rollhouse.collect.chat_options import ChatOptions
 from rollhouse.collect.opening import open_policy
 from rollhouse.collect.types import Task
 from rollhouse.store.errors import ConfigError
 from rollhouse.store.messages import Message, ToolCall
+from typer.testing import CliRunner
 
 from .conftest import TEMPLATE, byte_tokenizer
 from .templates import Habit
@@ -198,3 +200,22 @@ def test_tokens_after_a_turn_are_those_of_the_whole_text_for_sentencepiece_too()
         suffix = chat.suffix_ids(TASK, [turn, Message("user", "so use it")], None)
         whole = chat.render([*TASK.messages, turn, Message("user", "so use it")], (TOOL,), True)
         assert len(suffix) > 20 and whole[-len(suffix) :] == suffix
+
+
+@pytest.mark.parametrize("command", [["collect"], ["eval", "env"]])
+def test_the_options_reach_the_template(command: list[str], random_models: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "popping.jinja").write_text(POPPING)
+    (tmp_path / "calls.py").write_text("x = 1\n")
+    given = [*command, "--env", "workplace-mini", "--engine", "torch", "--model", str(random_models[0]), "--limit", "1"]
+    given += ["--house", str(tmp_path / "house")]
+
+    def refusal(*options: str) -> str:
+        result = CliRunner().invoke(app, [*given, *options], env={"COLUMNS": "500"})
+        assert result.exit_code == 2
+        return result.stderr
+
+    assert "drops a conversation's last assistant message" in refusal(
+        "--chat-template", str(tmp_path / "popping.jinja")
+    )
+    assert "no setting 'enable_thinking'" in refusal("--no-enable-thinking")
+    assert "has no function parse" in refusal("--tool-parser-plugin", str(tmp_path / "calls.py"))

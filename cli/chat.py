@@ -1,0 +1,20 @@
+"""Options on how conversations become tokens, where the model's own folder does not settle it."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..collect.chat_options import ChatOptions
+
+TemplateOption = Annotated[str | None, typer.Option("--chat-template", help="Jinja file used in place of the model's chat template.")]  # fmt: skip
+ThinkingOption = Annotated[bool | None, typer.Option("--enable-thinking/--no-enable-thinking", help="The template's setting of that name.")]  # fmt: skip
+ParserOption = Annotated[str, typer.Option("--tool-parser", help="hermes, or the name of one of vLLM's tool parsers.")]
+PluginOption = Annotated[str | None, typer.Option("--tool-parser-plugin", help="Python file that reads tool calls.")]
+
+
+def chat_options(template: str | None, thinking: bool | None, parser: str, plugin: str | None) -> "ChatOptions":
+    """The options as given."""
+    from ..collect.chat_options import ChatOptions
+
+    return ChatOptions(template, thinking, tool_parser=parser, parser_plugin=plugin)
