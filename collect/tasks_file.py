@@ -33,7 +33,8 @@ def load_tasks(path: str | Path, environment_name: str, split: str = "train") ->
         for number, line in enumerate(file, start=1):
             if line.strip():
                 task = _read_line(path, number, line, environment_name, split)
-                # Most tasks of a file have the same tools, tens of kilobytes: they share them, and what is made of them.
+                # Most tasks of a file have the same tools, tens of kilobytes: they share them, and what is made of them. The same as JSON, that is:
+                # to Python 1 and true are equal.
                 tasks.append(replace(task, tools=tools.setdefault(json.dumps(task.tools), task.tools)))
     return tasks
 
