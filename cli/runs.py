@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import AtOption, Format, FormatOption, HouseOption, console, open_house, print_rows
+from .common import AtOption, Format, FormatOption, HouseOption, console, open_house, print_rows, progress
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
     from ..store.lineage import Node
+    from ..train.reproduce import Reproduction
 
 
 def register(app: typer.Typer) -> None:
@@ -17,6 +18,7 @@ def register(app: typer.Typer) -> None:
     noun = typer.Typer(no_args_is_help=True, help="List the runs of the house, and look at one.")
     noun.command("list")(list_)
     noun.command("show")(show)
+    noun.command("reproduce")(reproduce)
     app.add_typer(noun, name="runs")
     app.command("lineage")(lineage)
 
@@ -46,6 +48,43 @@ def show(
         print_rows([found], format)
         return
     print_rows([{"key": key, "value": value} for key, value in found.items()], format)
+
+
+def reproduce(
+    run: Annotated[str, typer.Argument(help="A finished run of train sft or train dpo.")],
+    house: HouseOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Train a run again from its dataset version, model, settings and seed, and compare the weights.
+
+    Exits with 1 when they differ, and names the first step whose numbers do.
+    """
+    from dataclasses import asdict
+
+    from ..train.reproduce import reproduce as again
+
+    with progress() as bar:
+        line = bar.add_task("reproduce", total=None, note="")
+        found = again(
+            open_house(house), run, lambda at, steps, note: bar.update(line, completed=at, total=steps, note=note)
+        )
+    if format is Format.table:
+        console().print(_said(found), markup=False, soft_wrap=True)
+    else:
+        row = {**asdict(found), "identical": found.identical}
+        print_rows([row], format)
+    if not found.identical:
+        raise typer.Exit(1)
+
+
+def _said(found: "Reproduction") -> str:
+    if found.identical:
+        return f"identical: {found.again} has the weights of {found.run_id}, {found.after}"
+    at = found.difference
+    where = (
+        "no step's numbers do" if at is None else f"first at step {at.step}, {at.name}: {at.before!r} was {at.after!r}"
+    )
+    return f"the weights differ ({found.before} and {found.after} in {found.again}); {where}"
 
 
 def lineage(

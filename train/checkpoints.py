@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from ..collect.models import model_folder, weights_hash
 from ..collect.runner import refuse_other_config
 from ..store.errors import ConfigError, RollhouseError, StoreNotFound
@@ -14,6 +16,7 @@ from ..store.house import quote
 from ..store.ids import hash_id
 from ..store.runs import get_run
 from .identity import run_identity
+from .retention import best_first
 from .section import Section
 from .tiny import base_policy
 
@@ -34,6 +37,11 @@ class CheckpointingConfig(Section):
     """Checkpoints lie in `<checkpoint_dir>/<run>/step_N`; None is `checkpoints` in the house, and `results` here for a house elsewhere."""
     save_period: int | None = None
     """Optimizer steps between two checkpoints; None takes one, at the end."""
+    metric_name: str | None = None
+    """What makes a checkpoint good, as `val:accuracy` or `val/accuracy`; None is the newest."""
+    higher_is_better: bool = True
+    keep_top_k: int | None = Field(default=None, ge=1)
+    """So many of the best stay on the disk, and the newest; None keeps all."""
 
 
 def checkpoint_folder(run: "Run", checkpoint_dir: Path | None) -> Path:
@@ -107,7 +115,12 @@ def save_checkpoint(
 
 
 def find_checkpoint(house: "House", name: str) -> dict[str, Any] | None:
-    """The row of a checkpoint by its id (`RUN/step_N`), or the last one of a run by the run's id; None when there is none."""
+    """The row of a checkpoint by its id (`RUN/step_N`), of a run's last one by the run's id or its best by `RUN/best`; None when there is none.
+
+    The best is by `checkpointing.metric_name` of the run's own configuration.
+    """
+    if name.endswith("/best"):
+        return _best(house, name.removesuffix("/best"))
     named = quote(name)
     rows: list[dict[str, Any]] = house.read(
         "checkpoints", filter=f"checkpoint_id = {named} or run_id = {named}"
@@ -115,10 +128,19 @@ def find_checkpoint(house: "House", name: str) -> dict[str, Any] | None:
     return max(rows, key=lambda row: (row["incarnation"], row["step"])) if rows else None
 
 
-def models_of(house: "House", run_id: str) -> tuple[Path, Path]:
-    """The model a training run started from and its last checkpoint's folder.
+def _best(house: "House", run_id: str) -> dict[str, Any] | None:
+    rows = house.read("checkpoints", filter=f"run_id = {quote(run_id)}").to_pylist()
+    if not rows:
+        return None
+    settings = get_run(house, run_id)["config"].get("checkpointing") or {}
+    ranked = best_first(rows, CheckpointingConfig.model_validate(settings))
+    return next((row for row in ranked if Path(row["path"]).is_dir()), ranked[0])
 
-    Raises StoreNotFound for a run there is not, ConfigError when it trained nothing or its first model is no longer what it was.
+
+def model_before(house: "House", run_id: str) -> Path:
+    """The model a training run started from.
+
+    Raises StoreNotFound for a run there is not, ConfigError when it saved nothing or that model is no longer what it was.
     """
     run = get_run(house, run_id)
     named = run["config"].get("policy", {}).get("model_name")
@@ -126,14 +148,18 @@ def models_of(house: "House", run_id: str) -> tuple[Path, Path]:
         raise ConfigError(
             f"Run {run_id!r} ({run['kind']}) has no model before and after it.", "Name a training run that saved one."
         )
-    before = resolve_model(house, named)
-    found = weights_hash(before)
-    if found != run["config"]["model_hash"]:
+    before, hashed = resolve_model(house, named), run["config"]["model_hash"]
+    if (found := weights_hash(before)) != hashed:
         raise ConfigError(
-            f"{before} is no longer the model that run {run_id!r} started from: its weights are {found}, not {run['config']['model_hash']}.",
-            "Put the old weights back, or evaluate both models by their folders.",
+            f"{before} is no longer the model that run {run_id!r} started from: its weights are {found}, not {hashed}.",
+            "Put the old weights back, or name models by their folders.",
         )
-    return before, resolve_model(house, run_id)
+    return before
+
+
+def models_of(house: "House", run_id: str) -> tuple[Path, Path]:
+    """The model a training run started from and its last checkpoint's folder. Raises as model_before and resolve_model."""
+    return model_before(house, run_id), resolve_model(house, run_id)
 
 
 def finished_before(
@@ -158,7 +184,7 @@ def finished_before(
 
 
 def resolve_model(house: "House | None", name: str | Path) -> Path:
-    """The folder of a model: a checkpoint's id, a run's id (its last checkpoint), a folder, `tiny-base`, or a name on the hub.
+    """The folder of a model: a checkpoint's id, a run's id (its last checkpoint), `RUN/best`, a folder, `tiny-base`, or a name on the hub.
 
     Raises:
         ConfigError: It is none of these, or its folder is gone or holds other weights than the checkpoint's row says.

@@ -14,16 +14,9 @@ from ..collect.models import need
 from ..store.errors import ConfigError
 from ..store.house import House
 from ..transform.materialize import Pair, dpo_rows
-from .offline import (
-    MakeTrainer,
-    OfflineConfig,
-    OnStep,
-    Start,
-    load_model,
-    make_arguments,
-    train_offline,
-    trl_arguments,
-)
+from .lora import peft_config
+from .offline import MakeTrainer, OnStep, Start, load_model, split_by_task, train_offline
+from .offline_config import OfflineConfig, make_arguments, trl_arguments
 from .section import Section
 from .tokens import TokenRow, tokenize
 
@@ -55,24 +48,27 @@ def train_dpo(house: House, config: DpoConfig, on_step: OnStep | None = None) ->
 
     def prepare(start: Start) -> tuple[dict[str, int], MakeTrainer]:
         tokenizer = start.chat.tokenizer
-        pairs = dpo_rows(house, start.dataset)
-        rows, counts = tokenize_pairs(pairs, start.chat, config.policy.max_total_sequence_length)
+        pairs = list(dpo_rows(house, start.dataset))
+        rows, counts = tokenize_pairs(pairs, start.chat, config.policy.max_total_sequence_length, start.context)
+        train, validation = split_by_task([pair.chosen.task_id for pair in pairs], config.validation.share)
 
-        def make_trainer(output: Path) -> Any:
+        def make_trainer(state: Path) -> Any:
             algorithm = config.dpo
-            ours = trl_arguments(config, output, algorithm.max_num_steps, algorithm.max_num_epochs, algorithm.seed)
+            ours = trl_arguments(config, state, algorithm.max_num_steps, algorithm.max_num_epochs, algorithm.seed)
             # The reference is the model before its first step: its log-probabilities are computed once, ahead.
             ours |= {"beta": algorithm.reference_policy_kl_penalty, "precompute_ref_log_probs": True, **loss(algorithm)}
             args = make_arguments(need("trl").DPOConfig, ours, config.trl)
             return trajectory_trainer()(
                 model=load_model(start.folder),
                 args=args,
-                train_dataset=dpo_dataset(rows),
+                train_dataset=dpo_dataset([rows[at] for at in train]),
+                eval_dataset=dpo_dataset([rows[at] for at in validation]) if validation else None,
                 processing_class=tokenizer,
                 data_collator=trajectory_collator(tokenizer, args.max_length),
+                peft_config=peft_config(config.policy.lora),
             )
 
-        return counts, make_trainer
+        return counts | {"validation": 2 * len(validation)}, make_trainer
 
     return train_offline(house, "dpo", config, prepare, on_step)
 
@@ -87,13 +83,15 @@ def loss(algorithm: DpoAlgorithm) -> dict[str, Any]:
 
 
 def tokenize_pairs(
-    pairs: list[Pair], chat: ChatFormat, max_length: int
+    pairs: list[Pair], chat: ChatFormat, max_length: int, context: int | None = None
 ) -> tuple[list[tuple[TokenRow, TokenRow]], dict[str, int]]:
     """(chosen, rejected) in tokens, and the counts of `tokenize` over both sides.
 
     Raises ConfigError as `tokenize`, and when the sides of a pair do not begin with the same prompt tokens.
     """
-    rows, counts = tokenize([side for pair in pairs for side in (pair.chosen, pair.rejected)], chat, max_length)
+    rows, counts = tokenize(
+        [side for pair in pairs for side in (pair.chosen, pair.rejected)], chat, max_length, context
+    )
     sides = list(zip(rows[::2], rows[1::2], strict=True))
     apart = sum(chosen.prompt_ids != rejected.prompt_ids for chosen, rejected in sides)
     if apart:

@@ -8,16 +8,9 @@ from pydantic import Field
 from ..collect.models import need
 from ..store.house import House
 from ..transform.materialize import sft_rows
-from .offline import (
-    MakeTrainer,
-    OfflineConfig,
-    OnStep,
-    Start,
-    load_model,
-    make_arguments,
-    train_offline,
-    trl_arguments,
-)
+from .lora import peft_config
+from .offline import MakeTrainer, OnStep, Start, load_model, split_by_task, train_offline
+from .offline_config import OfflineConfig, make_arguments, trl_arguments
 from .section import Section
 from .tokens import TokenRow, tokenize
 
@@ -52,19 +45,23 @@ def train_sft(house: House, config: SftConfig, on_step: OnStep | None = None) ->
     """
 
     def prepare(start: Start) -> tuple[dict[str, int], MakeTrainer]:
-        rows, counts = tokenize(sft_rows(house, start.dataset), start.chat, config.policy.max_total_sequence_length)
+        given = list(sft_rows(house, start.dataset))
+        rows, counts = tokenize(given, start.chat, config.policy.max_total_sequence_length, start.context)
+        train, validation = split_by_task([row.task_id for row in given], config.validation.share)
 
-        def make_trainer(output: Path) -> Any:
+        def make_trainer(state: Path) -> Any:
             trl, algorithm = need("trl"), config.sft
-            ours = trl_arguments(config, output, algorithm.max_num_steps, algorithm.max_num_epochs, algorithm.seed)
+            ours = trl_arguments(config, state, algorithm.max_num_steps, algorithm.max_num_epochs, algorithm.seed)
             return trl.SFTTrainer(
                 model=load_model(start.folder),
                 args=make_arguments(trl.SFTConfig, ours, config.trl),
-                train_dataset=sft_dataset(rows),
+                train_dataset=sft_dataset([rows[at] for at in train]),
+                eval_dataset=sft_dataset([rows[at] for at in validation]) if validation else None,
                 processing_class=start.chat.tokenizer,
+                peft_config=peft_config(config.policy.lora),
             )
 
-        return counts, make_trainer
+        return counts | {"validation": len(validation)}, make_trainer
 
     return train_offline(house, "sft", config, prepare, on_step)
 

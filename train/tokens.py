@@ -36,13 +36,17 @@ class TokenRow:
 
 
 def tokenize(
-    trajectories: Sequence[Trajectory], chat: ChatFormat, max_length: int
+    trajectories: Sequence[Trajectory], chat: ChatFormat, max_length: int, context: int | None = None
 ) -> tuple[list[TokenRow], dict[str, int]]:
     """The rows in order, and how they came about.
 
+    Args:
+        max_length: The longest row that is trained on, in tokens.
+        context: The longest row the model takes; None when it does not say.
     Returns:
         The rows, parallel to `trajectories`, and counts: `sampled` rows kept their tokens, `rendered` ones did not have
-        any, and of the sampled ones `retokenised_differently` would have got other tokens from the template.
+        any of this model, of these `other_model` have tokens of another tokenizer or template, and of the sampled ones
+        `retokenised_differently` would have got other tokens from the template.
 
     Raises:
         ConfigError: Rows longer than `max_length` or without a token to learn from, or a template whose generation marks
@@ -54,6 +58,7 @@ def tokenize(
         rendered = render(trajectory, chat, template)
         row = sampled_row(trajectory, chat) or rendered
         counts["rendered" if row.rendered else "sampled"] += 1
+        counts["other_model"] += row.rendered and trajectory.token_ids is not None
         if not row.rendered and any(rendered.mask):
             counts[_compare(row, rendered)] += 1
         rows.append(row)
@@ -62,8 +67,8 @@ def tokenize(
             f"The template's generation marks disagree with the stored loss mask on {counts['masks_disagree']} of {len(rows)} rows.",
             "Let the marks enclose the assistant's text and its end-of-turn token, and nothing else.",
         )
-    _check_rows(rows, max_length)
-    return rows, {name: counts[name] for name in ("sampled", "rendered", "retokenised_differently")}
+    _check_rows(rows, max_length, context)
+    return rows, {name: counts[name] for name in ("sampled", "rendered", "other_model", "retokenised_differently")}
 
 
 def sampled_row(trajectory: Trajectory, chat: ChatFormat) -> TokenRow | None:
@@ -104,8 +109,14 @@ def _compare(sampled: TokenRow, rendered: TokenRow) -> str:
     return "masks_agree" if sampled.mask[:end] == rendered.mask else "masks_disagree"
 
 
-def _check_rows(rows: list[TokenRow], max_length: int) -> None:
+def _check_rows(rows: list[TokenRow], max_length: int, context: int | None) -> None:
     lengths = [len(row) for row in rows]
+    beyond = sum(length > context for length in lengths) if context is not None else 0
+    if beyond:
+        raise ConfigError(
+            f"{beyond} of {len(rows)} rows are longer than the model's context of {context} tokens (the longest has {max(lengths)}).",
+            "Take a model with a longer context, or build the dataset with a lower max_tokens.",
+        )
     too_long = sum(length > max_length for length in lengths)
     if too_long:
         raise ConfigError(

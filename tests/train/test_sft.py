@@ -14,7 +14,8 @@ from rollhouse.store.house import House
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.train.checkpoints import find_checkpoint, resolve_model
 from rollhouse.train.identity import run_identity
-from rollhouse.train.offline import on_one_device, quiet
+from rollhouse.train.offline import quiet
+from rollhouse.train.offline_config import on_one_device
 from rollhouse.train.sft import SftConfig, sft_dataset, train_sft
 from rollhouse.train.tokens import tokenize
 from rollhouse.transform.build import build_sft

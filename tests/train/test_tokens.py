@@ -19,7 +19,7 @@ def trajectories(office, run: str):
 def test_sampled_tokens_are_kept_as_they_are(office) -> None:
     given = trajectories(office, "sampled")
     rows, counts = tokenize(given, office.chat, 512)
-    assert counts == {"sampled": N_TASKS, "rendered": 0, "retokenised_differently": N_TASKS}
+    assert counts == {"sampled": N_TASKS, "rendered": 0, "other_model": 0, "retokenised_differently": N_TASKS}
     for row, trajectory in zip(rows, given, strict=True):
         assert (row.prompt_ids, row.response_ids, row.mask) == (
             trajectory.prompt_ids,
@@ -54,9 +54,9 @@ def test_another_tokenizer_template_or_a_broken_prefix_means_rendering(office) -
         replace(given, prompt_ids=None),
     ):
         rows, counts = tokenize([other], office.chat, 512)
-        assert counts["rendered"] == 1 and office.chat.tokenizer.decode(rows[0].response_ids).endswith(
-            "Done.<|im_end|>"
-        )
+        assert counts["rendered"] == counts["other_model"] == 1 and office.chat.tokenizer.decode(
+            rows[0].response_ids
+        ).endswith("Done.<|im_end|>")
 
 
 def test_a_stored_mask_that_the_template_contradicts_is_found(office) -> None:
@@ -70,7 +70,12 @@ def test_a_stored_mask_that_the_template_contradicts_is_found(office) -> None:
         tokenizer_hash=office.chat.tokenizer_hash,
         template_hash=office.chat.template_hash,
     )
-    assert tokenize([stored], office.chat, 512)[1] == {"sampled": 1, "rendered": 0, "retokenised_differently": 0}
+    assert tokenize([stored], office.chat, 512)[1] == {
+        "sampled": 1,
+        "rendered": 0,
+        "other_model": 0,
+        "retokenised_differently": 0,
+    }
     wrong = replace(stored, loss_mask=[1 - rendered.mask[0], *rendered.mask[1:]])
     with pytest.raises(ConfigError, match="1 of 1 rows"):
         tokenize([wrong], office.chat, 512)
@@ -80,6 +85,8 @@ def test_rows_too_long_or_without_marks_are_counted_before_training(office) -> N
     given = trajectories(office, "scripted")
     with pytest.raises(ConfigError, match=rf"{N_TASKS} of {N_TASKS} rows are longer .*=10"):
         tokenize(given, office.chat, 10)
+    with pytest.raises(ConfigError, match="longer than the model's context of 20 tokens"):
+        tokenize(given, office.chat, 512, context=20)
     template = office.chat.tokenizer.chat_template
     assert marked_template(office.chat) is None
     office.chat.tokenizer.chat_template = template.replace("{%- generation -%}", "").replace(

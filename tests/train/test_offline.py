@@ -1,0 +1,155 @@
+"""What SFT and DPO share: adapters, rows held out, the checkpoints that stay, going on after an interruption, and training again."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rollhouse.cli.main import app
+from rollhouse.collect.models import weights_hash
+from rollhouse.store.errors import ConfigError
+from rollhouse.store.house import quote
+from rollhouse.store.runs import start_run
+from rollhouse.tests.train.test_sft import config
+from rollhouse.train.checkpoints import find_checkpoint, resolve_model
+from rollhouse.train.offline import split_by_task
+from rollhouse.train.reproduce import reproduce
+from rollhouse.train.sft import train_sft
+from rollhouse.transform.build import build_sft
+from typer.testing import CliRunner
+
+EVERY_STEP = ("checkpointing.save_period=1",)
+HELD_OUT = ("validation.share=0.4",)
+
+
+class Stop(Exception):
+    """Stands for whatever ends a process between two steps."""
+
+
+def stop_at(step: int):
+    def on_step(at: int, steps: int, note: str) -> None:
+        if at == step:
+            raise Stop
+
+    return on_step
+
+
+def steps_of(row: dict) -> list[str]:
+    return sorted(path.name for path in Path(row["path"]).parent.iterdir())
+
+
+def test_an_interrupted_run_goes_on_to_the_weights_of_one_that_was_not(office, fresh_model, tmp_path) -> None:
+    build_sft(office.house, "demos", "s1")
+    given = ("sft.max_num_steps=4", "policy.train_global_batch_size=2", "policy.train_micro_batch_size=1", *EVERY_STEP)
+    whole = train_sft(office.house, config(fresh_model, tmp_path / "a", "run=whole", *given))
+    cut = config(fresh_model, tmp_path / "b", "run=cut", *given)
+    with pytest.raises(Stop):
+        train_sft(office.house, cut, stop_at(3))
+    assert (tmp_path / "b/cut/state/checkpoint-2").is_dir()
+    build_sft(office.house, "demos", "s1", options_of(runs=("scripted",)))
+    other = config(fresh_model, tmp_path / "b", "run=cut", *given, "dataset=demos@2")
+    with pytest.raises(ConfigError, match="dataset was 'demos@1' and is now 'demos@2'"):
+        train_sft(office.house, other)
+    seen: list[int] = []
+    finished = train_sft(office.house, config(fresh_model, tmp_path / "b", "run=cut", *given, "dataset=demos@1"), lambda at, *_: seen.append(at))  # fmt: skip
+    assert seen == [3, 4] and finished["weights_hash"] == whole["weights_hash"]
+    assert steps_of(finished) == ["step_1", "step_2", "step_3", "step_4"], "nothing is left of what it went on from"
+
+
+def options_of(**options):
+    from rollhouse.transform.options import SftOptions
+
+    return SftOptions(**options)
+
+
+def test_adapters_are_trained_and_a_whole_model_is_saved(office, fresh_model, tmp_path) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    build_sft(office.house, "demos", "s1")
+    lora = ("policy.lora.rank=4", "policy.lora.alpha=8", "sft.max_num_steps=2", *EVERY_STEP)
+    row = train_sft(office.house, config(fresh_model, tmp_path, *lora))
+    before, after = (load_file(Path(folder) / "model.safetensors") for folder in (fresh_model, row["path"]))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert changed and all("proj" in name for name in changed)
+    for name in changed:
+        delta = after[name] - before[name]
+        assert int(delta.double().svd().S.gt(1e-6).sum()) <= 4, "what was learned has the rank asked for"
+    AutoModelForCausalLM.from_pretrained(row["path"])
+    assert resolve_model(office.house, "learn/step_1").is_dir()
+
+
+def test_rows_held_out_are_measured_and_the_best_checkpoints_stay(office, fresh_model, tmp_path) -> None:
+    build_sft(office.house, "demos", "s1")
+    best = ("checkpointing.metric_name=val:loss", "checkpointing.higher_is_better=false", "checkpointing.keep_top_k=1")
+    settings = config(fresh_model, tmp_path, *HELD_OUT, *EVERY_STEP, *best, "sft.max_num_steps=4", "policy.optimizer.lr=0.5")  # fmt: skip
+    row = train_sft(office.house, settings)
+    rows = office.house.read("checkpoints", filter="run_id = 'learn'").to_pylist()
+    losses = {each["step"]: json.loads(each["metrics"])["val/loss"] for each in rows}
+    logged = office.house.read("metrics", filter=f"run_id = 'learn' and name = {quote('val/loss')}").to_pylist()
+    assert {each["step"]: each["value"] for each in logged} == losses and set(losses) == {1, 2, 3, 4}
+    lowest = min(losses, key=lambda step: losses[step])
+    assert steps_of(row) == sorted({f"step_{lowest}", "step_4"}) and lowest != 4, "this rate makes it worse"
+    found = find_checkpoint(office.house, "learn/best")
+    assert found is not None and found["step"] == lowest
+    assert resolve_model(office.house, "learn/best").name == f"step_{lowest}"
+
+
+def test_a_task_is_on_one_side_whatever_else_there_is() -> None:
+    tasks = [f"task-{n % 40}" for n in range(100)]
+    train, validation = split_by_task(tasks, 0.25)
+    assert sorted(train + validation) == list(range(100))
+    assert not {tasks[at] for at in train} & {tasks[at] for at in validation}
+    held = {tasks[at] for at in validation}
+    assert {task for task in tasks[:30] if task in held} == {tasks[at] for at in split_by_task(tasks[:30], 0.25)[1]}
+    assert split_by_task(tasks, 0.0) == (list(range(100)), [])
+    with pytest.raises(ConfigError, match=r"leaves 0 rows to train on|0 to validate on"):
+        split_by_task(["only"], 0.5)
+
+
+def test_a_run_is_reproduced_or_the_first_step_that_differs_is_named(office, fresh_model, tmp_path) -> None:
+    build_sft(office.house, "demos", "s1")
+    row = train_sft(office.house, config(fresh_model, tmp_path, "sft.max_num_steps=2"))
+    found = reproduce(office.house, "learn")
+    assert found.identical and found.difference is None and found.again == "learn-again-1"
+    assert found.after == row["weights_hash"] == weights_hash(row["path"])
+
+    metrics = office.house.dataset("metrics")
+    metrics.update({"value": "value + 1.0"}, where="run_id = 'learn' and step = 2 and name = 'train/loss'")
+    again = reproduce(office.house, "learn")
+    assert again.difference is not None and (again.difference.step, again.difference.name) == (2, "train/loss")
+
+    with start_run(office.house, "collect", "scripted"):
+        pass
+    shown = CliRunner().invoke(app, ["runs", "reproduce", "learn", "--house", str(office.house.uri)])
+    assert shown.exit_code == 0 and "identical" in shown.stdout
+    for run, said in {"scripted": "of kind collect", "nobody": "nobody"}.items():
+        refused = CliRunner().invoke(app, ["runs", "reproduce", run, "--house", str(office.house.uri)])
+        assert refused.exit_code == 2 and said in refused.stderr
+
+
+def test_a_model_that_is_no_longer_what_it_was_is_refused(office, fresh_model, tmp_path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    build_sft(office.house, "demos", "s1")
+    train_sft(office.house, config(fresh_model, tmp_path, "sft.max_num_steps=1"))
+    file = fresh_model / "model.safetensors"
+    weights = load_file(file)
+    save_file({name: value + 1 for name, value in weights.items()}, file, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="no longer the model"):
+        reproduce(office.house, "learn")
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def test_packed_rows_do_not_see_each_other(office, fresh_model, tmp_path) -> None:
+    """One step over all rows at once moves the weights alike, packed or padded, where the loss is a mean over tokens."""
+    from safetensors.torch import load_file
+
+    build_sft(office.house, "demos", "s1")
+    one = ("sft.max_num_steps=1", "policy.optimizer.lr=1e-3", "policy.max_total_sequence_length=1024")
+    padded = train_sft(office.house, config(fresh_model, tmp_path, *one, "run=padded"))
+    packed = train_sft(office.house, config(fresh_model, tmp_path, *one, "run=packed", "++trl.packing=true"))
+    first, second = (load_file(Path(row["path"]) / "model.safetensors") for row in (padded, packed))
+    losses = {row["run_id"]: row["value"] for row in office.house.read("metrics", filter="name = 'train/loss'").to_pylist()}  # fmt: skip
+    assert losses["packed"] == pytest.approx(losses["padded"], rel=1e-3)
+    assert all(first[name].allclose(second[name], atol=1e-4) for name in first)

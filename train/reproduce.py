@@ -1,0 +1,96 @@
+"""Trains a run again from what it says of itself, and compares: the same weights, or the first step that differs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..store.errors import ConfigError
+from ..store.house import House, quote
+from ..store.runs import get_run, list_runs
+from .checkpoints import find_checkpoint, model_before
+from .dpo import DpoConfig, train_dpo
+from .offline import OnStep
+from .sft import SftConfig, train_sft
+
+_COMPARED = ("train/loss", "train/grad_norm")
+_KINDS: dict[str, tuple[Any, Callable[..., dict[str, Any]]]] = {
+    "sft": (SftConfig, train_sft),
+    "dpo": (DpoConfig, train_dpo),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first number of a step that is not the same in both runs; None where one has no such number."""
+
+    step: int
+    name: str
+    before: float | None
+    after: float | None
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What training again gave.
+
+    Attributes:
+        run_id, again: The run and its repetition.
+        before, after: weights_hash of their last checkpoints.
+        difference: None when every step's loss and gradient norm are the same bits.
+    """
+
+    run_id: str
+    again: str
+    before: str
+    after: str
+    difference: Difference | None
+
+    @property
+    def identical(self) -> bool:
+        """Whether the weights are the same, bit for bit."""
+        return self.before == self.after
+
+
+def reproduce(house: House, run_id: str, on_step: OnStep | None = None) -> Reproduction:
+    """Trains the run's dataset version, model, settings and seed again, as a run `RUN-again-N`.
+
+    Raises ConfigError for a run that is not of sft or dpo, is not finished, or whose first model is no longer what it was.
+    """
+    run = get_run(house, run_id)
+    if run["kind"] not in _KINDS:
+        raise ConfigError(
+            f"Run {run_id!r} is of kind {run['kind']}, which is not trained from a dataset alone.",
+            "Runs of kind sft and dpo can be reproduced.",
+        )
+    if run["status"] != "finished":
+        raise ConfigError(f"Run {run_id!r} is {run['status']}.", "Finish it first: give its command again.")
+    base = model_before(house, run_id)
+    kind, train = _KINDS[run["kind"]]
+    settings = {name: value for name, value in run["config"].items() if name != "model_hash"}
+    again = _free_name(house, run_id)
+    config = kind.model_validate(settings | {"run": again})
+    config.policy.model_name = str(base)
+    before, after = find_checkpoint(house, run_id), train(house, config, on_step)
+    assert before is not None, "model_before found it"
+    return Reproduction(run_id, again, before["weights_hash"], after["weights_hash"], _first_difference(house, run_id, again))  # fmt: skip
+
+
+def _free_name(house: House, run_id: str) -> str:
+    taken = {run["run_id"] for run in list_runs(house)}
+    return next(name for number in range(1, len(taken) + 2) if (name := f"{run_id}-again-{number}") not in taken)
+
+
+def _first_difference(house: House, run_id: str, again: str) -> Difference | None:
+    before, after = (_numbers(house, name) for name in (run_id, again))
+    for step, name in sorted(before.keys() | after.keys()):
+        one, other = before.get((step, name)), after.get((step, name))
+        if one != other:
+            return Difference(step, name, one, other)
+    return None
+
+
+def _numbers(house: House, run_id: str) -> dict[tuple[int, str], float]:
+    """(step, name) → value of the run's last incarnation that took the step."""
+    names = ", ".join(quote(name) for name in _COMPARED)
+    rows = house.read("metrics", filter=f"run_id = {quote(run_id)} and name in ({names})").to_pylist()
+    return {(row["step"], row["name"]): row["value"] for row in sorted(rows, key=lambda row: row["incarnation"])}
