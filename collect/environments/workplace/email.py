@@ -5,8 +5,9 @@ from typing import Any
 
 from .office import Office
 from .paging import page_of
+from .sorting import latest_first
 from .tables import Row
-from .timestamps import Moment, newest_first, parse_moment
+from .timestamps import Moment, parse_moment
 
 _NOW = "2023-11-30 23:59:00"
 
@@ -39,7 +40,7 @@ def search_emails(
         table = office.emails
         places = [table.position[name] for name in ("subject", "body", "sender/recipient")]
         emails = [table.record(row) for row in table.rows if _holds(row, places, words)]
-        emails = newest_first(emails, _sent)
+        emails = [emails[place] for place in latest_first([_sent(record).time for record in emails])]
         if date_min:
             emails = [record for record in emails if _sent(record).date() >= parse_moment(date_min).date()]
         if date_max:

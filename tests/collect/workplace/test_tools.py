@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rollhouse.collect.environments.workplace import WorkplaceEnvironment
 from rollhouse.collect.environments.workplace.office import read_office
+from rollhouse.collect.environments.workplace.sorting import latest_first
 from rollhouse.collect.environments.workplace.toolbox import TOOLS, call_tool
 from rollhouse.store.errors import ConfigError, FormatError
 
@@ -63,6 +64,31 @@ def test_pages_are_clamped(call: Any, page: Any, size: Any, expected: Any) -> No
         pagination = answer["pagination"]
         answer = (ids(answer, "emails", "email_id"), pagination["page"], pagination["total_pages"])
     assert answer == expected
+
+
+def test_mails_of_one_second_come_in_the_order_of_an_unstable_sort(environment: WorkplaceEnvironment) -> None:
+    def order(sent: int) -> list[int]:
+        office = environment.office.copy()
+        for number in range(sent):
+            call_tool(office, "email_send_email", {"recipient": "a@b.c", "subject": "s", "body": str(number)})
+        found = json.loads(call_tool(office, "email_search_emails", {"query": "a@b.c", "page_size": 50}).text)["output"]
+        return [int(body) for body in ids(found, "emails", "body")]
+
+    # Up to sixteen keep their order; what numpy 2.3 makes of eighteen and twenty equal times was recorded.
+    assert order(16) == list(range(16))
+    assert latest_first([0] * 18) == NUMPYS_18 == order(18)
+    assert latest_first([1, 1, 1, *range(2, 17), 20, 20]) == NUMPYS_20
+
+
+NUMPYS_18 = [0, 1, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 17]
+NUMPYS_20 = [19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 1, 2, 0]
+
+
+@given(st.lists(st.integers(0, 30), max_size=60))
+def test_sorting_sorts(times: list[int]) -> None:
+    places = latest_first(times)
+    assert sorted(places) == list(range(len(times)))
+    assert [times[place] for place in places] == sorted(times, reverse=True)
 
 
 def test_sent_mail_is_lower_cased_unpadded_and_always_at_the_same_time(call: Any) -> None:
