@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from rollhouse.collect.guard import GuardCrash, GuardedPool, GuardError, GuardTimeout, GuardUnavailable
@@ -23,11 +24,12 @@ def pool() -> Iterator[GuardedPool]:
 
 
 def is_alive(pid: int) -> bool:
+    """Whether any thread of it is; the last one to go closes its pipes."""
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
+        tasks = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):
+        return is_alive(pid)
+    return any(stat.rpartition(")")[2].split()[0] not in "ZX" for stat in tasks)
 
 
 def wait_until_dead(pid: int) -> None:
