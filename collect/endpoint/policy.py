@@ -64,17 +64,23 @@ class OpenAIPolicy:
         asks = mode == "require" or (mode == "auto" and all(card.get("owned_by") in _SHOW_TOKENS for card in served))
         self._encoder = RequestEncoder(self.policy_id, {**(_ASK_FOR_TOKENS if asks else {}), **self._settings.extra_body})  # fmt: skip
         # rollhouse gives the probabilities sampled from; others may give those before temperature and filters.
-        self._processed = all(card.get("owned_by") == "rollhouse" for card in served)
+        self._is_ours = all(card.get("owned_by") == "rollhouse" for card in served)
         self.token_identity = _identity(served) if mode != "off" else None
 
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
         """One chat completion. Raises EngineRefused (PromptTooLong), EngineGone and EngineError as `EndpointPool.post` does."""
-        body = self._encoder.body(conversation, sampling)
+        body = self._encoder.body(conversation, sampling, self._tokens_so_far(conversation))
         reply, retries = await self._pool.post("/chat/completions", body, read_reply)
         tokens = self._tokens(conversation, reply, sampling)
         if tokens is None:
             return Turn(reply.message, stop_reason=reply.stop_reason, retries=retries)
         return Turn(reply.message, tokens.token_ids, tokens.logprobs, stop_reason=reply.stop_reason, retries=retries)
+
+    def _tokens_so_far(self, conversation: Conversation) -> list[int]:
+        """What a server of ours is to use in place of the history it would render anew; empty for others, and before the first turn."""
+        if not self._is_ours or conversation.prompt_ids is None:
+            return []
+        return conversation.prompt_ids + conversation.token_ids
 
     def _tokens(self, conversation: Conversation, reply: Reply, sampling: Sampling) -> CallTokens | None:
         if self._settings.tokens == "off":
@@ -93,7 +99,7 @@ class OpenAIPolicy:
                 hash_id("prompt tokens", conversation.prompt_ids),
             )
             plain = (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (1.0, 1.0, -1, 0.0)
-            conversation.logprobs_mode = "processed" if plain or self._processed else None
+            conversation.logprobs_mode = "processed" if plain or self._is_ours else None
         return reply.tokens
 
     async def _cards(self) -> list[list[dict[str, Any]]]:

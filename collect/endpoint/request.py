@@ -1,7 +1,7 @@
 """A conversation as the body of a chat request. What repeats is encoded once: the tools of a task are tens of kilobytes in every request."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..remembered import remembered
@@ -22,8 +22,8 @@ class RequestEncoder:
         self._tools = remembered(_encoded_tools, _KEPT_TOOLS)
         self._prompt = remembered(self._encoded_prompt, _KEPT_PROMPTS)
 
-    def body(self, conversation: Conversation, sampling: Sampling) -> bytes:
-        """The request for the next turn."""
+    def body(self, conversation: Conversation, sampling: Sampling, tokens_so_far: Sequence[int] = ()) -> bytes:
+        """The request for the next turn. `tokens_so_far` are asked for as the beginning of its prompt."""
         task = conversation.task
         messages = b"".join(b"," + _json(message.to_openai()) for message in conversation.messages)
         if not task.messages:
@@ -40,6 +40,8 @@ class RequestEncoder:
             settings["min_p"] = sampling.min_p
         if sampling.seed is not None:
             settings["seed"] = sampling.seed
+        if tokens_so_far:
+            settings["required_prefix_token_ids"] = list(tokens_so_far)
         return b"".join((self._start, self._prompt(task), messages, b"],", _json(settings)[1:]))
 
     def _encoded_prompt(self, task: Task) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import openai
 import pytest
@@ -18,9 +18,10 @@ from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.job import run_job
 from rollhouse.collect.models import weights_hash
 from rollhouse.collect.policies import TokenPolicy
-from rollhouse.collect.types import Task
+from rollhouse.collect.types import Conversation, Sampling, Task
 from rollhouse.store.errors import EngineError
 from rollhouse.store.house import House
+from rollhouse.store.messages import Message
 from rollhouse.tests.collect.conftest import TEMPLATE, byte_tokenizer
 from rollhouse.tests.collect.serve.agent import play
 from rollhouse.tests.collect.serve.running import Watched, serving
@@ -61,26 +62,59 @@ def test_collect_from_the_server_stores_the_tokens_its_engine_saw(torch_policy: 
         assert row["logprobs_mode"] == "processed"
 
 
-def test_a_template_that_rewrites_history_changes_no_token(random_models: tuple[Path, Path], tmp_path: Path) -> None:
-    engine = Watched(TorchEngine(random_models[0], 512))
-    policy = TokenPolicy(engine, ChatFormat(byte_tokenizer(TRIMS), [2, 0]), "any")  # type: ignore[arg-type]
-    house = House.create(tmp_path / "house")
-    with serving(house, policy) as server:
+@pytest.fixture(scope="module")
+def trimming(random_models: tuple[Path, Path]) -> TokenPolicy:
+    """Random text under a template that renders it otherwise once more follows."""
+    engine: Any = Watched(TorchEngine(random_models[0], 512))
+    return TokenPolicy(engine, ChatFormat(byte_tokenizer(TRIMS), [2, 0]), "any")
+
+
+def rendered_anew(policy: TokenPolicy, messages: list[dict[str, Any]]) -> list[int]:
+    """The prompt without any correction."""
+    return policy.chat.render([Message.from_openai(message) for message in messages], (), generation_prompt=True)
+
+
+def test_a_template_that_rewrites_history_changes_no_token(trimming: TokenPolicy, tmp_path: Path) -> None:
+    house, engine = House.create(tmp_path / "house"), cast(Watched, trimming.token_engine)
+    engine.seen.clear()
+    with serving(house, trimming) as server:
+        client = server.openai("/rollouts/trims/v1")
         messages: list[Any] = [{"role": "user", "content": "hello"}]
-        for turn in range(4):
-            client = server.openai("/rollouts/trims/v1")
-            said = client.chat.completions.create(model="any", messages=messages, max_tokens=12, seed=turn, stop=[" "])
+        rewritten = 0
+        for turn in range(5):
+            said = client.chat.completions.create(model="any", messages=messages, max_tokens=12, seed=turn, stop=[" ", "\n"])  # fmt: skip
+            rewritten += engine.seen[-1][0] != rendered_anew(trimming, messages)
             messages += [{"role": "assistant", "content": said.choices[0].message.content}]
             messages += [{"role": "user", "content": f"and {turn}"}]
-        assert server.post("/rollouts/trims/finish").json()["rows"][0]["n_turns"] == 4
+        assert server.post("/rollouts/trims/finish").json()["rows"][0]["n_turns"] == 5
+    assert rewritten
     row = one_row(house)
     assert row["prefix_ok"] is True and row["gaps"] == []
     # What the engine gave beyond a stop text is in no later prompt, and in no row.
     for (seen, gave), (then, _) in pairwise(engine.seen):
-        assert then[: len(seen)] == seen and gave[: len(then) - len(seen)][:1] == then[len(seen) : len(seen) + 1]
-    last_seen, last_gave = engine.seen[-1]
-    assert whole(house, row)[: len(last_seen)] == last_seen
-    assert whole(house, row)[len(last_seen) :] == last_gave[: len(whole(house, row)) - len(last_seen)]
+        assert then[: len(seen)] == seen and then[len(seen)] == gave[0]
+    (seen, gave), ids = engine.seen[-1], whole(house, row)
+    assert ids[: len(seen)] == seen and ids[len(seen) :] == gave[: len(ids) - len(seen)]
+
+
+def test_our_own_client_has_its_tokens_kept_without_a_rollout(trimming: TokenPolicy, tmp_path: Path) -> None:
+    engine = cast(Watched, trimming.token_engine)
+    engine.seen.clear()
+
+    async def talk(policy: OpenAIPolicy) -> tuple[Conversation, int]:
+        conversation = Conversation(Task("t", (Message("user", "hello"),), ()))
+        rewritten = 0
+        for turn in range(5):
+            said = await policy.respond(conversation, Sampling(max_tokens=12, seed=turn))
+            everything = [*conversation.task.messages, *conversation.messages]
+            rewritten += engine.seen[-1][0] != trimming.chat.render(everything, (), generation_prompt=True)
+            conversation.messages += [said.message, Message("user", f"and {turn}")]
+        return conversation, rewritten
+
+    with serving(House.create(tmp_path / "house"), trimming) as server:
+        conversation, rewritten = asyncio.run(talk(OpenAIPolicy(f"{server.url}/v1")))
+    assert rewritten and conversation.prefix_ok and conversation.gaps == []
+    assert (conversation.prompt_ids or []) + conversation.token_ids == engine.seen[-1][0] + engine.seen[-1][1]
 
 
 def test_another_endpoint_behind_the_server_is_recorded_with_its_tokens(
