@@ -28,6 +28,7 @@ SCORER, SCORER_VERSION = "workplace", "1"
 VERIFIERS = {
     "strict": (same_state, SCORER, SCORER_VERSION),
     "lenient": (lenient.same_work, lenient.SCORER, lenient.SCORER_VERSION),
+    "both": (same_state, SCORER, SCORER_VERSION),
 }
 """Name to whether two offices count as the same, and what the verdict is signed with."""
 
@@ -59,7 +60,8 @@ class WorkplaceEnvironment:
         Args:
             tasks: A JSONL file of tasks; None generates them from the tables.
             tasks_split: The split of its rows that name none.
-            verifier: `strict` (NeMo Gym's verdict) or `lenient` (see lenient.py).
+            verifier: `strict` (NeMo Gym's verdict), `lenient` (see lenient.py), or `both`: the strict one, with the other as its component
+                `lenient` of weight 0.
             seed: Of generated tasks. Splits share no task whatever the seeds, and the first tasks of a longer list are a shorter one's.
             n_train, n_validation, n_test: How many tasks to generate of each split.
         """
@@ -108,9 +110,11 @@ class WorkplaceEnvironment:
     def score(self, task: Task, calls: Sequence[ToolCall]) -> Score:
         """The verdict on calls, replayed on fresh tables: 1.0 or 0.0."""
         state = replay(self.office, ((call.name, call.arguments) for call in calls))
+        truth = self._truth(task)
         same, scorer, version = VERIFIERS[self._verifier]
-        passed = same(state, self._truth(task))
-        return Score(float(passed), passed, scorer, version)
+        passed = same(state, truth)
+        also = (("lenient", float(lenient.same_work(state, truth)), 0.0),) if self._verifier == "both" else ()
+        return Score(float(passed), passed, scorer, version, also)
 
     def _truth(self, task: Task) -> Office:
         calls = truth_calls(task.ground_truth)

@@ -12,6 +12,7 @@ from rollhouse.collect.environments.workplace import WorkplaceEnvironment
 from rollhouse.collect.environments.workplace.lenient import same_work
 from rollhouse.collect.environments.workplace.toolbox import TOOLS
 from rollhouse.collect.environments.workplace.verifier import replay, same_state
+from rollhouse.collect.tasks_file import task_from_row
 from rollhouse.store.errors import ConfigError
 from rollhouse.store.messages import ToolCall
 from rollhouse.tests.collect.workplace.test_verifier import (
@@ -26,6 +27,7 @@ from rollhouse.tests.collect.workplace.test_verifier import (
     plot,
     send,
 )
+from rollhouse.tests.office import task_line
 
 Call = tuple[str, dict[str, Any]]
 
@@ -169,9 +171,19 @@ def test_the_verdict_is_signed_with_its_own_name(environment: WorkplaceEnvironme
     score = lenient.score(task, [ToolCall("", name, entry) for name, entry in _truth(task.ground_truth)])
     assert (score.scorer, score.scorer_version, score.passed) == ("workplace-lenient", "1", True)
     assert lenient.state_hash == environment.state_hash
-    with pytest.raises(ConfigError, match="strict, lenient"):
+    with pytest.raises(ConfigError, match="strict, lenient, both"):
         WorkplaceEnvironment(tables, verifier="kind")
     assert all(tool.takes_patterns == (("search" in name and "email" not in name) or "find" in name) for name, tool in TOOLS.items())  # fmt: skip
+
+
+def test_both_verdicts_can_be_had_at_once(tables: Path) -> None:
+    both = WorkplaceEnvironment(tables, verifier="both")
+    truth = [send, changed(send, body="c")]
+    task = task_from_row(task_line(0, "Write two", truth), "workplace")
+    swapped = [ToolCall("", name, json.dumps(arguments)) for name, arguments in reversed(truth)]
+    score = both.score(task, swapped)
+    assert (score.reward, score.scorer, score.components) == (0.0, "workplace", (("lenient", 1.0, 0.0),))
+    assert both.score(task, swapped[:1]).components == (("lenient", 0.0, 0.0),)
 
 
 def _truth(entries: Any) -> list[tuple[str, str]]:
