@@ -78,10 +78,13 @@ class Template:
             if name not in source:
                 raise ConfigError(f"The chat template has no setting {name!r}.", "Leave it out, or name another template with --chat-template FILE.")  # fmt: skip
         self.habits = replace(self.habits, takes_reasoning=self._shows(Message("assistant", "a", reasoning=MARK)))
-        self._check()
-        self._find_ends(set(named))
-        if self.renders_tools:
-            self.after_turn([_HELLO, _CALLS[0], _RESULT], 1, _TOOLS)
+        try:
+            self._check()
+            self._find_ends(set(named))
+            if self.renders_tools:
+                self.after_turn([_HELLO, _CALLS[0], _RESULT], 1, _TOOLS)
+        except TemplateError as error:
+            raise ConfigError(error.message, error.fix) from error
 
     def text(self, messages: Sequence[Message], tools: Tools, generation_prompt: bool, lenient: bool = False) -> str:
         """Messages and tools as the template's text. `lenient` leaves out of calls what a template cannot be given. Raises TemplateError."""
@@ -107,7 +110,7 @@ class Template:
 
         Raises TemplateError when the template loses the turn.
         """
-        history = [*messages[:turn], _marked(messages[turn]), *messages[turn + 1 :]]
+        history = [*messages[:turn], _marked(messages[turn], self.renders_tools), *messages[turn + 1 :]]
         rendered = self.text(history, tools, generation_prompt=True, lenient=True)
         _, mark, rest = rendered.rpartition(MARK)
         starts = [at for at in map(rest.find, self.ends) if at >= 0]
@@ -221,8 +224,10 @@ class Template:
         return next((number for number in ids if number in wanted), None)  # type: ignore[union-attr]
 
 
-def _marked(turn: Message) -> Message:
+def _marked(turn: Message, with_calls: bool) -> Message:
     """The turn with the mark for its text and for the arguments of its calls; names stay, later messages may show them."""
+    if not with_calls:
+        return Message("assistant", MARK)
     calls = tuple(replace(call, arguments=json.dumps({"x": MARK})) for call in turn.tool_calls)
     text = turn.text if calls and not turn.text else MARK
     return Message("assistant", text, calls)

@@ -40,6 +40,7 @@ def tokenizer_with(template: str, folder: Path) -> Path:
         (TEMPLATE.replace("call.function.name", "call.function.name | upper"), "tool calls of a conversation's last"),
         (TEMPLATE.replace("message.content + '\n</tool_response>", "'\n</tool_response>"), "drops tool results"),
         (TEMPLATE.replace("<|im_end|>", "").replace("<|im_start|>", "# "), "no special token"),
+        (TEMPLATE + "{{ raise_exception('not today') }}", "cannot render the conversation: not today"),
     ],
 )  # fmt: skip
 def test_a_template_that_loses_something_is_refused_and_an_option_named(template: str, what: str) -> None:
@@ -175,6 +176,9 @@ def test_a_template_without_tools_serves_tasks_without() -> None:
     assert chat.prompt_ids(Task("test", TASK.messages, ()))[-1] == chat.tokenizer.encode("\n")[0]
     with pytest.raises(TemplateError, match="renders no tools"):
         chat.prompt_ids(TASK)
+    # A policy may write a call all the same; the rollout goes on.
+    rest = chat.suffix_ids(Task("test", TASK.messages, ()), [CALL, Message("user", "what?")], 2)
+    assert chat.tokenizer.decode(rest) == "\n<|im_start|>user\nwhat?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_tokens_after_a_turn_are_those_of_the_whole_text_for_sentencepiece_too() -> None:
