@@ -1,7 +1,10 @@
 """Rollouts on a real Ray cluster: the same rows as in one process, whatever becomes of the workers."""
 
 import json
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from rollhouse.collect.job import run_job
 from rollhouse.store.errors import EngineError
 from rollhouse.store.house import House
 from rollhouse.store.runs import get_run
+from rollhouse.tests.cli.test_collect import alive, descendants, start, wait_for
 
 OFFICE = str(Path(__file__).parents[1] / "cli" / "slow_office.py")
 COLUMNS = ["rollout_id", "status", "reward", "error_type", "error_message", "policy_id", "engine", "messages"]
@@ -44,13 +48,16 @@ def test_a_worker_that_dies_is_replaced_and_its_slots_are_played_again(
     config = CollectConfig(**office(dies=str(lives)), limit=20, num_repeats=2, workers="ray:2", concurrency=8)
     summary = run_job(house, config)
     assert (summary.collected, summary.failed, summary.workers_lost, summary.in_flight) == (40, 0, 1, 0)
-    assert lives.read_text() == "" and players() == []
+    assert lives.read_text() == ""
+    wait_for(lambda: not players(), 30)
     here = House.create(tmp_path / "here")
     run_job(here, config.model_copy(update={"workers": None}))
     assert rows_of(house, "r") == rows_of(here, "r"), "the same slots with the same rollouts as in one process"
     assert run_job(house, config).collected == 0
     with pytest.raises(EngineError, match="99 workers"):
-        run_job(house, CollectConfig(**office() | {"run": "s"}, workers="ray:99", concurrency=99, limit=1))
+        run_job(
+            house, CollectConfig(**office(), workers="ray:99", concurrency=99, limit=1).model_copy(update={"run": "s"})
+        )
 
 
 @pytest.mark.system
@@ -65,13 +72,8 @@ def test_a_rollout_that_kills_every_worker_is_one_row(ray_session: None, house: 
 
 @pytest.mark.system
 def test_ctrl_c_leaves_no_worker(house: House, tmp_path: Path) -> None:
-    import os
-    import signal
-
-    from rollhouse.tests.cli.test_collect import alive, descendants, start, wait_for
-
     recipe = tmp_path / "slow.json"  # JSON is YAML too
-    recipe.write_text(json.dumps({**office(pause_s=0.2), "limit": 200, "workers": "ray:2"}))
+    recipe.write_text(json.dumps({**office(pause_s=0.2), "num_repeats": 4, "concurrency": 16, "workers": "ray:2"}))
     process = start("collect", "--config", recipe, "--house", house.uri)
     wait_for(lambda: rows_of(house, "r"), 120)
     family = descendants(process.pid)
@@ -79,6 +81,37 @@ def test_ctrl_c_leaves_no_worker(house: House, tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and "Traceback" not in errors, errors
-    still: Callable[[], bool] = lambda: not [pid for pid in family if alive(pid)]  # noqa: E731
-    wait_for(still, 30)
-    assert get_run(house, "r")["status"] == "aborted" and 0 < len(rows_of(house, "r")) < 200
+    wait_for(lambda: not [pid for pid in family if alive(pid)], 30)
+    assert get_run(house, "r")["status"] == "aborted" and 0 < len(rows_of(house, "r")) < 1600
+
+
+SOMEBODYS = """
+import sys, ray
+from rollhouse.collect.engines.cluster import ensure_ray, shutdown_ray
+ensure_ray(num_cpus=2)
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+print(sorted(ray.available_resources().items()) == sorted(ray.cluster_resources().items()), flush=True)
+shutdown_ray()
+"""
+
+
+@pytest.mark.system
+def test_the_cluster_at_ray_address_is_joined_and_left_as_it_was(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = subprocess.Popen([sys.executable, "-c", SOMEBODYS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
+    assert cluster.stdout is not None
+    try:
+        address = cluster.stdout.readline().strip()
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        process = start("collect", "--env", OFFICE, "--limit", 12, "--workers", "ray", "--house", house.uri, "--run", "r", "--format", "json")  # fmt: skip
+        said, errors = process.communicate(timeout=180)
+        assert process.returncode == 0, errors
+        assert json.loads(said)[0]["collected"] == len(rows_of(house, "r")) == 12
+        left, _ = cluster.communicate("", timeout=60)
+        assert left.strip() == "True", "nothing of the cluster is held"
+    finally:
+        cluster.kill()
+        cluster.wait()
+    process = start("collect", "--env", OFFICE, "--workers", "ray", "--house", house.uri)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2 and "There is no Ray cluster at" in errors
