@@ -203,7 +203,7 @@ def test_a_chat_template_that_drops_turns_is_refused_before_the_run(prompt_house
     config = configure(run="dropping", **{"policy.chat__template": str(tmp_path / "drops.jinja")})
     with pytest.raises(ConfigError, match="drops a conversation's last assistant message"):
         train_grpo(prompt_house, config, engine=engine)
-    assert prompt_house.dataset("runs").count_rows("run_id = 'dropping'") == 0
+    assert prompt_house.read("run_events", filter="run_id = 'dropping'").num_rows == 0
 
 
 def test_no_gpu_for_the_learner_is_said_at_once(prompt_house, configure, engine):
