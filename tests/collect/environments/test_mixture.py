@@ -3,7 +3,7 @@
 from itertools import islice
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.collect.environments.mixture import (
     EnvironmentSpec,
@@ -50,6 +50,7 @@ def mixture(*parts: tuple[str, int, float]) -> Mixture:
     return Mixture([(Corner(name, n), weight, RewardShaping()) for name, n, weight in parts])
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(0.001, 1000), min_size=1, max_size=7), st.integers(1, 300))
 def test_every_prefix_holds_each_by_its_share(weights: list[float], n: int) -> None:
     counts = [0] * len(weights)
