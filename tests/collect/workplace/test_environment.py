@@ -10,7 +10,8 @@ import pytest
 from rollhouse.collect.environments.workplace import WorkplaceEnvironment
 from rollhouse.collect.episode import Slot, run_episode
 from rollhouse.collect.tasks_file import load_tasks, task_from_row
-from rollhouse.collect.types import Conversation, Done, Sampling, Task, Turn
+from rollhouse.collect.tools import ToolSession
+from rollhouse.collect.types import Conversation, Done, Sampling, Score, Task, Turn
 from rollhouse.store.errors import FormatError
 from rollhouse.store.messages import Message, ToolCall
 
@@ -23,16 +24,23 @@ def turn(*calls: ToolCall, text: str | None = None, stop_reason: str = "stop", r
     return Turn(Message("assistant", text, calls, reasoning=reasoning), stop_reason=stop_reason)
 
 
+def verdict(session: ToolSession) -> Score:
+    """What the session's verifier says, at once."""
+    score = session.verify()
+    assert isinstance(score, Score)
+    return score
+
+
 DELETE = ToolCall("c1", "email_delete_email", '{"email_id": "00000000"}')
 
 
 def test_a_session_answers_calls_and_ends_with_a_message(environment: WorkplaceEnvironment) -> None:
     session = environment.start(first_task(environment))
-    assert session.verify().reward == 0.0
+    assert verdict(session).reward == 0.0
     answers = asyncio.run(session.step(turn(DELETE)))
     assert answers == [Message("tool", '{"output":"Email deleted successfully."}', tool_call_id="c1")]
     assert asyncio.run(session.step(turn(text="Done."))) == Done("stop")
-    score = session.verify()
+    score = verdict(session)
     assert (score.reward, score.passed, score.scorer) == (1.0, True, "workplace")
     session.close()
 
@@ -66,6 +74,7 @@ class Searches:
     """Searches until its last turn, in which it solves the first task."""
 
     engine, policy_id = "scripted", "searches"
+    token_identity, version = None, 0
 
     def __init__(self, turns: int) -> None:
         self.turns = turns
@@ -101,7 +110,7 @@ def test_null_is_dropped_in_a_session_but_not_in_the_verdict(tables: Path) -> No
     session = environment.start(task_from_row(row, "workplace"))
     call = ToolCall("c", name, json.dumps({**arguments, "notes": None}))
     assert asyncio.run(session.step(turn(call))) == [Message("tool", '{"output":"00000002"}', tool_call_id="c")]
-    assert not session.verify().passed
+    assert not verdict(session).passed
 
 
 def test_rows_become_tasks_with_all_they_said(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -54,7 +55,7 @@ def test_the_process_answers_as_the_matcher_does() -> None:
         find_pattern(r"\2(a)+", TEXTS)
 
 
-def create_and_search(environment: WorkplaceEnvironment, name: str, query: str) -> tuple[str, float]:
+def create_and_search(environment: WorkplaceEnvironment, name: str, query: str) -> tuple[Any, float]:
     """What the search answers, and the slowest call in seconds, while another session goes on."""
     session, other = (environment.start(next(iter(environment.tasks("train")))) for _ in range(2))
     event = {"event_name": name, "participant_email": "a@b.c", "event_start": "2023-12-02", "duration": "30"}

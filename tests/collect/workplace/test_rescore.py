@@ -238,7 +238,9 @@ class Waits:
             step = session.step
 
             async def verify(self) -> Score:
-                return await asyncio.sleep(0, session.verify())
+                score = session.verify()
+                assert isinstance(score, Score)
+                return await asyncio.sleep(0, score)
 
             async def close(self) -> None:
                 owner.closed += 1
