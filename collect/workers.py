@@ -22,8 +22,8 @@ from .types import Sampling
 _START_LIMIT_S = 600.0
 # A rollout that was in so many workers when they died is taken to have killed them.
 _MOST_DEATHS_OF_A_SLOT = 3
-# Deaths in a row, with no rollout finished between them, after which it is the workers' own fault.
-_MOST_DEATHS_IN_A_ROW = 5
+# Deaths in a row for each worker there is, with no rollout finished between them, after which it is the workers' own fault.
+_MOST_DEATHS_IN_A_ROW = 3
 
 
 @dataclass
@@ -135,11 +135,9 @@ class Workers:
         """Ends the workers and what they started."""
         import ray
 
+        # One that is dead, or hangs in a tool, is not waited for: killing it ends it either way.
+        ray.wait([worker.actor.close.remote() for worker in self._workers], num_returns=len(self._workers), timeout=10)
         for worker in self._workers:
-            try:
-                ray.get(worker.actor.close.remote(), timeout=10)
-            except Exception:  # it is dead, or hangs: killing it ends it either way
-                logging.getLogger(__name__).debug("a worker did not close", exc_info=True)
             ray.kill(worker.actor)
 
     def _lost(self, worker: _Worker, why: str) -> str:
@@ -152,7 +150,7 @@ class Workers:
         self.lost += 1
         self._deaths_in_a_row += 1
         ray.kill(worker.actor)
-        if self._deaths_in_a_row > _MOST_DEATHS_IN_A_ROW:
+        if self._deaths_in_a_row > _MOST_DEATHS_IN_A_ROW * len(self._workers):
             raise EngineGone(
                 f"{self._deaths_in_a_row} workers died one after the other, the last one so: {why.rstrip('.')}."
             )
