@@ -184,7 +184,7 @@ async def serve_policy(
         await recorder.resume()
         left_open = len(recorder.open)
         await runner.setup()
-        await web.SockSite(runner, listener).start()
+        await _listen(web.SockSite(runner, listener), listener)
         watch = loop.create_task(_watch(recorder, run, job.idle_limit_s))
         with _stop_signals(loop, stop):
             if on_ready is not None:
@@ -209,6 +209,13 @@ async def serve_policy(
         "statuses": finished,
         "open": len(recorder.open),
     }
+
+
+async def _listen(site: Any, listener: socket.socket) -> None:
+    try:
+        await site.start()
+    except OSError as error:  # another server bound the port, too, and was first to listen
+        raise ConfigError(f"{_url(listener)} cannot be had: {error.strerror}.", "Use another --port; 0 takes a free one.") from error  # fmt: skip
 
 
 async def _first_of(stop: asyncio.Event, watch: asyncio.Task) -> None:
