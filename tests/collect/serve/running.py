@@ -23,7 +23,7 @@ class Server:
         self.listening = listening
         self.client = self.openai(api_key=api_key)
 
-    def openai(self, path: str = "/v1", api_key: str | None = None, **settings: Any) -> OpenAI:
+    def openai(self, path: str = "/v1", api_key: str | None = None, **settings: Any) -> Any:
         """A client that asks once only."""
         return OpenAI(base_url=self.url + path, api_key=api_key or "none", max_retries=0, **settings)
 
