@@ -4,9 +4,11 @@ Pairs are chosen on columns: a round takes the next acceptable response of every
 """
 
 import functools
+import math
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -130,13 +132,13 @@ def pair_statistics(pairs: pl.DataFrame) -> dict[str, float | None]:
     delta = pl.col("length") - pl.col("length_rejected")
     lengths = pl.concat([pairs["length"], pairs["length_rejected"]])
     chosen = pl.concat([pl.repeat(1, pairs.height, eager=True), pl.repeat(0, pairs.height, eager=True)])
-    correlation = pl.select(pl.corr(lengths.cast(pl.Float64), chosen.cast(pl.Float64))).item()
+    correlation: Any = pl.select(pl.corr(lengths.cast(pl.Float64), chosen.cast(pl.Float64))).item()
     means = pairs.select(
         mean_gap=(pl.col("reward") - pl.col("reward_rejected")).mean(),
         mean_length_delta=delta.mean(),
         chosen_longer=(delta > 0).mean(),
     ).row(0, named=True)
-    varied = correlation is not None and correlation == correlation
+    varied = correlation is not None and not math.isnan(correlation)
     return {**means, "length_correlation": round(correlation, 6) if varied else None}
 
 

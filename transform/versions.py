@@ -175,7 +175,7 @@ def _one_list(frame: pl.DataFrame, type: pa.ListType) -> pa.ListArray:
 
 def _from_table(table: pa.Table) -> DatasetVersion:
     row = table.drop_columns(["row_id", "n_rows", *_LISTS]).to_pylist()[0]
-    lists = {attribute: _frame_of(table[name]) for name, attribute in _LISTS.items()}
+    lists: dict[str, Any] = {attribute: _frame_of(table[name]) for name, attribute in _LISTS.items()}
     return DatasetVersion(**row | {"recipe": json.loads(row["recipe"]), "counts": json.loads(row["counts"])}, **lists)
 
 

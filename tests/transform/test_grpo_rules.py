@@ -21,7 +21,7 @@ def build(filled, **options):
     return build_grpo(filled.house, "prompts", filled.snapshot(), GrpoOptions(**options))
 
 
-def names(filled, dataset) -> list[str]:
+def names(filled, dataset) -> list[str | None]:
     return [task.source_key for task in grpo_tasks(filled.house, dataset)]
 
 

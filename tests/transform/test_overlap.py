@@ -171,9 +171,9 @@ def test_schemas_and_questions_of_a_file(filled, tmp_path) -> None:
     file.write_text(json.dumps({"id": 7, "text": LONG, "tools": [tool]}) + "\n")
     filled.rollout("a", 1.0)
     cases = list(file_references(str(file)))
-    rules = {"against": (str(file),)}
+    rules = Contamination(against=(str(file),))
     snapshot = filled.snapshot()
-    flagged = build_sft(filled.house, "demos", snapshot, SftOptions(contamination=Contamination(**rules)), cases)
+    flagged = build_sft(filled.house, "demos", snapshot, SftOptions(contamination=rules), cases)
     assert flagged.n_rows == 1 and flagged.counts["flagged"] == {"cases: schemas": 1}
     assert flagged.flags["reference"].to_list() == ["7"] and flagged.flags["score"].to_list() == [1.0]
     with pytest.raises(ConfigError, match="no evaluation case"):

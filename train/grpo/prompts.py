@@ -18,11 +18,12 @@ def prompts_of_step(items: Sequence[Item], step: int, size: int, seed: int) -> l
     that is a curriculum is not shuffled; one with weights has no epochs: each step draws anew, by weight.
     """
     size = min(size, len(items))
-    if isinstance(items, PromptSet) and items.weights is not None and not items.in_order:
-        return [items[position] for position in _drawn(items.weights, size, f"{seed}:{step}")]
-    epoch, batch = divmod(step - 1, len(items) // size)
+    schedule = items if isinstance(items, PromptSet) else PromptSet()
     order = list(range(len(items)))
-    if not (isinstance(items, PromptSet) and items.in_order):
+    if schedule.weights is not None and not schedule.in_order:
+        return [items[position] for position in _drawn(schedule.weights, size, f"{seed}:{step}")]
+    epoch, batch = divmod(step - 1, len(items) // size)
+    if not schedule.in_order:
         random.Random(f"{seed}:{epoch}").shuffle(order)
     return [items[position] for position in order[batch * size : (batch + 1) * size]]
 

@@ -1,0 +1,184 @@
+"""What choosing a dataset costs, against HF datasets and pandas, in one run on one machine. Ratios travel; absolute times do not.
+
+    python benchmarks/transform.py [--rollouts 1000000] [--house FOLDER] [--out docs/benchmarks-transform.md]
+
+Each measurement runs in a process of its own, on two cores at most, so that its memory is its own.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rollhouse.store.house import House
+
+KINDS = ("sft", "dpo", "grpo")
+SECONDS, MEGABYTES, RATIO = 10, 2000, 10
+PLAIN_SHARE = (
+    10  # the plain ways get every tenth of the groups: a million nested rows do not fit in memory as Python objects
+)
+
+
+def main() -> int:
+    """Measures and writes the page; 1 when a goal was missed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rollouts", type=int, default=1_000_000)
+    parser.add_argument("--house", help="make the house here, or use the one that is there")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        print(json.dumps(_part(options.part, options.house)))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="rollhouse-bench-") as folder:
+        place = options.house or f"{folder}/house"
+        if not Path(place).exists():
+            from rollhouse.benchmarks.transform_data import make
+
+            make(place, options.rollouts)
+        found = {part: _measure(part, place) for part in _parts()}
+    page, met = _page(found, options.rollouts)
+    if options.out:
+        options.out.write_text(page, encoding="utf-8")
+    print(page)
+    return 0 if met else 1
+
+
+def _parts() -> list[str]:
+    own = [f"ours {kind}" for kind in KINDS]
+    return [
+        *own,
+        "ours step",
+        *[f"plain {kind}" for kind in KINDS],
+        "signatures minhash",
+        "signatures grams",
+        "cached minhash",
+        "read sft",
+    ]
+
+
+def _measure(part: str, house: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--part", part, "--house", house]
+    environment = {
+        **os.environ,
+        "POLARS_MAX_THREADS": "2",
+        "LANCE_CPU_THREADS": "2",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    }
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(part, found, file=sys.stderr)
+    return found
+
+
+def _part(part: str, location: str) -> dict[str, Any]:
+    """One measurement: seconds, CPU seconds, peak megabytes and rows."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    what, kind = part.split()
+    house = House.open(location)
+    work = {"ours": _ours, "plain": _plain, "signatures": _signatures, "cached": _signatures, "read": _read}[what]
+    ready = work(house, kind, what)
+    before, start = os.times(), time.perf_counter()
+    rows = ready()
+    seconds, after = time.perf_counter() - start, os.times()
+    cpu = after.user + after.system - before.user - before.system
+    return {"seconds": seconds, "cpu": cpu, "megabytes": _peak_megabytes(), "rows": rows}
+
+
+def _peak_megabytes() -> float:
+    # getrusage would tell the parent's peak where that was higher.
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+
+
+def _ours(house: House, kind: str, what: str) -> Any:
+    from rollhouse.transform import build
+    from rollhouse.transform.options import DpoOptions
+
+    name = f"{kind}-{time.time_ns()}"
+    if kind == "step":
+        return lambda: build.build_dpo(house, name, "all", DpoOptions(pairing="step", min_shared_turns=0)).n_rows
+    return lambda: getattr(build, f"build_{kind}")(house, name, "all").n_rows
+
+
+def _plain(house: House, kind: str, what: str) -> Any:
+    from rollhouse.benchmarks import transform_plain
+
+    folder = tempfile.mkdtemp(prefix="rollhouse-bench-plain-")
+    return lambda: getattr(transform_plain, kind)(transform_plain.some(house, kind, PLAIN_SHARE[kind]), folder)
+
+
+def _signatures(house: House, kind: str, what: str) -> Any:
+    import polars as pl
+    from rollhouse.transform import signatures
+
+    prompts = pl.Series(house.read("prompts", ["prompt_id"], at="all")["prompt_id"].to_pylist())
+    if kind == "minhash":
+        return lambda: len(signatures.minhashes(house, "all", prompts)[0])
+    return lambda: sum(len(ids) for ids, _ in signatures.gram_lists(house, "all", prompts, 8))
+
+
+def _read(house: House, kind: str, what: str) -> Any:
+    from rollhouse.transform.materialize import iter_sft
+    from rollhouse.transform.versions import get_dataset, list_datasets
+
+    label = next(row["dataset"] for row in list_datasets(house) if row["kind"] == kind)
+    dataset = get_dataset(house, label)
+    return lambda: sum(1 for _ in iter_sft(house, dataset))
+
+
+def _page(found: dict[str, dict[str, Any]], rollouts: int) -> tuple[str, bool]:
+    lines = [
+        "# Choosing datasets, measured",
+        "",
+        f"`python benchmarks/transform.py`: {rollouts:,} rollouts in groups of eight, five messages each, rewards of 0 and 1. {platform.platform()}, Python {platform.python_version()}, "
+        "two cores; the plain ways that look at messages get a tenth of the groups (their rows as Python objects would not fit in memory) and count tenfold; each line a process of its own, imports, reading and the writing of the version counted. CPU seconds are those of both cores, and say "
+        f"more where the machine has other work: here a load of {os.getloadavg()[0]:.1f} at the end.",
+        "",
+        "| | rows | seconds | CPU seconds | peak MB |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        *[f"| {_NAMES.get(part, part)} | {row['rows']:,} | {row['seconds']:.1f} | {row['cpu']:.1f} | {row['megabytes']:,.0f} |" for part, row in found.items()],
+        "",
+        "| goal | measured | |",
+        "| --- | ---: | --- |",
+    ]  # fmt: skip
+    goals = []
+    for kind in KINDS:
+        ours, plain = found[f"ours {kind}"], found[f"plain {kind}"]
+        seconds, cpu = (PLAIN_SHARE[kind] * plain[unit] for unit in ("seconds", "cpu"))
+        goals += [
+            (f"{kind}: at most {SECONDS} s", ours["seconds"], "s", ours["seconds"] <= SECONDS),
+            (f"{kind}: at most {MEGABYTES:,} MB", ours["megabytes"], "MB", ours["megabytes"] <= MEGABYTES),
+            (f"{kind}: at least {RATIO}x faster than the plain way", seconds / ours["seconds"], "x", seconds >= RATIO * ours["seconds"]),
+            (f"{kind}: the same in CPU seconds", cpu / ours["cpu"], "x", cpu >= RATIO * ours["cpu"]),
+        ]  # fmt: skip
+    lines += [f"| {what} | {value:,.1f} {unit} | {'met' if met else 'missed'} |" for what, value, unit, met in goals]
+    return "\n".join(lines) + "\n", all(met for *_, met in goals)
+
+
+_NAMES = {
+    "ours sft": "demonstrations",
+    "ours dpo": "pairs",
+    "ours grpo": "prompts",
+    "ours step": "pairs of steps",
+    "plain sft": "demonstrations, `datasets.filter` and `.map`",
+    "plain dpo": "pairs, pandas by group",
+    "plain grpo": "prompts, pandas by group",
+    "signatures minhash": "MinHash of every prompt, the first time",
+    "signatures grams": "8-grams of every prompt, the first time",
+    "cached minhash": "MinHash of every prompt, kept",
+    "read sft": "reading the demonstrations, a few at a time",
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

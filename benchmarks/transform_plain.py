@@ -1,0 +1,84 @@
+"""The same three selections as most scripts write them: HF datasets row by row, and pandas group by group."""
+
+import json
+from typing import Any
+
+import pyarrow as pa
+from rollhouse.store.house import House
+
+COLUMNS = ["rollout_id", "task_id", "prompt_id", "status", "reward", "n_parse_failures", "n_tool_errors", "n_turns", "n_sampled_tokens", "messages"]  # fmt: skip
+LIGHT = [name for name in COLUMNS if name != "messages"]
+
+
+def said(messages: list[dict[str, Any]]) -> str:
+    """What tells responses apart."""
+    spoken = [
+        (m["text"], [(c["name"], c["arguments"]) for c in (() if m["tool_calls"] is None else m["tool_calls"])])
+        for m in messages
+        if m["role"] == "assistant"
+    ]
+    return json.dumps(spoken)
+
+
+def sft(table: pa.Table, folder: str) -> int:
+    """datasets.filter and .map row by row, then a dict of seen responses and a count per task."""
+    from datasets import Dataset
+
+    data = Dataset(table, fingerprint="bench-sft")
+    kept = data.filter(
+        lambda row: (
+            row["status"] == "completed" and row["reward"] == 1 and row["n_parse_failures"] == 0
+            and row["n_tool_errors"] <= 1 and row["n_turns"] <= 40
+        ),
+        cache_file_name=f"{folder}/kept.arrow",
+    )  # fmt: skip
+    kept = kept.map(
+        lambda row: {"said": said(row["messages"])}, remove_columns=["messages"], cache_file_name=f"{folder}/said.arrow"
+    )
+    seen: set[tuple[str, str]] = set()
+    per_task: dict[str, int] = {}
+    chosen = []
+    for row in sorted(kept, key=lambda row: (row["n_turns"], row["n_sampled_tokens"], row["rollout_id"])):
+        key = (row["prompt_id"], row["said"])
+        if key not in seen and per_task.get(row["task_id"], 0) < 4:
+            seen.add(key)
+            per_task[row["task_id"]] = per_task.get(row["task_id"], 0) + 1
+            chosen.append(row["rollout_id"])
+    return len(chosen)
+
+
+def dpo(table: pa.Table, folder: str) -> int:
+    """pandas, a function for each group."""
+    frame = table.to_pandas()
+    frame = frame[frame["status"] == "completed"]
+    frame["said"] = frame.pop("messages").map(said)
+
+    def pairs(group: Any) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        used: set[str] = set()
+        good = group[group["reward"] == 1].sort_values(["n_turns", "rollout_id"])
+        for _, chosen in good.iterrows():
+            bad = group[(group["reward"] <= chosen["reward"] - 1) & ~group["said"].isin(used | {chosen["said"]})]
+            if bad.empty or len(found) == 2:
+                break
+            apart = (bad["n_sampled_tokens"] - chosen["n_sampled_tokens"]).abs()
+            rejected = bad.loc[apart.idxmin()]
+            used.add(rejected["said"])
+            found.append((chosen["rollout_id"], rejected["rollout_id"]))
+        return found
+
+    return sum(len(pairs(group)) for _, group in frame.groupby(["task_id", "prompt_id"]))
+
+
+def grpo(table: pa.Table, folder: str) -> int:
+    """pandas, a function for each task."""
+    frame = table.to_pandas()
+    frame = frame[frame["status"].isin(["completed", "truncated"])]
+    mixed = frame.groupby("task_id")["reward"].apply(lambda rewards: 0 < (rewards == 1).mean() < 1)
+    return int(mixed.sum())
+
+
+def some(house: House, kind: str, share: int) -> pa.Table:
+    """The columns a selection needs, of the first one in `share` rollouts: whole groups."""
+    dataset = house.dataset("rollouts", "all")
+    return dataset.to_table(columns=LIGHT if kind == "grpo" else COLUMNS, limit=dataset.count_rows() // share // 8 * 8)
