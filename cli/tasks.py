@@ -59,7 +59,7 @@ def tables(
 
     Example: `rollhouse tasks tables tables/ --size 2`.
     """
-    from ..collect.environments.workplace.generator import generate_tables
+    from ..collect.environments.workplace.generator.tables import generate_tables
 
     rows = generate_tables(out, seed, size)
     print_rows([{"file": name, "rows": count} for name, count in rows.items()], format, out)

@@ -14,8 +14,10 @@ from ...tasks_file import load_tasks, task_from_row
 from ...threads import in_thread
 from ...tools import ToolSession
 from ...types import Score, Task
-from . import lenient
-from .generator import generate_tasks
+from .generator.tasks import generate_tasks
+from .lenient import SCORER as LENIENT_SCORER
+from .lenient import SCORER_VERSION as LENIENT_VERSION
+from .lenient import same_work
 from .office import Office, read_office
 from .patterns import may_wait
 from .schemas import tool_schemas
@@ -27,7 +29,7 @@ SCORER, SCORER_VERSION = "workplace", "1"
 
 VERIFIERS = {
     "strict": (same_state, SCORER, SCORER_VERSION),
-    "lenient": (lenient.same_work, lenient.SCORER, lenient.SCORER_VERSION),
+    "lenient": (same_work, LENIENT_SCORER, LENIENT_VERSION),
     "both": (same_state, SCORER, SCORER_VERSION),
 }
 """Name to whether two offices count as the same, and what the verdict is signed with."""
@@ -113,7 +115,7 @@ class WorkplaceEnvironment:
         truth = self._truth(task)
         same, scorer, version = VERIFIERS[self._verifier]
         passed = same(state, truth)
-        also = (("lenient", float(lenient.same_work(state, truth)), 0.0),) if self._verifier == "both" else ()
+        also = (("lenient", float(same_work(state, truth)), 0.0),) if self._verifier == "both" else ()
         return Score(float(passed), passed, scorer, version, also)
 
     def _truth(self, task: Task) -> Office:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from rollhouse.cli.main import app
 from rollhouse.collect.environments.workplace import WorkplaceEnvironment
-from rollhouse.collect.environments.workplace.generator import HELD_OUT, KINDS, generate_tables, generate_tasks
 from rollhouse.collect.environments.workplace.generator.draw import Draw
-from rollhouse.collect.environments.workplace.generator.tasks import MOST_CALLS
+from rollhouse.collect.environments.workplace.generator.tables import generate_tables
+from rollhouse.collect.environments.workplace.generator.tasks import HELD_OUT, KINDS, MOST_CALLS, generate_tasks
 from rollhouse.collect.environments.workplace.office import Office, read_office
 from rollhouse.collect.environments.workplace.schemas import tool_schemas
 from rollhouse.collect.environments.workplace.toolbox import TOOLS

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.collect.environments.workplace import WorkplaceEnvironment
 from rollhouse.collect.environments.workplace.lenient import same_work
@@ -134,6 +134,7 @@ CALLS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(CALLS, CALLS, st.randoms(use_true_random=False))
 def test_what_is_strictly_solved_is_solved(verdicts: Verdict, truth: list[Call], done: list[Call], random: Any) -> None:
     shuffled = random.sample(truth, len(truth))
@@ -144,6 +145,7 @@ def test_what_is_strictly_solved_is_solved(verdicts: Verdict, truth: list[Call],
     assert verdicts(truth, truth) == (True, True)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([send, changed(send, body="c"), create_event, other_event, add, plot, delete_mail]), max_size=5).flatmap(lambda calls: st.tuples(st.just(calls), st.permutations(calls))))  # fmt: skip
 def test_independent_work_in_any_order_is_the_same(verdicts: Verdict, orders: tuple[list[Call], list[Call]]) -> None:
     assert verdicts(*orders)[1]

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.collect.environments.workplace import WorkplaceEnvironment
 from rollhouse.collect.environments.workplace import patterns as patterns_module
@@ -32,6 +32,7 @@ def test_a_doubtful_pattern_is_not(pattern: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Possible nested set:FutureWarning")
+@settings(deadline=None)
 @given(st.text(alphabet="ab(|)?*+{2}\\1[]^$.", max_size=12))
 def test_both_ways_give_the_same_answer(pattern: str) -> None:
     texts = ["", "ab", "aabb1", "(a)"]

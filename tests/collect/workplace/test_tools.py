@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.collect.environments.workplace import WorkplaceEnvironment
 from rollhouse.collect.environments.workplace.office import read_office
@@ -84,6 +84,7 @@ NUMPYS_18 = [0, 1, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 17]
 NUMPYS_20 = [19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 1, 2, 0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), max_size=60))
 def test_sorting_sorts(times: list[int]) -> None:
     places = latest_first(times)
@@ -248,6 +249,7 @@ def test_a_list_is_compared_as_a_column(call: Any, name: str, arguments: dict[st
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=4)  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(TOOLS)), st.data())
 def test_whatever_a_policy_sends_it_gets_json_back_and_others_are_untouched(
     environment: WorkplaceEnvironment, name: str, data: st.DataObject
