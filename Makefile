@@ -28,6 +28,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(RUN)/python benchmarks/learning.py
 	$(RUN)/python benchmarks/store.py --out docs/benchmarks-store.md
+	$(RUN)/python benchmarks/transform.py --out docs/benchmarks-transform.md
 	$(RUN)/python benchmarks/collect.py --engine --out docs/benchmarks-collect.md
 
 clean:

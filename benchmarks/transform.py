@@ -21,9 +21,8 @@ from rollhouse.store.house import House
 
 KINDS = ("sft", "dpo", "grpo")
 SECONDS, MEGABYTES, RATIO = 10, 2000, 10
-PLAIN_SHARE = (
-    10  # the plain ways get every tenth of the groups: a million nested rows do not fit in memory as Python objects
-)
+# The plain ways that look at messages get a tenth of the groups: a million nested rows do not fit in memory as Python objects.
+PLAIN_SHARE = {"sft": 10, "dpo": 10, "grpo": 1}
 
 
 def main() -> int:

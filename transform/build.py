@@ -13,7 +13,7 @@ from .contamination import exclude_seen
 from .digests import with_digests
 from .dpo import choose_pairs, explicit_pairs, filter_pairable, pair_references, pair_statistics
 from .duplicates import exclude_near_duplicates
-from .grpo import choose_prompts, pass_rate_sources, prompt_references, task_statistics
+from .grpo import WANTED, choose_prompts, pass_rate_sources, prompt_references, task_statistics
 from .options import DpoOptions, GrpoOptions, SftOptions, SourceOptions
 from .recipes import chosen_ids
 from .references import Reference
@@ -85,7 +85,7 @@ def build_grpo(
 ) -> DatasetVersion:
     """A set of prompts for online training, one task a row. Takes, returns and raises as build_sft."""
     options = (options or GrpoOptions()).resolved()
-    selection = read_candidates(house, snapshot, options)
+    selection = read_candidates(house, snapshot, options, WANTED)
     n_inputs = selection.n_inputs
     _keep_named(selection, chosen_ids(house, snapshot, selection.frame, options))
     tasks = task_statistics(selection, options)

@@ -1,5 +1,7 @@
 """The rollouts of a snapshot as scalar columns: what every builder starts from."""
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from ..queries.session import sql
@@ -16,25 +18,28 @@ COLUMNS = [
 ]  # fmt: skip
 # What the rules look at; the rest is for `where` and functions.
 _FOR_RULES = [
-    "rollout_id", "slot_id", "attempt", "run_id", "task_id", "prompt_id", "episode_id", "agent", "branch", "trainable",
-    "environment", "policy_id", "policy_version", "status", "reward", "passed", "n_turns", "n_tool_calls", "n_tool_errors",
+    "rollout_id", "run_id", "task_id", "prompt_id", "episode_id", "agent", "branch", "trainable", "environment",
+    "policy_id", "policy_version", "status", "reward", "passed", "n_turns", "n_tool_calls", "n_tool_errors",
     "n_parse_failures", "n_tokens", "n_sampled_tokens", "started_at",
 ]  # fmt: skip
 HELD_OUT = ("validation", "test")
 
 
-def read_candidates(house: House, snapshot: str, options: SourceOptions) -> Selection:
+def read_candidates(house: House, snapshot: str, options: SourceOptions, columns: Sequence[str] = ()) -> Selection:
     """The rollouts the options choose, the last attempt of each slot, in no particular order.
 
-    The frame has COLUMNS (without `where` and function only those the rules look at) with `reward` and `passed` of the scorer the options name, `split`, `category` and `difficulty` of
-    the task, and `offset`, the row's position in the table at the snapshot.
+    The frame has COLUMNS (without `where` and function only `columns`, or those the rules look at) with `reward` and `passed`
+    of the scorer the options name, `split`, `category` and `difficulty` of the task, and `offset`, the row's position in the
+    table at the snapshot.
 
     Raises:
         EvalLeak: A chosen rollout belongs to a validation or test task. It is never filtered out silently.
         EmptyDataset: The options choose nothing.
         ConfigError: `where` is not a condition over these columns, or the scorer never scored anything.
     """
-    wanted = COLUMNS if options.where is not None or options.function is not None else _FOR_RULES
+    wanted = COLUMNS if options.where is not None or options.function is not None else list(columns or _FOR_RULES)
+    retried = to_polars(house, "rollouts", snapshot, ["attempt"])["attempt"].n_unique() > 1
+    wanted = list(dict.fromkeys([*wanted, *(["slot_id", "attempt"] if retried else [])]))
     frame = to_polars(house, "rollouts", snapshot, wanted).with_row_index("offset")
     tasks = to_polars(house, "tasks", snapshot, ["task_id", "split", "category", "difficulty"])
     frame = frame.join(tasks, on="task_id", how="left")
@@ -48,7 +53,7 @@ def read_candidates(house: House, snapshot: str, options: SourceOptions) -> Sele
         )
     refuse_held_out(frame, snapshot)
     selection = Selection(frame.with_columns(pl.col("reward").cast(pl.Float64)))
-    if frame["attempt"].n_unique() > 1:
+    if retried:
         last = pl.col("attempt") == pl.col("attempt").max().over("slot_id")
         selection.keep(last, "a later attempt took its place")
     return selection

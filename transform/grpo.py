@@ -9,6 +9,11 @@ from .order import shuffled
 from .selection import Selection, keep_verdicts, status_reason
 from .sft import cap_categories
 
+# What a task is judged by, and what chooses rollouts.
+WANTED = (
+    "rollout_id", "run_id", "task_id", "prompt_id", "trainable", "environment", "policy_id", "policy_version", "status",
+    "reward", "passed", "started_at",
+)  # fmt: skip
 _Z95 = 1.959963984540054
 _DAY_US = 86_400_000_000
 
