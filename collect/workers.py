@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -188,6 +189,7 @@ def _cluster(count: int | None) -> Iterator[int]:
     address = os.environ.get("RAY_ADDRESS")
     if address and not ray.is_initialized():
         try:
+            _knock(address)
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             raise ConfigError(f"There is no Ray cluster at {address} (RAY_ADDRESS): {one_line(error, 200)}.", "Start it, or unset RAY_ADDRESS to use this machine alone.") from error  # fmt: skip
@@ -203,6 +205,13 @@ def _cluster(count: int | None) -> Iterator[int]:
         yield count
     finally:
         end()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError when nobody is at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 def _with_whole_paths(config: CollectConfig) -> CollectConfig:
