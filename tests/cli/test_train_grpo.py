@@ -57,7 +57,7 @@ def test_train_from_the_command_line(house: Path, engine: Any, tiny_base: Path) 
     assert traced.exit_code == 0 and "prompts@1" in traced.stdout and "s1" in traced.stdout
 
 
-@pytest.mark.parametrize("recipe", ["tiny-grpo", "workplace-grpo"])
+@pytest.mark.parametrize("recipe", ["tiny-grpo", "workplace-grpo-qwen3-4b"])
 def test_shipped_recipes_resolve(recipe: str) -> None:
     given = ["--dataset", "d", "--model", "m", "++grpo.num_prompts_per_step=4", "--dry-run"]
     printed = rollhouse("train", "grpo", "--config", recipe, *given)
