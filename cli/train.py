@@ -123,6 +123,8 @@ def _train(
             bar.update(line, completed=done, total=total, note=note)
 
         checkpoint = train(place, resolved, on_step=on_step)
+    if not checkpoint:  # this process trained along; the launcher's first one tells
+        return
     shown = {name: checkpoint[name] for name in ("checkpoint_id", "step", "path", "weights_hash", "dataset")}
     shown["metrics"] = json.loads(checkpoint["metrics"])
     if format is not Format.table:

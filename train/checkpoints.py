@@ -44,10 +44,15 @@ class CheckpointingConfig(Section):
     """So many of the best stay on the disk, and the newest; None keeps all."""
 
 
+def folder_of(house: "House", run_id: str, checkpoint_dir: Path | None) -> Path:
+    """Where a run's checkpoints go, absolute; whether others lie there is not looked at."""
+    local = Path(house.uri) / "checkpoints" if "://" not in house.uri else Path("results")
+    return (checkpoint_dir or local).resolve() / run_id
+
+
 def checkpoint_folder(run: "Run", checkpoint_dir: Path | None) -> Path:
     """`<checkpoint_dir>/<run_id>`, absolute. Raises ConfigError when checkpoints of another run lie there."""
-    local = Path(run.house.uri) / "checkpoints" if "://" not in run.house.uri else Path("results")
-    folder = (checkpoint_dir or local).resolve() / run.run_id
+    folder = folder_of(run.house, run.run_id, checkpoint_dir)
     mine = run_identity(run)
     for step in sorted(folder.glob("step_*")):
         mark = step / MARK

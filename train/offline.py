@@ -18,9 +18,10 @@ from ..store.house import House
 from ..store.ids import hash_id
 from ..store.runs import Run, start_run
 from ..transform.versions import DatasetVersion, get_dataset
-from .checkpoints import checkpoint_folder, finished_before, resolve_model, save_checkpoint
+from .checkpoints import checkpoint_folder, finished_before, folder_of, resolve_model, save_checkpoint
 from .lora import merged
 from .offline_config import OfflineConfig
+from .processes import rank, require_name
 from .retention import keep_best
 from .tracking import Tracker
 
@@ -66,10 +67,13 @@ def train_offline(
     A run of that name that finished with the same configuration is left as it is, and its checkpoint returned; one that was cut short goes on
     from its last checkpoint, to the same weights.
 
+    Where a launcher started several processes the first does all this, and the others only train along and return {}.
+
     Args:
         prepare: Gives how the rows came about (kept in the run's summary) and the trainer.
     """
     need("trl")
+    require_name(config.run)
     folder = check_model_folder(resolve_model(house, config.policy.model_name))
     dataset, parent = get_dataset(house, config.dataset), weights_hash(folder)
     payload = config.model_dump(mode="json") | {"dataset": dataset.label, "model_hash": parent}
@@ -79,6 +83,9 @@ def train_offline(
             on_step(before["step"], before["step"], "was trained before; this is its checkpoint")
         return before
     rows, make_trainer = prepare(Start(folder, dataset, ChatFormat.of(folder)))
+    if rank() > 0:
+        follow(make_trainer, folder_of(house, str(config.run), config.checkpointing.checkpoint_dir) / "state", config)
+        return {}
     with start_run(house, kind, config.run, payload) as run, Tracker(run, config.logger, payload) as tracker, quiet():
         place = config.checkpointing.checkpoint_dir
         state = checkpoint_folder(run, place) / "state"
@@ -102,6 +109,29 @@ def train_offline(
         _finish(run, checkpoint, trainer, rows)
         shutil.rmtree(state, ignore_errors=True)  # nothing goes on from a finished run
     return checkpoint
+
+
+def follow(make_trainer: MakeTrainer, state: Path, config: OfflineConfig) -> None:
+    """Trains along with the first process, which writes everything."""
+    from transformers import PrinterCallback, TrainerCallback
+
+    period = config.checkpointing.save_period
+
+    class Measure(TrainerCallback):
+        """Measures when the first process does (see `watch`): it takes all of them."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            due = bool(period) and state.global_step % period == 0 and state.global_step < state.max_steps
+            control.should_evaluate = control.should_evaluate or (due and config.validation.share > 0)
+
+    interrupted_at = last_state(state)
+    with quiet():
+        trainer = make_trainer(state)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(Measure())
+        trainer.train(resume_from_checkpoint=None if interrupted_at is None else str(interrupted_at))
+        if config.validation.share and not measured(trainer):
+            trainer.evaluate()
 
 
 def last_state(folder: Path) -> Path | None:

@@ -9,6 +9,7 @@ from ..collect.models import need
 from ..store.errors import ConfigError
 from .checkpoints import CheckpointingConfig
 from .lora import LoraConfig
+from .processes import world_size
 from .section import Section
 from .tracking import LoggerConfig
 
@@ -82,10 +83,11 @@ def trl_arguments(
         output: Where that is saved.
     """
     policy = config.policy
-    accumulation, rest = divmod(policy.train_global_batch_size, policy.train_micro_batch_size)
+    accumulation, rest = divmod(policy.train_global_batch_size, policy.train_micro_batch_size * world_size())
     if rest:
+        together = f", {world_size()} processes of them" if world_size() > 1 else ""
         raise ConfigError(
-            f"policy.train_global_batch_size={policy.train_global_batch_size} is no multiple of policy.train_micro_batch_size={policy.train_micro_batch_size}.",
+            f"policy.train_global_batch_size={policy.train_global_batch_size} is no multiple of policy.train_micro_batch_size={policy.train_micro_batch_size}{together}.",
             "Make it one.",
         )
     on_cpu = policy.device == "cpu" or (policy.device == "auto" and not need("torch").cuda.is_available())

@@ -1,6 +1,8 @@
 """What SFT and DPO share: adapters, rows held out, the checkpoints that stay, going on after an interruption, and training again."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from rollhouse.cli.main import app
 from rollhouse.collect.models import weights_hash
 from rollhouse.store.errors import ConfigError
 from rollhouse.store.house import quote
-from rollhouse.store.runs import start_run
+from rollhouse.store.runs import list_runs, start_run
 from rollhouse.tests.train.test_sft import config
 from rollhouse.train.checkpoints import find_checkpoint, resolve_model
 from rollhouse.train.offline import split_by_task
@@ -153,3 +155,26 @@ def test_packed_rows_do_not_see_each_other(office, fresh_model, tmp_path) -> Non
     losses = {row["run_id"]: row["value"] for row in office.house.read("metrics", filter="name = 'train/loss'").to_pylist()}  # fmt: skip
     assert losses["packed"] == pytest.approx(losses["padded"], rel=1e-3)
     assert all(first[name].allclose(second[name], atol=1e-4) for name in first)
+
+
+@pytest.mark.system
+def test_two_processes_train_what_one_does(office, fresh_model, tmp_path) -> None:
+    from safetensors.torch import load_file
+
+    build_sft(office.house, "demos", "s1")
+    given = ["policy.train_global_batch_size=4", "policy.train_micro_batch_size=2", "sft.max_num_steps=3", "policy.device=cpu"]  # fmt: skip
+    held = ["validation.share=0.4", "checkpointing.save_period=2"]
+    alone = train_sft(office.house, config(fresh_model, tmp_path, "run=alone", *given, *held))
+    places = ["dataset=demos", f"policy.model_name={fresh_model}", f"checkpointing.checkpoint_dir={tmp_path}", "policy.optimizer.lr=2e-3"]  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rollhouse.cli.main", "train", "sft", "--house", str(office.house.uri)]  # fmt: skip
+    nameless = subprocess.run([*command, *places, *given], capture_output=True, text=True, timeout=300)
+    assert nameless.returncode != 0 and "Name it with --run" in nameless.stderr
+    done = subprocess.run([*command, *places, *given, *held, "run=two"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    two = find_checkpoint(office.house, "two")
+    assert two is not None and two["step"] == 3 and done.stdout.count("next: rollhouse lineage") == 1
+    first, second = (load_file(Path(row["path"]) / "model.safetensors") for row in (alone, two))
+    assert all(first[name].allclose(second[name], atol=1e-4) for name in first)
+    runs = [row for row in list_runs(office.house) if row["run_id"] == "two"]
+    assert [(row["status"], row["incarnation"]) for row in runs] == [("finished", 0)]
+    assert "val/loss" in json.loads(two["metrics"])
