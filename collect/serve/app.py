@@ -56,8 +56,6 @@ class Api:
         """`/v1/completions`."""
         body = await _body(request)
         asked = read_completion(body)
-        if not isinstance(asked.prompt, str):
-            self._text(asked.prompt or [])  # ids the vocabulary does not have would end some engines
         given = await self.service.completion(asked, self._caller(request, body))
         reply = completion_reply(asked, given, self.model, self._text)
         return await _events(request, completion_events(asked, reply)) if asked.stream else web.json_response(reply)

@@ -55,6 +55,9 @@ _NOT_DONE: dict[str, tuple[Any, ...]] = {
 }
 _ROLES = {"developer": "system", **{role: role for role in ("system", "user", "assistant", "tool")}}
 _LARGEST_SEED = 2**63 - 1
+_DEEPEST = (
+    100  # levels of lists and objects: far more than anybody needs, and what every reader of the journal can follow
+)
 
 
 @dataclass(frozen=True)
@@ -172,18 +175,35 @@ def is_ids(value: Any) -> bool:
 def body_of(raw: bytes) -> Body:
     """A request's bytes as a JSON object; nothing at all is an empty one. Raises ApiError."""
     try:
-        body = json.loads(raw, parse_constant=_no_number) if raw.strip() else {}
+        body = json.loads(raw, parse_constant=_no_number, parse_float=_finite) if raw.strip() else {}
         if b"\\ud" in raw.lower():  # half of a surrogate pair is no text that a tokenizer or a table could hold
             json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise refused(f"The body is not JSON: {str(error)[:200]}.") from error
     if not isinstance(body, dict):
         raise refused("The body must be a JSON object.")
+    if _is_deep(body):
+        raise refused(f"The body is nested more than {_DEEPEST} levels deep.")
     return body
 
 
 def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):  # written again it would be no JSON
+        raise ValueError(f"{text[:20]} is too large a number")
+    return value
+
+
+def _is_deep(body: Body) -> bool:
+    level: list[Any] = [body]
+    for _ in range(_DEEPEST):
+        inside = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [value for values in inside for value in values if isinstance(value, (dict, list))]
+    return bool(level)
 
 
 def _refuse_what_is_not_done(body: Body) -> None:
@@ -195,12 +215,11 @@ def _refuse_what_is_not_done(body: Body) -> None:
 
 def _message(given: Any, number: int) -> Message:
     where = f"messages[{number}]"
-    if not isinstance(given, dict) or given.get("role") not in _ROLES:
+    role = given.get("role") if isinstance(given, dict) else None
+    if not isinstance(role, str) or role not in _ROLES:
         raise refused(f"`{where}` needs a role: {', '.join(_ROLES)}.")
     try:
-        message = Message.from_openai(
-            {**given, "role": _ROLES[given["role"]], "content": text_of(given.get("content"), where)}
-        )
+        message = Message.from_openai({**given, "role": _ROLES[role], "content": text_of(given.get("content"), where)})
     except (KeyError, TypeError, AttributeError) as error:
         raise refused(f"`{where}.tool_calls` are not calls of functions with a name and arguments.") from error
     if not all(isinstance(call.name, str) and isinstance(call.id, str) for call in message.tool_calls):

@@ -63,6 +63,9 @@ class TokenBackend:
         self.policy: Policy = policy
         self.engine, self.chat = policy.token_engine, policy.chat
         self.max_model_len: int | None = policy.token_engine.max_model_len
+        vocabulary = policy.chat.tokenizer.get_vocab()
+        self.n_tokens = len(policy.chat.tokenizer)
+        self.longest_token = max(map(len, vocabulary))
 
     async def chat_answer(self, known: Known, asked: Asked) -> Given:
         """The next message. Raises PromptTooLong, TemplateError, EngineError."""
@@ -79,7 +82,8 @@ class TokenBackend:
         return _given(message, prompt_ids, generation, failures)
 
     async def completion_answer(self, prompt_ids: list[int], asked: Asked) -> Given:
-        """The text that follows a prompt of tokens."""
+        """The text that follows a prompt of tokens. Raises ApiError for ids the vocabulary does not have."""
+        self._refuse_unknown(prompt_ids)
         generation = await self._generate(prompt_ids, asked)
         generation, cut = self._cut_at_stop(generation, asked.stop)
         text = self._text(generation.token_ids)
@@ -91,8 +95,11 @@ class TokenBackend:
 
         Where that cannot be done (the template loses a turn, or tokens a client sent are of another conversation) all is rendered anew.
         """
+        self._refuse_what_cannot_fit(sum(len(message.text or "") for message in known.messages))
         if known.token_ids and generation_prompt:
             before = known.messages[: known.length]
+            if not known.trusted:
+                self._refuse_unknown(known.token_ids)
             if known.trusted or self._has_turns_of(known.token_ids, before, tools):
                 try:
                     return self.chat.splice(list(known.token_ids), before, known.messages, tools)
@@ -102,13 +109,26 @@ class TokenBackend:
 
     def tokenize(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The tokens of a text."""
+        self._refuse_what_cannot_fit(len(text))
         return list(self.chat.tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
     def detokenize(self, token_ids: list[int]) -> str:
         """The text of tokens, special ones included. Raises ApiError for ids the vocabulary does not have."""
-        if any(token >= len(self.chat.tokenizer) for token in token_ids):
-            raise refused(f"Token ids must be below {len(self.chat.tokenizer)}.")
+        self._refuse_unknown(token_ids)
         return self._decode(token_ids)
+
+    def _refuse_unknown(self, token_ids: Sequence[int]) -> None:
+        if any(token >= self.n_tokens for token in token_ids):  # some engines would end on them
+            raise refused(f"Token ids must be below {self.n_tokens}.")
+
+    def _refuse_what_cannot_fit(self, characters: int) -> None:
+        """Megabytes of text would hold up everybody while they are cut into tokens, only to be refused then."""
+        most = self.longest_token * self.engine.max_model_len
+        if characters > most:
+            raise PromptTooLong(
+                f"The text has {characters} characters, and the context of {self.engine.max_model_len} tokens holds at most {most}.",
+                "Send less of it.",
+            )
 
     async def _generate(self, prompt_ids: list[int], asked: Asked) -> Generation:
         room = self.engine.max_model_len - len(prompt_ids)

@@ -7,7 +7,7 @@ tokens then stand for the part that matched.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
@@ -133,6 +133,22 @@ class Rollout:
             rest = sorted((path for path in paths if path is not main), key=lambda path: [call.number for call in path])
             found += [(agent, branch, path) for branch, path in enumerate([main, *rest])]
         return found
+
+
+def answering(new: Sequence[Message], sent: Sequence[Message], recorded: Sequence[Message]) -> list[Message]:
+    """New messages with the ids of the recorded calls they answer, where the client gave the calls ids of its own.
+
+    `sent` and `recorded` are the same conversation, message by message, as the client and as the server has it.
+    """
+    ids = {
+        its.id: ours.id
+        for one, other in zip(sent, recorded, strict=True)
+        for its, ours in zip(one.tool_calls, other.tool_calls, strict=True)
+    }
+    for message in new:  # a turn that was not recorded keeps its ids
+        for call in message.tool_calls:
+            ids.pop(call.id, None)
+    return [replace(message, tool_call_id=ids.get(message.tool_call_id or "", message.tool_call_id)) for message in new]
 
 
 def conversation(task: Task, path: Sequence[Call]) -> Conversation:

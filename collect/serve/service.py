@@ -10,7 +10,7 @@ from ...store.messages import Message
 from .asked import Asked
 from .backends import Backend, Given, Known
 from .calls import Call
-from .history import Place, Rollout
+from .history import Place, Rollout, answering
 from .recorder import Recorder
 
 
@@ -42,7 +42,7 @@ class Service:
             given = await self.backend.chat_answer(known, asked)
             if rollout is not None:
                 call = self._call(rollout, caller, asked, given, place.parent, started_at, time.perf_counter() - start)
-                call = replace(call, messages=tuple(asked.messages[place.known :]), tools=asked.tools)
+                call = replace(call, messages=tuple(known.messages[place.known :]), tools=asked.tools)
                 self.recorder.record(rollout, self._with_divergence(rollout, call, place))
         self.answered += 1
         return given
@@ -71,7 +71,8 @@ class Service:
         if rollout is not None and place.parent is not None:
             parent = rollout.calls[place.parent]
             recorded = [*rollout.history(parent), parent.answer]
-            return place, Known([*recorded, *asked.messages[place.known :]], place.known, rollout.tokens(parent))
+            new = answering(asked.messages[place.known :], asked.messages[: place.known], recorded)
+            return place, Known([*recorded, *new], place.known, rollout.tokens(parent))
         if asked.prefix is not None:
             carried = Known(asked.messages, asked.prefix.length, asked.prefix.token_ids, trusted=False)
             number = None if rollout is None else rollout.with_tokens(caller.agent, asked.tools, asked.prefix.token_ids)

@@ -9,6 +9,7 @@ from ..types import Score
 from .errors import refused
 
 _TASK_FIELDS = ("ground_truth", "state", "split", "category", "difficulty", "source_key", "extra")
+_VERDICT_FIELDS = ("passed", "scorer", "scorer_version", "components")
 _LARGEST = 3e38  # what a column of 32 bits holds
 _SPLITS = ("train", "validation", "test")
 
@@ -61,6 +62,9 @@ def read_ending(body: dict[str, Any]) -> Ending:
     if not isinstance(metadata, dict):
         raise refused("`metadata` must be an object.")
     error = _text(body, "error")
+    unrated = [name for name in _VERDICT_FIELDS if body.get(name) is not None and body.get("reward") is None]
+    if unrated:
+        raise refused(f"`{unrated[0]}` is of a verdict, and there is no `reward`.")
     return Ending(
         score=None if body.get("reward") is None else read_score(body),
         status=status or ("error" if error is not None else None),

@@ -14,7 +14,7 @@ def play(client: OpenAI, task: Task, *, turns: int = 4, echo: str = "plain", **s
     """Plays the task and returns the conversation as the agent keeps it.
 
     `echo` is how it keeps the model's turns: `plain` role, content and calls only; `whole` with every field that came; `rewritten` with the
-    arguments of calls written anew.
+    arguments of calls written anew and ids of its own for them.
     """
     session = MiniEnvironment().start(task)
     messages: list[Any] = [message.to_openai() for message in task.messages]
@@ -24,7 +24,7 @@ def play(client: OpenAI, task: Task, *, turns: int = 4, echo: str = "plain", **s
         messages.append(kept(said, echo))
         if not said.tool_calls:
             break
-        calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in said.tool_calls)
+        calls = tuple(ToolCall(call["id"], **call["function"]) for call in messages[-1]["tool_calls"])
         answers = asyncio.run(session.step(Turn(Message("assistant", said.content, calls))))
         assert isinstance(answers, list)
         messages += [{"role": "tool", "tool_call_id": one.tool_call_id, "content": one.text} for one in answers]

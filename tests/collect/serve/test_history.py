@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.collect.serve.calls import Call
-from rollhouse.collect.serve.history import Rollout, conversation
+from rollhouse.collect.serve.history import Rollout, answering, conversation
 from rollhouse.collect.types import Sampling, Task, VersionSpan
 from rollhouse.store.messages import Message, ToolCall
 
@@ -118,3 +118,14 @@ def test_a_prompt_that_does_not_begin_with_the_tokens_before_it_says_where() -> 
     assert talk.token_ids == [3, 77, 5, 6, 103, 104, 105] and talk.loss_mask == [1, 0, 0, 0, 1, 1, 1]
     assert len(talk.logprobs) == 4
     assert rollout.tokens(second) == [0, 1, 2, 3, 77, 5, 6, 103, 104, 105]
+
+
+def test_results_answer_the_recorded_calls_whatever_ids_the_client_gave_them() -> None:
+    ours = Message("assistant", None, (ToolCall("call_0", "f", "{}"), ToolCall("call_1", "f", "{}")))
+    sent = replace(ours, tool_calls=(ToolCall("a", "f", "{}"), ToolCall("b", "f", "{}")))
+    edited = Message("assistant", None, (ToolCall("b", "g", "{}"),))
+    results = [Message("tool", text, tool_call_id=text) for text in ("b", "a", "c")]
+    hello = Message("user", "hello")
+    named = [one.tool_call_id for one in answering(results, [hello, sent], [hello, ours])]
+    assert named == ["call_1", "call_0", "c"]
+    assert answering([edited, results[0]], [hello, sent], [hello, ours]) == [edited, results[0]]

@@ -66,6 +66,8 @@ def test_the_row_holds_exactly_the_tokens_the_engine_was_given_and_gave(server: 
     assert (row["top_p"], row["sampling_seed"], row["max_tokens"]) == (pytest.approx(0.9), 5, 200)
     assert (row["engine"], row["environment"], row["gaps"]) == ("torch", "served", [])
     assert [message["role"] for message in row["messages"]] == [m["role"] for m in messages[len(task.messages) :]]
+    ids = [call["id"] for message in row["messages"] for call in message["tool_calls"] or ()]
+    assert ids == [message["tool_call_id"] for message in row["messages"] if message["role"] == "tool"]
     (stored_task,) = server.house.read("tasks", filter=f"task_id = '{row['task_id']}'").to_pylist()
     assert stored_task["prompt_id"] == row["prompt_id"] == task.prompt_id and stored_task["category"] == task.category
 

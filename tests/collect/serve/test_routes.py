@@ -134,6 +134,9 @@ def test_tokens_a_client_sends_back_are_the_prefix_without_any_rollout(server: S
     plain = {"role": "assistant", "content": "Something else."}
     body = {**request, "messages": [*request["messages"], plain, more], "required_prefix_token_ids": before}
     assert server.post("/tokenize", body).json()["tokens"][: len(before)] == before
+    unknown = {**held, "prompt_token_ids": [10**9, *first["prompt_token_ids"][1:]]}
+    reply = server.post("/v1/chat/completions", {**request, "messages": [*request["messages"], unknown, more]})
+    assert reply.status_code == 400 and "Token ids must be below" in reply.json()["error"]["message"]
     # Tokens of another number of turns are of another conversation.
     other = [*request["messages"], plain, more, held, more]
     third = server.client.chat.completions.create(**{**request, "messages": other})
@@ -162,6 +165,7 @@ def test_a_stop_text_ends_the_answer_and_its_tokens(server: Server, request_of: 
         ({"messages": []}, "`messages`"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "images"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, "messages[0]"),
+        ({"messages": [{"role": ["user"], "content": "hi"}]}, "messages[0]"),
         ({"temperature": "hot"}, "`temperature`"),
         ({"temperature": float("nan")}, "not JSON"),
         ({"max_tokens": 0}, "`max_tokens`"),
@@ -198,8 +202,9 @@ def test_harmless_fields_are_ignored(server: Server, request_of: Request) -> Non
     assert reply.status_code == 200
 
 
-def test_a_prompt_longer_than_the_context_is_told_as_such(server: Server, request_of: Request) -> None:
-    long = request_of(messages=[{"role": "user", "content": "word " * 3000}])
+@pytest.mark.parametrize("words", [3000, 4_000_000])  # the second would take a minute to be cut into tokens
+def test_a_prompt_longer_than_the_context_is_told_as_such(server: Server, request_of: Request, words: int) -> None:
+    long = request_of(messages=[{"role": "user", "content": "word " * words}])
     with pytest.raises(openai.BadRequestError) as raised:
         server.client.chat.completions.create(**long)
     assert raised.value.code == "context_length_exceeded"
@@ -211,6 +216,9 @@ def test_other_bad_requests_have_an_error_each_and_harm_nobody(server: Server, r
     assert server.post(url, content=b"{", headers=as_json).json()["error"]["code"] == "invalid_request"
     assert server.post(url, content=b"[" * 100_000, headers=as_json).status_code == 400
     assert server.post(url, content=json.dumps(request_of())).status_code == 415
+    for raw in ('{"reward":1e999}', '{"metadata":{"a":-1e999}}', '{"metadata":' + '{"a":' * 400 + "1" + "}" * 401):
+        assert server.post("/rollouts/x/finish", content=raw, headers=as_json).status_code == 400
+    assert "no `reward`" in server.post("/rollouts/x/finish", {"passed": True}).json()["error"]["message"]
     assert server.post("/v1/nothing", {}).json()["error"]["code"] == "not_found"
     assert httpx.get(server.url + url).status_code == 405
     assert server.post("/detokenize", {"tokens": [10**9]}).status_code == 400
