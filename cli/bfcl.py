@@ -60,6 +60,7 @@ def bfcl(
         return
     for run_id, summary in found:
         print_summary(run_id, summary, mode)
+    print_missing(found[-1][1])  # the same categories were asked for on both sides
     if len(found) == 2:
         from ..eval.compare import compare_runs
         from .compare import print_comparison
@@ -105,7 +106,7 @@ def _evaluate(
 
 
 def print_summary(run_id: str, summary: "BfclSummary", mode: str) -> None:
-    """For people: accuracies, the leaderboard's scores that can be given, and what is missing for the others."""
+    """For people: accuracies, and the leaderboard's scores that can be given."""
     titles = {"fc": "function calling", "prompt": "prompt"}
     print_rows(bfcl_rows(run_id, summary), Format.table, f"BFCL, {titles[mode]}")
     given = [
@@ -115,6 +116,10 @@ def print_summary(run_id: str, summary: "BfclSummary", mode: str) -> None:
     ]
     if given:
         print_rows(given, Format.table, "By the leaderboard's formulas, over the cases that were run")
+
+
+def print_missing(summary: "BfclSummary") -> None:
+    """For people: what was not run, and which scores that costs."""
     say = console().print
     if summary.not_run:
         say(f"not run: {', '.join(summary.not_run)}", markup=False)

@@ -44,7 +44,7 @@ def compare(
 def print_comparison(one: "RunComparison", flips: int) -> None:
     """For people: a table of numbers, what they mean, and the first flips."""
     shown = ("category", "cases", "a", "b", "difference", "low", "high", "a_only", "b_only", "p", "verdict")
-    rows = [{name: row[name] for name in shown} for row in comparison_rows(one)]
+    rows = [{name: _rounded(name, row[name]) for name in shown} for row in comparison_rows(one)]
     print_rows(rows, Format.table, f"{one.run_b} (b) against {one.run_a} (a)")
     say = console().print
     for whole in one.overall:
@@ -58,7 +58,15 @@ def print_comparison(one: "RunComparison", flips: int) -> None:
     for name, a, b in one.differing:
         say(f"The runs differ in {name}: {a!r} and {b!r}.", markup=False)
     if one.flips and flips:
-        print_rows(flip_rows(one)[:flips], Format.table, f"{min(flips, len(one.flips))} of {len(one.flips)} flips")
+        listed = [
+            {name: row[name] for name in row if name not in ("record", "run_b")} for row in flip_rows(one)[:flips]
+        ]
+        print_rows(listed, Format.table, f"{len(listed)} of {len(one.flips)} flips")
+
+
+def _rounded(name: str, value: Any) -> Any:
+    """For the table: rates to three places, p to two digits; CSV and JSON have them whole."""
+    return value if not isinstance(value, float) else float(f"{value:.2g}") if name == "p" else round(value, 3)
 
 
 def comparison_rows(one: "RunComparison") -> list[dict[str, Any]]:

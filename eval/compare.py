@@ -112,7 +112,19 @@ def compare_runs(house: House, run_a: str, run_b: str, seed: int = 0) -> RunComp
     Raises StoreNotFound for a run there is not, ConfigError when they judged no case in common.
     """
     runs = [get_run(house, name) for name in (run_a, run_b)]
-    a, b = (sides(rows_of_run(house, run["run_id"])) for run in runs)
+    return compare_rows(runs[0], rows_of_run(house, run_a), runs[1], rows_of_run(house, run_b), seed)
+
+
+def compare_rows(
+    a_run: Mapping[str, Any],
+    a_rows: Iterable[Mapping[str, Any]],
+    b_run: Mapping[str, Any],
+    b_rows: Iterable[Mapping[str, Any]],
+    seed: int = 0,
+) -> RunComparison:
+    """As `compare_runs`, for runs (as `get_run` gives them) and their cases (rows of `evaluations`) that were read already."""
+    run_a, run_b = a_run["run_id"], b_run["run_id"]
+    a, b = sides(a_rows), sides(b_rows)
     common = sorted(a.keys() & b.keys())
     if not common:
         raise ConfigError(
@@ -133,7 +145,7 @@ def compare_runs(house: House, run_a: str, run_b: str, seed: int = 0) -> RunComp
         _flips(pairs),
         len(a.keys() - b.keys()),
         len(b.keys() - a.keys()),
-        _differing(runs[0]["config"], runs[1]["config"]),
+        _differing(a_run["config"], b_run["config"]),
     )
 
 

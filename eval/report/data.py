@@ -25,12 +25,14 @@ class StageResult:
         name: What people call it: base, sft, ….
         sampled, greedy: Its environment evaluations; None when there was none.
         bfcl: Category → score; empty when it was not run.
+        environment: Of sampled and greedy; stages of different ones are not measured against each other.
     """
 
     name: str
     sampled: EvalSummary | None = None
     greedy: EvalSummary | None = None
     bfcl: dict[str, CategoryScore] = field(default_factory=dict)
+    environment: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def stages_of_runs(house: House, run_ids: Sequence[str], scorer: str | None = No
     evaluated: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = {}
     for run_id in dict.fromkeys(run_ids):
         fresh: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-        for row in _cases(house, run_id, scorer):
+        for row in cases_of(house, run_id, scorer):
             fresh.setdefault((row["policy_id"], row["benchmark"], row["mode"]), []).append(row)
         for (policy_id, benchmark, mode), rows in fresh.items():
             evaluated.setdefault(policy_id, {})[benchmark, mode] = rows
@@ -122,7 +124,8 @@ def stages_of_runs(house: House, run_ids: Sequence[str], scorer: str | None = No
     return [stage for policy_id, cases in evaluated.items() for stage in _stages(names[policy_id], cases)]
 
 
-def _cases(house: House, run_id: str, scorer: str | None) -> list[dict[str, Any]]:
+def cases_of(house: House, run_id: str, scorer: str | None) -> list[dict[str, Any]]:
+    """The run's evaluated cases, with the scorer's verdicts where it is given and they are rollouts."""
     rows = rows_of_run(house, run_id)
     if not is_chosen(scorer):
         return rows
@@ -145,6 +148,7 @@ def _stages(name: str, cases: dict[tuple[str, str], list[dict[str, Any]]]) -> li
                 sampled=summarize(cases[environment, "sampled"]) if (environment, "sampled") in cases else None,
                 greedy=summarize(cases[environment, "greedy"]) if (environment, "greedy") in cases else None,
                 bfcl={} if several else bfcl,
+                environment=environment,
             )
         )
     if bfcl and len(environments) != 1:
@@ -152,9 +156,10 @@ def _stages(name: str, cases: dict[tuple[str, str], list[dict[str, Any]]]) -> li
     return stages
 
 
-def pick_samples(house: House, runs: Sequence[RunFacts], count: int) -> list[Sample]:
-    """Rollouts worth reading: the best of each run and, where it earned less, the worst; at most `count`."""
-    chosen = []
+def pick_samples(house: House, runs: Sequence[RunFacts], count: int, first: Sequence[str] = ()) -> list[Sample]:
+    """Rollouts worth reading: those of `first` (rollout ids) in half of the places at most, then the best of each run and, where it earned less, the worst; at most `count`."""
+    by_id = {row["rollout_id"]: row for facts in runs for row in facts.rollouts}
+    chosen = [by_id[rollout_id] for rollout_id in first if rollout_id in by_id][: count // 2]
     for facts in runs:
         if not facts.rollouts:
             continue
@@ -164,7 +169,8 @@ def pick_samples(house: House, runs: Sequence[RunFacts], count: int) -> list[Sam
             facts.rollouts, key=lambda row: (-(row["reward"] or 0.0), row["reward"] is not None, row["rollout_id"])
         )
         chosen += [best] if worst["reward"] == best["reward"] else [best, worst]
-    return _with_messages(house, chosen[:count])
+    once = {row["rollout_id"]: row for row in chosen}
+    return _with_messages(house, list(once.values())[:count])
 
 
 def _with_messages(house: House, rows: Sequence[dict[str, Any]]) -> list[Sample]:
@@ -198,6 +204,8 @@ def _metrics(house: House, mine: str) -> dict[str, tuple[list[int], list[float]]
 
 def _checkpoint_names(house: House) -> dict[str, str]:
     """weights_hash → the checkpoint's id; the run's id too when the run made only one."""
-    rows = house.read("checkpoints", columns=["weights_hash", "checkpoint_id", "run_id"]).to_pylist()
+    rows = house.read("checkpoints", columns=["weights_hash", "checkpoint_id", "run_id", "created_at"]).to_pylist()
     made = Counter(row["run_id"] for row in rows)
+    # Of equal weights the first counts: a run that was reproduced keeps its name.
+    rows.sort(key=lambda row: (row["created_at"] is not None, row["created_at"]), reverse=True)
     return {row["weights_hash"]: row["run_id"] if made[row["run_id"]] == 1 else row["checkpoint_id"] for row in rows}

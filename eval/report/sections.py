@@ -16,12 +16,9 @@ _TEXT_LIMIT = 4000
 def tiles(stages: Sequence[StageResult], runs: Sequence[RunFacts]) -> str:
     """The few numbers one looks for first."""
     facts: list[tuple[str, str, str]] = []
-    evaluated = [(stage.name, summary) for stage in stages if (summary := stage.sampled or stage.greedy) is not None]
-    if evaluated:
-        best = max(evaluated, key=lambda item: item[1].pass_rate)
-        change = best[1].pass_rate - evaluated[0][1].pass_rate
-        note = f"{best[0]}, {100 * change:+.0f} points on {evaluated[0][0]}" if len(evaluated) > 1 else best[0]
-        facts.append((f"{best[1].pass_rate:.0%}", "best pass rate", note))
+    environments = list(dict.fromkeys(stage.environment for stage in stages if stage.sampled or stage.greedy))
+    for environment in environments:
+        facts.append(_best([stage for stage in stages if stage.environment == environment], len(environments) > 1))
     rollouts = sum(len(run.rollouts) for run in runs)
     tokens = sum(row["n_sampled_tokens"] or 0 for run in runs for row in run.rollouts)
     facts.append((f"{rollouts:,}", "rollouts", f"{tokens:,} sampled tokens"))
@@ -32,6 +29,18 @@ def tiles(stages: Sequence[StageResult], runs: Sequence[RunFacts]) -> str:
         for value, label, note in facts
     ]
     return f'<div class="tiles">{"".join(cells)}</div>'
+
+
+def _best(stages: Sequence[StageResult], several: bool) -> tuple[str, str, str]:
+    """Number, label and note of one environment's best stage, in the mode that most of its stages have: others are not on one scale."""
+    mode = max(("sampled", "greedy"), key=lambda mode: sum(getattr(stage, mode) is not None for stage in stages))
+    rated = [(stage, getattr(stage, mode).pass_rate) for stage in stages if getattr(stage, mode) is not None]
+    stage, rate = max(rated, key=lambda item: item[1])
+    first, before = rated[0]
+    names = [one.name.removesuffix(f", {one.environment}") for one in (stage, first)]
+    note = f"{names[0]}, {100 * (rate - before):+.0f} points on {names[1]}" if stage is not first else names[0]
+    label = f"best pass rate, {mode}"
+    return f"{rate:.0%}", f"{label}, {stage.environment}" if several else label, note
 
 
 def stage_section(stages: Sequence[StageResult]) -> str:
@@ -57,7 +66,7 @@ def stage_section(stages: Sequence[StageResult]) -> str:
             ]
         )
     note = "Error bars are one standard error over tasks. Sampled is at the policy's sampling temperature, greedy at 0."
-    return _section("Pass rate per stage", _chart(figure) + table(header, rows, numbers_from=1), note)
+    return section("Pass rate per stage", _chart(figure) + table(header, rows, numbers_from=1), note)
 
 
 def category_section(stages: Sequence[StageResult]) -> str:
@@ -82,7 +91,7 @@ def bfcl_section(stages: Sequence[StageResult]) -> str:
 def training_section(runs: Sequence[RunFacts]) -> str:
     """Reward over steps, then the other curves as small multiples under one legend."""
     figure = rewards(runs)
-    html = _section("Reward over steps", _chart(figure)) if figure else ""
+    html = section("Reward over steps", _chart(figure)) if figure else ""
     small = other_metrics(runs)
     if small:
         shown = {trace["name"] for _, chart in small for trace in chart["data"]}
@@ -93,7 +102,7 @@ def training_section(runs: Sequence[RunFacts]) -> str:
         ]
         cells = [f"<figure><figcaption>{escape(name)}</figcaption>{_chart(chart)}</figure>" for name, chart in small]
         legend = f'<div class="legend">{"".join(marks)}</div>'
-        html += _section("Training curves", f'{legend}<div class="grid">{"".join(cells)}</div>')
+        html += section("Training curves", f'{legend}<div class="grid">{"".join(cells)}</div>')
     return html
 
 
@@ -112,7 +121,7 @@ def run_section(runs: Sequence[RunFacts]) -> str:
         ]
         for facts in runs
     ]
-    return _section("Runs", table(header, rows, numbers_from=4)) if rows else ""
+    return section("Runs", table(header, rows, numbers_from=4)) if rows else ""
 
 
 def lineage_section(root: Node | None) -> str:
@@ -120,13 +129,13 @@ def lineage_section(root: Node | None) -> str:
     if root is None:
         return ""
     note = "Read downwards: each entry was made from those under it."
-    return _section("Lineage", f'<ul class="tree">{_branch(root)}</ul>', note)
+    return section("Lineage", f'<ul class="tree">{_branch(root)}</ul>', note)
 
 
 def sample_section(samples: Sequence[Sample]) -> str:
     """A few rollouts to read."""
     return (
-        _section("Sample rollouts", "".join(_sample(sample, open=sample is samples[0]) for sample in samples))
+        section("Sample rollouts", "".join(_sample(sample, open=sample is samples[0]) for sample in samples))
         if samples
         else ""
     )
@@ -157,7 +166,7 @@ def _score_table(title: str, scores: dict[str, Any], note: str) -> str:
         [name or "(none)", *(f"{by[name].correct} / {by[name].total}" if name in by else "" for by in scores.values())]
         for name in names
     ]
-    return _section(title, table(["category", *scores], rows, numbers_from=1), note)
+    return section(title, table(["category", *scores], rows, numbers_from=1), note)
 
 
 def _branch(node: Node) -> str:
@@ -179,7 +188,14 @@ def _sample(sample: Sample, open: bool) -> str:
         f"run <b>{escape(row['run_id'])}</b>{step} <code>{escape(row['rollout_id'])}</code>"
     )
     messages = "".join(_message(message) for message in [*sample.prompt, *sample.messages])
-    return f"<details{' open' * open}><summary>{title}</summary>{messages}</details>"
+    # A link to what is inside opens it; one to the element itself would not.
+    body = f'<div id="{escape(anchor(row["rollout_id"]))}" class="body">{messages}</div>'
+    return f"<details{' open' * open}><summary>{title}</summary>{body}</details>"
+
+
+def anchor(rollout_id: str) -> str:
+    """The name by which a sample rollout is linked to."""
+    return f"rollout-{rollout_id}"
 
 
 def _message(message: Message) -> str:
@@ -202,6 +218,7 @@ def _chart(figure: Figure) -> str:
     return f'<div class="chart" style="height:{height}px"><script type="application/json">{data}</script></div>'
 
 
-def _section(title: str, body: str, note: str = "") -> str:
+def section(title: str, body: str, note: str = "") -> str:
+    """A card of the page; `body` is HTML, `note` is text."""
     foot = f'<p class="note">{escape(note)}</p>' if note else ""
     return f"<section><h2>{escape(title)}</h2>{body}{foot}</section>"

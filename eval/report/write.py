@@ -10,6 +10,7 @@ from ...queries.verdicts import is_chosen
 from ...store.errors import ConfigError, MissingExtra
 from ...store.house import House
 from ...store.lineage import lineage
+from .before_after import before_after_section, compare_evaluations, flipped_rollouts
 from .data import StageResult, pick_samples, read_runs
 from .sections import (
     bfcl_section,
@@ -42,7 +43,7 @@ def write_report(
 
     Args:
         stages: Policies to compare, oldest first.
-        runs: Run ids, for curves, the table of runs and sample rollouts.
+        runs: Run ids, for curves, the table of runs and sample rollouts; evaluations among them are compared with the first that judged the same cases.
         lineage_of: A checkpoint, run, dataset or snapshot whose tree is shown.
         samples: At most so many rollouts are shown in full.
         scorer: NAME or NAME@VERSION whose verdicts the rollouts of `runs` carry (`stages` come with theirs, and curves of metrics stay as
@@ -53,15 +54,18 @@ def write_report(
     facts = read_runs(house, runs, scorer)
     if not facts and not stages:
         raise ConfigError("There is nothing to report.", "Name at least one run; `rollhouse runs list` shows them.")
+    comparisons = compare_evaluations(house, facts, scorer)
+    shown = pick_samples(house, facts, samples, first=flipped_rollouts(comparisons))
     body = [
         tiles(stages, facts),
         stage_section(stages),
+        before_after_section(comparisons, {sample.row["rollout_id"] for sample in shown}),
         training_section(facts),
         lineage_section(lineage(house, lineage_of) if lineage_of else None),
         category_section(stages),
         bfcl_section(stages),
         run_section(facts),
-        sample_section(pick_samples(house, facts, samples)),
+        sample_section(shown),
     ]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """The report is one file, loads nothing, shows what the house holds, and escapes what policies wrote."""
 
 import json
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def test_one_file_that_loads_nothing(house: House, tmp_path: Path) -> None:
     page = Page(html)
     for tag, attributes in page.tags:
         assert tag not in ("img", "iframe", "object", "embed", "link", "base", "video", "audio")
-        assert not {"src", "href", "srcset", "data", "poster", "action"} & attributes.keys()
+        assert not {"src", "srcset", "data", "poster", "action"} & attributes.keys()
+        assert (attributes.get("href") or "#").startswith("#")
         assert not any(name.startswith("on") for name in attributes)
     policy = next(
         a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
@@ -148,7 +150,11 @@ def test_stages_are_the_policies_of_eval_runs(house: House) -> None:
     assert before.bfcl == {"x": CategoryScore(0, 3)} and after.bfcl == {}
     assert after.greedy and after.greedy.pass_rate == 0.7
     row = {"row_id": "r", "checkpoint_id": "tuned@3", "run_id": "online", "weights_hash": "tuned", "step": 3}
-    house.append("checkpoints", [row])
+    later = row | {"row_id": "s", "run_id": "again", "checkpoint_id": "again@3"}  # the same training, reproduced
+    times = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2)]
+    house.append(
+        "checkpoints", [one | {"created_at": at} for one, at in zip((later, row), reversed(times), strict=True)]
+    )
     assert [stage.name for stage in stages_of_runs(house, ["before", "after"])] == ["before", "online"]
 
 
@@ -161,6 +167,43 @@ def test_one_policy_on_two_environments_is_two_stages(house: House) -> None:
     assert office.greedy and shop.greedy and (office.greedy.pass_rate, shop.greedy.pass_rate) == (0.2, 0.9)
     assert bfcl.bfcl == {"x": CategoryScore(0, 3)} and bfcl.greedy is None and office.bfcl == shop.bfcl == {}
     assert after.greedy and after.greedy.pass_rate == 0.7
+
+
+def test_before_and_after_with_links_to_what_flipped(house: House, tmp_path: Path) -> None:
+    for run, solved in (("first", range(4)), ("second", range(3, 40)), ("again", range(4))):
+        with start_run(house, "eval", run):
+            rows = [_rollout(run, number, None, float(number in solved), HOSTILE) for number in range(40)]
+            house.append("rollouts", rows)
+            cases = [_case(run, run, "greedy", number, number in solved, "shop") for number in range(40)]
+            house.append("evaluations", [row | {"rollout_id": f"{run}-{row['case_id']}"} for row in cases])
+    runs = ["online", "first", "before", "second", "again"]
+    page = Page(write_report(house, tmp_path / "r.html", title="T", runs=runs).read_text())
+    # `before` judged other cases and is in no pair; the others stand against the first.
+    assert "0.100" in page.text and "+0.825" in page.text and "b is better" in page.text and "noise" in page.text
+    assert "second against first: 39 cases flipped" in page.text and "again against first" not in page.text
+    assert page.text.count("gained shop") + page.text.count("lost shop") == 20 and "and 19 more" in page.text
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert links[:2] == ["#rollout-first-0", "#rollout-second-0"]  # of the case that was lost
+    names = {attributes.get("id") for _, attributes in page.tags}
+    assert {link[1:] for link in links if link} <= names
+    alone = Page(write_report(house, tmp_path / "r.html", title="T", runs=["first", "online"]).read_text())
+    assert "Before and after" not in alone.text
+
+
+def test_the_best_pass_rate_is_of_one_environment(house: House, tmp_path: Path) -> None:
+    with start_run(house, "eval", "elsewhere"):
+        house.append("evaluations", [_case("elsewhere", "base", "greedy", i, i < 9, "shop") for i in range(10)])
+    stages = stages_of_runs(house, ["before", "elsewhere", "after"])
+    page = Page(write_report(house, tmp_path / "r.html", title="T", stages=stages).read_text())
+    assert "70%best pass rate, greedy, officeafter, +50 points on before" in page.text
+    assert "90%best pass rate, greedy, shopbefore" in page.text
+    # Another mode is another scale: one greedy stage does not beat two sampled ones.
+    rates = {"base": 3, "tuned": 6, "other": 11}
+    scored = {name: summarize([_case("r", name, "m", i, i < rate) for i in range(12)]) for name, rate in rates.items()}
+    stages = [StageResult(name, sampled=scored[name]) for name in ("base", "tuned")]
+    stages.append(StageResult("other", greedy=scored["other"]))
+    page = Page(write_report(house, tmp_path / "r.html", title="T", stages=stages).read_text())
+    assert "50%best pass rate, sampledtuned, +25 points on base" in page.text
 
 
 def test_unknown_run_and_nothing_at_all(house: House, tmp_path: Path) -> None:
