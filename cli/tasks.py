@@ -24,7 +24,7 @@ def generate(
     tables: Annotated[str | None, typer.Option(help="Folder of the environment's tables.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Tasks file (JSON lines).")] = None,
     tasks_split: TasksSplitOption = None,
-    count: Annotated[int | None, typer.Option(min=1, help="So many of each split, where they are generated.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="So many of each split; of tasks that no generator of ours makes, at most so many.")] = None,
     output: Annotated[str | None, typer.Option(help="Write them to this file as NeMo Gym rows, instead of into the house.")] = None,
     house: HouseOption = None,
     format: FormatOption = Format.table,
@@ -33,13 +33,11 @@ def generate(
 
     Example: `rollhouse tasks generate --env workplace-mini --seed 0`.
     """
-    from ..collect.environments.registry import load_environment
+    from ..collect.environments.registry import generated_tasks
     from ..collect.task_rows import store_tasks
     from ..collect.tasks_file import write_tasks
 
-    sizes = {} if count is None else dict.fromkeys(("n_train", "n_validation", "n_test"), count)
-    environment = load_environment(env, tables, tasks, seed, tasks_split, **sizes)
-    made = {name: list(environment.tasks(name)) for name in split or ["train", "validation"]}
+    made = generated_tasks(env, split or ["train", "validation"], count, tables, tasks, seed, tasks_split)
     counts = [{"environment": env, "split": name, "tasks": len(of_split)} for name, of_split in made.items()]
     if output is not None:
         write_tasks(output, [task for of_split in made.values() for task in of_split])

@@ -12,7 +12,7 @@ from ..store.errors import RollhouseError, one_line
 from ..store.ids import group_id, rollout_id, slot_id
 from .chat import TemplateError
 from .engines.base import EngineGone, EngineRefused
-from .shaping import check_finite
+from .shaping import check_score
 from .types import Conversation, Environment, Policy, Sampling, Score, Task, Turn
 from .verdicts import score_columns
 
@@ -157,7 +157,7 @@ async def _play(
             await _take_turn(record, session, turn, max_turns)
         boundary = "verifier"
         start = time.perf_counter()
-        record.score = check_finite(await _value(session.verify()))
+        record.score = check_score(await _value(session.verify()))
         record.verify_s = time.perf_counter() - start
         record.status = "completed" if record.stop_reason == "stop" else "truncated"
     except EngineGone:

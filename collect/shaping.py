@@ -9,6 +9,7 @@ and the clip comes last.
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from numbers import Real
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -75,7 +76,7 @@ def shape(score: Score, row_counts: Mapping[str, Any], shaping: RewardShaping) -
 
     Raises ValueError for a verdict that is not finite, and ConfigError for a component that the verdict does not have.
     """
-    check_finite(score)
+    check_score(score)
     if shaping.changes_nothing:
         return score
     values = {name: value for name, value, _ in score.components} | {RAW: score.reward}
@@ -93,7 +94,7 @@ def shape(score: Score, row_counts: Mapping[str, Any], shaping: RewardShaping) -
         reward = min(max(reward, shaping.clip[0]), shaping.clip[1])
     own = [(name, value, _weight(name, weight, shaping)) for name, value, weight in score.components if name != RAW]
     raw = (RAW, score.reward, shaping.scale * named[RAW] if RAW in named else 0.0)
-    return check_finite(
+    return check_score(
         replace(
             score,
             reward=reward,
@@ -104,12 +105,23 @@ def shape(score: Score, row_counts: Mapping[str, Any], shaping: RewardShaping) -
     )
 
 
-def check_finite(score: Score) -> Score:
-    """The score itself. Raises ValueError when its reward or a component is not a finite number."""
-    numbers = (("reward", score.reward), *((name, value) for name, value, _ in score.components))
-    for name, value in numbers:
-        if not math.isfinite(value):
-            raise ValueError(f"the verdict of {score.scorer} is not a number: {name} is {value}")
+def check_score(score: Score) -> Score:
+    """The score itself. Raises ValueError when it is none: a reward or a component that is no finite number, a scorer without a name, …"""
+    if not isinstance(score, Score):
+        raise ValueError(f"the verdict is a {type(score).__name__}, not a Score")
+    for name, value in (("scorer", score.scorer), ("scorer_version", score.scorer_version)):
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"the {name} of a verdict is {value!r}, not a text")
+    if not isinstance(score.passed, bool):
+        raise ValueError(f"the verdict of {score.scorer} has passed={score.passed!r}, which is not True or False")
+    if not all(
+        isinstance(part, tuple | list) and len(part) == 3 and isinstance(part[0], str) for part in score.components
+    ):
+        raise ValueError(f"a component of the verdict of {score.scorer} is not (name, value, weight)")
+    parts = ((name, number) for name, *numbers in score.components for number in numbers)
+    for name, value in (("reward", score.reward), *parts):
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise ValueError(f"the verdict of {score.scorer} is not a number: {name} is {value!r}")
     return score
 
 

@@ -1,12 +1,15 @@
-"""A function of somebody else's code in a thread of its own, so that a slow or endless one never holds up the event loop."""
+"""Somebody else's code beside our event loop, so that a slow or endless piece of it never holds the loop up: sync functions in threads, async ones on a loop of their own."""
 
 import asyncio
 import contextvars
 import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
+
+# A loop that does not answer for so long is held by code that does not let go.
+_HELD_S = 1.0
 
 
 class _Stopped(BaseException):
@@ -14,7 +17,7 @@ class _Stopped(BaseException):
 
 
 async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What the function returns or raises.
+    """What the function returns or raises; what only stops threads and tasks (KeyboardInterrupt, CancelledError, …) comes as a RuntimeError.
 
     Every call gets a thread of its own, not one of a pool that a few endless calls would fill. When the caller is cancelled (a time limit), the thread is
     told to stop: Python code ends at its next step, native code that waits goes on waiting, as a daemon that holds up nothing. Code that keeps the
@@ -34,9 +37,11 @@ async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
         except _Stopped:
             return
         except StopIteration as error:  # no future takes one
-            outcome = answer.set_exception, RuntimeError(f"StopIteration: {error}")
-        except BaseException as error:
+            outcome = answer.set_exception, _as_failure(error)
+        except (Exception, SystemExit) as error:
             outcome = answer.set_exception, error
+        except BaseException as error:  # would end the run, not the call
+            outcome = answer.set_exception, _as_failure(error)
         with suppress(RuntimeError, _Stopped):  # the loop may have ended, or the caller gone, just now
             loop.call_soon_threadsafe(give, *outcome)
 
@@ -45,6 +50,104 @@ async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     try:
         return await answer
     except asyncio.CancelledError:
-        if thread.is_alive() and thread.ident is not None:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_Stopped))
+        _stop(thread)
         raise
+
+
+async def in_loop(work: Awaitable[Any]) -> Any:
+    """What the awaitable gives, run on a loop beside ours that all such work of this process shares.
+
+    When the caller is cancelled, so is the work. Code that blocks that loop holds up others of its kind only; once its caller is gone it is told to stop,
+    as a thread is, and a loop that stays held is replaced.
+    """
+    beside = _loop_beside()
+    future = asyncio.run_coroutine_threadsafe(_failing(work), beside.loop)
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        beside.look()
+        raise
+
+
+def start_in_loop(work: Awaitable[Any]) -> None:
+    """Starts it on the loop beside, and waits for nothing."""
+    asyncio.run_coroutine_threadsafe(_failing(work), _loop_beside().loop)
+
+
+async def _failing(work: Awaitable[Any]) -> Any:
+    """The work; what would stop the loop, or look like our own cancelling of it, is a RuntimeError."""
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise _as_failure(error) from error
+    except (KeyboardInterrupt, SystemExit, GeneratorExit) as error:
+        raise _as_failure(error) from error
+
+
+def _as_failure(error: BaseException) -> RuntimeError:
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _stop(thread: threading.Thread) -> None:
+    if thread.is_alive() and thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_Stopped))
+
+
+class _LoopBeside:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(_report)
+        self._thread = threading.Thread(target=self._run, daemon=True, name="beside")
+        self._thread.start()
+        self._looking = threading.Lock()
+
+    def look(self) -> None:
+        """Finds out, in a thread, whether the loop is held, and frees it."""
+        if self._looking.acquire(blocking=False):
+            threading.Thread(target=self._free, daemon=True, name="beside-look").start()
+
+    def _run(self) -> None:
+        while True:
+            with suppress(_Stopped):  # what held the loop let go by itself just now
+                self.loop.run_forever()
+
+    def _free(self) -> None:
+        try:
+            if not self._answers():
+                _stop(self._thread)
+                if not self._answers():  # native code that waits
+                    _give_up(self)
+        finally:
+            self._looking.release()
+
+    def _answers(self) -> bool:
+        seen = threading.Event()
+        self.loop.call_soon_threadsafe(seen.set)
+        return seen.wait(_HELD_S)
+
+
+_current: _LoopBeside | None = None
+_changing = threading.Lock()
+
+
+def _loop_beside() -> _LoopBeside:
+    global _current
+    with _changing:
+        _current = _current or _LoopBeside()
+        return _current
+
+
+def _give_up(held: _LoopBeside) -> None:
+    global _current
+    with _changing:
+        _current = None if _current is held else _current
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), _Stopped):
+        loop.default_exception_handler(context)

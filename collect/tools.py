@@ -10,7 +10,7 @@ from typing import Any
 
 from ..store.errors import ConfigError, one_line
 from ..store.messages import Message, ToolCall
-from .threads import in_thread
+from .threads import in_loop, in_thread
 from .typed_tools import ArgumentsError, as_text, schema_of, typed_tool
 from .types import Done, Score, Turn
 
@@ -142,7 +142,8 @@ def tool_session(
     """A session over plain typed functions or methods, sync or async. `schema_of` gives their schemas for the task.
 
     Arguments are checked against the types. What a tool returns goes to the policy, a string as it is, anything else as JSON; what it raises goes there
-    too, as `Error: …`, and counts as a tool error. Sync tools, `verify` and `user` run in threads, one at a time in a session.
+    too, as `Error: …`, and counts as a tool error. Tools, `verify` and `user` run beside the event loop, one at a time in a session: sync ones in threads,
+    async ones on a loop that all of them share.
 
     Args:
         verify: Judges the session at its end (`calls`, `messages`, `answer`, and whatever state the tools left). What it raises fails the rollout.
@@ -191,7 +192,7 @@ async def _run(inline: bool, function: Callable[..., Any], *args: Any, **kwargs:
         value = function(*args, **kwargs)
     else:
         value = await in_thread(function, *args, **kwargs)
-    return await value if inspect.isawaitable(value) else value
+    return await in_loop(value) if inspect.isawaitable(value) else value
 
 
 def _reasoning_only(message: Message) -> bool:

@@ -89,9 +89,9 @@ def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def as_text(value: Any) -> str:
-    """What a policy sees of a tool's result: a string as it is, everything else as JSON (dates, dataclasses and pydantic models too)."""
+    """What a policy sees of a tool's result: a string as it is (half characters as `?`), everything else as JSON (dates, dataclasses and pydantic models too)."""
     if isinstance(value, str):
-        return value
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
     return to_json(value, inf_nan_mode="null", fallback=str).decode()
 
 

@@ -5,6 +5,7 @@ in a thread, so that a slow `start` holds up nobody.
 """
 
 import inspect
+import json
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,8 @@ from typing import Any
 
 from ...store.errors import ConfigError, RollhouseError, one_line
 from ...store.ids import hash_id
-from ..threads import in_thread
+from ...store.messages import Message
+from ..threads import in_loop, in_thread
 from ..types import Environment, Session, Task
 
 _PARTS = ("tasks", "start")
@@ -49,11 +51,9 @@ class OwnEnvironment:
             for number, task in enumerate(self._inner.tasks(split), start=1):
                 if not isinstance(task, Task):
                     raise ConfigError(f"{label} gives a {type(task).__name__}.", "It gives Task objects of rollhouse.collect.types.")  # fmt: skip
-                if task.environment != self.name:
-                    raise ConfigError(
-                        f"Task {number} of {label} is of environment {task.environment!r}, not {self.name!r}.",
-                        "Give it environment=self.name.",
-                    )
+                wrong = _wrong_task(task, self.name, split)
+                if wrong is not None:
+                    raise ConfigError(f"Task {number} of {label} {wrong[0]}.", wrong[1])
                 yield task
         except RollhouseError:
             raise
@@ -65,7 +65,44 @@ class OwnEnvironment:
     async def start(self, task: Task) -> Session:
         """A fresh session."""
         session = await in_thread(self._inner.start, task)
-        return await session if inspect.isawaitable(session) else session
+        return await in_loop(session) if inspect.isawaitable(session) else session
+
+
+def _wrong_task(task: Task, environment: str, split: str) -> tuple[str, str] | None:
+    """What is wrong with a task and what to do, None for a good one. A bad one would be noticed late, when it is hashed or stored."""
+    if task.environment != environment:
+        return f"is of environment {task.environment!r}, not {environment!r}", "Give it environment=self.name."
+    if task.split != split:
+        return f"is of split {task.split!r}", "Give it split=split."
+    if not _all_of(task.messages, Message) or not task.messages:
+        return "has messages that are no messages", 'Give it a tuple such as (Message("user", "…"),).'
+    if not _all_of(task.tools, Mapping):
+        return "has tools that are no schemas", "Give it a tuple of schemas: (schema_of(function),)."
+    for name in ("category", "source_key"):
+        if not isinstance(getattr(task, name), str | None):
+            return f"has a {name} that is no text", "Make it a string or None."
+    if isinstance(task.difficulty, bool) or not isinstance(task.difficulty, int | float | None):
+        return f"has the difficulty {task.difficulty!r}", "Make it a number or None."
+    said = [(message.text, message.parts) for message in task.messages]
+    for name, value in (
+        ("prompt", said),
+        ("tools", [dict(tool) for tool in task.tools]),
+        ("ground_truth", task.ground_truth),
+        ("state", task.state),
+        ("extra", dict(task.extra)),
+    ):
+        try:
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            return (
+                f"has a {name} that is no JSON ({one_line(error, 200)})",
+                "Use texts, numbers, lists, and dicts with texts as keys.",
+            )
+    return None
+
+
+def _all_of(values: Any, kind: type[Any]) -> bool:
+    return isinstance(values, tuple | list) and all(isinstance(value, kind) for value in values)
 
 
 def load_own(file: Path, class_name: str | None, options: Mapping[str, Any], **given: Any) -> OwnEnvironment:

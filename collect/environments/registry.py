@@ -1,11 +1,15 @@
 """Environments by name, and the tasks of a split."""
 
 import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from ...store.errors import ConfigError
+from pydantic import TypeAdapter, ValidationError
+
+from ...store.errors import ConfigError, one_line
 from ..types import Environment, Task
 
 NAMES = ("workplace", "workplace-mini", "math")
@@ -21,7 +25,7 @@ def load_environment(
     tasks_split: str | None = None,
     **options: Any,
 ) -> Environment:
-    """The environment of that name. Raises ConfigError for an unknown name or a missing file.
+    """The environment of that name. Raises ConfigError for an unknown name, a missing file, or an option it does not take.
 
     Args:
         name: One of NAMES; `FILE.py` or `FILE.py:Class`, a class of one's own; `nemo-gym:URL`, a running NeMo Gym resources server;
@@ -37,20 +41,20 @@ def load_environment(
     if name == "workplace":
         from .workplace import WorkplaceEnvironment
 
-        places = (None if place is None else Path(place) for place in (tables, tasks))
-        return WorkplaceEnvironment(*places, tasks_split=split, seed=seed or 0, **options)
+        places = {"tables": None if tables is None else Path(tables), "tasks": None if tasks is None else Path(tasks)}
+        return _made(WorkplaceEnvironment, name, options, **places, tasks_split=split, seed=seed or 0)
     if name == "workplace-mini":
         from .workplace_mini import MiniEnvironment
 
-        return MiniEnvironment(seed=seed or 0, **options)
+        return _made(MiniEnvironment, name, options, seed=seed or 0)
     if name == "math":
         from .math import MathEnvironment
 
-        return MathEnvironment(tasks=tasks, seed=seed or 0, tasks_split=split, **options)
+        return _made(MathEnvironment, name, options, tasks=tasks, seed=seed or 0, tasks_split=split)
     if kind == "nemo-gym":
         from .adapters.nemo_gym import NemoGymEnvironment
 
-        return NemoGymEnvironment(rest, tasks, tasks_split=split, **options)
+        return _made(NemoGymEnvironment, kind, options, url=rest, tasks=tasks, tasks_split=split)
     if kind == "verifiers":
         from .adapters.verifiers import VerifiersEnvironment
 
@@ -60,6 +64,42 @@ def load_environment(
 
         return load_own(*own, options, tables=tables, tasks=tasks, seed=seed or 0, tasks_split=split)
     raise ConfigError(f"There is no environment {name!r}.", f"Environments are {', '.join(NAMES)}, {_FORMS}.")
+
+
+def generated_tasks(
+    name: str,
+    splits: Sequence[str],
+    count: int | None = None,
+    /,
+    tables: str | Path | None = None,
+    tasks: str | Path | None = None,
+    seed: int | None = 0,
+    tasks_split: str | None = None,
+) -> dict[str, list[Task]]:
+    """The environment's tasks by split.
+
+    Args:
+        count: So many of each split from a generator of ours; of any other source, at most so many. None is all.
+    """
+    sizes = {} if count is None or name not in NAMES else dict.fromkeys(("n_train", "n_validation", "n_test"), count)
+    environment = load_environment(name, tables, tasks, seed, tasks_split, **sizes)
+    return {split: list(islice(environment.tasks(split), count)) for split in splits}
+
+
+def _made(kind: type[Any], name: str, options: Mapping[str, Any], **given: Any) -> Environment:
+    """The environment with the user's options. Raises ConfigError for one that it does not take, or not so."""
+    takes = [option for option in inspect.signature(kind).parameters if option not in given]
+    for option in options:
+        if option not in takes:
+            raise ConfigError(f"The environment {name} takes no option {option!r}.", f"It takes: {', '.join(takes) or 'none'}.")  # fmt: skip
+    hints = get_type_hints(kind.__init__)
+    checked: dict[str, Any] = {}
+    for option, value in options.items():
+        try:
+            checked[option] = TypeAdapter(hints[option]).validate_python(value)
+        except ValidationError as error:
+            raise ConfigError(f"The option {option} of {name} is {one_line(repr(value), 80)}: {one_line(error.errors()[0]['msg'])}.", "Correct it.") from None  # fmt: skip
+    return kind(**given, **checked)
 
 
 def own_file(name: str) -> tuple[Path, str | None] | None:

@@ -32,3 +32,10 @@ def test_tasks_and_prompts_are_stored_once(tmp_path: Path) -> None:
 def test_another_seed_gives_other_tasks(tmp_path: Path) -> None:
     generate(tmp_path / "house", "--split", "test")
     assert generate(tmp_path / "house", "--split", "test", "--seed", "1")[0]["new"] > 100
+
+
+def test_a_count_is_that_of_the_generator_or_at_most_so_many(tmp_path: Path) -> None:
+    assert [row["tasks"] for row in generate(tmp_path / "house", "--count", "450")] == [450, 450]
+    file = Path(__file__).resolve().parents[2] / "examples" / "guess_the_number.py"
+    rows = generate(tmp_path / "house", "--env", str(file), "--count", "7")  # the last --env counts
+    assert [row["tasks"] for row in rows] == [7, 6]

@@ -57,6 +57,22 @@ def test_a_verdict_that_is_no_number_is_refused(wrong: float) -> None:
                 shape(score, COUNTS, shaping)
 
 
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (("high", True, "s", "1"), "reward is 'high'"),
+        ((True, True, "s", "1"), "reward is True"),
+        ((1.0, 1, "s", "1"), "passed=1, which is not True or False"),
+        ((1.0, True, "s", 1), "scorer_version of a verdict is 1"),
+        ((1.0, True, "s", "1", {"part": 1.0}), r"is not \(name, value, weight\)"),
+        ((1.0, True, "s", "1", (("part", None, 0.0),)), "part is None"),
+    ],
+)  # fmt: skip
+def test_a_verdict_of_wrong_types_is_refused(parts: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        shape(Score(*parts), COUNTS, RewardShaping())
+
+
 def test_a_component_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match=r"no component .stile..*raw, state, style"):
         shaped(components={"stile": 1})

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
+from rollhouse.collect import threads
 from rollhouse.collect.episode import Slot, run_episode
 from rollhouse.collect.tools import ToolSession, schema_of, tool_session
 from rollhouse.collect.typed_tools import ArgumentsError, as_text, typed_tool
@@ -83,6 +84,7 @@ def test_arguments_are_checked_and_given_as_the_types_say() -> None:
 
 
 def test_results_are_text_or_json() -> None:
+    assert as_text("half \ud800") == "half ?"  # no table holds half a character
     assert as_text("as it is") == "as it is"
     assert json.loads(as_text([Guest("Bo"), None, date(2024, 5, 1), math.inf])) == [
         {"name": "Bo", "title": ""},
@@ -227,6 +229,58 @@ def test_a_tool_that_never_ends_costs_one_error() -> None:
     while "spin" in place.slow.running and time.monotonic() < deadline:
         time.sleep(0.01)
     assert "spin" not in place.slow.running  # the thread was stopped, it does not spin on beside the others
+
+
+class Rude:
+    """Async tools that hold their loop, and tools that raise what ends runs."""
+
+    async def spin(self) -> str:
+        """Never lets the loop go."""
+        while True:
+            pass
+
+    async def nap(self) -> str:
+        """Waits without awaiting."""
+        time.sleep(5)
+        return "late"
+
+    async def cancel(self) -> str:
+        """Raises what a time limit raises."""
+        raise asyncio.CancelledError
+
+    async def interrupt(self) -> str:
+        """Raises Ctrl-C on the loop."""
+        raise KeyboardInterrupt
+
+    def leave(self) -> str:
+        """Raises what closes generators, in a thread."""
+        raise GeneratorExit
+
+    async def good(self) -> str:
+        """Works."""
+        await asyncio.sleep(0)
+        return "here"
+
+    def tasks(self, split: str) -> list[Task]:
+        return [Task("rude", (Message("user", "Go on."),), ())]
+
+    def start(self, task: Task) -> Any:
+        tools = [self.spin, self.nap, self.cancel, self.interrupt, self.leave, self.good]
+        return tool_session(tools, lambda session: Score(1.0, True, "rude", "1"))
+
+
+def test_async_tools_that_hold_the_loop_or_raise_what_ends_runs_cost_an_error_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "_HELD_S", 0.1)
+    said = ("cancel", "interrupt", "leave", "spin", "good", "nap", "good", "good")
+    row = play(Rude(), Plays(*said), tool_limit_s=0.7, max_turns=10)
+    assert (row["status"], row["reward"], row["n_tool_errors"]) == ("completed", 1.0, 6)
+    outputs = [message["text"] for message in row["messages"] if message["role"] == "tool"]
+    assert outputs[:3] == ["Error: CancelledError:", "Error: KeyboardInterrupt:", "Error: GeneratorExit:"]
+    assert outputs[3:5] == ["Error: spin took longer than 0.7 s", "here"]
+    # What is asked while the loop is held by native code waits in vain; then there is another loop.
+    assert outputs[5:] == [*(f"Error: {name} took longer than 0.7 s" for name in ("nap", "good")), "here"]
 
 
 def test_the_rollouts_own_limit_ends_it_too() -> None:

@@ -13,14 +13,14 @@ import json
 import os
 import signal
 import sys
-import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
 from ....store.errors import ConfigError, RollhouseError, one_line
 from ....store.messages import Message
 from ...models import need
+from ...threads import in_loop, start_in_loop
 from ...types import Done, Score, Task, Turn
 
 _NO_TRUTH = ("prompt", "example_id")
@@ -80,11 +80,9 @@ class VerifiersEnvironment:
         }
         session = VerifiersSession(self, self._inner, row)
         try:
-            await _beside(session.begin())
+            await in_loop(session.begin())
         except BaseException:
-            asyncio.run_coroutine_threadsafe(
-                session.end(), _loop()
-            )  # not waited for: the loop beside may be what hangs
+            start_in_loop(session.end())  # not waited for: the loop beside may be what hangs
             raise
         return session
 
@@ -125,15 +123,15 @@ class VerifiersSession:
 
     async def step(self, turn: Turn) -> list[Message] | Done:
         """What the environment says to the turn, or Done when it is satisfied. Raises VerifiersError when it fails."""
-        return await _beside(self._advance(turn))
+        return await in_loop(self._advance(turn))
 
     async def verify(self) -> Score:
         """The rubric's verdict. A rollout that goes on is first told that its context is full. Raises VerifiersError for a reward function that fails."""
-        return await _beside(self._verdict())
+        return await in_loop(self._verdict())
 
     async def close(self) -> None:
         """Ends the rollout, if it goes on, and lets the environment clean up."""
-        await _beside(self.end())
+        await in_loop(self.end())
 
     async def begin(self) -> None:
         """Starts the rollout and waits for its first question, which must be the task's prompt."""
@@ -268,15 +266,3 @@ def _plain(message: Any) -> dict[str, Any]:
 def _message(message: Any) -> Message:
     """A message of verifiers, whose tool calls are flat."""
     return Message.from_openai(_plain(message))
-
-
-@functools.cache
-def _loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True, name="verifiers").start()
-    return loop
-
-
-async def _beside(work: Coroutine[Any, Any, Any]) -> Any:
-    """Runs it on the loop beside."""
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, _loop()))

@@ -6,22 +6,23 @@ from collections.abc import Callable, Iterator
 from ....store.errors import ConfigError
 from ....store.messages import Message
 from ...types import Task
-from . import calculation, stories
+from .calculation import arithmetic, divisors, fractions, linear_equation, modular, sequence, system
 from .draw import Draw, Problem, latex
 from .rows import INSTRUCTION, NAME
+from .stories import counting, geometry, percent, word_problem
 
 KINDS: dict[str, Callable[[Draw, int], Problem]] = {
-    "arithmetic": calculation.arithmetic,
-    "fractions": calculation.fractions,
-    "linear_equation": calculation.linear_equation,
-    "system": calculation.system,
-    "modular": calculation.modular,
-    "divisors": calculation.divisors,
-    "sequence": calculation.sequence,
-    "percent": stories.percent,
-    "word_problem": stories.word_problem,
-    "geometry": stories.geometry,
-    "counting": stories.counting,
+    "arithmetic": arithmetic,
+    "fractions": fractions,
+    "linear_equation": linear_equation,
+    "system": system,
+    "modular": modular,
+    "divisors": divisors,
+    "sequence": sequence,
+    "percent": percent,
+    "word_problem": word_problem,
+    "geometry": geometry,
+    "counting": counting,
 }
 LEVELS = 5
 # Of ten problems, one is for validation, one for test.
