@@ -38,6 +38,17 @@
     }
   }
 
+  // A link leads to a rollout that is folded up; not every browser unfolds it.
+  function unfold() {
+    const folded = document.getElementById(location.hash.slice(1))?.closest("details");
+    if (folded) {
+      folded.open = true;
+      folded.scrollIntoView();
+    }
+  }
+
   draw();
+  unfold();
+  addEventListener("hashchange", unfold);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 })();
