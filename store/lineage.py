@@ -72,7 +72,7 @@ class _View:
         self.checkpoints = {row["checkpoint_id"]: row for row in checkpoints}
         # The same weights saved twice are one policy: the first to save them made them.
         self.by_weights = {row["weights_hash"]: row for row in reversed(checkpoints)}
-        columns = ["name", "version", "kind", "snapshot", "scorer", "n_rows", "run_id"]
+        columns = ["name", "version", "kind", "snapshot", "scorer", "n_rows", "run_id", "recipe"]
         rows = house.read("datasets", columns).to_pylist()
         self.datasets = {f"{row['name']}@{row['version']}": row for row in rows}
         self.snapshots = {row["name"]: row for row in house.read("snapshots").to_pylist()}
@@ -179,13 +179,16 @@ def _one_rollout(view: _View, row: dict[str, Any]) -> Node:
 
 
 def _used_by_dataset(house: House, row: dict[str, Any]) -> pa.Table:
-    """The rollouts a dataset version refers to; for a set of prompts, those of its tasks that its snapshot holds."""
+    """The rollouts a dataset version refers to; for a set of prompts, those of its tasks that its snapshot holds, of the runs it was built from."""
     where = f"name = {quote(row['name'])} AND version = {row['version']}"
     references = house.read("datasets", ["rows"], filter=where)["rows"].combine_chunks().flatten()
     rollout_ids, task_ids = (pc.struct_field(references, name) for name in ("rollout_id", "task_id"))
     rollouts = _read(house, row["snapshot"])
     if rollout_ids.null_count < len(rollout_ids):
         return rollouts.filter(pc.is_in(rollouts["rollout_id"], value_set=rollout_ids.drop_null()))
+    runs = json.loads(row["recipe"] or "{}").get("runs")
+    if runs:
+        rollouts = rollouts.filter(pc.is_in(rollouts["run_id"], value_set=pa.array(runs)))
     return rollouts.filter(pc.is_in(rollouts["task_id"], value_set=task_ids.drop_null()))
 
 

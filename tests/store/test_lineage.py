@@ -25,6 +25,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> House:
     collect(house, "base-collect", 2, "hash-base", [0.0, 1.0])
     create_snapshot(house, "sampled")
     dataset(house, "prompts", "grpo", "sampled", [(None, 0)])
+    dataset(house, "chosen", "grpo", "sampled", [(None, 0)], recipe='{"runs": ["base-collect"]}')
     with start_run(house, "grpo", "online", {"dataset": ["prompts@1"], "model_hash": "hash-base"}) as run:
         with RolloutWriter(house, run) as writer:
             for i in range(6):
@@ -45,7 +46,7 @@ def collect(house: House, run_id: str, n: int, policy: str, rewards: list[float]
             writer.add(row, prompt_row(), task_row())
 
 
-def dataset(house: House, name: str, kind: str, snapshot: str, used: list) -> None:
+def dataset(house: House, name: str, kind: str, snapshot: str, used: list, recipe: str | None = None) -> None:
     rows = [
         {
             "rollout_id": rollout_row(run, i)["rollout_id"] if run else None,
@@ -58,7 +59,7 @@ def dataset(house: House, name: str, kind: str, snapshot: str, used: list) -> No
         for number, (run, i) in enumerate(used)
     ]
     row = {"row_id": name, "name": name, "version": 1, "kind": kind, "snapshot": snapshot, "scorer": "collected"}
-    house.append("datasets", [row | {"rows": rows, "n_rows": len(rows)}])
+    house.append("datasets", [row | {"rows": rows, "n_rows": len(rows), "recipe": recipe}])
 
 
 def checkpoint(house: House, id: str, run: str, weights: str, parent: str | None, dataset: str | None) -> None:
@@ -127,6 +128,11 @@ def test_an_online_run_lists_its_own_rollouts_and_does_not_go_round(made: House)
     assert own.label.startswith("6 rollouts of grpo run online")
     assert own.children[0].label == "vllm, weights of the online run, versions 0 to 1"
     assert own.children[0].children[0].label.endswith("(see above)")
+
+
+def test_a_set_of_prompts_leads_to_the_runs_its_recipe_names(made: House) -> None:
+    (snapshot,) = lineage(made, "chosen@1").children
+    assert [node.id for node in snapshot.children] == ["base-collect"]
 
 
 def test_a_rollout_leads_to_the_checkpoint_it_was_sampled_from(made: House) -> None:
