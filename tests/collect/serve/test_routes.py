@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from rollhouse.collect.policies import TokenPolicy
@@ -27,7 +26,7 @@ def test_models_name_the_model_and_what_its_tokens_are(server: Server) -> None:
     told = card.model_extra or {}
     assert (card.id, card.owned_by, told["max_model_len"]) == ("tiny", "rollhouse", 1024)
     assert (told["tokenizer_hash"], told["template_hash"]) == server.policy.token_identity
-    assert httpx.get(server.url + "/health").json() == {"status": "ok"}
+    assert server.get("/health").json() == {"status": "ok"}
 
 
 def test_tokenize_gives_the_prompt_the_engine_sees_and_detokenize_the_text_back(
@@ -220,7 +219,7 @@ def test_other_bad_requests_have_an_error_each_and_harm_nobody(server: Server, r
         assert server.post("/rollouts/x/finish", content=raw, headers=as_json).status_code == 400
     assert "no `reward`" in server.post("/rollouts/x/finish", {"passed": True}).json()["error"]["message"]
     assert server.post("/v1/nothing", {}).json()["error"]["code"] == "not_found"
-    assert httpx.get(server.url + url).status_code == 405
+    assert server.get(url).status_code == 405
     assert server.post("/detokenize", {"tokens": [10**9]}).status_code == 400
     assert server.post("/v1/completions", {"prompt": [10**9]}).status_code == 400
     assert server.post("/rollouts/x/finish", {"reward": "much"}).status_code == 400
@@ -234,7 +233,7 @@ def test_the_key_lets_in_and_is_kept_nowhere(torch_policy: TokenPolicy, request_
             headers = {} if wrong is None else {"Authorization": f"Bearer {wrong}".encode()}
             reply = server.post("/v1/chat/completions", request_of(), headers=headers)
             assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
-        assert httpx.get(server.url + "/health").status_code == 200
+        assert server.get("/health").status_code == 200
         right = {"Authorization": "Bearer sesame-öffne".encode()}
         reply = server.post("/v1/chat/completions", request_of(), headers=right)
         assert (reply.status_code, reply.json()["error"]["code"]) == (400, "rollout_id_required")
