@@ -113,7 +113,7 @@ def _read_line(path: Path, number: int, line: bytes, environment_name: str, spli
         # JSON can escape half a character (a lone surrogate), which no table can hold and no tokenizer can read.
         json.dumps(row, ensure_ascii=False).encode()
         return task_from_row(row, environment_name, split)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise FormatError(
             f"Line {number} of {path} is not a task: {reason}.",

@@ -113,7 +113,7 @@ class EnvironmentConfig(Section):
     """Where the tasks are played."""
 
     name: str | None = None
-    """None is the environment of the dataset's tasks."""
+    """What `--env` of collect takes (a file of one's own, …); None is the name of the dataset's tasks."""
     tables: Path | None = None
     """Folder of the environment's tables, where it needs one."""
     tasks: Path | None = None

@@ -14,7 +14,7 @@ from ...collect.chat import ChatFormat
 from ...collect.engines.base import TokenEngine
 from ...collect.engines.cluster import ensure_ray, shutdown_ray
 from ...collect.engines.vllm_actor import open_vllm
-from ...collect.environments.registry import load_environment
+from ...collect.environments.registry import environment_hash, load_environment
 from ...collect.models import weights_hash
 from ...collect.policies import TokenPolicy
 from ...collect.runner import collect
@@ -77,6 +77,8 @@ def train_grpo(
         "model_hash": weights_hash(model),
     }
     payload["policy"]["chat"] = config.policy.chat.config()  # files by their content
+    if (content := environment_hash(config.environment.name or "")) is not None:
+        payload["environment"]["sha256"] = content
     chat = ChatFormat.of(model, config.policy.chat)  # refuses a template before anything is paid for
     steps = config.grpo.max_num_steps
     before = finished_before(house, "grpo", config.run, payload, MAY_CHANGE)
@@ -117,16 +119,21 @@ def cluster_gpus() -> float:
 
 
 def open_environment(config: GrpoConfig, tasks: Sequence[Task]) -> Environment:
-    """The environment of the configuration, or the one that all tasks belong to."""
+    """The environment of the configuration, or the one that all tasks belong to. Raises ConfigError when they are not of that one."""
     names = sorted({task.environment for task in tasks})
-    if len(names) != 1 or config.environment.name not in (None, *names):
+    wanted = config.environment
+    environment = None
+    if len(names) == 1:
+        spec = wanted.name or names[0]
+        environment = load_environment(spec, tables=wanted.tables, tasks=wanted.tasks, seed=wanted.seed)
+    if environment is None or environment.name != names[0]:
+        called = "" if environment is None or environment.name == wanted.name else f" ({environment.name})"
         raise ConfigError(
             f"The prompts of {config.dataset} are of {', '.join(names) or 'no environment'}, "
-            f"the configuration's environment is {config.environment.name or 'that of the prompts'}.",
-            "Build the set from rollouts of one environment (`--environment`), and name that one or none.",
+            f"the configuration's environment is {wanted.name or 'that of the prompts'}{called}.",
+            "Build the set from rollouts of one environment (`--environment`), and name that one or none; environment.name takes what `--env` takes.",
         )
-    places = config.environment
-    return load_environment(names[0], tables=places.tables, tasks=places.tasks, seed=places.seed)
+    return environment
 
 
 @dataclass

@@ -62,7 +62,7 @@ class NemoGymEnvironment:
             raise ConfigError(f"{url!r} is not the address of a server.", "Write nemo-gym:http://127.0.0.1:PORT.")
         need("aiohttp")
         rows = load_tasks(tasks, "", tasks_split) if tasks is not None else []
-        agents = {(task.extra.get("agent_ref") or {}).get("name") for task in rows}
+        agents = {_agent(task) for task in rows}
         self.name = name or (agents.pop() if len(agents) == 1 else None) or "nemo-gym"
         self._tasks = [replace(task, environment=self.name, ground_truth=_truth(task)) for task in rows]
         self.url = url.rstrip("/")
@@ -187,6 +187,13 @@ class _Link:
                     raise ServerError(f"{url} cannot be reached: {one_line(error, 200)}.", "Is the resources server running?") from error  # fmt: skip
             await asyncio.sleep(min(0.25 * 2**attempt, 8.0))
         raise AssertionError("unreachable")
+
+
+def _agent(task: Task) -> str | None:
+    """The agent that the row names."""
+    given = task.extra.get("agent_ref")
+    name = given.get("name") if isinstance(given, dict) else given
+    return name if isinstance(name, str) else None
 
 
 def _truth(task: Task) -> Any:

@@ -192,3 +192,10 @@ def test_answers_in_fields_of_the_verifiers_own_tell_tasks_apart(tmp_path: Path)
     file.write_text("".join(json.dumps({**base, "expected_answer": answer}) + "\n" for answer in ("2", "3")))
     first, second = tasks_of(load_environment("nemo-gym:http://127.0.0.1:9", tasks=file), "train")
     assert first.task_id != second.task_id and first.environment == "nemo-gym"
+
+
+@pytest.mark.parametrize(("ref", "name"), [("simple", "simple"), (["simple"], "nemo-gym"), ({"name": [1]}, "nemo-gym")])
+def test_an_agent_is_named_in_full_or_shortly(tmp_path: Path, ref: Any, name: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"responses_create_params": {"input": "1 + 1?"}, "agent_ref": ref}))
+    assert load_environment("nemo-gym:http://127.0.0.1:9", tasks=file).name == name
