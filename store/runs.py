@@ -98,7 +98,10 @@ class Run:
     ) -> None:
         try:
             if error is not None:
-                self._end("aborted" if interrupted(error) else "failed", {"error": type(error).__name__, "message": str(error)})
+                self._end(
+                    "aborted" if interrupted(error) else "failed",
+                    {"error": type(error).__name__, "message": str(error)},
+                )
             elif not self.ended:
                 self.finish()
         finally:
