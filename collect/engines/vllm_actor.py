@@ -128,20 +128,27 @@ def open_vllm(
     placed = ray.remote(EngineActor).options(num_cpus=1, num_gpus=num_gpus, max_concurrency=10_000)
     # Each has a seed of its own, or two would answer a prompt alike.
     actors = [placed.remote(str(folder), stop_ids, max_model_len, seed + i, options) for i in range(missing)]
-    try:
-        for answer in [actor.ready.remote() for actor in actors]:
-            call(answer, start_timeout_s, engine_gone)
-        for answer in [engine.actor.load_weights.remote(str(folder), 0) for engine in taken]:
-            call(answer, start_timeout_s, engine_gone)
-    except BaseException:
-        for actor in actors:
-            ray.kill(actor)
-        raise
+    _wait_until_ready(actors, taken, folder, start_timeout_s)
     handles = [VllmActorEngine(engine.actor, key, max_model_len, request_timeout_s) for engine in taken]
     started = [VllmActorEngine(actor, key, max_model_len, request_timeout_s, owned=True) for actor in actors]
     _open.extend(started)
     engines = handles + started
     return engines[0] if data_parallel_size == 1 else ReplicatedEngine(engines)
+
+
+def _wait_until_ready(new: list[Any], taken: list[VllmActorEngine], folder: Path, timeout_s: float) -> None:
+    """Until new actors are up and engines taken over have the weights. Raises EngineError; the new ones are then ended."""
+    import ray
+
+    try:
+        for answer in [actor.ready.remote() for actor in new]:
+            call(answer, timeout_s, engine_gone)
+        for answer in [engine.actor.load_weights.remote(str(folder), 0) for engine in taken]:
+            call(answer, timeout_s, engine_gone)
+    except BaseException:
+        for actor in new:
+            ray.kill(actor)
+        raise
 
 
 def _check_split(folder: Path, parts: int) -> None:

@@ -1,5 +1,6 @@
 """Who answers a request: a token engine, whose prompts are built here to the token, or another endpoint, which is asked as an agent would."""
 
+import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -95,7 +96,7 @@ class TokenBackend:
 
         Where that cannot be done (the template loses a turn, or tokens a client sent are of another conversation) all is rendered anew.
         """
-        self._refuse_what_cannot_fit(sum(len(message.text or "") for message in known.messages))
+        self._refuse_what_cannot_fit(_characters(known.messages, tools))
         if known.token_ids and generation_prompt:
             before = known.messages[: known.length]
             if not known.trusted:
@@ -240,6 +241,12 @@ def _given(message: Message, prompt_ids: list[int], generation: Generation, fail
     return Given(
         message, prompt_ids, generation.token_ids, generation.logprobs, spans, generation.stop_reason, failures
     )
+
+
+def _characters(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> int:
+    """Of what every template renders; thinking is not, since some leave it out."""
+    said = [text for message in messages for text in (message.text or "", *(call.arguments for call in message.tool_calls))]  # fmt: skip
+    return sum(map(len, said)) + sum(len(json.dumps(tool, ensure_ascii=False)) for tool in tools)
 
 
 def _not_here(what: str) -> Exception:

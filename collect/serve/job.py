@@ -200,6 +200,10 @@ async def serve_policy(
         await recorder.close()
     if gone:
         raise gone[0]
+    return _summary(run, service, recorder)
+
+
+def _summary(run: Run, service: Any, recorder: Any) -> dict[str, Any]:
     finished = dict(recorder.statuses)
     return {
         "run_id": run.run_id,
