@@ -18,7 +18,7 @@ HERE = "rollhouse.tests.collect.guarded:"
 @pytest.fixture(scope="module")
 def pool() -> Iterator[GuardedPool]:
     """Short of time, and of memory; calls that should succeed take none."""
-    pool = GuardedPool(2, 2.5, memory_mb=600, modules=["rollhouse.tests.collect.guarded"])
+    pool = GuardedPool(2, 1.5, memory_mb=600, modules=["rollhouse.tests.collect.guarded"])
     yield pool
     pool.close()
 
@@ -79,7 +79,7 @@ def test_slow_calls_make_room_for_others() -> None:
             await pool.call(HERE + function, *args)
             ended.append(name)
 
-        await asyncio.gather(call("slow", "sleep", 3.0), *[call("quick", "add", 1, 1) for _ in range(3)])
+        await asyncio.gather(call("slow", "sleep", 2.0), *[call("quick", "add", 1, 1) for _ in range(3)])
         return ended
 
     assert asyncio.run(order()) == ["quick", "quick", "quick", "slow"]

@@ -17,6 +17,8 @@ from rollhouse.store.errors import ConfigError
 from rollhouse.store.messages import Message, ToolCall
 from typer.testing import CliRunner
 
+pytestmark = pytest.mark.system  # importing the package takes five seconds
+
 MODULE = '''
 import verifiers as vf
 from datasets import Dataset

@@ -85,7 +85,7 @@ def test_an_expected_answer_nobody_can_read_is_told_apart() -> None:
 
 def test_the_script_answers_every_generated_task_and_errs_as_often_as_asked() -> None:
     environment = MathEnvironment()
-    tasks = list(environment.tasks("train"))[:110]
+    tasks = list(environment.tasks("train"))[:55]  # every kind at every level
 
     async def rewards(mistake_rate: float) -> list[float]:
         policy = ScriptedPolicy(mistake_rate)
@@ -95,7 +95,7 @@ def test_the_script_answers_every_generated_task_and_errs_as_often_as_asked() ->
             await session.step(await policy.respond(Conversation(task), Sampling()))
             return (await session.verify()).reward
 
-        return await asyncio.gather(*[one(task) for task in tasks])
+        return [await one(task) for task in tasks]  # one at a time: one process that judges
 
     assert set(asyncio.run(rewards(0.0))) == {1.0}
     assert set(asyncio.run(rewards(1.0))) == {0.0}
@@ -120,7 +120,20 @@ def test_collect_and_score_again(tmp_path: Path) -> None:
     house, file = str(tmp_path / "house"), tmp_path / "rows.jsonl"
     rows = [{"question": f"{n} + 1?", "answer": n + 1} for n in range(12)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    arguments = ("--env", "math", "--tasks", str(file), "--mistake-rate", "0.5", "--seed", "1", "--house", house)
+    arguments = (
+        "--env",
+        "math",
+        "--tasks",
+        str(file),
+        "--mistake-rate",
+        "0.5",
+        "--seed",
+        "1",
+        "--house",
+        house,
+        "--concurrency",
+        "1",
+    )
     summary = json.loads(run("collect", *arguments, "--run", "sums", "--format", "json"))
     summary = summary[0] if isinstance(summary, list) else summary
     assert summary["collected"] == 12

@@ -61,10 +61,9 @@ def test_calculations_are_right_to_the_library() -> None:
     tasks = [task for task in generate_tasks(3, "train", 330) if task.category in ("arithmetic", "fractions")]
 
     async def verdicts() -> list[float]:
-        said = [
-            library_verdict(f"${re.findall(r'[$](.+)[$]', text_of(task))[0]}$", task.ground_truth) for task in tasks
-        ]
-        return [verdict.reward for verdict in await asyncio.gather(*said)]
+        texts = [re.findall(r"[$](.+)[$]", text_of(task))[0] for task in tasks]
+        pairs = zip(texts, tasks, strict=True)
+        return [(await library_verdict(f"${text}$", task.ground_truth)).reward for text, task in pairs]
 
     assert set(asyncio.run(verdicts())) == {1.0}
 

@@ -101,13 +101,24 @@ def test_nonsense_is_no_answer(text: str) -> None:
     assert verdict("42", text).reward == 0.0
 
 
-def test_hostile_texts_end_at_the_limit_and_hold_up_nobody() -> None:
+def judged_with(hostile: list[str]) -> None:
+    """Hostile texts and decent ones at once."""
+
     async def all_at_once() -> list[LibraryVerdict]:
-        hostile = [library_verdict(text, "42", limit_s=2.5, workers=2) for text in HOSTILE]
-        decent = [library_verdict(rf"\boxed{{{number}}}", str(number), limit_s=2.5, workers=2) for number in range(40)]
-        return await asyncio.gather(*hostile, *decent)
+        bad = [library_verdict(text, "42", limit_s=2.0, workers=2) for text in hostile]
+        decent = [library_verdict(rf"\boxed{{{number}}}", str(number), limit_s=2.0, workers=2) for number in range(40)]
+        return await asyncio.gather(*bad, *decent)
 
     verdicts = asyncio.run(all_at_once())
-    assert {said.reward for said in verdicts[: len(HOSTILE)]} == {0.0}
-    assert {said.failure for said in verdicts[: len(HOSTILE)]} <= {"timeout", "crash"}
-    assert all(said.reward == 1.0 for said in verdicts[len(HOSTILE) :])
+    assert {said.reward for said in verdicts[: len(hostile)]} == {0.0}
+    assert {said.failure for said in verdicts[: len(hostile)]} <= {"timeout", "crash"}
+    assert all(said.reward == 1.0 for said in verdicts[len(hostile) :])
+
+
+def test_a_hostile_text_ends_at_the_limit_and_holds_up_nobody() -> None:
+    judged_with(HOSTILE[:1])
+
+
+@pytest.mark.system
+def test_more_hostile_texts_than_places_hold_up_nobody() -> None:
+    judged_with(HOSTILE)
