@@ -10,7 +10,8 @@ from .hub import hub_folder
 
 HUB = "hf:"
 _SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet")
-_SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "test": "test"}  # fmt: skip
+SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "test": "test"}  # fmt: skip
+"""What data sets call their splits, and what we do."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def _hub_files(tasks: str, split: str) -> list[TasksFile]:
         names = ", ".join(sorted({_stem(path.relative_to(folder)) for path in found})) or "none"
         problem = "has no such files" if not folders else "holds several data sets"
         raise ConfigError(f"{tasks} {problem}.", f"Name one of its parts after a colon: {names}.")
-    return [TasksFile(path, _SPLITS.get(_stem(path).split("/")[-1], split)) for path in chosen]
+    return [TasksFile(path, SPLIT_NAMES.get(_stem(path).split("/")[-1], split)) for path in chosen]
 
 
 def _stem(path: Path) -> str:

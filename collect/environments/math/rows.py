@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ....store.messages import Message
+from ...task_files import SPLIT_NAMES
 from ...tasks_file import task_from_row
 from ...types import Task
 
@@ -55,13 +56,20 @@ def task_of(row: Row, shape: str, split: str, system_prompt: str | None) -> Task
     category, key, level = (_field(row, names) for names in (_CATEGORIES, _KEYS, _LEVELS))
     source_key = row[key] if key else (row.get("extra_info") or {}).get("index")
     difficulty = re.search(r"\d+(\.\d+)?", str(row[level])) if level else None
-    placed = {*used, category, key, "split", "difficulty" if difficulty and level == "difficulty" else None}
+    named = SPLIT_NAMES.get(row["split"]) if isinstance(row.get("split"), str) else None
+    placed = {
+        *used,
+        category,
+        key,
+        "split" if named else None,
+        "difficulty" if difficulty and level == "difficulty" else None,
+    }
     return Task(
         environment=NAME,
         messages=tuple(messages),
         tools=(),
         ground_truth=_answer(answer),
-        split=row.get("split") or split,
+        split=named or split,
         category=str(row[category]) if category else None,
         difficulty=float(difficulty[0]) if difficulty else None,
         source_key=None if source_key is None else str(source_key),

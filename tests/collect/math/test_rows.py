@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rollhouse.collect.environments.math import MathEnvironment
+from rollhouse.collect.environments.math.files import read_tasks
 from rollhouse.collect.environments.math.rows import INSTRUCTION, last_boxed
 from rollhouse.collect.task_files import tasks_sha256
 from rollhouse.collect.tasks_file import row_from_task
@@ -197,3 +198,12 @@ def test_tasks_of_the_hub_by_name_revision_and_part(hub: Hub) -> None:
 def test_names_that_are_none(hub: Hub, name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         tasks_in(name)
+
+
+def test_a_row_names_its_split_in_the_words_of_data_sets(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [{"question": f"{name}?", "answer": "1", "split": name} for name in ("train", "dev", "test", "weird", 3)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks = list(read_tasks(file, "test"))
+    assert [task.split for task in tasks] == ["train", "validation", "test", "test", "test"]
+    assert [task.extra.get("split") for task in tasks] == [None, None, None, "weird", 3]
