@@ -58,7 +58,8 @@ def main() -> int:
 
 def generated(folder: Path) -> Measured:
     """Workplace tables and tasks of our own."""
-    from rollhouse.collect.environments.workplace.generator import generate_tables, generate_tasks
+    from rollhouse.collect.environments.workplace.generator.tables import generate_tables
+    from rollhouse.collect.environments.workplace.generator.tasks import generate_tasks
     from rollhouse.collect.environments.workplace.office import read_office
 
     tables, tasks = folder / "tables", folder / "tasks.jsonl"

@@ -38,7 +38,8 @@ def sft(table: pa.Table, folder: str) -> int:
     seen: set[tuple[str, str]] = set()
     per_task: dict[str, int] = {}
     chosen = []
-    for row in sorted(kept, key=lambda row: (row["n_turns"], row["n_sampled_tokens"], row["rollout_id"])):
+    listed: list[Any] = list(kept)
+    for row in sorted(listed, key=lambda row: (row["n_turns"], row["n_sampled_tokens"], row["rollout_id"])):
         key = (row["prompt_id"], row["said"])
         if key not in seen and per_task.get(row["task_id"], 0) < 4:
             seen.add(key)

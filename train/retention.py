@@ -28,8 +28,8 @@ def best_first(rows: list[dict[str, Any]], config: "CheckpointingConfig") -> lis
 
     def rank(row: Mapping[str, Any]) -> tuple[float, int, int]:
         value = json.loads(row["metrics"] or "{}").get(key)
-        known = value is not None and math.isfinite(value)
-        return (sign * value if known else -math.inf, row["incarnation"], row["step"])
+        rated = sign * value if value is not None and math.isfinite(value) else -math.inf
+        return (rated, row["incarnation"], row["step"])
 
     return sorted(rows, key=rank, reverse=True)
 

@@ -39,7 +39,7 @@ def read_candidates(house: House, snapshot: str, options: SourceOptions, columns
     """
     wanted = COLUMNS if options.where is not None or options.function is not None else list(columns or _FOR_RULES)
     retried = to_polars(house, "rollouts", snapshot, ["attempt"])["attempt"].n_unique() > 1
-    wanted = list(dict.fromkeys([*wanted, *(["slot_id", "attempt"] if retried else [])]))
+    wanted: list[str] = list(dict.fromkeys([*wanted, *(("slot_id", "attempt") if retried else ())]))
     frame = to_polars(house, "rollouts", snapshot, wanted).with_row_index("offset")
     tasks = to_polars(house, "tasks", snapshot, ["task_id", "split", "category", "difficulty"])
     frame = frame.join(tasks, on="task_id", how="left")

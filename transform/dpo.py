@@ -138,8 +138,9 @@ def pair_statistics(pairs: pl.DataFrame) -> dict[str, float | None]:
         mean_length_delta=delta.mean(),
         chosen_longer=(delta > 0).mean(),
     ).row(0, named=True)
-    varied = correlation is not None and not math.isnan(correlation)
-    return {**means, "length_correlation": round(correlation, 6) if varied else None}
+    if correlation is not None:
+        correlation = None if math.isnan(correlation) else round(correlation, 6)
+    return {**means, "length_correlation": correlation}
 
 
 def _pool(frame: pl.DataFrame, rules: PairRules) -> pl.DataFrame:

@@ -69,9 +69,12 @@ def test_diff_and_export(house: Path, tmp_path: Path) -> None:  # noqa: F811
 
 @pytest.mark.parametrize(("kind", "target"), [("sft", "trl"), ("sft", "trl-messages"), ("dpo", "trl")])
 def test_trl_trains_on_what_was_exported(house: Path, tiny_base: Path, tmp_path: Path, kind: str, target: str) -> None:  # noqa: F811
-    import trl
     from datasets import load_dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     out = tmp_path / "rows.parquet"
     rows(
@@ -88,10 +91,10 @@ def test_trl_trains_on_what_was_exported(house: Path, tiny_base: Path, tmp_path:
     (told,) = rows("dataset", "export", f"out-{kind}", target, out, "--house", house)
     data = load_dataset("parquet", data_files=str(out), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(data) == told["rows"] == 2
-    settings = {"sft": trl.SFTConfig, "dpo": trl.DPOConfig}[kind](
+    settings = {"sft": SFTConfig, "dpo": DPOConfig}[kind](
         output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=2, use_cpu=True, bf16=False, report_to=[], save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
-    trainer = {"sft": trl.SFTTrainer, "dpo": trl.DPOTrainer}[kind](
+    trainer = {"sft": SFTTrainer, "dpo": DPOTrainer}[kind](
         model=AutoModelForCausalLM.from_pretrained(tiny_base),
         args=settings,
         train_dataset=data,

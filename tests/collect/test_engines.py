@@ -164,7 +164,7 @@ def test_a_cancelled_request_leaves_the_engine(engine: Any, tiny_base: Path) -> 
 
 def test_a_second_engine_of_the_same_shape_is_the_first_one(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
     other = shifted(tiny_base, tmp_path / "other")
-    second = open_vllm(other)
+    second: Any = open_vllm(other)
     assert second.actor == engine.actor
     assert open_vllm(other, max_model_len=100, dtype="float32").max_model_len == 100 < engine.max_model_len
     prompt = [5, 6, 7]
@@ -194,7 +194,7 @@ def test_a_killed_engine_is_named_at_once_and_another_can_start(
 ) -> None:
     import ray
 
-    engine = open_vllm(random_models[0], max_model_len=512)
+    engine: Any = open_vllm(random_models[0], max_model_len=512)
     pid: Any = ray.get(engine.actor.ready.remote())
 
     async def die() -> list[Any]:
@@ -206,7 +206,7 @@ def test_a_killed_engine_is_named_at_once_and_another_can_start(
     assert all(isinstance(one, EngineGone) for one in asyncio.run(die()))
     with pytest.raises(EngineGone, match="same command again"):
         asyncio.run(engine.score([5, 6]))
-    another = open_vllm(random_models[0], max_model_len=512)
+    another: Any = open_vllm(random_models[0], max_model_len=512)
     assert another.actor != engine.actor and len(asyncio.run(another.score([5, 6]))) == 2
     another.close()
 

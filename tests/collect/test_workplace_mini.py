@@ -27,6 +27,7 @@ def play(task: Task, calls: list[dict]) -> tuple[Score, list[str], int]:
             said += [answer.text for answer in answers]
         assert isinstance(await session.step(Turn(Message("assistant", "Done."))), Done)
         score, errors = session.verify(), session.n_tool_errors
+        assert isinstance(score, Score)
         session.close()
         return score, said, errors
 

@@ -21,8 +21,8 @@ def build(filled, **options):
     return build_grpo(filled.house, "prompts", filled.snapshot(), GrpoOptions(**options))
 
 
-def names(filled, dataset) -> list[str | None]:
-    return [task.source_key for task in grpo_tasks(filled.house, dataset)]
+def names(filled, dataset) -> list[str]:
+    return [task.source_key or "" for task in grpo_tasks(filled.house, dataset)]
 
 
 def test_curricula_stand_in_order_and_are_taken_so(filled, graded) -> None:

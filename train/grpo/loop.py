@@ -26,6 +26,7 @@ from ...store.writer import RolloutWriter
 from ...transform.materialize import grpo_tasks
 from ...transform.versions import get_dataset
 from ..checkpoints import checkpoint_folder, finished_before, resolve_model, save_checkpoint
+from ..retention import keep_best
 from ..tracking import Tracker
 from .batch import Sample
 from .config import GrpoConfig
@@ -308,8 +309,8 @@ def validate(parts: Parts, step: int) -> dict[str, float]:
 
 
 def save(parts: Parts, step: int, numbers: dict[str, float]) -> dict[str, Any]:
-    """A checkpoint `step_N` and its row."""
-    return save_checkpoint(
+    """A checkpoint `step_N` and its row; of the earlier ones those stay that the configuration keeps."""
+    row = save_checkpoint(
         parts.house,
         parts.run,
         parts.learner,
@@ -320,6 +321,8 @@ def save(parts: Parts, step: int, numbers: dict[str, float]) -> dict[str, Any]:
         metrics=numbers,
         parent_hash=parts.model_hash,
     )
+    keep_best(parts.house, parts.run.run_id, parts.config.checkpointing)
+    return row
 
 
 def step_metrics(batch: Batch, result: StepResult, watch: Stopwatch) -> dict[str, float]:

@@ -5,8 +5,6 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-from ...transform.materialize import PromptSet
-
 Item = TypeVar("Item")
 
 
@@ -18,12 +16,13 @@ def prompts_of_step(items: Sequence[Item], step: int, size: int, seed: int) -> l
     that is a curriculum is not shuffled; one with weights has no epochs: each step draws anew, by weight.
     """
     size = min(size, len(items))
-    schedule = items if isinstance(items, PromptSet) else PromptSet()
+    weights: list[float] | None = getattr(items, "weights", None)  # only a PromptSet has a schedule
+    in_order: bool = getattr(items, "in_order", False)
     order = list(range(len(items)))
-    if schedule.weights is not None and not schedule.in_order:
-        return [items[position] for position in _drawn(schedule.weights, size, f"{seed}:{step}")]
+    if weights is not None and not in_order:
+        return [items[position] for position in _drawn(weights, size, f"{seed}:{step}")]
     epoch, batch = divmod(step - 1, len(items) // size)
-    if not schedule.in_order:
+    if not in_order:
         random.Random(f"{seed}:{epoch}").shuffle(order)
     return [items[position] for position in order[batch * size : (batch + 1) * size]]
 
