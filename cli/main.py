@@ -34,6 +34,7 @@ app = typer.Typer(
     help="Rollouts in, datasets and trained policies out, and a line from every checkpoint back to what made it.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # with Rich's own markup, `[default: 1]` in a help text would be a tag
     pretty_exceptions_enable=False,
 )
 

@@ -1,9 +1,9 @@
 """What `rollhouse collect` takes: one model for flags, recipe and overrides."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..store.errors import ConfigError
 from .chat_options import ChatOptions
@@ -17,6 +17,11 @@ from .types import Sampling
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+def _off(value: Any) -> Any:
+    """YAML reads a bare `off` as false."""
+    return "off" if value is False else value
 
 
 class ChatSection(_Section):
@@ -45,7 +50,7 @@ class EndpointSection(_Section):
     breaker_failures: int = EndpointSettings.breaker_failures
     breaker_pause_s: float = EndpointSettings.breaker_pause_s
     gone_after_s: float = EndpointSettings.gone_after_s
-    tokens: Literal["auto", "off", "require"] = EndpointSettings.tokens
+    tokens: Annotated[Literal["auto", "off", "require"], BeforeValidator(_off)] = EndpointSettings.tokens
     extra_body: dict[str, Any] = Field(default_factory=dict)
 
     def settings(self) -> EndpointSettings:

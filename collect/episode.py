@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from ..store.errors import RollhouseError, one_line
+from ..store.errors import EngineError, RollhouseError, one_line
 from ..store.ids import group_id, rollout_id, slot_id
 from .chat import TemplateError
 from .engines.base import EngineGone, EngineRefused
@@ -167,6 +167,7 @@ async def _play(
     except (Exception, SystemExit) as error:
         record.status, record.stop_reason = "error", "error"
         record.error_type, record.error_message = _error_type(error, boundary), _said(error)
+        record.n_retries += error.retries if isinstance(error, EngineError) else 0
     finally:
         if session is not None:
             await _close(session, record)

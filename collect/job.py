@@ -16,7 +16,7 @@ from .environments.mixture import open_mixture, shaping_by_environment
 from .environments.registry import tasks_of
 from .opening import check_engine, open_policy
 from .plan import Plan, failed, make_plan, refuse_other_config
-from .runner import OnDone, Play, collect_slots
+from .runner import OnDone, Play, collect_slots, no_token_budget
 from .summary import CollectSummary
 from .types import Environment, Policy, Task
 from .verdicts import shaping_rules
@@ -103,8 +103,10 @@ def _groups(plan: Plan) -> list[dict[str, Any]]:
 
 
 def load_tasks(config: CollectConfig) -> tuple[Environment, list[Task]]:
-    """The environment and the tasks to collect on. Raises ConfigError when there are none."""
+    """The environment and the tasks to collect on. Raises ConfigError when there are none, or no engine can collect on them as configured."""
     check_engine(config.engine, config.model)
+    if config.token_budget is not None and (config.engine == "scripted" or config.endpoint.tokens == "off"):
+        raise no_token_budget()
     environment = open_mixture(config.specs(), config.seed)
     return environment, tasks_of(environment, config.split, config.limit)
 

@@ -156,11 +156,16 @@ class _Budget:
         """Takes what a rollout sampled off. Raises ConfigError when a rollout that got a verdict shows no tokens."""
         tokens = row.get("n_sampled_tokens")
         if self.limit is not None and tokens is None and row["reward"] is not None:
-            raise ConfigError(
-                "This policy shows no tokens, so a token budget cannot be kept.",
-                "Leave --token-budget out and bound the run with --limit and --max-tokens.",
-            )
+            raise no_token_budget()
         self.spent += tokens or 0
+
+
+def no_token_budget() -> ConfigError:
+    """What a token budget on a policy that shows no tokens is refused with."""
+    return ConfigError(
+        "This policy shows no tokens, so a token budget cannot be kept.",
+        "Leave --token-budget out and bound the run with --limit and --max-tokens.",
+    )
 
 
 def _entry(slot: Slot, episode: Episode, rule: ShapingRule | None) -> Entry:

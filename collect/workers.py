@@ -192,7 +192,7 @@ def _cluster(count: int | None) -> Iterator[int]:
             _knock(address)
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
-            raise ConfigError(f"There is no Ray cluster at {address} (RAY_ADDRESS): {one_line(error, 200)}.", "Start it (and give Ray its token, if it has one), or unset RAY_ADDRESS to use this machine alone.") from error  # fmt: skip
+            raise ConfigError(f"There is no Ray cluster at {address} (RAY_ADDRESS): {one_line(error, 200)}.", "Start it (with the same RAY_AUTH_MODE and token as here), or unset RAY_ADDRESS to use this machine alone.") from error  # fmt: skip
         end: Any = ray.shutdown
     else:
         wanted = count or os.cpu_count() or 1

@@ -88,7 +88,9 @@ class WriteConflict(RollhouseError):
 
 
 class EngineError(RollhouseError):
-    """A generation engine failed, or its weights are not the learner's."""
+    """A generation engine failed, or its weights are not the learner's. `retries` is how often the request was sent again."""
+
+    retries = 0
 
 
 class TrainingError(RollhouseError):

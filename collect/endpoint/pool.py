@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 _REFUSALS = (400, 413, 422)  # an endpoint's last word on a request
 _AGAIN = (408, 425, 429)  # these and 5xx are worth another try
+_HUNG_S = 1.0  # a request given up sooner says nothing about its endpoint
 _TOO_LONG = ("context length", "context_length", "context size")  # as vLLM, OpenAI and llama.cpp say it
 
 
@@ -30,6 +31,7 @@ class Endpoint:
         ready_at: Nothing is sent before: the breaker's pause, or what a Retry-After asked for.
         probing: Whether the request that an open breaker let through is on its way.
         last_failure: What went wrong last.
+        slowest_s: Seconds its slowest answer took.
     """
 
     url: str
@@ -40,10 +42,12 @@ class Endpoint:
     ready_at: float = 0.0
     probing: bool = False
     last_failure: str = ""
+    slowest_s: float = 0.0
 
-    def answered(self) -> None:
+    def answered(self, seconds: float) -> None:
         """It is alive: its breaker closes."""
         self.failures, self.open_since = 0, None
+        self.slowest_s = max(self.slowest_s, seconds)
 
     def failed(self, why: str, settings: EndpointSettings) -> None:
         """Counts a failure, and opens the breaker after too many in a row."""
@@ -53,6 +57,11 @@ class Endpoint:
             now = time.monotonic()
             self.open_since = now if self.open_since is None else self.open_since
             self.ready_at = max(self.ready_at, now + settings.breaker_pause_s)
+
+    def given_up(self, seconds: float, settings: EndpointSettings) -> None:
+        """A rollout's time was up before the answer came: a failure when it waited longer than any answer took."""
+        if seconds > max(_HUNG_S, self.slowest_s):
+            self.failed(f"no answer within {seconds:.3g} s, when a rollout's time was up", settings)
 
     def hold(self, seconds: float) -> None:
         """Sends nothing for so long."""
@@ -96,6 +105,9 @@ class EndpointPool:
                 return await self._attempt(endpoint, path, body, read), retries
             except _Failed as failure:
                 why, again = failure.why, failure.again
+            except EngineError as error:
+                error.retries = retries
+                raise
             finally:
                 endpoint.in_flight -= 1
                 if probe:
@@ -103,7 +115,9 @@ class EndpointPool:
                 self._wake()
             if not again or retries >= self.settings.max_retries:
                 times = f" {retries + 1} times" if retries else ""
-                raise EngineError(f"The endpoint {endpoint.url} failed{times}: {why}.", "Look at its log, then run the command again.")  # fmt: skip
+                error = EngineError(f"The endpoint {endpoint.url} failed{times}: {why}.", "Look at its log, then run the command again.")  # fmt: skip
+                error.retries = retries
+                raise error
             retries += 1
             # The random part keeps requests that failed together from coming back together.
             await asyncio.sleep(self.settings.backoff(retries) * random.uniform(0.5, 1.0))
@@ -120,6 +134,7 @@ class EndpointPool:
 
     async def _attempt(self, endpoint: Endpoint, path: str, body: bytes, read: Callable[[bytes], T]) -> T:
         """One request. Raises _Failed, and EngineRefused for a refusal; tells the endpoint's breaker how it went."""
+        start = time.monotonic()
         try:
             status, headers, answer = await self._send("POST", endpoint, path, body)
             if status == 200:
@@ -127,11 +142,11 @@ class EndpointPool:
                     value = read(answer)
                 except ValueError as error:
                     raise _Failed(f"its answer is no completion ({one_line(error, 200)})") from error
-                endpoint.answered()
+                endpoint.answered(time.monotonic() - start)
                 return value
             said = self._without_key(what_it_said(status, answer))
             if status in _REFUSALS:
-                endpoint.answered()
+                endpoint.answered(time.monotonic() - start)
                 kind = PromptTooLong if any(words in said for words in _TOO_LONG) else EngineRefused
                 raise kind(f"The endpoint {endpoint.url} refused: {said}.", "Asking again gives the same answer; see its log.")  # fmt: skip
             if status in (429, 503):
@@ -140,6 +155,9 @@ class EndpointPool:
         except _Failed as failure:
             if not failure.busy:
                 endpoint.failed(failure.why, self.settings)
+            raise
+        except asyncio.CancelledError:
+            endpoint.given_up(time.monotonic() - start, self.settings)
             raise
 
     async def _send(

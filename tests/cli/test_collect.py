@@ -258,6 +258,20 @@ def test_the_shipped_mixture_of_environments(house: Path) -> None:
         (("--env", "workplace-mini", "num_repeat=2"), "Did you mean 'num_repeats'"),
         (("--env", "workplace-mini", "--workers", "dask"), "workers cannot be 'dask'"),
         (("--env", "workplace-mini", "--token-budget", 5), "shows no tokens"),
+        (("--env", "workplace-mini", "--token-budget", 5, "--dry-run"), "shows no tokens"),
+        (
+            (
+                "--env",
+                "workplace-mini",
+                "--engine",
+                "openai:http://127.0.0.1:9",
+                "--token-budget",
+                5,
+                "endpoint.tokens=off",
+                "--dry-run",
+            ),
+            "shows no tokens",
+        ),
     ],
 )
 def test_a_configuration_that_does_not_hold_together_is_refused(settings: Any, message: str, house: Path) -> None:

@@ -102,6 +102,10 @@ def test_trouble_is_tried_again_and_told_when_it_stays(peer: Peer, name: str) ->
     with pytest.raises(EngineError, match=said) as failed:
         respond(policy_of(peer, max_retries=0))
     assert not isinstance(failed.value, EngineRefused) and failed.value.fix and len(peer.asked) == 3
+    peer.answers = [answer, fails(400)]
+    with pytest.raises(EngineRefused) as refused:
+        respond(policy_of(peer))
+    assert (failed.value.retries, refused.value.retries) == (0, 1)
 
 
 def test_what_an_endpoint_refuses_is_not_asked_again(peer: Peer) -> None:
@@ -171,7 +175,7 @@ def test_a_broken_endpoint_is_left_alone_while_another_answers() -> None:
 
 def test_an_open_breaker_sends_one_request_at_a_time_and_closes_on_an_answer(peer: Peer) -> None:
     peer.answers = [*[fails(503)] * 8, DONE]
-    turns = asyncio.run(many(policy_of(peer, breaker_failures=4, max_retries=8), 4))
+    turns = asyncio.run(many(policy_of(peer, breaker_failures=4, max_retries=8, timeout_s=30), 4))
     assert all(turn.message.text == "done" for turn in turns) and sum(turn.retries for turn in turns) == 8
     assert len(peer.asked) == 12
 
@@ -182,6 +186,21 @@ def test_endpoints_that_stay_away_end_the_run(peer: Peer) -> None:
     ended = asyncio.run(many(policy, 5))
     assert all(isinstance(error, EngineGone) for error in ended), ended
     assert "500 gone" in str(ended[0])
+
+
+def test_an_endpoint_that_hangs_longer_than_rollouts_may_take_ends_the_run(peer: Peer) -> None:
+    peer.answers = [sleeps(1.5, DONE)]
+    policy = policy_of(peer, timeout_s=60, breaker_failures=2, breaker_pause_s=0.1, gone_after_s=0.1)
+
+    async def run() -> None:
+        while True:
+            work = [asyncio.wait_for(policy.respond(Conversation(TASK), Sampling()), 1.1) for _ in range(3)]
+            for ended in await asyncio.gather(*work, return_exceptions=True):
+                if not isinstance(ended, TimeoutError):
+                    raise ended
+
+    with pytest.raises(EngineGone, match="when a rollout's time was up"):
+        asyncio.run(asyncio.wait_for(run(), 30))
 
 
 def test_who_is_cancelled_while_waiting_gives_its_turn_away(peer: Peer) -> None:
