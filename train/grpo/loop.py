@@ -123,8 +123,8 @@ def open_environment(config: GrpoConfig, tasks: Sequence[Task]) -> Environment:
     """The environment of the configuration, or the one that all tasks belong to. Raises ConfigError when they are not of that one."""
     names = sorted({task.environment for task in tasks})
     wanted = config.environment
-    environment = None
-    if len(names) == 1:
+    environment, other = None, wanted.name in NAMES and wanted.name not in names
+    if len(names) == 1 and not other:
         spec = wanted.name or names[0]
         environment = load_environment(spec, tables=wanted.tables, tasks=wanted.tasks, seed=wanted.seed)
     if environment is None or environment.name != names[0]:
