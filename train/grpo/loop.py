@@ -14,7 +14,7 @@ from ...collect.chat import ChatFormat
 from ...collect.engines.base import TokenEngine
 from ...collect.engines.cluster import ensure_ray, shutdown_ray
 from ...collect.engines.vllm_actor import open_vllm
-from ...collect.environments.registry import environment_hash, load_environment
+from ...collect.environments.registry import NAMES, environment_hash, load_environment
 from ...collect.models import weights_hash
 from ...collect.policies import TokenPolicy
 from ...collect.runner import collect
