@@ -18,7 +18,7 @@ def resolve(model: type[Model], recipe: str | Path | None = None, overrides: Seq
 
     Args:
         recipe: A YAML file, or the name of a recipe that ships with rollhouse (`tiny-sft`).
-        overrides: `a.b=value`, the value in YAML; a leading `+` or `++` is accepted and means nothing.
+        overrides: `a.b=value`, the value in YAML; entries of a list by number, from 0; a leading `+` or `++` is accepted and means nothing.
 
     Raises:
         ConfigError: A recipe that cannot be read, a key the model does not have, or a value it does not take.
@@ -70,14 +70,25 @@ def _set(values: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise ConfigError(f"{override!r} is not an override.", "Write them as `section.key=value`.")
     *sections, last = key.split(".")
+    inside: Any = values
     for section in sections:
-        if not isinstance(values.get(section), dict):
-            values[section] = {}
-        values = values[section]
+        at = _place(inside, section, key)
+        if isinstance(inside, dict) and not isinstance(inside.get(at), (dict, list)):
+            inside[at] = {}
+        inside = inside[at]
     try:
-        values[last] = yaml.safe_load(text)
+        inside[_place(inside, last, key)] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"The value of {key} is not YAML: {one_line(error)}.", "Quote it.") from error
+
+
+def _place(inside: Any, name: str, key: str) -> str | int:
+    """The key of a mapping, or the position in a list, that a part of a dotted key names."""
+    if isinstance(inside, dict):
+        return name
+    if isinstance(inside, list) and name.isdecimal() and int(name) < len(inside):
+        return int(name)
+    raise ConfigError(f"There is no {name!r} where {key!r} points.", "Entries of a list are named by number, from 0.")
 
 
 def _refuse_unknown(values: dict[str, Any], model: type[BaseModel], prefix: str = "") -> None:

@@ -34,6 +34,17 @@ def test_overrides_win_over_the_recipe_and_the_recipe_over_defaults(tmp_path: Pa
     assert config.extra == {"any": "thing"} and config.maybe == Inner(lr=2)
 
 
+def test_an_override_reaches_into_a_list(tmp_path: Path) -> None:
+    path = recipe(
+        tmp_path, "name: a\nextra: {parts: [{weight: 1, name: x}, {weight: 1}]}\ninner: {betas: [0.1, 0.2]}\n"
+    )
+    config = resolve(Outer, path, ["extra.parts.0.weight=5", "extra.parts.1={weight: 2}", "inner.betas.1=0.3"])
+    assert config.extra == {"parts": [{"weight": 5, "name": "x"}, {"weight": 2}]} and config.inner.betas == (0.1, 0.3)
+    for wrong in ("extra.parts.2.weight=1", "extra.parts.weight=1"):
+        with pytest.raises(ConfigError, match="where"):
+            resolve(Outer, path, [wrong])
+
+
 def test_what_is_printed_resolves_to_itself(tmp_path: Path) -> None:
     config = resolve(Outer, None, ["name=b", "inner.lr=0.2"])
     assert resolve(Outer, recipe(tmp_path, to_yaml(config))) == config
