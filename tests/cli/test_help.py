@@ -23,7 +23,7 @@ def test_every_command_has_help(path: str) -> None:
     result = CliRunner().invoke(app, [*path.split(), "--help"])
     assert result.exit_code == 0, result.output
     assert "Usage" in result.output
-    command = dict(walk(COMMAND))[tuple(path.split())]
+    command = next(command for names, command in walk(COMMAND) if " ".join(names) == path)
     stated = [getattr(parameter, "help", None) or "" for parameter in command.params]
     assert result.output.count("[default:") >= sum("[default: " in text for text in stated), "shown, not read as markup"
 
