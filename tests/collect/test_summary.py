@@ -4,7 +4,7 @@ import statistics
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.collect.summary import CollectSummary, Tally
 from rollhouse.queries.passk import pass_at_k
@@ -28,6 +28,7 @@ def row(**columns: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(ROLLOUT, min_size=1, max_size=40))
 def test_running_counts_are_those_of_the_whole_list(rollouts: list[dict[str, Any]]) -> None:
     rows = [row(**one) for one in rollouts]
