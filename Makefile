@@ -15,7 +15,7 @@ demo: $(STAMP)
 	$(RUN)/rollhouse demo $(DEMO)
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not system" -n 2 --dist loadgroup $(TEST)
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not system" -n 2 --dist loadfile $(TEST)
 
 test-system: $(STAMP)
 	$(RUN)/python -m pytest -m system $(TEST)

@@ -1,19 +1,10 @@
-"""Shared by the whole suite: one Ray cluster, one tiny base policy, one vLLM engine."""
+"""Shared by the whole suite: one Ray cluster, one tiny base policy, one vLLM engine, for each of the processes it runs in."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups tests for `--dist loadgroup`: all that need the one engine run in one process, first; others by file."""
-    for item in items:
-        shares_ray = "ray_session" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("engine" if shares_ray else item.path.stem))
-    items.sort(key=lambda item: "ray_session" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")
