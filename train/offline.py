@@ -102,9 +102,7 @@ def train_offline(
             return row
 
         watch(trainer, tracker, keep, config, on_step)
-        trainer.train(resume_from_checkpoint=None if interrupted_at is None else str(interrupted_at))
-        if config.validation.share and not measured(trainer):
-            trainer.evaluate()
+        run_trainer(trainer, interrupted_at, config)
         checkpoint = keep(trainer.state.global_step)
         _finish(run, checkpoint, trainer, rows)
         shutil.rmtree(state, ignore_errors=True)  # nothing goes on from a finished run
@@ -113,25 +111,33 @@ def train_offline(
 
 def follow(make_trainer: MakeTrainer, state: Path, config: OfflineConfig) -> None:
     """Trains along with the first process, which writes everything."""
-    from transformers import PrinterCallback, TrainerCallback
-
-    period = config.checkpointing.save_period
-
-    class Measure(TrainerCallback):
-        """Measures when the first process does (see `watch`): it takes all of them."""
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            due = bool(period) and state.global_step % period == 0 and state.global_step < state.max_steps
-            control.should_evaluate = control.should_evaluate or (due and config.validation.share > 0)
-
     interrupted_at = last_state(state)
     with quiet():
-        trainer = make_trainer(state)
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(Measure())
-        trainer.train(resume_from_checkpoint=None if interrupted_at is None else str(interrupted_at))
-        if config.validation.share and not measured(trainer):
-            trainer.evaluate()
+        run_trainer(make_trainer(state), interrupted_at, config)
+
+
+def run_trainer(trainer: Any, interrupted_at: Path | None, config: OfflineConfig) -> None:
+    """Trains to the end and measures at it; several processes do this alike, for measuring takes all of them."""
+    from transformers import PrinterCallback, TrainerCallback
+
+    class Measure(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # A checkpoint knows its step's numbers, so they are logged and measured before it is saved.
+            due = is_due(state, config)
+            control.should_log = control.should_log or due
+            control.should_evaluate = control.should_evaluate or (due and config.validation.share > 0)
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Measure())
+    trainer.train(resume_from_checkpoint=None if interrupted_at is None else str(interrupted_at))
+    if config.validation.share and not measured(trainer):
+        trainer.evaluate()
+
+
+def is_due(state: Any, config: OfflineConfig) -> bool:
+    """Whether a checkpoint is taken on the way at this step of the trainer; the last step's is taken in any case."""
+    period = config.checkpointing.save_period
+    return bool(period) and state.global_step % period == 0 and state.global_step < state.max_steps
 
 
 def last_state(folder: Path) -> Path | None:
@@ -185,12 +191,7 @@ def watch(
     trainer: Any, tracker: Tracker, keep: Callable[[int], Any], config: OfflineConfig, on_step: OnStep | None
 ) -> None:
     """Sends the trainer's numbers to the tracker, takes checkpoints on the way, and stops at a loss that is not finite."""
-    from transformers import PrinterCallback, TrainerCallback
-
-    period = config.checkpointing.save_period
-
-    def due(state: Any) -> bool:
-        return bool(period) and state.global_step % period == 0 and state.global_step < state.max_steps
+    from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
@@ -201,17 +202,11 @@ def watch(
             if on_step is not None and "train/loss" in values:
                 on_step(state.global_step, state.max_steps, f"loss {values['train/loss']:.4f}")
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            # A checkpoint knows its step's numbers, so they are logged and measured before it is saved.
-            control.should_log = control.should_log or due(state)
-            control.should_evaluate = control.should_evaluate or (due(state) and config.validation.share > 0)
-
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if due(state):
+            if is_due(state, config):
                 tracker.flush()
                 keep(state.global_step)
 
-    trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Watch())
 
 

@@ -30,6 +30,11 @@ class Judge:
         async with self._one:
             return await asyncio.to_thread(getattr(self.checker, method), *arguments, self.mode)
 
+    async def forget(self, episode: str) -> None:
+        """Frees what the checker keeps of an episode."""
+        async with self._one:
+            await asyncio.to_thread(self.checker.forget, episode)
+
 
 @dataclass
 class Answered:
@@ -112,8 +117,7 @@ async def _play(policy: Policy, case: Mapping[str, Any], sampling: Sampling, jud
                 return
         answered.verdict = await judge("check_turns", category, case["id"], turns)
     finally:
-        async with judge._one:
-            await asyncio.to_thread(judge.checker.forget, episode)
+        await judge.forget(episode)
 
 
 def _next_turn(

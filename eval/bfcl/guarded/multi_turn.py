@@ -16,7 +16,7 @@ from bfcl_eval.model_handler.utils import (
     format_execution_results_prompting,
 )
 from cases import answers, verdict
-from literal import Refused, plain_call, refuse_expressions
+from literal import plain_call, refuse_expressions
 from single_turn import python_of
 
 EPISODES = 4096  # whose backends are kept; one that was dropped is played again from its calls
@@ -83,9 +83,7 @@ def decoded(entry: dict, mode: str, answer) -> list[str]:
             return convert_to_function_call([{name: arguments} for name, arguments in answer]) if answer else []
         refuse_expressions(python_of(answer, tagged=False))
         return default_decode_execute_prompting(answer)
-    except Refused:
-        return []
-    except Exception:  # whatever the package's decoder makes of an odd answer: it is no call
+    except Exception:  # refused, or whatever the package's decoder makes of an odd answer: it is no call
         return []
 
 
