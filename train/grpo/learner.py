@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,46 +11,10 @@ from torch import Tensor
 
 from ...store.errors import TrainingError
 from .batch import MicroBatch, Sample, collate
+from .learner_settings import LearnerSettings
 from .logprobs import token_logprobs
 from .loss import clipped_loss, sequence_mean, token_mean, truncated_importance_weights
 from .measures import Outcome, Tally, outcomes
-
-
-@dataclass(frozen=True)
-class LearnerSettings:
-    """What an optimizer step depends on besides the weights and the batch.
-
-    Attributes:
-        clip_low, clip_high: The ratio is clipped to [1 - clip_low, 1 + clip_high].
-        token_level: Mean over all sampled tokens of the step; else over sequences of each one's mean.
-        old_logprobs: `learner` takes the ratio against the learner before the update (with one update a batch it is
-            exactly 1); `engine` takes it against the engine's logprobs from sampling time.
-        importance_cap: Cap of the truncated importance weights exp(learner - engine); None leaves them out. Only with
-            old_logprobs `learner`: the other ratio already has the engine in it.
-        temperature: What the rollouts were sampled with.
-        warmup_steps: The learning rate rises linearly over this many steps, then stays.
-        max_grad_norm: The gradient is scaled down to this norm.
-        threads: CPU threads.
-    """
-
-    lr: float = 1e-5
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    warmup_steps: int = 0
-    max_grad_norm: float = 1.0
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    token_level: bool = True
-    old_logprobs: str = "learner"
-    importance_cap: float | None = 2.0
-    temperature: float = 1.0
-    device: str = "cpu"
-    threads: int = 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """For the plan: what the step depends on, without where it ran."""
-        return {name: value for name, value in asdict(self).items() if name not in ("device", "threads")}
 
 
 @dataclass(frozen=True)
@@ -101,7 +65,7 @@ class Learner:
         if n_tokens == 0:
             return StepResult(None, {"train/n_tokens": 0.0, "train/lr": lr}, [])
 
-        clip = (self.settings.clip_low, self.settings.clip_high)
+        clip = (self.settings.loss.clip_low, self.settings.loss.clip_high)
         losses, tally, results = [], Tally(), {}
         self.optimizer.zero_grad(set_to_none=True)
         for positions in micro_batches:
@@ -130,13 +94,12 @@ class Learner:
         """This micro-batch's share of the step's loss; logprobs, old logprobs and entropies, without gradient."""
         s = self.settings
         logprobs, entropies = token_logprobs(self.model, batch.input_ids, batch.mask, s.temperature)
-        old = logprobs.detach() if s.old_logprobs == "learner" else batch.engine_logprobs
-        loss = clipped_loss(logprobs, old, batch.advantages, s.clip_low, s.clip_high)
-        if s.importance_cap is not None and s.old_logprobs == "learner":
-            loss = loss * truncated_importance_weights(old, batch.engine_logprobs, s.importance_cap)
-        total = (
-            token_mean(loss, batch.mask, n_tokens) if s.token_level else sequence_mean(loss, batch.mask, n_sequences)
-        )
+        old = logprobs.detach() if s.loss.old_logprobs == "learner" else batch.engine_logprobs
+        loss = clipped_loss(logprobs, old, batch.advantages, s.loss.clip_low, s.loss.clip_high)
+        if s.loss.correction != "none" and s.loss.old_logprobs == "learner":
+            loss = loss * truncated_importance_weights(old, batch.engine_logprobs, s.loss.correction_max)
+        by_token = s.loss.aggregation == "token_mean"
+        total = token_mean(loss, batch.mask, n_tokens) if by_token else sequence_mean(loss, batch.mask, n_sequences)
         return total, logprobs.detach(), old, entropies
 
     @torch.no_grad()

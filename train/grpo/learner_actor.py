@@ -8,7 +8,8 @@ from ...collect.engines.cluster import call, require_resources
 from ...collect.models import need
 from ...store.errors import TrainingError
 from .batch import Sample
-from .learner import Learner, LearnerSettings, StepResult
+from .learner import Learner, StepResult
+from .learner_settings import LearnerSettings
 
 
 class RemoteLearner:

@@ -7,7 +7,7 @@ from ...collect.models import need
 from ...collect.types import Sampling, Task
 from ...store.errors import ConfigError
 from .config import GrpoConfig
-from .learner import LearnerSettings
+from .learner_settings import LearnerSettings, LoraSettings, LossSettings
 from .plan import PlanOptions
 
 MAY_CHANGE = (
@@ -28,14 +28,13 @@ SHARED_GPU_MEMORY = 0.4
 
 def plan_settings(config: GrpoConfig, model_hash: str, chosen: Sequence[Task]) -> dict[str, Any]:
     """What a step depends on, as it stands in its plan."""
-    learner = {name: list(v) if isinstance(v, tuple) else v for name, v in learner_settings(config).to_dict().items()}
     return {
         "algorithm": "grpo",
         "model_hash": model_hash,
         "normalize_rewards": config.grpo.normalize_rewards,
         "use_leave_one_out_baseline": config.grpo.use_leave_one_out_baseline,
         "overlong_filtering": config.grpo.overlong_filtering,
-        "learner": learner,
+        "learner": learner_settings(config).to_dict(),
         "task_ids": [task.task_id for task in chosen],
     }
 
@@ -53,19 +52,50 @@ def plan_options(config: GrpoConfig) -> PlanOptions:
 
 def learner_settings(config: GrpoConfig) -> LearnerSettings:
     """The settings that the learner steps by."""
-    policy, loss = config.policy, config.loss_fn
+    policy, lora = config.policy, config.policy.lora
     return LearnerSettings(
         **policy.optimizer.model_dump(),
         max_grad_norm=policy.max_grad_norm,
-        clip_low=loss.ratio_clip_min,
-        clip_high=loss.ratio_clip_max,
-        token_level=loss.token_level_loss,
-        old_logprobs=loss.old_logprobs,
-        importance_cap=loss.truncated_importance_sampling_ratio if loss.use_importance_sampling_correction else None,
+        n_updates=config.grpo.num_updates_per_batch,
+        on_nonfinite=config.grpo.on_nonfinite,
+        loss=loss_settings(config),
         temperature=policy.generation.temperature,
+        precision=policy.precision,
+        shared_prefix=policy.shared_prefix,
+        chunk_tokens=policy.logprob_chunk_tokens,
+        lora=None if lora is None else LoraSettings(lora.rank, lora.alpha, lora.dropout, _tuple(lora.target_modules)),
+        seed=config.grpo.seed,
         device=learner_device(policy.device),
         threads=policy.threads,
+        activation_checkpointing=policy.activation_checkpointing,
     )
+
+
+def loss_settings(config: GrpoConfig) -> LossSettings:
+    """The policy loss as the learner computes it."""
+    loss = config.loss_fn
+    mean = "token_mean" if loss.token_level_loss else "sequence_mean"
+    return LossSettings(
+        objective=loss.objective,
+        clip_low=loss.ratio_clip_min,
+        clip_high=loss.ratio_clip_max,
+        dual_clip=loss.ratio_clip_c,
+        sequence_ratio=loss.sequence_level_importance_ratios,
+        aggregation=mean if loss.fixed_length is None else "fixed_length",
+        fixed_length=loss.fixed_length,
+        old_logprobs=loss.old_logprobs,
+        correction=loss.truncated_importance_sampling_type if loss.use_importance_sampling_correction else "none",
+        correction_min=loss.truncated_importance_sampling_ratio_min,
+        correction_max=loss.truncated_importance_sampling_ratio,
+        kl_coef=loss.reference_policy_kl_penalty,
+        kl_type="k1" if loss.use_kl_in_reward else loss.reference_policy_kl_type,
+        kl_in_reward=loss.use_kl_in_reward,
+        entropy_coef=loss.entropy_bonus,
+    )
+
+
+def _tuple(names: str | list[str]) -> str | tuple[str, ...]:
+    return names if isinstance(names, str) else tuple(names)
 
 
 def learner_device(device: str) -> str:

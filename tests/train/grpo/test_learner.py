@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 from rollhouse.store.errors import TrainingError
-from rollhouse.train.grpo.learner import Learner, LearnerSettings
+from rollhouse.train.grpo.learner import Learner
+from rollhouse.train.grpo.learner_settings import LearnerSettings, LossSettings
 
 SETTINGS = LearnerSettings(lr=1e-2)
 
@@ -31,7 +32,7 @@ def on_policy(learner, samples):
     ]
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, token_level=False, old_logprobs="engine")])
+@pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, loss=LossSettings(aggregation="sequence_mean", old_logprobs="engine"))])
 def test_neither_split_nor_order_changes_the_step(random_model, make_samples, settings):
     samples = make_samples(6)
     results, after = [], []
@@ -83,9 +84,9 @@ def test_outcomes_are_the_logprobs_before_the_update(random_model, make_samples)
 
 def test_an_off_policy_batch_is_clipped_or_weighted(random_model, make_samples):
     samples = make_samples(6)
-    clipped = Learner(str(random_model), replace(SETTINGS, old_logprobs="engine")).step(samples, [list(range(6))])
+    clipped = Learner(str(random_model), replace(SETTINGS, loss=LossSettings(old_logprobs="engine"))).step(samples, [list(range(6))])
     weighted = Learner(str(random_model), SETTINGS).step(samples, [list(range(6))])
-    plain = Learner(str(random_model), replace(SETTINGS, importance_cap=None)).step(samples, [list(range(6))])
+    plain = Learner(str(random_model), replace(SETTINGS, loss=LossSettings(correction="none"))).step(samples, [list(range(6))])
     assert clipped.metrics["train/clip_frac_low"] + clipped.metrics["train/clip_frac_high"] > 0.1
     assert any(outcome.clipped_share > 0 for outcome in clipped.outcomes)
     assert clipped.metrics["train/ratio_max"] > 1.2
@@ -138,7 +139,8 @@ import sys
 for name in ("ray", "lance", "lancedb", "vllm", "pyarrow", "duckdb", "polars", "pydantic"):
     sys.modules[name] = None
 from rollhouse.train.grpo.batch import Sample
-from rollhouse.train.grpo.learner import Learner, LearnerSettings
+from rollhouse.train.grpo.learner import Learner
+from rollhouse.train.grpo.learner_settings import LearnerSettings
 learner = Learner({str(random_model)!r}, LearnerSettings())
 print(learner.step([Sample("a", [1, 2], [3, 4], [1, 1], [-1.0, -1.0], 1.0)], [[0]]).loss is not None)
 """

@@ -12,7 +12,7 @@ from rollhouse.store.house import House
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.train.grpo.config import GrpoConfig
-from rollhouse.train.grpo.learner import LearnerSettings
+from rollhouse.train.grpo.learner_settings import LearnerSettings
 from rollhouse.train.grpo.learner_actor import RemoteLearner
 from rollhouse.train.grpo.loop import train_grpo
 from rollhouse.train.grpo.settings import engine_options, gpu_shares

@@ -9,7 +9,8 @@ from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.types import Sampling
 from rollhouse.store.errors import EngineError
 from rollhouse.train.grpo.batch import Sample, split_micro_batches
-from rollhouse.train.grpo.learner import Learner, LearnerSettings
+from rollhouse.train.grpo.learner import Learner
+from rollhouse.train.grpo.learner_settings import LearnerSettings
 from rollhouse.train.grpo.sync import choose_probe, push_weights, verify_weights, weights_folder
 
 TOLERANCE = 1e-3

@@ -1,0 +1,43 @@
+"""Settings of the section `loss_fn`. Key names follow NeMo RL where it has the setting; loss.py has the formulas."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ..section import Section
+
+
+class LossConfig(Section):
+    """The policy loss."""
+
+    objective: Literal["clip", "cispo"] = "clip"
+    """`clip` is PPO's; `cispo` weighs the logprob's gradient by the clipped ratio and clips no token away."""
+    ratio_clip_min: float = Field(default=0.2, ge=0)
+    """The ratio may fall to 1 - this."""
+    ratio_clip_max: float = Field(default=0.2, ge=0)
+    """The ratio may rise to 1 + this."""
+    ratio_clip_c: float | None = Field(default=None, gt=1)
+    """Dual clip: where the advantage is negative the loss is at most -this * advantage; None is off."""
+    sequence_level_importance_ratios: bool = False
+    """GSPO: one ratio a rollout, the geometric mean of its tokens'. Wants token_level_loss off and tiny clip bounds."""
+    token_level_loss: bool = True
+    """Mean over the step's sampled tokens; off is the mean over rollouts of each one's mean."""
+    fixed_length: int | None = Field(default=None, ge=1)
+    """Sum over tokens divided by the number of rollouts times this (Dr. GRPO), instead of either mean; None is off."""
+    old_logprobs: Literal["learner", "engine"] = "learner"
+    """Whose logprobs the ratio is taken against; see docs/grpo.md."""
+    use_importance_sampling_correction: bool = True
+    """Correct for the engine (and for age) by w = exp(learner - engine); only with old_logprobs `learner`."""
+    truncated_importance_sampling_type: Literal["tis", "icepop", "seq-mask-tis"] = "tis"
+    """`tis`: w capped at the ratio; `icepop`: tokens whose w is out of bounds count nothing; `seq-mask-tis`: so do whole rollouts whose geometric mean is."""
+    truncated_importance_sampling_ratio: float = Field(default=2.0, gt=0)
+    """Upper bound."""
+    truncated_importance_sampling_ratio_min: float = Field(default=0.0, ge=0)
+    """Lower bound of `icepop` and `seq-mask-tis`."""
+    reference_policy_kl_penalty: float = Field(default=0.0, ge=0)
+    """Weight of the KL divergence to the model the run started from; 0 loads no reference."""
+    reference_policy_kl_type: Literal["k1", "k2", "k3"] = "k3"
+    use_kl_in_reward: bool = False
+    """Take the KL (k1, summed over a rollout) off the reward instead of adding it to the loss."""
+    entropy_bonus: float = Field(default=0.0, ge=0)
+    """Weight of the mean entropy, which is taken off the loss."""
