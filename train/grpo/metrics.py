@@ -54,3 +54,10 @@ def plan_metrics(plan: BatchPlan) -> dict[str, float]:
     if advantages:
         numbers |= {"adv/mean": fmean(advantages), "adv/min": min(advantages), "adv/max": max(advantages)}
     return numbers
+
+
+def one_line(numbers: dict[str, float]) -> str:
+    """A step for the terminal."""
+    shown = {"reward": "train/reward", "loss": "train/loss", "grad": "train/grad_norm", "val": "val/accuracy"}
+    parts = [f"{label} {numbers[name]:.3f}" for label, name in shown.items() if name in numbers]
+    return "  ".join([*parts, f"{numbers['time/step']:.1f} s"])

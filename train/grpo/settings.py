@@ -147,3 +147,12 @@ def sampling(config: GrpoConfig, step: int) -> Sampling:
     return Sampling(
         generation.temperature, max_tokens=generation.max_new_tokens, seed=config.grpo.seed * 100_003 + step
     )
+
+
+def playing(config: GrpoConfig) -> dict[str, Any]:
+    """Options of `collect` that training and validation share."""
+    return {
+        "max_turns": config.environment.max_turns,
+        "concurrency": rollouts_in_flight(config),
+        "time_limit_s": config.policy.generation.time_limit_s,
+    }

@@ -6,7 +6,7 @@ import pytest
 from rollhouse.collect.environments.registry import load_environment
 from rollhouse.store.errors import ConfigError
 from rollhouse.train.grpo.config import GrpoConfig
-from rollhouse.train.grpo.loop import open_environment
+from rollhouse.train.grpo.setup import open_environment
 
 DESK = str(Path(__file__).resolve().parents[3] / "examples" / "library_desk.py")
 
