@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...store.errors import TrainingError
+from .aggregation import StepTotals
 from .batch import MicroBatch, Sample, collate
 from .learner_settings import LearnerSettings
 from .logprobs import token_logprobs
-from .loss import clipped_loss, sequence_mean, token_mean, truncated_importance_weights
+from .loss import LossInputs, policy_loss
 from .measures import Outcome, Tally, outcomes
 
 
@@ -60,24 +60,25 @@ class Learner:
         """
         self.steps += 1
         lr = self.settings.lr * min(1.0, self.steps / max(1, self.settings.warmup_steps))
-        n_tokens = sum(sample.n_sampled for sample in samples)
-        n_sequences = sum(sample.n_sampled > 0 for sample in samples)
-        if n_tokens == 0:
+        totals = StepTotals(
+            sum(sample.n_sampled for sample in samples), sum(sample.n_sampled > 0 for sample in samples)
+        )
+        if totals.n_tokens == 0:
             return StepResult(None, {"train/n_tokens": 0.0, "train/lr": lr}, [])
 
-        clip = (self.settings.loss.clip_low, self.settings.loss.clip_high)
         losses, tally, results = [], Tally(), {}
         self.optimizer.zero_grad(set_to_none=True)
         for positions in micro_batches:
             chosen = [samples[position] for position in positions]
             batch = collate(chosen, self.settings.device)
-            loss, logprobs, old, entropies = self._loss(batch, n_tokens, n_sequences)
-            if not torch.isfinite(loss):
-                raise _not_finite("loss", loss.item(), self.steps, chosen)
-            loss.backward()
-            losses.append(loss.item())
-            tally.add(batch, logprobs, old, entropies, clip)
-            results |= dict(zip(positions, outcomes(chosen, batch, logprobs, old, clip), strict=True))
+            inputs = self._inputs(batch)
+            found = policy_loss(inputs, totals, self.settings.loss)
+            if not torch.isfinite(found.loss):
+                raise _not_finite("loss", found.loss.item(), self.steps, chosen)
+            found.loss.backward()
+            losses.append(found.loss.item())
+            tally.add(inputs, found.terms)
+            results |= dict(zip(positions, outcomes(chosen, inputs, found.terms), strict=True))
 
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm).item()
         if not math.isfinite(grad_norm):
@@ -90,17 +91,13 @@ class Learner:
         metrics = tally.metrics() | {"train/loss": loss, "train/grad_norm": grad_norm, "train/lr": lr}
         return StepResult(loss, metrics, [results[position] for position in range(len(samples))])
 
-    def _loss(self, batch: MicroBatch, n_tokens: int, n_sequences: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """This micro-batch's share of the step's loss; logprobs, old logprobs and entropies, without gradient."""
-        s = self.settings
-        logprobs, entropies = token_logprobs(self.model, batch.input_ids, batch.mask, s.temperature)
-        old = logprobs.detach() if s.loss.old_logprobs == "learner" else batch.engine_logprobs
-        loss = clipped_loss(logprobs, old, batch.advantages, s.loss.clip_low, s.loss.clip_high)
-        if s.loss.correction != "none" and s.loss.old_logprobs == "learner":
-            loss = loss * truncated_importance_weights(old, batch.engine_logprobs, s.loss.correction_max)
-        by_token = s.loss.aggregation == "token_mean"
-        total = token_mean(loss, batch.mask, n_tokens) if by_token else sequence_mean(loss, batch.mask, n_sequences)
-        return total, logprobs.detach(), old, entropies
+    def _inputs(self, batch: MicroBatch) -> LossInputs:
+        """What the loss of a micro-batch is computed from."""
+        logprobs, entropies = token_logprobs(self.model, batch.input_ids, batch.mask, self.settings.temperature)
+        old = logprobs.detach() if self.settings.loss.old_logprobs == "learner" else batch.engine_logprobs
+        return LossInputs(
+            logprobs, old, batch.engine_logprobs, batch.mask, batch.advantages, reference=None, entropies=entropies
+        )
 
     @torch.no_grad()
     def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:

@@ -1,14 +1,26 @@
-"""What one optimizer step is measured by: sums over its sampled tokens, and what became of each sample."""
+"""What one optimizer update is measured by: sums over its sampled tokens, and what became of each sample."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .batch import MicroBatch, Sample
-from .loss import clipped_tokens
+from .batch import Sample
+from .loss import MAX_LOG_RATIO, LossInputs
+
+TERMS = {
+    "ratio": "train/ratio_mean",
+    "clipped_low": "train/clip_frac_low",
+    "clipped_high": "train/clip_frac_high",
+    "clipped_dual": "train/clip_frac_dual",
+    "masked": "mismatch/masked_frac",
+    "weight": "mismatch/weight_mean",
+    "kl_k1": "train/kl_ref_k1",
+    "kl_k3": "train/kl_ref",
+}
+"""The metric that is the mean over sampled tokens of each of PolicyLoss.terms."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,7 @@ class Outcome:
 
 @dataclass
 class Tally:
-    """Sums over the sampled tokens of a step, micro-batch by micro-batch.
+    """Sums over the sampled tokens of an update, micro-batch by micro-batch; those of several ranks add up.
 
     Attributes:
         sums: By metric name.
@@ -40,33 +52,38 @@ class Tally:
     sums: dict[str, float] = field(default_factory=dict)
     ratios: tuple[float, float] = (math.inf, -math.inf)
 
-    def add(
-        self, batch: MicroBatch, logprobs: Tensor, old: Tensor, entropies: Tensor, clip: tuple[float, float]
-    ) -> None:
-        """Adds one micro-batch; all matrices are [B, T] without gradient, `clip` is (clip_low, clip_high)."""
-        low, high = clipped_tokens(logprobs, old, batch.advantages, *clip)
-        ratio, gap = torch.exp(logprobs - old), logprobs - batch.engine_logprobs
+    def add(self, inputs: LossInputs, terms: Mapping[str, Tensor]) -> None:
+        """Adds a micro-batch: what the loss was computed from, and PolicyLoss.terms. `mismatch/…` compares inputs.logprobs with the engine's."""
+        mask = inputs.mask
+        gap = (inputs.logprobs.detach() - inputs.engine)[mask].double().clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
         weight = gap.exp()
-        terms = {
-            "train/entropy": entropies,
-            "train/clip_frac_low": low,
-            "train/clip_frac_high": high,
-            "train/ratio_mean": ratio,
+        found = {
             "mismatch/logp_abs_diff": gap.abs(),
             "mismatch/kl": weight - 1 - gap,
             "mismatch/mult_prob_error": gap.abs().exp(),
             "weight": weight,
             "weight_squared": weight**2,
-        }
-        for name, values in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + values[batch.mask].double().sum().item()
-        self.n_tokens += int(batch.mask.sum())
-        if batch.mask.any():
-            sampled = ratio[batch.mask]
-            self.ratios = (min(self.ratios[0], sampled.min().item()), max(self.ratios[1], sampled.max().item()))
+        } | {TERMS[name]: values[mask] for name, values in terms.items()}
+        if inputs.entropies is not None:
+            found["train/entropy"] = inputs.entropies.detach()[mask]
+        for name, values in found.items():
+            self.sums[name] = self.sums.get(name, 0.0) + values.double().sum().item()
+        self.n_tokens += int(mask.sum())
+        if mask.any():
+            ratio = terms["ratio"][mask]
+            self.ratios = (min(self.ratios[0], ratio.min().item()), max(self.ratios[1], ratio.max().item()))
+
+    def merge(self, other: "Tally") -> None:
+        """Adds what another rank counted of the same update."""
+        self.n_tokens += other.n_tokens
+        for name, total in other.sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + total
+        self.ratios = (min(self.ratios[0], other.ratios[0]), max(self.ratios[1], other.ratios[1]))
 
     def metrics(self) -> dict[str, float]:
-        """Means over tokens; `mismatch/ess` is the effective share of the sample, (sum w)^2 / (n * sum w^2)."""
+        """Means over tokens; `mismatch/ess` is the effective share of the sample, (sum w)^2 / (n * sum w^2). Empty without a token."""
+        if not self.n_tokens:
+            return {}
         means = {name: total / self.n_tokens for name, total in self.sums.items()}
         weight, squared = means.pop("weight"), means.pop("weight_squared")
         smallest, largest = self.ratios
@@ -78,18 +95,17 @@ class Tally:
         }
 
 
-def outcomes(
-    samples: Sequence[Sample], batch: MicroBatch, logprobs: Tensor, old: Tensor, clip: tuple[float, float]
-) -> list[Outcome]:
-    """One a sample, in order; the matrices are [B, T] without gradient."""
-    low, high = clipped_tokens(logprobs, old, batch.advantages, *clip)
-    weight = torch.exp(logprobs - batch.engine_logprobs)
+def outcomes(samples: Sequence[Sample], inputs: LossInputs, terms: Mapping[str, Tensor]) -> list[Outcome]:
+    """One a sample, in order; the samples are parallel to the rows of the matrices. Taken at the first update, when logprobs are those before it."""
+    logprobs = inputs.logprobs.detach()
+    weight = torch.exp(logprobs - inputs.engine)
+    clipped = terms["clipped_low"] | terms["clipped_high"]
     return [
         Outcome(
             sample.rollout_id,
             logprobs[row, mask].tolist(),
             weight[row, mask].mean().item(),
-            (low | high)[row, mask].float().mean().item(),
+            clipped[row, mask].float().mean().item(),
         )
-        for row, (sample, mask) in enumerate(zip(samples, batch.mask, strict=True))
+        for row, (sample, mask) in enumerate(zip(samples, inputs.mask, strict=True))
     ]
