@@ -46,7 +46,7 @@ class Query:
 def list_queries() -> list[Query]:
     """Every named query, by name."""
     files = [file for file in resources.files("rollhouse.queries").iterdir() if file.name.endswith(".sql")]
-    return sorted((_parse(file.name[:-4], file.read_text(encoding="utf-8")) for file in files), key=lambda q: q.name)
+    return sorted((parse(file.name[:-4], file.read_text(encoding="utf-8")) for file in files), key=lambda q: q.name)
 
 
 def get_query(name: str) -> Query:
@@ -99,7 +99,8 @@ def _value(query: Query, parameter: Parameter, value: Any) -> Any:
         ) from None
 
 
-def _parse(name: str, text: str) -> Query:
-    purpose = text.splitlines()[0].removeprefix("-- ")
+def parse(name: str, text: str) -> Query:
+    """A query from its text: the first line, and what its comments declare."""
+    purpose = (text.splitlines() or [""])[0].removeprefix("-- ")
     parameters = tuple(Parameter(*match.groups()) for match in _PARAMETER.finditer(text))
     return Query(name, purpose, parameters, text)

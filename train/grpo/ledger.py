@@ -63,13 +63,26 @@ def read_rollouts(house: "House", run_id: str, step: int) -> list[dict[str, Any]
     return house.read("rollouts", PLANNED_COLUMNS, f"run_id = {quote(run_id)} and step = {step}").to_pylist()
 
 
+def read_planned(house: "House", plan: BatchPlan) -> list[dict[str, Any]]:
+    """The rollouts that a plan keeps or leaves out, columns PLANNED_COLUMNS and run_id; of other runs where the plan says so."""
+    where = _where(plan, [entry.rollout_id for entry in plan.entries])
+    return house.read("rollouts", [*PLANNED_COLUMNS, "run_id"], where).to_pylist() if plan.entries else []
+
+
+def _where(plan: BatchPlan, rollout_ids: Sequence[str]) -> str:
+    """Finds rollouts of a plan: the step's own, or of the runs that `rollouts_of` in its settings names (history, replay)."""
+    runs = plan.settings.get("rollouts_of")
+    own = f"run_id = {quote(plan.run_id)} and step = {plan.step}"
+    place = own if runs is None else f"run_id in ({', '.join(map(quote, runs))})"
+    return f"{place} and rollout_id in ({', '.join(map(quote, rollout_ids))})"
+
+
 def read_batch(house: "House", plan: BatchPlan) -> tuple[list[Sample], list[list[int]]]:
     """The samples that a plan trains on, in its order, and its micro-batches as positions among them."""
     kept = [entry for entry in plan.entries if entry.kept]
     if not kept:
         return [], []
-    names = ", ".join(quote(entry.rollout_id) for entry in kept)
-    where = f"run_id = {quote(plan.run_id)} and step = {plan.step} and rollout_id in ({names})"
+    where = _where(plan, [entry.rollout_id for entry in kept])
     rows = {row["rollout_id"]: row for row in house.read("rollouts", _BATCH_COLUMNS, where).to_pylist()}
     missing = [entry.rollout_id for entry in kept if entry.rollout_id not in rows]
     if missing:
@@ -77,7 +90,7 @@ def read_batch(house: "House", plan: BatchPlan) -> tuple[list[Sample], list[list
             f"Step {plan.step} of run {plan.run_id} trains on rollout {missing[0]}, which is not in the house.",
             "`rollhouse check` lists what else is missing; the step cannot be run without it.",
         )
-    prompts = _prompt_tokens(house, list(rows.values()))
+    prompts = prompt_tokens(house, list(rows.values()))
     samples = [_sample(rows[entry.rollout_id], prompts, entry) for entry in kept]
     micro_batches: list[list[int]] = [[] for _ in range(max(entry.micro_batch or 0 for entry in kept) + 1)]
     for position, entry in enumerate(kept):
@@ -88,7 +101,7 @@ def read_batch(house: "House", plan: BatchPlan) -> tuple[list[Sample], list[list
 def _sample(row: Mapping[str, Any], prompts: Mapping[str, list[int]], entry: Entry) -> Sample:
     return Sample(
         rollout_id=row["rollout_id"],
-        prompt_ids=prompts[_prompt_key(row)],
+        prompt_ids=prompts[prompt_key(row)],
         token_ids=row["token_ids"],
         loss_mask=row["loss_mask"],
         engine_logprobs=row["logprobs"],
@@ -96,11 +109,13 @@ def _sample(row: Mapping[str, Any], prompts: Mapping[str, list[int]], entry: Ent
     )
 
 
-def _prompt_tokens(house: "House", rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    keys = ", ".join(quote(key) for key in {_prompt_key(row) for row in rows})
+def prompt_tokens(house: "House", rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """prompt_key → the rendered prompt's tokens, of rollout rows."""
+    keys = ", ".join(quote(key) for key in {prompt_key(row) for row in rows})
     found = house.read("prompt_tokens", ["row_id", "token_ids"], f"row_id in ({keys})").to_pylist()
     return {row["row_id"]: row["token_ids"] for row in found}
 
 
-def _prompt_key(row: Mapping[str, Any]) -> str:
+def prompt_key(row: Mapping[str, Any]) -> str:
+    """Row of `prompt_tokens` whose tokens a rollout's follow."""
     return hash_id(row["prompt_id"], row["tokenizer_hash"], row["template_hash"])
