@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...store.errors import TrainingError
 from .aggregation import StepTotals
@@ -15,6 +16,9 @@ from .learner_settings import LearnerSettings
 from .logprobs import token_logprobs
 from .loss import LossInputs, policy_loss
 from .measures import Outcome, Tally, outcomes
+from .memory import out_of_memory
+from .schedule import learning_rate
+from .state import gather_state, read_numbers, restore, seeded, write_state
 
 
 @dataclass(frozen=True)
@@ -22,18 +26,45 @@ class StepResult:
     """What one optimizer step did.
 
     Attributes:
-        loss: None when the batch was empty and no step was taken.
+        loss: At its first update; None when the batch was empty or that update was skipped.
         metrics: By name, `train/…` and `mismatch/…`, and the counts behind the means.
-        outcomes: In the order of the samples.
+        outcomes: In the order of the samples, at the first update; none when the batch was empty or that update was skipped.
+        skipped: Rollouts of the micro-batches whose loss was not finite, or of the whole batch when its gradient was not, where settings.on_nonfinite is `skip`.
     """
 
     loss: float | None
     metrics: dict[str, float]
     outcomes: list[Outcome]
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass
+class Update:
+    """What the passes over the micro-batches of one update found; those of several ranks add up.
+
+    Attributes:
+        outcomes: By position in the samples.
+        not_finite: Positions in the samples of the micro-batches whose loss is not finite, and the first such loss.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    not_finite: list[int] = field(default_factory=list)
+    grad_norm: float = 0.0
+
+    @property
+    def loss(self) -> float:
+        """The whole step's."""
+        return math.fsum(self.losses)
 
 
 class Learner:
-    """Holds the model and its optimizer. Weights are float32."""
+    """Holds the model and its optimizer. Weights are float32.
+
+    Attributes:
+        steps: Batches trained on so far, empty and skipped ones included.
+    """
 
     def __init__(self, model: str, settings: LearnerSettings) -> None:
         """Loads a model folder that transformers reads."""
@@ -48,53 +79,84 @@ class Learner:
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self.model.parameters(), settings.lr, settings.betas, settings.eps, settings.weight_decay
         )
+        self.rank = 0
         self.steps = 0
 
     def step(self, samples: Sequence[Sample], micro_batches: Sequence[Sequence[int]]) -> StepResult:
-        """One optimizer step over all samples; the gradient does not depend on how `micro_batches` splits them.
+        """One optimizer step (`n_updates` of them) over all samples; the gradient does not depend on how `micro_batches` splits them.
 
         Args:
             micro_batches: Positions in `samples`; each position in exactly one.
 
-        Raises TrainingError, with the weights as they were, when the loss or the gradient is not finite.
+        Raises TrainingError, with the weights as they were, when the loss or the gradient is not finite and on_nonfinite is `stop`, and
+        when memory runs out.
         """
         self.steps += 1
-        lr = self.settings.lr * min(1.0, self.steps / max(1, self.settings.warmup_steps))
-        totals = StepTotals(
-            sum(sample.n_sampled for sample in samples), sum(sample.n_sampled > 0 for sample in samples)
-        )
+        s = self.settings
+        lr = learning_rate(self.steps, s)
+        n_sequences = sum(sample.n_sampled > 0 for sample in samples)
+        totals = StepTotals(sum(sample.n_sampled for sample in samples), n_sequences)
         if totals.n_tokens == 0:
             return StepResult(None, {"train/n_tokens": 0.0, "train/lr": lr}, [])
 
-        losses, tally, results = [], Tally(), {}
-        self.optimizer.zero_grad(set_to_none=True)
-        for positions in micro_batches:
-            chosen = [samples[position] for position in positions]
-            batch = collate(chosen, self.settings.device)
-            inputs = self._inputs(batch)
-            found = policy_loss(inputs, totals, self.settings.loss)
-            if not torch.isfinite(found.loss):
-                raise _not_finite("loss", found.loss.item(), self.steps, chosen)
-            found.loss.backward()
-            losses.append(found.loss.item())
-            tally.add(inputs, found.terms)
-            results |= dict(zip(positions, outcomes(chosen, inputs, found.terms), strict=True))
+        first: list[Any] = [None] * len(micro_batches)
+        done: list[Update] = []
+        skipped: tuple[str, ...] = ()
+        with out_of_memory(f"step {self.steps}"), seeded(s.seed, self.steps, self.rank, s.device):
+            for _ in range(s.n_updates):
+                update = self._gradient(samples, micro_batches, totals, first)
+                problem, names = _problem(update, samples, self.steps)
+                if problem is None:
+                    self._update(lr)
+                    done.append(update)
+                    continue
+                self.optimizer.zero_grad(set_to_none=True)
+                if s.on_nonfinite != "skip":
+                    raise problem
+                skipped = names
+                break
+        return _result(done, lr, len(samples), skipped, s)
 
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm).item()
-        if not math.isfinite(grad_norm):
-            raise _not_finite("gradient norm", grad_norm, self.steps, samples)
+    def _gradient(
+        self,
+        samples: Sequence[Sample],
+        micro_batches: Sequence[Sequence[int]],
+        totals: StepTotals,
+        first: list[Any],
+    ) -> Update:
+        """Adds up the gradient of the step, clipped to its largest norm.
+
+        Args:
+            first: Parallel to micro_batches: what the first update found and the later ones need again, None before it.
+        """
+        update = Update()
+        self.optimizer.zero_grad(set_to_none=True)
+        for number, positions in enumerate(micro_batches):
+            chosen = [samples[position] for position in positions]
+            inputs = self._inputs(collate(chosen, self.settings.device), first[number])
+            first[number] = inputs.old
+            found = policy_loss(inputs, totals, self.settings.loss)
+            found.loss.backward()
+            loss = found.loss.item()
+            update.losses.append(loss)
+            if not math.isfinite(loss):
+                update.not_finite += positions
+            update.tally.add(inputs, found.terms)
+            update.outcomes |= dict(zip(positions, outcomes(chosen, inputs, found.terms), strict=True))
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        update.grad_norm = norm.item()
+        return update
+
+    def _update(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
 
-        loss = math.fsum(losses)
-        metrics = tally.metrics() | {"train/loss": loss, "train/grad_norm": grad_norm, "train/lr": lr}
-        return StepResult(loss, metrics, [results[position] for position in range(len(samples))])
-
-    def _inputs(self, batch: MicroBatch) -> LossInputs:
-        """What the loss of a micro-batch is computed from."""
+    def _inputs(self, batch: MicroBatch, old: Tensor | None) -> LossInputs:
+        """What the loss of a micro-batch is computed from; `old` is None at the first update."""
         logprobs, entropies = token_logprobs(self.model, batch.input_ids, batch.mask, self.settings.temperature)
-        old = logprobs.detach() if self.settings.loss.old_logprobs == "learner" else batch.engine_logprobs
+        if old is None:
+            old = logprobs.detach() if self.settings.loss.old_logprobs == "learner" else batch.engine_logprobs
         return LossInputs(
             logprobs, old, batch.engine_logprobs, batch.mask, batch.advantages, reference=None, entropies=entropies
         )
@@ -123,10 +185,55 @@ class Learner:
         """Writes config and weights as a model folder (the tokenizer is the caller's)."""
         self.model.save_pretrained(folder)
 
+    def save_state(self, folder: str | Path) -> None:
+        """Writes everything that training goes on from (state.py). A learner of the same model and settings that loads it goes on bit for bit."""
+        write_state(
+            Path(folder),
+            gather_state(self._trained(), self.optimizer, lambda tensor: tensor.cpu().contiguous()),
+            {"steps": self.steps},
+        )
 
-def _not_finite(what: str, value: float, step: int, samples: Sequence[Sample]) -> TrainingError:
-    names = ", ".join(sample.rollout_id for sample in samples[:8]) + (", …" if len(samples) > 8 else "")
-    return TrainingError(
-        f"The {what} of step {step} is {value} in the batch of rollouts {names}.",
-        "The whole batch is in batch_plans under this run and step; look at its logprobs, or lower policy.optimizer.lr.",
+    def load_state(self, folder: str | Path) -> None:
+        """Takes over what save_state wrote; the model it was opened with is the one the run started from. Raises TrainingError when it is another."""
+        numbers = read_numbers(Path(folder))
+        restore(Path(folder), self._trained(), self.optimizer, lambda parameter, tensor: tensor.to(parameter.device))
+        self.steps = numbers["steps"]
+
+    def _trained(self) -> dict[str, Any]:
+        """The parameters that the optimizer changes, by name."""
+        return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+
+
+def _problem(update: Update, samples: Sequence[Sample], step: int) -> tuple[TrainingError | None, tuple[str, ...]]:
+    """What is not finite in an update, with the rollouts it was found in; None and none when all is."""
+    if update.not_finite:
+        value = next(loss for loss in update.losses if not math.isfinite(loss))
+        what, positions = "loss", sorted(update.not_finite)
+    elif not math.isfinite(update.grad_norm):
+        what, value, positions = "gradient norm", update.grad_norm, list(range(len(samples)))
+    else:
+        return None, ()
+    ids = tuple(samples[position].rollout_id for position in positions)
+    shown = ", ".join(ids[:8]) + (", …" if len(ids) > 8 else "")
+    error = TrainingError(
+        f"The {what} of step {step} is {value} in the batch of rollouts {shown}.",
+        "The whole batch is in batch_plans under this run and step; look at its logprobs, lower policy.optimizer.lr, or set grpo.on_nonfinite=skip.",
     )
+    return error, ids
+
+
+def _result(
+    done: Sequence[Update], lr: float, n_samples: int, skipped: tuple[str, ...], settings: LearnerSettings
+) -> StepResult:
+    """The result of a step from the updates that were made.
+
+    Where there were several, loss, outcomes and `mismatch/…` are those of the first, which saw the batch as it was sampled, the other metrics
+    those of the last, since at the first every ratio is 1.
+    """
+    metrics = {"train/lr": lr} | ({"train/skipped": float(bool(skipped))} if settings.on_nonfinite == "skip" else {})
+    if not done:
+        return StepResult(None, metrics, [], skipped)
+    first, last = done[0].tally.metrics(), done[-1].tally.metrics()
+    metrics |= last | {name: value for name, value in first.items() if name.startswith("mismatch/")}
+    metrics |= {"train/loss": done[0].loss, "train/grad_norm": done[-1].grad_norm}
+    return StepResult(done[0].loss, metrics, [done[0].outcomes[position] for position in range(n_samples)], skipped)

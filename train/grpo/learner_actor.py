@@ -53,6 +53,14 @@ class RemoteLearner:
         """See Learner; the folder is on this machine."""
         self._call("save_pretrained", str(folder))
 
+    def save_state(self, folder: Any) -> None:
+        """See Learner; the folder is on this machine."""
+        self._call("save_state", str(folder))
+
+    def load_state(self, folder: Any) -> None:
+        """See Learner; the folder is on this machine."""
+        self._call("load_state", str(folder))
+
     def _call(self, method: str, *arguments: Any) -> Any:
         return call(getattr(self._actor, method).remote(*arguments), self._timeout_s, _gone)
 

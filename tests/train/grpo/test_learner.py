@@ -32,7 +32,9 @@ def on_policy(learner, samples):
     ]
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, loss=LossSettings(aggregation="sequence_mean", old_logprobs="engine"))])
+@pytest.mark.parametrize(
+    "settings", [SETTINGS, replace(SETTINGS, loss=LossSettings(aggregation="sequence_mean", old_logprobs="engine"))]
+)
 def test_neither_split_nor_order_changes_the_step(random_model, make_samples, settings):
     samples = make_samples(6)
     results, after = [], []
@@ -84,9 +86,13 @@ def test_outcomes_are_the_logprobs_before_the_update(random_model, make_samples)
 
 def test_an_off_policy_batch_is_clipped_or_weighted(random_model, make_samples):
     samples = make_samples(6)
-    clipped = Learner(str(random_model), replace(SETTINGS, loss=LossSettings(old_logprobs="engine"))).step(samples, [list(range(6))])
+    clipped = Learner(str(random_model), replace(SETTINGS, loss=LossSettings(old_logprobs="engine"))).step(
+        samples, [list(range(6))]
+    )
     weighted = Learner(str(random_model), SETTINGS).step(samples, [list(range(6))])
-    plain = Learner(str(random_model), replace(SETTINGS, loss=LossSettings(correction="none"))).step(samples, [list(range(6))])
+    plain = Learner(str(random_model), replace(SETTINGS, loss=LossSettings(correction="none"))).step(
+        samples, [list(range(6))]
+    )
     assert clipped.metrics["train/clip_frac_low"] + clipped.metrics["train/clip_frac_high"] > 0.1
     assert any(outcome.clipped_share > 0 for outcome in clipped.outcomes)
     assert clipped.metrics["train/ratio_max"] > 1.2
@@ -112,12 +118,6 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_changes_nothing(random_mo
     with pytest.raises(TrainingError, match=r"step 1 is .*rollout-1"):
         learner.step(samples, [[0, 2], [1]])
     assert_same_weights(before, weights(learner), atol=0, rtol=0)
-
-
-def test_warmup_raises_the_learning_rate_linearly(random_model, make_samples):
-    learner = Learner(str(random_model), replace(SETTINGS, warmup_steps=4))
-    rates = [learner.step(make_samples(2), [[0, 1]]).metrics["train/lr"] for _ in range(5)]
-    assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01])
 
 
 def test_saved_weights_are_complete_and_tied_ones_are_there_once(random_model, make_samples, tmp_path):

@@ -1,0 +1,56 @@
+"""The learning rate by step."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from rollhouse.train.grpo.learner import Learner
+from rollhouse.train.grpo.learner_settings import LearnerSettings
+from rollhouse.train.grpo.schedule import learning_rate
+
+BASE = LearnerSettings(lr=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        ({}, [1e-2, 1e-2, 1e-2]),
+        ({"warmup_steps": 4}, [0.0025, 0.005, 0.0075, 0.01, 0.01]),
+        ({"warmup_steps": 1, "lr_schedule": "linear", "decay_steps": 2}, [1e-2, 5e-3, 0, 0]),
+        ({"lr_schedule": "linear", "decay_steps": 4, "min_lr": 2e-3}, [8e-3, 6e-3, 4e-3, 2e-3, 2e-3]),
+        ({"lr_schedule": "cosine", "decay_steps": 3}, [7.5e-3, 2.5e-3, 0, 0]),
+    ],
+)
+def test_rates_of_the_first_steps(settings, rates):
+    settings = replace(BASE, **settings)
+    assert [learning_rate(step, settings) for step in range(1, len(rates) + 1)] == pytest.approx(rates, abs=1e-12)
+
+
+@hypothesis_settings(deadline=None, derandomize=True)
+@given(
+    st.sampled_from(["linear", "cosine"]),
+    st.integers(0, 20),
+    st.integers(1, 50),
+    st.floats(0, 1e-2),
+    st.integers(1, 99),
+)
+def test_it_falls_after_the_warmup_and_ends_at_the_least(kind, warmup, decay, least, step):
+    settings = replace(BASE, lr_schedule=kind, warmup_steps=warmup, decay_steps=decay, min_lr=least)
+    if step > warmup:
+        assert least - 1e-12 <= learning_rate(step + 1, settings) <= learning_rate(step, settings) + 1e-12
+    assert learning_rate(warmup + decay + step, settings) == pytest.approx(least)
+
+
+def test_a_schedule_that_is_none_or_has_no_end():
+    with pytest.raises(ValueError, match="needs decay_steps"):
+        learning_rate(1, replace(BASE, lr_schedule="linear"))
+    with pytest.raises(ValueError, match="no schedule 'square'"):
+        learning_rate(1, replace(BASE, lr_schedule="square", decay_steps=3))
+
+
+def test_the_learner_follows_it(random_model, make_samples):
+    learner = Learner(str(random_model), replace(BASE, warmup_steps=4))
+    rates = [learner.step(make_samples(2), [[0, 1]]).metrics["train/lr"] for _ in range(5)]
+    assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01])
