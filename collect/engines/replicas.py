@@ -1,6 +1,7 @@
 """Data parallel: several engines with the same weights that answer as one."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ class ReplicatedEngine:
         self.max_model_len = min(engine.max_model_len for engine in engines)
         self.version = engines[0].version
         self._in_flight = [0] * len(engines)
+        self._counting = threading.Lock()  # two event loops in two threads may ask at once
 
     def __reduce__(self) -> tuple:
         return ReplicatedEngine, (self.engines,)
@@ -47,9 +49,11 @@ class ReplicatedEngine:
             engine.close()
 
     async def _ask(self, what: str, *given: Any) -> Any:
-        least = min(range(len(self.engines)), key=self._in_flight.__getitem__)
-        self._in_flight[least] += 1
+        with self._counting:
+            least = min(range(len(self.engines)), key=self._in_flight.__getitem__)
+            self._in_flight[least] += 1
         try:
             return await getattr(self.engines[least], what)(*given)
         finally:
-            self._in_flight[least] -= 1
+            with self._counting:
+                self._in_flight[least] -= 1

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from ...store.errors import ConfigError, EngineError, RollhouseError
 from ..chat import ChatFormat
 from ..models import check_model_folder, need, weight_files
 from ..types import Sampling, VersionSpan
-from .base import Generation
+from .base import EngineGone, Generation
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,15 @@ class _Request:
     prompt_ids: list[int]
     sampling: Sampling | None  # None scores the prompt
     future: asyncio.Future
+
+
+@dataclass
+class _Line:
+    """The requests of one event loop, and the task of that loop that answers them."""
+
+    waiting: list[_Request] = field(default_factory=list)
+    drainer: asyncio.Task | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
 
 
 class TorchEngine:
@@ -47,10 +56,10 @@ class TorchEngine:
         self.max_model_len = min(max_model_len, self._model.config.max_position_embeddings)
         self.version = 0
         self._max_batch = max_batch
-        self._waiting: list[_Request] = []
-        self._drainer: asyncio.Task | None = None
+        self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
+        self._lines_lock = threading.Lock()
         self._model_lock = threading.Lock()
-        self._cancelled = threading.Event()
+        self._closed = threading.Event()
 
     async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
         """See TokenEngine."""
@@ -65,8 +74,8 @@ class TorchEngine:
         await asyncio.to_thread(self._load, path, version)
 
     def close(self) -> None:
-        """Ends a running batch at its next token."""
-        self._cancelled.set()
+        """Ends a running batch at its next token; its requests and all later ones raise EngineGone."""
+        self._closed.set()
 
     async def _ask(self, token_ids: list[int], sampling: Sampling | None) -> Any:
         if not token_ids or len(token_ids) >= self.max_model_len + (sampling is None):
@@ -75,31 +84,41 @@ class TorchEngine:
                 "Raise --max-model-len, or give the episode fewer turns.",
             )
         loop = asyncio.get_running_loop()
+        line = self._line(loop)
         request = _Request(token_ids, sampling, loop.create_future())
-        self._waiting.append(request)
-        if self._drainer is None or self._drainer.done() or self._drainer.get_loop() is not loop:
-            self._drainer = loop.create_task(self._drain())
+        line.waiting.append(request)
+        if line.drainer is None or line.drainer.done():
+            line.drainer = loop.create_task(self._drain(line))
         return await request.future
 
-    async def _drain(self) -> None:
-        self._cancelled.clear()
+    def _line(self, loop: asyncio.AbstractEventLoop) -> _Line:
+        with self._lines_lock:
+            if loop not in self._lines:
+                self._lines = {other: line for other, line in self._lines.items() if not other.is_closed()}
+                self._lines[loop] = _Line()
+            return self._lines[loop]
+
+    async def _drain(self, line: _Line) -> None:
+        line.cancelled.clear()
         try:
             await asyncio.sleep(0)  # whoever asks in the same turn of the loop joins the first batch
-            while self._waiting:
-                live = [request for request in self._waiting if not request.future.done()]
+            while line.waiting:
+                live = [request for request in line.waiting if not request.future.done()]
                 batch = [request for request in live if (request.sampling is None) == (live[0].sampling is None)]
                 batch = batch[: self._max_batch]
-                self._waiting = [request for request in live if request not in batch]
+                line.waiting = [request for request in live if request not in batch]
                 if batch:
-                    await self._answer(batch)
+                    await self._answer(batch, line.cancelled)
         except asyncio.CancelledError:
-            self._cancelled.set()  # or the thread would generate to the batch's end
+            line.cancelled.set()  # or the thread would generate to the batch's end
             raise
 
-    async def _answer(self, batch: list[_Request]) -> None:
-        run = self._score_batch if batch[0].sampling is None else self._generate_batch
+    async def _answer(self, batch: list[_Request], cancelled: threading.Event) -> None:
         try:
-            answers = await asyncio.to_thread(run, batch)
+            if batch[0].sampling is None:
+                answers = await asyncio.to_thread(self._score_batch, batch)
+            else:
+                answers = await asyncio.to_thread(self._generate_batch, batch, cancelled)
         except Exception as error:
             if not isinstance(error, RollhouseError):
                 error = EngineError(f"Generation failed: {type(error).__name__}: {error}.", "Try a smaller batch.")
@@ -112,6 +131,10 @@ class TorchEngine:
             else:
                 request.future.set_result(answer)
 
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise EngineGone("The torch engine was closed.", "Open another one.")
+
     def _load(self, path: str, version: int) -> None:
         from safetensors.torch import load_file
 
@@ -120,6 +143,7 @@ class TorchEngine:
             raise ConfigError(f"There are no weights at {path}.", "Name a safetensors file or a model folder.")
         state = {name: tensor for file in files for name, tensor in load_file(file).items()}
         with self._model_lock:
+            self._check_open()
             wanted = {name for name, _ in self._model.named_parameters()}  # tied weights count once
             missing = sorted(wanted - set(state))
             if missing:
@@ -138,13 +162,14 @@ class TorchEngine:
 
         scores = []
         with self._model_lock, torch.inference_mode():
+            self._check_open()
             for request in batch:
                 ids = torch.tensor([request.prompt_ids], device=self._device)
                 logps = self._model(ids).logits[0, :-1].float().log_softmax(-1)
                 scores.append([0.0, *logps.gather(1, ids[0, 1:, None])[:, 0].tolist()])
         return scores
 
-    def _generate_batch(self, batch: list[_Request]) -> list[Generation]:
+    def _generate_batch(self, batch: list[_Request], cancelled: threading.Event) -> list[Generation]:
         import torch
 
         settings = [request.sampling or Sampling() for request in batch]
@@ -155,11 +180,13 @@ class TorchEngine:
         logprobs: list[list[float]] = [[] for _ in batch]
         live = set(range(len(batch)))
         with self._model_lock, torch.inference_mode():
+            self._check_open()
             version = self.version
             ids, mask = _left_padded([request.prompt_ids for request in batch], self._device)
             positions = (mask.cumsum(1) - 1).clamp(min=0)
             cache = None
-            while live and not self._cancelled.is_set():
+            while live and not cancelled.is_set():
+                self._check_open()
                 out = self._model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)  # fmt: skip
                 cache = out.past_key_values
                 picked, logps = sample(out.logits[:, -1].float(), settings, generators)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ class VllmActorEngine:
         self.timeout_s = timeout_s
         self.version = 0
         self._owned = owned
-        self._client: Client | None = None
+        self._clients: dict[asyncio.AbstractEventLoop, Client] = {}
+        self._clients_lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
         return VllmActorEngine, (self.actor, self.key, self.max_model_len, self.timeout_s, False)
@@ -57,10 +59,18 @@ class VllmActorEngine:
         self.version = version
 
     async def _ask(self, token_ids: list[int], sampling: Sampling | None) -> Any:
+        return await self._client().ask(token_ids, sampling)
+
+    def _client(self) -> Client:
+        """Of the event loop that asks: each has its own, and several may ask at once."""
         loop = asyncio.get_running_loop()
-        if self._client is None or self._client.loop is not loop:
-            self._client = Client(self.actor, self.timeout_s)
-        return await self._client.ask(token_ids, sampling)
+        client = self._clients.get(loop)
+        if client is None:
+            client = Client(self.actor, self.timeout_s)
+            with self._clients_lock:
+                live = {other: one for other, one in self._clients.items() if not other.is_closed()}
+                self._clients = live | {loop: client}
+        return client
 
     def close(self) -> None:
         """Ends the actor if this handle started it."""
@@ -89,6 +99,7 @@ def open_vllm(
     tensor_parallel_size: int = 1,
     data_parallel_size: int = 1,
     stop_ids: Sequence[int] = (),
+    take_over: bool = True,
     **options: Any,
 ) -> VllmActorEngine | ReplicatedEngine:
     """A vLLM engine with this model's weights, as version 0; Ray must be running (`ensure_ray`).
@@ -102,6 +113,7 @@ def open_vllm(
         tensor_parallel_size: Each engine's weights are split over so many GPUs of one machine (processes, without a GPU).
         data_parallel_size: So many engines, each with all the weights, behind one handle.
         stop_ids: Tokens that end a turn; none are those of the model's own chat format.
+        take_over: False starts new engines whatever runs already.
         options: Further vLLM EngineArgs.
 
     Raises ConfigError, MissingExtra, EngineError.
@@ -122,7 +134,7 @@ def open_vllm(
         options = {"dtype": "float32", **options}  # what it is on a CPU anyway: saying so makes no other engine
     max_model_len = max_model_len or min(_position_limit(folder), _DEFAULT_MODEL_LEN)
     key = hash_id(architecture_hash(folder), stop_ids, options, num_gpus)
-    taken = _running(key, max_model_len, data_parallel_size)
+    taken = _running(key, max_model_len, data_parallel_size) if take_over else []
     missing = data_parallel_size - len(taken)
     _make_room(missing, num_gpus, taken)
     placed = ray.remote(EngineActor).options(num_cpus=1, num_gpus=num_gpus, max_concurrency=10_000)
