@@ -1,6 +1,6 @@
 """What one optimizer step trains on: samples, their split into micro-batches, and the tensors of one micro-batch."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,20 +55,33 @@ class MicroBatch:
     advantages: Tensor
 
 
-def split_micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+def split_micro_batches(
+    lengths: Sequence[int], token_budget: int, groups: Sequence[Hashable] | None = None
+) -> list[list[int]]:
     """Positions of `lengths` in micro-batches, the longest sequences first.
 
     A micro-batch of k sequences costs k * (its longest) padded tokens, at most `token_budget`; a sequence longer than
     the budget stands alone. Sorting by length keeps the padding small, and starting with the longest shows at once
     whether memory suffices.
+
+    Args:
+        groups: Parallel to lengths: sequences of one group are kept in one micro-batch where they fit, since those that share a prompt
+            are computed behind it; None is each on its own.
     """
-    order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
+    members: dict[Hashable, list[int]] = {}
+    for position in sorted(range(len(lengths)), key=lambda position: (-lengths[position], position)):
+        members.setdefault(position if groups is None else groups[position], []).append(position)
     batches: list[list[int]] = []
-    for position in order:
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= token_budget:
+    longest = 0  # of the last micro-batch
+    for group in members.values():
+        fits = batches and (len(batches[-1]) + len(group)) * max(longest, lengths[group[0]]) <= token_budget
+        if not fits:
+            batches, longest = [*batches, []], 0
+        for position in group:
+            if batches[-1] and (len(batches[-1]) + 1) * max(longest, lengths[position]) > token_budget:
+                batches, longest = [*batches, []], 0
             batches[-1].append(position)
-        else:
-            batches.append([position])
+            longest = max(longest, lengths[position])
     return batches
 
 

@@ -11,14 +11,18 @@ from torch import Tensor
 
 from ...store.errors import TrainingError
 from .aggregation import StepTotals
-from .batch import MicroBatch, Sample, collate
+from .batch import MicroBatch, Sample, collate, split_micro_batches
+from .layout import Layout, choose_rows, model_cost, plain_layout, shared_layout
 from .learner_settings import LearnerSettings
-from .logprobs import token_logprobs
+from .logprobs import TokenScorer, can_share_prefix, spread
 from .loss import LossInputs, policy_loss
 from .measures import Outcome, Tally, outcomes
 from .memory import out_of_memory
 from .schedule import learning_rate
 from .state import gather_state, read_numbers, restore, seeded, write_state
+
+SCORED_AT_ONCE = 8192
+"""Padded tokens of a micro-batch that is only scored."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,10 @@ class Learner:
         self.model.to(settings.device)
         # Evaluation mode: dropout would make the learner disagree with the engine that sampled.
         self.model.eval()
+        self._cost = (
+            model_cost(self.model) if settings.shared_prefix and can_share_prefix(self.model, settings.device) else None
+        )
+        self._scorer = TokenScorer(self.model)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self.model.parameters(), settings.lr, settings.betas, settings.eps, settings.weight_decay
         )
@@ -133,7 +141,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         for number, positions in enumerate(micro_batches):
             chosen = [samples[position] for position in positions]
-            inputs = self._inputs(collate(chosen, self.settings.device), first[number])
+            inputs = self._inputs(chosen, first[number])
             first[number] = inputs.old
             found = policy_loss(inputs, totals, self.settings.loss)
             found.loss.backward()
@@ -152,24 +160,35 @@ class Learner:
             group["lr"] = lr
         self.optimizer.step()
 
-    def _inputs(self, batch: MicroBatch, old: Tensor | None) -> LossInputs:
+    def _inputs(self, samples: Sequence[Sample], old: Tensor | None) -> LossInputs:
         """What the loss of a micro-batch is computed from; `old` is None at the first update."""
-        logprobs, entropies = token_logprobs(self.model, batch.input_ids, batch.mask, self.settings.temperature)
+        s = self.settings
+        batch = collate(samples, s.device)
+        found = self._scorer(self._layout(samples, batch), s.temperature, s.chunk_tokens, s.loss.entropy_coef != 0)
+        logprobs, entropies = (spread(values, batch.mask) for values in found)
         if old is None:
-            old = logprobs.detach() if self.settings.loss.old_logprobs == "learner" else batch.engine_logprobs
+            old = logprobs.detach() if s.loss.old_logprobs == "learner" else batch.engine_logprobs
         return LossInputs(
             logprobs, old, batch.engine_logprobs, batch.mask, batch.advantages, reference=None, entropies=entropies
         )
 
+    def _layout(self, samples: Sequence[Sample], batch: MicroBatch) -> Layout:
+        """Rows that share prompts where that is cheaper, else a sequence a row."""
+        rows = choose_rows(samples, self._cost) if self._cost is not None else None
+        if rows is None:
+            return plain_layout(batch.input_ids, batch.mask)
+        return shared_layout(samples, rows).to(self.settings.device)
+
     @torch.no_grad()
     def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """For each (prompt ids, token ids): the logprob of every token of the second, at temperature 1."""
-        result = []
-        for prompt_ids, token_ids in sequences:
-            n = len(token_ids)
-            batch = collate([Sample("", prompt_ids, token_ids, [1] * n, [0.0] * n)], self.settings.device)
-            logprobs, _ = token_logprobs(self.model, batch.input_ids, batch.mask)
-            result.append(logprobs[batch.mask].tolist())
+        samples = [Sample("", prompt, tokens, [1] * len(tokens), [0.0] * len(tokens)) for prompt, tokens in sequences]
+        result: list[list[float]] = [[] for _ in samples]
+        for positions in split_micro_batches([sample.length for sample in samples], SCORED_AT_ONCE):
+            batch = collate([samples[position] for position in positions], self.settings.device)
+            found, _ = self._scorer(plain_layout(batch.input_ids, batch.mask), chunk_tokens=self.settings.chunk_tokens)
+            for position, values in zip(positions, found.split(batch.mask.sum(-1).tolist()), strict=True):
+                result[position] = values.tolist()
         return result
 
     def save_weights(self, path: str) -> None:

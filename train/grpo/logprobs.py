@@ -6,50 +6,97 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .batch import Sample, collate
+from .layout import Layout, full_attention, plain_layout, shared_layout
+
 # At most this many logits are held at once (512 MiB in float32), so that a large vocabulary does not decide the batch size.
 MAX_LOGITS = 2**27
 
 
-def token_logprobs(
-    model: Any, input_ids: Tensor, mask: Tensor, temperature: float = 1.0, max_logits: int = MAX_LOGITS
-) -> tuple[Tensor, Tensor]:
-    """Logprob and entropy at each position whose next token was sampled.
+class TokenScorer(torch.nn.Module):
+    """A causal language model that is asked for logprobs, as a module of its own: several ranks split what it holds."""
 
-    The output layer runs on those positions alone (prompts and tool results are most of a multi-turn sequence), and in
-    chunks whose activations are recomputed in the backward pass when there are more than `max_logits` logits.
+    def __init__(self, model: Any) -> None:
+        """Takes a transformers model."""
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, layout: Layout, temperature: float = 1.0, chunk_tokens: int | None = None, entropy_grad: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Logprob and entropy of each sampled token, [N] each, float32.
+
+        The output layer runs on the positions that predict one alone (prompts and tool results are most of a multi-turn sequence), and in
+        chunks whose activations are recomputed in the backward pass when there are more than `chunk_tokens` of them.
+
+        Args:
+            temperature: Logits are divided by it, as the engine did when it sampled.
+            chunk_tokens: None follows the vocabulary, MAX_LOGITS logits a chunk.
+            entropy_grad: Whether entropies have a gradient.
+        """
+        backbone = getattr(self.model, self.model.base_model_prefix)
+        options = {"position_ids": layout.position_ids} if layout.position_ids is not None else {}
+        output = backbone(
+            input_ids=layout.input_ids, attention_mask=layout.attention_mask, use_cache=False, **options
+        ).last_hidden_state
+        hidden = output.flatten(0, 1)[layout.sources]
+        head = self.model.get_output_embeddings()
+        size = chunk_tokens or max(1, MAX_LOGITS // head.weight.shape[0])
+        if len(hidden) <= size:
+            return _pick(head, hidden, layout.targets, temperature, entropy_grad)
+        chunks = [
+            checkpoint(_pick, head, h, t, temperature, entropy_grad, use_reentrant=False)
+            for h, t in zip(hidden.split(size), layout.targets.split(size), strict=True)
+        ]
+        logprobs, entropies = zip(*chunks, strict=True)
+        return torch.cat(logprobs), torch.cat(entropies)
+
+
+def token_logprobs(
+    model: Any, input_ids: Tensor, mask: Tensor, temperature: float = 1.0, chunk_tokens: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logprob and entropy at each position whose next token was sampled, one sequence a row.
 
     Args:
         model: A transformers causal language model.
-        input_ids: [B, T + 1] token ids padded on the right. Causal attention never looks ahead, so the padding
-            needs no attention mask.
+        input_ids: [B, T + 1] token ids padded on the right.
         mask: [B, T] bool, True where token t + 1 was sampled.
-        temperature: Logits are divided by it, as the engine did when it sampled.
+        temperature, chunk_tokens: See TokenScorer.
 
     Returns:
         logprobs [B, T] with gradient and entropies [B, T] without, float32, both 0 where the mask is False.
     """
-    backbone = getattr(model, model.base_model_prefix)
-    hidden = backbone(input_ids=input_ids[:, :-1], use_cache=False).last_hidden_state[mask]
-    targets = input_ids[:, 1:][mask]
-    head = model.get_output_embeddings()
-
-    size = max(1, max_logits // head.weight.shape[0])
-    if len(targets) <= size:
-        picked, entropies = _pick(head, hidden, targets, temperature)
-    else:
-        chunks = [
-            checkpoint(_pick, head, h, t, temperature, use_reentrant=False)
-            for h, t in zip(hidden.split(size), targets.split(size), strict=True)
-        ]
-        picked, entropies = (torch.cat(parts) for parts in zip(*chunks, strict=True))
-    empty = torch.zeros(mask.shape, dtype=torch.float32, device=input_ids.device)
-    return empty.masked_scatter(mask, picked), empty.masked_scatter(mask, entropies)
+    logprobs, entropies = TokenScorer(model)(plain_layout(input_ids, mask), temperature, chunk_tokens)
+    return spread(logprobs, mask), spread(entropies, mask)
 
 
-def _pick(head: Any, hidden_N: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def spread(values: Tensor, mask: Tensor) -> Tensor:
+    """[N] values at the True positions of a [B, T] mask, row by row; 0 elsewhere."""
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+
+
+@torch.no_grad()
+def can_share_prefix(model: Any, device: str = "cpu") -> bool:
+    """Whether answers behind one prompt score as they do alone: asked of the configuration, and then of the model itself on a few tokens."""
+    if not full_attention(model.config):
+        return False
+    ids = [number % model.get_input_embeddings().weight.shape[0] for number in range(3, 80, 7)]
+    pair = [Sample("", ids[:5], answer, [1] * len(answer), [0.0] * len(answer)) for answer in (ids[5:9], ids[6:])]
+    batch, scorer = collate(pair, device), TokenScorer(model)
+    try:
+        alone, _ = scorer(plain_layout(batch.input_ids, batch.mask))
+        shared, _ = scorer(shared_layout(pair, [[0, 1]]).to(device))
+    except (TypeError, ValueError, RuntimeError):  # it takes no such mask or positions
+        return False
+    return bool((alone - shared).abs().max() < 1e-3)
+
+
+def _pick(
+    head: Any, hidden_N: Tensor, targets_N: Tensor, temperature: float, entropy_grad: bool
+) -> tuple[Tensor, Tensor]:
     """Logprobs of the targets and entropies, both [N], in float32 whatever the model computes in."""
     logits = head(hidden_N).float() / temperature
     normaliser = logits.logsumexp(-1)
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
         entropies = normaliser - ((logits - normaliser.unsqueeze(-1)).exp() * logits).sum(-1)
     return logits.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1) - normaliser, entropies

@@ -98,6 +98,7 @@ class PlanOptions:
     leave_one_out: bool = False
     overlong_filtering: bool = False
     token_budget: int = 8192
+    keep_groups: bool = True  # in one micro-batch where they fit, so that their prompt is computed once
 
 
 def plan_id(run_id: str, step: int) -> str:
@@ -115,9 +116,10 @@ def make_plan(
 
     kept = [position for position, entry in enumerate(entries) if entry.kept]
     lengths = [ordered[position]["n_prompt_tokens"] + ordered[position]["n_tokens"] for position in kept]
+    groups = [ordered[position]["group_id"] for position in kept] if options.keep_groups else None
     trained = [
         replace(entries[kept[position]], micro_batch=number)
-        for number, batch in enumerate(split_micro_batches(lengths, options.token_budget))
+        for number, batch in enumerate(split_micro_batches(lengths, options.token_budget, groups))
         for position in batch
     ]
     left_out = [entry for entry in entries if not entry.kept]

@@ -1,0 +1,149 @@
+"""How the sequences of a micro-batch lie in the rows that the model is given: one a row, or the rollouts of a group behind one prompt.
+
+A shared row is [prompt, answer 1, answer 2, …]. Positions start again after the prompt for each answer, and the attention mask lets an
+answer see the prompt and itself, so each token has the same logprob and gradient as in a row of its own; the prompt is computed once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .batch import Sample
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The model's inputs, R rows of S positions, and where the N sampled tokens are predicted.
+
+    Attributes:
+        input_ids: [R, S] int64. The last token of a sequence is left out, since nothing is predicted from it.
+        sources: [N] int64: r * S + s of the position that predicts each sampled token, in the order of MicroBatch.mask.
+        targets: [N] int64: the sampled tokens.
+        position_ids: [R, S]; None counts from 0 in each row.
+        attention_mask: [R, 1, S, S] bool, True where the third axis sees the fourth; None is causal.
+    """
+
+    input_ids: Tensor
+    sources: Tensor
+    targets: Tensor
+    position_ids: Tensor | None = None
+    attention_mask: Tensor | None = None
+
+    def to(self, device: str) -> "Layout":
+        """The layout with its tensors there."""
+        moved = (None if tensor is None else tensor.to(device) for tensor in vars(self).values())
+        return Layout(*moved)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-adds of the model: `token` a token in its linear layers, `pair` a pair of tokens that attend, over all layers."""
+
+    token: float
+    pair: float
+
+    def causal(self, length: int) -> float:
+        """Of a row of `length` tokens. Causal kernels leave out half of the pairs."""
+        return length * self.token + length**2 * self.pair / 2
+
+    def masked(self, length: int) -> float:
+        """Of a row with a mask of its own, of which kernels leave out nothing."""
+        return length * self.token + length**2 * self.pair
+
+
+def model_cost(model: Any) -> Cost:
+    """The cost of a transformers model, from its weights' shapes."""
+    config = model.config.get_text_config()
+    backbone, embedding = getattr(model, model.base_model_prefix), model.get_input_embeddings().weight
+    linear = sum(weight.numel() for weight in backbone.parameters() if weight.ndim == 2 and weight is not embedding)
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return Cost(linear, 2.0 * width * config.num_hidden_layers)
+
+
+def full_attention(config: Any) -> bool:
+    """Whether all layers are causal attention over everything before them, as far as the configuration says, and take a mask of bools."""
+    if getattr(config, "_attn_implementation", None) != "sdpa":
+        return False
+    config = config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return all(kind == "full_attention" for kind in kinds)
+    other = ("sliding_window", "attention_chunk_size", "alibi", "state_size", "attn_layer_period", "layers_block_type")
+    return not any(getattr(config, name, None) for name in other)
+
+
+def plain_layout(input_ids: Tensor, mask: Tensor) -> Layout:
+    """One sequence a row: input_ids [B, T + 1] padded on the right, mask [B, T]. Causal attention never looks ahead, so padding needs no mask."""
+    return Layout(input_ids[:, :-1], mask.flatten().nonzero().squeeze(-1), input_ids[:, 1:][mask])
+
+
+def choose_rows(samples: Sequence[Sample], cost: Cost) -> list[list[int]] | None:
+    """Which samples share a row, as positions in `samples`; all of a row have one prompt. None when one a row is cheapest.
+
+    A longer row saves prompts and pays for attention that its mask throws away, so the number of answers a row is the cheapest of all.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for position, sample in enumerate(samples):
+        groups.setdefault(tuple(sample.prompt_ids), []).append(position)
+    best, cheapest = None, len(samples) * cost.causal(max(sample.length for sample in samples) - 1)
+    for answers in range(2, max(map(len, groups.values())) + 1):
+        rows = [row for members in groups.values() for row in _deal(members, samples, -(-len(members) // answers))]
+        price = len(rows) * cost.masked(max(_length(row, samples) for row in rows))
+        if price < cheapest:
+            best, cheapest = rows, price
+    return best
+
+
+def shared_layout(samples: Sequence[Sample], rows: Sequence[Sequence[int]]) -> Layout:
+    """The rows of `choose_rows` as tensors on the CPU."""
+    width = max(_length(row, samples) for row in rows)
+    input_ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    position_ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    owner = torch.full((len(rows), width), -1)  # 0 the prompt, 1, 2, … the answers, -1 padding
+    sources: dict[int, Tensor] = {}
+    for number, row in enumerate(rows):
+        prompt = samples[row[0]].prompt_ids
+        end = len(prompt)
+        input_ids[number, :end] = torch.tensor(prompt)
+        position_ids[number, :end] = torch.arange(end)
+        owner[number, :end] = 0
+        for answer, position in enumerate(row, 1):
+            start, tokens = end, samples[position].token_ids[:-1]
+            end = start + len(tokens)
+            input_ids[number, start:end] = torch.tensor(tokens, dtype=torch.int64)
+            position_ids[number, start:end] = len(prompt) + torch.arange(len(tokens))
+            owner[number, start:end] = answer
+            # The first token is predicted by the prompt's last, the others by the one before.
+            before = torch.cat([torch.tensor([len(prompt) - 1]), torch.arange(start, end)])
+            sampled = torch.tensor(samples[position].loss_mask, dtype=torch.bool)
+            sources[position] = number * width + before[: len(sampled)][sampled]
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
+    seen = (owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None])
+    targets = [t for s in samples for t, kept in zip(s.token_ids, s.loss_mask, strict=True) if kept]
+    return Layout(
+        input_ids,
+        torch.cat([sources[position] for position in range(len(samples))]),
+        torch.tensor(targets, dtype=torch.int64),
+        position_ids,
+        (seen & causal).unsqueeze(1),
+    )
+
+
+def _deal(members: Sequence[int], samples: Sequence[Sample], n_rows: int) -> list[list[int]]:
+    """The members over `n_rows` rows of about the same length: the longest first, each to the row that is shortest."""
+    rows: list[list[int]] = [[] for _ in range(n_rows)]
+    lengths = [0] * n_rows
+    for position in sorted(members, key=lambda position: (-samples[position].length, position)):
+        row = lengths.index(min(lengths))
+        rows[row].append(position)
+        lengths[row] += max(1, len(samples[position].token_ids))
+    return [row for row in rows if row]
+
+
+def _length(row: Sequence[int], samples: Sequence[Sample]) -> int:
+    """Positions that a row takes."""
+    return len(samples[row[0]].prompt_ids) + sum(max(0, len(samples[position].token_ids) - 1) for position in row)
