@@ -37,6 +37,8 @@ class LossConfig(Section):
     reference_policy_kl_penalty: float = Field(default=0.0, ge=0)
     """Weight of the KL divergence to the model the run started from; 0 loads no reference."""
     reference_policy_kl_type: Literal["k1", "k2", "k3"] = "k3"
+    use_bias_correction_kl: bool = True
+    """Multiply the KL in the loss by the token's ratio, which makes its gradient that of the KL (DeepSeek-V3.2); off differentiates the bare estimate."""
     use_kl_in_reward: bool = False
     """Take the KL (k1, summed over a rollout) off the reward instead of adding it to the loss."""
     entropy_bonus: float = Field(default=0.0, ge=0)

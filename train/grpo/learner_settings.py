@@ -21,6 +21,7 @@ class LossSettings:
         correction_min, correction_max: Its bounds.
         kl_coef: Weight of the KL to the reference; 0 loads none.
         kl_type: `k1`, `k2` or `k3`.
+        kl_unbiased: The KL in the loss is multiplied by the ratio, which makes its gradient that of the KL.
         kl_in_reward: The KL is taken off rewards when a batch is planned, not added to the loss.
         entropy_coef: Weight of the mean entropy, taken off the loss.
     """
@@ -38,6 +39,7 @@ class LossSettings:
     correction_max: float = 2.0
     kl_coef: float = 0.0
     kl_type: str = "k3"
+    kl_unbiased: bool = True
     kl_in_reward: bool = False
     entropy_coef: float = 0.0
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .aggregation import StepTotals, aggregate, token_mean
 from .correction import correction_weights
-from .kl import kl_divergence
+from .kl import kl_divergence, kl_loss
 from .learner_settings import LossSettings
 
 # exp of more than this is no estimate of anything, and in float32 soon infinite; beyond it a token has no gradient.
@@ -77,11 +77,13 @@ def policy_loss(inputs: LossInputs, totals: StepTotals, settings: LossSettings) 
     loss = loss * weight
     terms |= {"weight": weight, "masked": masked}
 
-    if inputs.reference is not None:
-        to_reference = torch.where(mask, inputs.reference - inputs.logprobs, 0.0)
-        if s.kl_coef and not s.kl_in_reward:
-            loss = loss + s.kl_coef * kl_divergence(to_reference, s.kl_type)
+    in_loss = s.kl_coef > 0 and not s.kl_in_reward
+    if in_loss or inputs.reference is not None:
+        to_reference = torch.where(mask, _need(inputs.reference, "logprobs of the reference") - inputs.logprobs, 0.0)
         terms |= {f"kl_{kind}": kl_divergence(to_reference.detach(), kind) for kind in ("k1", "k3")}
+        if in_loss:
+            by_token = log_ratio.clamp(max=MAX_LOG_RATIO).exp()
+            loss = loss + s.kl_coef * kl_loss(to_reference, by_token, s.kl_type, s.kl_unbiased)
 
     total = aggregate(loss, mask, totals, s.aggregation, s.fixed_length)
     if s.entropy_coef:
@@ -119,8 +121,9 @@ def cispo_loss(logprobs: Tensor, ratio: Tensor, advantages: Tensor, low: float, 
 def sequence_log_ratio(log_ratio: Tensor, mask: Tensor) -> Tensor:
     """GSPO: the mean of a sequence's log ratios at each of its tokens (Zheng et al. 2025, arXiv:2507.18071, eq. 7 and 14).
 
-    The value is the same at every token and the gradient each token's own, so that it flows as through one ratio a sequence
-    but stays a [B, T] matrix. Takes and returns [B, T]; `log_ratio` is 0 where the mask is False.
+    The value is the same at every token and the gradient each token's own ("GSPO-token"). Where all tokens of a sequence weigh
+    the same, which token-level correction weights change, it is the gradient of one ratio a sequence.
+    Takes and returns [B, T]; `log_ratio` is 0 where the mask is False.
     """
     mean = log_ratio.detach().sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
     return log_ratio - log_ratio.detach() + mean
@@ -140,5 +143,5 @@ def clipped_tokens(ratio: Tensor, advantages: Tensor, settings: LossSettings) ->
 
 def _need(matrix: Tensor | None, name: str) -> Tensor:
     if matrix is None:
-        raise ValueError(f"the loss needs {name}, which its inputs do not have")
+        raise ValueError(f"the loss needs {name}, and its inputs have none")
     return matrix

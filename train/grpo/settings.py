@@ -89,6 +89,7 @@ def loss_settings(config: GrpoConfig) -> LossSettings:
         correction_max=loss.truncated_importance_sampling_ratio,
         kl_coef=loss.reference_policy_kl_penalty,
         kl_type="k1" if loss.use_kl_in_reward else loss.reference_policy_kl_type,
+        kl_unbiased=loss.use_bias_correction_kl,
         kl_in_reward=loss.use_kl_in_reward,
         entropy_coef=loss.entropy_bonus,
     )

@@ -1,120 +1,312 @@
-"""Loss terms against a plain double loop and finite differences, and what they must not depend on."""
+"""The policy loss against a plain double loop, its gradient against finite differences of that loop, and what neither may depend on."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollhouse.train.grpo.loss import (
-    clipped_loss,
-    clipped_tokens,
-    sequence_mean,
-    token_mean,
-    truncated_importance_weights,
-)
+from rollhouse.train.grpo.aggregation import StepTotals
+from rollhouse.train.grpo.learner_settings import LossSettings
+from rollhouse.train.grpo.loss import LossInputs, policy_loss
 
-LOW, HIGH = 0.2, 0.28
+PLAIN = LossSettings(correction="none", clip_high=0.28)
+CASES = {
+    "clip": PLAIN,
+    "dual clip": replace(PLAIN, dual_clip=1.5),
+    "cispo": replace(PLAIN, objective="cispo"),
+    "gspo": replace(PLAIN, sequence_ratio=True, aggregation="sequence_mean", clip_low=0.05, clip_high=0.06),
+    "gspo by tokens": replace(PLAIN, sequence_ratio=True, clip_low=0.05, clip_high=0.06),
+    "cispo of sequences": replace(PLAIN, objective="cispo", sequence_ratio=True),
+    "sequence mean": replace(PLAIN, aggregation="sequence_mean"),
+    "fixed length": replace(PLAIN, aggregation="fixed_length", fixed_length=11),
+    "tis": replace(PLAIN, correction="tis", correction_max=1.3),
+    "tis with a lower bound": replace(PLAIN, correction="tis", correction_min=0.7, correction_max=1.3),
+    "icepop": replace(PLAIN, correction="icepop", correction_min=0.7, correction_max=1.4),
+    "seq-mask-tis": replace(PLAIN, correction="seq-mask-tis", correction_min=0.9, correction_max=1.2),
+    "engine's ratio": replace(PLAIN, old_logprobs="engine", correction="tis", correction_max=1.3),
+    "k1": replace(PLAIN, kl_coef=0.3, kl_type="k1"),
+    "k2": replace(PLAIN, kl_coef=0.3, kl_type="k2"),
+    "k3": replace(PLAIN, kl_coef=0.3, kl_type="k3"),
+    "k1, bare": replace(PLAIN, kl_coef=0.3, kl_type="k1", kl_unbiased=False),
+    "k2, bare": replace(PLAIN, kl_coef=0.3, kl_type="k2", kl_unbiased=False),
+    "k3, bare": replace(PLAIN, kl_coef=0.3, kl_type="k3", kl_unbiased=False),
+    "k3 with a sequence's ratio": replace(PLAIN, kl_coef=0.3, kl_type="k3", sequence_ratio=True),
+    "kl in reward": replace(PLAIN, kl_coef=0.3, kl_type="k1", kl_in_reward=True),
+    "entropy": replace(PLAIN, entropy_coef=0.2, aggregation="sequence_mean"),
+    "all at once": LossSettings(
+        clip_low=0.1,
+        dual_clip=1.5,
+        sequence_ratio=True,
+        aggregation="sequence_mean",
+        correction="icepop",
+        correction_min=0.7,
+        correction_max=1.4,
+        kl_coef=0.3,
+        entropy_coef=0.2,
+    ),
+}
+ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
-def matrices(seed=0, rows=5, width=7, dtype=torch.float64):
-    """Logprobs now, old, engine, mask [rows, width] and advantages [rows]; some rows end early, one is fully masked."""
+def batch(seed=0, rows=6, width=7, dtype=torch.float64) -> LossInputs:
+    """Rows that begin late, end early or have gaps (tools' results); row 0 is full, row 1 has no sampled token."""
     draw = torch.Generator().manual_seed(seed)
-    logprobs = -4 * torch.rand(rows, width, generator=draw, dtype=dtype)
-    old = logprobs + 0.5 * torch.randn(rows, width, generator=draw, dtype=dtype)
-    engine = old + 0.5 * torch.randn(rows, width, generator=draw, dtype=dtype)
+
+    def noise(scale):
+        return scale * torch.randn(rows, width, generator=draw, dtype=torch.float64)
+
+    logprobs = -4 * torch.rand(rows, width, generator=draw, dtype=torch.float64)
+    old = logprobs + noise(0.4)
+    engine, reference = old + noise(0.4), logprobs + noise(0.5)
     mask = torch.rand(rows, width, generator=draw) < 0.6
     mask[0], mask[1] = True, False
-    advantages = torch.randn(rows, generator=draw, dtype=dtype)
-    return [torch.where(mask, matrix, 0.0) for matrix in (logprobs, old, engine)] + [mask, advantages]
+    advantages = torch.randn(rows, generator=draw, dtype=torch.float64)
+    found = [m.to(dtype) for m in (logprobs, old, engine, advantages, reference, noise(1).abs())]
+    return LossInputs(found[0], found[1], found[2], mask, *found[3:])
 
 
-def test_clipped_loss_equals_a_double_loop():
-    logprobs, old, _, mask, advantages = matrices()
-    expected, count = 0.0, 0
-    for i, row in enumerate(mask.tolist()):
-        for t, sampled in enumerate(row):
-            if sampled:
-                ratio, a = math.exp(logprobs[i, t] - old[i, t]), float(advantages[i])
-                expected += max(-ratio * a, -min(max(ratio, 1 - LOW), 1 + HIGH) * a)
-                count += 1
-    loss = token_mean(clipped_loss(logprobs, old, advantages, LOW, HIGH), mask, count)
-    assert float(loss) == pytest.approx(expected / count, rel=1e-12)
+def totals_of(inputs):
+    return StepTotals(int(inputs.mask.sum()), int(inputs.mask.any(-1).sum()))
 
 
-def test_sequence_mean_equals_a_double_loop_without_empty_sequences():
-    loss, _, _, mask, _ = matrices()
-    rows = [[float(v) for v, m in zip(r, k, strict=True) if m] for r, k in zip(loss, mask, strict=True)]
-    means = [sum(row) / len(row) for row in rows if row]
-    assert len(means) == 4
-    assert float(sequence_mean(loss, mask, len(means))) == pytest.approx(sum(means) / 4, rel=1e-12)
+def value(inputs, case, totals=None):
+    return policy_loss(inputs, totals or totals_of(inputs), case).loss
 
 
-def test_clipped_tokens_are_those_without_gradient():
-    logprobs, old, _, _, advantages = matrices(seed=3, rows=20)
-    logprobs.requires_grad_()
-    clipped_loss(logprobs, old, advantages, LOW, HIGH).sum().backward()
-    low, high = clipped_tokens(logprobs, old, advantages, LOW, HIGH)
-    assert low.any() and high.any() and not (low & high).any()
-    assert torch.equal(logprobs.grad == 0, low | high)
+def clip(value, low, high):
+    return min(max(value, low), high)
 
 
-@pytest.mark.parametrize("reduce", ["token", "sequence"])
-def test_gradient_equals_finite_differences(reduce):
-    logprobs, old, engine, mask, advantages = matrices(seed=1)
+def double_loop(inputs, s, logprobs=None):
+    """The loss of a whole step in plain Python. `logprobs` replaces inputs.logprobs but where formulas stop the gradient."""
+    fixed = inputs.logprobs.tolist()
+    now = fixed if logprobs is None else logprobs
+    old, engine, reference, entropies = (
+        m.tolist() for m in (inputs.old, inputs.engine, inputs.reference, inputs.entropies)
+    )
+    sums, counts, entropy = [], [], 0.0
+    for i, (row, a) in enumerate(zip(inputs.mask.tolist(), inputs.advantages.tolist(), strict=True)):
+        at = [t for t, sampled in enumerate(row) if sampled]
+        if not at:
+            continue
+        total, n = 0.0, len(at)
+        for t in at:
+            if s.sequence_ratio:
+                fixed_ratio = math.exp(sum(fixed[i][u] - old[i][u] for u in at) / n)
+                ratio = fixed_ratio * math.exp(now[i][t] - fixed[i][t])
+            else:
+                ratio, fixed_ratio = math.exp(now[i][t] - old[i][t]), math.exp(fixed[i][t] - old[i][t])
+            low, high = 1 - s.clip_low, 1 + s.clip_high
+            if s.objective == "cispo":
+                loss = -clip(fixed_ratio, low, high) * a * now[i][t]
+            else:
+                loss = max(-ratio * a, -clip(ratio, low, high) * a)
+                if s.dual_clip is not None and a < 0:
+                    loss = min(loss, -s.dual_clip * a)
 
-    def loss(x):
-        terms = clipped_loss(x, old, advantages, LOW, HIGH) * truncated_importance_weights(old, engine, 1.5)
-        return token_mean(terms, mask, int(mask.sum())) if reduce == "token" else sequence_mean(terms, mask, 4)
+            weight = math.exp(old[i][t] - engine[i][t])
+            mean_weight = math.exp(sum(old[i][u] - engine[i][u] for u in at) / n)
+            if s.correction == "none" or s.old_logprobs == "engine":
+                weight = 1.0
+            elif s.correction == "tis":
+                weight = clip(weight, s.correction_min, s.correction_max)
+            else:
+                judged = weight if s.correction == "icepop" else mean_weight
+                weight = weight if s.correction_min <= judged <= s.correction_max else 0.0
+            loss *= weight
 
-    # None of the ratios lies within the step of a kink.
-    assert torch.autograd.gradcheck(loss, [logprobs.requires_grad_()], eps=1e-6, atol=1e-7)
-
-
-def test_importance_weights_are_capped_and_carry_no_gradient():
-    old = torch.tensor([[0.0, -1.0, -1.0]], requires_grad=True)
-    weights = truncated_importance_weights(old, torch.tensor([[0.0, -3.0, 0.0]]), cap=2.0)
-    assert weights.tolist() == [[1.0, 2.0, pytest.approx(math.exp(-1))]]
-    assert not weights.requires_grad
-
-
-def test_first_update_loss_is_minus_the_mean_advantage():
-    logprobs, _, _, _, advantages = matrices()
-    mask = torch.ones_like(logprobs, dtype=torch.bool)
-    loss = clipped_loss(logprobs, logprobs.clone(), advantages, LOW, HIGH)
-    low, high = clipped_tokens(logprobs, logprobs.clone(), advantages, LOW, HIGH)
-    assert not low.any() and not high.any()
-    assert float(token_mean(loss, mask, mask.numel())) == pytest.approx(-float(advantages.mean()), rel=1e-12)
-
-
-def test_nothing_sampled_is_loss_zero_with_finite_gradient():
-    logprobs = torch.zeros(2, 3, requires_grad=True)
-    mask = torch.zeros(2, 3, dtype=torch.bool)
-    terms = clipped_loss(logprobs, torch.zeros(2, 3), torch.ones(2), LOW, HIGH)
-    for loss in (token_mean(terms, mask, 0), sequence_mean(terms, mask, 0)):
-        (gradient,) = torch.autograd.grad(loss, logprobs, retain_graph=True)
-        assert loss.item() == 0 and torch.isfinite(gradient).all()
+            d = reference[i][t] - now[i][t]
+            kl = {"k1": -d, "k2": d * d / 2, "k3": math.exp(d) - 1 - d}[s.kl_type]
+            if s.kl_unbiased:
+                kl *= math.exp((fixed if s.kl_type == "k2" else now)[i][t] - old[i][t])
+            total += loss + (0.0 if s.kl_in_reward else s.kl_coef * kl)
+            entropy += entropies[i][t]
+        sums.append(total)
+        counts.append(n)
+    if s.aggregation == "token_mean":
+        mean = sum(sums) / sum(counts)
+    elif s.aggregation == "sequence_mean":
+        mean = sum(total / n for total, n in zip(sums, counts, strict=True)) / len(sums)
+    else:
+        mean = sum(sums) / (len(sums) * s.fixed_length)
+    return mean - s.entropy_coef * entropy / sum(counts)
 
 
-@settings(deadline=None, derandomize=True)
-@given(st.integers(0, 10_000), st.integers(1, 5), st.sampled_from(["token", "sequence"]))
-def test_split_order_and_padding_do_not_change_the_loss(seed, size, reduce):
-    logprobs, old, _, mask, advantages = matrices(seed)
-    n_tokens, n_sequences = int(mask.sum()), int(mask.any(-1).sum())
+@ALL
+def test_equals_a_double_loop(case):
+    for seed in range(5):
+        expected = double_loop(batch(seed), case)
+        assert value(batch(seed), case).item() == pytest.approx(expected, rel=1e-12)
+        assert value(batch(seed, dtype=torch.float32), case).item() == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
-    def loss(rows, before=0, after=0):
-        def pad(matrix):
-            return torch.nn.functional.pad(matrix[rows], (before, after))
 
-        terms = clipped_loss(pad(logprobs), pad(old), advantages[rows], LOW, HIGH)
-        if reduce == "token":
-            return float(token_mean(terms, pad(mask), n_tokens))
-        return float(sequence_mean(terms, pad(mask), n_sequences))
+@ALL
+def test_gradient_equals_finite_differences_of_the_double_loop(case):
+    inputs, step = batch(seed=1, rows=5, width=5), 1e-6
+    logprobs, entropies = inputs.logprobs.clone().requires_grad_(), inputs.entropies.clone().requires_grad_()
+    value(replace(inputs, logprobs=logprobs, entropies=entropies), case).backward()
+    for i in range(5):
+        for t in range(5):
+            sides = []
+            for sign in (1, -1):
+                moved = inputs.logprobs.tolist()
+                moved[i][t] += sign * step
+                sides.append(double_loop(inputs, case, moved))
+            # None of the ratios lies within the step of a kink.
+            assert logprobs.grad[i, t].item() == pytest.approx((sides[0] - sides[1]) / (2 * step), abs=1e-8)
+    of_entropy = torch.zeros(5, 5) if entropies.grad is None else entropies.grad
+    torch.testing.assert_close(
+        of_entropy, -case.entropy_coef * inputs.mask.double() / inputs.mask.sum(), check_dtype=False
+    )
 
-    rows = torch.arange(5)
-    whole = loss(rows)
-    shuffled = rows[torch.randperm(5, generator=torch.Generator().manual_seed(seed))]
-    assert loss(shuffled) == pytest.approx(whole, abs=1e-12)
-    assert loss(rows, before=3) == pytest.approx(whole, abs=1e-12)
-    assert loss(rows, after=4) == pytest.approx(whole, abs=1e-12)
-    assert sum(loss(part) for part in shuffled.split(size)) == pytest.approx(whole, abs=1e-12)
+
+@ALL
+def test_no_case_is_like_plain_clipping_but_those_that_should_be(case):
+    same = case in (PLAIN, CASES["engine's ratio"], CASES["kl in reward"])
+    assert (value(batch(), case).item() == pytest.approx(value(batch(), PLAIN).item(), rel=1e-9)) == same
+
+
+def rows_of(inputs, rows, before=0, after=0, filled=0.0):
+    """Some rows of a batch, in that order, with more padding on either side."""
+
+    def pad(matrix):
+        return torch.nn.functional.pad(
+            matrix[rows], (before, after), value=False if matrix.dtype == torch.bool else filled
+        )
+
+    matrices = {
+        name: pad(getattr(inputs, name)) for name in ("logprobs", "old", "engine", "mask", "reference", "entropies")
+    }
+    return LossInputs(**matrices, advantages=inputs.advantages[rows])
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(list(CASES)),
+    st.integers(0, 4),
+    st.integers(0, 4),
+    st.floats(allow_nan=True),
+)
+def test_neither_padding_nor_what_is_in_it_changes_loss_or_gradient(seed, name, before, after, filled):
+    inputs, found = batch(seed), []
+    for padded in (inputs, rows_of(inputs, torch.arange(6), before, after, filled)):
+        logprobs = padded.logprobs.clone().requires_grad_()
+        loss = value(replace(padded, logprobs=logprobs), CASES[name])
+        loss.backward()
+        found.append((loss.item(), logprobs.grad[:, :][padded.mask].tolist(), logprobs.grad[~padded.mask]))
+    assert found[1][0] == pytest.approx(found[0][0], abs=1e-12)
+    assert found[1][1] == pytest.approx(found[0][1], abs=1e-12)
+    assert not found[1][2].any(), "padding has a gradient"
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.integers(0, 10_000), st.sampled_from(list(CASES)), st.integers(1, 3), st.integers(1, 6))
+def test_neither_order_nor_micro_batches_nor_ranks_change_loss_or_gradient(seed, name, ranks, size):
+    inputs, totals = batch(seed), totals_of(batch(seed))
+    logprobs = inputs.logprobs.clone().requires_grad_()
+    whole = value(replace(inputs, logprobs=logprobs), CASES[name])
+    whole.backward()
+
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
+    loss, gradient = 0.0, torch.zeros_like(inputs.logprobs)
+    for rank in range(ranks):
+        mine = inputs.logprobs.clone().requires_grad_()
+        for rows in order[rank::ranks].split(size):
+            part = value(rows_of(replace(inputs, logprobs=mine), rows), CASES[name], totals)
+            part.backward()
+            loss += part.item()
+        gradient += torch.zeros_like(gradient) if mine.grad is None else mine.grad
+    assert loss == pytest.approx(whole.item(), abs=1e-12)
+    torch.testing.assert_close(gradient, logprobs.grad, atol=1e-12, rtol=1e-9)
+
+
+# Edge cases, numbered as in docs/grpo-algorithms.md.
+
+
+@ALL
+def test_edge_3_nothing_sampled_is_loss_zero_with_finite_gradient(case):
+    inputs = replace(batch(), mask=torch.zeros(6, 7, dtype=torch.bool))
+    logprobs = inputs.logprobs.clone().requires_grad_()
+    loss = value(replace(inputs, logprobs=logprobs), case)
+    loss.backward()
+    assert loss.item() == 0 and not logprobs.grad.any()
+
+
+@ALL
+def test_edge_3_a_row_without_a_sampled_token_changes_nothing(case):
+    inputs = batch()
+    without = rows_of(inputs, torch.tensor([0, 2, 3, 4, 5]))
+    assert value(inputs, case).item() == pytest.approx(value(without, case).item(), rel=1e-12)
+
+
+def test_edge_5_tool_results_have_no_part_in_loss_or_gradient():
+    inputs = batch()
+    changed = replace(inputs, logprobs=torch.where(inputs.mask, inputs.logprobs, -99.0))
+    for case in CASES.values():
+        assert value(changed, case).item() == value(inputs, case).item()
+
+
+@pytest.mark.parametrize("kind", ["k2", "k3"])
+def test_edge_8_advantage_zero_with_kl_still_has_a_gradient(kind):
+    inputs = batch()
+    logprobs = inputs.logprobs.clone().requires_grad_()
+    still = replace(inputs, logprobs=logprobs, advantages=torch.zeros(6, dtype=torch.float64))
+    value(still, CASES[f"{kind}, bare"]).backward()
+    assert (logprobs.grad != 0).equal(inputs.mask)
+    # Both are smallest at the reference: a step against the gradient goes towards it.
+    assert (torch.sign(logprobs.grad) == torch.sign(inputs.logprobs - inputs.reference))[inputs.mask].all()
+
+
+def test_edge_10_first_update_has_ratio_one_and_loss_minus_the_mean_advantage():
+    inputs = batch()
+    first = replace(inputs, old=inputs.logprobs, engine=inputs.logprobs, mask=torch.ones(6, 7, dtype=torch.bool))
+    for name in ("clip", "dual clip", "gspo", "gspo by tokens", "sequence mean", "tis", "icepop", "seq-mask-tis"):
+        found = policy_loss(first, totals_of(first), CASES[name])
+        assert found.loss.item() == pytest.approx(-inputs.advantages.mean().item(), rel=1e-12)
+        assert (found.terms["ratio"] == 1).all() and (found.terms["weight"] == 1).all()
+        assert not any(found.terms[term].any() for term in found.terms if term.startswith(("clipped", "masked")))
+
+
+def test_at_the_first_update_all_objectives_have_the_plain_policy_gradient():
+    inputs = replace(batch(), old=batch().logprobs)
+    expected = torch.where(inputs.mask, -inputs.advantages.unsqueeze(-1) / inputs.mask.sum(), 0.0)
+    for name in ("clip", "dual clip", "cispo"):
+        logprobs = inputs.logprobs.clone().requires_grad_()
+        value(replace(inputs, logprobs=logprobs), CASES[name]).backward()
+        torch.testing.assert_close(logprobs.grad, expected)
+
+
+def test_clipped_tokens_are_those_without_gradient_and_cispo_has_none():
+    inputs = batch(seed=3, rows=30)
+    for name, acted in (("clip", ("low", "high")), ("dual clip", ("low", "high", "dual")), ("cispo", ())):
+        logprobs = inputs.logprobs.clone().requires_grad_()
+        found = policy_loss(replace(inputs, logprobs=logprobs), totals_of(inputs), CASES[name])
+        found.loss.backward()
+        out = ~inputs.mask
+        for bound in acted:
+            assert (found.terms[f"clipped_{bound}"] & inputs.mask).any()
+            out = out | found.terms[f"clipped_{bound}"]
+        assert torch.equal(logprobs.grad == 0, out)
+        assert found.terms["clipped_low"].any() and found.terms["clipped_high"].any()
+
+
+@pytest.mark.parametrize("gap", [1e4, -1e4, 90.0, -90.0])
+@ALL
+def test_logprobs_that_are_far_apart_stay_finite_in_float32(case, gap):
+    inputs = batch(dtype=torch.float32)
+    for changed in ("old", "engine", "reference"):
+        logprobs = inputs.logprobs.clone().requires_grad_()
+        far = replace(inputs, logprobs=logprobs, **{changed: getattr(inputs, changed) + gap})
+        loss = value(far, case)
+        loss.backward()
+        assert torch.isfinite(loss) and torch.isfinite(logprobs.grad).all()
+
+
+def test_a_weight_of_the_entropy_without_entropies_is_an_error():
+    with pytest.raises(ValueError, match="entropies"):
+        value(replace(batch(), entropies=None), CASES["entropy"])
+    with pytest.raises(ValueError, match="reference"):
+        value(replace(batch(), reference=None), CASES["k3"])
