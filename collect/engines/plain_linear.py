@@ -13,6 +13,8 @@ import torch.nn.functional as F
 import vllm.model_executor.layers.utils  # noqa: F401  the module to patch, in case nothing has imported it yet
 from vllm.platforms import current_platform
 
+from .weight_file import read_weights
+
 _DISPATCH = "dispatch_cpu_unquantized_gemm"
 
 
@@ -38,9 +40,5 @@ class WorkerExtension:
 
 
 def _tensors(files: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
-    from safetensors import safe_open
-
     for file in files:
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118
-                yield name, tensors.get_tensor(name)
+        yield from read_weights(file).items()

@@ -37,7 +37,11 @@ class ReplicatedEngine:
 
     async def load_weights(self, path: str, version: int) -> None:
         """See TokenEngine. Every engine gets them; when one fails, all have been tried, its error is raised and `version` stays."""
-        loads = [engine.load_weights(path, version) for engine in self.engines]
+        await self.load_each([path] * len(self.engines), version)
+
+    async def load_each(self, paths: Sequence[str], version: int) -> None:
+        """As load_weights, each engine from a file of its own; parallel to `engines`."""
+        loads = [engine.load_weights(path, version) for engine, path in zip(self.engines, paths, strict=True)]
         for result in await asyncio.gather(*loads, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result

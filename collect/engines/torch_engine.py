@@ -12,6 +12,7 @@ from ..chat import ChatFormat
 from ..models import check_model_folder, need, weight_files
 from ..types import Sampling, VersionSpan
 from .base import EngineGone, Generation
+from .weight_file import read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -136,25 +137,26 @@ class TorchEngine:
             raise EngineGone("The torch engine was closed.", "Open another one.")
 
     def _load(self, path: str, version: int) -> None:
-        from safetensors.torch import load_file
-
         files = weight_files(path)
         if not files or not all(file.exists() for file in files):
             raise ConfigError(f"There are no weights at {path}.", "Name a safetensors file or a model folder.")
-        state = {name: tensor for file in files for name, tensor in load_file(file).items()}
+        state: dict[str, Any] = {}
+        for file in files:
+            state |= read_weights(file)
         with self._model_lock:
             self._check_open()
-            wanted = {name for name, _ in self._model.named_parameters()}  # tied weights count once
-            missing = sorted(wanted - set(state))
+            wanted = dict(self._model.named_parameters())  # tied weights count once
+            missing = sorted(set(wanted) - set(state))
             if missing:
                 raise EngineError(
                     f"The weights at {path} lack {len(missing)} parameters, {missing[0]} among them.",
                     "Write all of the model's tensors.",
                 )
-            try:
-                self._model.load_state_dict(state, strict=False)
-            except RuntimeError as error:
-                raise EngineError(f"The weights at {path} do not fit: {error}.", "Use a model of the same shape.") from error  # fmt: skip
+            # Before anything is copied: the engine answers with the weights of before.
+            other = sorted(name for name, parameter in wanted.items() if state[name].shape != parameter.shape)
+            if other:
+                raise EngineError(f"The weights at {path} do not fit: {other[0]} has another shape.", "Use a model of the same shape.")  # fmt: skip
+            self._model.load_state_dict(state, strict=False)
             self.version = version
 
     def _score_batch(self, batch: list[_Request]) -> list[list[float]]:

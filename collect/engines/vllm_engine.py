@@ -18,6 +18,7 @@ from ..models import require, weight_files
 from ..types import Sampling
 from .base import EngineGone, Generation, version_spans
 from .environment import prepare_environment
+from .weight_file import read_weights
 
 EXTENSION = "rollhouse.collect.engines.plain_linear.WorkerExtension"
 _STEP_TOKENS = 4096
@@ -90,6 +91,7 @@ class VllmEngine:
         self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._requests: dict[str, _Request] = {}
         self._count = 0
+        self._mixture: str | None = None  # why the weights are no model's
         self._lock = threading.Lock()  # guards _ended, so that no command is queued that nobody will read
         self._ended = False
         self._failure: BaseException | None = None
@@ -189,6 +191,9 @@ class VllmEngine:
                 request.future.set_result(_prompt_logprobs(output) if request.scoring else _generation(output, request))
 
     def _add(self, token_ids: list[int], sampling: Sampling | None, future: Future, given_up: threading.Event) -> None:
+        if self._mixture is not None:
+            future.set_exception(_mixed(self._mixture))
+            return
         room = self.max_model_len - len(token_ids)
         if not token_ids or room < 1:
             future.set_exception(
@@ -212,24 +217,39 @@ class VllmEngine:
         files = [str(file) for file in weight_files(path)]
         if not files or not all(map(os.path.exists, files)):
             raise ConfigError(f"There are no weights at {path}.", "Name a safetensors file or a model folder.")
+        for file in files:
+            read_weights(file)  # what is cut short is refused before anything is touched
         try:
             parts = self._engine.engine_core.collective_rpc("rollhouse_load", args=(files,))
             missing = sorted({name for part in parts for name in part})
+            if missing:
+                raise EngineError(
+                    f"The weights at {path} lack {len(missing)} parameters of the engine's model, {missing[0]} among them.",
+                    "Write all of the model's tensors; the engine now holds a mixture and must be given whole weights.",
+                )
+        except Exception as error:
+            self._refuse_mixture(error)
+            raise
         finally:
             # Requests in flight are preempted and prefilled again: no key or value of the old weights survives.
             # (The plain reset does nothing while any request is in flight.)
             self._engine.engine_core.reset_prefix_cache(reset_running_requests=True)
-        if missing:
-            raise EngineError(
-                f"The weights at {path} lack {len(missing)} parameters of the engine's model, {missing[0]} among them.",
-                "Write all of the model's tensors; the engine now holds a mixture and must be given whole weights.",
-            )
+        self._mixture = None
         self.version = version
         states = self._engine.output_processor.request_states
         for request in self._requests.values():
             state = states.get(request.name)
             sampled = state.detokenizer.num_output_tokens() if state is not None else 0
             request.marks.append((sampled, version))
+
+    def _refuse_mixture(self, cause: Exception) -> None:
+        """After weights that arrived in part: no token may be sampled from them, of the requests in flight neither."""
+        self._mixture = f"its last weights arrived only in part ({str(cause).splitlines()[0].rstrip('.')})"
+        in_flight, self._requests = self._requests, {}
+        if in_flight:
+            self._engine.abort_request([request.name for request in in_flight.values()], internal=True)
+        for request in in_flight.values():
+            request.future.set_exception(_mixed(self._mixture))
 
     def _fail_all(self) -> None:
         with self._lock:
@@ -288,6 +308,10 @@ def _as_engine_error(error: Exception) -> Exception:
     if isinstance(error, (EngineError, ConfigError)):
         return error
     return EngineError(f"vLLM refused a request: {error}.", "Check the model, its weights and the sampling settings.")
+
+
+def _mixed(why: str) -> EngineError:
+    return EngineError(f"The engine does not answer: {why}.", "Push whole weights, or start the run again.")
 
 
 def _gone(cause: BaseException | None) -> EngineGone:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...collect.engines.weight_file import mapped_parameters, write_weights
 from ...store.errors import TrainingError
 from .aggregation import StepTotals
 from .batch import MicroBatch, Sample, collate, split_micro_batches
@@ -191,14 +192,20 @@ class Learner:
                 result[position] = values.tolist()
         return result
 
-    def save_weights(self, path: str) -> None:
-        """Writes all weights to one safetensors file, replacing it at once; tied weights are there once."""
-        from safetensors.torch import save_file
+    def save_weights(self, path: str, dtype: str | None = None) -> None:
+        """Writes all weights to one safetensors file, in place when it wrote it before; tied weights are there once.
 
+        `dtype` is what the reader computes in (`bfloat16`, …); None keeps float32.
+        """
         # named_parameters lists a shared tensor under its first name only, which is how engines expect tied embeddings.
-        tensors = {name: parameter.detach().contiguous() for name, parameter in self.model.named_parameters()}
-        save_file(tensors, f"{path}.tmp", metadata={"format": "pt"})
-        Path(f"{path}.tmp").replace(path)
+        write_weights(path, {name: parameter.detach() for name, parameter in self.model.named_parameters()}, dtype)
+
+    def share_weights(self, path: str) -> bool:
+        """Moves the parameters into the file that save_weights writes, so that it copies nothing. False where they cannot live there (a GPU)."""
+        if self.settings.device != "cpu":
+            return False
+        mapped_parameters(self.model, path)
+        return True
 
     def save_pretrained(self, folder: str) -> None:
         """Writes config and weights as a model folder (the tokenizer is the caller's)."""
