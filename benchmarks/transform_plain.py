@@ -1,13 +1,14 @@
 """The same three selections as most scripts write them: HF datasets row by row, and pandas group by group."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 from rollhouse.store.house import House
 
 COLUMNS = ["rollout_id", "task_id", "prompt_id", "status", "reward", "n_parse_failures", "n_tool_errors", "n_turns", "n_sampled_tokens", "messages"]  # fmt: skip
-LIGHT = [name for name in COLUMNS if name != "messages"]
+LIGHT = ["task_id", "prompt_id", "status", "reward"]
 
 
 def said(messages: list[dict[str, Any]]) -> str:
@@ -72,14 +73,33 @@ def dpo(table: pa.Table, folder: str) -> int:
 
 
 def grpo(table: pa.Table, folder: str) -> int:
-    """pandas, a function for each task."""
+    """pandas, a function for each task; the prompts of the mixed ones, shuffled, in a file."""
+    return _prompts(table, folder, lambda rewards: rewards.apply(pass_rate))
+
+
+def grpo_columns(table: pa.Table, folder: str) -> int:
+    """The same by whoever knows which of pandas' functions run in C."""
+    return _prompts(table, folder, lambda rewards: rewards.mean())
+
+
+def pass_rate(rewards: Any) -> float:
+    """The share of a task's rollouts at reward 1."""
+    return (rewards == 1).mean()
+
+
+def _prompts(table: pa.Table, folder: str, rates_of: Callable[[Any], Any]) -> int:
     frame = table.to_pandas()
-    frame = frame[frame["status"].isin(["completed", "truncated"])]
-    mixed = frame.groupby("task_id")["reward"].apply(lambda rewards: 0 < (rewards == 1).mean() < 1)
-    return int(mixed.sum())
+    frame = frame[frame["status"].isin(["completed", "truncated"]) & frame["reward"].notna()]
+    rates = rates_of(frame.groupby("task_id")["reward"])
+    mixed = rates[(rates > 0) & (rates < 1)].sample(frac=1, random_state=0)
+    prompts = frame.drop_duplicates("task_id").set_index("task_id").loc[mixed.index, ["prompt_id"]]
+    prompts.assign(pass_rate=mixed).to_json(f"{folder}/prompts.jsonl", orient="records", lines=True)
+    return len(prompts)
 
 
 def some(house: House, kind: str, share: int) -> pa.Table:
     """The columns a selection needs, of the first one in `share` rollouts: whole groups."""
     dataset = house.dataset("rollouts", "all")
-    return dataset.to_table(columns=LIGHT if kind == "grpo" else COLUMNS, limit=dataset.count_rows() // share // 8 * 8)
+    return dataset.to_table(
+        columns=COLUMNS if kind in ("sft", "dpo") else LIGHT, limit=dataset.count_rows() // share // 8 * 8
+    )

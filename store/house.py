@@ -194,16 +194,23 @@ class House:
         )
 
     def read(
-        self, table: str, columns: list[str] | None = None, filter: str | None = None, at: str | None = None
+        self,
+        table: str,
+        columns: list[str] | None = None,
+        filter: str | None = None,
+        at: str | None = None,
+        batch_rows: int | None = None,
     ) -> pa.Table:
         """Rows as Arrow. `filter` is a Lance SQL expression; name `columns` to leave heavy lists unread.
+
+        `batch_rows` is how many are read at a time, None as Lance sees fit: for a million rows of narrow columns more is faster.
 
         A column that the table did not have yet in that version is null; a filter cannot name it.
         """
         dataset = self.dataset(table, at)
         lacking = [field for field in lacking_columns(table, dataset) if columns is None or field.name in columns]
         if not lacking:
-            return dataset.to_table(columns=columns, filter=filter)
+            return dataset.to_table(columns=columns, filter=filter, batch_size=batch_rows)
         there = None if columns is None else [name for name in columns if name in dataset.schema.names]
         rows = dataset.scanner(columns=there, filter=filter, with_row_id=there == []).to_table()
         for field in lacking:

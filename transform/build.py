@@ -8,7 +8,7 @@ import polars as pl
 
 from ..store.errors import ConfigError
 from ..store.house import House
-from .candidates import read_candidates
+from .candidates import name_dropped, read_candidates, to_polars
 from .contamination import exclude_seen
 from .digests import with_digests
 from .dpo import choose_pairs, explicit_pairs, filter_pairable, pair_references, pair_statistics
@@ -88,7 +88,10 @@ def build_grpo(
     selection = read_candidates(house, snapshot, options, WANTED)
     n_inputs = selection.n_inputs
     _keep_named(selection, chosen_ids(house, snapshot, selection.frame, options))
-    tasks = task_statistics(selection, options)
+    known = to_polars(house, "tasks", snapshot, ["task_id", "prompt_id", "category"])
+    tasks = task_statistics(selection, known, options)
+    name_dropped(selection, house, snapshot)
+    tasks.dropped = selection.dropped
     n_tasks, sources = tasks.frame.height, pass_rate_sources(selection)
     flagged = exclude_seen(tasks, house, snapshot, options, references)
     exclude_near_duplicates(tasks, house, snapshot, options.near_duplicates)

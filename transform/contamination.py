@@ -8,7 +8,7 @@ import polars as pl
 
 from ..store.errors import ConfigError
 from ..store.house import House
-from .candidates import HELD_OUT, to_polars
+from .candidates import held_out_tasks, to_polars
 from .options import Contamination, SourceOptions
 from .references import OWN_SPLITS, Reference, house_references, signature, true_calls
 from .selection import Selection
@@ -29,8 +29,8 @@ def exclude_seen(
     Raises:
         ConfigError: `against` names a set of which there is no case.
     """
-    held_out = to_polars(house, "tasks", snapshot, ["prompt_id", "split"]).filter(pl.col("split").is_in(HELD_OUT))
-    exact = pl.col("prompt_id").is_in(held_out["prompt_id"].drop_nulls().unique().implode())
+    held_out = held_out_tasks(house, snapshot)["prompt_id"].drop_nulls().unique()
+    exact = pl.col("prompt_id").is_in(held_out.implode())
     selection.keep(~exact.fill_null(False), "its prompt is also a held-out task's")
     rules = options.contamination
     if not rules.against:

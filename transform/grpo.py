@@ -9,21 +9,23 @@ from .order import shuffled
 from .selection import Selection, keep_verdicts, status_reason
 from .sft import cap_categories
 
-# What a task is judged by, and what chooses rollouts.
+# What a task is judged by; of a million rollouts every further column costs.
 WANTED = (
-    "rollout_id", "run_id", "task_id", "prompt_id", "trainable", "environment", "policy_id", "policy_version", "status",
-    "reward", "passed", "started_at",
+    "task_id", "trainable", "policy_id", "policy_version", "status", "reward", "passed", "started_at",
 )  # fmt: skip
 _Z95 = 1.959963984540054
 _DAY_US = 86_400_000_000
 
 
-def task_statistics(selection: Selection, options: GrpoOptions) -> Selection:
-    """From rollouts to tasks: `n` scored rollouts, `k` solved, the mean reward and its spread, first and last policy version.
+def task_statistics(selection: Selection, known: pl.DataFrame, options: GrpoOptions) -> Selection:
+    """From rollouts to tasks: `n` scored rollouts, `k` solved, the mean reward and its spread, and the task's prompt and category.
 
     Infrastructure failures and rollouts without a verdict say nothing about a task and are left out first; a truncated
     rollout counts as the failure it is. A rollout is solved when its verdict says so, or, without that, at reward 1. A task
     of which only rollouts past the age limit are left has n = 0: it is unknown, or drops out where the options say so.
+
+    Args:
+        known: `task_id`, `prompt_id` and `category` of every task of the house.
     """
     rollouts = selection
     rollouts.keep(pl.col("trainable").fill_null(True), "not the agent being trained")
@@ -32,18 +34,22 @@ def task_statistics(selection: Selection, options: GrpoOptions) -> Selection:
     rollouts.frame = rollouts.frame.with_columns(fresh=_fresh(options))
     if options.stale == "drop":
         rollouts.keep(pl.col("fresh"), "past the age limit")
-    solved = pl.col("passed").fill_null(pl.col("reward") >= 1.0)
+    # What is too old becomes null first: a filter within each group would cost ten times the rest.
     fresh = pl.col("fresh")
-    tasks = rollouts.frame.group_by("task_id").agg(
-        prompt_id=pl.col("prompt_id").min(),
-        category=pl.col("category").min(),
-        n=fresh.sum().cast(pl.Int64),
-        k=(solved & fresh).sum().cast(pl.Int64),
-        mean_reward=pl.col("reward").filter(fresh).mean().round(6),
-        spread=(pl.col("reward").filter(fresh).max() - pl.col("reward").filter(fresh).min()).fill_null(0),
-        version=pl.col("policy_version").filter(fresh).max(),
+    rollouts.frame = rollouts.frame.with_columns(
+        solved=pl.col("passed").fill_null(pl.col("reward") >= 1.0) & fresh,
+        judged=pl.when(fresh).then("reward"),
     )
-    return Selection(tasks.sort("task_id"), "task_id", dropped=rollouts.dropped)
+    # Tasks by a hash of 64 bits: numbers are told apart faster than ids.
+    tasks = rollouts.frame.group_by(pl.col("task_id").hash().alias("g")).agg(
+        task_id=pl.col("task_id").first(),
+        n=fresh.sum().cast(pl.Int64),
+        k=pl.col("solved").sum().cast(pl.Int64),
+        mean_reward=pl.col("judged").mean().round(6),
+        spread=(pl.col("judged").max() - pl.col("judged").min()).fill_null(0),
+    )
+    known = known.with_columns(g=pl.col("task_id").hash()).select("g", "prompt_id", "category")
+    return Selection(tasks.sort("g").join(known, on="g", how="left", maintain_order="left"), "task_id")
 
 
 def pass_rate_sources(selection: Selection) -> list[dict[str, Any]]:
@@ -135,7 +141,9 @@ def _ordered(frame: pl.DataFrame, options: GrpoOptions) -> pl.DataFrame:
 
 
 def _probes(frame: pl.DataFrame, options: GrpoOptions) -> pl.Expr:
+    if not options.keep_extremes:
+        return pl.lit(False)
     extreme = frame.filter((pl.col("n") > 0) & (pl.col("spread") == 0))
     count = round(options.keep_extremes * extreme.height)
     chosen = shuffled(extreme, options.seed, "task_id").head(count)["task_id"]
-    return pl.col("task_id").is_in(chosen.to_list())
+    return pl.col("task_id").is_in(chosen.implode())

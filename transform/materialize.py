@@ -11,7 +11,7 @@ from ..collect.types import Task
 from ..store.errors import ConfigError, EvalLeak, FormatError
 from ..store.house import House
 from ..store.messages import Message
-from .candidates import HELD_OUT
+from .candidates import held_out_tasks
 from .versions import DatasetVersion
 
 _COLUMNS = ["rollout_id", "run_id", "task_id", "prompt_id", "reward", "messages", "token_ids", "loss_mask", "tokenizer_hash", "template_hash", "prefix_ok"]  # fmt: skip
@@ -222,9 +222,7 @@ def _expect(dataset: DatasetVersion, kind: str) -> None:
 
 def _refuse_held_out(house: House, dataset: DatasetVersion) -> None:
     # The builder refused them; this holds for versions other hands wrote.
-    tasks = pl.from_arrow(house.read("tasks", ["task_id", "split"], at=dataset.snapshot))
-    assert isinstance(tasks, pl.DataFrame)
-    held_out = tasks.filter(pl.col("split").is_in(HELD_OUT))["task_id"]
+    held_out = held_out_tasks(house, dataset.snapshot)["task_id"]
     leaked = dataset.references.filter(pl.col("task_id").is_in(held_out.implode()))["task_id"].n_unique()
     if leaked:
         raise EvalLeak(f"Dataset {dataset.label} holds {leaked} held-out tasks.", "Build it again from train tasks.")

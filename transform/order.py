@@ -51,9 +51,16 @@ def hash_texts(texts: pl.Series) -> np.ndarray:
 def _lanes(data: pl.Series, lengths: np.ndarray) -> np.ndarray:
     """The bytes of each value, padded with zeros, as little-endian numbers of eight bytes: shape (values, lanes)."""
     width = 8 * max(1, -(-int(lengths.max(initial=0)) // 8))
-    flat = np.frombuffer(b"".join(data.to_list()), np.uint8)
+    flat = _bytes(data)
     if len(lengths) and (lengths == width).all():
         return flat.reshape(-1, width).view("<u8").astype(np.uint64)
     padded = np.zeros((len(lengths), width), np.uint8)
     padded[np.arange(width) < lengths[:, None]] = flat
     return padded.view("<u8").astype(np.uint64)
+
+
+def _bytes(data: pl.Series) -> np.ndarray:
+    """All bytes of the values end to end; Arrow has them so already."""
+    array = data.rechunk().to_arrow()
+    offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+    return np.frombuffer(array.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
