@@ -7,6 +7,7 @@ from torch import Tensor
 
 EPS = 1e-6
 ZERO_STD = 1e-6
+MIN_VARIANCE = 1e-8
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,26 @@ def group_advantages(
         values = values / (std + eps)
     values = torch.where(flat, 0.0, values).masked_fill(~scored, torch.nan)
     return GroupAdvantages(values, flat, n.to(torch.int64))
+
+
+def whiten(values_B: Tensor, tokens_B: Tensor) -> Tensor:
+    """Advantages with mean 0 and variance 1 over the sampled tokens of a batch (Hu 2025, arXiv:2501.03262, REINFORCE++).
+
+        mean = sum(n_i * A_i) / N,   variance = sum(n_i * (A_i - mean)^2) / N,   A_i <- (A_i - mean) / sqrt(max(variance, 1e-8))
+
+    A rollout counts once for each of its tokens, so long ones count for more.
+
+    Args:
+        values_B: [B] float64; NaN stays NaN.
+        tokens_B: [B] int64: n_i, the sampled tokens that are trained on; 0 where a value is to have no part in mean and variance.
+
+    Returns:
+        [B]; the values as they are when there is no token.
+    """
+    n, values = tokens_B.to(torch.float64), values_B.nan_to_num(0.0)
+    total = n.sum()
+    if total == 0:
+        return values_B
+    mean = (n * values).sum() / total
+    variance = (n * (values - mean) ** 2).sum() / total
+    return (values_B - mean) / variance.clamp(min=MIN_VARIANCE).sqrt()

@@ -1,6 +1,7 @@
 """From the configuration to what each part works with."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ...collect.models import need
@@ -9,6 +10,7 @@ from ...store.errors import ConfigError
 from .config import GrpoConfig
 from .learner_settings import LearnerSettings, LoraSettings, LossSettings
 from .plan import PlanOptions
+from .shaping import ShapingOptions
 
 MAY_CHANGE = (
     "run",
@@ -31,9 +33,7 @@ def plan_settings(config: GrpoConfig, model_hash: str, chosen: Sequence[Task]) -
     return {
         "algorithm": "grpo",
         "model_hash": model_hash,
-        "normalize_rewards": config.grpo.normalize_rewards,
-        "use_leave_one_out_baseline": config.grpo.use_leave_one_out_baseline,
-        "overlong_filtering": config.grpo.overlong_filtering,
+        "plan": asdict(plan_options(config)),
         "learner": learner_settings(config).to_dict(),
         "task_ids": [task.task_id for task in chosen],
     }
@@ -41,12 +41,30 @@ def plan_settings(config: GrpoConfig, model_hash: str, chosen: Sequence[Task]) -
 
 def plan_options(config: GrpoConfig) -> PlanOptions:
     """The settings that a plan is made by."""
-    grpo = config.grpo
+    grpo, loss = config.grpo, loss_settings(config)
     return PlanOptions(
-        grpo.normalize_rewards,
-        grpo.use_leave_one_out_baseline,
-        grpo.overlong_filtering,
-        config.policy.train_mb_tokens,
+        normalize=grpo.normalize_rewards,
+        leave_one_out=grpo.use_leave_one_out_baseline,
+        whiten=grpo.whiten_advantages,
+        overlong_filtering=grpo.overlong_filtering,
+        dynamic_sampling=grpo.use_dynamic_sampling,
+        keep_flat=loss.entropy_coef > 0 or (loss.kl_coef > 0 and not loss.kl_in_reward),
+        shaping=shaping_options(config),
+        token_budget=config.policy.train_mb_tokens,
+        keep_groups=config.policy.shared_prefix,
+    )
+
+
+def shaping_options(config: GrpoConfig) -> ShapingOptions:
+    """What is taken off rewards before they are compared."""
+    shaping, loss = config.grpo.reward_shaping, loss_settings(config)
+    return ShapingOptions(
+        overlong_buffer=shaping.overlong_buffer_length,
+        overlong_penalty=shaping.overlong_buffer_penalty,
+        max_length=shaping.max_response_length or config.policy.max_total_sequence_length,
+        stop_properly=shaping.stop_properly_penalty_coef,
+        invalid_tool_call=shaping.invalid_tool_call_penalty,
+        kl_coef=loss.kl_coef if loss.kl_in_reward else 0.0,
     )
 
 
