@@ -23,7 +23,15 @@ def resolve(model: type[Model], recipe: str | Path | None = None, overrides: Seq
     Raises:
         ConfigError: A recipe that cannot be read, a key the model does not have, or a value it does not take.
     """
-    values = read_recipe(recipe) if recipe else {}
+    return _resolved(model, read_recipe(recipe) if recipe else {}, overrides)
+
+
+def with_overrides(config: Model, overrides: Sequence[str]) -> Model:
+    """The configuration with some settings changed. Overrides and errors as of `resolve`."""
+    return _resolved(type(config), config.model_dump(mode="json"), overrides)
+
+
+def _resolved(model: type[Model], values: dict[str, Any], overrides: Sequence[str]) -> Model:
     for override in overrides:
         _set(values, override)
     _refuse_unknown(values, model)

@@ -153,10 +153,15 @@ def model_before(house: "House", run_id: str) -> Path:
         raise ConfigError(
             f"Run {run_id!r} ({run['kind']}) has no model before and after it.", "Name a training run that saved one."
         )
-    before, hashed = resolve_model(house, named), run["config"]["model_hash"]
+    return starting_model(house, run)
+
+
+def starting_model(house: "House", run: Mapping[str, Any]) -> Path:
+    """The model that a training run (a row of get_run) started from, whether it saved one or not. Raises ConfigError when it is no longer what it was."""
+    before, hashed = resolve_model(house, run["config"]["policy"]["model_name"]), run["config"]["model_hash"]
     if (found := weights_hash(before)) != hashed:
         raise ConfigError(
-            f"{before} is no longer the model that run {run_id!r} started from: its weights are {found}, not {hashed}.",
+            f"{before} is no longer the model that run {run['run_id']!r} started from: its weights are {found}, not {hashed}.",
             "Put the old weights back, or name models by their folders.",
         )
     return before

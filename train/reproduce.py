@@ -5,28 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..store.errors import ConfigError
-from ..store.house import House, quote
-from ..store.runs import get_run, list_runs
+from ..store.house import House
+from ..store.runs import get_run
 from .checkpoints import find_checkpoint, model_before
+from .compare import Difference, first_difference, free_name, stored_numbers
 from .dpo import DpoConfig, train_dpo
 from .offline import OnStep
 from .sft import SftConfig, train_sft
 
-_COMPARED = ("train/loss", "train/grad_norm")
 _KINDS: dict[str, tuple[Any, Callable[..., dict[str, Any]]]] = {
     "sft": (SftConfig, train_sft),
     "dpo": (DpoConfig, train_dpo),
 }
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The first number of a step that is not the same in both runs; None where one has no such number."""
-
-    step: int
-    name: str
-    before: float | None
-    after: float | None
 
 
 @dataclass(frozen=True)
@@ -67,30 +57,10 @@ def reproduce(house: House, run_id: str, on_step: OnStep | None = None) -> Repro
     base = model_before(house, run_id)
     kind, train = _KINDS[run["kind"]]
     settings = {name: value for name, value in run["config"].items() if name != "model_hash"}
-    again = _free_name(house, run_id)
+    again = free_name(house, run_id, "again")
     config = kind.model_validate(settings | {"run": again})
     config.policy.model_name = str(base)
     before, after = find_checkpoint(house, run_id), train(house, config, on_step)
     assert before is not None, "model_before found it"
-    return Reproduction(run_id, again, before["weights_hash"], after["weights_hash"], _first_difference(house, run_id, again))  # fmt: skip
-
-
-def _free_name(house: House, run_id: str) -> str:
-    taken = {run["run_id"] for run in list_runs(house)}
-    return next(name for number in range(1, len(taken) + 2) if (name := f"{run_id}-again-{number}") not in taken)
-
-
-def _first_difference(house: House, run_id: str, again: str) -> Difference | None:
-    before, after = (_numbers(house, name) for name in (run_id, again))
-    for step, name in sorted(before.keys() | after.keys()):
-        one, other = before.get((step, name)), after.get((step, name))
-        if one != other:
-            return Difference(step, name, one, other)
-    return None
-
-
-def _numbers(house: House, run_id: str) -> dict[tuple[int, str], float]:
-    """(step, name) → value of the run's last incarnation that took the step."""
-    names = ", ".join(quote(name) for name in _COMPARED)
-    rows = house.read("metrics", filter=f"run_id = {quote(run_id)} and name in ({names})").to_pylist()
-    return {(row["step"], row["name"]): row["value"] for row in sorted(rows, key=lambda row: row["incarnation"])}
+    difference = first_difference(stored_numbers(house, run_id), stored_numbers(house, again))
+    return Reproduction(run_id, again, before["weights_hash"], after["weights_hash"], difference)  # fmt: skip

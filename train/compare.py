@@ -1,0 +1,49 @@
+"""Two runs side by side: the first number that is not the same."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..store.house import House, quote
+from ..store.runs import list_runs
+
+COMPARED = ("train/loss", "train/grad_norm")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first number of a step that is not the same in both runs; None where one has no such number.
+
+    Attributes:
+        name: A metric, or `weights_hash` of the step's checkpoint.
+    """
+
+    step: int
+    name: str
+    before: float | str | None
+    after: float | str | None
+
+
+def stored_numbers(house: House, run_id: str) -> dict[tuple[int, str], float]:
+    """(step, name) → value of COMPARED, of the run's last incarnation that took the step."""
+    names = ", ".join(quote(name) for name in COMPARED)
+    rows = house.read("metrics", filter=f"run_id = {quote(run_id)} and name in ({names})").to_pylist()
+    return {(row["step"], row["name"]): row["value"] for row in sorted(rows, key=lambda row: row["incarnation"])}
+
+
+def first_difference(
+    before: Mapping[tuple[int, str], float], after: Mapping[tuple[int, str], float]
+) -> Difference | None:
+    """The first step and metric with other bits; NaN is NaN. None when there is none."""
+    for step, name in sorted(before.keys() | after.keys()):
+        one, other = before.get((step, name)), after.get((step, name))
+        both_nan = one is not None and other is not None and math.isnan(one) and math.isnan(other)
+        if one != other and not both_nan:
+            return Difference(step, name, one, other)
+    return None
+
+
+def free_name(house: House, run_id: str, what: str) -> str:
+    """`<run_id>-<what>-N` with the first N from 1 that no run has."""
+    taken = {run["run_id"] for run in list_runs(house)}
+    return next(name for number in range(1, len(taken) + 2) if (name := f"{run_id}-{what}-{number}") not in taken)
