@@ -1,8 +1,8 @@
 """Settings of the section `grpo`: what a step consumes, how rewards become advantages, and when the run ends."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..section import Section
 
@@ -17,9 +17,18 @@ class RewardShapingConfig(Section):
     max_response_length: int | None = Field(default=None, ge=1)
     """Sampled tokens of a rollout; None is policy.max_total_sequence_length."""
     stop_properly_penalty_coef: float | None = Field(default=None, ge=0, le=1)
-    """The reward of a truncated rollout is multiplied by this; None is off."""
+    """What a truncated rollout keeps of a reward above 0; None is off."""
     invalid_tool_call_penalty: float = Field(default=0.0, ge=0)
     """Taken off a rollout in which a tool call did not parse, once."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        buffer, length = self.overlong_buffer_length, self.max_response_length
+        if buffer and length and buffer > length:
+            raise ValueError(f"overlong_buffer_length ({buffer}) is more than max_response_length ({length})")
+        if buffer and self.stop_properly_penalty_coef is not None:
+            raise ValueError("overlong_buffer_length and stop_properly_penalty_coef both punish length: leave one out")
+        return self
 
 
 class AsyncConfig(Section):

@@ -21,7 +21,7 @@ class LossSettings:
         correction_min, correction_max: Its bounds.
         kl_coef: Weight of the KL to the reference; 0 loads none.
         kl_type: `k1`, `k2` or `k3`.
-        kl_unbiased: The KL in the loss is multiplied by the ratio, which makes its gradient that of the KL.
+        kl_unbiased: The KL in the loss is weighed by the ratio, which makes its expected gradient that of the KL.
         kl_in_reward: The KL is taken off rewards when a batch is planned, not added to the loss.
         entropy_coef: Weight of the mean entropy, taken off the loss.
     """
