@@ -5,14 +5,18 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any
 
-from .plan import BatchPlan
+from .plan import BatchPlan, Entry
 
 
 def rollout_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Over rollout rows (columns PLANNED_COLUMNS): rewards over those with a verdict, the rest over those not failed."""
     done = [row for row in rollouts if row["status"] in ("completed", "truncated")]
     rewards = [row["reward"] for row in done if row["reward"] is not None]
-    numbers = {"rollouts/total": float(len(rollouts)), "rollouts/failed": float(len(rollouts) - len(done))}
+    numbers = {
+        "rollouts/total": float(len(rollouts)),
+        "rollouts/failed": float(len(rollouts) - len(done)),
+        "rollouts/scored": float(len(rewards)),
+    }
     if rewards:
         numbers["train/reward"], numbers["train/reward_std"] = fmean(rewards), pstdev(rewards)
         numbers["train/pass_rate"] = fmean(bool(row["passed"]) for row in done)
@@ -26,9 +30,10 @@ def rollout_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             "len/p95": float(lengths[math.ceil(0.95 * len(lengths)) - 1]),
             "truncation_rate": 1 - len(ended) / len(done),
             "turns/mean": fmean(row["n_turns"] or 0 for row in done),
+            "tools/calls": float(calls),
             "tools/calls_per_rollout": calls / len(done),
             "tools/error_rate": sum(row["n_tool_errors"] or 0 for row in done) / max(calls, 1),
-            "tools/invalid_rate": sum(row["n_parse_failures"] or 0 for row in done) / len(done),
+            "tools/invalid_rate": fmean(bool(row["n_parse_failures"]) for row in done),
         }
         if ended:
             numbers["len/terminated_mean"] = fmean(ended)
@@ -36,24 +41,32 @@ def rollout_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def plan_metrics(plan: BatchPlan) -> dict[str, float]:
-    """Over the plan: groups without spread, groups that are trained on, rollouts left out, advantages."""
-    groups: dict[str, list[bool]] = {}
+    """Over the plan: groups without spread, groups that are trained on, rollouts left out, compared rewards, advantages."""
+    groups: dict[str, list[Entry]] = {}
     for entry in plan.entries:
         if entry.advantage is not None:
-            groups.setdefault(entry.group_id, []).append(entry.reason in ("zero_std", "alone in its group"))
+            groups.setdefault(entry.group_id, []).append(entry)
+    compared = [entry.reward for group in groups.values() for entry in group if entry.reward is not None]
     kept = {entry.group_id for entry in plan.entries if entry.kept}
     advantages = [entry.advantage for entry in plan.entries if entry.kept and entry.advantage is not None]
     numbers = {
         "groups/total": float(len(groups)),
         "groups/kept": float(len(kept)),
         "groups/dropped": float(len(groups.keys() - kept)),
+        "groups/alone": float(sum(len(group) == 1 for group in groups.values())),
         "rollouts/left_out": float(sum(not entry.kept for entry in plan.entries)),
     }
     if groups:
-        numbers["train/frac_zero_std"] = fmean(any(flat) for flat in groups.values())
+        numbers["train/frac_zero_std"] = fmean(map(_flat, groups.values()))
+        numbers["train/reward_compared"] = fmean(compared)
     if advantages:
         numbers |= {"adv/mean": fmean(advantages), "adv/min": min(advantages), "adv/max": max(advantages)}
     return numbers
+
+
+def _flat(group: Sequence[Entry]) -> bool:
+    """Whether a group has no spread; where KL or entropy are in the loss it is trained on all the same."""
+    return any(entry.reason == "zero_std" for entry in group) or not any(entry.advantage for entry in group)
 
 
 def one_line(numbers: dict[str, float]) -> str:
