@@ -9,16 +9,18 @@ from typing import Any
 
 from pydantic import Field
 
-from ..collect.chat import ChatFormat
 from ..collect.models import need
 from ..store.errors import ConfigError
 from ..store.house import House
-from ..transform.materialize import Pair, dpo_rows
+from ..transform.materialize import Pair, iter_dpo
 from .lora import peft_config
-from .offline import MakeTrainer, OnStep, Start, load_model, split_by_task, train_offline
+from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
 from .offline_config import OfflineConfig, make_arguments, trl_arguments
+from .row_files import write_rows
 from .section import Section
-from .tokens import TokenRow, tokenize
+from .tokens import Tokenizing, TokenRow
+
+DPO_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "chosen_mask", "rejected_mask")
 
 
 class DpoAlgorithm(Section):
@@ -46,11 +48,13 @@ class DpoConfig(OfflineConfig):
 def train_dpo(house: House, config: DpoConfig, on_step: OnStep | None = None) -> dict[str, Any]:
     """Trains on a dataset of pairs and returns the row of the last checkpoint. Raises as train_sft."""
 
-    def prepare(start: Start) -> tuple[dict[str, int], MakeTrainer]:
+    def prepare(start: Start, scratch: Path) -> tuple[dict[str, int], MakeTrainer]:
         tokenizer = start.chat.tokenizer
-        pairs = list(dpo_rows(house, start.dataset))
-        rows, counts = tokenize_pairs(pairs, start.chat, config.policy.max_total_sequence_length, start.context)
-        train, validation = split_by_task([pair.chosen.task_id for pair in pairs], config.validation.share)
+        tokens = Tokenizing(start.chat, config.policy.max_total_sequence_length, start.context)
+        pairs = iter_dpo(house, start.dataset)
+        rows = ((pair.chosen.task_id, dpo_columns(*tokenize_pair(pair, tokens))) for pair in pairs)
+        train, validation = write_rows(rows, scratch, DPO_COLUMNS, config.validation.share)
+        counts = check_pairs(tokens)
 
         def make_trainer(state: Path) -> Any:
             algorithm = config.dpo
@@ -61,14 +65,14 @@ def train_dpo(house: House, config: DpoConfig, on_step: OnStep | None = None) ->
             return trajectory_trainer()(
                 model=load_model(start.folder),
                 args=args,
-                train_dataset=dpo_dataset([rows[at] for at in train]),
-                eval_dataset=dpo_dataset([rows[at] for at in validation]) if validation else None,
+                train_dataset=train,
+                eval_dataset=validation,
                 processing_class=tokenizer,
                 data_collator=trajectory_collator(tokenizer, args.max_length),
                 peft_config=peft_config(config.policy.lora),
             )
 
-        return counts | {"validation": 2 * len(validation)}, make_trainer
+        return counts | {"validation": 2 * len(validation or ())}, make_trainer
 
     return train_offline(house, "dpo", config, prepare, on_step)
 
@@ -82,39 +86,33 @@ def loss(algorithm: DpoAlgorithm) -> dict[str, Any]:
     return {"loss_type": types, "loss_weights": weights}
 
 
-def tokenize_pairs(
-    pairs: list[Pair], chat: ChatFormat, max_length: int, context: int | None = None
-) -> tuple[list[tuple[TokenRow, TokenRow]], dict[str, int]]:
-    """(chosen, rejected) in tokens, and the counts of `tokenize` over both sides.
+def tokenize_pair(pair: Pair, tokens: Tokenizing) -> tuple[TokenRow, TokenRow]:
+    """(chosen, rejected) in tokens. Sides that do not begin with the same prompt tokens are counted, for check_pairs."""
+    chosen, rejected = tokens.row(pair.chosen), tokens.row(pair.rejected)
+    tokens.counts["prompts_apart"] += chosen.prompt_ids != rejected.prompt_ids
+    return chosen, rejected
 
-    Raises ConfigError as `tokenize`, and when the sides of a pair do not begin with the same prompt tokens.
-    """
-    rows, counts = tokenize(
-        [side for pair in pairs for side in (pair.chosen, pair.rejected)], chat, max_length, context
-    )
-    sides = list(zip(rows[::2], rows[1::2], strict=True))
-    apart = sum(chosen.prompt_ids != rejected.prompt_ids for chosen, rejected in sides)
+
+def check_pairs(tokens: Tokenizing) -> dict[str, int]:
+    """The counts of `Tokenizing.check` over both sides. Raises ConfigError as that, and when prompts of pairs differ."""
+    counts, apart = tokens.check(), tokens.counts["prompts_apart"]
     if apart:
         raise ConfigError(
-            f"{apart} of {len(sides)} pairs have sides whose prompts differ in tokens.",
+            f"{apart} of {(counts['sampled'] + counts['rendered']) // 2} pairs have sides whose prompts differ in tokens.",
             "Build the dataset from rollouts of one tokenizer and template (`policies` or `runs`).",
         )
-    return sides, counts
+    return counts
 
 
-def dpo_dataset(rows: list[tuple[TokenRow, TokenRow]]) -> Any:
-    """The pairs in TRL's tokenised columns, and a mask parallel to each side."""
-    from datasets import Dataset
-
-    return Dataset.from_dict(
-        {
-            "prompt_ids": [chosen.prompt_ids for chosen, _ in rows],
-            "chosen_ids": [chosen.response_ids for chosen, _ in rows],
-            "rejected_ids": [rejected.response_ids for _, rejected in rows],
-            "chosen_mask": [chosen.mask for chosen, _ in rows],
-            "rejected_mask": [rejected.mask for _, rejected in rows],
-        }
-    )
+def dpo_columns(chosen: TokenRow, rejected: TokenRow) -> dict[str, list[int]]:
+    """The pair in TRL's tokenised columns, and a mask parallel to each side."""
+    return {
+        "prompt_ids": chosen.prompt_ids,
+        "chosen_ids": chosen.response_ids,
+        "rejected_ids": rejected.response_ids,
+        "chosen_mask": chosen.mask,
+        "rejected_mask": rejected.mask,
+    }
 
 
 def trajectory_trainer() -> type:

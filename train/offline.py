@@ -4,7 +4,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,8 @@ from typing import Any
 from ..collect.chat import ChatFormat
 from ..collect.models import check_model_folder, need, weights_hash
 from ..collect.runner import refuse_other_config
-from ..store.errors import ConfigError, TrainingError
+from ..store.errors import TrainingError
 from ..store.house import House
-from ..store.ids import hash_id
 from ..store.runs import Run, start_run
 from ..transform.versions import DatasetVersion, get_dataset
 from .checkpoints import checkpoint_folder, finished_before, folder_of, resolve_model, save_checkpoint
@@ -59,7 +59,7 @@ def train_offline(
     house: House,
     kind: str,
     config: OfflineConfig,
-    prepare: Callable[[Start], tuple[dict[str, int], MakeTrainer]],
+    prepare: Callable[[Start, Path], tuple[dict[str, int], MakeTrainer]],
     on_step: OnStep | None,
 ) -> dict[str, Any]:
     """Goes from dataset and model to a checkpoint, under a run of its own, and returns the last checkpoint's row.
@@ -70,7 +70,8 @@ def train_offline(
     Where a launcher started several processes the first does all this, and the others only train along and return {}.
 
     Args:
-        prepare: Gives how the rows came about (kept in the run's summary) and the trainer.
+        prepare: Writes the rows into the folder it is given, which lasts as long as the training, and gives how they came about
+            (kept in the run's summary) and the trainer.
     """
     need("trl")
     require_name(config.run)
@@ -82,10 +83,26 @@ def train_offline(
         if on_step is not None:
             on_step(before["step"], before["step"], "was trained before; this is its checkpoint")
         return before
-    rows, make_trainer = prepare(Start(folder, dataset, ChatFormat.of(folder)))
-    if rank() > 0:
-        follow(make_trainer, folder_of(house, str(config.run), config.checkpointing.checkpoint_dir) / "state", config)
-        return {}
+    with tempfile.TemporaryDirectory(prefix="rollhouse-rows-") as scratch:
+        rows, make_trainer = prepare(Start(folder, dataset, ChatFormat.of(folder)), Path(scratch))
+        if rank() > 0:
+            state = folder_of(house, str(config.run), config.checkpointing.checkpoint_dir) / "state"
+            follow(make_trainer, state, config)
+            return {}
+        return _train(house, kind, config, payload, rows, make_trainer, on_step)
+
+
+def _train(
+    house: House,
+    kind: str,
+    config: OfflineConfig,
+    payload: dict[str, Any],
+    rows: dict[str, int],
+    make_trainer: MakeTrainer,
+    on_step: OnStep | None,
+) -> dict[str, Any]:
+    """The first process's part: the run, its metrics and its checkpoints."""
+    dataset, parent = payload["dataset"], payload["model_hash"]
     with start_run(house, kind, config.run, payload) as run, Tracker(run, config.logger, payload) as tracker, quiet():
         place = config.checkpointing.checkpoint_dir
         state = checkpoint_folder(run, place) / "state"
@@ -97,7 +114,7 @@ def train_offline(
         def keep(step: int) -> dict[str, Any]:
             numbers = last_metrics(trainer)
             model, tokenizer = merged(trainer.model), trainer.processing_class
-            row = save_checkpoint(house, run, model, tokenizer, step, place, dataset.label, numbers, parent)
+            row = save_checkpoint(house, run, model, tokenizer, step, place, dataset, numbers, parent)
             keep_best(house, run.run_id, config.checkpointing)
             return row
 
@@ -144,22 +161,6 @@ def last_state(folder: Path) -> Path | None:
     """The newest whole state that the trainer of an interrupted run left; None when there is none."""
     whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
     return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
-
-
-def split_by_task(task_ids: Sequence[str], share: float) -> tuple[list[int], list[int]]:
-    """Positions of the rows to train on and of those to validate on; which task is where depends on its id alone.
-
-    Raises ConfigError when a share is asked for and one side is empty.
-    """
-    held = [int(hash_id("validation", task)[:12], 16) / 16**12 < share for task in task_ids]
-    train = [at for at, out in enumerate(held) if not out]
-    validation = [at for at, out in enumerate(held) if out]
-    if share and not (train and validation):
-        raise ConfigError(
-            f"validation.share={share:g} of {len(set(task_ids))} tasks leaves {len(train)} rows to train on and {len(validation)} to validate on.",
-            "Ask for another share, or build a dataset of more tasks.",
-        )
-    return train, validation
 
 
 @contextmanager

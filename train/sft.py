@@ -7,15 +7,17 @@ from pydantic import Field
 
 from ..collect.models import need
 from ..store.house import House
-from ..transform.materialize import sft_rows
+from ..transform.materialize import iter_sft
 from .lora import peft_config
-from .offline import MakeTrainer, OnStep, Start, load_model, split_by_task, train_offline
+from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
 from .offline_config import OfflineConfig, make_arguments, trl_arguments
+from .row_files import write_rows
 from .section import Section
-from .tokens import TokenRow, tokenize
+from .tokens import Tokenizing, TokenRow
 
 IGNORED = -100
 """Label of a token that is not learned from."""
+SFT_COLUMNS = ("input_ids", "labels")
 
 
 class SftAlgorithm(Section):
@@ -44,10 +46,11 @@ def train_sft(house: House, config: SftConfig, on_step: OnStep | None = None) ->
         TrainingError: The loss stopped being finite.
     """
 
-    def prepare(start: Start) -> tuple[dict[str, int], MakeTrainer]:
-        given = list(sft_rows(house, start.dataset))
-        rows, counts = tokenize(given, start.chat, config.policy.max_total_sequence_length, start.context)
-        train, validation = split_by_task([row.task_id for row in given], config.validation.share)
+    def prepare(start: Start, scratch: Path) -> tuple[dict[str, int], MakeTrainer]:
+        tokens = Tokenizing(start.chat, config.policy.max_total_sequence_length, start.context)
+        rows = ((each.task_id, sft_columns(tokens.row(each))) for each in iter_sft(house, start.dataset))
+        train, validation = write_rows(rows, scratch, SFT_COLUMNS, config.validation.share)
+        counts = tokens.check()
 
         def make_trainer(state: Path) -> Any:
             trl, algorithm = need("trl"), config.sft
@@ -55,28 +58,18 @@ def train_sft(house: House, config: SftConfig, on_step: OnStep | None = None) ->
             return trl.SFTTrainer(
                 model=load_model(start.folder),
                 args=make_arguments(trl.SFTConfig, ours, config.trl),
-                train_dataset=sft_dataset([rows[at] for at in train]),
-                eval_dataset=sft_dataset([rows[at] for at in validation]) if validation else None,
+                train_dataset=train,
+                eval_dataset=validation,
                 processing_class=start.chat.tokenizer,
                 peft_config=peft_config(config.policy.lora),
             )
 
-        return counts | {"validation": len(validation)}, make_trainer
+        return counts | {"validation": len(validation or ())}, make_trainer
 
     return train_offline(house, "sft", config, prepare, on_step)
 
 
-def sft_dataset(rows: list[TokenRow]) -> Any:
-    """The rows as TRL takes tokenised data: `input_ids`, and `labels` that ignore what the policy did not say."""
-    from datasets import Dataset
-
-    return Dataset.from_dict(
-        {
-            "input_ids": [row.prompt_ids + row.response_ids for row in rows],
-            "labels": [
-                [IGNORED] * len(row.prompt_ids)
-                + [token if bit else IGNORED for token, bit in zip(row.response_ids, row.mask, strict=True)]
-                for row in rows
-            ],
-        }
-    )
+def sft_columns(row: TokenRow) -> dict[str, list[int]]:
+    """The row as TRL takes tokenised data: `input_ids`, and `labels` that ignore what the policy did not say."""
+    learned = [token if bit else IGNORED for token, bit in zip(row.response_ids, row.mask, strict=True)]
+    return {"input_ids": row.prompt_ids + row.response_ids, "labels": [IGNORED] * len(row.prompt_ids) + learned}

@@ -8,7 +8,7 @@ its generation marks say which tokens are the assistant's.
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..collect.chat import ChatFormat
@@ -35,40 +35,71 @@ class TokenRow:
         return len(self.prompt_ids) + len(self.response_ids)
 
 
-def tokenize(
-    trajectories: Sequence[Trajectory], chat: ChatFormat, max_length: int, context: int | None = None
-) -> tuple[list[TokenRow], dict[str, int]]:
-    """The rows in order, and how they came about.
+@dataclass
+class Tokenizing:
+    """Turns trajectories into tokens one by one and keeps count, for `check` to say what is wrong with all of them.
 
-    Args:
+    Attributes:
         max_length: The longest row that is trained on, in tokens.
         context: The longest row the model takes; None when it does not say.
-    Returns:
-        The rows, parallel to `trajectories`, and counts: `sampled` rows kept their tokens, `rendered` ones did not have
-        any of this model, of these `other_model` have tokens of another tokenizer or template, and of the sampled ones
-        `retokenised_differently` would have got other tokens from the template.
-
-    Raises:
-        ConfigError: Rows longer than `max_length` or without a token to learn from, or a template whose generation marks
-            do not agree with what was sampled.
+        counts: `sampled` rows kept their tokens, `rendered` ones did not have any of this model, of these `other_model` have
+            tokens of another tokenizer or template, and of the sampled ones `retokenised_differently` would have got other
+            tokens from the template; further what `check` looks at.
+        longest: In tokens.
     """
-    template = marked_template(chat)
-    rows, counts = [], Counter({"sampled": 0, "rendered": 0, "retokenised_differently": 0})
-    for trajectory in trajectories:
-        rendered = render(trajectory, chat, template)
-        row = sampled_row(trajectory, chat) or rendered
-        counts["rendered" if row.rendered else "sampled"] += 1
-        counts["other_model"] += row.rendered and trajectory.token_ids is not None
+
+    chat: ChatFormat
+    max_length: int
+    context: int | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    longest: int = 0
+
+    def __post_init__(self) -> None:
+        self._template = marked_template(self.chat)
+
+    def row(self, trajectory: Trajectory) -> TokenRow:
+        """The trajectory in tokens, counted."""
+        rendered = render(trajectory, self.chat, self._template)
+        row = sampled_row(trajectory, self.chat) or rendered
+        self.counts["rendered" if row.rendered else "sampled"] += 1
+        self.counts["other_model"] += row.rendered and trajectory.token_ids is not None
         if not row.rendered and any(rendered.mask):
-            counts[_compare(row, rendered)] += 1
-        rows.append(row)
-    if counts["masks_disagree"]:
-        raise ConfigError(
-            f"The template's generation marks disagree with the stored loss mask on {counts['masks_disagree']} of {len(rows)} rows.",
-            "Let the marks enclose the assistant's text and its end-of-turn token, and nothing else.",
-        )
-    _check_rows(rows, max_length, context)
-    return rows, {name: counts[name] for name in ("sampled", "rendered", "other_model", "retokenised_differently")}
+            self.counts[_compare(row, rendered)] += 1
+        self.counts["too_long"] += len(row) > self.max_length
+        self.counts["beyond_context"] += self.context is not None and len(row) > self.context
+        self.counts["silent"] += not any(row.mask)
+        self.longest = max(self.longest, len(row))
+        return row
+
+    def check(self) -> dict[str, int]:
+        """What the run's summary keeps of the counts.
+
+        Raises:
+            ConfigError: Rows longer than `max_length` or `context` or without a token to learn from, or a template whose
+                generation marks do not agree with what was sampled.
+        """
+        counts, n = self.counts, self.counts["sampled"] + self.counts["rendered"]
+        if counts["masks_disagree"]:
+            raise ConfigError(
+                f"The template's generation marks disagree with the stored loss mask on {counts['masks_disagree']} of {n} rows.",
+                "Let the marks enclose the assistant's text and its end-of-turn token, and nothing else.",
+            )
+        if counts["beyond_context"]:
+            raise ConfigError(
+                f"{counts['beyond_context']} of {n} rows are longer than the model's context of {self.context} tokens (the longest has {self.longest}).",
+                "Take a model with a longer context, or build the dataset with a lower max_tokens.",
+            )
+        if counts["too_long"]:
+            raise ConfigError(
+                f"{counts['too_long']} of {n} rows are longer than policy.max_total_sequence_length={self.max_length} (the longest has {self.longest} tokens).",
+                "Raise it, or build the dataset with a lower max_tokens.",
+            )
+        if counts["silent"]:
+            raise ConfigError(
+                f"{counts['silent']} of {n} rows have no token to learn from.",
+                "Put {% generation %} marks around the assistant's turn in the chat template.",
+            )
+        return {name: counts[name] for name in ("sampled", "rendered", "other_model", "retokenised_differently")}
 
 
 def sampled_row(trajectory: Trajectory, chat: ChatFormat) -> TokenRow | None:
@@ -107,28 +138,6 @@ def _compare(sampled: TokenRow, rendered: TokenRow) -> str:
     if sampled.prompt_ids + sampled.response_ids[:end] != rendered.prompt_ids + rendered.response_ids:
         return "retokenised_differently"
     return "masks_agree" if sampled.mask[:end] == rendered.mask else "masks_disagree"
-
-
-def _check_rows(rows: list[TokenRow], max_length: int, context: int | None) -> None:
-    lengths = [len(row) for row in rows]
-    beyond = sum(length > context for length in lengths) if context is not None else 0
-    if beyond:
-        raise ConfigError(
-            f"{beyond} of {len(rows)} rows are longer than the model's context of {context} tokens (the longest has {max(lengths)}).",
-            "Take a model with a longer context, or build the dataset with a lower max_tokens.",
-        )
-    too_long = sum(length > max_length for length in lengths)
-    if too_long:
-        raise ConfigError(
-            f"{too_long} of {len(rows)} rows are longer than policy.max_total_sequence_length={max_length} (the longest has {max(lengths)} tokens).",
-            "Raise it, or build the dataset with a lower max_tokens.",
-        )
-    silent = sum(not any(row.mask) for row in rows)
-    if silent:
-        raise ConfigError(
-            f"{silent} of {len(rows)} rows have no token to learn from.",
-            "Put {% generation %} marks around the assistant's turn in the chat template.",
-        )
 
 
 def _common_prefix(one: Sequence[Any], other: Sequence[Any]) -> int:

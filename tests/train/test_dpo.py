@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from rollhouse.cli.settings import resolve
 from rollhouse.store.errors import ConfigError
-from rollhouse.train.dpo import DpoConfig, dpo_dataset, loss, tokenize_pairs, train_dpo, trajectory_collator
+from rollhouse.train.dpo import DpoConfig, check_pairs, dpo_columns, loss, tokenize_pair, train_dpo, trajectory_collator
+from rollhouse.train.tokens import Tokenizing
 from rollhouse.transform.build import build_dpo
 from rollhouse.transform.materialize import dpo_rows
 from rollhouse.transform.options import DpoOptions
@@ -27,8 +28,10 @@ def pairs(office, run: str):
 @pytest.mark.parametrize("run", ["sampled", "scripted"])
 def test_tool_results_and_prompts_are_not_scored(office, run) -> None:
     given = pairs(office, run)
-    rows, _ = tokenize_pairs(given, office.chat, 512)
-    batch = trajectory_collator(office.chat.tokenizer, 512)([dpo_dataset(rows)[at] for at in range(N_TASKS)])
+    tokens = Tokenizing(office.chat, 512)
+    rows = [dpo_columns(*tokenize_pair(pair, tokens)) for pair in given]
+    batch = trajectory_collator(office.chat.tokenizer, 512)(rows)
+    assert len(rows) == N_TASKS and check_pairs(tokens)["sampled" if run == "sampled" else "rendered"] == 2 * N_TASKS
     sides = [pair.chosen for pair in given] + [pair.rejected for pair in given]
     for ids, mask, side in zip(batch["input_ids"], batch["completion_mask"], sides, strict=True):
         scored = office.chat.tokenizer.decode(ids[mask.bool()])
@@ -63,5 +66,7 @@ def test_sides_whose_prompts_differ_are_refused(office) -> None:
 
     pair = pairs(office, "sampled")[0]
     other = replace(pair.rejected, prompt_ids=[5, *(pair.rejected.prompt_ids or [])])
+    tokens = Tokenizing(office.chat, 512)
+    tokenize_pair(replace(pair, rejected=other), tokens)
     with pytest.raises(ConfigError, match="1 of 1 pairs"):
-        tokenize_pairs([replace(pair, rejected=other)], office.chat, 512)
+        check_pairs(tokens)

@@ -13,8 +13,8 @@ from rollhouse.store.house import quote
 from rollhouse.store.runs import list_runs, start_run
 from rollhouse.tests.train.test_sft import config
 from rollhouse.train.checkpoints import find_checkpoint, resolve_model
-from rollhouse.train.offline import split_by_task
 from rollhouse.train.reproduce import reproduce
+from rollhouse.train.row_files import write_rows
 from rollhouse.train.sft import train_sft
 from rollhouse.transform.build import build_sft
 from typer.testing import CliRunner
@@ -97,16 +97,22 @@ def test_rows_held_out_are_measured_and_the_best_checkpoints_stay(office, fresh_
     assert resolve_model(office.house, "learn/best").name == f"step_{lowest}"
 
 
-def test_a_task_is_on_one_side_whatever_else_there_is() -> None:
-    tasks = [f"task-{n % 40}" for n in range(100)]
-    train, validation = split_by_task(tasks, 0.25)
-    assert sorted(train + validation) == list(range(100))
-    assert not {tasks[at] for at in train} & {tasks[at] for at in validation}
-    held = {tasks[at] for at in validation}
-    assert {task for task in tasks[:30] if task in held} == {tasks[at] for at in split_by_task(tasks[:30], 0.25)[1]}
-    assert split_by_task(tasks, 0.0) == (list(range(100)), [])
+def test_a_task_is_on_one_side_whatever_else_there_is(tmp_path) -> None:
+    rows = [(f"task-{n % 40}", {"place": [n]}) for n in range(100)]
+
+    def sides(rows, folder: str, share: float) -> list[list[int]]:
+        written = write_rows(iter(rows), tmp_path / folder, ("place",), share)
+        return [[] if side is None else [n for (n,) in side["place"]] for side in written]
+
+    train, validation = sides(rows, "all", 0.25)
+    assert train and validation and sorted(train + validation) == list(range(100))
+    assert train == sorted(train) and validation == sorted(validation), "in the order in which they came"
+    assert not {n % 40 for n in train} & {n % 40 for n in validation}
+    held = {n % 40 for n in validation}
+    assert {n for n in range(30) if n % 40 in held} == set(sides(rows[:30], "some", 0.25)[1])
+    assert sides(rows, "none held", 0.0) == [list(range(100)), []]
     with pytest.raises(ConfigError, match=r"leaves 0 rows to train on|0 to validate on"):
-        split_by_task(["only"], 0.5)
+        write_rows(iter([("only", {"place": [0]})]), tmp_path / "one", ("place",), 0.5)
 
 
 def test_a_run_is_reproduced_or_the_first_step_that_differs_is_named(office, fresh_model, tmp_path) -> None:

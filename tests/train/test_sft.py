@@ -16,8 +16,8 @@ from rollhouse.train.checkpoints import find_checkpoint, resolve_model
 from rollhouse.train.identity import run_identity
 from rollhouse.train.offline import quiet
 from rollhouse.train.offline_config import on_one_device
-from rollhouse.train.sft import SftConfig, sft_dataset, train_sft
-from rollhouse.train.tokens import tokenize
+from rollhouse.train.sft import SftConfig, sft_columns, train_sft
+from rollhouse.train.tokens import Tokenizing
 from rollhouse.transform.build import build_sft
 from rollhouse.transform.materialize import sft_rows
 from rollhouse.transform.options import SftOptions
@@ -103,7 +103,7 @@ def test_our_tokens_are_those_trl_makes_of_messages_and_tools(office, fresh_mode
     from trl.trainer.sft_trainer import SFTTrainer
 
     given = sft_rows(office.house, build_sft(office.house, "demos", "s1", SftOptions(runs=("scripted",))))
-    ours = sft_dataset(tokenize(given, office.chat, 512)[0])
+    ours = [sft_columns(Tokenizing(office.chat, 512).row(each)) for each in given]
     theirs = Dataset.from_list(
         [
             {

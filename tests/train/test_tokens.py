@@ -4,12 +4,17 @@ from dataclasses import replace
 
 import pytest
 from rollhouse.store.errors import ConfigError
-from rollhouse.train.tokens import marked_template, tokenize
+from rollhouse.train.tokens import Tokenizing, marked_template
 from rollhouse.transform.build import build_sft
 from rollhouse.transform.materialize import sft_rows
 from rollhouse.transform.options import SftOptions
 
 from .conftest import N_TASKS
+
+
+def tokenize(given, *settings, **named):
+    tokens = Tokenizing(*settings, **named)
+    return [tokens.row(each) for each in given], tokens.check()
 
 
 def trajectories(office, run: str):
