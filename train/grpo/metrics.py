@@ -20,6 +20,7 @@ def rollout_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     if rewards:
         numbers["train/reward"], numbers["train/reward_std"] = fmean(rewards), pstdev(rewards)
         numbers["train/pass_rate"] = fmean(bool(row["passed"]) for row in done)
+    numbers |= _component_metrics(done)
     lengths = sorted(row["n_sampled_tokens"] or 0 for row in done)
     if lengths:
         ended = [row["n_sampled_tokens"] or 0 for row in done if row["status"] == "completed"]
@@ -38,6 +39,17 @@ def rollout_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         if ended:
             numbers["len/terminated_mean"] = fmean(ended)
     return numbers
+
+
+def _component_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean and deviation of each named part of the reward, over the rollouts that have it."""
+    parts: dict[str, list[float]] = {}
+    for row in rollouts:
+        for part in row["reward_components"] or []:
+            if part["value"] is not None:
+                parts.setdefault(part["name"], []).append(part["value"])
+    means = {f"rewards/{name}/mean": fmean(values) for name, values in parts.items()}
+    return means | {f"rewards/{name}/std": pstdev(values) for name, values in parts.items()}
 
 
 def plan_metrics(plan: BatchPlan) -> dict[str, float]:

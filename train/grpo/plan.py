@@ -27,6 +27,7 @@ PLANNED_COLUMNS = [
     "error_type",
     "stop_reason",
     "reward",
+    "reward_components",
     "passed",
     "prefix_ok",
     "logprobs",
