@@ -193,7 +193,7 @@ def _judge(rollouts: Sequence[Mapping[str, Any]], options: PlanOptions, kl: Mapp
 
     values_B = found.values_B
     if options.whiten:
-        trained_B = torch.tensor([reason is None for reason in reasons]) & ~found.zero_std_B
+        trained_B = torch.tensor([reason is None for reason in reasons], dtype=torch.bool) & ~found.zero_std_B
         tokens_B = torch.tensor([row["n_sampled_tokens"] or 0 for row in rollouts], dtype=torch.int64)
         values_B = torch.where(found.zero_std_B, values_B, whiten(values_B, tokens_B * trained_B))
     return [

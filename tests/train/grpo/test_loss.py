@@ -190,7 +190,7 @@ def rows_of(inputs, rows, before=0, after=0, filled=0.0):
     st.integers(0, 4),
     st.floats(allow_nan=True),
 )
-def test_neither_padding_nor_what_is_in_it_changes_loss_or_gradient(seed, name, before, after, filled):
+def test_edge_7_neither_padding_nor_what_is_in_it_changes_loss_or_gradient(seed, name, before, after, filled):
     inputs, found = batch(seed), []
     for padded in (inputs, rows_of(inputs, torch.arange(6), before, after, filled)):
         logprobs = padded.logprobs.clone().requires_grad_()
@@ -204,7 +204,7 @@ def test_neither_padding_nor_what_is_in_it_changes_loss_or_gradient(seed, name, 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(st.integers(0, 10_000), st.sampled_from(list(CASES)), st.integers(1, 3), st.integers(1, 6))
-def test_neither_order_nor_micro_batches_nor_ranks_change_loss_or_gradient(seed, name, ranks, size):
+def test_edge_12_neither_order_nor_micro_batches_nor_ranks_change_loss_or_gradient(seed, name, ranks, size):
     inputs, totals = batch(seed), totals_of(batch(seed))
     logprobs = inputs.logprobs.clone().requires_grad_()
     whole = value(replace(inputs, logprobs=logprobs), CASES[name])

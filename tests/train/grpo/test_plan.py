@@ -1,4 +1,4 @@
-"""Plans: who is trained on, who is left out and why, and that a stored plan gives the batch back."""
+"""Plans: who is trained on, who is left out and why, and that a stored plan gives the batch back. Edge cases are numbered as in docs/grpo-algorithms.md."""
 
 import math
 import random
@@ -16,7 +16,8 @@ from rollhouse.train.grpo.batch import Sample
 from rollhouse.train.grpo.ledger import commit_outcomes, commit_plan, read_batch, read_rollouts, stored_plan
 from rollhouse.train.grpo.measures import Outcome
 from rollhouse.train.grpo.metrics import plan_metrics, rollout_metrics
-from rollhouse.train.grpo.plan import PLANNED_COLUMNS, PlanOptions, make_plan
+from rollhouse.train.grpo.plan import PLANNED_COLUMNS, PlanOptions, groups_with_spread, make_plan
+from rollhouse.train.grpo.shaping import ShapingOptions
 
 OPTIONS = PlanOptions(token_budget=64)
 
@@ -55,8 +56,8 @@ def rollout(group, index, reward, **changes):
     return {**{name: None for name in PLANNED_COLUMNS}, **row, **changes}
 
 
-def plan_of(rows, options=OPTIONS):
-    return make_plan("r", 1, rows, options, seed=3, settings={"algorithm": "grpo"})
+def plan_of(rows, options=OPTIONS, kl=None):
+    return make_plan("r", 1, rows, options, seed=3, settings={"algorithm": "grpo"}, kl=kl)
 
 
 def by_id(plan):
@@ -96,7 +97,7 @@ def test_a_reward_counts_even_where_the_tokens_cannot_be_trained_on():
     assert [entry.advantage for entry in entries] == pytest.approx([1.5, -0.5, -0.5, -0.5], rel=1e-5)
 
 
-def test_groups_without_spread_are_left_out_with_advantage_exactly_zero():
+def test_edge_1_groups_without_spread_are_left_out_with_advantage_exactly_zero():
     rows = [rollout("a", i, 1.0) for i in range(3)] + [rollout("b", 0, 1.0), rollout("c", 0, 1.0), rollout("c", 1, 0.0)]
     plan = plan_of(rows)
     entries = by_id(plan)
@@ -105,6 +106,7 @@ def test_groups_without_spread_are_left_out_with_advantage_exactly_zero():
     numbers = plan_metrics(plan)
     assert numbers["train/frac_zero_std"] == pytest.approx(2 / 3)
     assert (numbers["groups/total"], numbers["groups/kept"], numbers["groups/dropped"]) == (3, 1, 2)
+    assert numbers["groups/alone"] == 1
 
 
 def test_truncated_rollouts_are_trained_on_unless_filtered():
@@ -123,6 +125,97 @@ def test_only_the_last_attempt_of_a_slot_counts():
     entries = by_id(plan_of(rows))
     assert entries[failed["rollout_id"]].reason == "a later attempt took its place"
     assert entries[rows[0]["rollout_id"]].kept and entries[rows[2]["rollout_id"]].kept
+
+
+def test_edge_5_a_rollout_of_tool_results_only_counts_in_its_group_and_is_not_trained_on():
+    rows = [rollout("a", 0, 1.0), rollout("a", 1, 0.0, loss_mask=[0] * 6, logprobs=[], n_sampled_tokens=0)]
+    entries = [by_id(plan_of(rows))[row["rollout_id"]] for row in rows]
+    assert entries[0].kept and not entries[1].kept
+    assert entries[0].advantage == pytest.approx(0.5**0.5, rel=1e-5)
+
+
+def test_edge_5_a_rollout_cut_inside_a_tool_call_is_trained_on_and_may_be_punished():
+    rows = [rollout("a", 0, 1.0), rollout("a", 1, 1.0, status="truncated", stop_reason="length", n_parse_failures=1)]
+    cut = rows[1]["rollout_id"]
+    assert by_id(plan_of(rows))[cut].reason == "zero_std"
+    entry = by_id(plan_of(rows, replace(OPTIONS, shaping=ShapingOptions(invalid_tool_call=0.5))))[cut]
+    assert entry.kept and entry.reward == 0.5 and entry.advantage < 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_edge_6_a_logprob_that_is_not_finite_drops_the_rollout_with_a_reason(bad):
+    rows = [rollout("a", 0, 1.0, logprobs=[-1.0, bad, -1.0, -1.0]), rollout("a", 1, 0.0)]
+    assert by_id(plan_of(rows))[rows[0]["rollout_id"]].reason == "a logprob is not finite"
+
+
+def test_edge_8_groups_without_spread_are_trained_on_where_the_loss_has_more_terms():
+    rows = [rollout("a", i, 1.0) for i in range(3)] + [rollout("b", 0, 1.0)]
+    plan = plan_of(rows, replace(OPTIONS, keep_flat=True))
+    assert all(entry.kept and entry.advantage == 0.0 for entry in plan.entries)
+    assert plan_metrics(plan)["train/frac_zero_std"] == 1.0
+
+
+def test_edge_11_a_rollout_whose_prompts_were_tokenised_anew_is_flagged_and_not_trained_on():
+    rows = [rollout("a", 0, 1.0, prefix_ok=False), rollout("a", 1, 0.0)]
+    entry = by_id(plan_of(rows))[rows[0]["rollout_id"]]
+    assert entry.reason == "a prompt did not begin with the tokens before it" and entry.advantage is not None
+
+
+def test_the_reward_of_an_entry_is_what_was_compared():
+    shaping = ShapingOptions(overlong_buffer=4, overlong_penalty=1.0, max_length=6)
+    rows = [rollout("a", 0, 1.0, n_sampled_tokens=2), rollout("a", 1, 1.0, n_sampled_tokens=4)]
+    entries = by_id(plan_of(rows, replace(OPTIONS, normalize=False, shaping=shaping)))
+    found = [entries[row["rollout_id"]] for row in rows]
+    assert [entry.reward for entry in found] == [1.0, 0.5]
+    assert [entry.advantage for entry in found] == [0.25, -0.25]
+
+
+def test_dynamic_sampling_looks_at_rewards_before_shaping():
+    shaping = ShapingOptions(overlong_buffer=4, overlong_penalty=1.0, max_length=6)
+    rows = [rollout("a", i, 1.0, n_sampled_tokens=2 + i) for i in range(3)] + [
+        rollout("b", i, float(i)) for i in (0, 1)
+    ]
+    rows += [rollout("c", 0, 1.0), rollout("c", 1, None, status="error"), rollout("c", 1, 0.0, attempt=1)]
+    assert groups_with_spread(rows) == {"b", "c"}
+    options = replace(OPTIONS, shaping=shaping)
+    assert {entry.group_id for entry in plan_of(rows, options).entries if entry.kept} == {"a", "b", "c"}
+    plan = plan_of(rows, replace(options, dynamic_sampling=True))
+    assert {entry.group_id for entry in plan.entries if entry.kept} == {"b", "c"}
+    assert {entry.reason for entry in plan.entries if entry.group_id == "a"} == {"zero_std"}
+    assert plan_metrics(plan)["train/frac_zero_std"] == pytest.approx(1 / 3)
+
+
+def test_kl_in_the_reward_is_known_of_all_that_can_be_trained_on():
+    options = replace(OPTIONS, normalize=False, shaping=ShapingOptions(kl_coef=0.1))
+    rows = [
+        rollout("a", 0, 1.0),
+        rollout("a", 1, 1.0),
+        rollout("a", 2, 1.0, prefix_ok=False),
+        rollout("a", 3, None, status="error"),
+    ]
+    kl = {rows[0]["rollout_id"]: 3.0, rows[1]["rollout_id"]: -3.0}
+    entries = by_id(plan_of(rows, options, kl))
+    assert [entries[row["rollout_id"]].reward for row in rows] == [
+        pytest.approx(r) if r else None for r in (0.7, 1.3, 1.0, None)
+    ]
+    assert [entries[row["rollout_id"]].advantage for row in rows[:2]] == pytest.approx([-0.3, 0.3])
+    with pytest.raises(ValueError, match=rows[1]["rollout_id"]):
+        plan_of(rows, options, {rows[0]["rollout_id"]: 3.0})
+    with pytest.raises(ValueError, match="KL"):
+        plan_of(rows, options)
+
+
+def test_whitening_is_over_the_tokens_that_are_trained_on():
+    rows = [rollout("a", 0, 1.0, n_sampled_tokens=9), rollout("a", 1, 0.0), rollout("a", 2, 0.0, status="truncated")]
+    rows += [rollout("flat", i, 1.0, n_sampled_tokens=50) for i in range(2)]
+    options = replace(OPTIONS, normalize=False, whiten=True, overlong_filtering=True)
+    plan = plan_of(rows, options)
+    tokens = [2 / 3] * 9 + [-1 / 3] * 4
+    expected = [(value - statistics.fmean(tokens)) / statistics.pstdev(tokens) for value in (2 / 3, -1 / 3)]
+    found = [by_id(plan)[row["rollout_id"]] for row in rows]
+    assert [entry.advantage for entry in found[:2]] == pytest.approx(expected, rel=1e-6)
+    assert [entry.advantage for entry in found[3:]] == [0.0, 0.0]
+    assert [entry.reason for entry in found] == [None, None, "truncated", "zero_std", "zero_std"]
 
 
 REWARDS = st.one_of(st.none(), st.sampled_from([0.0, 0.5, 1.0]))
@@ -144,6 +237,39 @@ def test_a_plan_accounts_for_every_rollout_and_not_for_their_order(rolls, rng):
     shuffled = list(rows)
     rng.shuffle(shuffled)
     assert plan_of(shuffled).entries == plan.entries
+
+
+FAILURES = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.sampled_from(["error", "timeout", "aborted"]),
+        st.one_of(st.none(), st.sampled_from([0.0, 1.0, math.nan])),
+    ),
+    max_size=6,
+)
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([0.0, 0.5, 1.0])), max_size=12),
+    FAILURES,
+    st.booleans(),
+    st.booleans(),
+)
+def test_failed_attempts_never_enter_statistics(rolls, failures, whiten, again):
+    """Failures of other slots, and of the same slots before they succeeded, change no advantage, and none is trained on."""
+    options = replace(OPTIONS, whiten=whiten, shaping=ShapingOptions(overlong_buffer=2, max_length=5))
+    rows = [rollout(group, i, reward, attempt=1, n_sampled_tokens=1 + i % 6) for i, (group, reward) in enumerate(rolls)]
+    failed = [
+        rollout(group, i if again else 100 + i, reward, status=status, error_type="engine")
+        for i, (group, status, reward) in enumerate(failures)
+    ]
+    before, after = by_id(plan_of(rows, options)), by_id(plan_of([*failed, *rows], options))
+    for row in rows:
+        old, new = before[row["rollout_id"]], after[row["rollout_id"]]
+        assert (new.reward, new.advantage, new.kept, new.reason) == (old.reward, old.advantage, old.kept, old.reason)
+    for row in failed:
+        assert not after[row["rollout_id"]].kept and after[row["rollout_id"]].advantage is None
 
 
 @pytest.fixture
