@@ -1,7 +1,7 @@
 """The learner: a torch model with AdamW that takes one optimizer step a batch. Needs torch and transformers only."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...collect.engines.weight_file import mapped_parameters, write_weights
 from ...store.errors import TrainingError
+from .adapters import merged_weights, without_adapters
 from .aggregation import StepTotals
 from .batch import MicroBatch, Sample, collate, split_micro_batches
 from .layout import Layout, choose_rows, model_cost, plain_layout, shared_layout
@@ -19,6 +20,7 @@ from .logprobs import TokenScorer, can_share_prefix, spread
 from .loss import LossInputs, policy_loss
 from .measures import Outcome, Tally, outcomes
 from .memory import out_of_memory
+from .model import evaluating, open_model, open_reference
 from .schedule import learning_rate
 from .state import gather_state, read_numbers, restore, seeded, write_state
 
@@ -73,20 +75,19 @@ class Learner:
 
     def __init__(self, model: str, settings: LearnerSettings) -> None:
         """Loads a model folder that transformers reads."""
-        from transformers import AutoModelForCausalLM
-
         torch.set_num_threads(settings.threads)
         self.settings = settings
-        self.model: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-        self.model.to(settings.device)
-        # Evaluation mode: dropout would make the learner disagree with the engine that sampled.
-        self.model.eval()
+        self.model: Any = open_model(model, settings)
         self._cost = (
             model_cost(self.model) if settings.shared_prefix and can_share_prefix(self.model, settings.device) else None
         )
         self._scorer = TokenScorer(self.model)
+        self._reference = None
+        if settings.loss.kl_coef:
+            own = settings.lora is not None  # without its adapters the policy is its own reference
+            self._reference = self._scorer if own else TokenScorer(open_reference(model, settings))
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            self.model.parameters(), settings.lr, settings.betas, settings.eps, settings.weight_decay
+            self._trained().values(), settings.lr, settings.betas, settings.eps, settings.weight_decay
         )
         self.rank = 0
         self.steps = 0
@@ -143,7 +144,7 @@ class Learner:
         for number, positions in enumerate(micro_batches):
             chosen = [samples[position] for position in positions]
             inputs = self._inputs(chosen, first[number])
-            first[number] = inputs.old
+            first[number] = (inputs.old, inputs.reference)
             found = policy_loss(inputs, totals, self.settings.loss)
             found.loss.backward()
             loss = found.loss.item()
@@ -152,7 +153,7 @@ class Learner:
                 update.not_finite += positions
             update.tally.add(inputs, found.terms)
             update.outcomes |= dict(zip(positions, outcomes(chosen, inputs, found.terms), strict=True))
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._trained().values(), self.settings.max_grad_norm)
         update.grad_norm = norm.item()
         return update
 
@@ -161,17 +162,32 @@ class Learner:
             group["lr"] = lr
         self.optimizer.step()
 
-    def _inputs(self, samples: Sequence[Sample], old: Tensor | None) -> LossInputs:
-        """What the loss of a micro-batch is computed from; `old` is None at the first update."""
+    def _inputs(self, samples: Sequence[Sample], first: tuple[Tensor, Tensor | None] | None) -> LossInputs:
+        """What the loss of a micro-batch is computed from; `first` has the old and the reference's logprobs, None at the first update."""
         s = self.settings
         batch = collate(samples, s.device)
-        found = self._scorer(self._layout(samples, batch), s.temperature, s.chunk_tokens, s.loss.entropy_coef != 0)
+        layout = self._layout(samples, batch)
+        with self._precision():
+            found = self._scorer(layout, s.temperature, s.chunk_tokens, s.loss.entropy_coef != 0)
         logprobs, entropies = (spread(values, batch.mask) for values in found)
-        if old is None:
+        if first is None:
             old = logprobs.detach() if s.loss.old_logprobs == "learner" else batch.engine_logprobs
-        return LossInputs(
-            logprobs, old, batch.engine_logprobs, batch.mask, batch.advantages, reference=None, entropies=entropies
-        )
+            scored = self._score_reference(layout)
+            first = old, None if scored is None else spread(scored, batch.mask)
+        old, reference = first
+        return LossInputs(logprobs, old, batch.engine_logprobs, batch.mask, batch.advantages, reference, entropies)
+
+    def _score_reference(self, layout: Layout) -> Tensor | None:
+        """[N] logprobs of the sampled tokens under the model that the run started from; None where it is not loaded."""
+        if self._reference is None:
+            return None
+        with evaluating(self._reference.model), without_adapters(self._reference.model), self._precision():
+            return self._reference(layout, self.settings.temperature, self.settings.chunk_tokens)[0]
+
+    def _precision(self) -> torch.autocast:
+        """What is computed in, in the block."""
+        device = self.settings.device.partition(":")[0]
+        return torch.autocast(device, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
     def _layout(self, samples: Sequence[Sample], batch: MicroBatch) -> Layout:
         """Rows that share prompts where that is cheaper, else a sequence a row."""
@@ -180,42 +196,67 @@ class Learner:
             return plain_layout(batch.input_ids, batch.mask)
         return shared_layout(samples, rows).to(self.settings.device)
 
-    @torch.no_grad()
     def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """For each (prompt ids, token ids): the logprob of every token of the second, at temperature 1."""
         samples = [Sample("", prompt, tokens, [1] * len(tokens), [0.0] * len(tokens)) for prompt, tokens in sequences]
         result: list[list[float]] = [[] for _ in samples]
-        for positions in split_micro_batches([sample.length for sample in samples], SCORED_AT_ONCE):
-            batch = collate([samples[position] for position in positions], self.settings.device)
-            found, _ = self._scorer(plain_layout(batch.input_ids, batch.mask), chunk_tokens=self.settings.chunk_tokens)
-            for position, values in zip(positions, found.split(batch.mask.sum(-1).tolist()), strict=True):
-                result[position] = values.tolist()
+        with out_of_memory("scoring"), evaluating(self.model), self._precision():
+            for positions, batch, layout in self._scored(samples):
+                found, _ = self._scorer(layout, chunk_tokens=self.settings.chunk_tokens)
+                for position, values in zip(positions, found.split(batch.mask.sum(-1).tolist()), strict=True):
+                    result[position] = values.tolist()
         return result
 
+    def reference_kl(self, samples: Sequence[Sample]) -> list[float]:
+        """Parallel to samples: the sum over sampled tokens of logprob minus the reference's logprob (k1), at the rollouts' temperature.
+
+        Raises ValueError when no reference is loaded: loss.kl_coef is 0.
+        """
+        if self._reference is None:
+            raise ValueError("no reference is loaded, kl_coef is 0")
+        s = self.settings
+        result = [0.0] * len(samples)
+        with out_of_memory("scoring"), evaluating(self.model), self._precision():
+            for positions, batch, layout in self._scored(samples):
+                now, _ = self._scorer(layout, s.temperature, s.chunk_tokens)
+                reference = self._score_reference(layout)
+                assert reference is not None
+                sums = spread(now.double() - reference.double(), batch.mask).sum(-1)
+                for position, value in zip(positions, sums.tolist(), strict=True):
+                    result[position] = value
+        return result
+
+    def _scored(self, samples: Sequence[Sample]) -> Iterator[tuple[list[int], MicroBatch, Layout]]:
+        """Micro-batches of samples that are only scored: positions, tensors, layout."""
+        groups = [tuple(sample.prompt_ids) for sample in samples]
+        for positions in split_micro_batches([sample.length for sample in samples], SCORED_AT_ONCE, groups):
+            chosen = [samples[position] for position in positions]
+            batch = collate(chosen, self.settings.device)
+            yield positions, batch, self._layout(chosen, batch)
+
     def save_weights(self, path: str, dtype: str | None = None) -> None:
-        """Writes all weights to one safetensors file, in place when it wrote it before; tied weights are there once.
+        """Writes all weights, adapters merged into them, to one safetensors file, in place when it wrote it before; tied weights are there once.
 
         `dtype` is what the reader computes in (`bfloat16`, …); None keeps float32.
         """
-        # named_parameters lists a shared tensor under its first name only, which is how engines expect tied embeddings.
-        write_weights(path, {name: parameter.detach() for name, parameter in self.model.named_parameters()}, dtype)
+        write_weights(path, merged_weights(self.model, lambda tensor: tensor), dtype)
 
     def share_weights(self, path: str) -> bool:
-        """Moves the parameters into the file that save_weights writes, so that it copies nothing. False where they cannot live there (a GPU)."""
-        if self.settings.device != "cpu":
+        """Moves the parameters into the file that save_weights writes, so that it copies nothing. False where they cannot live there (a GPU, adapters)."""
+        if self.settings.device != "cpu" or self.settings.lora is not None:
             return False
         mapped_parameters(self.model, path)
         return True
 
     def save_pretrained(self, folder: str) -> None:
-        """Writes config and weights as a model folder (the tokenizer is the caller's)."""
-        self.model.save_pretrained(folder)
+        """Writes config and weights, adapters merged into them, as a model folder (the tokenizer is the caller's)."""
+        self.model.save_pretrained(folder, state_dict=merged_weights(self.model, _whole))
 
     def save_state(self, folder: str | Path) -> None:
         """Writes everything that training goes on from (state.py). A learner of the same model and settings that loads it goes on bit for bit."""
         write_state(
             Path(folder),
-            gather_state(self._trained(), self.optimizer, lambda tensor: tensor.cpu().contiguous()),
+            gather_state(self._trained(), self.optimizer, _whole),
             {"steps": self.steps},
         )
 
@@ -228,6 +269,11 @@ class Learner:
     def _trained(self) -> dict[str, Any]:
         """The parameters that the optimizer changes, by name."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """A parameter's values on the CPU."""
+    return tensor.detach().cpu().contiguous()
 
 
 def _problem(update: Update, samples: Sequence[Sample], step: int) -> tuple[TrainingError | None, tuple[str, ...]]:

@@ -1,0 +1,62 @@
+"""The learner's model, as it is opened: float32 weights, no dropout of its own, adapters and activation checkpointing as the settings say."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from .adapters import add_adapters
+from .learner_settings import LearnerSettings
+
+
+def open_model(folder: str, settings: LearnerSettings) -> Any:
+    """The trained model of a folder that transformers reads, on its device."""
+    model = load(folder, settings.device)
+    if settings.lora is not None:
+        add_adapters(model, settings.lora, settings.seed)
+    if settings.activation_checkpointing:
+        # The newer name where transformers has it.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+        # Its layers are handed hidden states that need no gradient when all that is trained are adapters in them.
+        if settings.lora is not None:
+            model.enable_input_require_grads()
+    # Otherwise evaluation mode. transformers recomputes activations, and peft drops out, in training mode only.
+    model.train(settings.activation_checkpointing or (settings.lora is not None and settings.lora.dropout > 0))
+    return model
+
+
+def open_reference(folder: str, settings: LearnerSettings) -> Any:
+    """A frozen model of that folder: the policy before its first step. float32 as the policy, so that the two agree exactly there."""
+    return load(folder, settings.device).eval().requires_grad_(False)
+
+
+def load(folder: str, device: str) -> Any:
+    """A model in float32 whose layers drop nothing out in either mode: dropout would make the learner disagree with the engine that sampled."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder)
+    dropouts = {
+        name: value
+        for name, value in vars(config).items()
+        if ("drop" in name or name.endswith("_pdrop")) and isinstance(value, float)
+    }
+    for name in dropouts:
+        setattr(config, name, 0.0)
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
+    for name, value in dropouts.items():  # what is saved has the configuration it was loaded with
+        setattr(model.config, name, value)
+    return model.to(device)
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode and no gradient for the time of the block."""
+    before = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(before)
