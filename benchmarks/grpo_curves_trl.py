@@ -1,0 +1,129 @@
+"""TRL's learning curve: GRPOTrainer computes advantages, loss and update; a `rollout_func` plays our environment.
+
+Model, tasks, engine, sampling and verdicts are the same as on our side, so that the curves differ by the training alone.
+"""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rollhouse.benchmarks.grpo_curves_run import MAX_LENGTH, MAX_TOKENS, MAX_TURNS
+from rollhouse.collect.chat import ChatFormat
+from rollhouse.collect.environments.workplace_mini import MiniEnvironment
+from rollhouse.collect.episode import Episode, Slot, play_episode
+from rollhouse.collect.policies import TokenPolicy
+from rollhouse.collect.types import Sampling, Task
+from rollhouse.train.grpo.prompts import prompts_of_step
+
+
+class Player:
+    """Plays tasks with TRL's model as it is now: its weights go to the engine first."""
+
+    def __init__(self, base: Path, folder: Path, seed: int) -> None:
+        from rollhouse.collect.engines.cluster import ensure_ray
+        from rollhouse.collect.engines.vllm_actor import open_vllm
+
+        ensure_ray()
+        self.environment = MiniEnvironment()
+        self.engine = open_vllm(base, max_model_len=MAX_LENGTH, seed=seed)
+        self.policy = TokenPolicy(self.engine, ChatFormat.of(base), "trl")
+        self.seed = seed
+        self._weights = folder / "weights.safetensors"
+
+    def play(self, model: Any, tasks: Sequence[Task], step: int) -> list[Episode]:
+        """An episode a task; a task that comes several times is sampled several times."""
+        from safetensors.torch import save_file
+
+        tensors = {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
+        save_file(tensors, self._weights, metadata={"format": "pt"})
+        return asyncio.run(self._play(tasks, step))
+
+    async def _play(self, tasks: Sequence[Task], step: int) -> list[Episode]:
+        await self.engine.load_weights(str(self._weights), step)
+        seen: Counter[str] = Counter()
+        episodes = []
+        for number, task in enumerate(tasks):
+            slot = Slot("trl", step, task, task.task_id, task.prompt_id, seen[task.task_id])
+            seen[task.task_id] += 1
+            sampling = Sampling(max_tokens=MAX_TOKENS, seed=(self.seed * 1000 + step) * 1000 + number)
+            episodes.append(play_episode(self.environment, self.policy, slot, sampling, MAX_TURNS, 600.0))
+        return await asyncio.gather(*episodes)
+
+
+def train_trl(arm: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
+    """The curve."""
+    os.environ |= {"TRL_EXPERIMENTAL_SILENCE": "1", "HF_HUB_OFFLINE": "1"}
+    import torch
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import GRPOTrainer
+
+    torch.set_num_threads(1)
+    player = Player(base, folder, arm["seed"])
+    train = list(player.environment.tasks("train"))[: arm["n_prompts"]]
+    held_out = list(player.environment.tasks("validation"))[: arm["val_tasks"]]
+    tasks = {task.messages[-1].text: task for task in train}
+    order = [task for step in range(1, arm["steps"] + 1) for task in prompts_of_step(train, step, arm["prompts"], arm["seed"])]  # fmt: skip
+    validation: list[tuple[int, float]] = []
+    rewards: list[float] = []
+
+    def rollouts(prompts: list[Any], trainer: Any) -> dict[str, list[Any]]:
+        asked = [tasks[prompt[-1]["content"]] for prompt in prompts]
+        episodes = player.play(trainer.model, asked, trainer.state.global_step)
+        found = [episode.row["reward"] for episode in episodes]
+        rewards.append(sum(found) / len(found))
+        return {
+            "prompt_ids": [episode.prompt_ids for episode in episodes],
+            "completion_ids": [episode.row["token_ids"] for episode in episodes],
+            "env_mask": [episode.row["loss_mask"] for episode in episodes],
+            "logprobs": [spread(episode.row["logprobs"], episode.row["loss_mask"]) for episode in episodes],
+            "verdict": found,
+        }
+
+    def validate(model: Any, step: int) -> None:
+        episodes = player.play(model, held_out, 10_000 + step)
+        validation.append((step, sum(bool(episode.row["passed"]) for episode in episodes) / len(episodes)))
+
+    class Validate(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
+            validate(model, 0)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
+            if state.global_step % arm["val_period"] == 0:
+                validate(model, state.global_step)
+
+    trainer = GRPOTrainer(
+        model=str(base),
+        reward_funcs=lambda verdict, **columns: verdict,
+        args=trainer_config(arm, folder),
+        rollout_func=rollouts,
+        callbacks=[Validate()],
+        train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": task.messages[-1].text}]} for task in order]),
+    )  # fmt: skip
+    trainer.train()
+    player.engine.close()
+    return {"validation": validation, "rewards": rewards, "measures": {}}
+
+
+def spread(logprobs: Sequence[float], mask: Sequence[int]) -> list[float]:
+    """Logprobs of sampled tokens at their places; 0 where the environment wrote."""
+    values = iter(logprobs)
+    return [next(values) if sampled else 0.0 for sampled in mask]
+
+
+def trainer_config(arm: dict[str, Any], folder: Path) -> Any:
+    """The same algorithm as ours: group advantages, token mean, clip at 0.2, no KL, a batch used once."""
+    from trl import GRPOConfig
+
+    return GRPOConfig(
+        output_dir=str(folder / "trl"), report_to="none", save_strategy="no", disable_tqdm=True, seed=arm["seed"],
+        use_cpu=True, bf16=False, gradient_checkpointing=False, max_steps=arm["steps"], shuffle_dataset=False,
+        per_device_train_batch_size=16, gradient_accumulation_steps=arm["prompts"] * arm["group"] // 16,
+        num_generations=arm["group"], max_completion_length=MAX_LENGTH, temperature=1.0,
+        learning_rate=arm["lr"], lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, adam_beta2=0.999,
+        beta=0.0, loss_type="dapo", scale_rewards="group", epsilon=0.2, epsilon_high=0.2, num_iterations=1,
+        model_init_kwargs={"dtype": "float32"},
+    )  # fmt: skip
