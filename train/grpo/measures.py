@@ -66,15 +66,15 @@ class Tally:
         } | {TERMS[name]: values[mask] for name, values in terms.items()}
         if inputs.entropies is not None:
             found["train/entropy"] = inputs.entropies.detach()[mask]
-        for name, values in found.items():
-            self.sums[name] = self.sums.get(name, 0.0) + values.double().sum().item()
-        self.n_tokens += int(mask.sum())
-        if mask.any():
-            ratio = terms["ratio"][mask]
-            self.ratios = (min(self.ratios[0], ratio.min().item()), max(self.ratios[1], ratio.max().item()))
+        if gap.numel():
+            ratio = terms["ratio"][mask].double()
+            # One transfer for all of them: on a GPU each would wait for it.
+            sums = [values.double().sum() for values in found.values()]
+            *totals, smallest, largest = torch.stack([*sums, ratio.min(), ratio.max()]).tolist()
+            self.merge(Tally(gap.numel(), dict(zip(found, totals, strict=True)), (smallest, largest)))
 
     def merge(self, other: "Tally") -> None:
-        """Adds what another rank counted of the same update."""
+        """Adds what was counted elsewhere of the same update."""
         self.n_tokens += other.n_tokens
         for name, total in other.sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + total
@@ -97,15 +97,15 @@ class Tally:
 
 def outcomes(samples: Sequence[Sample], inputs: LossInputs, terms: Mapping[str, Tensor]) -> list[Outcome]:
     """One a sample, in order; the samples are parallel to the rows of the matrices. Taken at the first update, when logprobs are those before it."""
-    logprobs = inputs.logprobs.detach()
-    weight = torch.exp(logprobs - inputs.engine)
+    mask, logprobs = inputs.mask, inputs.logprobs.detach()
+    counts = mask.sum(-1)
     clipped = terms["clipped_low"] | terms["clipped_high"]
+    ratios, shares = (
+        (torch.where(mask, values.double(), 0.0).sum(-1) / counts).tolist()
+        for values in (torch.exp(logprobs - inputs.engine), clipped)
+    )
+    by_sample = logprobs[mask].cpu().split(counts.tolist())
     return [
-        Outcome(
-            sample.rollout_id,
-            logprobs[row, mask].tolist(),
-            weight[row, mask].mean().item(),
-            clipped[row, mask].float().mean().item(),
-        )
-        for row, (sample, mask) in enumerate(zip(samples, inputs.mask, strict=True))
+        Outcome(sample.rollout_id, values.tolist(), ratio, share)
+        for sample, values, ratio, share in zip(samples, by_sample, ratios, shares, strict=True)
     ]

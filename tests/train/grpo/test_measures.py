@@ -1,0 +1,121 @@
+"""What an update is measured by, against plain sums over its sampled tokens."""
+
+import math
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+import torch
+from rollhouse.train.grpo.aggregation import StepTotals
+from rollhouse.train.grpo.batch import Sample
+from rollhouse.train.grpo.learner_settings import LossSettings
+from rollhouse.train.grpo.loss import LossInputs, policy_loss
+from rollhouse.train.grpo.measures import Tally, outcomes
+
+SETTINGS = LossSettings(
+    clip_high=0.28, dual_clip=1.5, correction="icepop", correction_min=0.7, correction_max=1.4, kl_coef=0.1
+)
+
+
+def batch(seed=0, rows=6, width=9) -> LossInputs:
+    draw = torch.Generator().manual_seed(seed)
+    logprobs = -4 * torch.rand(rows, width, generator=draw)
+    old, engine, reference = (logprobs + 0.4 * torch.randn(rows, width, generator=draw) for _ in range(3))
+    mask = torch.rand(rows, width, generator=draw) < 0.6
+    mask[1] = False
+    advantages, entropies = torch.randn(rows, generator=draw), torch.rand(rows, width, generator=draw)
+    return LossInputs(logprobs, old, engine, mask, advantages, reference, entropies)
+
+
+def terms_of(inputs, settings=SETTINGS):
+    return policy_loss(inputs, StepTotals(1, 1), settings).terms
+
+
+def tally_of(*parts):
+    tally = Tally()
+    for inputs in parts:
+        tally.add(inputs, terms_of(inputs))
+    return tally
+
+
+def tokens(inputs):
+    """(logprob, old, engine, reference, advantage, entropy) of each sampled token."""
+    for i, t in inputs.mask.nonzero().tolist():
+        matrices = (inputs.logprobs, inputs.old, inputs.engine, inputs.reference)
+        yield *(matrix[i, t].item() for matrix in matrices), inputs.advantages[i].item(), inputs.entropies[i, t].item()
+
+
+def test_metrics_equal_plain_means():
+    inputs = batch()
+    rows = list(tokens(inputs))
+    ratios = [math.exp(now - old) for now, old, *_ in rows]
+    gaps = [now - engine for now, _, engine, *_ in rows]
+    weights = [math.exp(gap) for gap in gaps]
+    corrections = [math.exp(old - engine) for _, old, engine, *_ in rows]
+    advantages = [row[4] for row in rows]
+    expected = {
+        "train/ratio_mean": fmean(ratios),
+        "train/ratio_min": min(ratios),
+        "train/ratio_max": max(ratios),
+        "train/clip_frac_low": fmean(r < 0.8 and a < 0 for r, a in zip(ratios, advantages, strict=True)),
+        "train/clip_frac_high": fmean(r > 1.28 and a > 0 for r, a in zip(ratios, advantages, strict=True)),
+        "train/clip_frac_dual": fmean(r > 1.5 and a < 0 for r, a in zip(ratios, advantages, strict=True)),
+        "train/entropy": fmean(row[5] for row in rows),
+        "train/kl_ref": fmean(math.exp(row[3] - row[0]) - 1 - (row[3] - row[0]) for row in rows),
+        "train/kl_ref_k1": fmean(row[0] - row[3] for row in rows),
+        "mismatch/masked_frac": fmean(not 0.7 <= w <= 1.4 for w in corrections),
+        "mismatch/weight_mean": fmean(w if 0.7 <= w <= 1.4 else 0.0 for w in corrections),
+        "mismatch/logp_abs_diff": fmean(map(abs, gaps)),
+        "mismatch/kl": fmean(w - 1 - gap for w, gap in zip(weights, gaps, strict=True)),
+        "mismatch/mult_prob_error": fmean(math.exp(abs(gap)) for gap in gaps),
+        "mismatch/ess": sum(weights) ** 2 / (len(weights) * sum(w * w for w in weights)),
+        "train/n_tokens": len(rows),
+    }
+    assert tally_of(inputs).metrics() == pytest.approx(expected, rel=1e-5)
+    assert all(expected.values()), "a metric that is 0 here tests nothing"
+
+
+def test_micro_batches_and_ranks_add_up():
+    parts = [batch(seed) for seed in range(4)]
+    whole, left, right = tally_of(*parts), tally_of(*parts[:1]), tally_of(*parts[1:])
+    left.merge(right)
+    left.merge(Tally())  # a rank that had nothing to do
+    assert left.metrics() == pytest.approx(whole.metrics(), rel=1e-12)
+
+
+def test_without_a_sampled_token_there_is_nothing_to_report():
+    inputs = replace(batch(), mask=torch.zeros(6, 9, dtype=torch.bool))
+    assert tally_of(inputs).metrics() == {}
+    assert tally_of(batch(), inputs).metrics() == tally_of(batch()).metrics()
+
+
+def test_what_is_not_loaded_is_not_reported():
+    inputs, tally = replace(batch(), reference=None, entropies=None), Tally()
+    tally.add(inputs, terms_of(inputs, LossSettings()))
+    assert not {"train/kl_ref", "train/kl_ref_k1", "train/entropy", "train/clip_frac_dual"} & tally.metrics().keys()
+
+
+def test_an_engine_that_is_far_off_gives_finite_numbers():
+    inputs = replace(batch(), engine=batch().engine - 1e4)
+    assert all(map(math.isfinite, tally_of(inputs).metrics().values()))
+
+
+def test_outcomes_are_parallel_to_the_samples():
+    inputs = batch()
+    samples = [Sample(f"r{i}", [1], [2] * 9, mask, []) for i, mask in enumerate(inputs.mask.long().tolist())]
+    terms = terms_of(inputs)
+    found = outcomes(samples, inputs, terms)
+    assert [outcome.rollout_id for outcome in found] == [f"r{i}" for i in range(6)]
+    for row, outcome in enumerate(found):
+        mask = inputs.mask[row]
+        assert outcome.logprobs == inputs.logprobs[row, mask].tolist()
+        if not mask.any():
+            assert math.isnan(outcome.ratio_mean) and math.isnan(outcome.clipped_share)
+            continue
+        weights = [
+            math.exp(now - engine)
+            for now, engine in zip(inputs.logprobs[row, mask], inputs.engine[row, mask], strict=True)
+        ]
+        assert outcome.ratio_mean == pytest.approx(fmean(weights), rel=1e-5)
+        clipped = (terms["clipped_low"] | terms["clipped_high"])[row, mask]
+        assert outcome.clipped_share == pytest.approx(clipped.double().mean().item())
