@@ -154,7 +154,7 @@ def _hub() -> Check:
 def _wandb() -> Check:
     if not _version("wandb"):
         return Check("Weights & Biases", "note", "not installed", 'pip install "rollhouse[train]"')
-    from ..train.tracking import wandb_key
+    from ..train.wandb_log import wandb_key
 
     if wandb_key():
         return Check("Weights & Biases", "ok", "API key set")

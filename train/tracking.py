@@ -1,6 +1,5 @@
 """Where the numbers of a training run go: the store always, Weights & Biases when it is switched on."""
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ..store.errors import MissingExtra
-from .identity import run_identity
 from .section import Section
+from .wandb_log import WandbLog
 
 if TYPE_CHECKING:
     from ..store.runs import Run
@@ -24,6 +22,8 @@ class WandbConfig(Section):
     project: str = "rollhouse"
     name: str | None = None
     """The run's id when not given."""
+    timeout_s: float = Field(default=30, gt=0)
+    """How long its server is waited for when a run starts and when it ends; a step never waits. Past it the files are kept for `wandb sync`."""
 
 
 class LoggerConfig(Section):
@@ -45,13 +45,13 @@ class Tracker:
         self.run = run
         self._waiting: dict[int, dict[str, float]] = {}
         self._flushed_at = time.monotonic()
-        self._wandb = open_wandb(run, logger, config) if logger and logger.wandb_enabled else None
+        self._wandb = WandbLog(run, logger, config) if logger and logger.wandb_enabled else None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers of one optimizer step, counted from 1; 0 is before training."""
         self._waiting.setdefault(step, {}).update({name: float(value) for name, value in values.items()})
         if self._wandb is not None:
-            self._wandb.log(dict(values), step=step)
+            self._wandb.log(step, values)
         if time.monotonic() - self._flushed_at > FLUSH_AFTER_S:
             self.flush()
 
@@ -66,7 +66,7 @@ class Tracker:
         """Writes what waits and ends the Weights & Biases run."""
         self.flush()
         if self._wandb is not None:
-            self._wandb.finish(exit_code=1 if failed else 0)
+            self._wandb.close(failed)
             self._wandb = None
 
     def __enter__(self) -> "Tracker":
@@ -74,40 +74,3 @@ class Tracker:
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         self.close(failed=kind is not None)
-
-
-def open_wandb(run: "Run", logger: LoggerConfig, config: Mapping[str, Any] | None) -> Any:
-    """The run in Weights & Biases: online with a key, offline without one, whatever $WANDB_MODE says first.
-
-    A run that goes on keeps its id there; one of the same name in another house has another.
-    """
-    try:
-        import wandb
-    except ImportError as error:
-        raise MissingExtra("Weights & Biases is switched on but not installed.", "`pip install wandb`.") from error
-
-    logger.log_dir.mkdir(parents=True, exist_ok=True)
-    mode = os.environ.get("WANDB_MODE") or ("online" if wandb_key() else "offline")
-    return wandb.init(
-        project=logger.wandb.project,
-        name=logger.wandb.name or run.run_id,
-        id=f"{run.run_id}-{run_identity(run)}",
-        resume="allow",
-        dir=str(logger.log_dir),
-        mode=mode,  # type: ignore[arg-type]
-        config=dict(config or {}),
-        settings=wandb.Settings(silent=True),
-    )
-
-
-def wandb_key() -> str | None:
-    """The Weights & Biases key of this machine ($WANDB_API_KEY or ~/.netrc), None when there is none."""
-    import netrc
-
-    if key := os.environ.get("WANDB_API_KEY"):
-        return key
-    try:
-        entry = netrc.netrc().authenticators("api.wandb.ai")
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return None
-    return entry[2] if entry else None

@@ -1,11 +1,14 @@
 """Numbers of a run reach the store, also when the run fails."""
 
+import logging
+import socket
 from pathlib import Path
 
 import pytest
 from rollhouse.store.house import House
 from rollhouse.store.runs import start_run
-from rollhouse.train.tracking import Tracker, wandb_key
+from rollhouse.train.tracking import LoggerConfig, Tracker, WandbConfig
+from rollhouse.train.wandb_log import wandb_key
 
 
 def values(house: House) -> dict[tuple[int, str], float]:
@@ -38,3 +41,42 @@ def test_the_key_of_weights_and_biases(tmp_path: Path, monkeypatch: pytest.Monke
     assert wandb_key() == "abc"
     monkeypatch.setenv("WANDB_API_KEY", "xyz")
     assert wandb_key() == "xyz"
+
+
+@pytest.fixture
+def logger(tmp_path: Path) -> LoggerConfig:
+    return LoggerConfig(log_dir=tmp_path / "logs", wandb_enabled=True, wandb=WandbConfig(timeout_s=2))
+
+
+def test_a_wandb_server_that_never_answers_leaves_its_files_and_holds_up_nothing(
+    tmp_path: Path, logger: LoggerConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = House.create(tmp_path / "house")
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent, caplog.at_level(logging.WARNING, "rollhouse"):
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        monkeypatch.delenv("WANDB_MODE", raising=False)
+        with start_run(house, "sft") as run, Tracker(run, logger) as tracker:
+            for step in range(1, 4):
+                tracker.log(step, {"train/loss": 1.0 / step})
+    assert len(values(house)) == 3
+    assert "does not answer" in caplog.text
+    assert list((tmp_path / "logs").glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_more_than_wandb_takes_is_left_to_the_store(tmp_path: Path, logger: LoggerConfig, monkeypatch) -> None:
+    import threading
+
+    from rollhouse.train import wandb_log
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(wandb_log, "HELD_STEPS", 2)
+    gate, opened = threading.Event(), wandb_log.WandbLog._open
+    monkeypatch.setattr(wandb_log.WandbLog, "_open", lambda self: gate.wait(60) and opened(self))
+    house = House.create(tmp_path / "house")
+    with start_run(house, "sft") as run, Tracker(run, logger) as tracker:
+        for step in range(1, 7):
+            tracker.log(step, {"train/loss": 1.0 / step})
+        assert tracker._wandb is not None and tracker._wandb.dropped == 4
+        gate.set()
+    assert len(values(house)) == 6
