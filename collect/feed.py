@@ -96,6 +96,10 @@ class Feed:
             for entry in batch:
                 self._on_written(entry)
 
+    async def finish(self, finish: Callable[[], None]) -> None:
+        """Calls `finish` on the thread, after all that was handed over: a last commit that holds up nobody on the event loop."""
+        await asyncio.get_running_loop().run_in_executor(self._pool, finish)
+
     def end(self, finish: Callable[[], None]) -> None:
         """Writes what is left, calls `finish` (the writer's close or flush) and ends the thread. Blocks; also for a cancelled loop."""
 

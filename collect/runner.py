@@ -128,11 +128,16 @@ async def collect_slots(
         await _all_or_first_error([work() for _ in range(min(concurrency, plan.planned - plan.skipped))])
         feed.close()
 
+    commit = writer.close if own else writer.flush
+    committed = False
     try:
         await _all_or_first_error([work_all(), feed.pump()])
+        before = perf_counter()
+        await feed.finish(commit)
+        committed, summary.commit_seconds = True, perf_counter() - before
     finally:
         # Also when cancelled: what was collected goes into the house before anything else happens.
-        feed.end(writer.close if own else writer.flush)
+        feed.end((lambda: None) if committed else commit)
     summary.seconds = perf_counter() - start
     return summary
 

@@ -1,67 +1,256 @@
-"""The rollouts of a step, from the current policy into the house; then the plan over them."""
+"""Rollouts of the steps to come, sampled on a thread of their own into the house.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+The main thread decides when a step begins (admission.py) and takes its rollouts when it is the step's turn. Both modes work this way: a
+synchronous run begins a step when it takes it, an asynchronous one begins steps as soon as the weights allow.
+"""
 
-from ...collect.runner import collect
-from ...collect.types import Task
-from ...store.errors import ConfigError
-from .ledger import commit_plan, read_rollouts, stored_plan
-from .plan import BatchPlan, make_plan
-from .settings import plan_options, plan_settings, playing, sampling
-from .setup import Parts
-from .stopwatch import Stopwatch
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ...collect.episode import Episode, Slot, play_episode
+from ...collect.plan import make_plan
+from ...collect.runner import collect_slots
+from ...collect.types import Sampling, Task
+from ...store.errors import EngineError
+from .admission import admitted
+from .curriculum import curriculum_prompts
+from .ledger import groups_with_spread, issued_before, record_issued
+from .prompts import prompts_of_step, spare_prompts
+from .settings import playing, sampling
+
+if TYPE_CHECKING:
+    from .setup import Parts
+
+Value = TypeVar("Value")
+_LOOK_S = 0.5
+_SLACK_S = 120.0
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What a step trains on.
+@dataclass
+class Sampled:
+    """What was sampled for a step.
 
     Attributes:
-        rollouts: Rows of the step, columns PLANNED_COLUMNS.
-        n_new_tokens: Sampled for it just now; None when its plan was stored before.
+        rounds: The step's prompts; from the second round on those that replaced groups without spread.
+        n_tokens: Sampled just now, by this process.
+        missing: Groups without spread that nothing replaced; 0 without dynamic sampling.
+        seconds: From its begin to its end.
+        store_s: Of them, spent on the ledger and on the last commit.
+        record: To be joined to the plan's settings.
+        metrics: Of the curriculum.
     """
 
-    plan: BatchPlan
-    rollouts: list[dict[str, Any]]
-    n_new_tokens: int | None = None
+    step: int
+    rounds: list[list[Task]] = field(default_factory=list)
+    n_tokens: int = 0
+    missing: int = 0
+    seconds: float = 0.0
+    store_s: float = 0.0
+    record: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """Of all rounds, in order."""
+        return [task for tasks in self.rounds for task in tasks]
 
 
-def stored_batch(parts: Parts, step: int) -> Batch | None:
-    """The batch of a step whose plan is in the house already."""
-    plan = stored_plan(parts.house, parts.run.run_id, step)
-    return Batch(plan, read_rollouts(parts.house, parts.run.run_id, step)) if plan is not None else None
+class Generation:
+    """The thread. Leaving the `with` block ends it: what was finished is in the house, what was not is given up."""
 
+    def __init__(self, parts: "Parts", tasks: Sequence[Task]) -> None:
+        self.parts = parts
+        self._tasks = tasks
+        self._by_id = {task.task_id: task for task in tasks}
+        self._options = playing(parts.config)
+        self._issued = issued_before(parts.house, parts.run.run_id) if parts.run.incarnation else {}
+        self._steps: dict[int, Future[Sampled]] = {}
+        warm = parts.config.grpo.warm_start
+        # Steps up to this one have their batches stored, or may have them of history.
+        self._begun = max(parts.last_planned, warm.num_steps if warm.runs else 0)
+        self._failure: BaseException | None = None
+        self._moved = time.monotonic()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rollhouse-generation", daemon=True)
+        self._open, self._idle, self._in_flight = asyncio.Event(), asyncio.Event(), 0
+        self._open.set()
+        self._idle.set()
+        limit = parts.config.policy.generation.concurrency
+        self._places = asyncio.Semaphore(limit) if limit else None
 
-def collect_and_plan(parts: Parts, chosen: Sequence[Task], step: int, watch: Stopwatch) -> Batch:
-    """Groups of rollouts from the current policy, in the house; then the plan over them, in the house too."""
-    config = parts.config
-    with watch("generate"):
-        summary = collect(
-            parts.house,
-            parts.run,
-            parts.environment,
-            parts.policy,
-            chosen,
-            num_repeats=config.grpo.num_generations_per_prompt,
-            sampling=sampling(config, step),
-            step=step,
-            **playing(config),
-        )
-    with watch("store"):
-        rollouts = read_rollouts(parts.house, parts.run.run_id, step)
-        settings = plan_settings(config, parts.model_hash, chosen)
-        plan = make_plan(parts.run.run_id, step, rollouts, plan_options(config), config.grpo.seed, settings)
-        commit_plan(parts.house, plan)
-    return Batch(plan, rollouts, summary.sampled_tokens)
+    # Called on the main thread.
 
+    def begin(self, step: int) -> None:
+        """Begins a step's rollouts, unless they were begun before."""
+        if step not in self._steps:
+            self._begun = max(self._begun, step)
+            future = asyncio.run_coroutine_threadsafe(self._sample(step), self._loop)
+            self._steps[step] = future
+            future.add_done_callback(self._ended)
 
-def refuse_other_settings(plan: BatchPlan, settings: dict[str, Any]) -> None:
-    """A run goes on only with the settings it was started with. Raises ConfigError naming the first that differs."""
-    for name in settings:
-        if plan.settings.get(name) != settings[name]:
-            raise ConfigError(
-                f"Run {plan.run_id} trained step {plan.step} with other settings ({name}).",
-                "Give this run another name, or the settings of before (`rollhouse runs show`).",
+    def admit(self, version: int) -> None:
+        """Begins what weights of this version admit, in an asynchronous run; see admission.py."""
+        grpo = self.parts.config.grpo
+        if not grpo.async_grpo.enabled:
+            return
+        for step in admitted(version, grpo.async_grpo.max_trajectory_age_steps, self._begun, grpo.max_num_steps):
+            self.begin(step)
+
+    def take(self, step: int) -> Sampled:
+        """The step's rollouts, once all are in the house; begins it if it was not. Raises what any step's generation raised."""
+        self.begin(step)
+        sampled = self._wait(self._steps[step])
+        del self._steps[step]
+        return sampled
+
+    def check(self) -> None:
+        """Raises what the thread ran into, and EngineError when it is stuck."""
+        if self._failure is not None:
+            raise self._failure
+        limit = 2 * self._options["time_limit_s"] + _SLACK_S
+        if not self._thread.is_alive() or (self._busy() and time.monotonic() - self._moved > limit):
+            raise EngineError(
+                f"No rollout has ended for {limit:.0f} s, though each may take {self._options['time_limit_s']:g} s.",
+                "Start the run again: it goes on where it stopped. If it happens again, lower policy.generation.concurrency.",
             )
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """No rollout is begun inside the block, and none is in flight: those that were have ended by their time limit."""
+        self._wait(asyncio.run_coroutine_threadsafe(self._drain(), self._loop))
+        try:
+            yield
+        finally:
+            self._loop.call_soon_threadsafe(self._open.set)
+
+    def __enter__(self) -> "Generation":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        done = asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop)
+        try:
+            done.result(timeout=_SLACK_S)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(timeout=_SLACK_S)
+            if not self._thread.is_alive():
+                self._loop.close()
+
+    def _busy(self) -> bool:
+        return any(not future.done() for future in self._steps.values())
+
+    def _wait(self, future: "Future[Value]") -> Value:
+        while not future.done():
+            try:
+                return future.result(timeout=_LOOK_S)
+            except TimeoutError:
+                if not future.done():
+                    self.check()
+        return future.result()
+
+    # Called on the thread.
+
+    def _ended(self, future: "Future[Sampled]") -> None:
+        if not future.cancelled() and self._failure is None:
+            self._failure = future.exception()
+
+    async def _sample(self, step: int) -> Sampled:
+        """Rounds of prompts, until the step has its groups: one round, more with dynamic sampling."""
+        started, sampled = time.perf_counter(), Sampled(step)
+        self._moved = time.monotonic()
+        grpo = self.parts.config.grpo
+        wanted = rounds = 0
+        while rounds == 0 or (sampled.missing and rounds < grpo.dynamic_sampling_max_gen_batches):
+            tasks = await self._timed(sampled, lambda number=rounds: self._prompts(sampled, number))
+            if not tasks:
+                break
+            wanted = wanted or len(tasks)
+            sampled.rounds.append(tasks)
+            await self._collect(sampled, tasks)
+            rounds += 1
+            if grpo.use_dynamic_sampling:
+                found = await self._timed(
+                    sampled, lambda: groups_with_spread(self.parts.house, self.parts.run.run_id, step)
+                )
+                sampled.missing = max(0, wanted - found)
+        sampled.seconds = time.perf_counter() - started
+        return sampled
+
+    def _prompts(self, sampled: Sampled, number: int) -> list[Task]:
+        """The prompts of a round, which are on record before anything is sampled; those on record from before count."""
+        config, run, step = self.parts.config, self.parts.run, sampled.step
+        size, seed = config.grpo.num_prompts_per_step, config.grpo.seed
+        chosen = curriculum_prompts(run, config, self._tasks, step) if number == 0 else None
+        if chosen is not None:
+            sampled.record, sampled.metrics = chosen.record, chosen.metrics
+        if (step, number) in self._issued:
+            return [self._by_id[task_id] for task_id in self._issued[step, number]]
+        if chosen is not None:
+            tasks = chosen.tasks
+        elif number == 0:
+            tasks = prompts_of_step(self._tasks, step, size, seed)
+        else:
+            tasks = spare_prompts(self._tasks, step, sampled.tasks, sampled.missing, seed)
+        if tasks:
+            record_issued(run, step, number, [task.task_id for task in tasks], self.parts.engine.version)
+        return tasks
+
+    async def _collect(self, sampled: Sampled, tasks: Sequence[Task]) -> None:
+        parts, step = self.parts, sampled.step
+        repeats = parts.config.grpo.num_generations_per_prompt
+        known = parts.house if parts.run.incarnation else None  # a run's first life finds nothing of its own
+        plan = await self._timed(sampled, lambda: make_plan(known, parts.run.run_id, tasks, repeats, step))
+        settings = sampling(parts.config, step)
+        summary = await collect_slots(parts.house, parts.run, plan, self._play, settings, max(1, plan.planned))
+        sampled.n_tokens += summary.sampled_tokens
+        sampled.store_s += summary.commit_seconds
+
+    async def _play(self, slot: Slot, settings: Sampling) -> Episode:
+        """Plays one rollout when there is a place for it and no weights are being changed under `quiet`."""
+        if self._places is None:
+            return await self._play_now(slot, settings)
+        async with self._places:
+            return await self._play_now(slot, settings)
+
+    async def _play_now(self, slot: Slot, settings: Sampling) -> Episode:
+        while not self._open.is_set():
+            await self._open.wait()
+        self._in_flight += 1
+        self._idle.clear()
+        self._moved = time.monotonic()
+        options, parts = self._options, self.parts
+        try:
+            return await play_episode(parts.environment, parts.policy, slot, settings, options["max_turns"], options["time_limit_s"])  # fmt: skip
+        finally:
+            self._moved = time.monotonic()
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+
+    async def _drain(self) -> None:
+        self._open.clear()
+        await self._idle.wait()
+
+    async def _timed(self, sampled: Sampled, work: Callable[[], Value]) -> Value:
+        """Work on the house, off the event loop."""
+        started = time.perf_counter()
+        try:
+            return await asyncio.to_thread(work)
+        finally:
+            sampled.store_s += time.perf_counter() - started
+
+
+async def _cancel_others() -> None:
+    """Ends all tasks of the loop but this one, and waits until they have ended."""
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_default_executor()

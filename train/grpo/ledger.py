@@ -1,16 +1,19 @@
-"""The step's ledger in the house: its plan before it, what became of each rollout after it.
+"""The run's ledger in the house: prompts before they are sampled, a step's plan before it, what became of each rollout after it.
 
 A batch is always read back through its committed plan, so that what was trained once can be trained again, bit for bit.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 from ...store.errors import TrainingError
 from ...store.house import quote
 from ...store.ids import hash_id
+from .advantages import ZERO_STD
 from .batch import Sample
 from .plan import PLANNED_COLUMNS, BatchPlan, Entry, plan_id
 
@@ -20,6 +23,31 @@ if TYPE_CHECKING:
     from .measures import Outcome
 
 _BATCH_COLUMNS = ["rollout_id", "prompt_id", "tokenizer_hash", "template_hash", "token_ids", "loss_mask", "logprobs"]
+
+
+def record_issued(run: "Run", step: int, round_: int, task_ids: Sequence[str], version: int) -> None:
+    """Notes which prompts a step is to sample, before it does: an event `note` of the run with the payload `issued`.
+
+    Args:
+        round_: 0 for the step's own prompts; later ones replace groups without spread.
+        version: Of the engine's weights.
+    """
+    run.note({"issued": {"step": step, "round": round_, "policy_version": version, "task_ids": list(task_ids)}})
+    run.upkeep.wrote("run_events")
+
+
+def issued_before(house: "House", run_id: str) -> dict[tuple[int, int], list[str]]:
+    """(step, round) → task ids, of all that a run has on record."""
+    where = f"run_id = {quote(run_id)} and event = 'note'"
+    notes = [json.loads(row["payload"]) for row in house.read("run_events", ["payload"], where).to_pylist()]
+    found = [note["issued"] for note in notes if "issued" in note]
+    return {(note["step"], note["round"]): note["task_ids"] for note in found}
+
+
+def last_planned(house: "House", run_id: str) -> int:
+    """The last step that a run has a plan of, 0 for none."""
+    steps = house.read("batch_plans", ["step"], f"run_id = {quote(run_id)}")["step"].to_pylist()
+    return max(steps, default=0)
 
 
 def commit_plan(house: "House", plan: BatchPlan) -> None:
@@ -59,14 +87,31 @@ def stored_plan(house: "House", run_id: str, step: int) -> BatchPlan | None:
 
 
 def read_rollouts(house: "House", run_id: str, step: int) -> list[dict[str, Any]]:
-    """The rollouts of a step, columns PLANNED_COLUMNS."""
-    return house.read("rollouts", PLANNED_COLUMNS, f"run_id = {quote(run_id)} and step = {step}").to_pylist()
+    """The rollouts of a step, columns PLANNED_COLUMNS and policy_version_last."""
+    columns = [*PLANNED_COLUMNS, "policy_version_last"]
+    return house.read("rollouts", columns, f"run_id = {quote(run_id)} and step = {step}").to_pylist()
+
+
+def groups_with_spread(house: "House", run_id: str, step: int) -> int:
+    """Groups of a step whose rewards, as the environment gave them, are not all equal; failed rollouts do not count."""
+    columns = ["slot_id", "attempt", "group_id", "status", "reward"]
+    rows = house.read("rollouts", columns, f"run_id = {quote(run_id)} and step = {step}").to_pylist()
+    last = {row["slot_id"]: row for row in sorted(rows, key=lambda row: row["attempt"])}
+    rewards: dict[str, list[float]] = {}
+    for row in last.values():
+        if row["status"] in ("completed", "truncated") and row["reward"] is not None and math.isfinite(row["reward"]):
+            rewards.setdefault(row["group_id"], []).append(row["reward"])
+    return sum(len(group) > 1 and stdev(group) > ZERO_STD for group in rewards.values())
 
 
 def read_planned(house: "House", plan: BatchPlan) -> list[dict[str, Any]]:
-    """The rollouts that a plan keeps or leaves out, columns PLANNED_COLUMNS and run_id; of other runs where the plan says so."""
+    """The rollouts that a plan keeps or leaves out, columns PLANNED_COLUMNS, policy_version_last and run_id; of other runs where the plan says so."""
     where = _where(plan, [entry.rollout_id for entry in plan.entries])
-    return house.read("rollouts", [*PLANNED_COLUMNS, "run_id"], where).to_pylist() if plan.entries else []
+    return (
+        house.read("rollouts", [*PLANNED_COLUMNS, "policy_version_last", "run_id"], where).to_pylist()
+        if plan.entries
+        else []
+    )
 
 
 def _where(plan: BatchPlan, rollout_ids: Sequence[str]) -> str:

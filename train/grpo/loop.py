@@ -5,6 +5,7 @@ step (rollouts, then the plan), so a run that was cut short goes on by training 
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ...collect.chat import ChatFormat
@@ -12,20 +13,21 @@ from ...collect.engines.base import TokenEngine
 from ...collect.environments.registry import environment_hash
 from ...collect.models import weights_hash
 from ...collect.types import Task
-from ...store.runs import start_run
+from ...store.runs import get_run, start_run
 from ...transform.materialize import grpo_tasks
 from ...transform.versions import get_dataset
 from ..checkpoints import checkpoint_folder, finished_before, resolve_model
+from .batches import Batch, batch_of
 from .config import GrpoConfig
-from .generation import Batch, collect_and_plan, refuse_other_settings, stored_batch
+from .generation import Generation
 from .learner import StepResult
 from .ledger import commit_outcomes, read_batch
 from .metrics import one_line, plan_metrics, rollout_metrics
 from .plan import BatchPlan
-from .prompts import prompts_of_step
-from .saving import save
-from .settings import MAY_CHANGE, plan_settings
+from .saving import load_newest_state, save, saved
+from .settings import MAY_CHANGE
 from .setup import Parts, open_engine, open_environment, open_parts, own_ray
+from .stopping import EarlyStop
 from .stopwatch import Stopwatch
 from .sync import choose_probe, push_weights, verify_weights
 from .validation import validate
@@ -64,7 +66,7 @@ def train_grpo(
     chat = ChatFormat.of(model, config.policy.chat)  # refuses a template before anything is paid for
     steps = config.grpo.max_num_steps
     before = finished_before(house, "grpo", config.run, payload, MAY_CHANGE)
-    if before is not None and before["step"] == steps:
+    if before is not None and (before["step"] == steps or stopped_early(house, config)):
         if progress is not None:
             progress(steps, steps, "was trained before; this is its checkpoint")
         return before
@@ -80,32 +82,50 @@ def train_grpo(
                 return run_grpo(parts, tasks, progress)
 
 
+def stopped_early(house: "House", config: GrpoConfig) -> bool:
+    """Whether the finished run of that name ended by a rule that still holds."""
+    run = get_run(house, str(config.run))
+    rule = config.grpo.early_stop.model_dump(mode="json")
+    return "stopped" in run["summary"] and run["config"]["grpo"]["early_stop"] == rule
+
+
 def run_grpo(parts: Parts, tasks: Sequence[Task], progress: Progress | None = None) -> dict[str, Any]:
     """The loop; returns the row of the last checkpoint."""
-    config, tracker = parts.config, parts.tracker
-    steps = config.grpo.max_num_steps
+    config, tracker, steps = parts.config, parts.tracker, parts.config.grpo.max_num_steps
     row: dict[str, Any] = {}
     numbers: dict[str, float] = {}
-    push_weights(parts.learner, parts.engine, 0, parts.weights)
-    if config.grpo.val_at_start:
-        tracker.log(0, validate(parts, 0))
-    for step in range(1, steps + 1):
-        watch = Stopwatch()
-        chosen = prompts_of_step(tasks, step, config.grpo.num_prompts_per_step, config.grpo.seed)
-        batch = stored_batch(parts, step) or collect_and_plan(parts, chosen, step, watch)
-        refuse_other_settings(batch.plan, plan_settings(config, parts.model_hash, chosen))
-        result = train(parts, batch.plan, watch)
-        gap = sync(parts, step, watch)
-        numbers = step_metrics(batch, result, watch) | {"mismatch/sync_max_abs": gap}
-        if due(step, config.grpo.val_period) or (step == steps and config.grpo.val_at_end):
-            numbers |= validate(parts, step)
-        tracker.log(step, numbers)
-        if due(step, config.checkpointing.save_period or 0) or step == steps:
-            row = save(parts, step, numbers)
-        if progress is not None:
-            progress(step, steps, one_line(numbers))
+    first = load_newest_state(parts) + 1
+    stop = EarlyStop(parts.run, config.grpo.early_stop, [step for step in range(first) if validated(config, step)])
+    stopped = stop.reason if first > 1 else None
+    with Generation(parts, tasks) as generation:
+        push_weights(parts.learner, parts.engine, first - 1, parts.weights)
+        generation.admit(first - 1)
+        if first == 1 and config.grpo.val_at_start:
+            numbers = validate(parts, 0)
+            stop.saw(0, numbers)
+            tracker.log(0, numbers)
+        for step in range(first, steps + 1 if not stopped else first):
+            watch = Stopwatch()
+            batch = batch_of(parts, tasks, step, generation, watch)
+            result = train(parts, batch.plan, watch)
+            generation.check()
+            gap = sync(parts, generation, step, watch)
+            numbers = step_metrics(batch, result, watch) | {"mismatch/sync_max_abs": gap}
+            if validated(config, step):
+                numbers |= validate(parts, step)
+                stopped = stop.saw(step, numbers)
+            tracker.log(step, numbers)
+            if due(step, config.checkpointing.save_period or 0) or step == steps or stopped:
+                tracker.flush()  # a run that goes on from here takes none of these steps again
+                row = save(parts, step, numbers)
+            if progress is not None:
+                progress(step, steps, one_line(numbers))
+            if stopped:
+                break
+    row = row or saved(parts, first - 1)  # cut off between its last step and its end
     kept = {name: row[name] for name in ("path", "weights_hash")}
-    parts.run.finish({"checkpoint": row["checkpoint_id"], **kept, "steps": steps, **numbers})
+    how = {"stopped": stopped} if stopped else {}
+    parts.run.finish({"checkpoint": row["checkpoint_id"], **kept, "steps": row["step"], **how, **numbers})
     return row
 
 
@@ -126,10 +146,15 @@ def train(parts: Parts, plan: BatchPlan, watch: Stopwatch) -> StepResult:
     return result
 
 
-def sync(parts: Parts, step: int, watch: Stopwatch) -> float:
-    """Pushes the weights after `step` and returns the largest logprob difference between engine and learner."""
-    with watch("sync"):
-        push_weights(parts.learner, parts.engine, step, parts.weights)
+def sync(parts: Parts, generation: Generation, step: int, watch: Stopwatch) -> float:
+    """Gives the engine the weights after `step`, lets begin what they admit, and returns the largest logprob difference to the learner."""
+    with ExitStack() as until_pushed:
+        if not parts.config.grpo.async_grpo.in_flight_weight_updates:
+            with watch("drain"):
+                until_pushed.enter_context(generation.quiet())
+        with watch("sync"):
+            push_weights(parts.learner, parts.engine, step, parts.weights)
+    generation.admit(step)
     with watch("verify"):
         return check(parts, step, step)
 
@@ -142,12 +167,20 @@ def check(parts: Parts, step: int, version: int) -> float:
 
 def step_metrics(batch: Batch, result: StepResult, watch: Stopwatch) -> dict[str, float]:
     """All numbers of a step but the validation's."""
-    numbers = rollout_metrics(batch.rollouts) | plan_metrics(batch.plan) | result.metrics
+    numbers = rollout_metrics(batch.rollouts) | plan_metrics(batch.plan) | batch.metrics | result.metrics
     numbers |= {f"time/{phase}": seconds for phase, seconds in watch.seconds.items()}
     numbers["time/step"] = watch.total()
     if batch.n_new_tokens is not None:
         numbers["tokens_per_s"] = batch.n_new_tokens / numbers["time/step"]
     return numbers
+
+
+def validated(config: GrpoConfig, step: int) -> bool:
+    """Whether the policy is measured after this step; step 0 is before the first."""
+    grpo = config.grpo
+    if step == 0:
+        return grpo.val_at_start
+    return due(step, grpo.val_period) or (step == grpo.max_num_steps and grpo.val_at_end)
 
 
 def due(step: int, period: int) -> bool:

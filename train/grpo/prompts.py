@@ -32,3 +32,15 @@ def _drawn(weights: Sequence[float], size: int, seed: str) -> list[int]:
     chance = random.Random(seed)
     keys = [math.log(1.0 - chance.random()) / weight if weight > 0 else -math.inf for weight in weights]
     return sorted(range(len(keys)), key=lambda position: keys[position], reverse=True)[:size]
+
+
+def spare_prompts(items: Sequence[Item], step: int, used: Sequence[Item], size: int, seed: int) -> list[Item]:
+    """The next `size` prompts that take the place of those whose groups taught nothing; fewer when the set has no more.
+
+    They come from an order of the whole set that is the step's own, so that what the steps consume by themselves never depends on
+    rewards. `used` are the step's prompts so far, which do not come again.
+    """
+    order = list(range(len(items)))
+    random.Random(f"{seed}:{step}:spare").shuffle(order)
+    taken = {id(item) for item in used}
+    return [items[position] for position in order if id(items[position]) not in taken][:size]

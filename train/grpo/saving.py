@@ -1,14 +1,20 @@
-"""Checkpoints of a run, and which of them stay."""
+"""Checkpoints of a run, which of them stay, and the learner's state beside the newest, from which a run that was cut short goes on."""
 
-from typing import Any
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..checkpoints import save_checkpoint
+from ..checkpoints import MARK, find_checkpoint, folder_of, save_checkpoint
+from ..identity import run_identity
 from ..retention import keep_best
-from .setup import Parts
+
+if TYPE_CHECKING:
+    from .setup import Parts
 
 
-def save(parts: Parts, step: int, numbers: dict[str, float]) -> dict[str, Any]:
-    """A checkpoint `step_N` and its row; of the earlier ones those stay that the configuration keeps."""
+def save(parts: "Parts", step: int, numbers: dict[str, float]) -> dict[str, Any]:
+    """A checkpoint `step_N` and its row, and the learner's state; of the earlier ones those stay that the configuration keeps."""
     row = save_checkpoint(
         parts.house,
         parts.run,
@@ -20,5 +26,55 @@ def save(parts: Parts, step: int, numbers: dict[str, float]) -> dict[str, Any]:
         metrics=numbers,
         parent_hash=parts.model_hash,
     )
+    if parts.config.checkpointing.save_optimizer:
+        save_state(parts, step)
     keep_best(parts.house, parts.run.run_id, parts.config.checkpointing)
     return row
+
+
+def saved(parts: "Parts", step: int) -> dict[str, Any]:
+    """The row of the checkpoint that the run's state of this step lies beside."""
+    row = find_checkpoint(parts.house, f"{parts.run.run_id}/step_{step}")
+    return row if row is not None and Path(row["path"]).is_dir() else save(parts, step, {})
+
+
+def save_state(parts: "Parts", step: int) -> None:
+    """Writes `state_N` beside `step_N`, whole or not at all; earlier states go once it is there."""
+    folder = _folder(parts)
+    unfinished, whole = folder / f"tmp_state_{step}", state_folder(folder, step)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    parts.learner.save_state(unfinished)
+    (unfinished / MARK).write_text(json.dumps({"run": run_identity(parts.run), "step": step}))
+    shutil.rmtree(whole, ignore_errors=True)
+    unfinished.rename(whole)
+    for other in states(folder):
+        if other != step:
+            shutil.rmtree(state_folder(folder, other))
+
+
+def load_newest_state(parts: "Parts") -> int:
+    """Takes up the newest whole state of the run's former lives and returns its step; 0 when there is none, or none that is wanted.
+
+    A state is what the stored plans up to its step make of the first weights, so going on from it is what training them again is.
+    """
+    folder = _folder(parts)
+    found = [step for step in states(folder) if step <= min(parts.last_planned, parts.config.grpo.max_num_steps)]
+    mine = [step for step in found if json.loads((state_folder(folder, step) / MARK).read_text())["run"] == run_identity(parts.run)]  # fmt: skip
+    if not mine:
+        return 0
+    parts.learner.load_state(state_folder(folder, max(mine)))
+    return max(mine)
+
+
+def state_folder(folder: Path, step: int) -> Path:
+    """Where the learner's state after `step` lies, in the folder of a run's checkpoints."""
+    return folder / f"state_{step}"
+
+
+def states(folder: Path) -> list[int]:
+    """Steps whose state lies whole in the folder of a run's checkpoints."""
+    return [int(path.name.removeprefix("state_")) for path in folder.glob("state_*") if (path / MARK).is_file()]
+
+
+def _folder(parts: "Parts") -> Path:
+    return folder_of(parts.house, parts.run.run_id, parts.config.checkpointing.checkpoint_dir)

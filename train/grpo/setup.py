@@ -21,6 +21,7 @@ from ..tracking import Tracker
 from .batch import Sample
 from .config import GrpoConfig
 from .learner_actor import RemoteLearner
+from .ledger import last_planned
 from .settings import engine_options, gpu_shares, learner_settings
 from .sync import weights_folder
 
@@ -35,6 +36,7 @@ class Parts:
     Attributes:
         model_hash: weights_hash of the model the run starts from.
         weights: Folder through which weights are pushed.
+        last_planned: The last step that the house had a plan of when the run was started; 0 for none.
         probe: Sequences that engine and learner are compared on; the latest batch that had any.
     """
 
@@ -48,6 +50,7 @@ class Parts:
     tracker: Tracker
     model_hash: str
     weights: Path
+    last_planned: int = 0
     probe: list[Sample] = field(default_factory=list)
 
 
@@ -70,7 +73,19 @@ def open_parts(
         RolloutWriter(house, run),  # one for all steps: it remembers which prompts and tasks are in the house
     ):
         policy = TokenPolicy(engine, chat, policy_id=run.run_id)
-        yield Parts(house, config, run, environment, engine, policy, learner, tracker, weights_hash(model), weights)
+        yield Parts(
+            house,
+            config,
+            run,
+            environment,
+            engine,
+            policy,
+            learner,
+            tracker,
+            weights_hash(model),
+            weights,
+            last_planned(house, run.run_id),
+        )
 
 
 @contextmanager
@@ -111,7 +126,9 @@ def open_environment(config: GrpoConfig, tasks: Sequence[Task]) -> Environment:
     environment, other = None, wanted.name in NAMES and wanted.name not in names
     if len(names) == 1 and not other:
         spec = wanted.name or names[0]
-        environment = load_environment(spec, tables=wanted.tables, tasks=wanted.tasks, seed=wanted.seed)
+        environment = load_environment(
+            spec, tables=wanted.tables, tasks=wanted.tasks, seed=wanted.seed, tasks_split=wanted.tasks_split
+        )
     if environment is None or environment.name != names[0]:
         called = "" if environment is None or environment.name == wanted.name else f" ({environment.name})"
         raise ConfigError(

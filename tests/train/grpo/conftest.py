@@ -2,11 +2,14 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rollhouse.train.grpo.batch import Sample
 
 VOCABULARY = 48
+PROMPTS, GROUP = 6, 6
+"""Of a step of the loop's tests."""
 
 
 @pytest.fixture(scope="session")
@@ -57,5 +60,59 @@ def make_samples():
                 )
             )
         return samples
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def prompt_house(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A house with the prompt set `mixed@1`: tasks that an unreliable script solves now and then."""
+    from rollhouse.collect.environments.workplace_mini import MiniEnvironment
+    from rollhouse.collect.policies import ScriptedPolicy
+    from rollhouse.collect.runner import collect
+    from rollhouse.store.house import House
+    from rollhouse.store.runs import start_run
+    from rollhouse.store.snapshots import create_snapshot
+    from rollhouse.transform.build import build_grpo
+
+    house = House.create(tmp_path_factory.mktemp("grpo") / "house")
+    environment = MiniEnvironment(n_train=24)
+    with start_run(house, "collect", "script") as run:
+        policy = ScriptedPolicy(mistake_rate=0.5)
+        collect(house, run, environment, policy, environment.tasks("train"), num_repeats=4)
+    create_snapshot(house, "s1")
+    assert build_grpo(house, "mixed", "s1").n_rows > 2 * PROMPTS
+    return house
+
+
+@pytest.fixture(scope="module")
+def configure(prompt_house: Any, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`configure(run=…, section__key=…)`: settings of a small run over `mixed`; inner sections are `section.inner__key`."""
+    from rollhouse.train.grpo.config import GrpoConfig
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def make(**changes: Any) -> GrpoConfig:
+        values: dict[str, Any] = {
+            "run": "online",
+            "dataset": "mixed",
+            "policy": {
+                "model_name": str(tiny_base),
+                "max_total_sequence_length": 512,
+                "train_mb_tokens": 1024,
+                "optimizer": {"lr": 1e-4},
+                "generation": {"max_new_tokens": 64},
+            },
+            "grpo": {"num_prompts_per_step": PROMPTS, "num_generations_per_prompt": GROUP, "max_num_steps": 2},
+            "checkpointing": {"checkpoint_dir": str(folder), "save_period": 1},
+        }
+        for key, value in changes.items():
+            section, _, name = key.partition("__")
+            inner = values
+            if name:
+                for part in section.split("."):
+                    inner = inner.setdefault(part, {})
+            inner[name or section] = value
+        return GrpoConfig.model_validate(values)
 
     return make

@@ -1,67 +1,19 @@
 """The whole loop through its front door: a prompt set, vLLM, the learner in its actor, and what the house knows afterwards."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
-from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.models import weights_hash
-from rollhouse.collect.policies import ScriptedPolicy
-from rollhouse.collect.runner import collect
 from rollhouse.store.errors import ConfigError, EngineError
-from rollhouse.store.house import House
-from rollhouse.store.runs import get_run, start_run
-from rollhouse.store.snapshots import create_snapshot
-from rollhouse.train.grpo.config import GrpoConfig
-from rollhouse.train.grpo.learner_settings import LearnerSettings
+from rollhouse.store.runs import get_run
 from rollhouse.train.grpo.learner_actor import RemoteLearner
+from rollhouse.train.grpo.learner_settings import LearnerSettings
 from rollhouse.train.grpo.loop import train_grpo
 from rollhouse.train.grpo.settings import engine_options, gpu_shares
-from rollhouse.transform.build import build_grpo
 
-PROMPTS, GROUP = 6, 6
-
-
-@pytest.fixture(scope="module")
-def prompt_house(tmp_path_factory):
-    """A house with the prompt set `mixed@1`: tasks that an unreliable script solves now and then."""
-    house = House.create(tmp_path_factory.mktemp("grpo") / "house")
-    environment = MiniEnvironment(n_train=24)
-    with start_run(house, "collect", "script") as run:
-        policy = ScriptedPolicy(mistake_rate=0.5)
-        collect(house, run, environment, policy, environment.tasks("train"), num_repeats=4)
-    create_snapshot(house, "s1")
-    assert build_grpo(house, "mixed", "s1").n_rows > PROMPTS
-    return house
-
-
-@pytest.fixture(scope="module")
-def configure(prompt_house, tiny_base, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoints")
-
-    def make(**changes):
-        values = {
-            "run": "online",
-            "dataset": "mixed",
-            "policy": {
-                "model_name": str(tiny_base),
-                "max_total_sequence_length": 512,
-                "train_mb_tokens": 1024,
-                "optimizer": {"lr": 1e-4},
-                "generation": {"max_new_tokens": 64},
-            },
-            "grpo": {"num_prompts_per_step": PROMPTS, "num_generations_per_prompt": GROUP, "max_num_steps": 2},
-            "checkpointing": {"checkpoint_dir": str(folder), "save_period": 1},
-        }
-        for key, value in changes.items():
-            section, _, name = key.partition("__")
-            inner = values
-            if name:
-                for part in section.split("."):
-                    inner = inner.setdefault(part, {})
-            inner[name or section] = value
-        return GrpoConfig.model_validate(values)
-
-    return make
+PROMPTS, GROUP = 6, 6  # as `configure` has them
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +105,9 @@ def test_a_run_started_again_trains_its_stored_steps_to_the_same_bits_and_goes_o
 ):
     row, _ = trained
     before = {r["rollout_id"] for r in rows(prompt_house, "rollouts", "run_id = 'online'")}
-    config = configure(grpo__max_num_steps=3, grpo__val_at_end=True, grpo__max_val_samples=6)
+    more = {"grpo__max_num_steps": 3, "grpo__val_at_end": True, "grpo__max_val_samples": 6}
+    config = configure(**more, checkpointing__save_optimizer=False)
+    shutil.rmtree(Path(row["path"]).with_name("state_2"))
     train_grpo(prompt_house, config, engine=engine)
     after = {r["rollout_id"]: r["step"] for r in rows(prompt_house, "rollouts", "run_id = 'online'")}
     assert {step for name, step in after.items() if name not in before} == {3}

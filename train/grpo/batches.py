@@ -1,0 +1,102 @@
+"""What a step trains on: a plan that is in the house before it is trained on, over rollouts that are in the house before it is made."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ...collect.types import Task
+from ...store.errors import ConfigError
+from .generation import Generation, Sampled
+from .history import warm_batch
+from .ledger import commit_plan, read_planned, read_rollouts, stored_plan
+from .plan import BatchPlan, make_plan
+from .settings import plan_options, plan_settings
+from .staleness import staleness_metrics
+
+if TYPE_CHECKING:
+    from .setup import Parts
+    from .stopwatch import Stopwatch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step trains on.
+
+    Attributes:
+        rollouts: Rows of the step, columns PLANNED_COLUMNS.
+        n_new_tokens: Sampled for it just now; None when its plan was stored before.
+        metrics: How it came about: `groups/…`, `staleness/…`, `time/…`.
+    """
+
+    plan: BatchPlan
+    rollouts: list[dict[str, Any]]
+    n_new_tokens: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def batch_of(parts: "Parts", tasks: Sequence[Task], step: int, generation: Generation, watch: "Stopwatch") -> Batch:
+    """The step's batch: the stored one if it was planned before, else of history while warm start lasts, else of new rollouts."""
+    return _stored(parts, step, watch) or _from_history(parts, tasks, step, watch) or _sampled(parts, step, generation, watch)  # fmt: skip
+
+
+def _stored(parts: "Parts", step: int, watch: "Stopwatch") -> Batch | None:
+    if step > parts.last_planned:
+        return None
+    with watch("store"):
+        plan = stored_plan(parts.house, parts.run.run_id, step)
+        if plan is None:
+            return None
+        refuse_other_settings(plan, plan_settings(parts.config, parts.model_hash, []))
+        rollouts = read_planned(parts.house, plan)
+    return Batch(plan, rollouts, None, staleness_metrics(parts.house, step, rollouts))
+
+
+def _from_history(parts: "Parts", tasks: Sequence[Task], step: int, watch: "Stopwatch") -> Batch | None:
+    config, house, run = parts.config, parts.house, parts.run
+    with watch("history"):
+        warm = warm_batch(house, config, run.run_id, step, tasks, parts.policy.chat, parts.learner)
+    if warm is None:
+        return None
+    with watch("store"):
+        settings = plan_settings(config, parts.model_hash, warm.tasks) | warm.record
+        plan = make_plan(run.run_id, step, warm.rollouts, plan_options(config), config.grpo.seed, settings)
+        commit_plan(house, plan)
+    return Batch(plan, warm.rollouts, 0, warm.metrics)
+
+
+def _sampled(parts: "Parts", step: int, generation: Generation, watch: "Stopwatch") -> Batch:
+    config, house, run = parts.config, parts.house, parts.run
+    with watch("wait"):
+        sampled = generation.take(step)
+    with watch("store"):
+        rollouts = read_rollouts(house, run.run_id, step)
+        settings = plan_settings(config, parts.model_hash, sampled.tasks) | sampled.record
+        if len(sampled.rounds) > 1:
+            settings["round_sizes"] = [len(tasks) for tasks in sampled.rounds]
+        plan = make_plan(run.run_id, step, rollouts, plan_options(config), config.grpo.seed, settings)
+        commit_plan(house, plan)
+        numbers = staleness_metrics(house, step, rollouts) | sampled.metrics
+    return Batch(plan, rollouts, sampled.n_tokens, numbers | sampling_metrics(sampled, watch.seconds["wait"]))
+
+
+def sampling_metrics(sampled: Sampled, waited_s: float) -> dict[str, float]:
+    """How the step's rollouts came about; `time/overlap` is the share of their time in which nobody waited for them."""
+    refilled = sum(len(tasks) for tasks in sampled.rounds[1:])
+    overlap = max(0.0, 1 - waited_s / sampled.seconds) if sampled.seconds else 0.0
+    return {
+        "groups/refilled": float(refilled),
+        "groups/missing": float(sampled.missing),
+        "time/generate": sampled.seconds,
+        "time/store_rollouts": sampled.store_s,
+        "time/overlap": overlap,
+    }
+
+
+def refuse_other_settings(plan: BatchPlan, settings: dict[str, Any]) -> None:
+    """A run goes on only with the settings it was started with. Raises ConfigError naming the first that differs."""
+    for name in settings:
+        if name != "task_ids" and plan.settings.get(name) != settings[name]:
+            raise ConfigError(
+                f"Run {plan.run_id} trained step {plan.step} with other settings ({name}).",
+                "Give this run another name, or the settings of before (`rollhouse runs show`).",
+            )
