@@ -1,9 +1,12 @@
 """From references to what a trainer eats: trajectories with messages and tokens, preference pairs, tasks; a few at a time."""
 
+import functools
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ..collect.stored_tasks import task_from_rows
@@ -229,7 +232,10 @@ def _refuse_held_out(house: House, dataset: DatasetVersion) -> None:
 
 
 class _Lookup:
-    """Rows of a table by key. One scan of the key columns says where they lie; rows are read when they are asked for."""
+    """Rows of a table by key. One scan of the key columns says where they lie; rows are read when they are asked for.
+
+    Of each key only a hash of 64 bits is kept, sorted; what it finds is compared with the key itself.
+    """
 
     def __init__(
         self, house: House, table: str, key: list[str], at: str | None, columns: list[str] | None = None
@@ -239,7 +245,9 @@ class _Lookup:
         self._data = house.dataset(table, at)
         keys = pl.from_arrow(self._data.to_table(columns=key))
         assert isinstance(keys, pl.DataFrame)
-        self._places = keys.with_row_index("_at").unique(key, keep="first")
+        hashes = self._hashed(keys)
+        self._places = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._places]
 
     def get(self, keys: list[Any], must_exist: bool = True) -> dict[Any, dict[str, Any]]:
         """Rows by key (a tuple where it has several columns). Raises FormatError when one is missing that must exist."""
@@ -248,9 +256,13 @@ class _Lookup:
         frame = pl.DataFrame(
             [(key,) if single else key for key in wanted], dict.fromkeys(self._key, pl.String), orient="row"
         )
-        places = frame.join(self._places, on=self._key)["_at"].sort().to_list()
+        hashes = self._hashed(frame)
+        bounds = zip(np.searchsorted(self._hashes, hashes), np.searchsorted(self._hashes, hashes, "right"), strict=True)
+        places = sorted({int(place) for low, high in bounds for place in self._places[low:high]})
         rows = self._data.take(places, columns=self._columns).to_pylist() if places else []
-        found = {row[self._key[0]] if single else tuple(row[name] for name in self._key): row for row in rows}
+        found: dict[Any, dict[str, Any]] = {}
+        for row in rows:
+            found.setdefault(row[self._key[0]] if single else tuple(row[name] for name in self._key), row)
         missing = [key for key in wanted if key not in found]
         if missing and must_exist:
             raise FormatError(
@@ -258,6 +270,10 @@ class _Lookup:
                 "`rollhouse check` says what else is missing; import the source again.",
             )
         return found
+
+    def _hashed(self, keys: pl.DataFrame) -> np.ndarray:
+        hashes = [keys[name].hash(seed) for seed, name in enumerate(self._key)]
+        return functools.reduce(operator.xor, [each.to_numpy() for each in hashes])
 
 
 def _messages(row: dict[str, Any]) -> tuple[Message, ...]:

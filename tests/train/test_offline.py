@@ -193,3 +193,20 @@ def test_two_processes_train_what_one_does(office, fresh_model, tmp_path) -> Non
     runs = [row for row in list_runs(office.house) if row["run_id"] == "two"]
     assert [(row["status"], row["incarnation"]) for row in runs] == [("finished", 0)]
     assert "val/loss" in json.loads(two["metrics"])
+
+
+def test_rows_are_written_as_they_come(tmp_path) -> None:
+    """Of a thousand rows no more are held than two batches of each side."""
+    alive: list[int] = [0, 0]
+
+    class Row(dict):
+        def __init__(self, place: int) -> None:
+            super().__init__(place=[place] * 50)
+            alive[:] = [alive[0] + 1, max(alive[1], alive[0] + 1)]
+
+        def __del__(self) -> None:
+            alive[0] -= 1
+
+    written, _ = write_rows(((f"task-{n}", Row(n)) for n in range(1000)), tmp_path / "rows", ("place",), 0.3)
+    assert alive[1] <= 130 and 600 < len(written) < 800
+    assert written.cache_files == [{"filename": str(tmp_path / "rows" / "train.arrow")}], "read where it lies"
