@@ -1,4 +1,4 @@
-"""Our own Ray cluster: started on this machine when it is needed, gone when it is not, and never anybody else's."""
+"""The Ray cluster: our own, started on this machine when it is needed and gone when it is not, or one that runs already and is asked for."""
 
 import atexit
 import logging
@@ -16,73 +16,132 @@ from typing import Any
 
 from ...store.errors import ConfigError, EngineError, RollhouseError
 from ..models import need
+from .folders import owned_folder
 
 NAMESPACE = "rollhouse"
 _OBJECT_STORE_BYTES = 256 * 2**20
+_PREFIX = "rh-ray-"
 _MAX_TEMP_DIR = 40  # Ray puts sockets there, and a socket's path may not be longer than 107 bytes
-_ours: Path | None = None
+_ours: tuple[Path, Any] | None = None  # the folder of the cluster we started, and the lock on it
+_joined = False
 
 
-def ensure_ray(num_cpus: int | None = None) -> bool:
-    """Starts a Ray cluster for this process, unless one is initialised in it already. `num_cpus` is logical; None is the machine's, at least 4.
+def ensure_ray(
+    num_cpus: int | None = None, address: str | None = None, num_nodes: int = 1, wait_s: float = 300
+) -> bool:
+    """A Ray cluster for this process: the one it has, else the one at `address`, else one that is started on this machine.
 
-    Returns whether it started one, which its caller then ends with shutdown_ray.
-    Raises MissingExtra without ray, ConfigError where another cluster is configured or running on this machine.
+    Returns whether the caller is to end it with shutdown_ray: it ends one that was started, and only leaves one that was joined.
+
+    Args:
+        num_cpus: Of a cluster that is started, logical; None is the machine's, at least 4.
+        address: Of a cluster that runs already: `host:port`, or `auto` for RAY_ADDRESS or that of a `ray start` on this machine.
+        num_nodes: Machines to wait for, `wait_s` seconds at most.
+
+    Raises MissingExtra without ray; ConfigError where no cluster answers at the address, or none is given and one is configured or running on
+    this machine already; EngineError when Ray does not start or too few machines have joined.
     """
-    global _ours
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault(
         "RAY_worker_niceness", "0"
     )  # Ray's default of 15 starves engine and learner on a busy machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray = need("ray")
-    if ray.is_initialized():
-        return False
+    began = False
+    if not ray.is_initialized():
+        if address is None and num_nodes > 1:
+            raise ConfigError(
+                f"{num_nodes} machines are asked for, but no cluster that they could be in.",
+                "Start one (`ray start`, or examples/slurm) and set ray.address=auto, or leave cluster.num_nodes at 1.",
+            )
+        _start(ray, num_cpus) if address is None else _join(ray, address)
+        began = True
+    try:
+        _wait_for_nodes(ray, num_nodes, wait_s)
+    except BaseException:
+        if began:
+            shutdown_ray()
+        raise
+    return began
+
+
+def _start(ray: Any, num_cpus: int | None) -> None:
+    global _ours
     address = running_cluster()
     if address:
         raise ConfigError(
             f"Another Ray cluster is already there: {address}.",
-            "Unset RAY_ADDRESS, or end that cluster with `ray stop`; rollhouse starts its own and leaves others alone.",
+            "Set ray.address=auto to use it. Otherwise unset RAY_ADDRESS, or end that cluster with `ray stop`; rollhouse starts its own and leaves others alone.",
         )
     base = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _MAX_TEMP_DIR else "/tmp"
-    _ours = Path(tempfile.mkdtemp(prefix="rh-ray-", dir=base))
+    _ours = owned_folder(_PREFIX, Path(base))
+    _init(
+        ray,
+        address="local",
+        num_cpus=num_cpus or max(4, os.cpu_count() or 4),
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        _node_ip_address="127.0.0.1",
+        _temp_dir=str(_ours[0]),
+    )
+
+
+def _join(ray: Any, address: str) -> None:
+    global _joined
+    found = running_cluster() if address == "auto" else address
+    if found is None:
+        raise ConfigError(
+            "ray.address is auto, but no Ray cluster runs on this machine.",
+            "Start one with `ray start --head`, give its host:port, or leave ray.address out.",
+        )
+    if address != "auto" and not _answers(address.removeprefix("ray://")):
+        raise ConfigError(
+            f"No Ray cluster answers at {address}.",
+            "Look with `ray status --address …`; ray.address is the host:port that `ray start --head` names.",
+        )
+    _joined = True
+    _init(ray, address=found.split(" ")[0])
+
+
+def _init(ray: Any, **options: Any) -> None:
     atexit.register(shutdown_ray)
     try:
         with warnings.catch_warnings(), _own_sigterm():
             # Ray starts its processes by fork and exec at once, which Lance's threads do not mind.
             warnings.filterwarnings("ignore", message="lance is not fork-safe")
-            ray.init(
-                address="local",
-                num_cpus=num_cpus or max(4, os.cpu_count() or 4),
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                namespace=NAMESPACE,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=str(_ours),
-            )
+            ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
     except BaseException as error:
         shutdown_ray()
         if isinstance(error, Exception):
-            raise EngineError(
-                f"Ray did not start: {error}.", "`rollhouse doctor` shows what this machine lacks."
-            ) from error
+            what = "Ray did not start" if options["address"] == "local" else f"The Ray cluster at {options['address']} was not joined"  # fmt: skip
+            raise EngineError(f"{what}: {error}.", "`rollhouse doctor` shows what this machine lacks.") from error
         raise
-    return True
+
+
+def _wait_for_nodes(ray: Any, num_nodes: int, wait_s: float) -> None:
+    end = time.monotonic() + wait_s
+    while (alive := sum(node["Alive"] for node in ray.nodes())) < num_nodes:
+        if time.monotonic() > end:
+            raise EngineError(
+                f"{alive} of {num_nodes} machines are in the Ray cluster after {wait_s:g} s.",
+                "Look with `ray status` which are missing; cluster.num_nodes and cluster.wait_s say how many and how long.",
+            )
+        time.sleep(0.2)
 
 
 def shutdown_ray() -> None:
-    """Ends the cluster that ensure_ray started and removes its files; another's is left alone. May be called twice."""
-    global _ours
-    if _ours is None:
+    """Ends the cluster that ensure_ray started and removes its files, or leaves the one it joined; another's is left alone. May be called twice."""
+    global _ours, _joined
+    if _ours is None and not _joined:
         return
-    folder, _ours = _ours, None
+    ours, _ours, _joined = _ours, None, False
     atexit.unregister(shutdown_ray)
     import ray
 
     ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    if ours is not None:
+        shutil.rmtree(ours[0], ignore_errors=True)
+        ours[1].close()
 
 
 def call(reference: Any, timeout_s: float, gone: Callable[[str], RollhouseError]) -> Any:

@@ -172,9 +172,13 @@ def restarting_vllm(model: str | Path, max_restarts: int, **options: Any) -> Res
     opened = open_vllm(model, **options)
     seed = options.pop("seed", 0)
     options.pop("data_parallel_size", None)
+    placed = options.pop("placed", None)
 
     def another(number: int) -> Callable[[], TokenEngine]:
-        return lambda: open_vllm(model, seed=seed + number, take_over=False, **options)
+        own = (
+            None if placed is None else [placed[number]]
+        )  # where the dead one was: its weights file is on that machine
+        return lambda: open_vllm(model, seed=seed + number, take_over=False, placed=own, **options)
 
     if isinstance(opened, ReplicatedEngine):
         engines = [RestartingEngine(another(i), max_restarts, one) for i, one in enumerate(opened.engines)]

@@ -23,13 +23,22 @@ _DEFAULT_MODEL_LEN = 4096
 class VllmActorEngine:
     """A TokenEngine: the handle of a vLLM engine in a Ray actor. Picklable; the copy does not own the actor.
 
-    `max_model_len` is this handle's; the engine's own may be larger. `timeout_s` is for one request.
+    `max_model_len` is this handle's; the engine's own may be larger. `timeout_s` is for one request. `parallel` is the engine's workers.
     """
 
     kind = "vllm"
 
-    def __init__(self, actor: Any, key: str, max_model_len: int, timeout_s: float = 600.0, owned: bool = False) -> None:
+    def __init__(
+        self,
+        actor: Any,
+        key: str,
+        max_model_len: int,
+        timeout_s: float = 600.0,
+        owned: bool = False,
+        parallel: int = 1,
+    ) -> None:
         self.actor = actor
+        self.parallel = parallel
         self.key = key
         self.max_model_len = max_model_len
         self.timeout_s = timeout_s
@@ -39,7 +48,7 @@ class VllmActorEngine:
         self._clients_lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
-        return VllmActorEngine, (self.actor, self.key, self.max_model_len, self.timeout_s, False)
+        return VllmActorEngine, (self.actor, self.key, self.max_model_len, self.timeout_s, False, self.parallel)
 
     async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
         """See TokenEngine."""
@@ -57,6 +66,14 @@ class VllmActorEngine:
         except Exception as error:
             raise our_error(error, engine_gone) from error
         self.version = version
+
+    async def transfer(self, step: str, *given: Any) -> None:
+        """A step of a weight transfer, or `sleep` and `wake`; see vllm_transfer."""
+        answer = asyncio.wrap_future(self.actor.transfer.remote(step, *given).future())
+        try:
+            await asyncio.wait_for(answer, self.timeout_s)
+        except Exception as error:
+            raise our_error(error, engine_gone) from error
 
     async def _ask(self, token_ids: list[int], sampling: Sampling | None) -> Any:
         return await self._client().ask(token_ids, sampling)
@@ -100,6 +117,7 @@ def open_vllm(
     data_parallel_size: int = 1,
     stop_ids: Sequence[int] = (),
     take_over: bool = True,
+    placed: Sequence[dict[str, Any]] | None = None,
     **options: Any,
 ) -> VllmActorEngine | ReplicatedEngine:
     """A vLLM engine with this model's weights, as version 0; Ray must be running (`ensure_ray`).
@@ -114,6 +132,7 @@ def open_vllm(
         data_parallel_size: So many engines, each with all the weights, behind one handle.
         stop_ids: Tokens that end a turn; none are those of the model's own chat format.
         take_over: False starts new engines whatever runs already.
+        placed: Ray options of each engine, of a Placement; they take the place of num_gpus and of the check for room. Such engines are new.
         options: Further vLLM EngineArgs.
 
     Raises ConfigError, MissingExtra, EngineError.
@@ -124,6 +143,8 @@ def open_vllm(
     ray = need("ray")
     require("vllm")
     stop_ids = tuple(stop_ids) or ChatFormat.of(folder).stop_token_ids
+    if placed is not None:
+        num_gpus = placed[0]["num_gpus"]
     if num_gpus is None:
         num_gpus = min(1, ray.cluster_resources().get("GPU", 0))
     if tensor_parallel_size > 1:
@@ -134,15 +155,23 @@ def open_vllm(
         options = {"dtype": "float32", **options}  # what it is on a CPU anyway: saying so makes no other engine
     max_model_len = max_model_len or min(_position_limit(folder), _DEFAULT_MODEL_LEN)
     key = hash_id(architecture_hash(folder), stop_ids, options, num_gpus)
-    taken = _running(key, max_model_len, data_parallel_size) if take_over else []
+    taken = _running(key, max_model_len, data_parallel_size) if take_over and placed is None else []
     missing = data_parallel_size - len(taken)
-    _make_room(missing, num_gpus, taken)
-    placed = ray.remote(EngineActor).options(num_cpus=1, num_gpus=num_gpus, max_concurrency=10_000)
+    if placed is None:
+        _make_room(missing, num_gpus, taken)
+        placed = [{"num_cpus": 1, "num_gpus": num_gpus}] * missing
+    engine_class = ray.remote(EngineActor)
     # Each has a seed of its own, or two would answer a prompt alike.
-    actors = [placed.remote(str(folder), stop_ids, max_model_len, seed + i, options) for i in range(missing)]
+    actors = [
+        engine_class.options(max_concurrency=10_000, **placed[i]).remote(
+            str(folder), stop_ids, max_model_len, seed + i, options
+        )
+        for i in range(missing)
+    ]
     _wait_until_ready(actors, taken, folder, start_timeout_s)
-    handles = [VllmActorEngine(engine.actor, key, max_model_len, request_timeout_s) for engine in taken]
-    started = [VllmActorEngine(actor, key, max_model_len, request_timeout_s, owned=True) for actor in actors]
+    shared: dict[str, Any] = {"timeout_s": request_timeout_s, "parallel": tensor_parallel_size}
+    handles = [VllmActorEngine(engine.actor, key, max_model_len, **shared) for engine in taken]
+    started = [VllmActorEngine(actor, key, max_model_len, owned=True, **shared) for actor in actors]
     _open.extend(started)
     engines = handles + started
     return engines[0] if data_parallel_size == 1 else ReplicatedEngine(engines)

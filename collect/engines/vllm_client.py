@@ -36,6 +36,12 @@ class EngineActor:
 
         return os.getpid()
 
+    async def node(self) -> str:
+        """Id of the Ray node it runs on."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id()
+
     async def submit(self, client: str, items: list[_Item], abandoned: list[int]) -> None:
         """Starts requests and gives up others; results wait for `poll`."""
         for number in abandoned:
@@ -75,6 +81,10 @@ class EngineActor:
     async def load_weights(self, path: str, version: int) -> None:
         """See TokenEngine."""
         await self.engine.load_weights(path, version)
+
+    async def transfer(self, step: str, *given: Any) -> None:
+        """See VllmEngine."""
+        await self.engine.transfer(step, *given)
 
 
 class Client:

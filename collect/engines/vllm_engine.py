@@ -18,6 +18,7 @@ from ..models import require, weight_files
 from ..types import Sampling
 from .base import EngineGone, Generation, version_spans
 from .environment import prepare_environment
+from .vllm_transfer import STEPS
 from .weight_file import read_weights
 
 EXTENSION = "rollhouse.collect.engines.plain_linear.WorkerExtension"
@@ -91,6 +92,7 @@ class VllmEngine:
         self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._requests: dict[str, _Request] = {}
         self._count = 0
+        self.held = False  # no step is taken while it is set
         self._mixture: str | None = None  # why the weights are no model's
         self._lock = threading.Lock()  # guards _ended, so that no command is queued that nobody will read
         self._ended = False
@@ -149,6 +151,45 @@ class VllmEngine:
                 return
         future.set_exception(_gone(self._failure))
 
+    async def transfer(self, step: str, *given: Any) -> None:
+        """A step of vllm_transfer. One that ends with EngineGone ends the engine."""
+        await asyncio.wrap_future(self._call(lambda: self._transfer(step, *given)))
+
+    def _transfer(self, step: str, *given: Any) -> None:
+        try:
+            STEPS[step](self, *given)
+        except EngineGone as error:
+            self._failure = error
+            self._commands.put(None)
+            raise
+
+    # -- what a transfer works with, on the stepping thread ---------------------------------------------------------------
+
+    @property
+    def core(self) -> Any:
+        """vLLM's engine core."""
+        return self._engine.engine_core
+
+    def rpc(self, method: str, **given: Any) -> list[Any]:
+        """Calls a method of every worker."""
+        return self.core.collective_rpc(method, kwargs=given)
+
+    def in_flight(self) -> int:
+        """Requests that have begun."""
+        return len(self._requests)
+
+    def take_version(self, version: int) -> None:
+        """From here on tokens come from these weights. Requests in flight are preempted and prefilled again: no key or value of the old ones survives."""
+        # (The plain reset does nothing while any request is in flight.)
+        self.core.reset_prefix_cache(reset_running_requests=True)
+        self._mixture = None
+        self.version = version
+        states = self._engine.output_processor.request_states
+        for request in self._requests.values():
+            state = states.get(request.name)
+            sampled = state.detokenizer.num_output_tokens() if state is not None else 0
+            request.marks.append((sampled, version))
+
     # -- the stepping thread -------------------------------------------------------------------------------------------
 
     def _run(self, ready: Future, model: str, max_model_len: int, seed: int, options: dict[str, Any]) -> None:
@@ -173,7 +214,7 @@ class VllmEngine:
         """Runs what is queued, waiting for it when nothing is in flight. False when told to end."""
         while True:
             try:
-                command = self._commands.get(block=not self._requests)
+                command = self._commands.get(block=self.held or not self._requests)
             except queue.Empty:
                 return True
             if command is None:
@@ -220,8 +261,7 @@ class VllmEngine:
         for file in files:
             read_weights(file)  # what is cut short is refused before anything is touched
         try:
-            parts = self._engine.engine_core.collective_rpc("rollhouse_load", args=(files,))
-            missing = sorted({name for part in parts for name in part})
+            missing = sorted({name for part in self.rpc("rollhouse_load", files=files) for name in part})
             if missing:
                 raise EngineError(
                     f"The weights at {path} lack {len(missing)} parameters of the engine's model, {missing[0]} among them.",
@@ -230,17 +270,7 @@ class VllmEngine:
         except Exception as error:
             self._refuse_mixture(error)
             raise
-        finally:
-            # Requests in flight are preempted and prefilled again: no key or value of the old weights survives.
-            # (The plain reset does nothing while any request is in flight.)
-            self._engine.engine_core.reset_prefix_cache(reset_running_requests=True)
-        self._mixture = None
-        self.version = version
-        states = self._engine.output_processor.request_states
-        for request in self._requests.values():
-            state = states.get(request.name)
-            sampled = state.detokenizer.num_output_tokens() if state is not None else 0
-            request.marks.append((sampled, version))
+        self.take_version(version)
 
     def _refuse_mixture(self, cause: Exception) -> None:
         """After weights that arrived in part: no token may be sampled from them, of the requests in flight neither."""
@@ -250,6 +280,7 @@ class VllmEngine:
             self._engine.abort_request([request.name for request in in_flight.values()], internal=True)
         for request in in_flight.values():
             request.future.set_exception(_mixed(self._mixture))
+        self.core.reset_prefix_cache(reset_running_requests=True)
 
     def _fail_all(self) -> None:
         with self._lock:

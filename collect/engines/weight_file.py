@@ -42,7 +42,9 @@ class WeightFile:
             file.truncate(size)
             try:
                 if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, size)  # a mapping that finds no room later would end the process
+                    os.posix_fallocate(
+                        file.fileno(), 0, size
+                    )  # a mapping that finds no room later would end the process
             except OSError as error:
                 os.unlink(new)
                 raise TrainingError(

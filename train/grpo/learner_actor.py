@@ -1,6 +1,6 @@
 """The learner in a Ray actor of its own, behind the same methods."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -45,9 +45,17 @@ class RemoteLearner:
         """See Learner."""
         return self._call("logprobs", sequences)
 
-    def save_weights(self, path: str) -> None:
+    def save_weights(self, path: str, dtype: str | None = None) -> None:
         """See Learner."""
-        self._call("save_weights", path)
+        self._call("save_weights", path, dtype)
+
+    def share_weights(self, path: str) -> bool:
+        """See Learner."""
+        return self._call("share_weights", path)
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """`function(learner, *arguments)` in the learner's process; one result, as there is one rank."""
+        return [call(self._actor.__ray_call__.remote(function, *arguments), self._timeout_s, _gone)]
 
     def save_pretrained(self, folder: Any) -> None:
         """See Learner; the folder is on this machine."""

@@ -1,31 +1,41 @@
 """New weights from the learner to the engine, and the proof that they arrived.
 
+`open_sync(kind, learner, engine, *, dtype=None, share_parameters=False) -> WeightSync` opens a transport; `push(version)` gives the engine the
+learner's weights as they are, `close()` ends it (`contextlib.closing` makes a block of it), `training(version)` goes around the learner's
+step. Restarted engines get the weights of the last push.
+
 A reload can return without error and leave wrong weights, or right weights beside the old ones' key-value cache. So after every
-push the engine is asked in both ways: to score sequences it has seen, and to sample after prompts it may have cached.
+push the engine is asked in both ways: to score sequences it has seen, and to sample after prompts it may have cached. Other requests may be in
+flight meanwhile.
 """
 
 import asyncio
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from ...collect.engines.base import Generation, TokenEngine
 from ...collect.types import Sampling
-from ...store.errors import EngineError
+from ...store.errors import ConfigError, EngineError
 from .batch import Sample
+from .weights_folder import weights_folder
+
+__all__ = ["LearnerLike", "WeightSync", "choose_probe", "open_sync", "push_weights", "verify_weights", "weights_folder"]
 
 PROBE_SEQUENCES = 4
 PROBE_TOKENS = 4
+KINDS = ("auto", "file", "object_store", "cuda_ipc", "nccl")
 
 
 class LearnerLike(Protocol):
     """What weight pushing needs of a learner, local or remote."""
 
-    def save_weights(self, path: str) -> None:
+    def save_weights(self, path: str, dtype: str | None = None) -> None:
+        """See Learner."""
+        ...
+
+    def share_weights(self, path: str) -> bool:
         """See Learner."""
         ...
 
@@ -34,19 +44,71 @@ class LearnerLike(Protocol):
         ...
 
 
-@contextmanager
-def weights_folder() -> Iterator[Path]:
-    """A folder in memory (tmpfs) where there is one, removed at the end."""
-    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    folder = tempfile.mkdtemp(prefix="rollhouse-weights-", dir=base)
-    try:
-        yield Path(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+class WeightSync(Protocol):
+    """The way of weights from a learner to an engine.
+
+    Attributes:
+        kind: One of KINDS, never auto.
+        seconds: Of the last push: `write` (the learner's part and the way) and `load` (the engine's).
+    """
+
+    kind: str
+    seconds: dict[str, float]
+
+    def push(self, version: int) -> None:
+        """Gives the engine the learner's weights of now as `version`; returns when its next token comes from them. Not from within an event loop."""
+        ...
+
+    def training(self, version: int) -> AbstractContextManager[None]:
+        """Goes around a learner's step to `version` while requests may be in flight: a dead engine waits for its end, where it could read half a step."""
+        ...
+
+    def close(self) -> None:
+        """Removes what the transport keeps; restarted engines find no weights any more."""
+        ...
+
+
+def open_sync(
+    kind: str,
+    learner: LearnerLike,
+    engine: TokenEngine,
+    *,
+    dtype: str | None = None,
+    share_parameters: bool = False,
+) -> WeightSync:
+    """The transport of `policy.generation.weight_sync`.
+
+    Args:
+        kind: `file` for engines on the learner's machine, `object_store` for those on others, `cuda_ipc` and `nccl` on GPUs; `auto` is one of the
+            first two, as engine and learner are placed.
+        dtype: What the engine computes in (`bfloat16`, …): the weights travel in it. None is float32.
+        share_parameters: Let a float32 learner on a CPU keep its parameters in the file (`file` only); see FileSync.
+
+    Raises ConfigError for a kind that there is not, or that engine and learner do not allow.
+    """
+    if kind not in KINDS:
+        raise ConfigError(
+            f"There is no weight sync {kind!r}.", f"policy.generation.weight_sync is one of {', '.join(KINDS)}."
+        )
+    if kind == "auto":
+        from .sync_object_store import several_nodes
+
+        kind = "object_store" if several_nodes(learner, engine) else "file"
+    if kind == "file":
+        from .sync_file import FileSync
+
+        return FileSync(learner, engine, dtype, share_parameters)
+    if kind == "object_store":
+        from .sync_object_store import ObjectStoreSync
+
+        return ObjectStoreSync(learner, engine, dtype)
+    from .sync_transfer import TransferSync
+
+    return TransferSync(kind, learner, engine, dtype)
 
 
 def push_weights(learner: LearnerLike, engine: TokenEngine, version: int, folder: Path) -> None:
-    """Gives the engine the learner's weights as `version`."""
+    """Gives the engine the learner's weights as `version`, once; a transport that stays is open_sync's."""
     path = str(folder / "weights.safetensors")
     learner.save_weights(path)
     asyncio.run(engine.load_weights(path, version))

@@ -1,17 +1,25 @@
 """Weight pushes into the real engine, and that a push which did not arrive is noticed."""
 
 import asyncio
+import threading
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
+import torch
 from rollhouse.collect.chat import ChatFormat
+from rollhouse.collect.engines import weight_file
+from rollhouse.collect.engines.torch_engine import TorchEngine
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.types import Sampling
-from rollhouse.store.errors import EngineError
+from rollhouse.store.errors import ConfigError, EngineError
 from rollhouse.train.grpo.batch import Sample, split_micro_batches
 from rollhouse.train.grpo.learner import Learner
 from rollhouse.train.grpo.learner_settings import LearnerSettings
-from rollhouse.train.grpo.sync import choose_probe, push_weights, verify_weights, weights_folder
+from rollhouse.train.grpo.sync import choose_probe, open_sync, verify_weights
+from rollhouse.train.grpo.sync_file import FileSync
+from rollhouse.train.grpo.weights_folder import PREFIX, weights_folder
+from safetensors.torch import load_file, save_file
 
 TOLERANCE = 1e-3
 
@@ -39,17 +47,105 @@ def test_engine_and_learner_agree_before_and_after_a_step(engine, tiny_base, sam
     assert len(probe) == 4
     assert verify_weights(learner, engine, probe, 0, 1, TOLERANCE) < 1e-4
 
-    result = learner.step(sampled, split_micro_batches([sample.length for sample in sampled], 512))
+    result = train_a_step(learner, sampled)
     assert result.metrics["mismatch/logp_abs_diff"] < 1e-5
     with pytest.raises(EngineError, match=r"step 1 .*logprobs differ"):
         verify_weights(learner, engine, probe, 0, 1, TOLERANCE)
 
-    with weights_folder() as folder:
-        push_weights(learner, engine, 1, folder)
+    with closing(open_sync("auto", learner, engine)) as sync:
+        assert sync.kind == "file"
+        sync.push(1)
+        assert set(sync.seconds) == {"write", "load"}
         assert verify_weights(learner, engine, probe, 1, 1, TOLERANCE) < 1e-4
         with pytest.raises(EngineError, match=r"step 2 .*samples as version 1"):
             verify_weights(learner, engine, probe, 2, 2, TOLERANCE)
-    assert not folder.exists()
+
+
+def train_a_step(learner, samples):
+    return learner.step(samples, split_micro_batches([sample.length for sample in samples], 512))
+
+
+def test_parameters_that_live_in_the_file_are_trained_and_pushed_without_a_copy(engine, tiny_base, sampled):
+    """The same weights as a learner's that has them in its own memory, pushed to an engine that other requests keep busy."""
+    plain, shared = (Learner(str(tiny_base), LearnerSettings(lr=1e-3)) for _ in range(2))
+    probe = choose_probe(sampled)
+    with closing(open_sync("file", shared, engine, share_parameters=True)) as sync:
+        assert isinstance(sync, FileSync) and sync.shared
+        stop = threading.Event()
+        busy = threading.Thread(target=lambda: asyncio.run(keep_asking(engine, stop)))
+        busy.start()
+        try:
+            for version in (1, 2):
+                train_a_step(plain, sampled)
+                with sync.training(version):
+                    train_a_step(shared, sampled)
+                sync.push(version)
+                assert verify_weights(plain, engine, probe, version, version, TOLERANCE) < 1e-4
+        finally:
+            stop.set()
+            busy.join()
+        tensors = load_file(sync.path)
+        assert all(torch.equal(tensors[name], parameter) for name, parameter in plain.model.named_parameters())
+        assert all(p.data_ptr() == q.data_ptr() for p, q in zip(file_of(sync.path), shared.model.parameters(), strict=True))  # fmt: skip
+
+
+def file_of(path):
+    """The tensors that this process writes to the path, in the order of the parameters."""
+    return weight_file._written[path].tensors.values()
+
+
+async def keep_asking(engine, stop):
+    """Long requests in flight all the time, from an event loop of their own."""
+    while not stop.is_set():
+        await asyncio.gather(*[engine.generate([5, 6, i], Sampling(1.5, max_tokens=40, seed=i)) for i in range(8)])
+
+
+def test_weights_travel_in_the_engines_dtype(tiny_base):
+    learner = Learner(str(tiny_base), LearnerSettings())
+    torch_engine = TorchEngine(tiny_base, max_model_len=128)
+    with closing(open_sync("file", learner, torch_engine, dtype="bfloat16", share_parameters=True)) as sync:
+        sync.push(3)
+        assert torch_engine.version == 3
+        assert {tensor.dtype for tensor in load_file(sync.path).values()} == {torch.bfloat16}
+        rounded = learner.model.bfloat16().float()
+        scores = asyncio.run(torch_engine.score([5, 6, 7, 8]))
+        with torch.no_grad():
+            logps = rounded(torch.tensor([[5, 6, 7, 8]])).logits[0, :-1].log_softmax(-1)
+        assert scores[1:] == pytest.approx(logps[range(3), [6, 7, 8]].tolist(), abs=1e-3)
+    with pytest.raises(ConfigError, match="no weight sync 'pigeon'"):
+        open_sync("pigeon", learner, torch_engine)
+
+
+def test_an_engine_with_half_a_set_of_weights_does_not_answer(engine, tiny_base, tmp_path):
+    asyncio.run(engine.load_weights(str(tiny_base), 0))
+    tensors = load_file(tiny_base / "model.safetensors")
+    wrong = {name: tensor if "layers.1" not in name else tensor[:1].clone() for name, tensor in tensors.items()}
+    save_file(wrong, tmp_path / "wrong.safetensors")
+
+    async def half_way():
+        asked = [asyncio.ensure_future(engine.generate([5, 6, i], Sampling(max_tokens=900))) for i in range(3)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(EngineError):
+            await engine.load_weights(str(tmp_path / "wrong.safetensors"), 1)
+        return await asyncio.gather(*asked, engine.score([5, 6]), return_exceptions=True)
+
+    for answer in asyncio.run(half_way()):
+        assert isinstance(answer, EngineError) and "only in part" in answer.message
+    (tmp_path / "cut.safetensors").write_bytes((tiny_base / "model.safetensors").read_bytes()[:-9])
+    with pytest.raises(EngineError, match="not whole"):
+        asyncio.run(engine.load_weights(str(tmp_path / "cut.safetensors"), 1))
+    asyncio.run(engine.load_weights(str(tiny_base), 0))
+    assert len(asyncio.run(engine.score([5, 6, 7]))) == 3
+
+
+def test_folders_of_killed_runs_are_removed_and_those_of_others_are_not(tmp_path):
+    with weights_folder() as mine:
+        dead = mine.parent / f"{PREFIX}of-a-killed-run"
+        dead.mkdir()
+        (dead / "owner").touch()
+        with weights_folder() as second:
+            assert not dead.exists() and mine.exists() and second.exists()
+    assert not mine.exists() and not second.exists()
 
 
 def test_a_probe_is_the_shortest_sequences_and_may_be_empty(engine, tiny_base, sampled):

@@ -1,0 +1,85 @@
+"""Where engines and learner ranks run: one bundle of CPUs and GPUs for each, spread over the machines of the cluster."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...store.errors import EngineError
+from .base import TokenEngine
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A placement group of Ray, removed by `close`; what runs in it then ends.
+
+    Attributes:
+        engines: How to place each engine: options for its Ray actor.
+        learners: The same for each learner rank.
+    """
+
+    group: Any
+    engines: list[dict[str, Any]]
+    learners: list[dict[str, Any]]
+
+    def close(self) -> None:
+        """Gives the resources back."""
+        import ray
+        from ray.util import remove_placement_group
+
+        if ray.is_initialized():
+            remove_placement_group(self.group)
+
+
+def place(
+    engines: int,
+    learner_ranks: int,
+    *,
+    engine_gpus: float = 0,
+    learner_gpus: float = 0,
+    num_nodes: int = 1,
+    wait_s: float = 60,
+) -> Placement:
+    """Reserves a CPU and the given GPUs for each engine and learner rank. Ray must be running (`ensure_ray`).
+
+    On several nodes engine i shares a node with rank i (one bundle holds both), and the pairs are spread over the nodes as evenly as they
+    fit. On one node each has a bundle of its own. Half a GPU for each makes a pair share one.
+
+    Raises EngineError when the cluster has no room for all of them within `wait_s` seconds.
+    """
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    pairs = max(engines, learner_ranks)
+    parts = [(i < engines, i < learner_ranks) for i in range(pairs)]
+    bundles = [_bundle(engine + rank, engine * engine_gpus + rank * learner_gpus) for engine, rank in parts]
+    group = placement_group(bundles, strategy="SPREAD" if num_nodes > 1 else "PACK")
+    ready, _ = ray.wait([group.ready()], timeout=wait_s)
+    if not ready:
+        remove_placement_group(group)
+        has = ", ".join(f"{number:g} {name}" for name, number in sorted(ray.cluster_resources().items()) if name in ("CPU", "GPU"))  # fmt: skip
+        raise EngineError(
+            f"There is no room for {engines} engines and {learner_ranks} learner ranks: the cluster has {has}, and the largest part of it needs {bundles[0]}.",
+            "Ask for fewer (data_parallel_size, cluster.learner_ranks), add machines, or end what else runs on the cluster.",
+        )
+
+    def options(bundle: int, gpus: float) -> dict[str, Any]:
+        strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
+        return {"num_cpus": 1, "num_gpus": gpus, "scheduling_strategy": strategy}
+
+    return Placement(
+        group,
+        [options(i, engine_gpus) for i in range(engines)],
+        [options(i, learner_gpus) for i in range(learner_ranks)],
+    )
+
+
+def _bundle(cpus: int, gpus: float) -> dict[str, float]:
+    return {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+
+
+def engine_node(engine: TokenEngine) -> str | None:
+    """Id of the Ray node that an engine's process runs on; None for one of this process."""
+    import ray
+
+    actor = getattr(getattr(engine, "engine", engine), "actor", None)
+    return None if actor is None else ray.get(actor.node.remote(), timeout=60)
