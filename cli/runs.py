@@ -93,14 +93,19 @@ def lineage(
     at: AtOption = None,
     format: Annotated[Format, typer.Option("--format", help="A tree, or json.")] = Format.table,
 ) -> None:
-    """Show what something was made from, back to the rollouts and the policies that made them."""
+    """Show what something was made from, back to the rollouts and the policies that made them.
+
+    As json, a training run's batches hold each of their rollouts: advantage, kept or why not, policy version, staleness.
+    """
     from dataclasses import asdict
 
     from ..store.lineage import lineage as trace
 
-    root = trace(open_house(house, at), id)
+    root = trace(open_house(house, at), id, rollouts=format is Format.json)
     if format is Format.table:
-        console().print(_tree(root), soft_wrap=True)
+        out = console()
+        out.width = 10_000  # the terminal may break a long line; nothing of it is left out
+        out.print(_tree(root), soft_wrap=True)
     elif format is Format.json:
         print_rows([asdict(root)], format)
     else:

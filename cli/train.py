@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .common import Format, FormatOption, HouseOption, console, open_house, print_rows, progress
+from .replay import replay
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -25,7 +26,7 @@ SHOWN_METRICS = ("train/reward", "train/loss", "train/pass_rate", "val/accuracy"
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     noun = typer.Typer(no_args_is_help=True, help="Train a policy on a dataset version.")
-    for command in (sft, dpo, grpo, tiny):
+    for command in (sft, dpo, grpo, replay, tiny):
         noun.command(command.__name__)(command)
     app.add_typer(noun, name="train")
 

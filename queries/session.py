@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import duckdb
 
 # Each view may use the ones before it.
-VIEWS = ("final_rollouts", "latest_scores", "runs", "training_samples", "groups", "turns", "tokens")
+VIEWS = ("final_rollouts", "latest_scores", "runs", "training_samples", "prompt_ledger", "groups", "turns", "tokens")
 
 _WRITING_CTE = re.compile(r'"type":"(INSERT|UPDATE|DELETE|MERGE)\w*_NODE"')
 _EXPLAIN = re.compile(r"\s*explain(\s+analyze)?(\s*\([^)]*\))?\s", re.IGNORECASE)

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
+from .batches import planned_rollouts, step_ranges, summed
 from .errors import StoreNotFound, VersionNotFound
 from .house import House, quote
 from .runs import list_runs
@@ -23,25 +24,29 @@ class Node:
     """One thing and what it was made from.
 
     Attributes:
-        kind: checkpoint, run, dataset, snapshot, rollouts or policy.
-        id: What `lineage` accepts for it; for `rollouts` the collecting run_id (a rollout_id when it is one rollout).
+        kind: checkpoint, run, batches, batch, dataset, snapshot, rollouts or policy.
+        id: What `lineage` accepts for it; for `rollouts` the collecting run_id (a rollout_id when it is one rollout), for `batches` the
+            training run's, for `batch` the steps.
         label: One line for people.
         children: What it was made from. Empty at an origin, and at a node whose line was given earlier in the tree.
+        rollouts: Of a `batch`, when they were asked for: what its steps used and left out, rows of batches.planned_rollouts.
     """
 
     kind: str
     id: str
     label: str
     children: list["Node"] = field(default_factory=list)
+    rollouts: list[dict[str, Any]] = field(default_factory=list)
 
 
-def lineage(house: House, id: str) -> Node:
+def lineage(house: House, id: str, rollouts: bool = False) -> Node:
     """The tree of what `id` was made from: a checkpoint_id, run_id, dataset NAME@V, snapshot name or rollout_id.
 
     checkpoint → run → dataset versions, base policy → snapshot → rollouts by collecting run and policy → policy → its checkpoint or
-    online run, and so on. An online run also lists the rollouts it trained on itself. Raises StoreNotFound naming similar ids.
+    online run, and so on. An online run also lists the rollouts it collected itself, and its batches; a replay those of the run it is of.
+    With `rollouts`, a batch is one step and holds its rollouts with their advantages. Raises StoreNotFound naming similar ids.
     """
-    house_view = _View(house)
+    house_view = _View(house, rollouts)
     checkpoint = house_view.checkpoints.get(id)
     if checkpoint:
         return _checkpoint(house_view, checkpoint)
@@ -65,8 +70,8 @@ def lineage(house: House, id: str) -> Node:
 class _View:
     """What lineage looks up, read once, and what it has shown already."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, house: House, rollouts: bool) -> None:
+        self.house, self.rollouts = house, rollouts
         self.runs = {run["run_id"]: run for run in list_runs(house)}
         checkpoints = house.read("checkpoints").sort_by([("created_at", "ascending")]).to_pylist()
         self.checkpoints = {row["checkpoint_id"]: row for row in checkpoints}
@@ -110,7 +115,27 @@ def _run(view: _View, run_id: str, checkpoint: dict[str, Any] | None = None) -> 
         node.children.append(_policy(view, base, "base model"))
     own = view.house.read("rollouts", _COLUMNS, filter=f"run_id = {quote(run_id)}")
     node.children += _rollouts(view, own)
+    replayed = run["config"].get("replay_of")
+    node.children += _batches(view, run_id, replayed, checkpoint["step"] if checkpoint else None)
+    if replayed:
+        node.children.append(_run(view, replayed))
     return node
+
+
+def _batches(view: _View, run_id: str, replayed: str | None, up_to: int | None) -> list[Node]:
+    """What the run's steps trained on, and where that is of other runs, who collected it."""
+    planned = planned_rollouts(view.house, run_id, replayed, up_to)
+    if not planned.num_rows:
+        return []
+    steps = sorted(set(planned["step"].to_pylist()))
+    node = Node("batches", run_id, f"{len(steps)} step{'' if len(steps) == 1 else 's'}, {summed(planned)}")
+    for first, last in [(step, step) for step in steps] if view.rollouts else step_ranges(planned):
+        some = planned.filter(pc.and_(pc.greater_equal(planned["step"], first), pc.less_equal(planned["step"], last)))
+        batch = Node("batch", f"step {first}" if first == last else f"steps {first} to {last}", summed(some))
+        batch.rollouts = some.to_pylist() if view.rollouts else []
+        node.children.append(batch)
+    others = planned.filter(pc.not_equal(planned["run_id"], replayed or run_id))
+    return [node, *_rollouts(view, others)]
 
 
 def _dataset(view: _View, name: str) -> Node:

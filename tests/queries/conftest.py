@@ -38,6 +38,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
                 )
                 status = {"status": "truncated", "stop_reason": "length"} if (step, i) == (1, 0) else {}
                 writer.add(row | status, prompt_row(text), task_row(text, "large sums"))
+        for number, task in enumerate((task_row(text)["task_id"], "unplayed")):
+            run.note({"issued": {"step": 1, "round": number, "policy_version": 0, "task_ids": [task]}})
         run.metrics(1, {"train/reward": 0.0})
         run.metrics(2, {"train/reward": 0.5, "train/loss": 0.1})
     add_training(house, text)

@@ -6,6 +6,7 @@ import re
 import pytest
 from rollhouse.cli.common import Format, print_rows
 from rollhouse.queries.named import list_queries, run_query
+from rollhouse.queries.session import sql as run_sql
 from rollhouse.store.errors import ConfigError
 from rollhouse.store.house import House
 from rollhouse.tests.rows import rollout_row, task_row
@@ -145,6 +146,49 @@ def test_logprob_gap_by_step(house: House) -> None:
     assert (step, tokens, mean_abs, largest) == (2, 3, 0.25, 0.5)
     assert mean == pytest.approx(-0.25 / 3)
     assert kl == pytest.approx((math.exp(0.25) - 1.25 + math.exp(-0.5) - 0.5) / 3)
+
+
+def test_prompts_by_step(house: House) -> None:
+    columns = "run_id step issued replacements from_history finished trained dropped reason"
+    # Step 1 was noted as issued; step 2 was not, and one of its rollouts is too long.
+    assert rows(house, "prompts_by_step", columns) == [
+        ("hard", 1, 2, 1, 0, 1, 0, 0, None),
+        ("hard", 2, 0, 0, 1, 1, 1, 0, None),
+    ]
+    found = house.read("rollouts", ["rollout_id", "step"], "run_id = 'hard'").to_pylist()
+    states = run_sql(
+        house, "select step, task_id, round, state, n_rollouts from prompt_ledger order by all"
+    ).to_pylist()
+    assert [tuple(row.values()) for row in states] == [
+        (1, HARD, 0, "finished", 2),
+        (1, "unplayed", 1, "issued", 0),
+        (2, HARD, None, "trained", 2),
+    ]
+    assert len(found) == 4
+
+
+def test_staleness_by_step(house: House) -> None:
+    columns = "run_id step rollouts of_other_runs mean_age oldest oldest_last_token"
+    assert rows(house, "staleness_by_step", columns) == [("hard", 2, 1, 0, 1.0, 1, 1)]
+    assert rows(house, "staleness_by_step", columns, run="easy") == []
+
+
+def test_advantage_by_category(house: House) -> None:
+    columns = "run_id category rollouts kept mean_reward mean_advantage mean_size pushed_up pushed_down"
+    assert rows(house, "advantage_by_category", columns) == [("hard", "large sums", 2, 1, 0.5, -1.0, 1.0, 0, 1)]
+
+
+def test_curriculum_learnable(house: House) -> None:
+    # Of `hard`, one of two rollouts of step 2 passed, none of step 1.
+    assert rows(house, "curriculum_learnable", "task_id weight", run="hard", step=3, steps=1, untried=0.25) == sorted(
+        [(EASY, 0.25), (HARD, 1.0)]
+    )
+    assert rows(house, "curriculum_learnable", "task_id", run="hard", step=2) == [(EASY,)]
+    assert rows(house, "curriculum_learnable", "task_id", low=0.4) == [(EASY,)]
+
+
+def test_curriculum_uncertain(house: House) -> None:
+    assert rows(house, "curriculum_uncertain", "task_id weight") == sorted([(EASY, 0.25), (HARD, 0.1875)])
 
 
 def test_failing_tool_calls(house: House) -> None:

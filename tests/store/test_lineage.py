@@ -1,6 +1,8 @@
 """Lineage on a house made by hand: scripted collection, a cloned base, SFT, an online run, and the datasets between."""
 
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from rollhouse.store.errors import StoreNotFound
@@ -152,3 +154,37 @@ def test_an_unknown_id_names_near_ones(made: House) -> None:
     with pytest.raises(StoreNotFound) as caught:
         lineage(made, "sft-ckk")
     assert "sft-ck" in caught.value.fix
+
+
+def test_batches_hold_each_rollout_with_its_advantage(tmp_path: Path) -> None:
+    """Run `second` trained on a rollout of its own, two versions old, and on one of `first`; `again` replays it."""
+    house = House.create(tmp_path)
+    collect(house, "first", 1, "scripted", [1.0])
+    with start_run(house, "grpo", "second") as run, RolloutWriter(house, run) as writer:
+        writer.add(rollout_row("second", 0, step=3, policy_id="second", policy_version=0, engine="vllm"))
+        writer.flush()
+        checkpoint(house, "second-ck", "second", "hash-second", None, None)
+    with start_run(house, "replay", "again", {"replay_of": "second"}):
+        checkpoint(house, "again-ck", "again", "hash-again", None, None)
+    ours, theirs = rollout_row("second", 0, step=3)["rollout_id"], rollout_row("first", 0)["rollout_id"]
+    entries = [
+        {"rollout_id": ours, "group_id": "g", "reward": 1.0, "advantage": 0.5, "kept": True, "micro_batch": 0},
+        {"rollout_id": theirs, "group_id": "h", "reward": 0.0, "advantage": -0.5, "kept": True, "micro_batch": 0},
+        {"rollout_id": "gone", "group_id": "h", "reward": None, "kept": False, "reason": "no reward"},
+    ]
+    for run_id, sources in (("second", ["first", "second"]), ("again", ["first", "second"])):
+        plan = {"row_id": run_id, "run_id": run_id, "step": 3, "policy_version": 2, "entries": entries}
+        late = {"row_id": f"{run_id}-late", "run_id": run_id, "step": 11, "policy_version": 10, "entries": entries[:1]}
+        house.append("batch_plans", [row | {"settings": json.dumps({"rollouts_of": sources})} for row in (plan, late)])
+    tree = lineage(house, "again-ck", rollouts=True)
+    (batch,) = find(tree, "batches", "again").children
+    assert batch.id == "step 3", "step 11 came after the checkpoint, which is of step 10"
+    assert batch.label == "2 of 3 rollouts trained on, advantages -0.50 to 0.50, staleness 2, left out: no reward 1"
+    found = [tuple(row[key] for key in ("rollout_id", "run_id", "advantage", "kept", "reason", "policy_version", "staleness")) for row in batch.rollouts]  # fmt: skip
+    assert found == [
+        (ours, "second", 0.5, True, None, 0, 2),
+        (theirs, "first", -0.5, True, None, 0, None),
+        ("gone", None, None, False, "no reward", None, None),
+    ]
+    assert find(tree, "run", "second") and find(tree, "rollouts", "first").label.startswith("1 rollout of collect run")
+    assert [node.id for node in find(lineage(house, "second"), "batches", "second").children] == ["step 3", "step 11"]

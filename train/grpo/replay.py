@@ -1,0 +1,266 @@
+"""The optimization of a run once more, from its stored batches: no engine, no environment, no token generated.
+
+With the run's own settings the weights come out the same, bit for bit, on the same machine. With others it is an ablation: what would
+this loss, or this learning rate, have made of the same rollouts?
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...collect.models import load_tokenizer
+from ...store.errors import ConfigError
+from ...store.runs import Run, list_runs, start_run
+from ..checkpoints import checkpoint_folder, save_checkpoint
+from ..compare import COMPARED, Difference, first_difference, free_name
+from ..retention import keep_best
+from ..tracking import Tracker
+from .config import GrpoConfig
+from .learner import StepResult
+from .ledger import commit_outcomes, commit_plan, read_batch, read_planned, stored_plan
+from .metrics import one_line, plan_metrics, rollout_metrics
+from .original import Original, read_original, steps_to_take
+from .plan import BatchPlan, make_plan
+from .replay_settings import changed_settings, changes_learning, changes_plans, refuse_other_weights
+from .settings import learner_settings, plan_options, plan_settings
+from .stopwatch import Stopwatch
+
+if TYPE_CHECKING:
+    from ...store.house import House
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replay gave.
+
+    Attributes:
+        run_id: The run whose batches were trained on.
+        replay: The run that did.
+        first_step, last_step: The steps it took.
+        changed: `section.key` → (before, after).
+        plans: `stored`, or `made anew` from the stored rollouts.
+        compared: Steps whose weights were compared, of which the run has a checkpoint.
+        identical: Whether every compared weight and number is the same, bit for bit; None when settings that decide what is learned were
+            changed, so that nothing was compared.
+        difference: The first one; None when there is none, or nothing was compared.
+        checkpoint: Row of the last checkpoint.
+    """
+
+    run_id: str
+    replay: str
+    first_step: int
+    last_step: int
+    changed: dict[str, tuple[Any, Any]]
+    plans: str
+    compared: list[int]
+    identical: bool | None
+    difference: Difference | None
+    checkpoint: dict[str, Any]
+
+
+def replay(
+    house: "House",
+    run_id: str,
+    config: GrpoConfig | None = None,
+    *,
+    from_step: int = 1,
+    run: str | None = None,
+    progress: Progress | None = None,
+) -> Replay:
+    """Takes the optimizer steps of a GRPO run again on its stored batches, as a run of kind `replay`.
+
+    Args:
+        config: The settings to replay with: `replay_settings.stored_config` with changes. None changes nothing. `grpo.max_num_steps` may end it earlier.
+        from_step: The first step (from 1) that takes the changes; those before are taken with the run's own settings.
+        run: Name of the new run; None is `RUN-replay-N`.
+        progress: Called after every step with (steps done, steps in all, one line).
+
+    Raises StoreNotFound for a run there is not; ConfigError for one that is not of kind grpo, has no such stored batch or whose first model
+    is no longer what it was, and for a setting that a replay cannot change; TrainingError as training does.
+    """
+    original = read_original(house, run_id)
+    config = config or original.config
+    changed = changed_settings(original.config, config)
+    if from_step > 1:
+        refuse_other_weights(changed)
+    steps = steps_to_take(original, from_step, config.grpo.max_num_steps)
+    name = _name(house, original, run or config.run)
+    payload = config.model_dump(mode="json") | {
+        "run": name,
+        "dataset": original.dataset,
+        "model_hash": original.model_hash,
+        "replay_of": run_id,
+        "from_step": from_step,
+    }
+    with start_run(house, "replay", name, payload) as again:
+        checkpoint_folder(
+            again, config.checkpointing.checkpoint_dir
+        )  # refuses another run's before anything is computed
+        with _learner_before(house, original, config, from_step, progress) as learner, Tracker(again, config.logger, payload) as tracker:  # fmt: skip
+            parts = _Parts(house, original, config, again, learner, tracker, changes_plans(original.config, config))
+            for done, step in enumerate(steps, 1):
+                numbers = _take(parts, step)
+                if progress is not None:
+                    progress(done, len(steps), one_line(numbers))
+                if step == steps[-1] or step in original.weights or _due(step, config):
+                    _save(parts, step, numbers)
+        identical, difference = None, None
+        if not changes_learning(original.config, config):
+            difference = _difference(parts, steps)
+            identical = difference is None
+        row = parts.saved[steps[-1]]
+        kept = {"checkpoint": row["checkpoint_id"], "weights_hash": row["weights_hash"]}
+        again.finish({**kept, "replay_of": run_id, "identical": identical, "steps": len(steps), **numbers})
+    plans = "made anew" if parts.plans_anew else "stored"
+    compared = [step for step in steps if step in original.weights]
+    return Replay(run_id, name, steps[0], steps[-1], changed, plans, compared, identical, difference, row)
+
+
+@dataclass
+class _Parts:
+    """What a step works with, and what came of those before.
+
+    Attributes:
+        plans_anew: Plans are made from the stored rollouts, not taken as they are.
+        numbers: (step, name) → train/loss and train/grad_norm.
+        saved: Step → row of its checkpoint.
+    """
+
+    house: "House"
+    original: Original
+    config: GrpoConfig
+    run: Run
+    learner: Any
+    tracker: Tracker
+    plans_anew: bool
+
+    def __post_init__(self) -> None:
+        self.numbers: dict[tuple[int, str], float] = {}
+        self.saved: dict[int, dict[str, Any]] = {}
+
+
+def _take(parts: _Parts, step: int) -> dict[str, float]:
+    """One optimizer step, with its plan and outcomes in the house; returns its numbers."""
+    watch = Stopwatch()
+    with watch("store"):
+        plan, rollouts = _plan(parts, step)
+        commit_plan(parts.house, plan)
+        samples, micro_batches = read_batch(parts.house, plan)
+    with watch("train"):
+        result: StepResult = parts.learner.step(samples, micro_batches)
+    with watch("store"):
+        commit_outcomes(parts.house, parts.run, step, result.outcomes)
+    numbers = rollout_metrics(rollouts) | plan_metrics(plan) | result.metrics
+    numbers |= {f"time/{phase}": seconds for phase, seconds in watch.seconds.items()}
+    numbers["time/step"] = watch.total()
+    parts.tracker.log(step, numbers)
+    parts.numbers |= {(step, name): result.metrics[name] for name in COMPARED if name in result.metrics}
+    return numbers
+
+
+def _plan(parts: _Parts, step: int) -> tuple[BatchPlan, list[dict[str, Any]]]:
+    """The step's plan as the replay's own, and the rollouts of the original that it is over."""
+    stored = stored_plan(parts.house, parts.original.run_id, step)
+    assert stored is not None, "steps_to_take lists those that have one"
+    rollouts = read_planned(parts.house, stored)
+    settings = plan_settings(parts.config, parts.original.model_hash, ())
+    settings |= {
+        "task_ids": stored.settings.get("task_ids"),
+        "replay_of": {"run_id": parts.original.run_id, "step": step},
+        "rollouts_of": stored.settings.get("rollouts_of") or [parts.original.run_id],
+    }
+    settings = stored.settings | settings
+    if not parts.plans_anew:
+        return replace(stored, run_id=parts.run.run_id, settings=settings), rollouts
+    plan = make_plan(parts.run.run_id, step, rollouts, plan_options(parts.config), stored.seed, settings)
+    return plan, rollouts
+
+
+def _save(parts: _Parts, step: int, numbers: dict[str, float]) -> None:
+    parts.saved[step] = save_checkpoint(
+        parts.house,
+        parts.run,
+        parts.learner,
+        load_tokenizer(parts.original.tokenizer),
+        step,
+        parts.config.checkpointing.checkpoint_dir,
+        dataset=parts.original.dataset,
+        metrics=numbers,
+        parent_hash=parts.original.model_hash,
+    )
+    keep_best(parts.house, parts.run.run_id, parts.config.checkpointing)
+
+
+def _due(step: int, config: GrpoConfig) -> bool:
+    period = config.checkpointing.save_period
+    return period is not None and step % period == 0
+
+
+def _difference(parts: _Parts, steps: list[int]) -> Difference | None:
+    """The first number or checkpoint that the original has and the replay has otherwise."""
+    before = {key: value for key, value in parts.original.numbers.items() if key[0] in steps}
+    number = first_difference(before, {key: value for key, value in parts.numbers.items() if key in before})
+    for step in steps:
+        was, now = parts.original.weights.get(step), parts.saved.get(step, {}).get("weights_hash")
+        if was is not None and was != now and (number is None or step < number.step):
+            return Difference(step, "weights_hash", was, now)
+    return number
+
+
+def _name(house: "House", original: Original, wanted: str | None) -> str:
+    if wanted is None or wanted == original.run_id:
+        return free_name(house, original.run_id, "replay")
+    if wanted in {run["run_id"] for run in list_runs(house)}:
+        raise ConfigError(f"There is a run {wanted!r} already.", "A replay is a run of its own: give it another name.")
+    return wanted
+
+
+@contextmanager
+def _learner_before(
+    house: "House", original: Original, config: GrpoConfig, from_step: int, progress: Progress | None
+) -> Iterator[Any]:
+    """The learner as it was before `from_step`, with the settings of `config` from there on."""
+    if from_step == 1:
+        with open_learner(original.model, config) as learner:
+            yield learner
+        return
+    with tempfile.TemporaryDirectory(prefix="rollhouse-replay-") as folder:
+        state = _state_before(house, original, from_step, Path(folder), progress)
+        with open_learner(original.model, config) as learner:
+            learner.load_state(str(state))
+            yield learner
+
+
+def _state_before(house: "House", original: Original, from_step: int, folder: Path, progress: Progress | None) -> Path:
+    """A folder with the learner's state before a step: the run's own, or one made from an earlier state in `folder`."""
+    kept = {step: path for step, path in original.states.items() if step < from_step}
+    newest = max(kept, default=0)
+    if newest == from_step - 1:
+        return kept[newest]
+    with open_learner(original.model, original.config) as learner:
+        if newest:
+            learner.load_state(str(kept[newest]))
+        for step in range(newest + 1, from_step):
+            plan = stored_plan(house, original.run_id, step)
+            assert plan is not None, "steps_to_take lists steps without a gap"
+            learner.step(*read_batch(house, plan))
+            if progress is not None:
+                progress(0, from_step - 1, f"step {step} with the run's own settings")
+        learner.save_state(str(folder))
+    return folder
+
+
+@contextmanager
+def open_learner(model: Path, config: GrpoConfig) -> Iterator[Any]:
+    """A learner with as many ranks as the configuration has: one is in this process."""
+    from transformers.utils import logging
+
+    from .learner import Learner
+
+    logging.disable_progress_bar()
+    yield Learner(str(model), learner_settings(config))
