@@ -74,16 +74,16 @@ def policy_loss(inputs: LossInputs, totals: StepTotals, settings: LossSettings) 
 
     kind = s.correction if s.old_logprobs == "learner" else "none"
     weight, masked = correction_weights(inputs.old, inputs.engine, mask, kind, s.correction_min, s.correction_max)
-    loss = loss * weight
+    loss = weight * loss
     terms |= {"weight": weight, "masked": masked}
 
-    in_loss = s.kl_coef > 0 and not s.kl_in_reward
-    if in_loss or inputs.reference is not None:
+    if s.kl_coef and not s.kl_in_reward:
         to_reference = torch.where(mask, _need(inputs.reference, "logprobs of the reference") - inputs.logprobs, 0.0)
-        terms |= {f"kl_{kind}": kl_divergence(to_reference.detach(), kind) for kind in ("k1", "k3")}
-        if in_loss:
-            by_token = log_ratio.clamp(max=MAX_LOG_RATIO).exp()
-            loss = loss + s.kl_coef * kl_loss(to_reference, by_token, s.kl_type, s.kl_unbiased)
+        by_token = log_ratio.clamp(max=MAX_LOG_RATIO).exp()
+        loss = loss + s.kl_coef * kl_loss(to_reference, by_token, s.kl_type, s.kl_unbiased)
+    if inputs.reference is not None:
+        apart = torch.where(mask, inputs.reference - inputs.logprobs.detach(), 0.0)
+        terms |= {f"kl_{kind}": kl_divergence(apart, kind) for kind in ("k1", "k3")}
 
     total = aggregate(loss, mask, totals, s.aggregation, s.fixed_length)
     if s.entropy_coef:

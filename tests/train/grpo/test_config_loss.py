@@ -21,12 +21,12 @@ from rollhouse.train.grpo.config_loss import LossConfig
 )
 def test_contradictions_are_refused(settings, says):
     with pytest.raises(ValidationError, match=says):
-        LossConfig(**settings)
+        LossConfig.model_validate(settings)
 
 
 def test_a_correction_that_is_off_needs_no_bounds():
     for off in ({"use_importance_sampling_correction": False}, {"old_logprobs": "engine"}):
-        LossConfig(truncated_importance_sampling_type="icepop", **off)
+        LossConfig.model_validate({"truncated_importance_sampling_type": "icepop"} | off)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_correction_that_is_off_needs_no_bounds():
 )
 def test_surprises_are_named(settings, says, caplog):
     with caplog.at_level(logging.WARNING, "rollhouse"):
-        LossConfig(**settings)
+        LossConfig.model_validate(settings)
     assert says in caplog.text
 
 

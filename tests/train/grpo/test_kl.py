@@ -38,8 +38,8 @@ def gradient_in_expectation(kind, unbiased):
         mask, none = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, dtype=torch.float64)
         inputs = LossInputs(now, still, still, mask, none, reference[token].reshape(1, 1))
         settings = LossSettings(kl_coef=1.0, kl_type=kind, kl_unbiased=unbiased)
-        policy_loss(inputs, StepTotals(1, 1), settings).loss.backward()
-        total += probability * moving.grad
+        loss = policy_loss(inputs, StepTotals(1, 1), settings).loss
+        total += probability * torch.autograd.grad(loss, moving)[0]
     return total
 
 

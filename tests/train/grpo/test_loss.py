@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ CASES = {
 ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
-def batch(seed=0, rows=6, width=7, dtype=torch.float64) -> LossInputs:
+def batch(seed=0, rows=6, width=7, dtype=torch.float64) -> Any:
     """Rows that begin late, end early or have gaps (tools' results); row 0 is full, row 1 has no sampled token."""
     draw = torch.Generator().manual_seed(seed)
 
@@ -69,6 +70,11 @@ def batch(seed=0, rows=6, width=7, dtype=torch.float64) -> LossInputs:
 
 def totals_of(inputs):
     return StepTotals(int(inputs.mask.sum()), int(inputs.mask.any(-1).sum()))
+
+
+def gradient(of) -> torch.Tensor:
+    """What backward left, 0 where nothing flowed."""
+    return torch.zeros_like(of) if of.grad is None else of.grad
 
 
 def value(inputs, case, totals=None):
@@ -155,10 +161,9 @@ def test_gradient_equals_finite_differences_of_the_double_loop(case):
                 moved[i][t] += sign * step
                 sides.append(double_loop(inputs, case, moved))
             # None of the ratios lies within the step of a kink.
-            assert logprobs.grad[i, t].item() == pytest.approx((sides[0] - sides[1]) / (2 * step), abs=1e-8)
-    of_entropy = torch.zeros(5, 5) if entropies.grad is None else entropies.grad
+            assert gradient(logprobs)[i, t].item() == pytest.approx((sides[0] - sides[1]) / (2 * step), abs=1e-8)
     torch.testing.assert_close(
-        of_entropy, -case.entropy_coef * inputs.mask.double() / inputs.mask.sum(), check_dtype=False
+        gradient(entropies), -case.entropy_coef * inputs.mask.double() / inputs.mask.sum(), check_dtype=False
     )
 
 
@@ -196,7 +201,7 @@ def test_edge_7_neither_padding_nor_what_is_in_it_changes_loss_or_gradient(seed,
         logprobs = padded.logprobs.clone().requires_grad_()
         loss = value(replace(padded, logprobs=logprobs), CASES[name])
         loss.backward()
-        found.append((loss.item(), logprobs.grad[:, :][padded.mask].tolist(), logprobs.grad[~padded.mask]))
+        found.append((loss.item(), gradient(logprobs)[padded.mask].tolist(), gradient(logprobs)[~padded.mask]))
     assert found[1][0] == pytest.approx(found[0][0], abs=1e-12)
     assert found[1][1] == pytest.approx(found[0][1], abs=1e-12)
     assert not found[1][2].any(), "padding has a gradient"
@@ -211,16 +216,16 @@ def test_edge_12_neither_order_nor_micro_batches_nor_ranks_change_loss_or_gradie
     whole.backward()
 
     order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
-    loss, gradient = 0.0, torch.zeros_like(inputs.logprobs)
+    loss, summed = 0.0, torch.zeros_like(inputs.logprobs)
     for rank in range(ranks):
         mine = inputs.logprobs.clone().requires_grad_()
         for rows in order[rank::ranks].split(size):
             part = value(rows_of(replace(inputs, logprobs=mine), rows), CASES[name], totals)
             part.backward()
             loss += part.item()
-        gradient += torch.zeros_like(gradient) if mine.grad is None else mine.grad
+        summed += gradient(mine)
     assert loss == pytest.approx(whole.item(), abs=1e-12)
-    torch.testing.assert_close(gradient, logprobs.grad, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(summed, gradient(logprobs), atol=1e-12, rtol=1e-9)
 
 
 # Edge cases, numbered as in docs/grpo-algorithms.md.
@@ -232,7 +237,7 @@ def test_edge_3_nothing_sampled_is_loss_zero_with_finite_gradient(case):
     logprobs = inputs.logprobs.clone().requires_grad_()
     loss = value(replace(inputs, logprobs=logprobs), case)
     loss.backward()
-    assert loss.item() == 0 and not logprobs.grad.any()
+    assert loss.item() == 0 and not gradient(logprobs).any()
 
 
 @ALL
@@ -255,9 +260,9 @@ def test_edge_8_advantage_zero_with_kl_still_has_a_gradient(kind):
     logprobs = inputs.logprobs.clone().requires_grad_()
     still = replace(inputs, logprobs=logprobs, advantages=torch.zeros(6, dtype=torch.float64))
     value(still, CASES[f"{kind}, bare"]).backward()
-    assert (logprobs.grad != 0).equal(inputs.mask)
+    assert (gradient(logprobs) != 0).equal(inputs.mask)
     # Both are smallest at the reference: a step against the gradient goes towards it.
-    assert (torch.sign(logprobs.grad) == torch.sign(inputs.logprobs - inputs.reference))[inputs.mask].all()
+    assert (torch.sign(gradient(logprobs)) == torch.sign(inputs.logprobs - inputs.reference))[inputs.mask].all()
 
 
 def test_edge_10_first_update_has_ratio_one_and_loss_minus_the_mean_advantage():
@@ -276,7 +281,7 @@ def test_at_the_first_update_all_objectives_have_the_plain_policy_gradient():
     for name in ("clip", "dual clip", "cispo"):
         logprobs = inputs.logprobs.clone().requires_grad_()
         value(replace(inputs, logprobs=logprobs), CASES[name]).backward()
-        torch.testing.assert_close(logprobs.grad, expected)
+        torch.testing.assert_close(gradient(logprobs), expected)
 
 
 def test_clipped_tokens_are_those_without_gradient_and_cispo_has_none():
@@ -289,7 +294,7 @@ def test_clipped_tokens_are_those_without_gradient_and_cispo_has_none():
         for bound in acted:
             assert (found.terms[f"clipped_{bound}"] & inputs.mask).any()
             out = out | found.terms[f"clipped_{bound}"]
-        assert torch.equal(logprobs.grad == 0, out)
+        assert torch.equal(gradient(logprobs) == 0, out)
         assert found.terms["clipped_low"].any() and found.terms["clipped_high"].any()
 
 
@@ -302,7 +307,7 @@ def test_logprobs_that_are_far_apart_stay_finite_in_float32(case, gap):
         far = replace(inputs, logprobs=logprobs, **{changed: getattr(inputs, changed) + gap})
         loss = value(far, case)
         loss.backward()
-        assert torch.isfinite(loss) and torch.isfinite(logprobs.grad).all()
+        assert torch.isfinite(loss) and torch.isfinite(gradient(logprobs)).all()
 
 
 def test_a_weight_of_the_entropy_without_entropies_is_an_error():

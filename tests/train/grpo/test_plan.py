@@ -139,7 +139,7 @@ def test_edge_5_a_rollout_cut_inside_a_tool_call_is_trained_on_and_may_be_punish
     cut = rows[1]["rollout_id"]
     assert by_id(plan_of(rows))[cut].reason == "zero_std"
     entry = by_id(plan_of(rows, replace(OPTIONS, shaping=ShapingOptions(invalid_tool_call=0.5))))[cut]
-    assert entry.kept and entry.reward == 0.5 and entry.advantage < 0
+    assert entry.kept and entry.reward == 0.5 and (entry.advantage or 0) < 0
 
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
