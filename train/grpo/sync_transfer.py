@@ -76,7 +76,7 @@ class TransferSync:
         if kind not in BACKENDS:
             raise ConfigError(f"There is no weight sync {kind!r}.", f"On GPUs it is one of {', '.join(BACKENDS)}.")
         engines = [_vllm(one) for one in getattr(engine, "engines", (engine,))]
-        if getattr(learner, "device", "cpu") == "cpu" or None in engines:
+        if None in engines or not hasattr(learner, "run") or "cpu" in learner.run(device_of):
             raise ConfigError(
                 f"The weight sync {kind} is for vLLM and a learner on GPUs.",
                 "Set policy.generation.weight_sync=auto.",
@@ -115,6 +115,11 @@ def _vllm(engine: TokenEngine) -> Any:
 
 
 # -- in every rank of the learner ------------------------------------------------------------------------------------------
+
+
+def device_of(learner: Any) -> str:
+    """What it runs on."""
+    return learner.settings.device
 
 
 def open_sender(learner: Any, backend: str, client: EngineClient, dtype: str, workers: int) -> None:
