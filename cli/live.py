@@ -18,14 +18,15 @@ OnPlan = Callable[["CollectSummary"], None]
 OnDone = Callable[[dict[str, Any], "CollectSummary"], None]
 
 _WINDOW_S = 30.0
-_REFRESH_PER_S = 4
+REFRESH_PER_S = 4
+"""How often a live view is drawn."""
 
 
 class Pace:
     """Rollouts and tokens a second over the last half minute, from a few samples a second."""
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[float, int, int]] = deque(maxlen=int(_WINDOW_S * _REFRESH_PER_S))
+        self._samples: deque[tuple[float, int, int]] = deque(maxlen=int(_WINDOW_S * REFRESH_PER_S))
 
     def take(self, now: float, rollouts: int, tokens: int) -> tuple[float, float]:
         """Rollouts and tokens a second, 0.0 before the second sample. `now` is in seconds."""
@@ -62,7 +63,7 @@ class Panel:
         rollouts, tokens = self._pace.take(now, so_far.collected, so_far.sampled_tokens)
         there = so_far.skipped + so_far.collected
         head = Table.grid(padding=(0, 1))
-        head.add_row(self.name, ProgressBar(max(1, so_far.planned), there, width=30), f"{there}/{so_far.planned}", f"ETA {_eta(so_far.planned - there, rollouts)}")  # fmt: skip
+        head.add_row(self.name, ProgressBar(max(1, so_far.planned), there, width=30), f"{there}/{so_far.planned}", f"ETA {eta(so_far.planned - there, rollouts)}")  # fmt: skip
         return Group(head, *(Text(line, overflow="ellipsis", no_wrap=True) for line in lines(so_far, rollouts, tokens)))
 
 
@@ -105,7 +106,7 @@ def _live(name: str, starting: str) -> Iterator[tuple[OnStart, OnPlan, OnDone]]:
     def on_plan(summary: "CollectSummary") -> None:
         panel.summary = summary
 
-    with Live(panel, console=console(stderr=True), refresh_per_second=_REFRESH_PER_S):
+    with Live(panel, console=console(stderr=True), refresh_per_second=REFRESH_PER_S):
         yield on_start, on_plan, lambda row, summary: None
 
 
@@ -131,10 +132,11 @@ def _note(so_far: "CollectSummary") -> str:
     return f"{mean}, {so_far.failed} failed".lstrip(", ") if so_far.failed else mean
 
 
-def _eta(left: int, rollouts_a_second: float) -> str:
+def eta(left: int, a_second: float) -> str:
+    """How long what is left takes at a pace, as h:mm:ss."""
     if left <= 0:
         return "0:00:00"
-    if rollouts_a_second <= 0:
+    if a_second <= 0:
         return "-:--:--"
-    minutes, seconds = divmod(int(left / rollouts_a_second), 60)
+    minutes, seconds = divmod(int(left / a_second), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -1,20 +1,24 @@
 """Seconds spent in each phase of a step."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 class Stopwatch:
     """`with watch("generate"): …` adds to `seconds["generate"]`; phases may come several times but not inside each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, begins: Callable[[str], None] | None = None) -> None:
+        """`begins` is called with the name of each phase that begins."""
         self.seconds: dict[str, float] = {}
+        self._begins = begins
         self._started = time.perf_counter()
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         """Times one phase."""
+        if self._begins is not None:
+            self._begins(phase)
         started = time.perf_counter()
         try:
             yield
