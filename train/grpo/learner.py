@@ -17,15 +17,19 @@ from .batch import MicroBatch, Sample, collate, split_micro_batches
 from .layout import Layout, choose_rows, model_cost, plain_layout, shared_layout
 from .learner_settings import LearnerSettings
 from .logprobs import TokenScorer, can_share_prefix, spread
-from .loss import LossInputs, policy_loss
+from .loss import LossInputs, PolicyLoss, policy_loss
 from .measures import Outcome, Tally, outcomes
 from .memory import out_of_memory
 from .model import evaluating, open_model, open_reference
+from .ranks import dealt, gathered, join, laid_like, split_model, whole
 from .schedule import learning_rate
 from .state import gather_state, read_numbers, restore, seeded, write_state
 
 SCORED_AT_ONCE = 8192
 """Padded tokens of a micro-batch that is only scored."""
+
+NOTHING = Sample("", [0], [0], [0], [])
+"""What a rank computes while others have a micro-batch more: no token of it counts, but the ranks' exchanges need it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,26 @@ class Update:
         """The whole step's."""
         return math.fsum(self.losses)
 
+    def add(self, positions: Sequence[int], samples: Sequence[Sample], inputs: LossInputs, found: PolicyLoss) -> None:
+        """Adds a micro-batch; `positions` are those of its samples among the step's."""
+        loss = found.loss.item()
+        self.losses.append(loss)
+        if not math.isfinite(loss):
+            self.not_finite += positions
+        self.tally.add(inputs, found.terms)
+        self.outcomes |= dict(zip(positions, outcomes(samples, inputs, found.terms), strict=True))
+
+
+def merge(updates: Sequence[Update]) -> Update:
+    """One update of those of all ranks, each of which knows the norm of the whole gradient."""
+    total = updates[0]
+    for other in updates[1:]:
+        total.losses += other.losses
+        total.tally.merge(other.tally)
+        total.outcomes |= other.outcomes
+        total.not_finite += other.not_finite
+    return total
+
 
 class Learner:
     """Holds the model and its optimizer. Weights are float32.
@@ -73,10 +97,30 @@ class Learner:
         steps: Batches trained on so far, empty and skipped ones included.
     """
 
-    def __init__(self, model: str, settings: LearnerSettings) -> None:
-        """Loads a model folder that transformers reads."""
+    def __init__(
+        self,
+        model: str,
+        settings: LearnerSettings,
+        rank: int = 0,
+        world_size: int = 1,
+        rendezvous: str | None = None,
+        timeout_s: float = 600,
+    ) -> None:
+        """Loads a model folder that transformers reads.
+
+        Of several ranks, each is a process with a Learner of its own; all get the same calls with the same arguments, and give the same answers.
+
+        Args:
+            rendezvous: `host:port` where the ranks meet, on rank 0's machine; None for one rank, which needs no torch.distributed.
+            timeout_s: How long a rank waits for another in an exchange.
+        """
         torch.set_num_threads(settings.threads)
         self.settings = settings
+        self.rank, self.world_size = rank, world_size
+        if world_size > 1:
+            if rendezvous is None:
+                raise ValueError(f"{world_size} ranks need a rendezvous")
+            join(rank, world_size, rendezvous, settings.device, timeout_s)
         self.model: Any = open_model(model, settings)
         self._cost = (
             model_cost(self.model) if settings.shared_prefix and can_share_prefix(self.model, settings.device) else None
@@ -86,10 +130,12 @@ class Learner:
         if settings.loss.kl_coef:
             own = settings.lora is not None  # without its adapters the policy is its own reference
             self._reference = self._scorer if own else TokenScorer(open_reference(model, settings))
+        if world_size > 1:
+            for scorer in {self._scorer, self._reference} - {None}:
+                split_model(scorer, settings.device, settings.precision)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self._trained().values(), settings.lr, settings.betas, settings.eps, settings.weight_decay
         )
-        self.rank = 0
         self.steps = 0
 
     def step(self, samples: Sequence[Sample], micro_batches: Sequence[Sequence[int]]) -> StepResult:
@@ -141,21 +187,17 @@ class Learner:
         """
         update = Update()
         self.optimizer.zero_grad(set_to_none=True)
-        for number, positions in enumerate(micro_batches):
-            chosen = [samples[position] for position in positions]
-            inputs = self._inputs(chosen, first[number])
+        for number, positions in enumerate(dealt(micro_batches, self.rank, self.world_size)):
+            chosen = [samples[position] for position in positions or ()]
+            inputs = self._inputs(chosen or [NOTHING], first[number])
             first[number] = (inputs.old, inputs.reference)
             found = policy_loss(inputs, totals, self.settings.loss)
-            found.loss.backward()
-            loss = found.loss.item()
-            update.losses.append(loss)
-            if not math.isfinite(loss):
-                update.not_finite += positions
-            update.tally.add(inputs, found.terms)
-            update.outcomes |= dict(zip(positions, outcomes(chosen, inputs, found.terms), strict=True))
+            (found.loss * self.world_size).backward()  # FSDP takes the mean over ranks
+            if positions is not None:
+                update.add(positions, chosen, inputs, found)
         norm = torch.nn.utils.clip_grad_norm_(self._trained().values(), self.settings.max_grad_norm)
-        update.grad_norm = norm.item()
-        return update
+        update.grad_norm = whole(norm).item()
+        return merge(gathered(update, self.world_size))
 
     def _update(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
@@ -187,7 +229,9 @@ class Learner:
     def _precision(self) -> torch.autocast:
         """What is computed in, in the block."""
         device = self.settings.device.partition(":")[0]
-        return torch.autocast(device, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+        # Of several ranks, what is put together for a layer is bfloat16 already (split_model).
+        rounded = self.settings.precision == "bfloat16" and self.world_size == 1
+        return torch.autocast(device, torch.bfloat16, enabled=rounded)
 
     def _layout(self, samples: Sequence[Sample], batch: MicroBatch) -> Layout:
         """Rows that share prompts where that is cheaper, else a sequence a row."""
@@ -199,13 +243,13 @@ class Learner:
     def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """For each (prompt ids, token ids): the logprob of every token of the second, at temperature 1."""
         samples = [Sample("", prompt, tokens, [1] * len(tokens), [0.0] * len(tokens)) for prompt, tokens in sequences]
-        result: list[list[float]] = [[] for _ in samples]
+        found: dict[int, Tensor] = {}
         with out_of_memory("scoring"), evaluating(self.model), self._precision():
             for positions, batch, layout in self._scored(samples):
-                found, _ = self._scorer(layout, chunk_tokens=self.settings.chunk_tokens)
-                for position, values in zip(positions, found.split(batch.mask.sum(-1).tolist()), strict=True):
-                    result[position] = values.tolist()
-        return result
+                scored, _ = self._scorer(layout, chunk_tokens=self.settings.chunk_tokens)
+                if positions:
+                    found |= dict(zip(positions, scored.split(batch.mask.sum(-1).tolist()), strict=True))
+        return self._all({position: values.tolist() for position, values in found.items()})
 
     def reference_kl(self, samples: Sequence[Sample]) -> list[float]:
         """Parallel to samples: the sum over sampled tokens of logprob minus the reference's logprob (k1), at the rollouts' temperature.
@@ -215,65 +259,75 @@ class Learner:
         if self._reference is None:
             raise ValueError("no reference is loaded, kl_coef is 0")
         s = self.settings
-        result = [0.0] * len(samples)
+        found: dict[int, float] = {}
         with out_of_memory("scoring"), evaluating(self.model), self._precision():
             for positions, batch, layout in self._scored(samples):
                 now, _ = self._scorer(layout, s.temperature, s.chunk_tokens)
                 reference = self._score_reference(layout)
                 assert reference is not None
                 sums = spread(now.double() - reference.double(), batch.mask).sum(-1)
-                for position, value in zip(positions, sums.tolist(), strict=True):
-                    result[position] = value
-        return result
+                found |= dict(zip(positions, sums.tolist()[: len(positions)], strict=True))
+        return self._all(found)
 
     def _scored(self, samples: Sequence[Sample]) -> Iterator[tuple[list[int], MicroBatch, Layout]]:
-        """Micro-batches of samples that are only scored: positions, tensors, layout."""
+        """This rank's micro-batches of samples that are only scored: positions, tensors, layout; no positions where other ranks have one more."""
         groups = [tuple(sample.prompt_ids) for sample in samples]
-        for positions in split_micro_batches([sample.length for sample in samples], SCORED_AT_ONCE, groups):
-            chosen = [samples[position] for position in positions]
+        batches = split_micro_batches([sample.length for sample in samples], SCORED_AT_ONCE, groups)
+        for positions in dealt(batches, self.rank, self.world_size):
+            chosen = [samples[position] for position in positions or ()] or [NOTHING]
             batch = collate(chosen, self.settings.device)
-            yield positions, batch, self._layout(chosen, batch)
+            yield positions or [], batch, self._layout(chosen, batch)
+
+    def _all(self, found: dict[int, Any]) -> list[Any]:
+        """What all ranks found, by position."""
+        everything: dict[int, Any] = {}
+        for part in gathered(found, self.world_size):
+            everything |= part
+        return [everything[position] for position in range(len(everything))]
 
     def save_weights(self, path: str, dtype: str | None = None) -> None:
         """Writes all weights, adapters merged into them, to one safetensors file, in place when it wrote it before; tied weights are there once.
 
         `dtype` is what the reader computes in (`bfloat16`, …); None keeps float32.
         """
-        write_weights(path, merged_weights(self.model, lambda tensor: tensor), dtype)
+        # One rank's parameters are copied straight from where they are; those of several are put together first.
+        weights = merged_weights(self.model, whole if self.world_size > 1 else lambda tensor: tensor)
+        if self.rank == 0:
+            write_weights(path, weights, dtype)
 
     def share_weights(self, path: str) -> bool:
-        """Moves the parameters into the file that save_weights writes, so that it copies nothing. False where they cannot live there (a GPU, adapters)."""
-        if self.settings.device != "cpu" or self.settings.lora is not None:
+        """Moves the parameters into the file that save_weights writes, so that it copies nothing. False where they cannot live there (a GPU, adapters, several ranks)."""
+        if self.settings.device != "cpu" or self.settings.lora is not None or self.world_size > 1:
             return False
         mapped_parameters(self.model, path)
         return True
 
     def save_pretrained(self, folder: str) -> None:
         """Writes config and weights, adapters merged into them, as a model folder (the tokenizer is the caller's)."""
-        self.model.save_pretrained(folder, state_dict=merged_weights(self.model, _whole))
+        weights = merged_weights(self.model, whole)
+        if self.rank == 0:
+            self.model.save_pretrained(folder, state_dict=weights)
+        gathered(None, self.world_size)  # no rank is done before the folder is
 
     def save_state(self, folder: str | Path) -> None:
         """Writes everything that training goes on from (state.py). A learner of the same model and settings that loads it goes on bit for bit."""
-        write_state(
-            Path(folder),
-            gather_state(self._trained(), self.optimizer, _whole),
-            {"steps": self.steps},
-        )
+        tensors = gather_state(self._trained(), self.optimizer, whole)
+        if self.rank == 0:
+            write_state(Path(folder), tensors, {"steps": self.steps})
+        gathered(None, self.world_size)
 
     def load_state(self, folder: str | Path) -> None:
-        """Takes over what save_state wrote; the model it was opened with is the one the run started from. Raises TrainingError when it is another."""
+        """Takes over what save_state wrote, by any number of ranks; the model it was opened with is the one the run started from.
+
+        Raises TrainingError when it is another model, or no state.
+        """
         numbers = read_numbers(Path(folder))
-        restore(Path(folder), self._trained(), self.optimizer, lambda parameter, tensor: tensor.to(parameter.device))
+        restore(Path(folder), self._trained(), self.optimizer, laid_like)
         self.steps = numbers["steps"]
 
     def _trained(self) -> dict[str, Any]:
         """The parameters that the optimizer changes, by name."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """A parameter's values on the CPU."""
-    return tensor.detach().cpu().contiguous()
 
 
 def _problem(update: Update, samples: Sequence[Sample], step: int) -> tuple[TrainingError | None, tuple[str, ...]]:

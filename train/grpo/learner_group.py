@@ -1,0 +1,212 @@
+"""The learner in Ray actors of its own, one a rank, behind the methods of one Learner."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from ...collect.engines.cluster import our_error, require_resources
+from ...collect.models import need
+from ...store.errors import RollhouseError, TrainingError
+from .batch import Sample
+from .learner import Learner, StepResult
+from .learner_settings import LearnerSettings
+
+GRACE_S = 10
+"""When a rank fails, how long the others may take to say why before they are ended: they wait for it in an exchange."""
+
+
+class LearnerGroup:
+    """`ranks` processes that hold a share of the weights, gradients and moments each; leaving the `with` block ends them. Ray must be running (`ensure_ray`).
+
+    One rank is a plain Learner in a process of its own. A rank that dies ends the group: what comes after raises.
+
+    Attributes:
+        ranks: How many.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        settings: LearnerSettings,
+        ranks: int = 1,
+        num_gpus: float = 0.0,
+        placement: Sequence[Mapping[str, Any]] | None = None,
+        timeout_s: float = 1800,
+        start_timeout_s: float = 600,
+    ) -> None:
+        """Starts the ranks; the model folder must be there on each one's machine.
+
+        Args:
+            num_gpus: Of each rank.
+            placement: Options of each rank's actor (`Placement.learners`); None takes a CPU and num_gpus each, wherever they are free.
+            timeout_s: Of a call.
+
+        Raises EngineError when the cluster has no room, TrainingError when a process dies, does not start in `start_timeout_s` seconds, or
+        does not answer in `timeout_s`.
+        """
+        ray = need("ray")
+        self.ranks, self._timeout_s = ranks, timeout_s
+        if placement is None:
+            fix = "Set policy.device=cpu or fewer cluster.learner_ranks, or end what else runs on the cluster."
+            require_resources("the learner", fix, cpus=ranks, gpus=ranks * num_gpus)
+            placement = [{"num_cpus": 1, "num_gpus": num_gpus}] * ranks
+        self._actors: list[Any] = []
+        try:
+            for options in placement:
+                self._actors.append(ray.remote(_Rank).options(**options).remote())
+            meeting = self._wait([self._actors[0].rendezvous.remote()], start_timeout_s)[0] if ranks > 1 else None
+            opening = [
+                actor.open.remote(model, settings, rank, ranks, meeting) for rank, actor in enumerate(self._actors)
+            ]
+            self._wait(opening, start_timeout_s)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def steps(self) -> int:
+        """See Learner."""
+        return self._call("count")
+
+    def step(self, samples: Sequence[Sample], micro_batches: Sequence[Sequence[int]]) -> StepResult:
+        """See Learner."""
+        return self._call("step", samples, micro_batches)
+
+    def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """See Learner."""
+        return self._call("logprobs", sequences)
+
+    def reference_kl(self, samples: Sequence[Sample]) -> list[float]:
+        """See Learner."""
+        return self._call("reference_kl", samples)
+
+    def save_weights(self, path: str, dtype: str | None = None) -> None:
+        """See Learner; the file is on rank 0's machine."""
+        self._call("save_weights", path, dtype)
+
+    def share_weights(self, path: str) -> bool:
+        """See Learner."""
+        return self._call("share_weights", path)
+
+    def save_pretrained(self, folder: Any) -> None:
+        """See Learner; the folder is on rank 0's machine."""
+        self._call("save_pretrained", str(folder))
+
+    def save_state(self, folder: Any) -> None:
+        """See Learner; the folder is on rank 0's machine."""
+        self._call("save_state", str(folder))
+
+    def load_state(self, folder: Any) -> None:
+        """See Learner; the folder is read on each rank's machine."""
+        self._call("load_state", str(folder))
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """`function(learner, *arguments)` in each rank's process: a result a rank."""
+        return self._wait([actor.run.remote(function, *arguments) for actor in self._live()], self._timeout_s)
+
+    def node(self) -> str:
+        """Id of the Ray node that rank 0 runs on."""
+        return self._wait([self._live()[0].node.remote()], self._timeout_s)[0]
+
+    def close(self) -> None:
+        """Ends the ranks."""
+        import ray
+
+        actors, self._actors = self._actors, []
+        if ray.is_initialized():
+            for actor in actors:
+                ray.kill(actor)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        import ray
+
+        actors = self._live()
+        shared = [ray.put(value) for value in arguments] if len(actors) > 1 else arguments
+        return self._wait([actor.call.remote(method, *shared) for actor in actors], self._timeout_s)[0]
+
+    def _live(self) -> list[Any]:
+        if not self._actors:
+            raise _gone("it was ended")
+        return self._actors
+
+    def _wait(self, references: list[Any], timeout_s: float) -> list[Any]:
+        """The values, once all are there; the group ends when a rank fails and the others do not come back from it."""
+        import ray
+
+        end, pending, errors = time.monotonic() + timeout_s, references, []
+        while pending:
+            done, pending = ray.wait(pending, timeout=max(0, end - time.monotonic()))
+            if not done:
+                break
+            found = [error for reference in done if (error := _error(reference)) is not None]
+            if found and not errors:
+                end = min(end, time.monotonic() + GRACE_S)
+            errors += found
+        if not pending and not errors:
+            return ray.get(references)
+        words = [our_error(error, _gone) for error in errors] or [_gone(f"no answer in {timeout_s:g} s")]
+        own = [our for our, error in zip(words, errors, strict=False) if _is_ours(error)]
+        if pending or len(own) < len(references):
+            self.close()  # where all ranks refuse alike they are as they were
+        raise (own or sorted(words, key=lambda our: "was killed" not in our.message))[0]
+
+    def __enter__(self) -> "LearnerGroup":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Rank:
+    """A rank's process."""
+
+    def __init__(self) -> None:
+        self.learner: Any = None
+
+    def rendezvous(self) -> str:
+        """An address of this machine to meet at."""
+        import ray
+
+        from .ranks import reserve_rendezvous
+
+        return reserve_rendezvous(ray.util.get_node_ip_address())
+
+    def open(self, model: str, settings: LearnerSettings, rank: int, ranks: int, rendezvous: str | None) -> None:
+        self.learner = Learner(model, settings, rank, ranks, rendezvous)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """A method of the learner; all ranks have the same answer, so only the first one's is sent."""
+        answer = self.learner.steps if method == "count" else getattr(self.learner, method)(*arguments)
+        return answer if self.learner.rank == 0 else None
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(self.learner, *arguments)
+
+    def node(self) -> str:
+        import ray
+
+        return ray.get_runtime_context().get_node_id()
+
+
+def _error(reference: Any) -> Exception | None:
+    import ray
+
+    try:
+        ray.get(reference)
+    except Exception as error:
+        return error
+    return None
+
+
+def _is_ours(error: Exception) -> bool:
+    return isinstance(getattr(error, "cause", None) or error, RollhouseError)
+
+
+def _gone(why: str) -> TrainingError:
+    return TrainingError(
+        f"The learner's process is gone or does not answer: {why}.",
+        "Start the run of the same name again. Where memory is short, start another one with a lower policy.train_mb_tokens.",
+    )
