@@ -31,8 +31,8 @@ def kl_divergence(to_reference: Tensor, kind: str) -> Tensor:
 def kl_loss(to_reference: Tensor, ratio: Tensor, kind: str, unbiased: bool) -> Tensor:
     """The estimate as a term of the loss, [B, T]; `ratio` is the token's own, [B, T] with gradient.
 
-    Unbiased, its expected gradient is that of the KL: k1 and k3 are multiplied by the ratio (DeepSeek-AI 2025, arXiv:2512.02556,
-    eq. 7), k2, whose own gradient is right already, by the ratio without gradient. Bare, k1's expected gradient is 0 and k3's
+    Unbiased, its expected gradient is that of the KL: k1 and k3 are multiplied by the ratio (DeepSeek-AI 2025, arXiv:2512.02556),
+    k2, whose own gradient is right already, by the ratio without gradient. Bare, k1's expected gradient is 0 and k3's
     that of KL(reference || learner).
     """
     estimate = kl_divergence(to_reference, kind)

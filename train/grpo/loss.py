@@ -95,7 +95,7 @@ def clipped_loss(ratio: Tensor, advantages: Tensor, low: float, high: float, dua
     """PPO's clipped surrogate per token (Schulman et al. 2017, arXiv:1707.06347, eq. 7), with two bounds ("clip-higher", arXiv:2503.14476).
 
         loss = -min(ratio * A, clip(ratio, 1 - low, 1 + high) * A)
-        loss = min(loss, -dual * A)  where A < 0                      dual clip (Ye et al. 2020, arXiv:1912.09729, eq. 5)
+        loss = min(loss, -dual * A)  where A < 0                      dual clip (Ye et al. 2020, arXiv:1912.09729)
 
     Args:
         ratio: [B, T] with gradient.
@@ -119,7 +119,7 @@ def cispo_loss(logprobs: Tensor, ratio: Tensor, advantages: Tensor, low: float, 
 
 
 def sequence_log_ratio(log_ratio: Tensor, mask: Tensor) -> Tensor:
-    """GSPO: the mean of a sequence's log ratios at each of its tokens (Zheng et al. 2025, arXiv:2507.18071, eq. 7 and 14).
+    """GSPO: the mean of a sequence's log ratios at each of its tokens (Zheng et al. 2025, arXiv:2507.18071).
 
     The value is the same at every token and the gradient each token's own ("GSPO-token"). Where all tokens of a sequence weigh
     the same, which token-level correction weights change, it is the gradient of one ratio a sequence.

@@ -58,6 +58,14 @@ PAIRS = {
 }
 
 
+@pytest.fixture
+def own_model(random_model):
+    """The same weights as the trainer's, in a model of our own: how we compute attention must not become how TRL does."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(random_model, dtype=torch.float32).eval()
+
+
 @pytest.fixture(scope="module")
 def trl_trainer(random_model, tmp_path_factory):
     """`make(**options)`: a real GRPOTrainer over the random model, one process, which generates and scores what it is given."""
@@ -151,21 +159,20 @@ def totals_of(mask):
 
 
 @pytest.mark.parametrize(("ours", "options"), PAIRS.values(), ids=PAIRS.keys())
-def test_loss_and_gradient_equal_trl(trl_trainer, make_samples, ours, options):
+def test_loss_and_gradient_equal_trl(trl_trainer, own_model, make_samples, ours, options):
     trainer, samples = trl_trainer(**options), make_samples(6, seed=5)
-    model = trainer.model
-    inputs = off_policy(model, samples)
+    inputs = off_policy(own_model, samples)
     theirs_in = trl_inputs(samples, inputs)
     if ours.correction != "none":
         trainer.use_vllm = True
         bounds = (ours.correction_min, ours.correction_max)
         weights, _ = correction_weights(inputs.old, inputs.engine, inputs.mask, ours.correction, *bounds)
         theirs_in["importance_sampling_ratio"] = on_their_side(samples, weights)
-    theirs = trainer._compute_loss(model, theirs_in)
-    their_gradients = torch.autograd.grad(theirs, list(model.parameters()))
+    theirs = trainer._compute_loss(trainer.model, theirs_in)
+    their_gradients = torch.autograd.grad(theirs, list(trainer.model.parameters()))
 
     found = policy_loss(inputs, totals_of(inputs.mask), ours)
-    our_gradients = torch.autograd.grad(found.loss, list(model.parameters()))
+    our_gradients = torch.autograd.grad(found.loss, list(own_model.parameters()))
     assert found.loss.item() == pytest.approx(theirs.item(), rel=1e-6, abs=1e-6)
     largest = max(gradient.abs().max().item() for gradient in their_gradients)
     for mine, other in zip(our_gradients, their_gradients, strict=True):
@@ -184,19 +191,26 @@ def test_loss_and_gradient_equal_trl(trl_trainer, make_samples, ours, options):
 
 
 @pytest.mark.parametrize(
-    ("kind", "mode", "low", "high"),
-    [("tis", "token_truncate", 0.0, 1.3), ("tis", "token_truncate", 0.8, 1.3), ("icepop", "token_mask", 0.7, 1.3)],
+    ("kind", "mode", "low", "high", "scale"),
+    [
+        ("tis", "token_truncate", 0.0, 1.3, "group"),
+        ("tis", "token_truncate", 0.8, 1.3, "none"),
+        ("icepop", "token_mask", 0.7, 1.3, "group"),
+    ],
 )
-def test_a_whole_batch_equals_trl_from_rewards_to_loss(trl_trainer, make_samples, kind, mode, low, high):
+def test_a_whole_batch_equals_trl_from_rewards_to_loss(
+    trl_trainer, own_model, make_samples, kind, mode, low, high, scale
+):
     """TRL computes old logprobs, correction weights and advantages itself, from what we say was sampled and rewarded."""
     trainer = trl_trainer(
+        scale_rewards=scale,
         vllm_importance_sampling_mode=mode,
         vllm_importance_sampling_clip_min=low,
         vllm_importance_sampling_clip_max=high,
     )
     samples, rewards = make_samples(6, seed=7), [1.0, 0.0, 0.25, 1.0, 0.5, 0.5]
     batch = collate(samples)
-    now, _ = token_logprobs(trainer.model, batch.input_ids, batch.mask)
+    now, _ = token_logprobs(own_model, batch.input_ids, batch.mask)
     noise = 0.4 * torch.randn(now.shape, generator=torch.Generator().manual_seed(1))
     engine = torch.where(batch.mask, now.detach() + noise, 0.0)
 
@@ -212,7 +226,8 @@ def test_a_whole_batch_equals_trl_from_rewards_to_loss(trl_trainer, make_samples
     assert masked.any() == (kind == "icepop") and (weights[batch.mask] != 1).any()
     theirs = theirs_in["importance_sampling_ratio"][theirs_in["tool_mask"] * theirs_in["completion_mask"] == 1]
     torch.testing.assert_close(on_their_side(samples, weights)[on_their_side(samples, batch.mask)], theirs)
-    found = group_advantages(torch.tensor(rewards), torch.tensor([0, 0, 1, 1, 2, 2]), eps=1e-4)
+    groups, normalize = torch.tensor([0, 0, 1, 1, 2, 2]), scale == "group"
+    found = group_advantages(torch.tensor(rewards), groups, normalize=normalize, eps=1e-4)
     torch.testing.assert_close(found.values_B.float(), theirs_in["advantages"])
     assert theirs_in["num_items_in_batch"] == batch.mask.sum()
 
@@ -223,13 +238,13 @@ def test_a_whole_batch_equals_trl_from_rewards_to_loss(trl_trainer, make_samples
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-6, abs=1e-6)
 
 
-def test_edge_3_a_fully_masked_sequence_is_not_counted_where_trl_counts_it(trl_trainer, make_samples):
+def test_edge_3_a_fully_masked_sequence_is_not_counted_where_trl_counts_it(trl_trainer, own_model, make_samples):
     samples = make_samples(3, seed=5)
     samples[1] = replace(samples[1], loss_mask=[0] * len(samples[1].token_ids), engine_logprobs=[])
     for aggregation, options in (("sequence_mean", {"loss_type": "grpo"}), ("fixed_length", {"loss_type": "dr_grpo"})):
         trainer = trl_trainer(**options)
         with torch.no_grad():
-            inputs = off_policy(trainer.model, samples)
+            inputs = off_policy(own_model, samples)
             theirs = trainer._compute_loss(trainer.model, trl_inputs(samples, inputs))
         settings = replace(OURS, aggregation=aggregation, fixed_length=LENGTH)
         ours = policy_loss(inputs, totals_of(inputs.mask), settings).loss
