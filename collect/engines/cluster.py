@@ -75,15 +75,33 @@ def _start(ray: Any, num_cpus: int | None) -> None:
         )
     base = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _MAX_TEMP_DIR else "/tmp"
     _ours = owned_folder(_PREFIX, Path(base))
-    _init(
-        ray,
-        address="local",
-        num_cpus=num_cpus or max(4, os.cpu_count() or 4),
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        _node_ip_address="127.0.0.1",
-        _temp_dir=str(_ours[0]),
-    )
+    with _loopback_only(ray):
+        _init(
+            ray,
+            address="local",
+            num_cpus=num_cpus or max(4, os.cpu_count() or 4),
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(_ours[0]),
+        )
+
+
+@contextmanager
+def _loopback_only(ray: Any) -> Iterator[None]:
+    """Ray replaces 127.0.0.1 by an address that others reach, and listens on all, unless this is off; what it starts keeps what it finds."""
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    constants, before = ray._private.ray_constants, os.environ.get(name)
+    was = getattr(constants, "ENABLE_RAY_CLUSTER", None)  # read from the environment when Ray was imported
+    os.environ[name] = "0"
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = was
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _join(ray: Any, address: str) -> None:

@@ -106,6 +106,7 @@ def test_weights_travel_in_the_engines_dtype(tiny_base):
     with closing(open_sync("file", learner, torch_engine, dtype="bfloat16", share_parameters=True)) as sync:
         sync.push(3)
         assert torch_engine.version == 3
+        assert isinstance(sync, FileSync) and not sync.shared
         assert {tensor.dtype for tensor in load_file(sync.path).values()} == {torch.bfloat16}
         rounded = learner.model.bfloat16().float()
         scores = asyncio.run(torch_engine.score([5, 6, 7, 8]))
@@ -123,7 +124,9 @@ def test_an_engine_with_half_a_set_of_weights_does_not_answer(engine, tiny_base,
     save_file(wrong, tmp_path / "wrong.safetensors")
 
     async def half_way():
-        asked = [asyncio.ensure_future(engine.generate([5, 6, i], Sampling(max_tokens=900))) for i in range(3)]
+        asked = [
+            asyncio.ensure_future(engine.generate([5, 6, i], Sampling(5.0, max_tokens=900, seed=i))) for i in range(3)
+        ]
         await asyncio.sleep(0.05)
         with pytest.raises(EngineError):
             await engine.load_weights(str(tmp_path / "wrong.safetensors"), 1)

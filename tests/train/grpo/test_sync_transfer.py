@@ -45,12 +45,12 @@ def test_the_init_infos_are_vllms_own(ray_session):
     )
 
 
-def test_a_cpu_refuses_transfers_and_sleep(engine, random_model):
+def test_a_cpu_refuses_transfers_and_sleep(engine, random_model, tiny_base):
     with pytest.raises(ConfigError, match="runs on a CPU, where there is no weight transfer"):
         EngineClient([engine.actor]).init_weight_transfer_engine({"packed": True})
     with pytest.raises(ConfigError, match=r"no memory to give .*sleep_while_training=false"), asleep(engine):
         raise AssertionError("it sleeps")
-    with pytest.raises(ConfigError, match="torch cannot sleep"), asleep(TorchEngine(random_model, 64, stop_ids=[1])):
+    with pytest.raises(ConfigError, match="torch cannot sleep"), asleep(TorchEngine(tiny_base, 64)):
         raise AssertionError("it sleeps")
     for kind in ("cuda_ipc", "nccl"):
         with pytest.raises(ConfigError, match=f"{kind} is for vLLM and a learner on GPUs"):
