@@ -33,7 +33,9 @@ Row = dict[str, Any]
 class Scores(Protocol):
     """What history needs of a learner."""
 
-    def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+    def logprobs(
+        self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float = 1.0
+    ) -> list[list[float]]:
         """See Learner."""
         ...
 
@@ -224,7 +226,10 @@ def _ask(
     for row in rows:
         row |= tokens[row["rollout_id"]]
     asked = [(prompts[prompt_key(row)], row["token_ids"]) for row in rows]
-    logs = {row["rollout_id"]: _log_ratio(row, found) for row, found in zip(rows, learner.logprobs(asked), strict=True)}
+    logs = {
+        row["rollout_id"]: _log_ratio(row, found)
+        for row, found in zip(rows, learner.logprobs(asked, config.policy.generation.temperature), strict=True)
+    }
     for group in groups:
         yield group, [logs[row["rollout_id"]] for row in group]
 

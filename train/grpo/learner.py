@@ -240,13 +240,15 @@ class Learner:
             return plain_layout(batch.input_ids, batch.mask)
         return shared_layout(samples, rows).to(self.settings.device)
 
-    def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        """For each (prompt ids, token ids): the logprob of every token of the second, at temperature 1."""
+    def logprobs(
+        self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float = 1.0
+    ) -> list[list[float]]:
+        """For each (prompt ids, token ids): the logprob of every token of the second."""
         samples = [Sample("", prompt, tokens, [1] * len(tokens), [0.0] * len(tokens)) for prompt, tokens in sequences]
         found: dict[int, Tensor] = {}
         with out_of_memory("scoring"), evaluating(self.model), self._precision():
             for positions, batch, layout in self._scored(samples):
-                scored, _ = self._scorer(layout, chunk_tokens=self.settings.chunk_tokens)
+                scored, _ = self._scorer(layout, temperature, self.settings.chunk_tokens)
                 if positions:
                     found |= dict(zip(positions, scored.split(batch.mask.sum(-1).tolist()), strict=True))
         return self._all({position: values.tolist() for position, values in found.items()})

@@ -41,9 +41,11 @@ class RemoteLearner:
         """See Learner."""
         return self._call("step", samples, micro_batches)
 
-    def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+    def logprobs(
+        self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float = 1.0
+    ) -> list[list[float]]:
         """See Learner."""
-        return self._call("logprobs", sequences)
+        return self._call("logprobs", sequences, temperature)
 
     def save_weights(self, path: str, dtype: str | None = None) -> None:
         """See Learner."""

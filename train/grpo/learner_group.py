@@ -73,9 +73,11 @@ class LearnerGroup:
         """See Learner."""
         return self._call("step", samples, micro_batches)
 
-    def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+    def logprobs(
+        self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float = 1.0
+    ) -> list[list[float]]:
         """See Learner."""
-        return self._call("logprobs", sequences)
+        return self._call("logprobs", sequences, temperature)
 
     def reference_kl(self, samples: Sequence[Sample]) -> list[float]:
         """See Learner."""
