@@ -1,7 +1,7 @@
 """How the sequences of a micro-batch lie in the rows that the model is given: one a row, or the rollouts of a group behind one prompt.
 
-A shared row is [prompt, answer 1, answer 2, …]. Positions start again after the prompt for each answer, and the attention mask lets an
-answer see the prompt and itself, so each token has the same logprob and gradient as in a row of its own; the prompt is computed once.
+A shared row is [prompt, answer 1, answer 2, …]. Positions start again after the prompt for each answer, and an answer sees the prompt and itself
+(shared_attention.py), so each token has the same logprob and gradient as in a row of its own; the prompt is computed once.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .batch import Sample
+from .shared_attention import NAME, Answers, find_answers
 
 
 @dataclass(frozen=True)
@@ -23,18 +24,18 @@ class Layout:
         sources: [N] int64: r * S + s of the position that predicts each sampled token, in the order of MicroBatch.mask.
         targets: [N] int64: the sampled tokens.
         position_ids: [R, S]; None counts from 0 in each row.
-        attention_mask: [R, 1, S, S] bool, True where the third axis sees the fourth; None is causal.
+        answers: Where the answers of shared rows lie; None is one sequence a row.
     """
 
     input_ids: Tensor
     sources: Tensor
     targets: Tensor
     position_ids: Tensor | None = None
-    attention_mask: Tensor | None = None
+    answers: Answers | None = None
 
     def to(self, device: str) -> "Layout":
         """The layout with its tensors there."""
-        moved = (None if tensor is None else tensor.to(device) for tensor in vars(self).values())
+        moved = (None if part is None else part.to(device) for part in vars(self).values())
         return Layout(*moved)
 
 
@@ -49,9 +50,10 @@ class Cost:
         """Of a row of `length` tokens. Causal kernels leave out half of the pairs."""
         return length * self.token + length**2 * self.pair / 2
 
-    def masked(self, length: int) -> float:
-        """Of a row with a mask of its own, of which kernels leave out nothing."""
-        return length * self.token + length**2 * self.pair
+    def shared(self, n_rows: int, prompt: int, answer: int, width: int, n_answers: int) -> float:
+        """Of rows of `width` tokens with answers behind their prompts; the answers have a mask, of which kernels leave out nothing."""
+        pairs = n_rows * prompt**2 / 2 + n_answers * answer * (prompt + answer)
+        return n_rows * width * self.token + pairs * self.pair
 
 
 def model_cost(model: Any) -> Cost:
@@ -65,8 +67,8 @@ def model_cost(model: Any) -> Cost:
 
 
 def full_attention(config: Any) -> bool:
-    """Whether all layers are causal attention over everything before them, as far as the configuration says, and take a mask of bools."""
-    if getattr(config, "_attn_implementation", None) != "sdpa":
+    """Whether all layers are causal attention over everything before them, as far as the configuration says,."""
+    if getattr(config, "_attn_implementation", None) not in ("sdpa", NAME):
         return False
     config = config.get_text_config()
     kinds = getattr(config, "layer_types", None)
@@ -84,15 +86,18 @@ def plain_layout(input_ids: Tensor, mask: Tensor) -> Layout:
 def choose_rows(samples: Sequence[Sample], cost: Cost) -> list[list[int]] | None:
     """Which samples share a row, as positions in `samples`; all of a row have one prompt. None when one a row is cheapest.
 
-    A longer row saves prompts and pays for attention that its mask throws away, so the number of answers a row is the cheapest of all.
+    A longer row saves prompts and pays for padding where others are shorter, so the number of answers a row is the cheapest of all.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for position, sample in enumerate(samples):
         groups.setdefault(tuple(sample.prompt_ids), []).append(position)
     best, cheapest = None, len(samples) * cost.causal(max(sample.length for sample in samples) - 1)
+    prompt = max(len(sample.prompt_ids) for sample in samples)
+    answer = max(len(sample.token_ids) for sample in samples)
     for answers in range(2, max(map(len, groups.values())) + 1):
         rows = [row for members in groups.values() for row in _deal(members, samples, -(-len(members) // answers))]
-        price = len(rows) * cost.masked(max(_length(row, samples) for row in rows))
+        width = max(_length(row, samples) for row in rows)
+        price = cost.shared(len(rows), prompt, answer, width, len(samples))
         if price < cheapest:
             best, cheapest = rows, price
     return best
@@ -103,33 +108,30 @@ def shared_layout(samples: Sequence[Sample], rows: Sequence[Sequence[int]]) -> L
     width = max(_length(row, samples) for row in rows)
     input_ids = torch.zeros(len(rows), width, dtype=torch.int64)
     position_ids = torch.zeros(len(rows), width, dtype=torch.int64)
-    owner = torch.full((len(rows), width), -1)  # 0 the prompt, 1, 2, … the answers, -1 padding
+    spans: list[tuple[int, int, int, int]] = []
     sources: dict[int, Tensor] = {}
     for number, row in enumerate(rows):
         prompt = samples[row[0]].prompt_ids
         end = len(prompt)
         input_ids[number, :end] = torch.tensor(prompt)
         position_ids[number, :end] = torch.arange(end)
-        owner[number, :end] = 0
-        for answer, position in enumerate(row, 1):
+        for position in row:
             start, tokens = end, samples[position].token_ids[:-1]
             end = start + len(tokens)
             input_ids[number, start:end] = torch.tensor(tokens, dtype=torch.int64)
             position_ids[number, start:end] = len(prompt) + torch.arange(len(tokens))
-            owner[number, start:end] = answer
+            spans.append((number, len(prompt), start, end))
             # The first token is predicted by the prompt's last, the others by the one before.
             before = torch.cat([torch.tensor([len(prompt) - 1]), torch.arange(start, end)])
             sampled = torch.tensor(samples[position].loss_mask, dtype=torch.bool)
             sources[position] = number * width + before[: len(sampled)][sampled]
-    causal = torch.ones(width, width, dtype=torch.bool).tril()
-    seen = (owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None])
     targets = [t for s in samples for t, kept in zip(s.token_ids, s.loss_mask, strict=True) if kept]
     return Layout(
         input_ids,
         torch.cat([sources[position] for position in range(len(samples))]),
         torch.tensor(targets, dtype=torch.int64),
         position_ids,
-        (seen & causal).unsqueeze(1),
+        find_answers(spans, width),
     )
 
 

@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .batch import Sample, collate
 from .layout import Layout, full_attention, plain_layout, shared_layout
+from .shared_attention import use_shared_attention
 
 # At most this many logits are held at once (512 MiB in float32), so that a large vocabulary does not decide the batch size.
 MAX_LOGITS = 2**27
@@ -17,9 +18,11 @@ class TokenScorer(torch.nn.Module):
     """A causal language model that is asked for logprobs, as a module of its own: several ranks split what it holds."""
 
     def __init__(self, model: Any) -> None:
-        """Takes a transformers model."""
+        """Takes a transformers model; one of full attention computes it from now on as rows that share a prompt need it."""
         super().__init__()
         self.model = model
+        if full_attention(model.config):
+            use_shared_attention(model)
 
     def forward(
         self, layout: Layout, temperature: float = 1.0, chunk_tokens: int | None = None, entropy_grad: bool = False
@@ -35,10 +38,10 @@ class TokenScorer(torch.nn.Module):
             entropy_grad: Whether entropies have a gradient.
         """
         backbone = getattr(self.model, self.model.base_model_prefix)
-        options = {"position_ids": layout.position_ids} if layout.position_ids is not None else {}
-        output = backbone(
-            input_ids=layout.input_ids, attention_mask=layout.attention_mask, use_cache=False, **options
-        ).last_hidden_state
+        options: dict[str, Any] = {"position_ids": layout.position_ids} if layout.position_ids is not None else {}
+        if layout.answers is not None:
+            options["answers"] = layout.answers
+        output = backbone(input_ids=layout.input_ids, use_cache=False, **options).last_hidden_state
         hidden = output.flatten(0, 1)[layout.sources]
         head = self.model.get_output_embeddings()
         size = chunk_tokens or max(1, MAX_LOGITS // head.weight.shape[0])
