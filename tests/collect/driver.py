@@ -6,12 +6,12 @@ import time
 if __name__ == "__main__":
     from rollhouse.collect.engines.cluster import ensure_ray
     from rollhouse.collect.engines.vllm_actor import open_vllm
-    from rollhouse.train.grpo.learner_actor import RemoteLearner
+    from rollhouse.train.grpo.learner_group import LearnerGroup
     from rollhouse.train.grpo.learner_settings import LearnerSettings
     from rollhouse.train.grpo.weights_folder import weights_folder
 
     ensure_ray()
     engine = open_vllm(sys.argv[1], max_model_len=256)
-    with RemoteLearner(sys.argv[1], LearnerSettings()), weights_folder() as folder:
+    with LearnerGroup(sys.argv[1], LearnerSettings()), weights_folder() as folder:
         print(f"ready {folder}", flush=True)
         time.sleep(600)
