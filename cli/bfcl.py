@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .chat import ParserOption, PluginOption, TemplateOption, ThinkingOption, chat_options
+from .chat import (
+    DataOption,
+    ParserOption,
+    PluginOption,
+    TemplateOption,
+    TensorOption,
+    ThinkingOption,
+    chat_options,
+)
 from .common import Format, FormatOption, HouseOption, console, make_house, print_rows, progress
 
 if TYPE_CHECKING:
@@ -30,6 +38,8 @@ def bfcl(
     enable_thinking: ThinkingOption = None,
     tool_parser: ParserOption = "hermes",
     tool_parser_plugin: PluginOption = None,
+    tensor_parallel_size: TensorOption = 1,
+    data_parallel_size: DataOption = 1,
     concurrency: Annotated[int, typer.Option(min=1, help="Cases in flight.")] = 32,
     run: Annotated[str | None, typer.Option("--run", help="The run's name, one that exists is resumed; with --before or --after, the training run.")] = None,
     before: Annotated[bool, typer.Option("--before", help="Evaluate the model that the training run --run started from.")] = False,
@@ -53,7 +63,11 @@ def bfcl(
         from .evaluate import policy_choice
 
         chat = chat_options(chat_template, enable_thinking, tool_parser, tool_parser_plugin)
-        choice = policy_choice(place, engine, named, max_model_len, 0.0, 0, chat)
+        choice = policy_choice(
+            place, engine, named, max_model_len, 0.0, 0, chat, tensor_parallel_size, data_parallel_size
+        )
+        if before or after:
+            _refuse_other_stage(place, job, choice, str(name))
         found.append(_evaluate(place, job, choice, name, concurrency))
     if format is not Format.table:
         print_rows([row for run_id, summary in found for row in bfcl_rows(run_id, summary)], format)
@@ -85,6 +99,21 @@ def _stages(
 
     wanted = zip(("before", "after"), (before, after), models_of(house, run), strict=True)
     return [(f"{run}-bfcl-{stage}", str(folder)) for stage, asked, folder in wanted if asked]
+
+
+def _refuse_other_stage(house: "House", job: "BfclJob", choice: "PolicyChoice", name: str) -> None:
+    # The names of the two runs are ours, so "another name" is no way out.
+    from ..collect.plan import refuse_other_config
+    from ..eval.job import bfcl_config
+    from ..store.errors import ConfigError
+
+    try:
+        refuse_other_config(house, name, bfcl_config(job, choice))
+    except ConfigError as error:
+        raise ConfigError(
+            error.message,
+            "Use the same settings; or evaluate the two models one by one (--model, --run NAME) and `rollhouse eval compare` them.",
+        ) from error
 
 
 def _evaluate(

@@ -74,17 +74,27 @@ def collect(
         _print_plan(resolved, house, format)
         return
     from ..collect.job import run_job
+    from ..store.errors import EngineError
     from .live import watch
 
     place = make_house(house)
     resolved = _with_model(place, resolved)
+    failed: EngineError | None = None
     with watch(resolved.run or "collect", starts_engine=resolved.engine in ("vllm", "torch")) as (
         on_start,
         on_plan,
         on_done,
     ):
-        summary = run_job(place, resolved, on_start, on_plan, on_done)
-    _print(summary, resolved, format)
+        try:
+            summary = run_job(place, resolved, on_start, on_plan, on_done)
+        except EngineError as error:
+            failed = error
+            summary = error.summary
+            if summary is None:
+                raise
+    _print(summary, resolved, format, advise=failed is None)
+    if failed is not None:
+        raise failed
     if summary.failed:
         raise typer.Exit(1)
 
@@ -126,7 +136,7 @@ def _print_plan(config: "CollectConfig", location: str | None, format: Format) -
 _NESTED = ("groups", "failures", "statuses", "errors", "pass_at_k", "slowest_tool")
 
 
-def _print(summary: "CollectSummary", config: "CollectConfig", format: Format) -> None:
+def _print(summary: "CollectSummary", config: "CollectConfig", format: Format, advise: bool) -> None:
     said = summary.as_dict()
     if format is not Format.table:
         print_rows([said], format)
@@ -140,7 +150,8 @@ def _print(summary: "CollectSummary", config: "CollectConfig", format: Format) -
             print_rows(*_narrow(said["groups"], format))
         if said["failures"]:
             print_rows(said["failures"], format, "failures")
-    _advise(summary, config)
+    if advise:
+        _advise(summary, config)
 
 
 def _narrow(groups: list[dict[str, Any]], format: Format) -> tuple[list[dict[str, Any]], Format, str]:

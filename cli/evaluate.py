@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import bfcl, compare
-from .chat import ParserOption, PluginOption, TemplateOption, ThinkingOption, chat_options
+from .chat import (
+    DataOption,
+    ParserOption,
+    PluginOption,
+    TemplateOption,
+    TensorOption,
+    ThinkingOption,
+    chat_options,
+)
 from .common import (
     Format,
     FormatOption,
@@ -59,6 +67,8 @@ def env(
     enable_thinking: ThinkingOption = None,
     tool_parser: ParserOption = "hermes",
     tool_parser_plugin: PluginOption = None,
+    tensor_parallel_size: TensorOption = 1,
+    data_parallel_size: DataOption = 1,
     mistake_rate: Annotated[float, typer.Option(help="How often the scripted policy stops before its last call.")] = 0.0,
     concurrency: Annotated[int, typer.Option(min=1, help="Rollouts in flight.")] = 64,
     run: RunOption = None,
@@ -76,7 +86,8 @@ def env(
         env, tables, tasks, split, limit, mode, samples, temperature, max_tokens, max_turns, seed, tasks_split
     )
     chat = chat_options(chat_template, enable_thinking, tool_parser, tool_parser_plugin)
-    choice = policy_choice(place, engine, model, max_model_len, mistake_rate, seed, chat)
+    sizes = tensor_parallel_size, data_parallel_size
+    choice = policy_choice(place, engine, model, max_model_len, mistake_rate, seed, chat, *sizes)
     with progress() as bar:
         line = bar.add_task("evaluate", total=None, note="starting")
 
@@ -122,6 +133,8 @@ def policy_choice(
     mistake_rate: float,
     seed: int,
     chat: "ChatOptions",
+    tensor_parallel_size: int = 1,
+    data_parallel_size: int = 1,
 ) -> "PolicyChoice":
     from ..eval.job import PolicyChoice
 
@@ -129,4 +142,6 @@ def policy_choice(
         from ..train.checkpoints import resolve_model
 
         model = str(resolve_model(house, model))
-    return PolicyChoice(engine, model, max_model_len, mistake_rate, seed, chat)
+    return PolicyChoice(
+        engine, model, max_model_len, mistake_rate, seed, chat, tensor_parallel_size, data_parallel_size
+    )

@@ -55,10 +55,12 @@ def run_job(
             raise _ended_early(error, house, run, plan.planned) from error
         summary.workers_lost = lost()
         if summary.collected and not summary.verdicts:
-            raise EngineError(
+            error = EngineError(
                 f"All {summary.collected} rollouts of run {run.run_id} failed: {(summary.last_error or '').rstrip('.')}.",
                 f"Mend that and run the same command with --run {run.run_id} --retry-failed.",
             )
+            error.summary = summary
+            raise error
         run.finish(summary.as_dict())
     if config.snapshot is not None:
         create_snapshot(house, config.snapshot, run_id=run.run_id)

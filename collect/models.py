@@ -48,7 +48,7 @@ def model_folder(name: str | os.PathLike[str]) -> Path:
     if Path(name).is_dir():
         return Path(name)
     found = _HUB_NAME.fullmatch(str(name))
-    if found is None:
+    if found is None or str(name).startswith("."):
         raise ConfigError(
             f"There is no model {str(name)!r}: no folder is there, and a name on the hub is OWNER/NAME.",
             "Name a model folder or a hub name.",

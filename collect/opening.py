@@ -15,12 +15,16 @@ from .types import Policy
 ENGINES = ("scripted", "vllm", "torch", "openai:URL[,URL…]")
 
 
-def check_engine(engine: str, model: str | Path | None) -> None:
-    """Raises ConfigError for an engine there is not, or one that lacks its model."""
+def check_engine(
+    engine: str, model: str | Path | None, tensor_parallel_size: int = 1, data_parallel_size: int = 1
+) -> None:
+    """Raises ConfigError for an engine there is not, one that lacks its model, or parallel sizes for one that takes none."""
     if engine not in ENGINES and not engine.startswith("openai:http"):
         raise ConfigError(f"There is no engine {engine!r}.", f"Engines are {', '.join(ENGINES)}.")
     if engine in ("vllm", "torch") and model is None:
         raise ConfigError(f"The engine {engine} needs a model.", "Name a folder or a hub name with --model.")
+    if engine != "vllm" and (tensor_parallel_size, data_parallel_size) != (1, 1):
+        raise ConfigError(f"The engine {engine} takes no parallel sizes.", "Leave them out, or use --engine vllm.")
 
 
 def model_hash(engine: str, model: str | Path | None) -> str | None:
@@ -57,10 +61,8 @@ def open_policy(
         tensor_parallel_size, data_parallel_size: As in `open_vllm`; only vllm takes more than one.
         endpoint: How endpoints are asked; None is the defaults. The chat options' template settings go into its extra_body.
     """
-    check_engine(engine, model)
+    check_engine(engine, model, tensor_parallel_size, data_parallel_size)
     chat = chat or ChatOptions()
-    if engine != "vllm" and (tensor_parallel_size, data_parallel_size) != (1, 1):
-        raise ConfigError(f"The engine {engine} takes no parallel sizes.", "Leave them out, or use --engine vllm.")
     if engine == "scripted":
         yield ScriptedPolicy(mistake_rate, seed, max_turns)
     elif engine.startswith("openai:"):

@@ -28,11 +28,15 @@ class PolicyChoice:
     mistake_rate: float = 0.0
     seed: int = 0
     chat: ChatOptions = field(default_factory=ChatOptions)
+    tensor_parallel_size: int = 1
+    data_parallel_size: int = 1
 
     def config(self) -> dict[str, Any]:
         """For the run's configuration, with the hash of the weights. Raises ConfigError when there is no such policy."""
-        check_engine(self.engine, self.model)
-        return {**asdict(self), "chat": self.chat.config(), "model_hash": model_hash(self.engine, self.model)}
+        check_engine(self.engine, self.model, self.tensor_parallel_size, self.data_parallel_size)
+        # How many devices answer changes nothing about what is evaluated, so a run may go on with other sizes.
+        told = {name: value for name, value in asdict(self).items() if not name.endswith("_parallel_size")}
+        return {**told, "chat": self.chat.config(), "model_hash": model_hash(self.engine, self.model)}
 
     def open(self, max_turns: int = 6) -> Any:
         """Context manager of the policy; the scripted one fits its calls into `max_turns`."""
@@ -44,6 +48,8 @@ class PolicyChoice:
             max_turns=max_turns,
             max_model_len=self.max_model_len,
             chat=self.chat,
+            tensor_parallel_size=self.tensor_parallel_size,
+            data_parallel_size=self.data_parallel_size,
         )
 
 
@@ -118,6 +124,11 @@ def run_environment_job(
     return run.run_id, summary
 
 
+def bfcl_config(job: BfclJob, choice: PolicyChoice) -> dict[str, Any]:
+    """What a run of the benchmark keeps as its configuration. Raises ConfigError for a policy or category there is not."""
+    return {**choice.config(), **asdict(job), "categories": categories_named(list(job.categories), job.mode)}
+
+
 def run_bfcl_job(
     house: House,
     job: BfclJob,
@@ -133,7 +144,7 @@ def run_bfcl_job(
     Raises what `evaluate_bfcl` and `start_run` raise.
     """
     require_bfcl()  # before an engine is started for nothing
-    config = {**choice.config(), **asdict(job), "categories": categories_named(list(job.categories), job.mode)}
+    config = bfcl_config(job, choice)
     if name is not None:
         refuse_other_config(house, name, config)
     with start_run(house, "eval", name, config) as run:

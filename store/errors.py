@@ -1,6 +1,7 @@
 """What can go wrong, named after the situation. The command line prints `message` and `fix` and exits with `exit_code`."""
 
 import asyncio
+from typing import Any
 
 
 class RollhouseError(Exception):
@@ -88,9 +89,15 @@ class WriteConflict(RollhouseError):
 
 
 class EngineError(RollhouseError):
-    """A generation engine failed, or its weights are not the learner's. `retries` is how often the request was sent again."""
+    """A generation engine failed, or its weights are not the learner's.
+
+    Attributes:
+        retries: How often the request was sent again.
+        summary: What had come of a collection by then, a CollectSummary; None elsewhere.
+    """
 
     retries = 0
+    summary: Any = None
 
 
 class TrainingError(RollhouseError):

@@ -218,5 +218,5 @@ def resolve_model(house: "House | None", name: str | Path) -> Path:
     try:
         return model_folder(name)
     except RollhouseError as error:
-        said = f"{error.message.rstrip('.')}; nor is {str(name)!r} a checkpoint or a run."
-        raise type(error)(said, error.fix) from error
+        message = error.message.rstrip(".")
+        raise type(error)(f"{message}, and no checkpoint or run is called {str(name)!r}.", error.fix) from error

@@ -31,6 +31,8 @@ class DpoAlgorithm(Section):
     preference_average_log_probs: bool = False
     """Compare mean instead of summed log-probabilities."""
     preference_loss_weight: float = Field(default=1.0, gt=0)
+    reference_free: bool = False
+    """Reward the policy's own log-probabilities in place of their difference to the reference's; with `preference_average_log_probs` the loss of SimPO (Meng et al. 2024) without its margin."""
     sft_loss_weight: float = Field(default=0.0, ge=0)
     """Weight of the negative log-likelihood of the chosen side, which keeps it from falling."""
     max_num_epochs: float = Field(default=1, gt=0)
@@ -62,7 +64,7 @@ def train_dpo(house: House, config: DpoConfig, on_step: OnStep | None = None) ->
             # The reference is the model before its first step: its log-probabilities are computed once, ahead.
             ours |= {"beta": algorithm.reference_policy_kl_penalty, "precompute_ref_log_probs": True, **loss(algorithm)}
             args = make_arguments(need("trl").DPOConfig, ours, config.trl)
-            return trajectory_trainer()(
+            return trajectory_trainer(algorithm.reference_free)(
                 model=load_model(start.folder),
                 args=args,
                 train_dataset=train,
@@ -115,13 +117,20 @@ def dpo_columns(chosen: TokenRow, rejected: TokenRow) -> dict[str, list[int]]:
     }
 
 
-def trajectory_trainer() -> type:
-    """TRL's DPOTrainer for rows that are tokenised already."""
+def trajectory_trainer(reference_free: bool = False) -> type:
+    """TRL's DPOTrainer for rows that are tokenised already; without a reference its log-probabilities are 0, and no pass computes them."""
+    import torch
     from trl.trainer.dpo_trainer import DPOTrainer
 
     class TrajectoryDPOTrainer(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset
+
+        def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+            if not reference_free:
+                return super().compute_ref_log_probs(model, inputs)
+            pairs = inputs["input_ids"].shape[0] // 2
+            return torch.zeros(pairs), torch.zeros(pairs)
 
         def _set_signature_columns_if_needed(self) -> None:
             super()._set_signature_columns_if_needed()

@@ -61,6 +61,38 @@ def test_loss_settings_reach_trl(office, fresh_model, tmp_path) -> None:
     assert row["step"] == 1 and start[0]["value"] > 0.6931 + 1
 
 
+def test_without_a_reference_the_log_probabilities_themselves_are_compared(office, fresh_model, tmp_path) -> None:
+    build_dpo(office.house, "pairs", "s1")
+    free = ("dpo.reference_free=true", "dpo.max_num_steps=1")
+    train_dpo(office.house, config(fresh_model, tmp_path, *free, "run=free"))
+    train_dpo(office.house, config(fresh_model, tmp_path, *free, "run=mean", "dpo.preference_average_log_probs=true"))
+    rows = office.house.read("metrics", filter="step = 1").to_pylist()
+    first = {(row["run_id"], row["name"].removeprefix("train/")): row["value"] for row in rows}
+    apart = first["free", "logps/chosen"] - first["free", "logps/rejected"]
+    assert first["free", "rewards/margins"] == pytest.approx(0.1 * apart, rel=1e-3) and abs(apart) > 0.1
+    assert first["free", "rewards/chosen"] == pytest.approx(0.1 * first["free", "logps/chosen"], rel=1e-3)
+    assert first["mean", "loss"] == pytest.approx(0.6931, abs=0.05) and first["mean", "loss"] != first["free", "loss"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("++trl.loss_type=[ipo]",),
+        ("++trl.loss_type=[sigmoid_norm]",),
+        ("++trl.loss_type=[sigmoid,sft]", "++trl.loss_weights=[1.0,0.5]"),
+        ("++trl.loss_type=[robust]", "++trl.label_smoothing=0.1"),
+        ("++trl.ld_alpha=0.5",),
+    ],
+    ids=lambda options: options[0],
+)
+def test_losses_of_trl_s_own_are_reached(office, fresh_model, tmp_path, options) -> None:
+    build_dpo(office.house, "pairs", "s1")
+    row = train_dpo(office.house, config(fresh_model, tmp_path, "dpo.max_num_steps=1", *options))
+    loss_of = office.house.read("metrics", filter="name = 'train/loss' and step = 1").to_pylist()[0]["value"]
+    plain = abs(loss_of - 0.6931) < 1e-3
+    assert row["step"] == 1 and plain == ("sft" not in options[0] and "ipo" not in options[0])
+
+
 def test_sides_whose_prompts_differ_are_refused(office) -> None:
     from dataclasses import replace
 
