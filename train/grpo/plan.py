@@ -180,11 +180,15 @@ def _judge(rollouts: Sequence[Mapping[str, Any]], options: PlanOptions, kl: Mapp
     import torch
 
     numbers = {group: number for number, group in enumerate(dict.fromkeys(row["group_id"] for row in rollouts))}
-    rewards_B = torch.tensor([_compared(row, options, kl) for row in rollouts], dtype=torch.float32)
+    compared = [_compared(row, options, kl) for row in rollouts]
+    rewards_B = torch.tensor(compared, dtype=torch.float32)
     groups_B = torch.tensor([numbers[row["group_id"]] for row in rollouts], dtype=torch.int64)
     found = group_advantages(rewards_B, groups_B, normalize=options.normalize, leave_one_out=options.leave_one_out)
     told_apart = groups_with_spread(rollouts) if options.dynamic_sampling else set(numbers)
-    reasons = [_no_verdict(row) or _untrainable(row, options) for row in rollouts]
+    reasons = [
+        _no_verdict(row) or _untrainable(row, options) or ("its KL is not finite" if math.isnan(reward) else None)
+        for row, reward in zip(rollouts, compared, strict=True)
+    ]
     for position, (row, flat, size) in enumerate(
         zip(rollouts, found.zero_std_B.tolist(), found.sizes_B.tolist(), strict=True)
     ):
@@ -212,13 +216,14 @@ def _judge(rollouts: Sequence[Mapping[str, Any]], options: PlanOptions, kl: Mapp
 
 
 def _compared(row: Mapping[str, Any], options: PlanOptions, kl: Mapping[str, float]) -> float:
-    """The shaped reward, NaN for a rollout without a verdict. What cannot be trained on has no KL: the learner never scores it."""
+    """The shaped reward, NaN for a rollout without a verdict or with a KL that is not finite. What cannot be trained on has no KL: the learner never scores it."""
     if _no_verdict(row):
         return math.nan
     known = kl.get(row["rollout_id"])
     if options.shaping.kl_coef and known is None and _untrainable(row, options) is None:
         raise ValueError(f"the reward of rollout {row['rollout_id']} is to be shaped by its KL, which is not known")
-    return shaped_reward(row, options.shaping, known or 0.0)
+    reward = shaped_reward(row, options.shaping, known or 0.0)
+    return reward if math.isfinite(reward) else math.nan
 
 
 def _no_verdict(row: Mapping[str, Any]) -> str | None:

@@ -205,6 +205,18 @@ def test_kl_in_the_reward_is_known_of_all_that_can_be_trained_on():
         plan_of(rows, options)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_kl_that_is_not_finite_costs_its_rollout_only(bad):
+    options = replace(OPTIONS, normalize=False, shaping=ShapingOptions(kl_coef=0.1))
+    rows = [rollout("a", i, float(i)) for i in range(3)]
+    entries = by_id(
+        plan_of(rows, options, {row["rollout_id"]: kl for row, kl in zip(rows, (0.0, 0.0, bad), strict=True)})
+    )
+    found = [entries[row["rollout_id"]] for row in rows]
+    assert [entry.advantage for entry in found] == [-0.5, 0.5, None]
+    assert [entry.reason for entry in found] == [None, None, "its KL is not finite"]
+
+
 def test_whitening_is_over_the_tokens_that_are_trained_on():
     rows = [rollout("a", 0, 1.0, n_sampled_tokens=9), rollout("a", 1, 0.0), rollout("a", 2, 0.0, status="truncated")]
     rows += [rollout("flat", i, 1.0, n_sampled_tokens=50) for i in range(2)]
