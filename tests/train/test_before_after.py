@@ -1,0 +1,45 @@
+"""Train, then measure what it changed: `eval bfcl --run RUN --before --after` on a run that really trained."""
+
+import json
+from typing import Any
+
+import pytest
+from rollhouse.cli.main import app
+from rollhouse.store.runs import get_run
+from rollhouse.transform.build import build_sft
+from typer.testing import CliRunner, Result
+
+
+def rollhouse(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.system
+def test_bfcl_before_and_after_a_run(office: Any, fresh_model: Any, tmp_path: Any) -> None:
+    build_sft(office.house, "demos", "s1")
+    house = ("--house", office.house.uri)
+    small = ("policy.train_global_batch_size=6", "policy.train_micro_batch_size=6", "policy.optimizer.lr=2e-3", "sft.max_num_steps=2")  # fmt: skip
+    trained = rollhouse("train", "sft", "--dataset", "demos", "--model", fresh_model, "--run", "learn", *small, *house)
+    assert trained.exit_code == 0, trained.output
+    few = ("--category", "simple_python", "--category", "irrelevance", "--limit", 2, "--max-tokens", 8)
+    both = ("eval", "bfcl", "--run", "learn", "--before", "--after", *few, *house)
+    shown = rollhouse(*both, "--engine", "torch")
+    assert shown.exit_code == 0, shown.output
+    said = " ".join(shown.stdout.split())
+    assert "learn-bfcl-before" in said and "learn-bfcl-after" in said and "not run:" in said and "noise" in said
+
+    rows = office.house.read("evaluations").to_pylist()
+    asked = {(row["run_id"], row["case_id"]) for row in rows}
+    assert len(rows) == len(asked) == 8 and len({case for _, case in asked}) == 4
+    before, after = (get_run(office.house, f"learn-bfcl-{stage}") for stage in ("before", "after"))
+    assert before["config"]["model_hash"] == get_run(office.house, "learn")["config"]["model_hash"]
+    assert after["config"]["model_hash"] == get_run(office.house, "learn")["summary"]["weights_hash"]
+    assert {row["policy_id"] for row in rows} == {before["config"]["model_hash"], after["config"]["model_hash"]}
+
+    again = rollhouse(*both, "--engine", "torch", "--format", "json")
+    assert again.exit_code == 0 and len(json.loads(again.stdout)) == 4
+    assert office.house.dataset("evaluations").count_rows() == 8, "what was judged is not asked again"
+    other = rollhouse(*both, "--engine", "vllm")
+    told = " ".join(other.stderr.split())
+    assert other.exit_code == 2 and "engine was 'torch' and is now 'vllm'" in told
+    assert "one by one" in told and "eval compare" in told and "another name" not in told
