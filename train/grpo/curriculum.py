@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ def _answer(house: "House", text: str, run_id: str, step: int) -> dict[str, floa
     ids = table["task_id"].to_pylist()
     weights = table["weight"].to_pylist() if "weight" in table.column_names else [1.0] * len(ids)
     for id, weight in zip(ids, weights, strict=True):
-        number = isinstance(weight, (int, float)) and math.isfinite(weight) and weight >= 0
+        number = isinstance(weight, (int, float, Decimal)) and math.isfinite(weight) and weight >= 0
         if not isinstance(id, str) or not number:
             raise ConfigError(f"The query of grpo.curriculum returns task_id {id!r}, weight {weight!r}.", _WANTED)
     # Reversed, so that the first row of a task counts.

@@ -105,9 +105,10 @@ def warm_batch(
     if not chosen:
         return None
     used = [row for group in chosen for row in group]
+    reasons = {reason: n for reason, n in left_out.items() if n}
     record = {
         "rollouts_of": sorted({row["run_id"] for row in used}),
-        "warm_start": {"max_ratio": warm.max_ratio, "left_out": dict(left_out)},
+        "warm_start": {"max_ratio": warm.max_ratio, "left_out": reasons},
     }
     metrics = {
         "warm/groups": float(len(chosen)),
@@ -115,7 +116,7 @@ def warm_batch(
         "warm/left_out": float(sum(left_out.values())),
         "warm/log_ratio": math.fsum(distances) / len(distances),
     }
-    return WarmBatch(used, [by_id[group[0]["task_id"]] for group in chosen], dict(left_out), record, metrics)
+    return WarmBatch(used, [by_id[group[0]["task_id"]] for group in chosen], reasons, record, metrics)
 
 
 def _stored(house: "House", runs: Sequence[str], used: set[str]) -> list[Row]:
