@@ -133,16 +133,24 @@ def test_saved_weights_are_complete_and_tied_ones_are_there_once(random_model, m
     assert_same_weights(weights(learner), weights(Learner(str(tmp_path / "model"), SETTINGS)), atol=0, rtol=0)
 
 
-def test_runs_without_ray_lance_or_vllm(random_model):
+def test_learner_and_torch_engine_run_without_ray_lance_or_vllm(fresh_model):
     program = f"""
-import sys
-for name in ("ray", "lance", "lancedb", "vllm", "pyarrow", "duckdb", "polars", "pydantic"):
+import asyncio, sys
+blocked = ("ray", "lance", "lancedb", "vllm", "duckdb", "pyarrow", "polars")
+for name in blocked:
     sys.modules[name] = None
 from rollhouse.train.grpo.batch import Sample
 from rollhouse.train.grpo.learner import Learner
 from rollhouse.train.grpo.learner_settings import LearnerSettings
-learner = Learner({str(random_model)!r}, LearnerSettings())
+assert "pydantic" not in sys.modules and "peft" not in sys.modules
+learner = Learner({str(fresh_model)!r}, LearnerSettings())
 print(learner.step([Sample("a", [1, 2], [3, 4], [1, 1], [-1.0, -1.0], 1.0)], [[0]]).loss is not None)
+
+from rollhouse.collect.engines.torch_engine import TorchEngine
+from rollhouse.collect.types import Sampling
+engine = TorchEngine({str(fresh_model)!r}, stop_ids=[1])
+print(len(asyncio.run(engine.generate([5, 6, 7], Sampling(max_tokens=3, seed=0))).token_ids) > 0)
+print([name for name in blocked if sys.modules[name] is not None])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "True", done.stderr
+    assert done.stdout.split() == ["True", "True", "[]"], done.stderr

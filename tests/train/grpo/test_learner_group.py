@@ -1,0 +1,182 @@
+"""Several learner ranks do what one does: the same gradient, metrics, outcomes and weights, whatever is split how."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from rollhouse.collect.engines.cluster import ensure_ray, shutdown_ray
+from rollhouse.store.errors import TrainingError
+from rollhouse.train.grpo.learner import Learner
+from rollhouse.train.grpo.learner_group import LearnerGroup
+from rollhouse.train.grpo.learner_settings import LearnerSettings, LoraSettings, LossSettings
+from rollhouse.train.grpo.ranks import dealt
+from safetensors.torch import load_file
+
+SETTINGS = LearnerSettings(lr=1e-2, loss=LossSettings(kl_coef=0.1))
+SPLIT = [[0, 1], [2, 3], [4, 5]]  # one rank has a micro-batch more than the other
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    started = ensure_ray()
+    yield
+    if started:
+        shutdown_ray()
+
+
+@pytest.fixture(scope="module")
+def group(random_model, cluster):
+    with LearnerGroup(str(random_model), SETTINGS, ranks=2) as group:
+        yield group
+
+
+@pytest.fixture
+def fresh(group, random_model, tmp_path):
+    """The group with the weights and moments of before any step."""
+    Learner(str(random_model), SETTINGS).save_state(tmp_path / "fresh")
+    group.load_state(tmp_path / "fresh")
+    return group
+
+
+def saved(learner, folder):
+    learner.save_weights(str(folder / "weights.safetensors"))
+    return {name: tensor.clone() for name, tensor in load_file(folder / "weights.safetensors").items()}
+
+
+def assert_same(one, other, **tolerance):
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], **tolerance)
+
+
+def with_sgd(learner):
+    """Lets a step with settings.lr show the gradient itself; Adam would blow up rounding where a gradient is nearly 0."""
+
+    def change(learner):
+        import torch
+
+        learner.adam, learner.optimizer = learner.optimizer, torch.optim.SGD(learner._trained().values(), 1e-2)
+
+    # A function of a test's module is not to be found by a rank, one within a function travels whole.
+    learner.run(change) if isinstance(learner, LearnerGroup) else change(learner)
+
+
+def assert_same_step(one, other):
+    assert other.loss == pytest.approx(one.loss, abs=1e-6)
+    assert other.metrics == pytest.approx(one.metrics, rel=1e-4, abs=1e-6)
+    assert [outcome.rollout_id for outcome in other.outcomes] == [outcome.rollout_id for outcome in one.outcomes]
+    for left, right in zip(one.outcomes, other.outcomes, strict=True):
+        assert right.logprobs == pytest.approx(left.logprobs, abs=1e-5)
+
+
+@pytest.mark.parametrize("split", [SPLIT, [[5, 3, 1, 0, 2, 4]]])
+def test_two_ranks_take_the_step_of_one(fresh, random_model, make_samples, tmp_path, split):
+    one = Learner(str(random_model), SETTINGS)
+    before = saved(one, tmp_path)
+    with_sgd(one)
+    with_sgd(fresh)
+    assert_same_step(one.step(make_samples(6), SPLIT), fresh.step(make_samples(6), split))
+    after = saved(one, tmp_path)
+    assert_same(after, saved(fresh, tmp_path), atol=1e-6, rtol=0)
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+    fresh.run(lambda learner: setattr(learner, "optimizer", learner.adam))
+
+
+def test_a_state_moves_between_one_rank_and_two(fresh, random_model, make_samples, tmp_path):
+    one = Learner(str(random_model), SETTINGS)
+    one.step(make_samples(6, 1), SPLIT)
+    one.save_state(tmp_path / "one")
+    fresh.load_state(tmp_path / "one")
+    assert fresh.steps == 1
+    assert_same(saved(one, tmp_path), saved(fresh, tmp_path), atol=0, rtol=0)
+    fresh.step(make_samples(6, 2), SPLIT)
+    fresh.save_state(tmp_path / "two")
+
+    again = Learner(str(random_model), SETTINGS)
+    again.load_state(tmp_path / "two")
+    assert again.steps == 2
+    assert_same(saved(fresh, tmp_path), saved(again, tmp_path), atol=0, rtol=0)
+    with_sgd(again)
+    assert_same_step(again.step(make_samples(6, 3), SPLIT), fresh.step(make_samples(6, 3), SPLIT))
+    # Each rank holds its half of the moments.
+    shapes = fresh.run(lambda learner: [tuple(m["exp_avg"].to_local().shape) for m in learner.optimizer.state.values()])
+    assert [ranks[0] for ranks in shapes] == [(24, 32), (24, 32)]
+
+
+def test_two_ranks_score_as_one(fresh, random_model, make_samples, tmp_path):
+    one = Learner(str(random_model), SETTINGS)
+    samples = make_samples(5)
+    pairs = [(sample.prompt_ids, sample.token_ids) for sample in samples]
+    for left, right in zip(one.logprobs(pairs), fresh.logprobs(pairs), strict=True):
+        assert left == pytest.approx(right, abs=1e-5)
+    assert fresh.reference_kl(samples) == [0] * 5
+    fresh.step(samples, [[0, 1, 2, 3, 4]])
+    one.step(samples, [[0, 1, 2, 3, 4]])
+    assert fresh.reference_kl(samples) == pytest.approx(one.reference_kl(samples), abs=1e-2)
+    fresh.save_pretrained(tmp_path / "model")
+    plain = Learner(str(tmp_path / "model"), SETTINGS)
+    assert_same(saved(fresh, tmp_path), saved(plain, tmp_path), atol=0, rtol=0)
+
+
+def test_what_one_rank_finds_not_finite_all_refuse_alike(fresh, make_samples, tmp_path):
+    before = saved(fresh, tmp_path)
+    samples = make_samples(6)
+    samples[2] = replace(samples[2], advantage=float("nan"))  # in rank 1's micro-batch
+    with pytest.raises(TrainingError, match=r"loss of step 1 is nan .*rollout-2, rollout-3\."):
+        fresh.step(samples, SPLIT)
+    assert_same(before, saved(fresh, tmp_path), atol=0, rtol=0)
+    assert fresh.step(make_samples(6), SPLIT).loss is not None
+
+
+def test_a_rank_that_dies_in_a_step_ends_the_group(random_model, make_samples, group):
+    def dies(learner):
+        import os
+
+        if learner.rank == 1:
+            learner.model.model.layers[1].register_forward_pre_hook(lambda *_: os._exit(1))
+
+    group.run(dies)
+    with pytest.raises(TrainingError, match="process is gone"):
+        group.step(make_samples(6), SPLIT)
+    with pytest.raises(TrainingError, match="it was ended"):
+        group.logprobs([([1], [2])])
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(SETTINGS, lora=LoraSettings(rank=4, alpha=8), activation_checkpointing=True, n_updates=2),
+        replace(SETTINGS, precision="bfloat16", chunk_tokens=4, on_nonfinite="skip"),
+    ],
+)
+def test_three_placed_ranks_with_all_that_a_learner_can(random_model, make_samples, tmp_path, settings):
+    from contextlib import closing
+
+    from rollhouse.collect.engines.placement import place
+
+    one = Learner(str(random_model), settings)
+    with (
+        closing(place(0, 3)) as placed,
+        LearnerGroup(str(random_model), settings, ranks=3, placement=placed.learners) as group,
+    ):
+        exact = settings.precision == "float32"
+        with_sgd(one)
+        with_sgd(group)
+        for seed in (1, 2):
+            left, right = one.step(make_samples(6, seed), SPLIT), group.step(make_samples(6, seed), SPLIT)
+            assert right.loss == pytest.approx(left.loss, abs=1e-5 if exact else 0.05)
+            if exact:
+                assert_same_step(left, right)
+        assert_same(saved(one, tmp_path), saved(group, tmp_path), atol=1e-5 if exact else 0.02, rtol=0)
+        samples = make_samples(6, 3)
+        samples[4] = replace(samples[4], advantage=float("inf"))
+        if settings.on_nonfinite == "skip":
+            before = saved(group, tmp_path)
+            assert group.step(samples, SPLIT).skipped == ("rollout-4", "rollout-5")
+            assert_same(before, saved(group, tmp_path), atol=0, rtol=0)
+
+
+def test_micro_batches_are_dealt_round_robin_and_evened_out():
+    assert [dealt([1, 2, 3, 4], rank, 3) for rank in range(3)] == [[1, 4], [2, None], [3, None]]
+    assert dealt([1, 2], 0, 1) == [1, 2] and dealt([], 1, 2) == []
