@@ -85,6 +85,9 @@ class TransferSync:
         self.seconds: dict[str, float] = {}
         self._learner, self._engine = learner, engine
         self._client = EngineClient([one.actor for one in engines], engines[0].parallel)
+        for one in getattr(engine, "engines", (engine,)):
+            if isinstance(one, RestartingEngine):
+                one.max_restarts = one.restarts  # there is no file that another could start from
         workers = len(engines) * self._client.parallel
         learner.run(open_sender, BACKENDS[kind], self._client, dtype or "float32", workers)
 
