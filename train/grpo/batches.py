@@ -1,6 +1,6 @@
 """What a step trains on: a plan that is in the house before it is trained on, over rollouts that are in the house before it is made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +8,13 @@ from ...collect.types import Task
 from ...store.errors import ConfigError
 from .generation import Generation, Sampled
 from .history import warm_batch
-from .ledger import commit_plan, read_planned, read_rollouts, stored_plan
+from .ledger import as_stored, commit_plan, read_planned, read_rollouts, read_samples, samples_of, stored_plan
 from .plan import BatchPlan, make_plan
-from .settings import plan_options, plan_settings
+from .settings import learner_settings, plan_options, plan_settings
 from .staleness import staleness_metrics
 
 if TYPE_CHECKING:
+    from .batch import Sample
     from .setup import Parts
     from .stopwatch import Stopwatch
 
@@ -48,7 +49,8 @@ def _stored(parts: "Parts", step: int, watch: "Stopwatch") -> Batch | None:
             return None
         refuse_other_settings(plan, plan_settings(parts.config, parts.model_hash, []))
         rollouts = read_planned(parts.house, plan)
-    return Batch(plan, rollouts, None, staleness_metrics(parts.house, step, rollouts))
+    own = [row for row in rollouts if row["run_id"] == plan.run_id]  # versions of another run say nothing of age
+    return Batch(plan, rollouts, None, staleness_metrics(parts.house, step, own))
 
 
 def _from_history(parts: "Parts", tasks: Sequence[Task], step: int, watch: "Stopwatch") -> Batch | None:
@@ -57,9 +59,10 @@ def _from_history(parts: "Parts", tasks: Sequence[Task], step: int, watch: "Stop
         warm = warm_batch(house, config, run.run_id, step, tasks, parts.policy.chat, parts.learner)
     if warm is None:
         return None
+    kl = reference_kl(parts, lambda: samples_of(house, warm.rollouts), watch)
     with watch("store"):
         settings = plan_settings(config, parts.model_hash, warm.tasks) | warm.record
-        plan = make_plan(run.run_id, step, warm.rollouts, plan_options(config), config.grpo.seed, settings)
+        plan = make_plan(run.run_id, step, warm.rollouts, plan_options(config), config.grpo.seed, settings, kl)
         commit_plan(house, plan)
     return Batch(plan, warm.rollouts, 0, warm.metrics)
 
@@ -69,14 +72,28 @@ def _sampled(parts: "Parts", step: int, generation: Generation, watch: "Stopwatc
     with watch("wait"):
         sampled = generation.take(step)
     with watch("store"):
-        rollouts = read_rollouts(house, run.run_id, step)
+        rollouts = read_rollouts(house, run.run_id, step) if sampled.rows is None else as_stored(sampled.rows)
         settings = plan_settings(config, parts.model_hash, sampled.tasks) | sampled.record
         if len(sampled.rounds) > 1:
             settings["round_sizes"] = [len(tasks) for tasks in sampled.rounds]
-        plan = make_plan(run.run_id, step, rollouts, plan_options(config), config.grpo.seed, settings)
+    kl = reference_kl(parts, lambda: read_samples(house, run.run_id, step), watch)
+    with watch("store"):
+        plan = make_plan(run.run_id, step, rollouts, plan_options(config), config.grpo.seed, settings, kl)
         commit_plan(house, plan)
         numbers = staleness_metrics(house, step, rollouts) | sampled.metrics
     return Batch(plan, rollouts, sampled.n_tokens, numbers | sampling_metrics(sampled, watch.seconds["wait"]))
+
+
+def reference_kl(parts: "Parts", read: Callable[[], list["Sample"]], watch: "Stopwatch") -> dict[str, float] | None:
+    """rollout_id → KL to the reference of the samples that `read` gives, where it is taken off rewards; None where it is not."""
+    loss = learner_settings(parts.config).loss
+    if not (loss.kl_in_reward and loss.kl_coef):
+        return None
+    with watch("store"):
+        samples = read()
+    with watch("reference"):
+        values = parts.learner.reference_kl(samples)
+    return {sample.rollout_id: value for sample, value in zip(samples, values, strict=True)}
 
 
 def sampling_metrics(sampled: Sampled, waited_s: float) -> dict[str, float]:

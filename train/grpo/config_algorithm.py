@@ -110,3 +110,10 @@ class AlgorithmConfig(Section):
     """The first so many validation tasks; None takes all."""
     seed: int = 0
     """Decides the order of prompts and the sampling."""
+
+    @model_validator(mode="after")
+    def _stops_by_what_is_measured(self) -> Self:
+        stop = self.early_stop
+        if (stop.patience is not None or stop.target is not None) and not self.val_period:
+            raise ValueError("early_stop looks at validations, and there are none: set grpo.val_period")
+        return self

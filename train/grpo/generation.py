@@ -20,7 +20,8 @@ from ...collect.types import Sampling, Task
 from ...store.errors import EngineError
 from .admission import admitted
 from .curriculum import curriculum_prompts
-from .ledger import groups_with_spread, issued_before, record_issued
+from .ledger import issued_before, read_rollouts, record_issued
+from .plan import groups_with_spread
 from .prompts import prompts_of_step, spare_prompts
 from .settings import playing, sampling
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .setup import Parts
 
 Value = TypeVar("Value")
+_VERDICT = ("slot_id", "attempt", "group_id", "status", "error_type", "reward")
 _LOOK_S = 0.5
 _SLACK_S = 120.0
 
@@ -38,6 +40,7 @@ class Sampled:
 
     Attributes:
         rounds: The step's prompts; from the second round on those that replaced groups without spread.
+        rows: Its rollouts as they were written; None when some were in the house before.
         n_tokens: Sampled just now, by this process.
         missing: Groups without spread that nothing replaced; 0 without dynamic sampling.
         seconds: From its begin to its end.
@@ -48,6 +51,7 @@ class Sampled:
 
     step: int
     rounds: list[list[Task]] = field(default_factory=list)
+    rows: list[dict[str, Any]] | None = field(default_factory=list)
     n_tokens: int = 0
     missing: int = 0
     seconds: float = 0.0
@@ -176,12 +180,13 @@ class Generation:
             await self._collect(sampled, tasks)
             rounds += 1
             if grpo.use_dynamic_sampling:
-                found = await self._timed(
-                    sampled, lambda: groups_with_spread(self.parts.house, self.parts.run.run_id, step)
-                )
-                sampled.missing = max(0, wanted - found)
+                rows = sampled.rows or await self._timed(sampled, lambda: self._read(step))
+                sampled.missing = max(0, wanted - len(groups_with_spread(rows)))
         sampled.seconds = time.perf_counter() - started
         return sampled
+
+    def _read(self, step: int) -> list[dict[str, Any]]:
+        return read_rollouts(self.parts.house, self.parts.run.run_id, step, _VERDICT)
 
     def _prompts(self, sampled: Sampled, number: int) -> list[Task]:
         """The prompts of a round, which are on record before anything is sampled; those on record from before count."""
@@ -208,7 +213,13 @@ class Generation:
         known = parts.house if parts.run.incarnation else None  # a run's first life finds nothing of its own
         plan = await self._timed(sampled, lambda: make_plan(known, parts.run.run_id, tasks, repeats, step))
         settings = sampling(parts.config, step)
-        summary = await collect_slots(parts.house, parts.run, plan, self._play, settings, max(1, plan.planned))
+        if plan.skipped:
+            sampled.rows = None  # some of them are in the house alone
+        keep = [] if sampled.rows is None else sampled.rows
+        summary = await collect_slots(
+            parts.house, parts.run, plan, self._play, settings, max(1, plan.planned),
+            on_done=lambda row, _: keep.append(row),
+        )  # fmt: skip
         sampled.n_tokens += summary.sampled_tokens
         sampled.store_s += summary.commit_seconds
 

@@ -96,7 +96,7 @@ class LearnerSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """For the plan: what the step depends on, without where it ran. Holds JSON's types only."""
-        left_out = ("device", "threads", "activation_checkpointing", "chunk_tokens")
+        left_out = ("device", "threads", "activation_checkpointing", "chunk_tokens", "on_nonfinite")
         return {name: _plain(value) for name, value in asdict(self).items() if name not in left_out}
 
 

@@ -4,16 +4,16 @@ A batch is always read back through its committed plan, so that what was trained
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from statistics import stdev
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from ...store.errors import TrainingError
 from ...store.house import quote
 from ...store.ids import hash_id
-from .advantages import ZERO_STD
+from ...store.tables import TABLES
 from .batch import Sample
 from .plan import PLANNED_COLUMNS, BatchPlan, Entry, plan_id
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ...store.runs import Run
     from .measures import Outcome
 
-_BATCH_COLUMNS = ["rollout_id", "prompt_id", "tokenizer_hash", "template_hash", "token_ids", "loss_mask", "logprobs"]
+BATCH_COLUMNS = ["rollout_id", "prompt_id", "tokenizer_hash", "template_hash", "token_ids", "loss_mask", "logprobs"]
+_STEP_COLUMNS = list(dict.fromkeys([*PLANNED_COLUMNS, "policy_version_last", "version_spans", *BATCH_COLUMNS]))
 
 
 def record_issued(run: "Run", step: int, round_: int, task_ids: Sequence[str], version: int) -> None:
@@ -86,22 +87,30 @@ def stored_plan(house: "House", run_id: str, step: int) -> BatchPlan | None:
     return BatchPlan(run_id, step, row["policy_version"], entries, row["seed"], json.loads(row["settings"]))
 
 
-def read_rollouts(house: "House", run_id: str, step: int) -> list[dict[str, Any]]:
-    """The rollouts of a step, columns PLANNED_COLUMNS and policy_version_last."""
-    columns = [*PLANNED_COLUMNS, "policy_version_last"]
-    return house.read("rollouts", columns, f"run_id = {quote(run_id)} and step = {step}").to_pylist()
+def read_rollouts(
+    house: "House", run_id: str, step: int, columns: Sequence[str] = (*PLANNED_COLUMNS, "policy_version_last")
+) -> list[dict[str, Any]]:
+    """The rollouts of a step."""
+    return house.read("rollouts", list(columns), f"run_id = {quote(run_id)} and step = {step}").to_pylist()
 
 
-def groups_with_spread(house: "House", run_id: str, step: int) -> int:
-    """Groups of a step whose rewards, as the environment gave them, are not all equal; failed rollouts do not count."""
-    columns = ["slot_id", "attempt", "group_id", "status", "reward"]
-    rows = house.read("rollouts", columns, f"run_id = {quote(run_id)} and step = {step}").to_pylist()
-    last = {row["slot_id"]: row for row in sorted(rows, key=lambda row: row["attempt"])}
-    rewards: dict[str, list[float]] = {}
-    for row in last.values():
-        if row["status"] in ("completed", "truncated") and row["reward"] is not None and math.isfinite(row["reward"]):
-            rewards.setdefault(row["group_id"], []).append(row["reward"])
-    return sum(len(group) > 1 and stdev(group) > ZERO_STD for group in rewards.values())
+def read_samples(house: "House", run_id: str, step: int) -> list[Sample]:
+    """All rollouts of a step that have tokens and logprobs, as samples without an advantage."""
+    return samples_of(house, read_rollouts(house, run_id, step, [*BATCH_COLUMNS, "n_sampled_tokens"]))
+
+
+def read_planned_samples(house: "House", plan: BatchPlan) -> list[Sample]:
+    """The same of all rollouts that a plan keeps or leaves out."""
+    where = _where(plan, [entry.rollout_id for entry in plan.entries])
+    columns = [*BATCH_COLUMNS, "n_sampled_tokens"]
+    return samples_of(house, house.read("rollouts", columns, where).to_pylist() if plan.entries else [])
+
+
+def samples_of(house: "House", rollouts: Sequence[Mapping[str, Any]]) -> list[Sample]:
+    """Those of the rollouts (BATCH_COLUMNS, n_sampled_tokens) that have tokens and logprobs, as samples without an advantage."""
+    rows = [row for row in rollouts if row["n_sampled_tokens"] and row["logprobs"] is not None]
+    prompts = prompt_tokens(house, rows) if rows else {}
+    return [_sample(row, prompts, Entry(row["rollout_id"], "", None, 0.0, False, None)) for row in rows]
 
 
 def read_planned(house: "House", plan: BatchPlan) -> list[dict[str, Any]]:
@@ -122,20 +131,41 @@ def _where(plan: BatchPlan, rollout_ids: Sequence[str]) -> str:
     return f"{place} and rollout_id in ({', '.join(map(quote, rollout_ids))})"
 
 
-def read_batch(house: "House", plan: BatchPlan) -> tuple[list[Sample], list[list[int]]]:
-    """The samples that a plan trains on, in its order, and its micro-batches as positions among them."""
+def as_stored(rollouts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rollout rows that were written just now as read_rollouts gives them with BATCH_COLUMNS, without reading: the house keeps logprobs and rewards in float32."""
+    schema = pa.schema([TABLES["rollouts"].schema.field(name) for name in _STEP_COLUMNS])
+    rows = [{name: row.get(name) for name in _STEP_COLUMNS} for row in rollouts]
+    return pa.Table.from_pylist(rows, schema=schema).to_pylist()
+
+
+def read_batch(
+    house: "House",
+    plan: BatchPlan,
+    rollouts: Sequence[dict[str, Any]] = (),
+    prompts: dict[str, list[int]] | None = None,
+) -> tuple[list[Sample], list[list[int]]]:
+    """The samples that a plan trains on, in its order, and its micro-batches as positions among them.
+
+    Args:
+        rollouts: Of the step; they are read where they are none or lack BATCH_COLUMNS.
+        prompts: prompt_key → tokens, of former steps; this step's are added.
+    """
     kept = [entry for entry in plan.entries if entry.kept]
     if not kept:
         return [], []
-    where = _where(plan, [entry.rollout_id for entry in kept])
-    rows = {row["rollout_id"]: row for row in house.read("rollouts", _BATCH_COLUMNS, where).to_pylist()}
+    if not rollouts or "token_ids" not in rollouts[0]:
+        where = _where(plan, [entry.rollout_id for entry in kept])
+        rollouts = house.read("rollouts", BATCH_COLUMNS, where).to_pylist()
+    rows = {row["rollout_id"]: row for row in rollouts}
     missing = [entry.rollout_id for entry in kept if entry.rollout_id not in rows]
     if missing:
         raise TrainingError(
             f"Step {plan.step} of run {plan.run_id} trains on rollout {missing[0]}, which is not in the house.",
             "`rollhouse check` lists what else is missing; the step cannot be run without it.",
         )
-    prompts = prompt_tokens(house, list(rows.values()))
+    prompts = {} if prompts is None else prompts
+    unknown = [rows[entry.rollout_id] for entry in kept if prompt_key(rows[entry.rollout_id]) not in prompts]
+    prompts |= prompt_tokens(house, unknown) if unknown else {}
     samples = [_sample(rows[entry.rollout_id], prompts, entry) for entry in kept]
     micro_batches: list[list[int]] = [[] for _ in range(max(entry.micro_batch or 0 for entry in kept) + 1)]
     for position, entry in enumerate(kept):

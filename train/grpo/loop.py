@@ -5,11 +5,13 @@ step (rollouts, then the plan), so a run that was cut short goes on by training 
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...collect.chat import ChatFormat
 from ...collect.engines.base import TokenEngine
+from ...collect.engines.sleeping import asleep
 from ...collect.environments.registry import environment_hash
 from ...collect.models import weights_hash
 from ...collect.types import Task
@@ -18,19 +20,20 @@ from ...transform.materialize import grpo_tasks
 from ...transform.versions import get_dataset
 from ..checkpoints import checkpoint_folder, finished_before, resolve_model
 from .batches import Batch, batch_of
+from .checks import refuse_what_cannot_run
 from .config import GrpoConfig
 from .generation import Generation
 from .learner import StepResult
 from .ledger import commit_outcomes, read_batch
 from .metrics import one_line, plan_metrics, rollout_metrics
-from .plan import BatchPlan
 from .saving import load_newest_state, save, saved
 from .settings import MAY_CHANGE
-from .setup import Parts, open_engine, open_environment, open_parts, own_ray
+from .setup import Parts, open_environment, open_parts, open_processes, own_ray, restarts
 from .stopping import EarlyStop
 from .stopwatch import Stopwatch
-from .sync import choose_probe, push_weights, verify_weights
+from .sync import choose_probe, verify_weights
 from .validation import validate
+from .viewer import Viewer
 
 if TYPE_CHECKING:
     from ...store.house import House
@@ -39,7 +42,12 @@ Progress = Callable[[int, int, str], None]
 
 
 def train_grpo(
-    house: "House", config: GrpoConfig, *, engine: TokenEngine | None = None, progress: Progress | None = None
+    house: "House",
+    config: GrpoConfig,
+    *,
+    engine: TokenEngine | None = None,
+    progress: Progress | None = None,
+    viewer: Viewer | None = None,
 ) -> dict[str, Any]:
     """Trains a policy on a GRPO dataset version and returns the row of its last checkpoint.
 
@@ -49,6 +57,7 @@ def train_grpo(
     Args:
         engine: Used instead of starting one; it gets the run's weights and keeps the last. Its own max_model_len holds.
         progress: Called after every step with (steps done, steps in all, one line).
+        viewer: Told of every phase and every step's numbers.
 
     Raises ConfigError, EngineError (no room for engine or learner, or the engine is not the learner), TrainingError (a loss that is not finite).
     """
@@ -64,6 +73,7 @@ def train_grpo(
     if (content := environment_hash(config.environment.name or "")) is not None:
         payload["environment"]["sha256"] = content
     chat = ChatFormat.of(model, config.policy.chat)  # refuses a template before anything is paid for
+    refuse_what_cannot_run(house, config, environment, tasks, chat)
     steps = config.grpo.max_num_steps
     before = finished_before(house, "grpo", config.run, payload, MAY_CHANGE)
     if before is not None and (before["step"] == steps or stopped_early(house, config)):
@@ -72,14 +82,14 @@ def train_grpo(
         return before
     with start_run(house, "grpo", config.run, payload) as run:
         checkpoint_folder(run, config.checkpointing.checkpoint_dir)  # refuses another run's before anything is paid for
-        with own_ray():
+        with own_ray(config):
             if engine is None and progress is not None:
                 progress(0, steps, "starting the engine")
             with (
-                open_engine(config, model, chat, engine) as engine,
-                open_parts(house, config, environment, engine, run, model, chat) as parts,
+                open_processes(config, model, chat, engine) as (engine, learner),
+                open_parts(house, config, environment, engine, learner, run, model, chat) as parts,
             ):
-                return run_grpo(parts, tasks, progress)
+                return run_grpo(parts, tasks, progress, viewer)
 
 
 def stopped_early(house: "House", config: GrpoConfig) -> bool:
@@ -89,7 +99,9 @@ def stopped_early(house: "House", config: GrpoConfig) -> bool:
     return "stopped" in run["summary"] and run["config"]["grpo"]["early_stop"] == rule
 
 
-def run_grpo(parts: Parts, tasks: Sequence[Task], progress: Progress | None = None) -> dict[str, Any]:
+def run_grpo(
+    parts: Parts, tasks: Sequence[Task], progress: Progress | None = None, viewer: Viewer | None = None
+) -> dict[str, Any]:
     """The loop; returns the row of the last checkpoint."""
     config, tracker, steps = parts.config, parts.tracker, parts.config.grpo.max_num_steps
     row: dict[str, Any] = {}
@@ -98,19 +110,19 @@ def run_grpo(parts: Parts, tasks: Sequence[Task], progress: Progress | None = No
     stop = EarlyStop(parts.run, config.grpo.early_stop, [step for step in range(first) if validated(config, step)])
     stopped = stop.reason if first > 1 else None
     with Generation(parts, tasks) as generation:
-        push_weights(parts.learner, parts.engine, first - 1, parts.weights)
+        parts.sync.push(first - 1)
         generation.admit(first - 1)
         if first == 1 and config.grpo.val_at_start:
             numbers = validate(parts, 0)
             stop.saw(0, numbers)
             tracker.log(0, numbers)
         for step in range(first, steps + 1 if not stopped else first):
-            watch = Stopwatch()
+            watch = Stopwatch(partial(viewer.phase, step) if viewer is not None else None)
             batch = batch_of(parts, tasks, step, generation, watch)
-            result = train(parts, batch.plan, watch)
+            result = train(parts, batch, watch)
             generation.check()
             gap = sync(parts, generation, step, watch)
-            numbers = step_metrics(batch, result, watch) | {"mismatch/sync_max_abs": gap}
+            numbers = step_metrics(parts, batch, result, watch) | {"mismatch/sync_max_abs": gap}
             if validated(config, step):
                 numbers |= validate(parts, step)
                 stopped = stop.saw(step, numbers)
@@ -118,6 +130,8 @@ def run_grpo(parts: Parts, tasks: Sequence[Task], progress: Progress | None = No
             if due(step, config.checkpointing.save_period or 0) or step == steps or stopped:
                 tracker.flush()  # a run that goes on from here takes none of these steps again
                 row = save(parts, step, numbers)
+            if viewer is not None:
+                viewer.numbers(step, numbers | ({"checkpoint/step": float(row["step"])} if row else {}))
             if progress is not None:
                 progress(step, steps, one_line(numbers))
             if stopped:
@@ -129,17 +143,19 @@ def run_grpo(parts: Parts, tasks: Sequence[Task], progress: Progress | None = No
     return row
 
 
-def train(parts: Parts, plan: BatchPlan, watch: Stopwatch) -> StepResult:
-    """One optimizer step on the batch of a committed plan, and its outcomes in the house."""
+def train(parts: Parts, batch: Batch, watch: Stopwatch) -> StepResult:
+    """One optimizer step on a batch whose plan is in the house, and its outcomes in the house too."""
+    plan = batch.plan
     with watch("store"):
-        samples, micro_batches = read_batch(parts.house, plan)
+        samples, micro_batches = read_batch(parts.house, plan, batch.rollouts, parts.prompts)
     if not parts.probe:
         # Before anything is trained on them: were the first rollouts sampled from the learner's own weights?
         parts.probe = choose_probe(samples)
         gap = check(parts, plan.step, plan.policy_version)
         parts.tracker.log(plan.policy_version, {"mismatch/sync_max_abs": gap})
     parts.probe = choose_probe(samples) or parts.probe
-    with watch("train"):
+    sleeping = asleep(parts.engine) if parts.config.policy.generation.sleep_while_training else nullcontext()
+    with watch("train"), sleeping, parts.sync.training(plan.step):
         result = parts.learner.step(samples, micro_batches)
     with watch("store"):
         commit_outcomes(parts.house, parts.run, plan.step, result.outcomes)
@@ -153,7 +169,7 @@ def sync(parts: Parts, generation: Generation, step: int, watch: Stopwatch) -> f
             with watch("drain"):
                 until_pushed.enter_context(generation.quiet())
         with watch("sync"):
-            push_weights(parts.learner, parts.engine, step, parts.weights)
+            parts.sync.push(step)
     generation.admit(step)
     with watch("verify"):
         return check(parts, step, step)
@@ -165,11 +181,12 @@ def check(parts: Parts, step: int, version: int) -> float:
     return verify_weights(parts.learner, parts.engine, parts.probe, version, step, tolerance)
 
 
-def step_metrics(batch: Batch, result: StepResult, watch: Stopwatch) -> dict[str, float]:
+def step_metrics(parts: Parts, batch: Batch, result: StepResult, watch: Stopwatch) -> dict[str, float]:
     """All numbers of a step but the validation's."""
     numbers = rollout_metrics(batch.rollouts) | plan_metrics(batch.plan) | batch.metrics | result.metrics
     numbers |= {f"time/{phase}": seconds for phase, seconds in watch.seconds.items()}
     numbers["time/step"] = watch.total()
+    numbers["engine/restarts"] = float(restarts(parts.engine))
     if batch.n_new_tokens is not None:
         numbers["tokens_per_s"] = batch.n_new_tokens / numbers["time/step"]
     return numbers

@@ -11,6 +11,7 @@ from .config import GrpoConfig
 from .learner_settings import LearnerSettings, LoraSettings, LossSettings
 from .plan import PlanOptions
 from .shaping import ShapingOptions
+from .sync_transfer import engine_arguments
 
 MAY_CHANGE = (
     "run",
@@ -18,7 +19,16 @@ MAY_CHANGE = (
     "policy.threads",
     "policy.generation.concurrency",
     "policy.generation.time_limit_s",
+    "policy.generation.max_restarts",
+    "policy.generation.weight_sync",
+    "policy.generation.sync_tolerance",
+    "policy.generation.sleep_while_training",
     "grpo.max_num_steps",
+    "grpo.early_stop",
+    "grpo.on_nonfinite",  # where every loss is finite, it changes nothing
+    "cluster.num_nodes",
+    "cluster.wait_s",
+    "ray",
     "checkpointing",
     "logger",
 )
@@ -124,32 +134,42 @@ def learner_device(device: str) -> str:
     return "cuda" if need("torch").cuda.is_available() else "cpu"
 
 
-def gpu_shares(gpus: float, device: str) -> tuple[float, float]:
-    """GPUs of (engine, learner) of a cluster that has `gpus`: one each, or half of the only one each; the learner's 0 on a CPU.
+def gpu_shares(gpus: float, device: str, engines: int = 1, ranks: int = 1) -> tuple[float, float]:
+    """GPUs of each (engine, learner rank) of a cluster that has `gpus`: one each where there are enough, else half of one each; a rank's 0 on a CPU.
 
-    Raises ConfigError for a learner on a GPU that the cluster does not have.
+    Raises ConfigError for a learner on GPUs that the cluster does not have.
     """
     if not device.startswith("cuda"):
-        return min(1, gpus), 0
-    if gpus < 1:
+        return min(1, gpus / engines), 0
+    if gpus < max(engines, ranks):
+        has = f"{gpus:g}" if gpus else "none"
         raise ConfigError(
-            "There is no GPU for the learner: the Ray cluster has none.",
-            "Set policy.device=cpu, or look with `rollhouse doctor` why Ray sees no GPU.",
+            f"There is no GPU for the learner: {engines} engines and {ranks} learner ranks share {max(engines, ranks)} at least, the Ray cluster has {has}.",
+            "Set policy.device=cpu, ask for fewer (data_parallel_size, cluster.learner_ranks), or look with `rollhouse doctor` why Ray sees no more.",
         )
-    return (1, 1) if gpus >= 2 else (0.5, 0.5)
+    return (1, 1) if gpus >= engines + ranks else (0.5, 0.5)
+
+
+def engine_gpus(config: GrpoConfig) -> int:
+    """GPUs that all engines would fill: as many as engines, times what each is split over."""
+    sizes = config.policy.generation.vllm
+    return sizes.get("data_parallel_size", 1) * sizes.get("tensor_parallel_size", 1)
 
 
 def engine_options(config: GrpoConfig, gpus: float) -> dict[str, Any]:
     """What `open_vllm` is called with on a cluster that has `gpus`, besides the model."""
     generation = config.policy.generation
-    share, _ = gpu_shares(gpus, learner_device(config.policy.device))
+    device = learner_device(config.policy.device)
+    share, _ = gpu_shares(gpus, device, engine_gpus(config), config.cluster.learner_ranks)
     shared = {"gpu_memory_utilization": SHARED_GPU_MEMORY} if 0 < share < 1 else {}
     return {
         "max_model_len": config.policy.max_total_sequence_length,
         "seed": config.grpo.seed,
         "num_gpus": share,
         "request_timeout_s": max(600, generation.time_limit_s),
+        **({"enable_sleep_mode": True} if generation.sleep_while_training else {}),
         **shared,
+        **engine_arguments(generation.weight_sync),
         **generation.vllm,
     }
 

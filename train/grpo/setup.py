@@ -1,7 +1,7 @@
 """What a run needs, opened before its first step: the environment, Ray, the engine, the learner, the writer and the tracker."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ...collect.chat import ChatFormat
 from ...collect.engines.base import TokenEngine
 from ...collect.engines.cluster import ensure_ray, shutdown_ray
-from ...collect.engines.vllm_actor import open_vllm
+from ...collect.engines.placement import place
+from ...collect.engines.restarting import restarting_vllm
 from ...collect.environments.registry import NAMES, load_environment
 from ...collect.models import weights_hash
 from ...collect.policies import TokenPolicy
@@ -19,14 +20,16 @@ from ...store.runs import Run
 from ...store.writer import RolloutWriter
 from ..tracking import Tracker
 from .batch import Sample
+from .checks import LOW_PRECISION
 from .config import GrpoConfig
-from .learner_actor import RemoteLearner
+from .learner_group import LearnerGroup
 from .ledger import last_planned
-from .settings import engine_options, gpu_shares, learner_settings
-from .sync import weights_folder
+from .settings import engine_gpus, engine_options, gpu_shares, learner_settings
+from .sync import WeightSync, open_sync
 
 if TYPE_CHECKING:
     from ...store.house import House
+    from .learner import Learner
 
 
 @dataclass
@@ -34,9 +37,10 @@ class Parts:
     """What the phases of a step work with.
 
     Attributes:
+        sync: The way of weights from the learner to the engine.
         model_hash: weights_hash of the model the run starts from.
-        weights: Folder through which weights are pushed.
         last_planned: The last step that the house had a plan of when the run was started; 0 for none.
+        prompts: Tokens of the rendered prompts of the steps so far, by ledger.prompt_key.
         probe: Sequences that engine and learner are compared on; the latest batch that had any.
     """
 
@@ -46,11 +50,12 @@ class Parts:
     environment: Environment
     engine: TokenEngine
     policy: TokenPolicy
-    learner: RemoteLearner
+    learner: "Learner | LearnerGroup"
     tracker: Tracker
+    sync: WeightSync
     model_hash: str
-    weights: Path
     last_planned: int = 0
+    prompts: dict[str, list[int]] = field(default_factory=dict)
     probe: list[Sample] = field(default_factory=list)
 
 
@@ -60,51 +65,57 @@ def open_parts(
     config: GrpoConfig,
     environment: Environment,
     engine: TokenEngine,
+    learner: "Learner | LearnerGroup",
     run: Run,
     model: Path,
     chat: ChatFormat,
 ) -> Iterator[Parts]:
-    """The parts of a run around a given engine; those that are ours end with the block. Ray must be running."""
-    settings = learner_settings(config)
+    """The parts of a run around an engine and a learner; the tracker, the writer and the way of weights end with the block."""
+    generation = config.policy.generation
+    dtype = generation.vllm.get("dtype")
+    way = {"dtype": dtype if dtype in LOW_PRECISION else None, "share_parameters": True}
     with (
-        weights_folder() as weights,
-        RemoteLearner(str(model), settings, gpu_shares(cluster_gpus(), settings.device)[1]) as learner,
+        closing(open_sync(generation.weight_sync, learner, engine, **way)) as sync,
         Tracker(run, config.logger, run.config) as tracker,
         RolloutWriter(house, run),  # one for all steps: it remembers which prompts and tasks are in the house
     ):
         policy = TokenPolicy(engine, chat, policy_id=run.run_id)
-        yield Parts(
-            house,
-            config,
-            run,
-            environment,
-            engine,
-            policy,
-            learner,
-            tracker,
-            weights_hash(model),
-            weights,
-            last_planned(house, run.run_id),
-        )
+        hashed, planned = weights_hash(model), last_planned(house, run.run_id)
+        yield Parts(house, config, run, environment, engine, policy, learner, tracker, sync, hashed, planned)
 
 
 @contextmanager
-def open_engine(config: GrpoConfig, model: Path, chat: ChatFormat, given: TokenEngine | None) -> Iterator[TokenEngine]:
-    """The engine of a run: the given one, which stays, else a vLLM engine that ends with the block."""
-    if given is not None:
-        yield given
-        return
-    engine = open_vllm(model, stop_ids=chat.stop_token_ids, **engine_options(config, cluster_gpus()))
-    try:
-        yield engine
-    finally:
-        engine.close()
+def open_processes(
+    config: GrpoConfig, model: Path, chat: ChatFormat, given: TokenEngine | None
+) -> Iterator[tuple[TokenEngine, LearnerGroup]]:
+    """Engine and learner, which end with the block, but for a given engine. Ray must be running. vLLM is started again when it dies."""
+    settings, ranks = learner_settings(config), config.cluster.learner_ranks
+    engines = 0 if given is not None else config.policy.generation.vllm.get("data_parallel_size", 1)
+    gpus = cluster_gpus()
+    for_engine, for_rank = gpu_shares(gpus, settings.device, engine_gpus(config), ranks)
+    with ExitStack() as opened:
+        places = None
+        if ranks > 1 or config.cluster.num_nodes > 1:
+            places = opened.enter_context(closing(place(engines, ranks, engine_gpus=for_engine, learner_gpus=for_rank, num_nodes=config.cluster.num_nodes)))  # fmt: skip
+        engine = given
+        if engine is None:
+            options = engine_options(config, gpus) | ({"placed": places.engines} if places else {})
+            restarts = config.policy.generation.max_restarts
+            engine = opened.enter_context(closing(restarting_vllm(model, restarts, stop_ids=chat.stop_token_ids, **options)))  # fmt: skip
+        placement = places.learners if places else None
+        yield engine, opened.enter_context(LearnerGroup(str(model), settings, ranks, for_rank, placement))
+
+
+def restarts(engine: TokenEngine) -> int:
+    """How often an engine, or one of several, was started in a dead one's place."""
+    return sum(getattr(one, "restarts", 0) for one in getattr(engine, "engines", (engine,)))
 
 
 @contextmanager
-def own_ray() -> Iterator[None]:
-    """A Ray cluster: the one that this process has, else one that ends with the block."""
-    started = ensure_ray()
+def own_ray(config: GrpoConfig) -> Iterator[None]:
+    """A Ray cluster: the one that this process has, the one at ray.address, else one that ends with the block."""
+    cluster = config.cluster
+    started = ensure_ray(address=config.ray.address, num_nodes=cluster.num_nodes, wait_s=cluster.wait_s)
     try:
         yield
     finally:

@@ -41,6 +41,8 @@ def _spans(house: "House", rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[
     """rollout_id → weights version → sampled tokens, of rollouts that several versions sampled."""
     if not rows:
         return {}
+    if "version_spans" in rows[0] and "loss_mask" in rows[0]:
+        return {row["rollout_id"]: tokens_by_version(row["version_spans"], row["loss_mask"]) for row in rows}
     names = ", ".join(quote(row["rollout_id"]) for row in rows)
     found = house.read("rollouts", ["rollout_id", "version_spans", "loss_mask"], f"rollout_id in ({names})").to_pylist()
     return {row["rollout_id"]: tokens_by_version(row["version_spans"], row["loss_mask"]) for row in found}

@@ -1,27 +1,39 @@
 """Generation beside the learner: the same prompts, bounded age, tokens that know who sampled them, and an end in order."""
 
 import json
+import math
+import shutil
+from dataclasses import replace
 
 import pytest
-from rollhouse.store.errors import EngineError
+from rollhouse.store.errors import EngineError, TrainingError
 from rollhouse.store.runs import get_run
-from rollhouse.train.grpo.loop import train_grpo
+from rollhouse.train.grpo.prompts import prompts_of_step
+from rollhouse.transform.materialize import grpo_tasks
+from rollhouse.transform.versions import get_dataset
 
-STEPS, AGE = 4, 2
+STEPS, AGE, PROMPTS, GROUP = 4, 1, 3, 3
 
 
 def asynchronous(**more):
-    return {"grpo.async_grpo__enabled": True, "grpo.async_grpo__max_trajectory_age_steps": AGE, "grpo__max_num_steps": STEPS, **more}  # fmt: skip
+    return {"grpo.async_grpo__enabled": True, "grpo.async_grpo__max_trajectory_age_steps": AGE, "grpo__max_num_steps": STEPS, "grpo__num_prompts_per_step": PROMPTS, "grpo__num_generations_per_prompt": GROUP, **more}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def runs(prompt_house, configure, engine):
-    """The same recipe synchronously, asynchronously, and with weights that wait until nothing is in flight."""
-    train_grpo(prompt_house, configure(run="sync", grpo__max_num_steps=STEPS), engine=engine)
-    train_grpo(prompt_house, configure(run="async", **asynchronous()), engine=engine)
-    drained = {"grpo.async_grpo__in_flight_weight_updates": False, "policy.generation__concurrency": 20}
-    train_grpo(prompt_house, configure(run="drained", **asynchronous(**drained)), engine=engine)
+def runs(prompt_house, configure, train_here):
+    """One run with weights that arrive between two tokens; one whose weights wait until nothing is in flight, with dynamic sampling."""
+    train_here(configure(run="async", **asynchronous()))
+    drained = {"grpo.async_grpo__in_flight_weight_updates": False, "policy.generation__concurrency": 9}
+    dynamic = {"grpo__use_dynamic_sampling": True, "grpo__dynamic_sampling_max_gen_batches": 3}
+    train_here(configure(run="drained", **asynchronous(**drained, **dynamic)))
     return prompt_house
+
+
+@pytest.fixture(scope="module")
+def expected(prompt_house):
+    """Step → the prompts that every run of this recipe consumes."""
+    tasks = grpo_tasks(prompt_house, get_dataset(prompt_house, "mixed"))
+    return {step: [task.task_id for task in prompts_of_step(tasks, step, PROMPTS, 0)] for step in range(1, STEPS + 1)}
 
 
 def prompts_by_step(house, run):
@@ -38,11 +50,32 @@ def metrics(house, run, name):
     return {row["step"]: row["value"] for row in rows}
 
 
-def test_both_modes_consume_the_same_prompts(runs):
-    assert prompts_by_step(runs, "async") == prompts_by_step(runs, "sync") == prompts_by_step(runs, "drained")
-    notes = runs.read("run_events", filter="run_id = 'async' and event = 'note'").to_pylist()
-    issued = {note["step"]: note["task_ids"] for row in notes if (note := json.loads(row["payload"]).get("issued"))}
-    assert issued == prompts_by_step(runs, "async")
+def issued(house, run):
+    rows = house.read("run_events", filter=f"run_id = '{run}' and event = 'note'").to_pylist()
+    notes = [note for row in rows if (note := json.loads(row["payload"]).get("issued"))]
+    return {(note["step"], note["round"]): note["task_ids"] for note in notes}
+
+
+def test_the_mode_changes_nothing_about_the_prompts_and_they_are_on_record(runs, expected):
+    assert prompts_by_step(runs, "async") == expected
+    assert issued(runs, "async") == {(step, 0): tasks for step, tasks in expected.items()}
+
+
+def test_groups_without_spread_are_replaced_by_others_and_stay_on_record(runs, expected):
+    asked, refilled = prompts_by_step(runs, "drained"), metrics(runs, "drained", "groups/refilled")
+    assert {step: tasks[:PROMPTS] for step, tasks in asked.items()} == expected
+    assert {step: len(tasks) - PROMPTS for step, tasks in asked.items()} == refilled and sum(refilled.values()) > 0
+    notes = issued(runs, "drained")
+    for plan in runs.read("batch_plans", filter="run_id = 'drained'").to_pylist():
+        step, tasks = plan["step"], asked[plan["step"]]
+        assert len(set(tasks)) == len(tasks)
+        rounds = [notes[step, number] for number in range(3) if (step, number) in notes]
+        assert [task for chosen in rounds for task in chosen] == tasks
+        assert json.loads(plan["settings"]).get("round_sizes", [PROMPTS]) == [len(tasks) for tasks in rounds]
+        kept = {entry["group_id"] for entry in plan["entries"] if entry["kept"]}
+        dropped = {entry["group_id"] for entry in plan["entries"] if entry["reason"] == "zero_std"}
+        assert bool(dropped) == (refilled[step] > 0) and not kept & dropped
+        assert len(kept) + metrics(runs, "drained", "groups/missing")[step] == PROMPTS
 
 
 @pytest.mark.parametrize("run", ["async", "drained"])
@@ -51,7 +84,7 @@ def test_no_rollout_is_older_than_the_bound_and_some_are_not_of_the_newest(runs,
     assert min(ages.values()) >= 0 and 0 < max(ages.values()) <= AGE
     told = metrics(runs, run, "staleness/max")
     assert told.keys() == set(range(1, STEPS + 1)) and max(told.values()) == max(ages.values())
-    assert max(metrics(runs, "sync", "staleness/token_max").values()) == 0
+    assert min(metrics(runs, run, "staleness/token_mean").values()) >= 0
 
 
 def test_tokens_know_the_version_that_sampled_them(runs):
@@ -75,16 +108,16 @@ def test_each_step_trains_on_its_own_groups(runs):
 
 
 class Broken:
-    """The engine, until it has answered `good` requests; then it raises."""
+    """The engine, until it has answered `good` requests with weights of `version` or newer; then it raises."""
 
-    def __init__(self, engine, good):
-        self.engine, self.good = engine, good
+    def __init__(self, engine, version, good):
+        self.engine, self.since, self.good = engine, version, good
 
     def __getattr__(self, name):
         return getattr(self.engine, name)
 
     async def generate(self, prompt_ids, sampling):
-        self.good -= 1
+        self.good -= self.engine.version >= self.since
         if self.good < 0:
             from rollhouse.collect.engines.base import EngineGone
 
@@ -92,14 +125,58 @@ class Broken:
         return await self.engine.generate(prompt_ids, sampling)
 
 
-def test_what_the_thread_ran_into_ends_the_run_and_the_same_command_goes_on(prompt_house, configure, engine):
+def test_a_broken_run_goes_on_from_the_learners_state_as_if_it_had_trained_every_plan_again(
+    prompt_house, configure, train_here, expected
+):
     config = configure(run="broken", **asynchronous())
     with pytest.raises(EngineError, match="has left"):
-        train_grpo(prompt_house, config, engine=Broken(engine, good=150))
+        train_here(config, lambda engine: Broken(engine, version=2, good=5))
     before = {row["rollout_id"] for row in rollouts(prompt_house, "broken")}
     assert before and get_run(prompt_house, "broken")["status"] == "failed"
-    train_grpo(prompt_house, config, engine=engine)
+    states = list(trained_folder(config).glob("state_*"))
+    assert len(states) == 1, "it broke after its first steps, and one state is kept"
+    went_on = train_here(config)
     after = rollouts(prompt_house, "broken")
     assert before < {row["rollout_id"] for row in after}
     assert len({row["slot_id"] for row in after}) == len(after), "no slot was filled twice"
-    assert prompts_by_step(prompt_house, "broken") == prompts_by_step(prompt_house, "sync")
+    assert prompts_by_step(prompt_house, "broken") == expected
+    again = prompt_house.read("training_outcomes", filter="run_id = 'broken' and incarnation = 1").to_pylist()
+    assert min(row["step"] for row in again) == int(states[0].name.removeprefix("state_")) + 1
+
+    shutil.rmtree(trained_folder(config) / f"state_{STEPS}")
+    more = configure(run="broken", **asynchronous(grpo__max_num_steps=STEPS + 1), checkpointing__save_optimizer=False)
+    train_here(more)
+    rows = prompt_house.read("checkpoints", filter="run_id = 'broken' and incarnation = 2").to_pylist()
+    assert [row["weights_hash"] for row in rows if row["step"] == STEPS] == [went_on["weights_hash"]]
+
+
+def trained_folder(config):
+    return config.checkpointing.checkpoint_dir / config.run
+
+
+class Poisoned:
+    """The learner, whose second batch has an advantage that is not a number."""
+
+    def __init__(self, learner):
+        self.learner = learner
+
+    def __getattr__(self, name):
+        return getattr(self.learner, name)
+
+    def step(self, samples, micro_batches):
+        if self.learner.steps == 1:
+            samples = [replace(samples[0], advantage=math.nan), *samples[1:]]
+        return self.learner.step(samples, micro_batches)
+
+
+def test_a_step_that_is_not_finite_stops_the_run_or_costs_only_itself(prompt_house, configure, train_here):
+    with pytest.raises(TrainingError, match="step 2 is nan"):
+        train_here(configure(run="poisoned", **asynchronous(grpo__max_num_steps=3)), wrap_learner=Poisoned)
+    skipping = configure(run="poisoned", **asynchronous(grpo__max_num_steps=3), grpo__on_nonfinite="skip")
+    shutil.rmtree(trained_folder(skipping) / "state_1")
+    train_here(skipping, wrap_learner=Poisoned)
+    assert metrics(prompt_house, "poisoned", "train/skipped") == {1: 0, 2: 1, 3: 0}
+    rows = prompt_house.read("checkpoints", filter="run_id = 'poisoned' and incarnation = 1").to_pylist()
+    hashes = {row["step"]: row["weights_hash"] for row in rows}
+    assert hashes[1] == hashes[2] != hashes[3]
+    assert max(metrics(prompt_house, "poisoned", "mismatch/sync_max_abs").values()) < 1e-3

@@ -5,13 +5,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+from rollhouse.collect.chat import ChatFormat
+from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.models import weights_hash
-from rollhouse.store.errors import ConfigError, EngineError
+from rollhouse.store.errors import ConfigError, EngineError, RollhouseError
 from rollhouse.store.runs import get_run
-from rollhouse.train.grpo.learner_actor import RemoteLearner
+from rollhouse.train.grpo.checks import refuse_what_cannot_run
+from rollhouse.train.grpo.learner_group import LearnerGroup
 from rollhouse.train.grpo.learner_settings import LearnerSettings
 from rollhouse.train.grpo.loop import train_grpo
 from rollhouse.train.grpo.settings import engine_options, gpu_shares
+from rollhouse.transform.materialize import grpo_tasks
+from rollhouse.transform.versions import get_dataset
 
 PROMPTS, GROUP = 6, 6  # as `configure` has them
 
@@ -164,7 +169,7 @@ def test_no_gpu_for_the_learner_is_said_at_once(prompt_house, configure, engine)
     with pytest.raises(ConfigError, match="no GPU for the learner"):
         train_grpo(prompt_house, configure(run="large", policy__device="cuda"))
     with pytest.raises(EngineError, match=r"no GPU for the learner: it needs 0\.5, 0 of 0 are free"):
-        RemoteLearner("unused", LearnerSettings(device="cuda"), num_gpus=0.5)
+        LearnerGroup("unused", LearnerSettings(device="cuda"), num_gpus=0.5)
 
 
 @pytest.mark.parametrize(
@@ -200,3 +205,30 @@ def test_a_step_without_a_lesson_changes_nothing(prompt_house, configure, engine
 def test_an_environment_that_is_not_the_prompts_own_is_refused(prompt_house, configure, engine):
     with pytest.raises(ConfigError, match="workplace-mini"):
         train_grpo(prompt_house, configure(environment__name="workplace"), engine=engine)
+
+
+def test_a_run_that_is_good_enough_ends_and_is_left_alone(prompt_house, configure, engine):
+    good = {"grpo__val_period": 1, "grpo__max_val_samples": 2, "grpo.early_stop__target": 0.0}
+    row = train_grpo(prompt_house, configure(run="good", grpo__max_num_steps=5, **good), engine=engine)
+    assert row["checkpoint_id"] == "good/step_1"
+    assert "the target is 0" in get_run(prompt_house, "good")["summary"]["stopped"]
+    assert train_grpo(prompt_house, configure(run="good", grpo__max_num_steps=5, **good))["row_id"] == row["row_id"]
+
+
+def test_what_cannot_go_well_is_said_before_the_run(prompt_house, configure, engine):
+    class NoValidation(MiniEnvironment):
+        def tasks(self, split):
+            return super().tasks(split) if split == "train" else iter(())
+
+    for changes, said in (
+        ({"policy__max_total_sequence_length": 60}, r"prompts of mixed fill policy.max_total_sequence_length \(60\)"),
+        ({"policy.generation__vllm": {"dtype": "bfloat16"}}, "policy.generation.sync_tolerance"),
+        ({"grpo.curriculum__query": "no_such_query"}, "no_such_query"),
+    ):
+        with pytest.raises(RollhouseError, match=said):
+            train_grpo(prompt_house, configure(run="refused", **changes), engine=engine)
+    tasks = grpo_tasks(prompt_house, get_dataset(prompt_house, "mixed"))
+    config = configure(grpo__val_at_end=True)
+    with pytest.raises(ConfigError, match="no task in split 'validation'"):
+        refuse_what_cannot_run(prompt_house, config, NoValidation(n_train=24), tasks, ChatFormat.of(config.policy.model_name))  # fmt: skip
+    assert prompt_house.read("run_events", filter="run_id = 'refused'").num_rows == 0

@@ -1,0 +1,125 @@
+"""Driver, learner and engine of an online run killed at random moments: the same command goes on, and the run is the one it would have been."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from rollhouse.cli.main import app
+from rollhouse.cli.settings import resolve
+from rollhouse.collect.models import weights_hash
+from rollhouse.store.house import House
+from rollhouse.store.runs import get_run
+from rollhouse.train.checkpoints import resolve_model
+from rollhouse.train.grpo.config import GrpoConfig
+from rollhouse.train.grpo.learner import Learner
+from rollhouse.train.grpo.ledger import issued_before, read_batch, stored_plan
+from rollhouse.train.grpo.prompts import prompts_of_step
+from rollhouse.train.grpo.settings import learner_settings
+from rollhouse.transform.materialize import grpo_tasks
+from rollhouse.transform.versions import get_dataset
+from typer.testing import CliRunner
+
+from .test_collect import alive, descendants, rows_of, start, wait_for
+
+STEPS, PROMPTS, GROUP = 4, 4, 6
+SMALL = [
+    f"grpo.max_num_steps={STEPS}",
+    f"grpo.num_prompts_per_step={PROMPTS}",
+    f"grpo.num_generations_per_prompt={GROUP}",
+    "checkpointing.save_period=1",
+]
+ASYNC = ["grpo.async_grpo.enabled=true", "grpo.async_grpo.max_trajectory_age_steps=2"]
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A house with the prompt set `prompts@1`."""
+    place = tmp_path_factory.mktemp("kills") / "house"
+    for command in (
+        "collect --env workplace-mini --mistake-rate 0.5 --limit 16 --num-repeats 4 --run logs --snapshot s1",
+        "dataset build grpo prompts --from s1",
+    ):
+        assert CliRunner().invoke(app, [*command.split(), "--house", str(place)]).exit_code == 0
+    return place
+
+
+def begin(house: Path, run: str, *settings: str) -> Any:
+    return start("train", "grpo", "--config", "tiny-grpo", "dataset=prompts", f"run={run}", *SMALL, *settings, "--house", house)  # fmt: skip
+
+
+def kill_soon(house: Path, run: str, process: Any, seed: int) -> None:
+    """kill -9 of the driver, some moments after its first new rollout."""
+    before = len(rows_of(house, run))
+    wait_for(lambda: len(rows_of(house, run)) > before or process.poll() is not None, 300)
+    time.sleep(random.Random(seed).uniform(0, 4))
+    family = descendants(process.pid) if process.poll() is None else []
+    process.kill()
+    process.communicate(timeout=60)
+    wait_for(lambda: not [pid for pid in family if alive(pid)], 60)
+
+
+def finish(process: Any) -> None:
+    _, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+
+
+def is_as_if_never_killed(house: Path, run: str, *settings: str) -> None:
+    """Prompts as the recipe says, no slot twice, every kept rollout trained, and the weights of one learner that takes all plans in a row."""
+    place = House.open(house)
+    tasks = grpo_tasks(place, get_dataset(place, "prompts"))
+    expected = {step: [task.task_id for task in prompts_of_step(tasks, step, PROMPTS, 0)] for step in range(1, STEPS + 1)}  # fmt: skip
+    assert issued_before(place, run) == {(step, 0): ids for step, ids in expected.items()}
+    rows = place.read("rollouts", ["slot_id", "task_id", "step"], f"run_id = '{run}'").to_pylist()
+    assert len({row["slot_id"] for row in rows}) == len(rows) == STEPS * PROMPTS * GROUP
+    config = resolve(GrpoConfig, "tiny-grpo", ["dataset=prompts", *SMALL, *settings])
+    learner = Learner(str(resolve_model(None, "tiny-base")), learner_settings(config))
+    for step in expected:
+        plan = stored_plan(place, run, step)
+        assert plan is not None and plan.settings["task_ids"] == expected[step]
+        learner.step(*read_batch(place, plan))
+    again = house.parent / f"{run}-again"
+    learner.save_pretrained(str(again))
+    last = get_run(place, run)
+    assert last["status"] == "finished" and last["summary"]["weights_hash"] == weights_hash(again)
+
+
+def test_a_synchronous_run_whose_driver_is_killed_twice(house: Path) -> None:
+    for seed in (1, 2):
+        kill_soon(house, "sync", begin(house, "sync"), seed)
+    finish(begin(house, "sync"))
+    is_as_if_never_killed(house, "sync")
+
+
+def test_an_asynchronous_run_that_loses_its_driver_its_learner_and_its_engine(house: Path) -> None:
+    kill_soon(house, "async", begin(house, "async", *ASYNC), seed=3)
+
+    process = begin(house, "async", *ASYNC)
+    before = len(rows_of(house, "async"))
+    wait_for(lambda: len(rows_of(house, "async")) > before or process.poll() is not None, 300)
+    if process.poll() is None:
+        os.kill(one_of(process.pid, "Learner", "_Rank"), signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 1 and "learner" in errors and "Traceback" not in errors, errors
+        assert get_run(House.open(house), "async")["status"] == "failed"
+
+    more = f"grpo.max_num_steps={STEPS}"
+    process = begin(house, "async", *ASYNC, more)
+    before = len(rows_of(house, "async"))
+    wait_for(lambda: len(rows_of(house, "async")) > before or process.poll() is not None, 300)
+    if process.poll() is None:
+        os.kill(one_of(process.pid, "EngineActor"), signal.SIGKILL)
+    finish(process)
+    is_as_if_never_killed(house, "async", *ASYNC)
+
+
+def one_of(driver: int, *names: str) -> int:
+    """The process of a Ray actor of the driver's."""
+    children = psutil.Process(driver).children(recursive=True)
+    return next(child.pid for child in children if any(name in " ".join(child.cmdline()) for name in names))

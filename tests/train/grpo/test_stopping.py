@@ -1,0 +1,56 @@
+"""When a run ends early, and what is refused before it begins."""
+
+import math
+
+import pytest
+from pydantic import ValidationError
+from rollhouse.store.errors import ConfigError
+from rollhouse.store.house import House
+from rollhouse.store.runs import start_run
+from rollhouse.train.grpo.config_algorithm import AlgorithmConfig, EarlyStopConfig
+from rollhouse.train.grpo.stopping import EarlyStop, reason_to_stop
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "stops"),
+    [
+        ([], {"patience": 1}, False),
+        ([0.1, 0.2, 0.3], {"patience": 1}, False),
+        ([0.3, 0.2], {"patience": 1}, True),
+        ([0.3, 0.2], {"patience": 2}, False),
+        ([0.3, 0.2, 0.3], {"patience": 2}, True),  # as good is not better
+        ([0.3, 0.31, 0.32], {"patience": 2, "min_delta": 0.05}, True),
+        ([0.3, 0.31, 0.36], {"patience": 2, "min_delta": 0.05}, False),
+        ([2.0, 1.5, 1.6], {"patience": 1, "higher_is_better": False}, True),
+        ([2.0, 1.5, 1.4], {"patience": 1, "higher_is_better": False}, False),
+        ([0.5, 0.9], {"target": 0.9}, True),
+        ([0.9, 0.5], {"target": 0.9}, False),
+        ([0.2, 0.1], {"target": 0.1, "higher_is_better": False}, True),
+        ([math.nan, math.nan], {"patience": 2}, True),
+        ([math.nan, 0.0], {"patience": 2}, False),
+        ([0.1] * 9, {}, False),
+    ],
+)
+def test_the_rule(values, settings, stops):
+    assert (reason_to_stop(values, EarlyStopConfig(**settings)) is not None) == stops
+
+
+def test_earlier_lives_count_and_other_numbers_do_not(tmp_path):
+    house = House.create(tmp_path / "house")
+    with start_run(house, "grpo", "r") as run:
+        run.metrics(2, {"train/reward": 0.5, "train/loss": 1.0})
+        run.metrics(3, {"train/reward": 0.9})
+        run.metrics(4, {"train/reward": 0.4})
+    rule = EarlyStopConfig(metric_name="train:reward_mean", patience=2)
+    with start_run(house, "grpo", "r") as run:
+        stop = EarlyStop(run, rule, [2, 4])
+        assert stop.reason is None
+        assert "not better for 2 validations" in str(stop.saw(6, {"train/reward": 0.3}))
+        assert EarlyStop(run, rule, [2, 3, 4]).reason is None
+        with pytest.raises(ConfigError, match="which step 6 does not have"):
+            stop.saw(6, {"val/accuracy": 0.3})
+
+
+def test_a_rule_without_validations_is_refused():
+    with pytest.raises(ValidationError, match=r"grpo\.val_period"):
+        AlgorithmConfig.model_validate({"early_stop": {"patience": 3}})

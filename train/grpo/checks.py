@@ -1,0 +1,72 @@
+"""What would go wrong later, said before anything is paid for."""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from ...collect.chat import ChatFormat
+from ...collect.environments.registry import tasks_of
+from ...collect.types import Environment, Task
+from ...store.errors import ConfigError
+from .curriculum import refuse_bad_query
+from .history import refuse_bad_warm_start
+from .settings import learner_device
+
+if TYPE_CHECKING:
+    from ...store.house import House
+    from .config import GrpoConfig
+
+LOOKED_AT = 2000
+"""Prompts whose length is looked at."""
+LOW_PRECISION = ("bfloat16", "float16", "half")
+ROUNDING = 5e-3
+"""What engines in low precision differ by, at least, from a learner in float32."""
+
+
+def refuse_what_cannot_run(
+    house: "House", config: "GrpoConfig", environment: Environment, tasks: Sequence[Task], chat: ChatFormat
+) -> None:
+    """Raises ConfigError (StoreNotFound, QueryError) for a run that could not go well; each says which setting to change."""
+    grpo = config.grpo
+    if grpo.val_at_start or grpo.val_at_end or grpo.val_period:
+        tasks_of(environment, "validation", 1)
+    refuse_long_prompts(config, tasks, chat)
+    refuse_low_precision(config)
+    refuse_sleep(config)
+    refuse_bad_warm_start(house, config)
+    refuse_bad_query(house, config, tasks)
+
+
+def refuse_long_prompts(config: "GrpoConfig", tasks: Sequence[Task], chat: ChatFormat) -> None:
+    """Raises ConfigError when a prompt leaves no room for an answer."""
+    limit = config.policy.max_total_sequence_length
+    lengths = [len(chat.prompt_ids(task)) for task in islice(tasks, LOOKED_AT)]
+    too_long = [length for length in lengths if length >= limit]
+    if too_long:
+        raise ConfigError(
+            f"{len(too_long)} of {len(lengths)} prompts of {config.dataset} fill policy.max_total_sequence_length ({limit}) by themselves; "
+            f"the longest has {max(too_long)} tokens.",
+            "Raise it, or build the set without them.",
+        )
+
+
+def refuse_low_precision(config: "GrpoConfig") -> None:
+    """Raises ConfigError for an engine whose rounding the check after a weight push would take for wrong weights."""
+    generation = config.policy.generation
+    dtype = str(generation.vllm.get("dtype", "float32"))
+    if dtype in LOW_PRECISION and generation.sync_tolerance < ROUNDING:
+        raise ConfigError(
+            f"The engine computes in {dtype}, which differs from the learner by more than policy.generation.sync_tolerance={generation.sync_tolerance:g}.",
+            "Set it to 0.1, or policy.generation.vllm.dtype=float32.",
+        )
+
+
+def refuse_sleep(config: "GrpoConfig") -> None:
+    """Raises ConfigError for an engine that is to sleep and cannot."""
+    if not config.policy.generation.sleep_while_training:
+        return
+    if config.grpo.async_grpo.enabled or not learner_device(config.policy.device).startswith("cuda"):
+        raise ConfigError(
+            "policy.generation.sleep_while_training is for an engine that shares a GPU with the learner and takes turns with it.",
+            "Leave it out on a CPU and with grpo.async_grpo.enabled.",
+        )
