@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, console, open_house, print_rows, progress
+from .common import Format, FormatOption, HouseOption, console, open_house, print_rows
+from .training_view import watch_training
 
 if TYPE_CHECKING:
     from ..train.grpo.replay import Replay
@@ -30,16 +31,8 @@ def replay(
 
     place = open_house(house)
     config = with_overrides(stored_config(place, original), settings or [])
-    with progress() as bar:
-        line = bar.add_task("replay", total=None, note="starting")
-        found = again(
-            place,
-            original,
-            config,
-            from_step=from_step,
-            run=run,
-            progress=lambda done, total, note: bar.update(line, completed=done, total=total, note=note),
-        )
+    with watch_training("replay") as (on_step, viewer):
+        found = again(place, original, config, from_step=from_step, run=run, progress=on_step, viewer=viewer)
     if format is Format.table:
         for said in told(found):
             console().print(said, markup=False, soft_wrap=True)

@@ -1,12 +1,14 @@
 """`rollhouse train`: from a dataset version and a model to a checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .common import Format, FormatOption, HouseOption, console, open_house, print_rows, progress
 from .replay import replay
+from .training_view import OnStep, watch_training
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -40,9 +42,9 @@ def sft(
 
     Example: `rollhouse train sft --config tiny-sft --dataset demos --model tiny-base policy.optimizer.lr=1e-4`.
     """
-    from ..train.sft import SftConfig, train_sft
+    from ..train.sft import SftConfig
 
-    _train("sft", train_sft, SftConfig, config, settings, dataset, model, run, dry_run, house, format)
+    _train(_train_sft, SftConfig, config, settings, dataset, model, run, dry_run, house, format)
 
 
 def dpo(
@@ -54,9 +56,9 @@ def dpo(
 
     Example: `rollhouse train dpo --config tiny-dpo --dataset pairs --model tiny-base`.
     """
-    from ..train.dpo import DpoConfig, train_dpo
+    from ..train.dpo import DpoConfig
 
-    _train("dpo", train_dpo, DpoConfig, config, settings, dataset, model, run, dry_run, house, format)
+    _train(_train_dpo, DpoConfig, config, settings, dataset, model, run, dry_run, house, format)
 
 
 def grpo(
@@ -70,7 +72,7 @@ def grpo(
     """
     from ..train.grpo.config import GrpoConfig
 
-    _train("grpo", _train_grpo, GrpoConfig, config, settings, dataset, model, run, dry_run, house, format)
+    _train(_train_grpo, GrpoConfig, config, settings, dataset, model, run, dry_run, house, format)
 
 
 def tiny() -> None:
@@ -86,15 +88,36 @@ def tiny() -> None:
     print(folder)
 
 
-def _train_grpo(house: Any, config: Any, on_step: Callable[[int, int, str], None]) -> dict[str, Any]:
+def _train_grpo(house: Any, config: Any) -> dict[str, Any]:
     # Ray and vLLM are imported only now, so that --dry-run needs neither.
     from ..train.grpo.loop import train_grpo
 
-    return train_grpo(house, config, progress=on_step)
+    with watch_training("grpo") as (on_step, viewer):
+        return train_grpo(house, config, progress=on_step, viewer=viewer)
+
+
+def _train_sft(house: Any, config: Any) -> dict[str, Any]:
+    from ..train.sft import train_sft
+
+    with _bar("sft") as on_step:
+        return train_sft(house, config, on_step=on_step)
+
+
+def _train_dpo(house: Any, config: Any) -> dict[str, Any]:
+    from ..train.dpo import train_dpo
+
+    with _bar("dpo") as on_step:
+        return train_dpo(house, config, on_step=on_step)
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[OnStep]:
+    with progress() as bar:
+        line = bar.add_task(name, total=None, note="starting")
+        yield lambda done, total, note: bar.update(line, completed=done, total=total, note=note)
 
 
 def _train(
-    kind: str,
     train: Callable[..., dict[str, Any]],
     model_of_settings: "type[BaseModel]",
     config: str | None,
@@ -117,13 +140,7 @@ def _train(
         print(to_yaml(resolved), end="")
         return
     place = open_house(house)
-    with progress() as bar:
-        line = bar.add_task(kind, total=None, note="starting")
-
-        def on_step(done: int, total: int, note: str) -> None:
-            bar.update(line, completed=done, total=total, note=note)
-
-        checkpoint = train(place, resolved, on_step=on_step)
+    checkpoint = train(place, resolved)
     if not checkpoint:  # this process trained along; the launcher's first one tells
         return
     shown = {name: checkpoint[name] for name in ("checkpoint_id", "step", "path", "weights_hash", "dataset")}

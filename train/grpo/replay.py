@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,14 @@ from ..retention import keep_best
 from ..tracking import Tracker
 from .config import GrpoConfig
 from .learner import StepResult
-from .ledger import commit_outcomes, commit_plan, read_batch, read_planned, stored_plan
+from .ledger import commit_outcomes, commit_plan, read_batch, read_planned, read_planned_samples, stored_plan
 from .metrics import one_line, plan_metrics, rollout_metrics
 from .original import Original, read_original, steps_to_take
 from .plan import BatchPlan, make_plan
 from .replay_settings import changed_settings, changes_learning, changes_plans, refuse_other_weights
 from .settings import learner_settings, plan_options, plan_settings
 from .stopwatch import Stopwatch
+from .viewer import Viewer
 
 if TYPE_CHECKING:
     from ...store.house import House
@@ -71,6 +73,7 @@ def replay(
     from_step: int = 1,
     run: str | None = None,
     progress: Progress | None = None,
+    viewer: Viewer | None = None,
 ) -> Replay:
     """Takes the optimizer steps of a GRPO run again on its stored batches, as a run of kind `replay`.
 
@@ -79,6 +82,7 @@ def replay(
         from_step: The first step (from 1) that takes the changes; those before are taken with the run's own settings.
         run: Name of the new run; None is `RUN-replay-N`.
         progress: Called after every step with (steps done, steps in all, one line).
+        viewer: Told of every phase and every step's numbers.
 
     Raises StoreNotFound for a run there is not; ConfigError for one that is not of kind grpo, has no such stored batch or whose first model
     is no longer what it was, and for a setting that a replay cannot change; TrainingError as training does.
@@ -104,11 +108,15 @@ def replay(
         with _learner_before(house, original, config, from_step, progress) as learner, Tracker(again, config.logger, payload) as tracker:  # fmt: skip
             parts = _Parts(house, original, config, again, learner, tracker, changes_plans(original.config, config))
             for done, step in enumerate(steps, 1):
-                numbers = _take(parts, step)
-                if progress is not None:
-                    progress(done, len(steps), one_line(numbers))
+                numbers = _take(parts, step, viewer)
                 if step == steps[-1] or step in original.weights or _due(step, config):
                     _save(parts, step, numbers)
+                if viewer is not None:
+                    viewer.numbers(
+                        step, numbers | {"checkpoint/step": float(max(parts.saved))} if parts.saved else numbers
+                    )
+                if progress is not None:
+                    progress(done, len(steps), one_line(numbers))
         identical, difference = None, None
         if not changes_learning(original.config, config):
             difference = _difference(parts, steps)
@@ -144,9 +152,9 @@ class _Parts:
         self.saved: dict[int, dict[str, Any]] = {}
 
 
-def _take(parts: _Parts, step: int) -> dict[str, float]:
+def _take(parts: _Parts, step: int, viewer: Viewer | None) -> dict[str, float]:
     """One optimizer step, with its plan and outcomes in the house; returns its numbers."""
-    watch = Stopwatch()
+    watch = Stopwatch(partial(viewer.phase, step) if viewer is not None else None)
     with watch("store"):
         plan, rollouts = _plan(parts, step)
         commit_plan(parts.house, plan)
@@ -177,8 +185,16 @@ def _plan(parts: _Parts, step: int) -> tuple[BatchPlan, list[dict[str, Any]]]:
     settings = stored.settings | settings
     if not parts.plans_anew:
         return replace(stored, run_id=parts.run.run_id, settings=settings), rollouts
-    plan = make_plan(parts.run.run_id, step, rollouts, plan_options(parts.config), stored.seed, settings)
-    return plan, rollouts
+    options = plan_options(parts.config)
+    kl = _reference_kl(parts, stored) if options.shaping.kl_coef else None
+    return make_plan(parts.run.run_id, step, rollouts, options, stored.seed, settings, kl), rollouts
+
+
+def _reference_kl(parts: _Parts, stored: BatchPlan) -> dict[str, float]:
+    """rollout_id → KL of the learner as it is now to the model the run started from, of all rollouts with tokens that the plan names."""
+    samples = read_planned_samples(parts.house, stored)
+    values = parts.learner.reference_kl(samples)
+    return {sample.rollout_id: value for sample, value in zip(samples, values, strict=True)}
 
 
 def _save(parts: _Parts, step: int, numbers: dict[str, float]) -> None:
@@ -257,10 +273,19 @@ def _state_before(house: "House", original: Original, from_step: int, folder: Pa
 
 @contextmanager
 def open_learner(model: Path, config: GrpoConfig) -> Iterator[Any]:
-    """A learner with as many ranks as the configuration has: one is in this process."""
+    """A learner with as many ranks as the configuration has: one is in this process, several are Ray actors that end with the block."""
     from transformers.utils import logging
 
     from .learner import Learner
 
-    logging.disable_progress_bar()
-    yield Learner(str(model), learner_settings(config))
+    settings = learner_settings(config)
+    if config.cluster.learner_ranks == 1:
+        logging.disable_progress_bar()
+        yield Learner(str(model), settings)
+        return
+    from .learner_group import LearnerGroup
+    from .setup import own_ray
+
+    gpus = 1.0 if settings.device.startswith("cuda") else 0.0
+    with own_ray(config), LearnerGroup(str(model), settings, config.cluster.learner_ranks, gpus) as group:
+        yield group
