@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ...collect.chat_options import ChatOptions
 from ..lora import LoraConfig
@@ -26,6 +26,16 @@ class OptimizerConfig(Section):
     decay_steps: int | None = Field(default=None, ge=1)
     """Steps after the warm-up over which it falls to min_lr; `linear` and `cosine` need it."""
     min_lr: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _falls_somewhere(self) -> "OptimizerConfig":
+        if self.lr_schedule != "constant" and self.decay_steps is None:
+            raise ValueError(
+                f"lr_schedule={self.lr_schedule} needs decay_steps, the steps after the warm-up over which it falls"
+            )
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr={self.min_lr:g} is above lr={self.lr:g}")
+        return self
 
 
 class GenerationConfig(Section):

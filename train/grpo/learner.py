@@ -131,8 +131,9 @@ class Learner:
             own = settings.lora is not None  # without its adapters the policy is its own reference
             self._reference = self._scorer if own else TokenScorer(open_reference(model, settings))
         if world_size > 1:
-            for scorer in {self._scorer, self._reference} - {None}:
-                split_model(scorer, settings.device, settings.precision)
+            split_model(self._scorer, settings.device, settings.precision)
+            if self._reference is not None and self._reference is not self._scorer:
+                split_model(self._reference, settings.device, settings.precision)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self._trained().values(), settings.lr, settings.betas, settings.eps, settings.weight_decay
         )
@@ -293,7 +294,7 @@ class Learner:
         `dtype` is what the reader computes in (`bfloat16`, …); None keeps float32.
         """
         # One rank's parameters are copied straight from where they are; those of several are put together first.
-        weights = merged_weights(self.model, whole if self.world_size > 1 else lambda tensor: tensor)
+        weights = merged_weights(self.model, self._whole if self.world_size > 1 else lambda tensor: tensor)
         if self.rank == 0:
             write_weights(path, weights, dtype)
 
@@ -306,14 +307,14 @@ class Learner:
 
     def save_pretrained(self, folder: str) -> None:
         """Writes config and weights, adapters merged into them, as a model folder (the tokenizer is the caller's)."""
-        weights = merged_weights(self.model, whole)
+        weights = merged_weights(self.model, self._whole)
         if self.rank == 0:
             self.model.save_pretrained(folder, state_dict=weights)
         gathered(None, self.world_size)  # no rank is done before the folder is
 
     def save_state(self, folder: str | Path) -> None:
         """Writes everything that training goes on from (state.py). A learner of the same model and settings that loads it goes on bit for bit."""
-        tensors = gather_state(self._trained(), self.optimizer, whole)
+        tensors = gather_state(self._trained(), self.optimizer, self._whole)
         if self.rank == 0:
             write_state(Path(folder), tensors, {"steps": self.steps})
         gathered(None, self.world_size)
@@ -326,6 +327,10 @@ class Learner:
         numbers = read_numbers(Path(folder))
         restore(Path(folder), self._trained(), self.optimizer, laid_like)
         self.steps = numbers["steps"]
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        """A parameter's values on the CPU of rank 0; the others take part and keep nothing."""
+        return whole(tensor, keep=self.rank == 0)
 
     def _trained(self) -> dict[str, Any]:
         """The parameters that the optimizer changes, by name."""

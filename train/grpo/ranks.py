@@ -100,10 +100,11 @@ def transformer_layers(module: torch.nn.Module) -> list[torch.nn.Module]:
     return [part for part in module.modules() if type(part).__name__ in names]
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A parameter's values in one piece on the CPU. A collective call where it is split."""
+def whole(tensor: Tensor, keep: bool = True) -> Tensor:
+    """A parameter's values in one piece on the CPU; only its shape (device `meta`) without `keep`. A collective call where it is split."""
     full = getattr(tensor.detach(), "full_tensor", None)
-    return (full() if full is not None else tensor.detach()).cpu().contiguous()
+    found = full() if full is not None else tensor.detach()
+    return found.cpu().contiguous() if keep else torch.empty_like(found, device="meta")
 
 
 def laid_like(parameter: Tensor, values: Tensor) -> Tensor:

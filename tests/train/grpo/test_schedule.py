@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from rollhouse.train.grpo.config_policy import OptimizerConfig
 from rollhouse.train.grpo.learner import Learner
 from rollhouse.train.grpo.learner_settings import LearnerSettings
 from rollhouse.train.grpo.schedule import learning_rate
@@ -48,6 +49,18 @@ def test_a_schedule_that_is_none_or_has_no_end():
         learning_rate(1, replace(BASE, lr_schedule="linear"))
     with pytest.raises(ValueError, match="no schedule 'square'"):
         learning_rate(1, replace(BASE, lr_schedule="square", decay_steps=3))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "why"),
+    [
+        ({"lr_schedule": "cosine"}, "cosine needs decay_steps"),
+        ({"lr_schedule": "linear", "decay_steps": 5, "min_lr": 1}, "min_lr=1 is above lr"),
+    ],
+)
+def test_a_configuration_without_an_end_is_refused(optimizer, why):
+    with pytest.raises(ValueError, match=why):
+        OptimizerConfig(**optimizer)
 
 
 def test_the_learner_follows_it(random_model, make_samples):
