@@ -1,0 +1,79 @@
+"""What the store's measurements share: the page they write, clocks and sizes."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TOKENS = ["token_ids", "loss_mask", "logprobs"]
+
+
+@dataclass
+class Bench:
+    """Where the measurements lie and what they found.
+
+    Attributes:
+        scale: Share of the rows.
+        lines: The page, as Markdown lines.
+        goals: What was wanted, what was measured, and whether that is enough.
+    """
+
+    folder: Path
+    scale: float
+    kills: int
+    lines: list[str] = field(default_factory=list)
+    goals: list[tuple[str, str, bool]] = field(default_factory=list)
+
+    def rows(self, n: int) -> int:
+        """So many rows at full scale."""
+        return max(80, int(n * self.scale) // 8 * 8)
+
+    def table(self, title: str, head: list[str], rows: list[list[Any]]) -> None:
+        """Adds a section with a table."""
+        self.lines += ["", f"## {title}", "", row_of(head), row_of(["---"] * len(head)), *map(row_of, rows)]
+
+    def say(self, text: str) -> None:
+        """Adds a paragraph."""
+        self.lines += ["", text]
+
+    def goal(self, what: str, value: float, bound: float, least: bool = False, unit: str = "x") -> None:
+        """Compares a number with what was wanted."""
+        met = value >= bound if least else value <= bound
+        self.goals.append((f"{what}: {'at least' if least else 'at most'} {bound:g}{unit}", f"{value:.3g}{unit}", met))
+
+
+def row_of(cells: list[Any]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def batched(items: Iterator[Any], n: int) -> Iterator[list[Any]]:
+    """Lists of `n` items, the last one shorter."""
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == n:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    """How long the work takes once."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def best(work: Callable[[], Any], times: int) -> float:
+    """The shortest of several times."""
+    return min(seconds_of(work) for _ in range(times))
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
