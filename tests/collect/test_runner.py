@@ -310,3 +310,25 @@ def test_five_thousand_in_flight(house: House) -> None:
     summary = collect_run(house, Waits(), num_repeats=200, concurrency=5000)
     assert Waits.most == 5000 and summary.statuses == {"completed": 6000}
     assert len({row["rollout_id"] for row in house.read("rollouts", ["rollout_id"]).to_pylist()}) == 6000
+
+
+def test_two_collections_at_once_share_the_writer_of_their_run(house: House) -> None:
+    """As steps of an asynchronous training do: each is told of its own rollouts, and when it returns they are in the house."""
+
+    async def step(run: Any, number: int) -> tuple[CollectSummary, int]:
+        done: list[str] = []
+        policy = Breaks(10_000, ZeroDivisionError())
+        options = {"num_repeats": 4, "step": number, "concurrency": 20}
+        summary = await collect_async(house, run, OFFICE, policy, TASKS, on_done=lambda row, _: done.append(row["rollout_id"]), **options)  # fmt: skip
+        mine = house.read("rollouts", ["rollout_id"], f"step = {number}")["rollout_id"].to_pylist()
+        assert sorted(mine) == sorted(done)
+        return summary, len(mine)
+
+    async def both(run: Any) -> list[tuple[CollectSummary, int]]:
+        return list(await asyncio.gather(step(run, 1), step(run, 2), step(run, 3)))
+
+    with start_run(house, "grpo", "r") as run, RolloutWriter(house, run):
+        found = asyncio.run(both(run))
+    assert [(summary.collected, n) for summary, n in found] == [(120, 120)] * 3
+    assert len({row["rollout_id"] for row in rows_of(house)}) == len(rows_of(house)) == 360
+    assert not check(house)

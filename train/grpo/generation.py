@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...collect.episode import Episode, Slot, play_episode
@@ -114,15 +115,12 @@ class Generation:
         return sampled
 
     def check(self) -> None:
-        """Raises what the thread ran into, and EngineError when it is stuck."""
+        """Raises what the thread ran into, and EngineError when it is stuck: no rollout begun or ended for more than two could take."""
         if self._failure is not None:
             raise self._failure
         limit = 2 * self._options["time_limit_s"] + _SLACK_S
         if not self._thread.is_alive() or (self._busy() and time.monotonic() - self._moved > limit):
-            raise EngineError(
-                f"No rollout has ended for {limit:.0f} s, though each may take {self._options['time_limit_s']:g} s.",
-                "Start the run again: it goes on where it stopped. If it happens again, lower policy.generation.concurrency.",
-            )
+            raise _stuck(limit)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
@@ -137,15 +135,19 @@ class Generation:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        done = asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ending = asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop)
         try:
-            done.result(timeout=_SLACK_S)
-        finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(timeout=_SLACK_S)
-            if not self._thread.is_alive():
-                self._loop.close()
+            ending.result(timeout=_SLACK_S)
+        except TimeoutError:
+            if error is None:
+                raise _stuck(_SLACK_S) from None
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=_SLACK_S)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def _busy(self) -> bool:
         return any(not future.done() for future in self._steps.values())
@@ -256,6 +258,13 @@ class Generation:
             return await asyncio.to_thread(work)
         finally:
             sampled.store_s += time.perf_counter() - started
+
+
+def _stuck(seconds: float) -> EngineError:
+    return EngineError(
+        f"The thread that samples has shown no sign of life for {seconds:.0f} s: an environment or its tools may hold it up.",
+        "Start the run again, it goes on where it stopped; an environment whose tools wait should have async ones.",
+    )
 
 
 async def _cancel_others() -> None:

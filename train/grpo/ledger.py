@@ -75,6 +75,8 @@ def commit_outcomes(house: "House", run: "Run", step: int, outcomes: Sequence["O
         for outcome in outcomes
     ]
     house.append("training_outcomes", rows)
+    run.upkeep.wrote("training_outcomes")
+    run.upkeep.wrote("batch_plans")  # each step has written one
 
 
 def stored_plan(house: "House", run_id: str, step: int) -> BatchPlan | None:

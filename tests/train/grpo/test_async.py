@@ -3,11 +3,13 @@
 import json
 import math
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
 from rollhouse.store.errors import EngineError, TrainingError
 from rollhouse.store.runs import get_run
+from rollhouse.train.grpo import generation
 from rollhouse.train.grpo.prompts import prompts_of_step
 from rollhouse.transform.materialize import grpo_tasks
 from rollhouse.transform.versions import get_dataset
@@ -180,3 +182,18 @@ def test_a_step_that_is_not_finite_stops_the_run_or_costs_only_itself(prompt_hou
     hashes = {row["step"]: row["weights_hash"] for row in rows}
     assert hashes[1] == hashes[2] != hashes[3]
     assert max(metrics(prompt_house, "poisoned", "mismatch/sync_max_abs").values()) < 1e-3
+
+
+class Frozen(Broken):
+    """The engine, whose answer holds up the whole event loop of whoever asks."""
+
+    async def generate(self, prompt_ids, sampling):
+        time.sleep(4)
+        return await self.engine.generate(prompt_ids, sampling)
+
+
+def test_a_thread_that_shows_no_sign_of_life_is_not_waited_for(prompt_house, configure, train_here, monkeypatch):
+    monkeypatch.setattr(generation, "_SLACK_S", 0.2)
+    config = configure(run="frozen", **asynchronous(), **{"policy.generation__time_limit_s": 0.3})
+    with pytest.raises(EngineError, match="no sign of life for 1 s"):
+        train_here(config, lambda engine: Frozen(engine, 0, 0))
