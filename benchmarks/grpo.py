@@ -21,7 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 Measured = dict[str, Any]
-PHASES = ("generate", "wait", "train", "sync", "verify", "store")
+PHASES = ("generate", "wait", "train", "sync", "verify", "store", "store_rollouts")
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ TRL, TRL_PLAIN, SYNC, ASYNC = (side.name for side in SIDES)
 WORK: Measured = {
     "prompts": 8, "group": 8, "prompt_tokens": 123, "new_tokens": 128, "n_prompts": 64, "lr": 1e-3, "seed": 0, "gpu": False,
     "precision": "float32", "correction": True, "micro_batch": None, "threads": os.cpu_count(),
-    "staleness": 0, "eager": False, "learner_threads": 1, "engine_threads": 1, "micro_batch_tokens": 8192,
+    "staleness": 0, "eager": False, "learner_threads": 1, "engine_threads": 1, "micro_batch_tokens": 2048,
 }  # fmt: skip
 GPU_SHAPE = {
     "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
 }  # fmt: skip
-GROWTH = {"group": (4, 8, 16), "new_tokens": (64, 128, 256), "prompts": (4, 8, 16)}
+GROWTH = {"group": (4, 16), "new_tokens": (64, 256), "prompts": (4, 16)}  # half and double of WORK
 GOALS = ((SYNC, 1.5), (ASYNC, 1.8))
 LIMIT_S = 900
 
@@ -60,6 +60,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one round of two steps")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3, help="measured steps of a run")
+    parser.add_argument(
+        "--trl-micro-batch", type=int, help="rollouts TRL's learner takes at once; all of a step by default"
+    )
     parser.add_argument("--bf16", action="store_true", help="a second table, learners in bfloat16")
     parser.add_argument(
         "--growth", type=Path, help="also measure growth with group, length and batch, drawn into this SVG"
@@ -69,10 +72,14 @@ def main() -> int:
     options = parser.parse_args()
     rounds, steps = (1, 2) if options.quick else (options.rounds, options.steps)
     with tempfile.TemporaryDirectory(prefix="rollhouse-bench-") as folder:
-        work = WORK | {"model": str(prepare(Path(folder) / "model", options.gpu)), "gpu": options.gpu}
+        work = WORK | {
+            "model": str(prepare(Path(folder) / "model", options.gpu)),
+            "gpu": options.gpu,
+            "micro_batch": options.trl_micro_batch,
+        }
         precisions = ("float32", "bfloat16") if options.bf16 else ("float32",)
         found = {precision: compare(work | {"precision": precision}, rounds, steps) for precision in precisions}
-        grown = growth(work, steps) if options.growth else {}
+        grown = growth(work, steps, found["float32"]) if options.growth else {}
     if options.json:
         options.json.write_text(json.dumps({"work": WORK, "found": found, "growth": grown}, indent=1))
     if options.growth:
@@ -110,13 +117,17 @@ def measure(side: Side, work: Measured, steps: int) -> Measured:
     return measured
 
 
-def growth(work: Measured, steps: int) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """By what grows and side: (size, seconds a step), one run each."""
-    sides = [side for side in SIDES if side.name != TRL_PLAIN]
-    return {
-        what: {side.name: [(size, measure(side, work | {what: size}, steps)["step"]) for size in sizes] for side in sides}
-        for what, sizes in GROWTH.items()
-    }  # fmt: skip
+def growth(
+    work: Measured, steps: int, found: list[dict[str, Measured]]
+) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """By what grows and side: (size, seconds a step), one run each; the size that `found` has already is its median."""
+    grown: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for what, sizes in GROWTH.items():
+        for side in (side for side in SIDES if side.name != TRL_PLAIN):
+            points = [(WORK[what], median(one[side.name]["step"] for one in found))]
+            points += [(size, measure(side, work | {what: size}, steps)["step"]) for size in sizes]
+            grown.setdefault(what, {})[side.name] = sorted(points)
+    return grown
 
 
 def report(precision: str, rounds: list[dict[str, Measured]]) -> bool:
@@ -145,11 +156,14 @@ def ratio(steps: dict[str, list[float]], other: str, name: str) -> float:
 
 def store_ms(measured: Measured) -> float:
     """What the house cost the median step, in milliseconds."""
-    return 1000 * median(measured["phases"]["time/store"])
+    phases = measured["phases"]
+    return 1000 * median(
+        plan + rollouts for plan, rollouts in zip(phases["time/store"], phases["time/store_rollouts"], strict=True)
+    )
 
 
 def print_phases(rounds: list[dict[str, Measured]]) -> None:
-    """Our phases, medians over all measured steps. Those of an asynchronous run overlap: `generate` is not part of its step."""
+    """Our phases, medians over all measured steps. A step waits for `wait` of `generate`, which holds `store_rollouts`."""
     print(f"\n| ms | {' | '.join(PHASES)} |\n| --- |{' --- |' * len(PHASES)}")
     for name in (SYNC, ASYNC):
         cells = []

@@ -39,10 +39,11 @@ def run(work: dict[str, Any]) -> dict[str, Any]:
         numbers = logged(house)
     return {
         "side": "ours",
-        "seconds": [after - before for before, after in itertools.pairwise(ends)],
-        "rewards": numbers["train/reward"],
+        "seconds": [after - before for before, after in itertools.pairwise(ends)][:-1],
+        "rewards": numbers["train/reward"][:-1],
         "lengths": numbers["len/mean"],
-        "phases": {name: values for name, values in numbers.items() if name.startswith("time/")},
+        "phases": {name: values[:-1] for name, values in numbers.items() if name.startswith("time/")},
+        "staleness": numbers.get("staleness/token_mean", []),
         "mismatch": numbers["mismatch/sync_max_abs"],
     }
 
@@ -86,7 +87,7 @@ def configuration(work: dict[str, Any], folder: str) -> dict[str, Any]:
         "grpo": {
             "num_prompts_per_step": work["prompts"],
             "num_generations_per_prompt": work["group"],
-            "max_num_steps": work["steps"],
+            "max_num_steps": work["steps"] + 1,  # the last one also saves a checkpoint, so it is not counted
             "seed": work["seed"],
             "async_grpo": {"enabled": work["staleness"] > 0, "max_trajectory_age_steps": work["staleness"]},
         },
