@@ -1,6 +1,6 @@
 """How long a weight push takes, beside a plain memory copy of the same bytes measured in the same minute.
 
-    python benchmarks/weight_push.py                   # the tiny policy and a random model of 540 MB, float32
+    python benchmarks/weight_push.py                   # the tiny policy and a random model of 516 MB, float32
     python benchmarks/weight_push.py --dtype bfloat16  # the engine computes in bfloat16, and the weights travel in it
 
 The learner and a vLLM engine run as in a training run: two Ray actors on one machine. `write` is the learner's part, `load` the engine's with its
@@ -30,7 +30,7 @@ MIB = 2**20
 
 
 def random_model(folder: Path) -> Path:
-    """A Qwen3 of 135 M parameters with random weights and the tiny policy's tokenizer, so that no download is needed."""
+    """A Qwen3 of 129 M parameters with random weights and the tiny policy's tokenizer, so that no download is needed."""
     import shutil
 
     import torch
@@ -75,7 +75,7 @@ def measure(model: Path, dtype: str, rounds: int) -> dict[str, Any]:
         engine = open_vllm(model, max_model_len=256, dtype=dtype, take_over=False)
         opened.callback(engine.close)
         syncs: dict[str, WeightSync] = {}
-        for name, shared in (("file", False), ("file, shared", True), ("object_store", False)):
+        for name, shared in (("file", False), ("file, shared", True)):
             learner = opened.enter_context(LearnerGroup(str(model), LearnerSettings()))
             if shared and dtype != "float32":
                 continue
@@ -135,7 +135,7 @@ def main() -> None:
     ensure_ray(num_cpus=8)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            models = [base_policy(), random_model(Path(folder) / "random-135M")]
+            models = [base_policy(), random_model(Path(folder) / "random-129M")]
             print(table([measure(model, options.dtype, options.rounds) for model in models]))
     finally:
         shutdown_ray()

@@ -5,6 +5,8 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -17,12 +19,15 @@ from typing import Any
 from ...store.errors import ConfigError, EngineError, RollhouseError
 from ..models import need
 from .folders import owned_folder
+from .reaper import MARK
 
 NAMESPACE = "rollhouse"
 _OBJECT_STORE_BYTES = 256 * 2**20
 _PREFIX = "rh-ray-"
 _MAX_TEMP_DIR = 40  # Ray puts sockets there, and a socket's path may not be longer than 107 bytes
-_ours: tuple[Path, Any] | None = None  # the folder of the cluster we started, and the lock on it
+_ours: tuple[Path, Any, subprocess.Popen] | None = (
+    None  # of the cluster we started: its folder, the lock on it, its reaper
+)
 _joined = False
 
 
@@ -74,8 +79,10 @@ def _start(ray: Any, num_cpus: int | None) -> None:
             "Set ray.address=auto to use it. Otherwise unset RAY_ADDRESS, or end that cluster with `ray stop`; rollhouse starts its own and leaves others alone.",
         )
     base = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _MAX_TEMP_DIR else "/tmp"
-    _ours = owned_folder(_PREFIX, Path(base))
-    with _loopback_only(ray):
+    folder, lock = owned_folder(_PREFIX, Path(base))
+    reaper = [sys.executable, "-S", str(Path(__file__).with_name("reaper.py")), folder.name, str(folder)]
+    _ours = folder, lock, subprocess.Popen(reaper, stdin=subprocess.PIPE, start_new_session=True)
+    with _environment(MARK, folder.name), _loopback_only(ray):
         _init(
             ray,
             address="local",
@@ -83,25 +90,34 @@ def _start(ray: Any, num_cpus: int | None) -> None:
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
             _node_ip_address="127.0.0.1",
-            _temp_dir=str(_ours[0]),
+            _temp_dir=str(folder),
         )
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """A variable for what is started within the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 @contextmanager
 def _loopback_only(ray: Any) -> Iterator[None]:
     """Ray replaces 127.0.0.1 by an address that others reach, and listens on all, unless this is off; what it starts keeps what it finds."""
-    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-    constants, before = ray._private.ray_constants, os.environ.get(name)
+    constants = ray._private.ray_constants
     was = getattr(constants, "ENABLE_RAY_CLUSTER", None)  # read from the environment when Ray was imported
-    os.environ[name] = "0"
     constants.ENABLE_RAY_CLUSTER = False
     try:
-        yield
+        with _environment("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"):
+            yield
     finally:
         constants.ENABLE_RAY_CLUSTER = was
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
 
 
 def _join(ray: Any, address: str) -> None:
@@ -118,7 +134,7 @@ def _join(ray: Any, address: str) -> None:
             "Look with `ray status --address …`; ray.address is the host:port that `ray start --head` names.",
         )
     _joined = True
-    _init(ray, address=found.split(" ")[0])
+    _init(ray, address=address if address == "auto" else found)
 
 
 def _init(ray: Any, **options: Any) -> None:
@@ -158,8 +174,10 @@ def shutdown_ray() -> None:
 
     ray.shutdown()
     if ours is not None:
-        shutil.rmtree(ours[0], ignore_errors=True)
-        ours[1].close()
+        folder, lock, reaper = ours
+        reaper.communicate()  # it ends when its input does, and with it what Ray was slow to end
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
 
 
 def call(reference: Any, timeout_s: float, gone: Callable[[str], RollhouseError]) -> Any:

@@ -27,7 +27,12 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     base = Path("/tmp") / f"rh-two-{os.getpid()}"  # short: Ray puts sockets there
     base.mkdir()
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    env |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(base), "RAY_worker_niceness": "0"}
+    env |= {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": str(base),
+        "RAY_AUTH_MODE": "token",
+        "RAY_worker_niceness": "0",
+    }
     ray = str(Path(sys.executable).with_name("ray"))
     head = f"127.0.0.1:{free_port()}"
     shared = ["--num-cpus=6", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
