@@ -150,8 +150,12 @@ def print_summary(run_id: str, summary: "BfclSummary", mode: str) -> None:
 def print_missing(summary: "BfclSummary") -> None:
     """For people: what was not run, and which scores that costs."""
     say = console().print
+    from ..eval.bfcl.categories import NOT_RUN
+
     if summary.not_run:
         say(f"not run: {', '.join(summary.not_run)}", markup=False)
+    for name, why in NOT_RUN.items():
+        say(f"{name} cannot be run: {why}", markup=False)
     lacking = [score.name for score in summary.leaderboard if score.name.endswith("overall") and score.value is None]
     if lacking:
         say(f"no {' and no '.join(lacking)} BFCL score: what was not run is not counted as zero", markup=False)

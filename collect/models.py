@@ -50,7 +50,7 @@ def model_folder(name: str | os.PathLike[str]) -> Path:
     found = _HUB_NAME.fullmatch(str(name))
     if found is None or str(name).startswith("."):
         raise ConfigError(
-            f"There is no model {str(name)!r}: no folder is there, and a name on the hub is OWNER/NAME.",
+            f"There is no model {str(name)!r}: it is neither a folder nor a name on the hub (OWNER/NAME).",
             "Name a model folder or a hub name.",
         )
     from .hub import hub_folder

@@ -19,9 +19,9 @@ FORMAT_SENSITIVITY = "format_sensitivity"
 NOT_RUN = {
     "web_search_base": "it searches the live web",
     "web_search_no_snippet": "it searches the live web",
-    "memory_kv": "its questions follow sessions that fill a memory, which rollhouse does not play",
+    "memory_kv": "its questions follow sessions in which the policy fills a memory, which rollhouse does not play, and its search needs rank_bm25",
     "memory_vector": "it needs sentence-transformers and a model from the hub",
-    "memory_rec_sum": "its questions follow sessions that fill a memory, which rollhouse does not play",
+    "memory_rec_sum": "its questions follow sessions in which the policy fills a memory, which rollhouse does not play",
 }
 """Categories of the leaderboard that rollhouse cannot run, and why."""
 

@@ -48,6 +48,8 @@ def test_scripted_policy_on_the_mini_workplace(house: Path) -> None:
         (("env", "--env", "workplace-mini", "--engine", "vllm"), "needs a model"),
         (("bfcl", "--category", "simple_pyton", "--engine", "openai:http://localhost:9"), "'simple_pyton'"),
         (("bfcl", "--engine", "torch"), "needs a model"),
+        (("env", "--env", "workplace-mini", "--data-parallel-size", "2"), "takes no parallel sizes"),
+        (("bfcl", "--engine", "openai:http://localhost:9", "--tensor-parallel-size", "2"), "takes no parallel sizes"),
     ],
 )
 def test_bad_requests_are_two_sentences_and_exit_2(house: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -129,6 +131,7 @@ def test_the_table_says_what_was_not_run(house: Path, tiny_base: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
+    assert "memory_kv cannot be run: " in said and "web_search_base cannot be run: it searches the live web" in said
     assert "not run: simple_python" in said and "no v3 overall and no v4 overall BFCL score" in said
 
 

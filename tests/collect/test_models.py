@@ -119,5 +119,5 @@ def test_models_come_from_a_folder_or_the_hub(
             model_folder("us/third")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert model_folder("us/tiny") == fetched and model_folder(folder) == folder
-    with pytest.raises(ConfigError, match="no folder is there, and a name on the hub is OWNER/NAME"):
+    with pytest.raises(ConfigError, match="neither a folder nor a name on the hub"):
         model_folder(tmp_path / "nowhere")

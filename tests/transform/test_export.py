@@ -78,6 +78,46 @@ def test_pairs(filled, tmp_path) -> None:
     assert export_dataset(filled.house, pairs, "trl", tmp_path / "p.parquet").rows == 3
 
 
+def test_what_nemo_rl_s_loaders_take(filled, tmp_path) -> None:
+    """Its datasets read the files with `load_dataset("json")` and take these keys, of these types."""
+    from datasets import load_dataset
+
+    filled.task("q", tools=(), system=None, says="Capital of France?")
+    filled.rollout("q", 1.0, messages=said("Paris."), n_tool_calls=0)
+    snapshot = fill(filled)
+    demos, pairs = build_sft(filled.house, "demos", snapshot), build_dpo(filled.house, "pairs", snapshot)
+    rows = {}
+    for format, dataset in {"openai": demos, "nemo-response": demos, "nemo-preference": pairs, "nemo-binary": pairs}.items():  # fmt: skip
+        path = tmp_path / f"{format}.jsonl"
+        exported = export_dataset(filled.house, dataset, format, path)
+        loaded = load_dataset("json", data_files=str(path), cache_dir=str(tmp_path / "cache"))["train"]
+        assert len(loaded) == exported.rows > 0
+        rows[format] = lines(path)
+    assert all(set(row) == {"input", "output"} for row in rows["nemo-response"])
+    assert all(isinstance(value, str) for row in rows["nemo-response"] for value in row.values())
+    for row in rows["nemo-binary"]:
+        assert set(row) == {"prompt", "chosen", "rejected"} and is_chat(row["prompt"])
+        assert isinstance(row["chosen"], str) and isinstance(row["rejected"], str)
+    for row in rows["nemo-preference"]:
+        assert {"context", "completions"} <= set(row) <= {"context", "completions", "tools"} and is_chat(row["context"])
+        assert [set(side) for side in row["completions"]] == [{"rank", "completion"}] * 2
+        assert [side["rank"] for side in row["completions"]] == [0, 1]
+        assert all(is_chat(side["completion"]) and side["completion"][0]["role"] == "assistant" for side in row["completions"])  # fmt: skip
+    for row in rows["openai"]:
+        assert {"messages"} <= set(row) <= {"messages", "tools"} and is_chat(row["messages"])
+        assert all(tool["type"] == "function" for tool in row.get("tools", []))
+
+
+def is_chat(messages: object) -> bool:
+    """Whether this is a list of messages whose content is text (or, of a call, nothing)."""
+    assert isinstance(messages, list) and messages
+    return all(
+        message["role"] in ("system", "user", "assistant", "tool")
+        and (isinstance(message.get("content"), str) or bool(message.get("tool_calls")))
+        for message in messages
+    )
+
+
 def test_prompts_with_their_truth_and_weight(filled, tmp_path) -> None:
     prompts = build_grpo(filled.house, "prompts", fill(filled), GrpoOptions(weights="variance"))
     export_dataset(filled.house, prompts, "trl", tmp_path / "g.jsonl")
