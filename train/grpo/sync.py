@@ -12,16 +12,12 @@ flight meanwhile.
 import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Protocol
 
 from ...collect.engines.base import Generation, TokenEngine
 from ...collect.types import Sampling
 from ...store.errors import ConfigError, EngineError
 from .batch import Sample
-from .weights_folder import weights_folder
-
-__all__ = ["LearnerLike", "WeightSync", "choose_probe", "open_sync", "push_weights", "verify_weights", "weights_folder"]
 
 PROBE_SEQUENCES = 4
 PROBE_TOKENS = 4
@@ -105,13 +101,6 @@ def open_sync(
     from .sync_transfer import TransferSync
 
     return TransferSync(kind, learner, engine, dtype)
-
-
-def push_weights(learner: LearnerLike, engine: TokenEngine, version: int, folder: Path) -> None:
-    """Gives the engine the learner's weights as `version`, once; a transport that stays is open_sync's."""
-    path = str(folder / "weights.safetensors")
-    learner.save_weights(path)
-    asyncio.run(engine.load_weights(path, version))
 
 
 def choose_probe(samples: Sequence[Sample]) -> list[Sample]:
