@@ -5,7 +5,7 @@ A shared row is [prompt, answer 1, answer 2, …]. Positions start again after t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,8 +35,7 @@ class Layout:
 
     def to(self, device: str) -> "Layout":
         """The layout with its tensors there."""
-        moved = (None if part is None else part.to(device) for part in vars(self).values())
-        return Layout(*moved)
+        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None})
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Needs torch alone. Rank 0 keeps a TCP store on the address that the ranks are to
 import datetime
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -47,8 +48,8 @@ def join(rank: int, world_size: int, rendezvous: str, device: str, timeout_s: fl
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
     try:
         held = _reserved.pop(rendezvous, None)
-        listener = {"master_listen_fd": held.detach()} if held is not None else {}
-        store = dist.TCPStore(host, int(port), world_size, rank == 0, timeout, **listener)
+        listener = None if held is None else held.detach()
+        store = dist.TCPStore(host, int(port), world_size, rank == 0, timeout, master_listen_fd=listener)  # type: ignore[reportPrivateImportUsage]
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     except (RuntimeError, OSError) as error:
@@ -128,7 +129,7 @@ def gathered(found: Found, world_size: int) -> list[Found]:
     return everything
 
 
-def dealt(items: list[Found], rank: int, world_size: int) -> list[Found | None]:
+def dealt(items: Sequence[Found], rank: int, world_size: int) -> list[Found | None]:
     """This rank's share, round robin; None where others have one more, so that all ranks make the same number of passes."""
     mine: list[Found | None] = list(items[rank::world_size])
     return mine + [None] * (-(-len(items) // world_size) - len(mine))
