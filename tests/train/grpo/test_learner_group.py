@@ -38,6 +38,17 @@ def fresh(group, random_model, tmp_path):
     return group
 
 
+@pytest.fixture
+def make_samples(make_samples):
+    """Pairs that share a prompt: one of two micro-batches each with a shared row."""
+
+    def make(n, seed=0):
+        samples = make_samples(n, seed)
+        return [replace(sample, prompt_ids=[5 + number // 2] * 12) for number, sample in enumerate(samples)]
+
+    return make
+
+
 def saved(learner, folder):
     learner.save_weights(str(folder / "weights.safetensors"))
     return {name: tensor.clone() for name, tensor in load_file(folder / "weights.safetensors").items()}

@@ -42,7 +42,12 @@ def gradient(learner, samples):
 @pytest.mark.parametrize("lora", [None, LORA.lora])
 def test_what_saves_memory_changes_nothing(random_model, make_samples, changed, lora):
     settings = replace(SETTINGS, lora=lora, loss=LossSettings(entropy_coef=0.01))
-    samples = make_samples(4)
+    first, second, *others = make_samples(4)
+    samples = [
+        replace(first, prompt_ids=second.prompt_ids * 4),
+        replace(second, prompt_ids=second.prompt_ids * 4),
+        *others,
+    ]
     plain, result = gradient(Learner(str(random_model), settings), samples)
     learner = Learner(str(random_model), replace(settings, **changed))
     calls = []
@@ -106,6 +111,7 @@ def test_what_is_saved_is_merged_as_peft_merges(random_model, make_samples, tmp_
     before = weights(learner)
     learner.save_weights(str(tmp_path / "w.safetensors"))
     learner.save_pretrained(str(tmp_path / "model"))
+    assert "attn_implementation" not in (tmp_path / "model" / "config.json").read_text()
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(learner).items())
 
     peft_merged = copy.deepcopy(learner.model)
