@@ -59,7 +59,7 @@ def train_trl(arm: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
     import torch
     from datasets import Dataset
     from transformers import TrainerCallback
-    from trl import GRPOTrainer
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     torch.set_num_threads(1)
     player = Player(base, folder, arm["seed"])
@@ -116,7 +116,7 @@ def spread(logprobs: Sequence[float], mask: Sequence[int]) -> list[float]:
 
 def trainer_config(arm: dict[str, Any], folder: Path) -> Any:
     """The same algorithm as ours: group advantages, token mean, clip at 0.2, no KL, a batch used once."""
-    from trl import GRPOConfig
+    from trl.trainer.grpo_config import GRPOConfig
 
     return GRPOConfig(
         output_dir=str(folder / "trl"), report_to="none", save_strategy="no", disable_tqdm=True, seed=arm["seed"],

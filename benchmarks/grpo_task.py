@@ -35,11 +35,11 @@ def write_model(folder: Path, dtype: str = "float32", shape: Shape | None = None
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     tokenizer = build_tokenizer()
-    tokenizer.add_tokens(WORDS[: vocabulary - len(tokenizer)])
+    tokenizer.add_tokens(WORDS[: max(0, vocabulary - len(tokenizer))])  # ids above decode to nothing
     torch.manual_seed(0)
     sizes = vars(shape or Shape())
     config = Qwen3Config(
-        vocab_size=len(tokenizer), pad_token_id=0, eos_token_id=2, bos_token_id=None, max_position_embeddings=4096,
+        vocab_size=vocabulary, pad_token_id=0, eos_token_id=2, bos_token_id=None, max_position_embeddings=4096,
         tie_word_embeddings=True, architectures=["Qwen3ForCausalLM"], **sizes,
     )  # fmt: skip
     model: Any = Qwen3ForCausalLM(config)

@@ -36,7 +36,7 @@ def prepare(threads: int) -> None:
 
 def trainer_config(work: dict[str, Any], folder: str) -> Any:
     """The same algorithm as ours: group advantages, token mean, clip at 0.2, correction capped at 2, no KL, a batch used once."""
-    from trl import GRPOConfig
+    from trl.trainer.grpo_config import GRPOConfig
 
     rollouts = work["prompts"] * work["group"]
     return GRPOConfig(
@@ -60,8 +60,8 @@ def run(work: dict[str, Any]) -> dict[str, Any]:
     import torch
     from datasets import Dataset
     from transformers import TrainerCallback
-    from trl import GRPOTrainer
     from trl.extras import profiling
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     torch.set_num_threads(work["threads"])
     ends, rewards = [time.perf_counter()], []
@@ -72,10 +72,10 @@ def run(work: dict[str, Any]) -> dict[str, Any]:
         def on_step_end(self, *arguments: Any, **more: Any) -> None:
             ends.append(time.perf_counter())
 
-    def reward(completion_ids: list[list[int]], **columns: Any) -> list[float]:
+    def reward(completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
         found = [even_share(ids) for ids in completion_ids]
         rewards.append(sum(found) / len(found))
-        return found
+        return list(found)
 
     texts = prompt_texts(work["n_prompts"], work["prompt_tokens"])
     order = [text for step in range(1, work["steps"] + 1) for text in prompts_of_step(texts, step, work["prompts"], work["seed"])]  # fmt: skip
@@ -99,6 +99,8 @@ def _collect_phases(profiling: Any, phases: dict[str, list[float]]) -> None:
     """Notes what TRL's own profiling contexts time; without a tracker it would throw the seconds away."""
     from trl.trainer import grpo_trainer
 
+    trainer_module: Any = grpo_trainer
+
     before = profiling.ProfilingContext
 
     class Noting(before):  # type: ignore[misc, valid-type]
@@ -116,7 +118,7 @@ def _collect_phases(profiling: Any, phases: dict[str, list[float]]) -> None:
         return made
 
     profiling_context = profiling.profiling_context
-    grpo_trainer.profiling_context = context
+    trainer_module.profiling_context = context
 
 
 if __name__ == "__main__":
