@@ -1,8 +1,6 @@
 """The learner: a torch model with AdamW that takes one optimizer step a batch. Needs torch and transformers only."""
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,84 +8,25 @@ import torch
 from torch import Tensor
 
 from ...collect.engines.weight_file import mapped_parameters, write_weights
-from ...store.errors import TrainingError
 from .adapters import merged_weights, without_adapters
 from .aggregation import StepTotals
 from .batch import MicroBatch, Sample, collate, split_micro_batches
 from .layout import Layout, choose_rows, model_cost, plain_layout, shared_layout
 from .learner_settings import LearnerSettings
 from .logprobs import TokenScorer, can_share_prefix, spread
-from .loss import LossInputs, PolicyLoss, policy_loss
-from .measures import Outcome, Tally, outcomes
+from .loss import LossInputs, policy_loss
 from .memory import out_of_memory
 from .model import evaluating, open_model, open_reference
 from .ranks import dealt, gathered, join, laid_like, split_model, whole
 from .schedule import learning_rate
 from .state import gather_state, read_numbers, restore, seeded, write_state
+from .update import StepResult, Update, merge, not_finite, step_result
 
 SCORED_AT_ONCE = 8192
 """Padded tokens of a micro-batch that is only scored."""
 
 NOTHING = Sample("", [0], [0], [0], [])
 """What a rank computes while others have a micro-batch more: no token of it counts, but the ranks' exchanges need it."""
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one optimizer step did.
-
-    Attributes:
-        loss: At its first update; None when the batch was empty or that update was skipped.
-        metrics: By name, `train/…` and `mismatch/…`, and the counts behind the means.
-        outcomes: In the order of the samples, at the first update; none when the batch was empty or that update was skipped.
-        skipped: Rollouts of the micro-batches whose loss was not finite, or of the whole batch when its gradient was not, where settings.on_nonfinite is `skip`.
-    """
-
-    loss: float | None
-    metrics: dict[str, float]
-    outcomes: list[Outcome]
-    skipped: tuple[str, ...] = ()
-
-
-@dataclass
-class Update:
-    """What the passes over the micro-batches of one update found; those of several ranks add up.
-
-    Attributes:
-        outcomes: By position in the samples.
-        not_finite: Positions in the samples of the micro-batches whose loss is not finite, and the first such loss.
-    """
-
-    losses: list[float] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
-    not_finite: list[int] = field(default_factory=list)
-    grad_norm: float = 0.0
-
-    @property
-    def loss(self) -> float:
-        """The whole step's."""
-        return math.fsum(self.losses)
-
-    def add(self, positions: Sequence[int], samples: Sequence[Sample], inputs: LossInputs, found: PolicyLoss) -> None:
-        """Adds a micro-batch; `positions` are those of its samples among the step's."""
-        loss = found.loss.item()
-        self.losses.append(loss)
-        if not math.isfinite(loss):
-            self.not_finite += positions
-        self.tally.add(inputs, found.terms)
-        self.outcomes |= dict(zip(positions, outcomes(samples, inputs, found.terms), strict=True))
-
-
-def merge(updates: Sequence[Update]) -> Update:
-    """One update of those of all ranks, each of which knows the norm of the whole gradient."""
-    total = updates[0]
-    for other in updates[1:]:
-        total.losses += other.losses
-        total.tally.merge(other.tally)
-        total.outcomes |= other.outcomes
-        total.not_finite += other.not_finite
-    return total
 
 
 class Learner:
@@ -162,7 +101,7 @@ class Learner:
         with out_of_memory(f"step {self.steps}"), seeded(s.seed, self.steps, self.rank, s.device):
             for _ in range(s.n_updates):
                 update = self._gradient(samples, micro_batches, totals, first)
-                problem, names = _problem(update, samples, self.steps)
+                problem, names = not_finite(update, samples, self.steps)
                 if problem is None:
                     self._update(lr)
                     done.append(update)
@@ -172,7 +111,7 @@ class Learner:
                     raise problem
                 skipped = names
                 break
-        return _result(done, lr, len(samples), skipped, s)
+        return step_result(done, lr, len(samples), skipped, s)
 
     def _gradient(
         self,
@@ -335,38 +274,3 @@ class Learner:
     def _trained(self) -> dict[str, Any]:
         """The parameters that the optimizer changes, by name."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
-
-
-def _problem(update: Update, samples: Sequence[Sample], step: int) -> tuple[TrainingError | None, tuple[str, ...]]:
-    """What is not finite in an update, with the rollouts it was found in; None and none when all is."""
-    if update.not_finite:
-        value = next(loss for loss in update.losses if not math.isfinite(loss))
-        what, positions = "loss", sorted(update.not_finite)
-    elif not math.isfinite(update.grad_norm):
-        what, value, positions = "gradient norm", update.grad_norm, list(range(len(samples)))
-    else:
-        return None, ()
-    ids = tuple(samples[position].rollout_id for position in positions)
-    shown = ", ".join(ids[:8]) + (", …" if len(ids) > 8 else "")
-    error = TrainingError(
-        f"The {what} of step {step} is {value} in the batch of rollouts {shown}.",
-        "The whole batch is in batch_plans under this run and step; look at its logprobs, lower policy.optimizer.lr, or set grpo.on_nonfinite=skip.",
-    )
-    return error, ids
-
-
-def _result(
-    done: Sequence[Update], lr: float, n_samples: int, skipped: tuple[str, ...], settings: LearnerSettings
-) -> StepResult:
-    """The result of a step from the updates that were made.
-
-    Where there were several, loss, outcomes and `mismatch/…` are those of the first, which saw the batch as it was sampled, the other metrics
-    those of the last, since at the first every ratio is 1.
-    """
-    metrics = {"train/lr": lr} | ({"train/skipped": float(bool(skipped))} if settings.on_nonfinite == "skip" else {})
-    if not done:
-        return StepResult(None, metrics, [], skipped)
-    first, last = done[0].tally.metrics(), done[-1].tally.metrics()
-    metrics |= last | {name: value for name, value in first.items() if name.startswith("mismatch/")}
-    metrics |= {"train/loss": done[0].loss, "train/grad_norm": done[-1].grad_norm}
-    return StepResult(done[0].loss, metrics, [done[0].outcomes[position] for position in range(n_samples)], skipped)
