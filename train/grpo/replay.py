@@ -94,6 +94,9 @@ def replay(
         refuse_other_weights(changed)
     steps = steps_to_take(original, from_step, config.grpo.max_num_steps)
     name = _name(house, original, run or config.run)
+    if config.logger.wandb.name == original.config.logger.wandb.name:
+        config = config.model_copy(deep=True)
+        config.logger.wandb.name = None  # the replay's own, not the original's
     payload = config.model_dump(mode="json") | {
         "run": name,
         "dataset": original.dataset,

@@ -1,64 +1,112 @@
-"""Replays: the same bits from the stored batches, or another training on the same rollouts."""
+"""What only a store makes possible: replays, first batches out of history, prompts chosen by SQL. One small run serves all tests."""
 
+import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rollhouse.cli.main import app
+from rollhouse.collect.chat import ChatFormat
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
-from rollhouse.collect.policies import ScriptedPolicy
+from rollhouse.collect.policies import ScriptedPolicy, TokenPolicy
 from rollhouse.collect.runner import collect
-from rollhouse.store.errors import ConfigError
+from rollhouse.collect.types import Sampling, Task
+from rollhouse.store.errors import ConfigError, QueryError, StoreNotFound
 from rollhouse.store.house import House
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.train.grpo.config import GrpoConfig
+from rollhouse.train.grpo.curriculum import curriculum_prompts, refuse_bad_query
+from rollhouse.train.grpo.history import refuse_bad_warm_start, warm_batch
+from rollhouse.train.grpo.learner import Learner
+from rollhouse.train.grpo.learner_settings import LearnerSettings
 from rollhouse.train.grpo.loop import train_grpo
+from rollhouse.train.grpo.prompts import prompts_of_step
 from rollhouse.train.grpo.replay import replay
 from rollhouse.train.grpo.replay_settings import stored_config
 from rollhouse.transform.build import build_grpo
+from rollhouse.transform.materialize import grpo_tasks
+from rollhouse.transform.versions import get_dataset
 from typer.testing import CliRunner, Result
+
+GROUP, PROMPTS = 6, 4
+SOME = "select task_id, 1.0 + $step * 0 as weight from tasks where split = 'train' and $run_id <> '' order by task_id limit 6"
+"""A curriculum of six tasks."""
+
+Configure = Callable[..., GrpoConfig]
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, engine: Any) -> House:
-    """A house with the GRPO run `first`: two steps of two updates each, a checkpoint after each."""
+def configure(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Configure:
+    """`configure(section__key=value)`: the settings of run `first`, with changes.
+
+    Two steps of two updates each, generated asynchronously: the first from history (run `sampled`), the second of a curriculum.
+    """
+    query = tmp_path_factory.mktemp("curriculum") / "some.sql"
+    query.write_text(SOME)
+
+    def make(**changes: Any) -> GrpoConfig:
+        values: dict[str, Any] = {
+            "run": "first",
+            "dataset": "prompts",
+            "policy": {
+                "model_name": str(tiny_base),
+                "max_total_sequence_length": 512,
+                "optimizer": {"lr": 1e-4},
+                "generation": {"max_new_tokens": 48},
+            },
+            "grpo": {
+                "num_prompts_per_step": PROMPTS,
+                "num_generations_per_prompt": GROUP,
+                "max_num_steps": 2,
+                "num_updates_per_batch": 2,
+                "async_grpo": {"enabled": True},
+                "warm_start": {"runs": ["sampled"], "num_steps": 1},
+                "curriculum": {"query": str(query)},
+            },
+            "checkpointing": {"save_period": 1},
+        }
+        for key, value in changes.items():
+            *sections, name = key.split("__")
+            inner = values
+            for section in sections:
+                inner = inner.setdefault(section, {})
+            inner[name] = value
+        return GrpoConfig.model_validate(values)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, engine: Any, configure: Configure) -> House:
+    """A house with rollouts of the base policy, run `sampled`, and the GRPO run `first`."""
     house = House.create(tmp_path_factory.mktemp("replay") / "house")
     environment = MiniEnvironment(n_train=12)
     with start_run(house, "collect", "script") as run:
         collect(house, run, environment, ScriptedPolicy(mistake_rate=0.5), environment.tasks("train"), num_repeats=4)
     create_snapshot(house, "s1")
-    assert build_grpo(house, "prompts", "s1").n_rows >= 4
-    train_grpo(house, configure(tiny_base), engine=engine)
+    assert build_grpo(house, "prompts", "s1").n_rows >= 8
+    asyncio.run(engine.load_weights(str(tiny_base), 0))
+    with start_run(house, "collect", "sampled") as run:
+        policy = TokenPolicy(engine, ChatFormat.of(tiny_base), policy_id="base")
+        sampling = Sampling(temperature=1.0, max_tokens=48, seed=1)
+        collect(house, run, environment, policy, environment.tasks("train"), num_repeats=GROUP + 2, sampling=sampling)
+    train_grpo(house, configure(), engine=engine)
     return house
 
 
-def configure(model: Path, **changes: Any) -> GrpoConfig:
-    values: dict[str, Any] = {
-        "run": "first",
-        "dataset": "prompts",
-        "policy": {
-            "model_name": str(model),
-            "max_total_sequence_length": 512,
-            "optimizer": {"lr": 1e-4},
-            "generation": {"max_new_tokens": 48},
-        },
-        "grpo": {
-            "num_prompts_per_step": 4,
-            "num_generations_per_prompt": 6,
-            "max_num_steps": 2,
-            "num_updates_per_batch": 2,
-        },
-        "checkpointing": {"save_period": 1},
-    }
-    for key, value in changes.items():
-        section, _, name = key.rpartition("__")
-        inner = values
-        for part in section.split("__") if section else ():
-            inner = inner.setdefault(part, {})
-        inner[name] = value
-    return GrpoConfig.model_validate(values)
+@pytest.fixture(scope="module")
+def tasks(house: House) -> list[Task]:
+    """The prompt set's."""
+    return grpo_tasks(house, get_dataset(house, "prompts"))
+
+
+@pytest.fixture(scope="module")
+def learner(tiny_base: Path) -> Learner:
+    """One that has learned nothing since the base policy."""
+    return Learner(str(tiny_base), LearnerSettings())
 
 
 def rollhouse(*arguments: object) -> Result:
@@ -71,7 +119,7 @@ def rows(house: House, table: str, run: str) -> list[dict[str, Any]]:
 
 
 def test_a_replay_makes_the_same_bits_and_says_so(house: House) -> None:
-    before = house.read("rollouts").num_rows
+    before = house.dataset("rollouts").count_rows()
     result = rollhouse("train", "replay", "first", "--house", house.uri, "--format", "json")
     assert result.exit_code == 0, result.output
     (said,) = json.loads(result.stdout)
@@ -79,13 +127,11 @@ def test_a_replay_makes_the_same_bits_and_says_so(house: House) -> None:
     ours, theirs = rows(house, "checkpoints", "first-replay-1"), rows(house, "checkpoints", "first")
     assert [row["weights_hash"] for row in ours] == [row["weights_hash"] for row in theirs]
     assert len({row["weights_hash"] for row in ours}) == 2, "each step changed the weights"
-    assert house.read("rollouts").num_rows == before
+    assert house.dataset("rollouts").count_rows() == before
     run = get_run(house, "first-replay-1")
     assert run["kind"] == "replay" and run["config"]["replay_of"] == "first" and run["summary"]["identical"]
     outcomes = [{row["rollout_id"]: row["trainer_logprobs"] for row in rows(house, "training_outcomes", name)} for name in ("first", "first-replay-1")]  # fmt: skip
     assert outcomes[0] == outcomes[1] != {}
-    plain = rollhouse("train", "replay", "first", "--house", house.uri)
-    assert plain.exit_code == 0 and "identical, bit for bit" in plain.stdout
 
 
 def test_a_replay_with_another_learning_rate_is_another_training_on_the_same_plans(house: House) -> None:
@@ -116,12 +162,13 @@ def test_plans_are_made_anew_where_their_options_change(house: House) -> None:
 
 
 def test_a_first_step_later_than_1_goes_on_from_the_run_s_own(house: House) -> None:
-    same = replay(house, "first", from_step=2)
-    assert same.identical and (same.first_step, same.last_step, same.compared) == (2, 2, [2])
+    same = rollhouse("train", "replay", "first", "--from-step", 2, "--run", "same", "--house", house.uri)
+    assert same.exit_code == 0 and "1 step of first again as same" in same.stdout
+    assert "identical, bit for bit: the weights of its checkpoints (step 2)" in same.stdout
     config = stored_config(house, "first")
     config.policy.optimizer.lr = 5e-5
     other = replay(house, "first", config, from_step=2)
-    assert other.checkpoint["weights_hash"] != same.checkpoint["weights_hash"]
+    assert other.checkpoint["weights_hash"] != rows(house, "checkpoints", "same")[0]["weights_hash"]
     assert [row["step"] for row in rows(house, "batch_plans", other.replay)] == [2]
 
 
@@ -165,3 +212,144 @@ def test_a_difference_is_named_by_its_first_step(house: House) -> None:
     finally:
         lance.dataset(house.table_uri("metrics")).update({"value": repr(loss)}, where=where)
     assert result.exit_code == 1 and "first at step 2: train/loss was" in result.stdout
+
+
+def test_a_run_that_went_on_is_replayed_as_one(house: House, configure: Configure, engine: Any) -> None:
+    """Comes after the tests of two steps: it adds a third."""
+    train_grpo(house, configure(grpo__max_num_steps=3), engine=engine)
+    assert get_run(house, "first")["incarnation"] == 1
+    found = replay(house, "first")
+    assert found.identical and found.compared == [1, 2, 3]
+
+
+@pytest.mark.system
+def test_two_ranks_are_replayed_by_two_ranks(house: House, configure: Configure, engine: Any) -> None:
+    config = configure(run="ranks", cluster__learner_ranks=2, grpo__max_num_steps=1)
+    train_grpo(house, config, engine=engine)
+    found = replay(house, "ranks")
+    assert found.identical and found.compared == [1]
+    one = stored_config(house, "ranks")
+    one.cluster.learner_ranks = 1
+    assert replay(house, "ranks", one).identical is None, "another order of sums is another training"
+
+
+def entries(house: House, run: str, step: int) -> list[dict[str, Any]]:
+    return next(plan["entries"] for plan in rows(house, "batch_plans", run) if plan["step"] == step)
+
+
+def numbers(house: House, run: str, step: int) -> dict[str, float]:
+    return {
+        row["name"]: row["value"]
+        for row in rows(house, "metrics", run)
+        if (row["step"], row["incarnation"]) == (step, 0)
+    }
+
+
+def test_the_first_batch_is_of_history_and_says_so(house: House) -> None:
+    sampled = {row["rollout_id"]: row for row in house.read("rollouts", filter="run_id = 'sampled'").to_pylist()}
+    plan = rows(house, "batch_plans", "first")[0]
+    used = [sampled[entry["rollout_id"]] for entry in plan["entries"]]
+    assert {row["step"] for row in house.read("rollouts", ["step"], "run_id = 'first'").to_pylist()} >= {2}
+    assert house.dataset("rollouts").count_rows("run_id = 'first' and step = 1") == 0, "nothing was generated for it"
+    settings = json.loads(plan["settings"])
+    assert settings["rollouts_of"] == ["sampled"] and "left_out" in settings["warm_start"]
+    groups = [[row["reward"] for row in used if row["task_id"] == task] for task in settings["task_ids"]]
+    assert 1 <= len(groups) <= PROMPTS and all(2 <= len(group) <= GROUP and len(set(group)) > 1 for group in groups)
+    outcomes = [row for row in rows(house, "training_outcomes", "first") if row["step"] == 1]
+    assert {row["rollout_id"] for row in outcomes} == {
+        entry["rollout_id"] for entry in plan["entries"] if entry["kept"]
+    }
+    found = numbers(house, "first", 1)
+    assert (
+        found["warm/groups"] == len(groups) and found["warm/rollouts"] == len(used) and found["warm/log_ratio"] < 1e-3
+    )
+    lineage = rollhouse("lineage", "first/step_1", "--house", house.uri)
+    assert "rollouts of collect run sampled" in lineage.stdout and "step 1" in lineage.stdout
+
+
+def test_history_takes_each_group_once_and_only_what_the_learner_finds_likely(
+    house: House, configure: Configure, tasks: list[Task], tiny_base: Path, learner: Learner, fresh_model: Path
+) -> None:
+    chat = ChatFormat.of(tiny_base)
+    twice = configure(grpo__warm_start__num_steps=2, grpo__num_prompts_per_step=12, grpo__num_generations_per_prompt=2)
+    whole = warm_batch(house, twice, "other", 1, tasks, chat, learner)
+    rest = warm_batch(house, twice, "first", 2, tasks, chat, learner)
+    assert whole is not None and rest is not None
+    used = {entry["rollout_id"] for entry in entries(house, "first", 1)}
+    assert used & {row["rollout_id"] for row in whole.rollouts} and not used & {
+        row["rollout_id"] for row in rest.rollouts
+    }
+    groups = [[row for row in whole.rollouts if row["task_id"] == task.task_id] for task in whole.tasks]
+    assert all(len(group) == 2 and group[0]["reward"] != group[1]["reward"] for group in groups)
+    assert (
+        whole.left_out.keys() <= {"rewards are equal", "not in the prompt set"} and whole.left_out["rewards are equal"]
+    )
+    hot = configure(policy__generation__temperature=0.7)
+    unlike = Learner(str(fresh_model), LearnerSettings())
+    for config, judge in (
+        (hot, learner),
+        (configure(), unlike),
+        (configure(grpo__warm_start__runs=["script"]), learner),
+    ):
+        assert warm_batch(house, config, "other", 1, tasks, chat, judge) is None
+    assert warm_batch(house, configure(), "other", 2, tasks, chat, learner) is None, "its steps are over"
+
+
+def test_a_warm_start_that_nothing_corrects_is_refused(house: House, configure: Configure) -> None:
+    with pytest.raises(ConfigError, match="nothing corrects"):
+        refuse_bad_warm_start(house, configure(loss_fn__use_importance_sampling_correction=False))
+    with pytest.raises(StoreNotFound, match="absent"):
+        refuse_bad_warm_start(house, configure(grpo__warm_start__runs=["absent"]))
+
+
+def test_the_second_batch_is_of_the_curriculum(house: House, tasks: list[Task]) -> None:
+    settings = json.loads(rows(house, "batch_plans", "first")[1]["settings"])
+    pool = house.read("tasks", ["task_id"], "split = 'train'")["task_id"].to_pylist()
+    allowed = set(sorted(pool)[:6]) & {task.task_id for task in tasks}
+    assert len(set(settings["task_ids"])) == min(PROMPTS, len(allowed)) and set(settings["task_ids"]) <= allowed
+    assert settings["curriculum"]["asked"] == 2
+    found = numbers(house, "first", 2)
+    assert (found["curriculum/returned"], found["curriculum/pool"], found["curriculum/empty"]) == (6, len(allowed), 0)
+
+
+def test_a_curriculum_is_asked_once_and_remembered(
+    house: House, configure: Configure, tasks: list[Task], tmp_path: Path
+) -> None:
+    query = tmp_path / "once.sql"
+    query.write_text("select task_id, case when task_id < '8' then 0 else 1 end as weight from tasks")
+    config = configure(grpo__curriculum__query=str(query), grpo__curriculum__every=2, grpo__num_prompts_per_step=2)
+    with start_run(house, "grpo", "asking") as run:
+        first = curriculum_prompts(run, config, tasks, 1)
+        query.write_text("select no_such_column from tasks")
+        second, again = curriculum_prompts(run, config, tasks, 2), curriculum_prompts(run, config, tasks, 1)
+        assert first is not None and second is not None and again is not None
+        assert (
+            first.tasks == again.tasks
+            and first.record["curriculum"]["asked"] == second.record["curriculum"]["asked"] == 1
+        )
+        assert all(task.task_id >= "8" for task in [*first.tasks, *second.tasks]) and len(first.tasks) == 2
+        with pytest.raises(QueryError, match="no_such_column"):
+            curriculum_prompts(run, config, tasks, 3)
+        query.write_text("select task_id from tasks where false")
+        empty = curriculum_prompts(run, config, tasks, 3)
+        assert empty is not None and empty.metrics["curriculum/empty"] == 1
+        assert empty.tasks == prompts_of_step(tasks, 3, 2, config.grpo.seed)
+
+
+def test_curricula_that_are_refused(house: House, configure: Configure, tasks: list[Task], tmp_path: Path) -> None:
+    for says, text in {
+        "returns category": "select category from tasks",
+        "returns task_id, pass_rate": "select task_id, 0.5 as pass_rate from tasks",
+        "weight None": "select task_id, null as weight from tasks",
+        r"parameter \$seed": "select task_id from tasks where $seed = 1",
+    }.items():
+        (tmp_path / "q.sql").write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            refuse_bad_query(house, configure(grpo__curriculum__query=str(tmp_path / "q.sql")), tasks)
+    (tmp_path / "q.sql").write_text("create table t as select 1")
+    with pytest.raises(QueryError, match="CREATE"):
+        refuse_bad_query(house, configure(grpo__curriculum__query=str(tmp_path / "q.sql")), tasks)
+    for name in ("curriculum_learnabel", str(tmp_path / "absent.sql")):
+        with pytest.raises(ConfigError, match=r"learnabel|cannot be read"):
+            refuse_bad_query(house, configure(grpo__curriculum__query=name), tasks)
+    refuse_bad_query(house, configure(grpo__curriculum__query="curriculum_learnable"), tasks)
