@@ -90,7 +90,8 @@ def split_model(scorer: torch.nn.Module, device: str, precision: str) -> None:
     mesh = init_device_mesh(device.partition(":")[0], (dist.get_world_size(),))
     for layer in transformer_layers(scorer):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(scorer, mesh=mesh, mp_policy=policy)
+    # By default what is not a layer stays whole after a forward pass without a backward one; its parameters would then not be the optimizer's.
+    fully_shard(scorer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 
 
 def transformer_layers(module: torch.nn.Module) -> list[torch.nn.Module]:
