@@ -3,10 +3,12 @@
 import json
 import math
 import shutil
+import threading
 import time
 from dataclasses import replace
 
 import pytest
+from rollhouse.collect.engines.base import EngineGone
 from rollhouse.store.errors import EngineError, TrainingError
 from rollhouse.store.runs import get_run
 from rollhouse.train.grpo import generation
@@ -14,7 +16,7 @@ from rollhouse.train.grpo.prompts import prompts_of_step
 from rollhouse.transform.materialize import grpo_tasks
 from rollhouse.transform.versions import get_dataset
 
-STEPS, AGE, PROMPTS, GROUP = 4, 1, 3, 3
+STEPS, AGE, PROMPTS, GROUP = 3, 1, 3, 3
 
 
 def asynchronous(**more):
@@ -110,7 +112,7 @@ def test_each_step_trains_on_its_own_groups(runs):
 
 
 class Broken:
-    """The engine, until it has answered `good` requests with weights of `version` or newer; then it raises."""
+    """The engine, until it has answered `good` requests of rollouts with weights of `version` or newer; then it raises."""
 
     def __init__(self, engine, version, good):
         self.engine, self.since, self.good = engine, version, good
@@ -119,11 +121,10 @@ class Broken:
         return getattr(self.engine, name)
 
     async def generate(self, prompt_ids, sampling):
-        self.good -= self.engine.version >= self.since
-        if self.good < 0:
-            from rollhouse.collect.engines.base import EngineGone
-
-            raise EngineGone("The engine has left.", "Look for it.")
+        if self.engine.version >= self.since and threading.current_thread() is not threading.main_thread():
+            self.good -= 1
+            if self.good < 0:
+                raise EngineGone("The engine has left.", "Look for it.")
         return await self.engine.generate(prompt_ids, sampling)
 
 
@@ -132,7 +133,7 @@ def test_a_broken_run_goes_on_from_the_learners_state_as_if_it_had_trained_every
 ):
     config = configure(run="broken", **asynchronous())
     with pytest.raises(EngineError, match="has left"):
-        train_here(config, lambda engine: Broken(engine, version=2, good=5))
+        train_here(config, lambda engine: Broken(engine, version=1, good=5))
     before = {row["rollout_id"] for row in rollouts(prompt_house, "broken")}
     assert before and get_run(prompt_house, "broken")["status"] == "failed"
     states = list(trained_folder(config).glob("state_*"))
