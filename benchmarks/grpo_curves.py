@@ -46,8 +46,12 @@ def main() -> int:
     arms = [arm for arm in ARMS if any(one["arm"] == arm for one in results)]
     if options.picture:
         options.picture.write_text(draw({arm: curve(results, arm) for arm in arms}))
+    seeds = [f"{ARMS[arm][0]} {[one['seed'] for one in results if one['arm'] == arm]}" for arm in arms]
+    print(f"Seeds: {', '.join(seeds)}\n")
     print(table({arm: curve(results, arm) for arm in arms}))
-    return 0 if judge({arm: curve(results, arm) for arm in arms}) else 1
+    met = judge({arm: curve(results, arm) for arm in arms})
+    print(ages(results))
+    return 0 if met else 1
 
 
 def run(arm: str, seed: int) -> Result:
@@ -83,6 +87,20 @@ def table(curves: dict[str, list[tuple[int, float, float]]]) -> str:
     return "\n".join(lines)
 
 
+def ages(results: list[Result]) -> str:
+    """Tokens' mean age in optimizer steps, an arm a line; only arms of ours have one."""
+    lines = []
+    for arm, (name, _) in ARMS.items():
+        found = [
+            one["measures"]["staleness/token_mean"]
+            for one in results
+            if one["arm"] == arm and "staleness/token_mean" in one["measures"]
+        ]
+        if found:
+            lines.append(f"- {name}: {mean(found):.2f} steps")
+    return "\n".join(["\nMean age of the weights that sampled a token:", *lines])
+
+
 def judge(curves: dict[str, list[tuple[int, float, float]]]) -> bool:
     """Prints how far one is from the other at the end and on average over the curve, in standard errors of the difference."""
     met = True
@@ -103,7 +121,7 @@ def draw(curves: dict[str, list[tuple[int, float, float]]]) -> str:
         Line(ARMS[arm][0], [point[:2] for point in points], COLOURS[number], [point[2] for point in points], arm == "trl")
         for number, (arm, points) in enumerate(curves.items())
     ]  # fmt: skip
-    title = "Tiny policy on workplace-mini: mean of three seeds"
+    title = "Tiny policy on workplace-mini, mean over seeds"
     return picture([Panel(title, "rollouts trained on", "validation pass rate", lines, 520, 170)])
 
 
