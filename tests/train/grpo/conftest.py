@@ -65,35 +65,6 @@ def make_samples():
 
 
 @pytest.fixture(scope="module")
-def train_here(prompt_house: Any, tiny_base: Path) -> Any:
-    """`train_here(config, engine=None)`: run_grpo with a learner and an engine of this process, which need neither Ray nor vLLM."""
-    from contextlib import closing
-
-    from rollhouse.collect.chat import ChatFormat
-    from rollhouse.collect.engines.torch_engine import TorchEngine
-    from rollhouse.store.runs import start_run
-    from rollhouse.train.grpo.learner import Learner
-    from rollhouse.train.grpo.loop import run_grpo
-    from rollhouse.train.grpo.settings import learner_settings
-    from rollhouse.train.grpo.setup import open_environment, open_parts
-    from rollhouse.transform.materialize import grpo_tasks
-    from rollhouse.transform.versions import get_dataset
-
-    def train(config: Any, wrap: Any = lambda engine: engine, wrap_learner: Any = lambda learner: learner) -> Any:
-        tasks = grpo_tasks(prompt_house, get_dataset(prompt_house, config.dataset))
-        chat, learner = ChatFormat.of(tiny_base), wrap_learner(Learner(str(tiny_base), learner_settings(config)))
-        environment = open_environment(config, tasks)
-        with (
-            start_run(prompt_house, "grpo", config.run, config.model_dump(mode="json")) as run,
-            closing(TorchEngine(tiny_base, 512)) as engine,
-            open_parts(prompt_house, config, environment, wrap(engine), learner, run, tiny_base, chat) as parts,
-        ):
-            return run_grpo(parts, tasks)
-
-    return train
-
-
-@pytest.fixture(scope="module")
 def prompt_house(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A house with the prompt set `mixed@1`: tasks that an unreliable script solves now and then."""
     from rollhouse.collect.environments.workplace_mini import MiniEnvironment
@@ -145,3 +116,13 @@ def configure(prompt_house: Any, tiny_base: Path, tmp_path_factory: pytest.TempP
         return GrpoConfig.model_validate(values)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def train_here(prompt_house: Any) -> Any:
+    """`train_here(config, …)`: a run on `prompt_house` in this process; see here.py."""
+    from functools import partial
+
+    from .here import train_here
+
+    return partial(train_here, prompt_house)

@@ -1,0 +1,52 @@
+"""A GRPO run with a learner and an engine of one process, which need neither Ray nor vLLM; as a program, what the tests kill.
+
+python here.py HOUSE CONFIG.json
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+
+def same(thing: Any) -> Any:
+    return thing
+
+
+def train_here(
+    house: Any,
+    config: Any,
+    wrap: Callable[[Any], Any] = same,
+    wrap_learner: Callable[[Any], Any] = same,
+) -> dict[str, Any]:
+    """run_grpo; `wrap` may put something around the engine, `wrap_learner` around the learner."""
+    from rollhouse.collect.chat import ChatFormat
+    from rollhouse.collect.engines.torch_engine import TorchEngine
+    from rollhouse.store.runs import start_run
+    from rollhouse.train.grpo.learner import Learner
+    from rollhouse.train.grpo.loop import run_grpo
+    from rollhouse.train.grpo.settings import learner_settings
+    from rollhouse.train.grpo.setup import open_environment, open_parts
+    from rollhouse.transform.materialize import grpo_tasks
+    from rollhouse.transform.versions import get_dataset
+
+    tasks = grpo_tasks(house, get_dataset(house, config.dataset))
+    model = Path(config.policy.model_name)
+    chat, learner = ChatFormat.of(model), wrap_learner(Learner(str(model), learner_settings(config)))
+    environment = open_environment(config, tasks)
+    with (
+        start_run(house, "grpo", config.run, config.model_dump(mode="json")) as run,
+        closing(TorchEngine(model, 512)) as engine,
+        open_parts(house, config, environment, wrap(engine), learner, run, model, chat) as parts,
+    ):
+        return run_grpo(parts, tasks)
+
+
+if __name__ == "__main__":
+    from rollhouse.store.house import House
+    from rollhouse.train.grpo.config import GrpoConfig
+
+    place, settings = sys.argv[1:]
+    train_here(House.open(place), GrpoConfig.model_validate(json.loads(Path(settings).read_text())))
