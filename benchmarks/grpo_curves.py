@@ -98,7 +98,7 @@ def ages(results: list[Result]) -> str:
         ]
         if found:
             lines.append(f"- {name}: {mean(found):.2f} steps")
-    return "\n".join(["\nMean age of the weights that sampled a token:", *lines])
+    return "" if not lines else "\n".join(["\nMean age of the weights that sampled a token:", *lines])
 
 
 def judge(curves: dict[str, list[tuple[int, float, float]]]) -> bool:
