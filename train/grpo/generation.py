@@ -80,6 +80,7 @@ class Generation:
         # Steps up to this one have their batches stored, or may have them of history.
         self._begun = max(parts.last_planned, warm.num_steps if warm.runs else 0)
         self._failure: BaseException | None = None
+        self._noting = threading.Lock()
         self._moved = time.monotonic()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rollhouse-generation", daemon=True)
@@ -106,6 +107,13 @@ class Generation:
             return
         for step in admitted(version, grpo.async_grpo.max_trajectory_age_steps, self._begun, grpo.max_num_steps):
             self.begin(step)
+
+    def foresee(self, step: int) -> None:
+        """Puts the prompts of a step to come on record while the learner is busy; not where a query is to choose them later."""
+        grpo = self.parts.config.grpo
+        if grpo.curriculum.query is None and self._begun < step <= grpo.max_num_steps:
+            noting = asyncio.to_thread(self._prompts, Sampled(step), 0)  # an error comes again when the step begins
+            asyncio.run_coroutine_threadsafe(noting, self._loop)
 
     def take(self, step: int) -> Sampled:
         """The step's rollouts, once all are in the house; begins it if it was not. Raises what any step's generation raised."""
@@ -192,6 +200,10 @@ class Generation:
 
     def _prompts(self, sampled: Sampled, number: int) -> list[Task]:
         """The prompts of a round, which are on record before anything is sampled; those on record from before count."""
+        with self._noting:
+            return self._prompts_on_record(sampled, number)
+
+    def _prompts_on_record(self, sampled: Sampled, number: int) -> list[Task]:
         config, run, step = self.parts.config, self.parts.run, sampled.step
         size, seed = config.grpo.num_prompts_per_step, config.grpo.seed
         chosen = curriculum_prompts(run, config, self._tasks, step) if number == 0 else None
@@ -206,7 +218,9 @@ class Generation:
         else:
             tasks = spare_prompts(self._tasks, step, sampled.tasks, sampled.missing, seed)
         if tasks:
-            record_issued(run, step, number, [task.task_id for task in tasks], self.parts.engine.version)
+            ids = [task.task_id for task in tasks]
+            record_issued(run, step, number, ids, self.parts.engine.version)
+            self._issued[step, number] = ids
         return tasks
 
     async def _collect(self, sampled: Sampled, tasks: Sequence[Task]) -> None:

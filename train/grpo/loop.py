@@ -119,6 +119,7 @@ def run_grpo(
         for step in range(first, steps + 1 if not stopped else first):
             watch = Stopwatch(partial(viewer.phase, step) if viewer is not None else None)
             batch = batch_of(parts, tasks, step, generation, watch)
+            generation.foresee(step + 1)
             result = train(parts, batch, watch)
             generation.check()
             gap = sync(parts, generation, step, watch)
