@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..store.errors import ConfigError
 from .chat_options import ChatOptions
@@ -100,7 +101,7 @@ def _torch_policy(model: Path, max_model_len: int | None, options: ChatOptions) 
 
 @contextmanager
 def _vllm_policy(
-    model: Path, seed: int, max_model_len: int | None, options: ChatOptions, sizes: dict[str, int]
+    model: Path, seed: int, max_model_len: int | None, options: ChatOptions, sizes: dict[str, Any]
 ) -> Iterator[TokenPolicy]:
     from .chat import ChatFormat
     from .engines.cluster import ensure_ray, shutdown_ray

@@ -318,7 +318,7 @@ def test_two_collections_at_once_share_the_writer_of_their_run(house: House) -> 
     async def step(run: Any, number: int) -> tuple[CollectSummary, int]:
         done: list[str] = []
         policy = Breaks(10_000, ZeroDivisionError())
-        options = {"num_repeats": 4, "step": number, "concurrency": 20}
+        options: dict[str, Any] = {"num_repeats": 4, "step": number, "concurrency": 20}
         summary = await collect_async(house, run, OFFICE, policy, TASKS, on_done=lambda row, _: done.append(row["rollout_id"]), **options)  # fmt: skip
         mine = house.read("rollouts", ["rollout_id"], f"step = {number}")["rollout_id"].to_pylist()
         assert sorted(mine) == sorted(done)

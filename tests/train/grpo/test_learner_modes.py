@@ -134,7 +134,7 @@ def test_what_is_saved_is_merged_as_peft_merges(random_model, make_samples, tmp_
 
 
 def test_adapters_go_on_from_their_state_bit_for_bit_dropout_included(random_model, make_samples, tmp_path):
-    settings = replace(LORA, lora=replace(LORA.lora, dropout=0.3))
+    settings = replace(LORA, lora=LoraSettings(4, 8.0, 0.3))
     learner = Learner(str(random_model), settings)
     learner.step(make_samples(4, 1), SPLIT)
     learner.save_state(tmp_path)
