@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rollhouse.train.grpo.batch import Sample, split_micro_batches
-from rollhouse.train.grpo.layout import model_cost
-from rollhouse.train.grpo.learner import Learner
-from rollhouse.train.grpo.learner_settings import LearnerSettings
+from rollhouse.train.grpo.learner.batch import Sample, split_micro_batches
+from rollhouse.train.grpo.learner.layout import model_cost
+from rollhouse.train.grpo.learner.learner import Learner
+from rollhouse.train.grpo.learner.settings import LearnerSettings
 
 MIB = 2**20
 SHAPES: dict[str, dict[str, int]] = {

@@ -21,9 +21,9 @@ from typing import Any
 import numpy
 from rollhouse.collect.engines.cluster import ensure_ray, shutdown_ray
 from rollhouse.collect.engines.vllm_actor import open_vllm
-from rollhouse.train.grpo.learner_group import LearnerGroup
-from rollhouse.train.grpo.learner_settings import LearnerSettings
-from rollhouse.train.grpo.sync import WeightSync, open_sync
+from rollhouse.train.grpo.learner.group import LearnerGroup
+from rollhouse.train.grpo.learner.settings import LearnerSettings
+from rollhouse.train.grpo.sync.sync import WeightSync, open_sync
 from rollhouse.train.tiny import base_policy
 
 MIB = 2**20

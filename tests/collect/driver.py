@@ -6,9 +6,9 @@ import time
 if __name__ == "__main__":
     from rollhouse.collect.engines.cluster import ensure_ray
     from rollhouse.collect.engines.vllm_actor import open_vllm
-    from rollhouse.train.grpo.learner_group import LearnerGroup
-    from rollhouse.train.grpo.learner_settings import LearnerSettings
-    from rollhouse.train.grpo.weights_folder import weights_folder
+    from rollhouse.train.grpo.learner.group import LearnerGroup
+    from rollhouse.train.grpo.learner.settings import LearnerSettings
+    from rollhouse.train.grpo.sync.weights_folder import weights_folder
 
     ensure_ray()
     engine = open_vllm(sys.argv[1], max_model_len=256)

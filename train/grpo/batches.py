@@ -14,7 +14,7 @@ from .settings import learner_settings, plan_options, plan_settings
 from .staleness import staleness_metrics
 
 if TYPE_CHECKING:
-    from .batch import Sample
+    from .learner.batch import Sample
     from .setup import Parts
     from .stopwatch import Stopwatch
 

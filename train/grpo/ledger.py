@@ -14,13 +14,13 @@ from ...store.errors import TrainingError
 from ...store.house import quote
 from ...store.ids import hash_id
 from ...store.tables import TABLES
-from .batch import Sample
+from .learner.batch import Sample
 from .plan import PLANNED_COLUMNS, BatchPlan, Entry, plan_id
 
 if TYPE_CHECKING:
     from ...store.house import House
     from ...store.runs import Run
-    from .measures import Outcome
+    from .learner.measures import Outcome
 
 BATCH_COLUMNS = ["rollout_id", "prompt_id", "tokenizer_hash", "template_hash", "token_ids", "loss_mask", "logprobs"]
 _STEP_COLUMNS = list(dict.fromkeys([*PLANNED_COLUMNS, "policy_version_last", "version_spans", *BATCH_COLUMNS]))

@@ -23,7 +23,7 @@ from .batches import Batch, batch_of
 from .checks import refuse_what_cannot_run
 from .config import GrpoConfig
 from .generation import Generation
-from .learner import StepResult
+from .learner.learner import StepResult
 from .ledger import commit_outcomes, read_batch
 from .metrics import one_line, plan_metrics, rollout_metrics
 from .saving import load_newest_state, save, saved
@@ -31,7 +31,7 @@ from .settings import MAY_CHANGE
 from .setup import Parts, open_environment, open_parts, open_processes, own_ray, restarts
 from .stopping import EarlyStop
 from .stopwatch import Stopwatch
-from .sync import choose_probe, verify_weights
+from .sync.sync import choose_probe, verify_weights
 from .validation import validate
 from .viewer import Viewer
 

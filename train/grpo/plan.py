@@ -12,9 +12,9 @@ from statistics import stdev
 from typing import Any
 
 from ...store.ids import hash_id
-from .advantages import ZERO_STD, group_advantages, whiten
-from .batch import split_micro_batches
-from .shaping import ShapingOptions, shaped_reward
+from .algorithm.advantages import ZERO_STD, group_advantages, whiten
+from .algorithm.shaping import ShapingOptions, shaped_reward
+from .learner.batch import split_micro_batches
 
 PLANNED_COLUMNS = [
     "rollout_id",

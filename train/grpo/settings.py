@@ -7,11 +7,11 @@ from typing import Any
 from ...collect.models import need
 from ...collect.types import Sampling, Task
 from ...store.errors import ConfigError
+from .algorithm.shaping import ShapingOptions
 from .config import GrpoConfig
-from .learner_settings import LearnerSettings, LoraSettings, LossSettings
+from .learner.settings import LearnerSettings, LoraSettings, LossSettings
 from .plan import PlanOptions
-from .shaping import ShapingOptions
-from .sync_transfer import engine_arguments
+from .sync.transfer import engine_arguments
 
 MAY_CHANGE = (
     "run",

@@ -19,17 +19,17 @@ from ...store.errors import ConfigError
 from ...store.runs import Run
 from ...store.writer import RolloutWriter
 from ..tracking import Tracker
-from .batch import Sample
 from .checks import LOW_PRECISION
 from .config import GrpoConfig
-from .learner_group import LearnerGroup
+from .learner.batch import Sample
+from .learner.group import LearnerGroup
 from .ledger import last_planned
 from .settings import engine_gpus, engine_options, gpu_shares, learner_settings
-from .sync import WeightSync, open_sync
+from .sync.sync import WeightSync, open_sync
 
 if TYPE_CHECKING:
     from ...store.house import House
-    from .learner import Learner
+    from .learner.learner import Learner
 
 
 @dataclass

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rollhouse.train.grpo.batch import Sample
+from rollhouse.train.grpo.learner.batch import Sample
 
 VOCABULARY = 48
 PROMPTS, GROUP = 6, 6

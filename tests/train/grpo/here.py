@@ -25,7 +25,7 @@ def train_here(
     from rollhouse.collect.chat import ChatFormat
     from rollhouse.collect.engines.torch_engine import TorchEngine
     from rollhouse.store.runs import start_run
-    from rollhouse.train.grpo.learner import Learner
+    from rollhouse.train.grpo.learner.learner import Learner
     from rollhouse.train.grpo.loop import run_grpo
     from rollhouse.train.grpo.settings import learner_settings
     from rollhouse.train.grpo.setup import open_environment, open_parts

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollhouse.train.grpo.batch import collate, split_micro_batches
+from rollhouse.train.grpo.learner.batch import collate, split_micro_batches
 
 
 @settings(deadline=None, derandomize=True)

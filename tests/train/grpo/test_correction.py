@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from rollhouse.train.grpo.aggregation import StepTotals
-from rollhouse.train.grpo.correction import correction_weights
-from rollhouse.train.grpo.learner_settings import LossSettings
-from rollhouse.train.grpo.loss import LossInputs, policy_loss
+from rollhouse.train.grpo.algorithm.aggregation import StepTotals
+from rollhouse.train.grpo.algorithm.correction import correction_weights
+from rollhouse.train.grpo.algorithm.loss import LossInputs, policy_loss
+from rollhouse.train.grpo.learner.settings import LossSettings
 
 # Two sequences: ratios 1, 4, 1/4 (geometric mean 1) and 2, 2 (geometric mean 2); the last position is a tool's.
 LOG_WEIGHTS = torch.tensor([[0.0, math.log(4), -math.log(4)], [math.log(2), math.log(2), 9.0]], dtype=torch.float64)

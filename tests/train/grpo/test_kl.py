@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from rollhouse.train.grpo.aggregation import StepTotals
-from rollhouse.train.grpo.kl import kl_divergence
-from rollhouse.train.grpo.learner_settings import LossSettings
-from rollhouse.train.grpo.loss import LossInputs, policy_loss
+from rollhouse.train.grpo.algorithm.aggregation import StepTotals
+from rollhouse.train.grpo.algorithm.kl import kl_divergence
+from rollhouse.train.grpo.algorithm.loss import LossInputs, policy_loss
+from rollhouse.train.grpo.learner.settings import LossSettings
 
 
 def distributions(seed=0, n=7):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollhouse.train.grpo.batch import Sample, collate, split_micro_batches
-from rollhouse.train.grpo.layout import Cost, choose_rows, full_attention, plain_layout, shared_layout
-from rollhouse.train.grpo.learner import Learner
-from rollhouse.train.grpo.learner_settings import LearnerSettings
-from rollhouse.train.grpo.logprobs import TokenScorer, can_share_prefix
+from rollhouse.train.grpo.learner.batch import Sample, collate, split_micro_batches
+from rollhouse.train.grpo.learner.layout import Cost, choose_rows, full_attention, plain_layout, shared_layout
+from rollhouse.train.grpo.learner.learner import Learner
+from rollhouse.train.grpo.learner.logprobs import TokenScorer, can_share_prefix
+from rollhouse.train.grpo.learner.settings import LearnerSettings
 
 FREE_ATTENTION = Cost(token=1, pair=0)
 

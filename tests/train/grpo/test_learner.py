@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 from rollhouse.store.errors import TrainingError
-from rollhouse.train.grpo.learner import Learner
-from rollhouse.train.grpo.learner_settings import LearnerSettings, LossSettings
+from rollhouse.train.grpo.learner.learner import Learner
+from rollhouse.train.grpo.learner.settings import LearnerSettings, LossSettings
 
 SETTINGS = LearnerSettings(lr=1e-2)
 
@@ -139,9 +139,9 @@ import asyncio, sys
 blocked = ("ray", "lance", "lancedb", "vllm", "duckdb", "pyarrow", "polars")
 for name in blocked:
     sys.modules[name] = None
-from rollhouse.train.grpo.batch import Sample
-from rollhouse.train.grpo.learner import Learner
-from rollhouse.train.grpo.learner_settings import LearnerSettings
+from rollhouse.train.grpo.learner.batch import Sample
+from rollhouse.train.grpo.learner.learner import Learner
+from rollhouse.train.grpo.learner.settings import LearnerSettings
 assert "pydantic" not in sys.modules and "peft" not in sys.modules
 learner = Learner({str(fresh_model)!r}, LearnerSettings())
 print(learner.step([Sample("a", [1, 2], [3, 4], [1, 1], [-1.0, -1.0], 1.0)], [[0]]).loss is not None)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from rollhouse.collect.engines.cluster import ensure_ray, shutdown_ray
 from rollhouse.store.errors import TrainingError
-from rollhouse.train.grpo.learner import Learner
-from rollhouse.train.grpo.learner_group import LearnerGroup
-from rollhouse.train.grpo.learner_settings import LearnerSettings, LoraSettings, LossSettings
-from rollhouse.train.grpo.ranks import dealt
+from rollhouse.train.grpo.learner.group import LearnerGroup
+from rollhouse.train.grpo.learner.learner import Learner
+from rollhouse.train.grpo.learner.ranks import dealt
+from rollhouse.train.grpo.learner.settings import LearnerSettings, LoraSettings, LossSettings
 from safetensors.torch import load_file
 
 SETTINGS = LearnerSettings(lr=1e-2, loss=LossSettings(kl_coef=0.1))

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rollhouse.train.grpo.learner import Learner
-from rollhouse.train.grpo.learner_settings import LearnerSettings, LossSettings
+from rollhouse.train.grpo.learner.learner import Learner
+from rollhouse.train.grpo.learner.settings import LearnerSettings, LossSettings
 
 KINDS = {
     "dual clip": LossSettings(clip_high=0.28, dual_clip=1.5, correction="none"),

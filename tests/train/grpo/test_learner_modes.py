@@ -8,9 +8,9 @@ from itertools import chain
 import pytest
 import torch
 from rollhouse.store.errors import ConfigError
-from rollhouse.train.grpo.adapters import adapter_layers
-from rollhouse.train.grpo.learner import Learner
-from rollhouse.train.grpo.learner_settings import LearnerSettings, LoraSettings, LossSettings
+from rollhouse.train.grpo.learner.adapters import adapter_layers
+from rollhouse.train.grpo.learner.learner import Learner
+from rollhouse.train.grpo.learner.settings import LearnerSettings, LoraSettings, LossSettings
 from safetensors.torch import load_file
 
 SETTINGS = LearnerSettings(lr=1e-2)

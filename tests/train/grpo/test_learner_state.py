@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 from rollhouse.store.errors import TrainingError
-from rollhouse.train.grpo.learner import Learner
-from rollhouse.train.grpo.learner_settings import LearnerSettings, LossSettings
+from rollhouse.train.grpo.learner.learner import Learner
+from rollhouse.train.grpo.learner.settings import LearnerSettings, LossSettings
 
 SETTINGS = LearnerSettings(lr=1e-2, warmup_steps=3, lr_schedule="cosine", decay_steps=9)
 SPLIT = [[0, 1], [2, 3]]

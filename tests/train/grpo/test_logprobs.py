@@ -1,8 +1,8 @@
 """Logprobs at sampled positions against the model's full logits."""
 
 import torch
-from rollhouse.train.grpo.batch import collate
-from rollhouse.train.grpo.logprobs import token_logprobs
+from rollhouse.train.grpo.learner.batch import collate
+from rollhouse.train.grpo.learner.logprobs import token_logprobs
 
 
 def load(folder):

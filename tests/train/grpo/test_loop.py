@@ -11,8 +11,8 @@ from rollhouse.collect.models import weights_hash
 from rollhouse.store.errors import ConfigError, EngineError, RollhouseError
 from rollhouse.store.runs import get_run
 from rollhouse.train.grpo.checks import refuse_what_cannot_run
-from rollhouse.train.grpo.learner_group import LearnerGroup
-from rollhouse.train.grpo.learner_settings import LearnerSettings
+from rollhouse.train.grpo.learner.group import LearnerGroup
+from rollhouse.train.grpo.learner.settings import LearnerSettings
 from rollhouse.train.grpo.loop import train_grpo
 from rollhouse.train.grpo.settings import engine_options, gpu_shares
 from rollhouse.transform.materialize import grpo_tasks

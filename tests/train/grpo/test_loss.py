@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollhouse.train.grpo.aggregation import StepTotals
-from rollhouse.train.grpo.learner_settings import LossSettings
-from rollhouse.train.grpo.loss import LossInputs, policy_loss
+from rollhouse.train.grpo.algorithm.aggregation import StepTotals
+from rollhouse.train.grpo.algorithm.loss import LossInputs, policy_loss
+from rollhouse.train.grpo.learner.settings import LossSettings
 
 PLAIN = LossSettings(correction="none", clip_high=0.28)
 CASES = {

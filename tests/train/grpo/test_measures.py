@@ -6,11 +6,11 @@ from statistics import fmean
 
 import pytest
 import torch
-from rollhouse.train.grpo.aggregation import StepTotals
-from rollhouse.train.grpo.batch import Sample
-from rollhouse.train.grpo.learner_settings import LossSettings
-from rollhouse.train.grpo.loss import LossInputs, policy_loss
-from rollhouse.train.grpo.measures import Tally, outcomes
+from rollhouse.train.grpo.algorithm.aggregation import StepTotals
+from rollhouse.train.grpo.algorithm.loss import LossInputs, policy_loss
+from rollhouse.train.grpo.learner.batch import Sample
+from rollhouse.train.grpo.learner.measures import Tally, outcomes
+from rollhouse.train.grpo.learner.settings import LossSettings
 
 SETTINGS = LossSettings(
     clip_high=0.28, dual_clip=1.5, correction="icepop", correction_min=0.7, correction_max=1.4, kl_coef=0.1

@@ -12,12 +12,12 @@ from rollhouse.store.errors import TrainingError
 from rollhouse.store.house import House
 from rollhouse.store.ids import hash_id
 from rollhouse.store.runs import start_run
-from rollhouse.train.grpo.batch import Sample
+from rollhouse.train.grpo.algorithm.shaping import ShapingOptions
+from rollhouse.train.grpo.learner.batch import Sample
+from rollhouse.train.grpo.learner.measures import Outcome
 from rollhouse.train.grpo.ledger import commit_outcomes, commit_plan, read_batch, read_rollouts, stored_plan
-from rollhouse.train.grpo.measures import Outcome
 from rollhouse.train.grpo.metrics import plan_metrics, rollout_metrics
 from rollhouse.train.grpo.plan import PLANNED_COLUMNS, PlanOptions, groups_with_spread, make_plan
-from rollhouse.train.grpo.shaping import ShapingOptions
 
 OPTIONS = PlanOptions(token_budget=64)
 

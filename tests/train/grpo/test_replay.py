@@ -20,12 +20,12 @@ from rollhouse.store.snapshots import create_snapshot
 from rollhouse.train.grpo.config import GrpoConfig
 from rollhouse.train.grpo.curriculum import curriculum_prompts, refuse_bad_query
 from rollhouse.train.grpo.history import refuse_bad_warm_start, warm_batch
-from rollhouse.train.grpo.learner import Learner
-from rollhouse.train.grpo.learner_settings import LearnerSettings
+from rollhouse.train.grpo.learner.learner import Learner
+from rollhouse.train.grpo.learner.settings import LearnerSettings
 from rollhouse.train.grpo.loop import train_grpo
 from rollhouse.train.grpo.prompts import prompts_of_step
-from rollhouse.train.grpo.replay import replay
-from rollhouse.train.grpo.replay_settings import stored_config
+from rollhouse.train.grpo.replay.replay import replay
+from rollhouse.train.grpo.replay.settings import stored_config
 from rollhouse.transform.build import build_grpo
 from rollhouse.transform.materialize import grpo_tasks
 from rollhouse.transform.versions import get_dataset

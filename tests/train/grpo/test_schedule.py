@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from rollhouse.train.grpo.config_policy import OptimizerConfig
-from rollhouse.train.grpo.learner import Learner
-from rollhouse.train.grpo.learner_settings import LearnerSettings
-from rollhouse.train.grpo.schedule import learning_rate
+from rollhouse.train.grpo.learner.learner import Learner
+from rollhouse.train.grpo.learner.schedule import learning_rate
+from rollhouse.train.grpo.learner.settings import LearnerSettings
 
 BASE = LearnerSettings(lr=1e-2)
 

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rollhouse.train.grpo.shaping import ShapingOptions, overlong, shaped_reward, stopped_properly
+from rollhouse.train.grpo.algorithm.shaping import ShapingOptions, overlong, shaped_reward, stopped_properly
 
 ROW = {"reward": 1.0, "status": "completed", "n_sampled_tokens": 90, "n_parse_failures": 0}
 

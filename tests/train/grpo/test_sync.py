@@ -14,12 +14,12 @@ from rollhouse.collect.engines.torch_engine import TorchEngine
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.types import Sampling
 from rollhouse.store.errors import ConfigError, EngineError
-from rollhouse.train.grpo.batch import Sample, split_micro_batches
-from rollhouse.train.grpo.learner import Learner
-from rollhouse.train.grpo.learner_settings import LearnerSettings
-from rollhouse.train.grpo.sync import choose_probe, open_sync, verify_weights
-from rollhouse.train.grpo.sync_file import FileSync
-from rollhouse.train.grpo.weights_folder import PREFIX, weights_folder
+from rollhouse.train.grpo.learner.batch import Sample, split_micro_batches
+from rollhouse.train.grpo.learner.learner import Learner
+from rollhouse.train.grpo.learner.settings import LearnerSettings
+from rollhouse.train.grpo.sync.file import FileSync
+from rollhouse.train.grpo.sync.sync import choose_probe, open_sync, verify_weights
+from rollhouse.train.grpo.sync.weights_folder import PREFIX, weights_folder
 from safetensors.torch import load_file, save_file
 
 TOLERANCE = 1e-3

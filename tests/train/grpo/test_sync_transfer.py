@@ -5,10 +5,10 @@ import torch
 from rollhouse.collect.engines.sleeping import asleep
 from rollhouse.collect.engines.torch_engine import TorchEngine
 from rollhouse.store.errors import ConfigError
-from rollhouse.train.grpo.learner import Learner
-from rollhouse.train.grpo.learner_settings import LearnerSettings, LoraSettings
-from rollhouse.train.grpo.sync import open_sync
-from rollhouse.train.grpo.sync_transfer import EngineClient, engine_arguments, places_of, trainer_info, weight_source
+from rollhouse.train.grpo.learner.learner import Learner
+from rollhouse.train.grpo.learner.settings import LearnerSettings, LoraSettings
+from rollhouse.train.grpo.sync.sync import open_sync
+from rollhouse.train.grpo.sync.transfer import EngineClient, engine_arguments, places_of, trainer_info, weight_source
 
 
 def test_engines_have_places_of_their_own_in_an_nccl_group():

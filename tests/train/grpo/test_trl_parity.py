@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rollhouse.train.grpo.advantages import group_advantages
-from rollhouse.train.grpo.aggregation import StepTotals
-from rollhouse.train.grpo.batch import collate
-from rollhouse.train.grpo.correction import correction_weights
-from rollhouse.train.grpo.learner_settings import LossSettings
-from rollhouse.train.grpo.logprobs import token_logprobs
-from rollhouse.train.grpo.loss import LossInputs, policy_loss
+from rollhouse.train.grpo.algorithm.advantages import group_advantages
+from rollhouse.train.grpo.algorithm.aggregation import StepTotals
+from rollhouse.train.grpo.algorithm.correction import correction_weights
+from rollhouse.train.grpo.algorithm.loss import LossInputs, policy_loss
+from rollhouse.train.grpo.learner.batch import collate
+from rollhouse.train.grpo.learner.logprobs import token_logprobs
+from rollhouse.train.grpo.learner.settings import LossSettings
 
 LENGTH = 50
 OURS = LossSettings(clip_low=0.2, clip_high=0.28, correction="none")

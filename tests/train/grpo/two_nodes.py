@@ -23,11 +23,11 @@ def main(model: str) -> dict:
     from rollhouse.collect.engines.cluster import ensure_ray, shutdown_ray
     from rollhouse.collect.engines.placement import place
     from rollhouse.collect.engines.restarting import restarting_vllm, restarts
-    from rollhouse.train.grpo.batch import Sample
-    from rollhouse.train.grpo.learner_group import LearnerGroup
-    from rollhouse.train.grpo.learner_settings import LearnerSettings
-    from rollhouse.train.grpo.sync import open_sync, verify_weights
-    from rollhouse.train.grpo.sync_object_store import engine_nodes
+    from rollhouse.train.grpo.learner.batch import Sample
+    from rollhouse.train.grpo.learner.group import LearnerGroup
+    from rollhouse.train.grpo.learner.settings import LearnerSettings
+    from rollhouse.train.grpo.sync.object_store import engine_nodes
+    from rollhouse.train.grpo.sync.sync import open_sync, verify_weights
 
     found: dict = {}
     with ExitStack() as opened:

@@ -2,7 +2,7 @@
 
 import math
 
-from .learner_settings import LearnerSettings
+from .settings import LearnerSettings
 
 
 def learning_rate(step: int, settings: LearnerSettings) -> float:

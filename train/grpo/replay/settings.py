@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
-from ...collect.chat_options import ChatOptions
-from ...store.errors import ConfigError
-from ...store.runs import get_run
-from .config import GrpoConfig
-from .settings import learner_settings, plan_options
+from ....collect.chat_options import ChatOptions
+from ....store.errors import ConfigError
+from ....store.runs import get_run
+from ..config import GrpoConfig
+from ..settings import learner_settings, plan_options
 
 if TYPE_CHECKING:
-    from ...store.house import House
+    from ....store.house import House
 
 FREE = (
     "loss_fn",

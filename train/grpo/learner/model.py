@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from .adapters import add_adapters
-from .learner_settings import LearnerSettings
+from .settings import LearnerSettings
 
 
 def open_model(folder: str, settings: LearnerSettings) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...store.errors import ConfigError
-from .learner_settings import LoraSettings
+from ....store.errors import ConfigError
+from .settings import LoraSettings
 
 ADAPTER = "default"
 

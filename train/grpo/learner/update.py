@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ...store.errors import TrainingError
+from ....store.errors import TrainingError
+from ..algorithm.loss import LossInputs, PolicyLoss
 from .batch import Sample
-from .learner_settings import LearnerSettings
-from .loss import LossInputs, PolicyLoss
 from .measures import Outcome, Tally, outcomes
+from .settings import LearnerSettings
 
 
 @dataclass(frozen=True)

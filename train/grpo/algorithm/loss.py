@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..learner.settings import LossSettings
 from .aggregation import StepTotals, aggregate, token_mean
 from .correction import correction_weights
 from .kl import kl_divergence, kl_loss
-from .learner_settings import LossSettings
 
 # exp of more than this is no estimate of anything, and in float32 soon infinite; beyond it a token has no gradient.
 MAX_LOG_RATIO = 20.0

@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from ...collect.engines.base import TokenEngine
-from ...collect.engines.restarting import new_weights
+from ....collect.engines.base import TokenEngine
+from ....collect.engines.restarting import new_weights
 from .sync import LearnerLike
 from .weights_folder import weights_folder
 

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...store.errors import ConfigError
-from ...store.house import quote
-from ...store.runs import get_run
-from ..checkpoints import MARK, folder_of, starting_model
-from ..compare import stored_numbers
-from ..identity import identity_of
-from .config import GrpoConfig
-from .replay_settings import stored_config
+from ....store.errors import ConfigError
+from ....store.house import quote
+from ....store.runs import get_run
+from ...checkpoints import MARK, folder_of, starting_model
+from ...compare import stored_numbers
+from ...identity import identity_of
+from ..config import GrpoConfig
+from .settings import stored_config
 
 if TYPE_CHECKING:
-    from ...store.house import House
+    from ....store.house import House
 
 
 @dataclass(frozen=True)

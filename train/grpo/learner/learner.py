@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...collect.engines.weight_file import mapped_parameters, write_weights
+from ....collect.engines.weight_file import mapped_parameters, write_weights
+from ..algorithm.aggregation import StepTotals
+from ..algorithm.loss import LossInputs, policy_loss
 from .adapters import merged_weights, without_adapters
-from .aggregation import StepTotals
 from .batch import MicroBatch, Sample, collate, split_micro_batches
 from .layout import Layout, choose_rows, model_cost, plain_layout, shared_layout
-from .learner_settings import LearnerSettings
 from .logprobs import TokenScorer, can_share_prefix, spread
-from .loss import LossInputs, policy_loss
 from .memory import out_of_memory
 from .model import evaluating, open_model, open_reference
 from .ranks import dealt, gathered, join, laid_like, split_model, whole
 from .schedule import learning_rate
+from .settings import LearnerSettings
 from .state import gather_state, read_numbers, restore, seeded, write_state
 from .update import StepResult, Update, merge, not_finite, step_result
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..algorithm.loss import MAX_LOG_RATIO, LossInputs
 from .batch import Sample
-from .loss import MAX_LOG_RATIO, LossInputs
 
 TERMS = {
     "ratio": "train/ratio_mean",

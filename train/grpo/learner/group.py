@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from ...collect.engines.cluster import our_error, require_resources
-from ...collect.models import need
-from ...store.errors import RollhouseError, TrainingError
+from ....collect.engines.cluster import our_error, require_resources
+from ....collect.models import need
+from ....store.errors import RollhouseError, TrainingError
 from .batch import Sample
 from .learner import Learner, StepResult
-from .learner_settings import LearnerSettings
+from .settings import LearnerSettings
 
 GRACE_S = 10
 """When a rank fails, how long the others may take to say why before they are ended: they wait for it in an exchange."""

@@ -12,26 +12,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...collect.models import load_tokenizer
-from ...store.errors import ConfigError
-from ...store.runs import Run, list_runs, start_run
-from ..checkpoints import checkpoint_folder, save_checkpoint
-from ..compare import COMPARED, Difference, first_difference, free_name
-from ..retention import keep_best
-from ..tracking import Tracker
-from .config import GrpoConfig
-from .learner import StepResult
-from .ledger import commit_outcomes, commit_plan, read_batch, read_planned, read_planned_samples, stored_plan
-from .metrics import one_line, plan_metrics, rollout_metrics
+from ....collect.models import load_tokenizer
+from ....store.errors import ConfigError
+from ....store.runs import Run, list_runs, start_run
+from ...checkpoints import checkpoint_folder, save_checkpoint
+from ...compare import COMPARED, Difference, first_difference, free_name
+from ...retention import keep_best
+from ...tracking import Tracker
+from ..config import GrpoConfig
+from ..learner.learner import StepResult
+from ..ledger import commit_outcomes, commit_plan, read_batch, read_planned, read_planned_samples, stored_plan
+from ..metrics import one_line, plan_metrics, rollout_metrics
+from ..plan import BatchPlan, make_plan
+from ..settings import learner_settings, plan_options, plan_settings
+from ..stopwatch import Stopwatch
+from ..viewer import Viewer
 from .original import Original, read_original, steps_to_take
-from .plan import BatchPlan, make_plan
-from .replay_settings import changed_settings, changes_learning, changes_plans, refuse_other_weights
-from .settings import learner_settings, plan_options, plan_settings
-from .stopwatch import Stopwatch
-from .viewer import Viewer
+from .settings import changed_settings, changes_learning, changes_plans, refuse_other_weights
 
 if TYPE_CHECKING:
-    from ...store.house import House
+    from ....store.house import House
 
 Progress = Callable[[int, int, str], None]
 
@@ -279,15 +279,15 @@ def open_learner(model: Path, config: GrpoConfig) -> Iterator[Any]:
     """A learner with as many ranks as the configuration has: one is in this process, several are Ray actors that end with the block."""
     from transformers.utils import logging
 
-    from .learner import Learner
+    from ..learner.learner import Learner
 
     settings = learner_settings(config)
     if config.cluster.learner_ranks == 1:
         logging.disable_progress_bar()
         yield Learner(str(model), settings)
         return
-    from .learner_group import LearnerGroup
-    from .setup import own_ray
+    from ..learner.group import LearnerGroup
+    from ..setup import own_ray
 
     gpus = 1.0 if settings.device.startswith("cuda") else 0.0
     with own_ray(config), LearnerGroup(str(model), settings, config.cluster.learner_ranks, gpus) as group:

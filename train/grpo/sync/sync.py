@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from ...collect.engines.base import Generation, TokenEngine
-from ...collect.types import Sampling
-from ...store.errors import ConfigError, EngineError
-from .batch import Sample
+from ....collect.engines.base import Generation, TokenEngine
+from ....collect.types import Sampling
+from ....store.errors import ConfigError, EngineError
+from ..learner.batch import Sample
 
 PROBE_SEQUENCES = 4
 PROBE_TOKENS = 4
@@ -87,18 +87,18 @@ def open_sync(
             f"There is no weight sync {kind!r}.", f"policy.generation.weight_sync is one of {', '.join(KINDS)}."
         )
     if kind == "auto":
-        from .sync_object_store import several_nodes
+        from .object_store import several_nodes
 
         kind = "object_store" if several_nodes(learner, engine) else "file"
     if kind == "file":
-        from .sync_file import FileSync
+        from .file import FileSync
 
         return FileSync(learner, engine, dtype, share_parameters)
     if kind == "object_store":
-        from .sync_object_store import ObjectStoreSync
+        from .object_store import ObjectStoreSync
 
         return ObjectStoreSync(learner, engine, dtype)
-    from .sync_transfer import TransferSync
+    from .transfer import TransferSync
 
     return TransferSync(kind, learner, engine, dtype)
 

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ...collect.engines.base import TokenEngine
-from ...collect.engines.cluster import call
-from ...collect.engines.restarting import RestartingEngine
-from ...collect.engines.vllm_client import engine_gone
-from ...store.errors import ConfigError
+from ....collect.engines.base import TokenEngine
+from ....collect.engines.cluster import call
+from ....collect.engines.restarting import RestartingEngine
+from ....collect.engines.vllm_client import engine_gone
+from ....store.errors import ConfigError
 
 BACKENDS = {"cuda_ipc": "ipc", "nccl": "nccl"}
 _TIMEOUT_S = 600
@@ -153,7 +153,7 @@ def weight_source(learner: Any, dtype: str) -> Any:
     import torch
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource, materialize_full_tensor
 
-    from .adapters import merged_weights
+    from ..learner.adapters import merged_weights
 
     wire = getattr(torch, dtype)
 

@@ -1,0 +1,1 @@
+"""The mathematics: advantages, losses, corrections, divergences, as pure functions."""

@@ -1,0 +1,1 @@
+"""The optimization of a stored run once more, without an engine."""
