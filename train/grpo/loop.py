@@ -31,7 +31,7 @@ from .settings import MAY_CHANGE
 from .setup import Parts, open_environment, open_parts, open_processes, own_ray, restarts
 from .stopping import EarlyStop
 from .stopwatch import Stopwatch
-from .sync.sync import choose_probe, verify_weights
+from .sync.verify import begin_verification, choose_probe
 from .validation import validate
 from .viewer import Viewer
 
@@ -122,8 +122,10 @@ def run_grpo(
             generation.foresee(step + 1)
             result = train(parts, batch, watch)
             generation.check()
-            gap = sync(parts, generation, step, watch)
-            numbers = step_metrics(parts, batch, result, watch) | {"mismatch/sync_max_abs": gap}
+            pushed = sync(parts, generation, step, watch)
+            if validated(config, step) or step == steps:
+                pushed |= end_check(parts)  # what is measured and kept is measured and kept of the right weights
+            numbers = step_metrics(parts, batch, result, watch) | pushed
             if validated(config, step):
                 numbers |= validate(parts, step)
                 stopped = stop.saw(step, numbers)
@@ -152,8 +154,8 @@ def train(parts: Parts, batch: Batch, watch: Stopwatch) -> StepResult:
     if not parts.probe:
         # Before anything is trained on them: were the first rollouts sampled from the learner's own weights?
         parts.probe = choose_probe(samples)
-        gap = check(parts, plan.step, plan.policy_version)
-        parts.tracker.log(plan.policy_version, {"mismatch/sync_max_abs": gap})
+        begin_check(parts, plan.step, plan.policy_version)
+        parts.tracker.log(plan.policy_version, end_check(parts))
     parts.probe = choose_probe(samples) or parts.probe
     sleeping = asleep(parts.engine) if parts.config.policy.generation.sleep_while_training else nullcontext()
     with watch("train"), sleeping, parts.sync.training(plan.step):
@@ -163,8 +165,13 @@ def train(parts: Parts, batch: Batch, watch: Stopwatch) -> StepResult:
     return result
 
 
-def sync(parts: Parts, generation: Generation, step: int, watch: Stopwatch) -> float:
-    """Gives the engine the weights after `step`, lets begin what they admit, and returns the largest logprob difference to the learner."""
+def sync(parts: Parts, generation: Generation, step: int, watch: Stopwatch) -> dict[str, float]:
+    """Gives the engine the weights after `step`, lets begin what they admit, and compares engine and learner.
+
+    An asynchronous run goes on meanwhile: its number is that of the push before.
+    """
+    with watch("verify"):
+        numbers = end_check(parts)
     with ExitStack() as until_pushed:
         if not parts.config.grpo.async_grpo.in_flight_weight_updates:
             with watch("drain"):
@@ -173,13 +180,20 @@ def sync(parts: Parts, generation: Generation, step: int, watch: Stopwatch) -> f
             parts.sync.push(step)
     generation.admit(step)
     with watch("verify"):
-        return check(parts, step, step)
+        begin_check(parts, step, step)
+        return numbers if parts.config.grpo.async_grpo.enabled else end_check(parts)
 
 
-def check(parts: Parts, step: int, version: int) -> float:
-    """Compares engine and learner on the probe. Raises EngineError naming the step."""
+def begin_check(parts: Parts, step: int, version: int) -> None:
+    """Begins to compare engine and learner on the probe."""
     tolerance = parts.config.policy.generation.sync_tolerance
-    return verify_weights(parts.learner, parts.engine, parts.probe, version, step, tolerance)
+    parts.checking = begin_verification(parts.learner, parts.engine, parts.probe, version, step, tolerance)
+
+
+def end_check(parts: Parts) -> dict[str, float]:
+    """The largest difference that the comparison under way found; nothing without one. Raises EngineError naming the step."""
+    checking, parts.checking = parts.checking, None
+    return {} if checking is None else {"mismatch/sync_max_abs": checking.result()}
 
 
 def step_metrics(parts: Parts, batch: Batch, result: StepResult, watch: Stopwatch) -> dict[str, float]:

@@ -26,6 +26,7 @@ from .learner.group import LearnerGroup
 from .ledger import last_planned
 from .settings import engine_gpus, engine_options, gpu_shares, learner_settings
 from .sync.sync import WeightSync, open_sync
+from .sync.verify import Verification
 
 if TYPE_CHECKING:
     from ...store.house import House
@@ -42,6 +43,7 @@ class Parts:
         last_planned: The last step that the house had a plan of when the run was started; 0 for none.
         prompts: Tokens of the rendered prompts of the steps so far, by ledger.prompt_key.
         probe: Sequences that engine and learner are compared on; the latest batch that had any.
+        checking: The comparison under way; None when none is.
     """
 
     house: "House"
@@ -57,6 +59,7 @@ class Parts:
     last_planned: int = 0
     prompts: dict[str, list[int]] = field(default_factory=dict)
     probe: list[Sample] = field(default_factory=list)
+    checking: Verification | None = None
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from rollhouse.train.grpo.learner.batch import Sample, split_micro_batches
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.settings import LearnerSettings
 from rollhouse.train.grpo.sync.file import FileSync
-from rollhouse.train.grpo.sync.sync import choose_probe, open_sync, verify_weights
+from rollhouse.train.grpo.sync.sync import open_sync
+from rollhouse.train.grpo.sync.verify import choose_probe, verify_weights
 from rollhouse.train.grpo.sync.weights_folder import PREFIX, weights_folder
 from safetensors.torch import load_file, save_file
 

@@ -27,7 +27,8 @@ def main(model: str) -> dict:
     from rollhouse.train.grpo.learner.group import LearnerGroup
     from rollhouse.train.grpo.learner.settings import LearnerSettings
     from rollhouse.train.grpo.sync.object_store import engine_nodes
-    from rollhouse.train.grpo.sync.sync import open_sync, verify_weights
+    from rollhouse.train.grpo.sync.sync import open_sync
+    from rollhouse.train.grpo.sync.verify import verify_weights
 
     found: dict = {}
     with ExitStack() as opened:

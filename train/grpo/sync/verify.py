@@ -1,0 +1,112 @@
+"""The proof that new weights arrived.
+
+A reload can return without error and leave wrong weights, or right weights beside the old ones' key-value cache. So after every push
+the engine scores sequences of the last batch, and the learner does: they must agree, or the weights are wrong. And the engine samples a few
+tokens after prompts it may have cached, and scores them: it must agree with itself, or the cache is old (scoring reads none).
+
+The learner's part is done at once, with the weights that were pushed; the engine's may wait behind what is in flight, and the learner's next
+step need not wait for it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ....collect.engines.base import Generation, TokenEngine
+from ....collect.types import Sampling
+from ....store.errors import EngineError
+from ..learner.batch import Sample
+from .sync import LearnerLike
+
+PROBE_SEQUENCES = 4
+PROBE_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What the engine said: parallel lists, one a probe.
+
+    Attributes:
+        scores: Of the whole sequence, from its second token on.
+        sampled: A few tokens after the prompt.
+        scored: The same tokens' logprobs when the engine scores them.
+    """
+
+    scores: list[list[float]]
+    sampled: list[Generation]
+    scored: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A check under way; `result` waits for the engine's part.
+
+    Attributes:
+        ours: The learner's logprobs, parallel to the engine's scores.
+    """
+
+    version: int
+    step: int
+    tolerance: float
+    ours: list[list[float]]
+    answers: "Future[_Answers]"
+
+    def result(self) -> float:
+        """The largest difference of a logprob, at temperature 1; 0 for an empty probe.
+
+        Raises EngineError naming the step when it is above the tolerance or the engine claims another version, and what the engine raises.
+        """
+        answers = self.answers.result()
+        pairs = list(zip(answers.scores, self.ours, strict=True))
+        pairs += [(one.logprobs, scored) for one, scored in zip(answers.sampled, answers.scored, strict=True)]
+        # max() would pass over a NaN.
+        gaps = [abs(a - b) for left, right in pairs for a, b in zip(left, right, strict=True)]
+        worst = max(gaps, default=0.0) if all(gap == gap for gap in gaps) else float("nan")
+        claimed = {span.version for answer in answers.sampled for span in answer.version_spans} - {self.version}
+        if claimed or not worst <= self.tolerance:
+            found = f"it samples as version {claimed.pop()}" if claimed else f"logprobs differ by up to {worst:.3g}"
+            raise EngineError(
+                f"After the weight push of step {self.step} (version {self.version}) the engine is not the learner: {found}.",
+                "No later step was trained. On a GPU or in bfloat16 raise policy.generation.sync_tolerance; else report a bug.",
+            )
+        return worst
+
+
+def choose_probe(samples: Sequence[Sample]) -> list[Sample]:
+    """The sequences of a batch to compare on: the shortest, for speed."""
+    return sorted(samples, key=lambda sample: (sample.length, sample.rollout_id))[:PROBE_SEQUENCES]
+
+
+def begin_verification(
+    learner: LearnerLike, engine: TokenEngine, probe: Sequence[Sample], version: int, step: int, tolerance: float
+) -> Verification:
+    """Compares engine and learner on the probe: asks the learner now and the engine on a thread of its own. To be ended before the next push."""
+    # A rollout that filled the context ends in a tool result that the engine has no room for.
+    whole = [[*sample.prompt_ids, *sample.token_ids][: engine.max_model_len - 1] for sample in probe]
+    ours = learner.logprobs([(ids[:1], ids[1:]) for ids in whole])
+    thread = ThreadPoolExecutor(1, "rollhouse-verify")
+    answers = thread.submit(lambda: asyncio.run(_ask(engine, probe, whole)))
+    thread.shutdown(wait=False)
+    return Verification(version, step, tolerance, ours, answers)
+
+
+def verify_weights(
+    learner: LearnerLike, engine: TokenEngine, probe: Sequence[Sample], version: int, step: int, tolerance: float
+) -> float:
+    """`begin_verification`, and its result."""
+    return begin_verification(learner, engine, probe, version, step, tolerance).result()
+
+
+async def _ask(engine: TokenEngine, probe: Sequence[Sample], whole: Sequence[list[int]]) -> _Answers:
+    sampling = Sampling(temperature=1.0, max_tokens=PROBE_TOKENS, seed=0)
+
+    async def sample_and_score(prompt_ids: list[int]) -> tuple[Generation, list[float]]:
+        answer = await engine.generate(prompt_ids, sampling)
+        room = engine.max_model_len - 1 - len(prompt_ids)  # scoring takes one token more
+        scores = await engine.score([*prompt_ids, *answer.token_ids[:room]])
+        return answer, scores[len(prompt_ids) :] + answer.logprobs[room:]
+
+    scores = asyncio.gather(*[engine.score(token_ids) for token_ids in whole])
+    answers = await asyncio.gather(*[sample_and_score(list(sample.prompt_ids)) for sample in probe])
+    return _Answers([one[1:] for one in await scores], [a for a, _ in answers], [s for _, s in answers])
