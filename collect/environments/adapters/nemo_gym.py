@@ -6,8 +6,9 @@ The policy is ours and so is the agent loop; the server holds the state and the 
 import asyncio
 import json
 import math
+import threading
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,6 +30,14 @@ _NO_TRUTH = {"responses_create_params", "agent_ref", "id", "split", "skills_ref"
 
 class ServerError(RollhouseError):
     """A resources server does not answer, or answers what it should not."""
+
+
+@dataclass
+class _Connections:
+    """Of one event loop, and how many sessions use them."""
+
+    connector: Any
+    sessions: int = 0
 
 
 class NemoGymEnvironment:
@@ -69,8 +78,8 @@ class NemoGymEnvironment:
         self._pass_at = pass_at
         self.retries = retries
         self.connections = connections
-        self._shared: Any = None
-        self._open_sessions = 0
+        self._shared: dict[asyncio.AbstractEventLoop, _Connections] = {}
+        self._sharing = threading.Lock()
 
     def tasks(self, split: str) -> Iterable[Task]:
         """The tasks of the file that are of the split, in its order."""
@@ -90,19 +99,24 @@ class NemoGymEnvironment:
         return session
 
     def connector(self) -> Any:
-        """The connections that open sessions share."""
+        """The connections that open sessions of the running event loop share; training and validation each have a loop, and play at once."""
         import aiohttp
 
-        if not self._open_sessions:
-            self._shared = aiohttp.TCPConnector(limit=self.connections, keepalive_timeout=2)
-        self._open_sessions += 1
-        return self._shared
+        loop = asyncio.get_running_loop()
+        with self._sharing:
+            if loop not in self._shared:
+                self._shared[loop] = _Connections(aiohttp.TCPConnector(limit=self.connections, keepalive_timeout=2))
+            self._shared[loop].sessions += 1
+            return self._shared[loop].connector
 
     async def give_back(self) -> None:
-        """One session fewer; the last one closes the connections."""
-        self._open_sessions -= 1
-        if not self._open_sessions:
-            await self._shared.close()
+        """One session of the running event loop fewer; the last one closes its connections."""
+        loop = asyncio.get_running_loop()
+        with self._sharing:
+            self._shared[loop].sessions -= 1
+            last = None if self._shared[loop].sessions else self._shared.pop(loop).connector
+        if last is not None:
+            await last.close()
 
     def score(self, answer: Any, asked: dict[str, Any]) -> Score:
         """The server's verdict: its reward, and every other number it adds to what it was asked as a component. Raises ServerError."""

@@ -129,6 +129,23 @@ def test_it_collects_from_the_command_line(server: GymServer, rows: Path, tmp_pa
     assert {(row["environment"], row["scorer"]) for row in stored} == {("office_agent", "nemo-gym/office_agent")}
 
 
+def test_two_event_loops_play_at_once(server: GymServer, rows: Path) -> None:
+    remote = load_environment(f"nemo-gym:{server.url}", tasks=rows)
+    task = tasks_of(remote, "train")[0]
+    other: list[dict[str, Any]] = []
+
+    class AsksTheOther(Plays):
+        """While its session is open, another is played to its end on a thread of its own."""
+
+        async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
+            if not other:
+                other.append(await asyncio.to_thread(lambda: asyncio.run(play(remote, Plays(DELETE), task))))
+            return await super().respond(conversation, sampling)
+
+    row = asyncio.run(play(remote, AsksTheOther(DELETE), task))
+    assert [(one["status"], one["reward"]) for one in (row, *other)] == [("completed", 1.0)] * 2, (row, other)
+
+
 def test_a_busy_server_is_asked_again(server: GymServer, rows: Path) -> None:
     remote = load_environment(f"nemo-gym:{server.url}", tasks=rows)
     server.broken = {"seed_session": [503], "email_delete_email": [429], "verify": [503]}
