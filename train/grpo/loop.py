@@ -193,7 +193,8 @@ def begin_check(parts: Parts, step: int, version: int) -> None:
 def end_check(parts: Parts) -> dict[str, float]:
     """The largest difference that the comparison under way found; nothing without one. Raises EngineError naming the step."""
     checking, parts.checking = parts.checking, None
-    return {} if checking is None else {"mismatch/sync_max_abs": checking.result()}
+    gap = None if checking is None else checking.result()
+    return {} if gap is None else {"mismatch/sync_max_abs": gap}
 
 
 def step_metrics(parts: Parts, batch: Batch, result: StepResult, watch: Stopwatch) -> dict[str, float]:

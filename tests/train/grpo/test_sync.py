@@ -10,6 +10,8 @@ import torch
 from rollhouse.collect.chat import ChatFormat
 from rollhouse.collect.engines import weight_file
 from rollhouse.collect.engines.base import Generation
+from rollhouse.collect.engines.replicas import ReplicatedEngine
+from rollhouse.collect.engines.restarting import RestartingEngine
 from rollhouse.collect.engines.torch_engine import TorchEngine
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.types import Sampling
@@ -19,7 +21,7 @@ from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.settings import LearnerSettings
 from rollhouse.train.grpo.sync.file import FileSync
 from rollhouse.train.grpo.sync.sync import open_sync
-from rollhouse.train.grpo.sync.verify import choose_probe, verify_weights
+from rollhouse.train.grpo.sync.verify import begin_verification, choose_probe, verify_weights
 from rollhouse.train.grpo.sync.weights_folder import PREFIX, weights_folder
 from safetensors.torch import load_file, save_file
 
@@ -158,3 +160,35 @@ def test_a_probe_is_the_shortest_sequences_and_may_be_empty(engine, tiny_base, s
     longer = [replace(sample, prompt_ids=[*sample.prompt_ids] * 2) for sample in sampled]
     assert set(sample.rollout_id for sample in choose_probe(longer + sampled[:4])) == {"r0", "r1", "r2", "r3"}
     assert verify_weights(Learner(str(tiny_base), LearnerSettings()), engine, [], 0, 1, TOLERANCE) == 0
+
+
+def made_up_samples(n):
+    """Sequences that no engine sampled; what engine and learner make of them is compared."""
+    return [Sample(f"r{i}", [5, 6, 7 + i], [8, 9, 10 + i], [1] * 3, [-1.0] * 3, (-1.0) ** i) for i in range(n)]
+
+
+def test_an_engine_that_was_started_in_the_midst_of_a_step_is_not_taken_for_a_wrong_one(tiny_base):
+    samples = made_up_samples(4)
+    learner = Learner(str(tiny_base), LearnerSettings(lr=1e-2))
+    restarting = RestartingEngine(lambda: TorchEngine(tiny_base, max_model_len=128), 1)
+    with closing(FileSync(learner, restarting, share_parameters=True)) as sync:
+        sync.push(1)
+        restarting.engine.close()
+        with sync.training(2):
+            check = begin_verification(learner, restarting, samples, 1, 1, TOLERANCE)
+            train_a_step(learner, samples)
+        assert check.result() is None and restarting.restarts == 1
+        assert restarting.version == 2, "it has the weights of the step that was under way"
+        sync.push(2)
+        assert verify_weights(learner, restarting, samples, 2, 2, TOLERANCE) < 1e-4
+
+
+@pytest.mark.parametrize("wrong", range(6))
+def test_each_of_several_engines_is_looked_at(tiny_base, wrong):
+    learner = Learner(str(tiny_base), LearnerSettings(lr=1e-2))
+    engines = [TorchEngine(tiny_base, max_model_len=128) for _ in range(6)]
+    train_a_step(learner, made_up_samples(4))
+    with closing(FileSync(learner, engines[wrong])) as sync:
+        sync.push(0)
+    with pytest.raises(EngineError, match="logprobs differ"):
+        verify_weights(Learner(str(tiny_base), LearnerSettings()), ReplicatedEngine(engines), made_up_samples(4), 0, 1, TOLERANCE)  # fmt: skip

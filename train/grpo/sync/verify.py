@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ....collect.engines.base import Generation, TokenEngine
+from ....collect.engines.restarting import restarts
 from ....collect.types import Sampling
 from ....store.errors import EngineError
 from ..learner.batch import Sample
@@ -44,18 +45,22 @@ class Verification:
 
     Attributes:
         ours: The learner's logprobs, parallel to the engine's scores.
+        restarts: Of the engine, before it was asked.
     """
 
+    engine: TokenEngine
     version: int
     step: int
     tolerance: float
     ours: list[list[float]]
     answers: "Future[_Answers]"
+    restarts: int = 0
 
-    def result(self) -> float:
+    def result(self) -> float | None:
         """The largest difference of a logprob, at temperature 1; 0 for an empty probe.
 
-        Raises EngineError naming the step when it is above the tolerance or the engine claims another version, and what the engine raises.
+        None when there is one and an engine was started again meanwhile: it may have the weights of the learner's next step, and the push after that
+        is checked again. Raises EngineError naming the step when it is above the tolerance or the engine claims another version, and what the engine raises.
         """
         answers = self.answers.result()
         pairs = list(zip(answers.scores, self.ours, strict=True))
@@ -65,10 +70,12 @@ class Verification:
         worst = max(gaps, default=0.0) if all(gap == gap for gap in gaps) else float("nan")
         claimed = {span.version for answer in answers.sampled for span in answer.version_spans} - {self.version}
         if claimed or not worst <= self.tolerance:
+            if restarts(self.engine) > self.restarts:
+                return None
             found = f"it samples as version {claimed.pop()}" if claimed else f"logprobs differ by up to {worst:.3g}"
             raise EngineError(
                 f"After the weight push of step {self.step} (version {self.version}) the engine is not the learner: {found}.",
-                "No later step was trained. On a GPU or in bfloat16 raise policy.generation.sync_tolerance; else report a bug.",
+                "No weights of a later step were kept. On a GPU or in bfloat16 raise policy.generation.sync_tolerance; else report a bug.",
             )
         return worst
 
@@ -81,32 +88,40 @@ def choose_probe(samples: Sequence[Sample]) -> list[Sample]:
 def begin_verification(
     learner: LearnerLike, engine: TokenEngine, probe: Sequence[Sample], version: int, step: int, tolerance: float
 ) -> Verification:
-    """Compares engine and learner on the probe: asks the learner now and the engine on a thread of its own. To be ended before the next push."""
+    """Compares engine and learner on the probe: asks the learner now and the engine on a thread of its own. To be ended before the next push.
+
+    Of several engines each is asked for its share of the probe, and for one sequence at least.
+    """
+    engines, before = getattr(engine, "engines", (engine,)), restarts(engine)
+    probe = [probe[i % len(probe)] for i in range(max(len(probe), len(engines)))] if probe else []
+    asked = [engines[i % len(engines)] for i in range(len(probe))]
     # A rollout that filled the context ends in a tool result that the engine has no room for.
     whole = [[*sample.prompt_ids, *sample.token_ids][: engine.max_model_len - 1] for sample in probe]
     ours = learner.logprobs([(ids[:1], ids[1:]) for ids in whole])
     thread = ThreadPoolExecutor(1, "rollhouse-verify")
-    answers = thread.submit(lambda: asyncio.run(_ask(engine, probe, whole)))
+    answers = thread.submit(lambda: asyncio.run(_ask(asked, probe, whole)))
     thread.shutdown(wait=False)
-    return Verification(version, step, tolerance, ours, answers)
+    return Verification(engine, version, step, tolerance, ours, answers, before)
 
 
 def verify_weights(
     learner: LearnerLike, engine: TokenEngine, probe: Sequence[Sample], version: int, step: int, tolerance: float
-) -> float:
+) -> float | None:
     """`begin_verification`, and its result."""
     return begin_verification(learner, engine, probe, version, step, tolerance).result()
 
 
-async def _ask(engine: TokenEngine, probe: Sequence[Sample], whole: Sequence[list[int]]) -> _Answers:
+async def _ask(engines: Sequence[TokenEngine], probe: Sequence[Sample], whole: Sequence[list[int]]) -> _Answers:
+    """All three are parallel."""
     sampling = Sampling(temperature=1.0, max_tokens=PROBE_TOKENS, seed=0)
 
-    async def sample_and_score(prompt_ids: list[int]) -> tuple[Generation, list[float]]:
+    async def sample_and_score(engine: TokenEngine, prompt_ids: list[int]) -> tuple[Generation, list[float]]:
         answer = await engine.generate(prompt_ids, sampling)
         room = engine.max_model_len - 1 - len(prompt_ids)  # scoring takes one token more
         scores = await engine.score([*prompt_ids, *answer.token_ids[:room]])
         return answer, scores[len(prompt_ids) :] + answer.logprobs[room:]
 
-    scores = asyncio.gather(*[engine.score(token_ids) for token_ids in whole])
-    answers = await asyncio.gather(*[sample_and_score(list(sample.prompt_ids)) for sample in probe])
+    scores = asyncio.gather(*[engine.score(token_ids) for engine, token_ids in zip(engines, whole, strict=True)])
+    sampled = [sample_and_score(engine, list(sample.prompt_ids)) for engine, sample in zip(engines, probe, strict=True)]
+    answers = await asyncio.gather(*sampled)
     return _Answers([one[1:] for one in await scores], [a for a, _ in answers], [s for _, s in answers])
