@@ -154,7 +154,7 @@ def open_vllm(
     if not num_gpus:
         options = {"dtype": "float32", **options}  # what it is on a CPU anyway: saying so makes no other engine
     max_model_len = max_model_len or min(_position_limit(folder), _DEFAULT_MODEL_LEN)
-    key = hash_id(architecture_hash(folder), stop_ids, options, num_gpus)
+    key = hash_id(architecture_hash(folder), stop_ids, options, float(num_gpus))
     taken = _running(key, max_model_len, data_parallel_size) if take_over and placed is None else []
     missing = data_parallel_size - len(taken)
     if placed is None:
