@@ -1,5 +1,6 @@
 """Where engines and learner ranks run: one bundle of CPUs and GPUs for each, spread over the machines of the cluster."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +41,8 @@ def place(
 ) -> Placement:
     """Reserves a CPU and the given GPUs for each engine and learner rank. Ray must be running (`ensure_ray`).
 
-    On several nodes engine i shares a node with rank i (one bundle holds both), and the pairs are spread over the nodes as evenly as they
-    fit. On one node each has a bundle of its own. Half a GPU for each makes a pair share one.
+    One bundle holds engine i and rank i, so they share a node; on several nodes the pairs are spread over them as evenly as they fit. Half a
+    GPU for each makes a pair share one.
 
     Raises EngineError when the cluster has no room for all of them within `wait_s` seconds.
     """
@@ -51,7 +52,9 @@ def place(
 
     pairs = max(engines, learner_ranks)
     parts = [(i < engines, i < learner_ranks) for i in range(pairs)]
-    bundles = [_bundle(engine + rank, engine * engine_gpus + rank * learner_gpus) for engine, rank in parts]
+    bundles = [
+        bundle_of(engine * engine_gpus, rank * learner_gpus, engine + rank, learner_gpus > 0) for engine, rank in parts
+    ]
     group = placement_group(bundles, strategy="SPREAD" if num_nodes > 1 else "PACK")
     ready, _ = ray.wait([group.ready()], timeout=wait_s)
     if not ready:
@@ -73,7 +76,10 @@ def place(
     )
 
 
-def _bundle(cpus: int, gpus: float) -> dict[str, float]:
+def bundle_of(engine_gpus: float, rank_gpus: float, cpus: int, learner_on_gpus: bool) -> dict[str, float]:
+    """The resources of a pair, or of what is left of one. Where ranks are on GPUs it has them whole: NCCL refuses two ranks on one."""
+    gpus = engine_gpus + rank_gpus
+    gpus = math.ceil(gpus) if learner_on_gpus else gpus
     return {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from rollhouse.collect.engines import cluster
 from rollhouse.collect.engines.folders import owned_folder, remove_left_behind
-from rollhouse.collect.engines.placement import place
+from rollhouse.collect.engines.placement import bundle_of, place
 from rollhouse.store.errors import ConfigError, EngineError
 
 
@@ -56,6 +56,14 @@ def test_engines_and_ranks_get_bundles_or_are_told_that_there_is_no_room(ray_ses
         place(1, 99, wait_s=0.5)
     with pytest.raises(EngineError, match="no room"):
         place(1, 1, engine_gpus=1, learner_gpus=1, wait_s=0.5)
+
+
+def test_no_two_learner_ranks_get_one_gpu() -> None:
+    assert bundle_of(0.5, 0.5, 2, True) == {"CPU": 2, "GPU": 1}, "an engine and a rank share one"
+    assert bundle_of(0, 0.5, 1, True) == {"CPU": 1, "GPU": 1}, "a rank without an engine shares none"
+    assert bundle_of(2, 1, 2, True) == {"CPU": 2, "GPU": 3}
+    assert bundle_of(0.5, 0, 1, False) == {"CPU": 1, "GPU": 0.5}, "engines of a learner on a CPU may"
+    assert bundle_of(0, 0, 1, False) == {"CPU": 1}
 
 
 def test_folders_without_an_owner_are_removed(tmp_path: Path) -> None:

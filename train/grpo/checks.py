@@ -51,13 +51,16 @@ def refuse_long_prompts(config: "GrpoConfig", tasks: Sequence[Task], chat: ChatF
 
 
 def refuse_low_precision(config: "GrpoConfig") -> None:
-    """Raises ConfigError for an engine whose rounding the check after a weight push would take for wrong weights."""
-    generation = config.policy.generation
-    dtype = str(generation.vllm.get("dtype", "float32"))
-    if dtype in LOW_PRECISION and generation.sync_tolerance < ROUNDING:
+    """Raises ConfigError for an engine or a learner whose rounding the check after a weight push would take for wrong weights."""
+    generation, on_gpu = config.policy.generation, learner_device(config.policy.device).startswith("cuda")
+    dtype = str(generation.vllm.get("dtype", "auto"))
+    # On a GPU vLLM takes what the model's folder says unless it is told otherwise, which is bfloat16 for most.
+    low = {"engine": dtype in LOW_PRECISION or (dtype == "auto" and on_gpu), "learner": config.policy.precision == "bfloat16"}  # fmt: skip
+    who = next((name for name, is_low in low.items() if is_low), None)
+    if who is not None and generation.sync_tolerance < ROUNDING:
         raise ConfigError(
-            f"The engine computes in {dtype}, which differs from the learner by more than policy.generation.sync_tolerance={generation.sync_tolerance:g}.",
-            "Set it to 0.1, or policy.generation.vllm.dtype=float32.",
+            f"The {who} computes in low precision, so engine and learner differ by more than policy.generation.sync_tolerance={generation.sync_tolerance:g}.",
+            "Set it to 0.1, or policy.generation.vllm.dtype=float32 and policy.precision=float32.",
         )
 
 

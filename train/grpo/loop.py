@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...collect.chat import ChatFormat
 from ...collect.engines.base import TokenEngine
+from ...collect.engines.restarting import restarts
 from ...collect.engines.sleeping import asleep
 from ...collect.environments.registry import environment_hash
 from ...collect.models import weights_hash
@@ -28,7 +29,7 @@ from .ledger import commit_outcomes, read_batch
 from .metrics import one_line, plan_metrics, rollout_metrics
 from .saving import load_newest_state, save, saved
 from .settings import MAY_CHANGE
-from .setup import Parts, open_environment, open_parts, open_processes, own_ray, restarts
+from .setup import Parts, open_environment, open_parts, open_processes, own_ray
 from .stopping import EarlyStop
 from .stopwatch import Stopwatch
 from .sync.verify import begin_verification, choose_probe

@@ -134,33 +134,40 @@ def learner_device(device: str) -> str:
     return "cuda" if need("torch").cuda.is_available() else "cpu"
 
 
-def gpu_shares(gpus: float, device: str, engines: int = 1, ranks: int = 1) -> tuple[float, float]:
-    """GPUs of each (engine, learner rank) of a cluster that has `gpus`: one each where there are enough, else half of one each; a rank's 0 on a CPU.
+def gpu_shares(gpus: float, device: str, engines: int = 1, ranks: int = 1, split: int = 1) -> tuple[float, float]:
+    """GPUs of each (engine, learner rank) of a cluster that has `gpus`: whole ones where there are enough, else half of one each; a rank's 0 on a CPU.
+
+    Args:
+        split: GPUs that an engine is split over; then it has them to itself.
 
     Raises ConfigError for a learner on GPUs that the cluster does not have.
     """
     if not device.startswith("cuda"):
-        return min(1, gpus / engines), 0
-    if gpus < max(engines, ranks):
+        return (min(1, gpus / engines) if split == 1 else split * (gpus > 0)), 0
+    apart = engines * split + ranks
+    least = apart if split > 1 else max(engines, ranks)
+    if gpus < least:
         has = f"{gpus:g}" if gpus else "none"
+        of = f"{engines} engines" + (f" over {split} GPUs each" if split > 1 else "")
         raise ConfigError(
-            f"There is no GPU for the learner: {engines} engines and {ranks} learner ranks share {max(engines, ranks)} at least, the Ray cluster has {has}.",
-            "Set policy.device=cpu, ask for fewer (data_parallel_size, cluster.learner_ranks), or look with `rollhouse doctor` why Ray sees no more.",
+            f"There is no GPU for the learner: {of} and {ranks} learner ranks take {least} at least, the Ray cluster has {has}.",
+            "Set policy.device=cpu, ask for fewer (data_parallel_size, tensor_parallel_size, cluster.learner_ranks), or look with `rollhouse doctor` why Ray sees no more.",
         )
-    return (1, 1) if gpus >= engines + ranks else (0.5, 0.5)
+    return (split, 1) if gpus >= apart else (0.5, 0.5)
 
 
-def engine_gpus(config: GrpoConfig) -> int:
-    """GPUs that all engines would fill: as many as engines, times what each is split over."""
+def engine_sizes(config: GrpoConfig) -> tuple[int, int]:
+    """How many engines there are, and over how many GPUs each is split."""
     sizes = config.policy.generation.vllm
-    return sizes.get("data_parallel_size", 1) * sizes.get("tensor_parallel_size", 1)
+    return sizes.get("data_parallel_size", 1), sizes.get("tensor_parallel_size", 1)
 
 
 def engine_options(config: GrpoConfig, gpus: float) -> dict[str, Any]:
     """What `open_vllm` is called with on a cluster that has `gpus`, besides the model."""
     generation = config.policy.generation
     device = learner_device(config.policy.device)
-    share, _ = gpu_shares(gpus, device, engine_gpus(config), config.cluster.learner_ranks)
+    engines, split = engine_sizes(config)
+    share, _ = gpu_shares(gpus, device, engines, config.cluster.learner_ranks, split)
     shared = {"gpu_memory_utilization": SHARED_GPU_MEMORY} if 0 < share < 1 else {}
     return {
         "max_model_len": config.policy.max_total_sequence_length,

@@ -24,7 +24,7 @@ from .config import GrpoConfig
 from .learner.batch import Sample
 from .learner.group import LearnerGroup
 from .ledger import last_planned
-from .settings import engine_gpus, engine_options, gpu_shares, learner_settings
+from .settings import engine_options, engine_sizes, gpu_shares, learner_settings
 from .sync.sync import WeightSync, open_sync
 from .sync.verify import Verification
 
@@ -76,7 +76,8 @@ def open_parts(
     """The parts of a run around an engine and a learner; the tracker, the writer and the way of weights end with the block."""
     generation = config.policy.generation
     dtype = generation.vllm.get("dtype")
-    way = {"dtype": dtype if dtype in LOW_PRECISION else None, "share_parameters": True}
+    low = {"half": "float16"}.get(dtype, dtype) if dtype in LOW_PRECISION else None
+    way = {"dtype": low, "share_parameters": True}
     with (
         closing(open_sync(generation.weight_sync, learner, engine, **way)) as sync,
         Tracker(run, config.logger, run.config) as tracker,
@@ -93,9 +94,10 @@ def open_processes(
 ) -> Iterator[tuple[TokenEngine, LearnerGroup]]:
     """Engine and learner, which end with the block, but for a given engine. Ray must be running. vLLM is started again when it dies."""
     settings, ranks = learner_settings(config), config.cluster.learner_ranks
-    engines = 0 if given is not None else config.policy.generation.vllm.get("data_parallel_size", 1)
+    engines, split = engine_sizes(config)
     gpus = cluster_gpus()
-    for_engine, for_rank = gpu_shares(gpus, settings.device, engine_gpus(config), ranks)
+    for_engine, for_rank = gpu_shares(gpus, settings.device, engines, ranks, split)
+    engines = 0 if given is not None else engines
     with ExitStack() as opened:
         places = None
         if ranks > 1 or config.cluster.num_nodes > 1:
@@ -107,11 +109,6 @@ def open_processes(
             engine = opened.enter_context(closing(restarting_vllm(model, restarts, stop_ids=chat.stop_token_ids, **options)))  # fmt: skip
         placement = places.learners if places else None
         yield engine, opened.enter_context(LearnerGroup(str(model), settings, ranks, for_rank, placement))
-
-
-def restarts(engine: TokenEngine) -> int:
-    """How often an engine, or one of several, was started in a dead one's place."""
-    return sum(getattr(one, "restarts", 0) for one in getattr(engine, "engines", (engine,)))
 
 
 @contextmanager

@@ -167,7 +167,8 @@ def test_a_chat_template_that_drops_turns_is_refused_before_the_run(prompt_house
 
 def test_no_gpu_for_the_learner_is_said_at_once(prompt_house, configure, engine):
     with pytest.raises(ConfigError, match="no GPU for the learner"):
-        train_grpo(prompt_house, configure(run="large", policy__device="cuda"))
+        exact = {"policy.generation__vllm": {"dtype": "float32"}}
+        train_grpo(prompt_house, configure(run="large", policy__device="cuda", **exact))
     with pytest.raises(EngineError, match=r"no GPU for the learner: it needs 0\.5, 0 of 0 are free"):
         LearnerGroup("unused", LearnerSettings(device="cuda"), num_gpus=0.5)
 
@@ -181,6 +182,25 @@ def test_engine_and_learner_share_a_gpu_that_is_alone(gpus, device, shares, conf
     asked = engine_options(configure(policy__device=device, **{"policy.generation__vllm": {"dtype": "float32"}}), gpus)
     assert asked["num_gpus"] == shares[0] and asked["dtype"] == "float32"
     assert ("gpu_memory_utilization" in asked) == (shares[0] == 0.5)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "sizes", "shares"),
+    [
+        (8, (4, 4), (1, 1)),
+        (8, (2, 4, 2), (2, 1)),
+        (3, (1, 1, 2), (2, 1)),
+        (2, (1, 1, 2), "1 engines over 2 GPUs each and 1 learner ranks take 3 at least, the Ray cluster has 2"),
+        (4, (4, 4), (0.5, 0.5)),
+        (3, (4, 4), "take 4 at least"),
+    ],
+)
+def test_an_engine_over_several_gpus_shares_none_of_them(gpus, sizes, shares):
+    if isinstance(shares, str):
+        with pytest.raises(ConfigError, match=shares):
+            gpu_shares(gpus, "cuda", *sizes)
+    else:
+        assert gpu_shares(gpus, "cuda", *sizes) == shares
 
 
 def test_an_engine_that_is_not_the_learner_stops_the_run(prompt_house, configure, engine):
@@ -222,7 +242,9 @@ def test_what_cannot_go_well_is_said_before_the_run(prompt_house, configure, eng
 
     for changes, said in (
         ({"policy__max_total_sequence_length": 60}, r"prompts of mixed fill policy.max_total_sequence_length \(60\)"),
-        ({"policy.generation__vllm": {"dtype": "bfloat16"}}, "policy.generation.sync_tolerance"),
+        ({"policy.generation__vllm": {"dtype": "bfloat16"}}, "engine computes .* policy.generation.sync_tolerance"),
+        ({"policy__device": "cuda"}, "engine computes .* policy.generation.sync_tolerance"),
+        ({"policy__precision": "bfloat16"}, "learner computes .* policy.generation.sync_tolerance"),
         ({"grpo.curriculum__query": "no_such_query"}, "no_such_query"),
     ):
         with pytest.raises(RollhouseError, match=said):
