@@ -17,6 +17,8 @@ MAY_CHANGE = (
     "run",
     "policy.model_name",  # its weights may not
     "policy.threads",
+    "policy.activation_checkpointing",  # this and the next by rounding at most: what ran out of memory can go on
+    "policy.logprob_chunk_tokens",
     "policy.generation.concurrency",
     "policy.generation.time_limit_s",
     "policy.generation.max_restarts",

@@ -8,13 +8,14 @@ import pytest
 from rollhouse.collect.chat import ChatFormat
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.models import weights_hash
+from rollhouse.collect.plan import refuse_other_config
 from rollhouse.store.errors import ConfigError, EngineError, RollhouseError
-from rollhouse.store.runs import get_run
+from rollhouse.store.runs import get_run, start_run
 from rollhouse.train.grpo.checks import refuse_what_cannot_run
 from rollhouse.train.grpo.learner.group import LearnerGroup
 from rollhouse.train.grpo.learner.settings import LearnerSettings
 from rollhouse.train.grpo.loop import train_grpo
-from rollhouse.train.grpo.settings import engine_options, gpu_shares
+from rollhouse.train.grpo.settings import MAY_CHANGE, engine_options, gpu_shares, plan_settings
 from rollhouse.transform.materialize import grpo_tasks
 from rollhouse.transform.versions import get_dataset
 
@@ -210,6 +211,18 @@ def test_an_engine_that_is_not_the_learner_stops_the_run(prompt_house, configure
     assert get_run(prompt_house, "strict")["status"] == "failed"
     assert not rows(prompt_house, "training_outcomes", "run_id = 'strict'")
     assert len(rows(prompt_house, "rollouts", "run_id = 'strict'")) == PROMPTS * GROUP
+
+
+def test_a_run_that_ran_out_of_memory_may_go_on_with_what_lowers_it(prompt_house, configure):
+    before = configure(run="narrow")
+    with start_run(prompt_house, "grpo", "narrow", before.model_dump(mode="json")):
+        pass
+    less = configure(run="narrow", policy__activation_checkpointing=True, policy__logprob_chunk_tokens=64)
+    refuse_other_config(prompt_house, "narrow", less.model_dump(mode="json"), MAY_CHANGE)
+    assert plan_settings(less, "", []) == plan_settings(before, "", []), "its stored plans can still be trained"
+    with pytest.raises(ConfigError, match="train_mb_tokens was 1024"):
+        other = configure(run="narrow", policy__train_mb_tokens=512)
+        refuse_other_config(prompt_house, "narrow", other.model_dump(mode="json"), MAY_CHANGE)
 
 
 def test_a_step_without_a_lesson_changes_nothing(prompt_house, configure, engine, tiny_base):

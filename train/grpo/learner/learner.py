@@ -84,8 +84,8 @@ class Learner:
         Args:
             micro_batches: Positions in `samples`; each position in exactly one.
 
-        Raises TrainingError, with the weights as they were, when the loss or the gradient is not finite and on_nonfinite is `stop`, and
-        when memory runs out.
+        Raises TrainingError, with the weights as the last update left them, when the loss or the gradient is not finite and on_nonfinite is
+        `stop`, and when memory runs out.
         """
         self.steps += 1
         s = self.settings
