@@ -84,7 +84,7 @@ def open_parts(
         RolloutWriter(house, run),  # one for all steps: it remembers which prompts and tasks are in the house
     ):
         policy = TokenPolicy(engine, chat, policy_id=run.run_id)
-        hashed, planned = weights_hash(model), last_planned(house, run.run_id)
+        hashed, planned = run.config.get("model_hash") or weights_hash(model), last_planned(house, run.run_id)
         yield Parts(house, config, run, environment, engine, policy, learner, tracker, sync, hashed, planned)
 
 
