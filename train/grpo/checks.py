@@ -50,17 +50,23 @@ def refuse_long_prompts(config: "GrpoConfig", tasks: Sequence[Task], chat: ChatF
         )
 
 
-def refuse_low_precision(config: "GrpoConfig") -> None:
-    """Raises ConfigError for an engine or a learner whose rounding the check after a weight push would take for wrong weights."""
+def low_precision(config: "GrpoConfig") -> str | None:
+    """Which of engine and learner computes in low precision, the engine first; None for neither."""
     generation, on_gpu = config.policy.generation, learner_device(config.policy.device).startswith("cuda")
     dtype = str(generation.vllm.get("dtype", "auto"))
     # On a GPU vLLM takes what the model's folder says unless it is told otherwise, which is bfloat16 for most.
-    low = {"engine": dtype in LOW_PRECISION or (dtype == "auto" and on_gpu), "learner": config.policy.precision == "bfloat16"}  # fmt: skip
-    who = next((name for name, is_low in low.items() if is_low), None)
-    if who is not None and generation.sync_tolerance < ROUNDING:
+    if dtype in LOW_PRECISION or (dtype == "auto" and on_gpu):
+        return "engine"
+    return "learner" if config.policy.precision == "bfloat16" else None
+
+
+def refuse_low_precision(config: "GrpoConfig") -> None:
+    """Raises ConfigError for an engine or a learner whose rounding the check after a weight push would take for wrong weights."""
+    who, tolerance = low_precision(config), config.policy.generation.sync_tolerance
+    if who is not None and tolerance < ROUNDING:
         raise ConfigError(
-            f"The {who} computes in low precision, so engine and learner differ by more than policy.generation.sync_tolerance={generation.sync_tolerance:g}.",
-            "Set it to 0.1, or policy.generation.vllm.dtype=float32 and policy.precision=float32.",
+            f"The {who} computes in low precision, so engine and learner differ by more than policy.generation.sync_tolerance={tolerance:g}.",
+            "Set it to 0.05, or policy.generation.vllm.dtype=float32 and policy.precision=float32.",
         )
 
 

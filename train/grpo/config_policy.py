@@ -47,7 +47,7 @@ class GenerationConfig(Section):
     weight_sync: Literal["auto", "file", "object_store", "cuda_ipc", "nccl"] = "auto"
     """How weights reach the engine; auto is what fits the machine. See docs/grpo.md."""
     sync_tolerance: float = Field(default=1e-3, gt=0)
-    """Largest difference of a logprob between engine and learner after a weight push (float32); more stops the run."""
+    """Largest difference of a logprob between engine and learner after a weight push, in low precision the mean one; more stops the run."""
     concurrency: int | None = Field(default=None, ge=1)
     """Rollouts in flight; None is all that may be."""
     time_limit_s: float = Field(default=600, gt=0)

@@ -21,7 +21,7 @@ from ...transform.materialize import grpo_tasks
 from ...transform.versions import get_dataset
 from ..checkpoints import checkpoint_folder, finished_before, resolve_model
 from .batches import Batch, batch_of
-from .checks import refuse_what_cannot_run
+from .checks import low_precision, refuse_what_cannot_run
 from .config import GrpoConfig
 from .generation import Generation
 from .learner.learner import StepResult
@@ -187,8 +187,8 @@ def sync(parts: Parts, generation: Generation, step: int, watch: Stopwatch) -> d
 
 def begin_check(parts: Parts, step: int, version: int) -> None:
     """Begins to compare engine and learner on the probe."""
-    tolerance = parts.config.policy.generation.sync_tolerance
-    parts.checking = begin_verification(parts.learner, parts.engine, parts.probe, version, step, tolerance)
+    tolerance, by_mean = parts.config.policy.generation.sync_tolerance, low_precision(parts.config) is not None
+    parts.checking = begin_verification(parts.learner, parts.engine, parts.probe, version, step, tolerance, by_mean)
 
 
 def end_check(parts: Parts) -> dict[str, float]:

@@ -101,7 +101,10 @@ def test_tokens_know_the_version_that_sampled_them(runs):
 
 def test_the_engine_was_the_learner_after_every_push(runs):
     gaps = metrics(runs, "async", "mismatch/sync_max_abs")
-    assert gaps.keys() == {0, *range(2, STEPS + 1)}  # a step brings the number of the push before; the last brings its own
+    assert gaps.keys() == {
+        0,
+        *range(2, STEPS + 1),
+    }  # a step brings the number of the push before; the last brings its own
     assert max(gaps.values()) < 1e-3
     assert set(metrics(runs, "async", "time/overlap")) == set(range(1, STEPS + 1))
 

@@ -46,6 +46,7 @@ class Verification:
     Attributes:
         ours: The learner's logprobs, parallel to the engine's scores.
         restarts: Of the engine, before it was asked.
+        by_mean: The tolerance is for the mean difference: in low precision single logprobs of the right weights differ by a tenth and more.
     """
 
     engine: TokenEngine
@@ -55,6 +56,7 @@ class Verification:
     ours: list[list[float]]
     answers: "Future[_Answers]"
     restarts: int = 0
+    by_mean: bool = False
 
     def result(self) -> float | None:
         """The largest difference of a logprob, at temperature 1; 0 for an empty probe.
@@ -68,11 +70,13 @@ class Verification:
         # max() would pass over a NaN.
         gaps = [abs(a - b) for left, right in pairs for a, b in zip(left, right, strict=True)]
         worst = max(gaps, default=0.0) if all(gap == gap for gap in gaps) else float("nan")
+        judged = sum(gaps) / max(len(gaps), 1) if self.by_mean else worst
         claimed = {span.version for answer in answers.sampled for span in answer.version_spans} - {self.version}
-        if claimed or not worst <= self.tolerance:
+        if claimed or not judged <= self.tolerance:
             if restarts(self.engine) > self.restarts:
                 return None
-            found = f"it samples as version {claimed.pop()}" if claimed else f"logprobs differ by up to {worst:.3g}"
+            differ = f"{judged:.3g} in the mean" if self.by_mean else f"up to {worst:.3g}"
+            found = f"it samples as version {claimed.pop()}" if claimed else f"logprobs differ by {differ}"
             raise EngineError(
                 f"After the weight push of step {self.step} (version {self.version}) the engine is not the learner: {found}.",
                 "No weights of a later step were kept. On a GPU or in bfloat16 raise policy.generation.sync_tolerance; else report a bug.",
@@ -86,7 +90,13 @@ def choose_probe(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def begin_verification(
-    learner: LearnerLike, engine: TokenEngine, probe: Sequence[Sample], version: int, step: int, tolerance: float
+    learner: LearnerLike,
+    engine: TokenEngine,
+    probe: Sequence[Sample],
+    version: int,
+    step: int,
+    tolerance: float,
+    by_mean: bool = False,
 ) -> Verification:
     """Compares engine and learner on the probe: asks the learner now and the engine on a thread of its own. To be ended before the next push.
 
@@ -101,14 +111,20 @@ def begin_verification(
     thread = ThreadPoolExecutor(1, "rollhouse-verify")
     answers = thread.submit(lambda: asyncio.run(_ask(asked, probe, whole)))
     thread.shutdown(wait=False)
-    return Verification(engine, version, step, tolerance, ours, answers, before)
+    return Verification(engine, version, step, tolerance, ours, answers, before, by_mean)
 
 
 def verify_weights(
-    learner: LearnerLike, engine: TokenEngine, probe: Sequence[Sample], version: int, step: int, tolerance: float
+    learner: LearnerLike,
+    engine: TokenEngine,
+    probe: Sequence[Sample],
+    version: int,
+    step: int,
+    tolerance: float,
+    by_mean: bool = False,
 ) -> float | None:
     """`begin_verification`, and its result."""
-    return begin_verification(learner, engine, probe, version, step, tolerance).result()
+    return begin_verification(learner, engine, probe, version, step, tolerance, by_mean).result()
 
 
 async def _ask(engines: Sequence[TokenEngine], probe: Sequence[Sample], whole: Sequence[list[int]]) -> _Answers:
