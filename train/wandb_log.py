@@ -80,7 +80,7 @@ class WandbLog:
                 step, values = item
                 run.log(values, step=step)
             run.finish(exit_code=item)
-        except Exception:
+        except Exception:  # whatever another's service does must not end training
             log.warning("Weights & Biases failed; the run goes on and the store has its numbers", exc_info=True)
 
     def _open(self) -> Any:

@@ -1,6 +1,7 @@
 """The mini workplace as somebody's own environment, which takes its time and breaks when it is told to."""
 
 import asyncio
+import fcntl
 import os
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,12 @@ class SlowOffice(MiniEnvironment):
         if self.dies is None:
             return
         if self.dies.exists():
-            lives = self.dies.read_text().splitlines()
-            if not lives:
-                return
-            self.dies.write_text("".join(f"{life}\n" for life in lives[1:]))
+            with self.dies.open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # two workers that take the same line would both die
+                lives = file.readlines()
+                if not lives:
+                    return
+                file.seek(0)
+                file.truncate()
+                file.writelines(lives[1:])
         os._exit(3)

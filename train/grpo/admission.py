@@ -10,11 +10,6 @@ def age(step: int, version: int) -> int:
     return step - 1 - version
 
 
-def may_begin(step: int, version: int, max_age: int) -> bool:
-    """Whether rollouts of step `step` (from 1) may begin while the engine has weights of `version`."""
-    return age(step, version) <= max_age
-
-
 def admitted(version: int, max_age: int, begun: int, last: int) -> range:
     """The steps to begin now: those after `begun`, the newest begun so far, that `version` admits, up to `last`."""
     return range(begun + 1, min(version + 1 + max_age, last) + 1)

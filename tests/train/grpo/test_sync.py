@@ -21,7 +21,7 @@ from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.settings import LearnerSettings
 from rollhouse.train.grpo.sync.file import FileSync
 from rollhouse.train.grpo.sync.sync import open_sync
-from rollhouse.train.grpo.sync.verify import begin_verification, choose_probe, verify_weights
+from rollhouse.train.grpo.sync.verify import begin_verification, choose_probe
 from rollhouse.train.grpo.sync.weights_folder import PREFIX, weights_folder
 from safetensors.torch import load_file, save_file
 
@@ -54,9 +54,9 @@ def test_engine_and_learner_agree_before_and_after_a_step(engine, tiny_base, sam
     result = train_a_step(learner, sampled)
     assert result.metrics["mismatch/logp_abs_diff"] < 1e-5
     with pytest.raises(EngineError, match=r"step 1 .*logprobs differ by up to"):
-        verify_weights(learner, engine, probe, 0, 1, TOLERANCE)
+        begin_verification(learner, engine, probe, 0, 1, TOLERANCE).result()
     with pytest.raises(EngineError, match=r"step 1 .*logprobs differ by .* in the mean"):
-        verify_weights(learner, engine, probe, 0, 1, TOLERANCE, by_mean=True)
+        begin_verification(learner, engine, probe, 0, 1, TOLERANCE, by_mean=True).result()
     worst = gap(learner, engine, probe, 0, 1, 100.0)
     assert gap(learner, engine, probe, 0, 1, worst / 2, by_mean=True) == worst
 
@@ -66,12 +66,12 @@ def test_engine_and_learner_agree_before_and_after_a_step(engine, tiny_base, sam
         assert set(sync.seconds) == {"write", "load"}
         assert gap(learner, engine, probe, 1, 1, TOLERANCE) < 1e-4
         with pytest.raises(EngineError, match=r"step 2 .*samples as version 1"):
-            verify_weights(learner, engine, probe, 2, 2, TOLERANCE)
+            begin_verification(learner, engine, probe, 2, 2, TOLERANCE).result()
 
 
 def gap(*given, **options) -> float:
     """What a check found that no restart has disturbed."""
-    worst = verify_weights(*given, **options)
+    worst = begin_verification(*given, **options).result()
     assert worst is not None
     return worst
 
@@ -170,7 +170,7 @@ def test_folders_of_killed_runs_are_removed_and_those_of_others_are_not(tmp_path
 def test_a_probe_is_the_shortest_sequences_and_may_be_empty(engine, tiny_base, sampled):
     longer = [replace(sample, prompt_ids=[*sample.prompt_ids] * 2) for sample in sampled]
     assert set(sample.rollout_id for sample in choose_probe(longer + sampled[:4])) == {"r0", "r1", "r2", "r3"}
-    assert verify_weights(Learner(str(tiny_base), LearnerSettings()), engine, [], 0, 1, TOLERANCE) == 0
+    assert gap(Learner(str(tiny_base), LearnerSettings()), engine, [], 0, 1, TOLERANCE) == 0
 
 
 def made_up_samples(n):
@@ -202,4 +202,4 @@ def test_each_of_several_engines_is_looked_at(tiny_base, wrong):
     with closing(FileSync(learner, engines[wrong])) as sync:
         sync.push(0)
     with pytest.raises(EngineError, match="logprobs differ"):
-        verify_weights(Learner(str(tiny_base), LearnerSettings()), ReplicatedEngine(engines), made_up_samples(4), 0, 1, TOLERANCE)  # fmt: skip
+        begin_verification(Learner(str(tiny_base), LearnerSettings()), ReplicatedEngine(engines), made_up_samples(4), 0, 1, TOLERANCE).result()  # fmt: skip

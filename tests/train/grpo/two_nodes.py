@@ -28,7 +28,7 @@ def main(model: str) -> dict:
     from rollhouse.train.grpo.learner.settings import LearnerSettings
     from rollhouse.train.grpo.sync.object_store import engine_nodes
     from rollhouse.train.grpo.sync.sync import open_sync
-    from rollhouse.train.grpo.sync.verify import verify_weights
+    from rollhouse.train.grpo.sync.verify import begin_verification
 
     found: dict = {}
     with ExitStack() as opened:
@@ -47,10 +47,10 @@ def main(model: str) -> dict:
             learner.step(probe, [[0, 1], [2, 3]])
             sync.push(version)
             for one in engine.engines:
-                found["gaps"].append(verify_weights(learner, one, probe, version, version, 1e-3))
+                found["gaps"].append(begin_verification(learner, one, probe, version, version, 1e-3).result())
         pid: Any = ray.get(engine.engines[1].engine.actor.ready.remote())
         os.kill(pid, signal.SIGKILL)
-        found["after_kill"] = verify_weights(learner, engine.engines[1], probe, 2, 2, 1e-3)
+        found["after_kill"] = begin_verification(learner, engine.engines[1], probe, 2, 2, 1e-3).result()
         found["restarts"], found["nodes_after"] = restarts(engine), engine_nodes(engine)
         found["scores"] = asyncio.run(engine.score([5, 6, 7]))
     return found

@@ -114,19 +114,6 @@ def begin_verification(
     return Verification(engine, version, step, tolerance, ours, answers, before, by_mean)
 
 
-def verify_weights(
-    learner: LearnerLike,
-    engine: TokenEngine,
-    probe: Sequence[Sample],
-    version: int,
-    step: int,
-    tolerance: float,
-    by_mean: bool = False,
-) -> float | None:
-    """`begin_verification`, and its result."""
-    return begin_verification(learner, engine, probe, version, step, tolerance, by_mean).result()
-
-
 async def _ask(engines: Sequence[TokenEngine], probe: Sequence[Sample], whole: Sequence[list[int]]) -> _Answers:
     """All three are parallel."""
     sampling = Sampling(temperature=1.0, max_tokens=PROBE_TOKENS, seed=0)
