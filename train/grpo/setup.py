@@ -108,7 +108,11 @@ def open_processes(
             restarts = config.policy.generation.max_restarts
             engine = opened.enter_context(closing(restarting_vllm(model, restarts, stop_ids=chat.stop_token_ids, **options)))  # fmt: skip
         placement = places.learners if places else None
-        yield engine, opened.enter_context(LearnerGroup(str(model), settings, ranks, for_rank, placement))
+        limits = {
+            "timeout_s": config.cluster.step_timeout_s,
+            "collective_timeout_s": config.cluster.collective_timeout_s,
+        }
+        yield engine, opened.enter_context(LearnerGroup(str(model), settings, ranks, for_rank, placement, **limits))
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def group(random_model, cluster):
-    with LearnerGroup(str(random_model), SETTINGS, ranks=2) as group:
+    with LearnerGroup(str(random_model), SETTINGS, ranks=2, collective_timeout_s=321) as group:
         yield group
 
 
@@ -137,6 +137,15 @@ def test_what_one_rank_finds_not_finite_all_refuse_alike(fresh, make_samples, tm
         fresh.step(samples, SPLIT)
     assert_same(before, saved(fresh, tmp_path), atol=0, rtol=0)
     assert fresh.step(make_samples(6), SPLIT).loss is not None
+
+
+def test_an_exchange_has_the_time_limit_it_was_given(group):
+    def limit(learner):
+        import torch.distributed as dist
+
+        return dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu")).options._timeout
+
+    assert [found.total_seconds() for found in group.run(limit)] == [321, 321]
 
 
 def test_a_rank_that_dies_in_a_step_ends_the_group(random_model, make_samples, group):

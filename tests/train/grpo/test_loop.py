@@ -9,7 +9,7 @@ from rollhouse.collect.chat import ChatFormat
 from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.models import weights_hash
 from rollhouse.collect.plan import refuse_other_config
-from rollhouse.store.errors import ConfigError, EngineError, RollhouseError
+from rollhouse.store.errors import ConfigError, EngineError, RollhouseError, TrainingError
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.train.grpo.checks import refuse_what_cannot_run
 from rollhouse.train.grpo.learner.group import LearnerGroup
@@ -223,6 +223,11 @@ def test_a_run_that_ran_out_of_memory_may_go_on_with_what_lowers_it(prompt_house
     with pytest.raises(ConfigError, match="train_mb_tokens was 1024"):
         other = configure(run="narrow", policy__train_mb_tokens=512)
         refuse_other_config(prompt_house, "narrow", other.model_dump(mode="json"), MAY_CHANGE)
+
+
+def test_a_learner_that_does_not_answer_in_time_ends_the_run(prompt_house, configure, engine):
+    with pytest.raises(TrainingError, match=r"in 0.001 s\..*cluster.step_timeout_s"):
+        train_grpo(prompt_house, configure(run="late", cluster__step_timeout_s=0.001), engine=engine)
 
 
 def test_a_step_without_a_lesson_changes_nothing(prompt_house, configure, engine, tiny_base):

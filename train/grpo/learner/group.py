@@ -34,6 +34,7 @@ class LearnerGroup:
         placement: Sequence[Mapping[str, Any]] | None = None,
         timeout_s: float = 1800,
         start_timeout_s: float = 600,
+        collective_timeout_s: float = 600,
     ) -> None:
         """Starts the ranks; the model folder must be there on each one's machine.
 
@@ -41,6 +42,7 @@ class LearnerGroup:
             num_gpus: Of each rank.
             placement: Options of each rank's actor (`Placement.learners`); None takes a CPU and num_gpus each, wherever they are free.
             timeout_s: Of a call.
+            collective_timeout_s: Of an exchange between ranks.
 
         Raises EngineError when the cluster has no room, TrainingError when a process dies, does not start in `start_timeout_s` seconds, or
         does not answer in `timeout_s`.
@@ -57,7 +59,8 @@ class LearnerGroup:
                 self._actors.append(ray.remote(_Rank).options(**options).remote())
             meeting = self._wait([self._actors[0].rendezvous.remote()], start_timeout_s)[0] if ranks > 1 else None
             opening = [
-                actor.open.remote(model, settings, rank, ranks, meeting) for rank, actor in enumerate(self._actors)
+                actor.open.remote(model, settings, rank, ranks, meeting, collective_timeout_s)
+                for rank, actor in enumerate(self._actors)
             ]
             self._wait(opening, start_timeout_s)
         except BaseException:
@@ -147,7 +150,7 @@ class LearnerGroup:
             errors += found
         if not pending and not errors:
             return ray.get(references)
-        words = [our_error(error, _gone) for error in errors] or [_gone(f"no answer in {timeout_s:g} s")]
+        words = [our_error(error, _gone) for error in errors] or [_late(timeout_s)]
         own = [our for our, error in zip(words, errors, strict=False) if _is_ours(error)]
         if pending or len(own) < len(references):
             self.close()  # where all ranks refuse alike they are as they were
@@ -176,8 +179,9 @@ class _Rank:
 
         return reserve_rendezvous(ray.util.get_node_ip_address())
 
-    def open(self, model: str, settings: LearnerSettings, rank: int, ranks: int, rendezvous: str | None) -> None:
-        self.learner = Learner(model, settings, rank, ranks, rendezvous)
+    def open(self, model: str, settings: LearnerSettings, *meeting: Any) -> None:
+        """`meeting`: rank, world size, rendezvous and time limit of a Learner."""
+        self.learner = Learner(model, settings, *meeting)
 
     def call(self, method: str, *arguments: Any) -> Any:
         """A method of the learner; all ranks have the same answer, so only the first one's is sent."""
@@ -205,6 +209,13 @@ def _error(reference: Any) -> Exception | None:
 
 def _is_ours(error: Exception) -> bool:
     return isinstance(getattr(error, "cause", None) or error, RollhouseError)
+
+
+def _late(seconds: float) -> TrainingError:
+    return TrainingError(
+        f"The learner did not answer in {seconds:g} s.",
+        "Where its steps take that long raise cluster.step_timeout_s, else look what holds it up; the same command goes on.",
+    )
 
 
 def _gone(why: str) -> TrainingError:

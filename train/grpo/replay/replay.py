@@ -290,5 +290,7 @@ def open_learner(model: Path, config: GrpoConfig) -> Iterator[Any]:
     from ..setup import own_ray
 
     gpus = 1.0 if settings.device.startswith("cuda") else 0.0
-    with own_ray(config), LearnerGroup(str(model), settings, config.cluster.learner_ranks, gpus) as group:
+    cluster = config.cluster
+    limits = {"timeout_s": cluster.step_timeout_s, "collective_timeout_s": cluster.collective_timeout_s}
+    with own_ray(config), LearnerGroup(str(model), settings, cluster.learner_ranks, gpus, **limits) as group:
         yield group
