@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ class Feed:
     """Takes rollouts on the event loop and writes them on one thread, so that a commit never holds up the rollouts in flight.
 
     `pump` has to run beside those who `put`; `close` ends it once all is written. Whatever happened before, `end` writes what is left.
+
+    Attributes:
+        seconds: The thread was at work.
     """
 
     def __init__(self, writer: RolloutWriter, on_written: Callable[[Entry], None]) -> None:
@@ -58,7 +62,7 @@ class Feed:
         self._closed = False
         self._some, self._enough, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._room.set()
-        self._referenced: set[str] = set()  # task_ids and row_ids of prompt_tokens that the writer has
+        self.seconds = 0.0
 
     async def put(self, entry: Entry) -> None:
         """Hands over a rollout; waits while the writer is behind."""
@@ -92,13 +96,13 @@ class Feed:
                 continue
             self._take_all()
             batch = list(self._batch)
-            await loop.run_in_executor(self._pool, self._write)
+            await loop.run_in_executor(self._pool, self._timed, self._write)
             for entry in batch:
                 self._on_written(entry)
 
     async def finish(self, finish: Callable[[], None]) -> None:
         """Calls `finish` on the thread, after all that was handed over: a last commit that holds up nobody on the event loop."""
-        await asyncio.get_running_loop().run_in_executor(self._pool, finish)
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._timed, finish)
 
     def end(self, finish: Callable[[], None]) -> None:
         """Writes what is left, calls `finish` (the writer's close or flush) and ends the thread. Blocks; also for a cancelled loop."""
@@ -124,6 +128,13 @@ class Feed:
             self._enough.clear()
         self._room.set()
 
+    def _timed(self, work: Callable[[], None]) -> None:
+        started = time.perf_counter()
+        try:
+            work()
+        finally:
+            self.seconds += time.perf_counter() - started
+
     def _write(self) -> None:
         """On the thread. The batch is forgotten only once the writer has it."""
         if not self._batch:
@@ -141,10 +152,10 @@ class Feed:
         tokens: dict[str, dict[str, Any]] = {}
         for entry in entries:
             slot = entry.slot
-            if slot.task_id not in self._referenced and slot.task_id not in tasks:
+            if not self._writer.has(slot.task_id) and slot.task_id not in tasks:
                 tasks[slot.task_id] = task_rows(slot.task, slot.task_id, slot.prompt_id)
             seen = prompt_tokens(entry.episode, slot)
-            if seen is not None and seen["row_id"] not in self._referenced:
+            if seen is not None and not self._writer.has(seen["row_id"]):
                 tokens[seen["row_id"]] = seen
         self._writer.add_many(
             [entry.row for entry in entries],
@@ -153,7 +164,6 @@ class Feed:
             list(tokens.values()),
             [entry.score for entry in entries if entry.score is not None],
         )
-        self._referenced |= tasks.keys() | tokens.keys()
 
     def _write_one(self, entry: Entry) -> None:
         """A row no table can hold becomes a row that says so; when its task is at fault, one without task_id and prompt_id."""

@@ -94,8 +94,14 @@ async def collect_slots(
     shaping: Mapping[str, ShapingRule] | None = None,
     on_plan: Callable[[CollectSummary], None] | None = None,
     on_done: OnDone | None = None,
+    flush: bool = True,
 ) -> CollectSummary:
-    """Fills the open slots of a plan, `concurrency` at a time; see `collect_async`."""
+    """Fills the open slots of a plan, `concurrency` at a time; see `collect_async`.
+
+    Args:
+        flush: Whether all is in the house when it returns; else the run's writer has all and may not have committed it. What is raised is raised
+            after a flush.
+    """
     summary = CollectSummary(run.run_id, plan.planned, plan.skipped, plan.failed_before)
     if on_plan is not None:
         on_plan(summary)
@@ -124,21 +130,22 @@ async def collect_slots(
             await feed.put(_entry(slot, episode, rule))
             budget.count(episode.row)
 
-    async def work_all() -> None:
+    async def work_all() -> float:
         await _all_or_first_error([work() for _ in range(min(concurrency, plan.planned - plan.skipped))])
         feed.close()
+        return perf_counter()
 
     commit = writer.close if own else writer.flush
     committed = False
     try:
-        await _all_or_first_error([work_all(), feed.pump()])
-        before = perf_counter()
-        await feed.finish(commit)
-        committed, summary.commit_seconds = True, perf_counter() - before
+        played, _ = await _all_or_first_error([work_all(), feed.pump()])
+        if flush or own:
+            await feed.finish(commit)
+        committed, summary.commit_seconds = True, perf_counter() - played
     finally:
         # Also when cancelled: what was collected goes into the house before anything else happens.
         feed.end((lambda: None) if committed else commit)
-    summary.seconds = perf_counter() - start
+    summary.seconds, summary.write_seconds = perf_counter() - start, feed.seconds
     return summary
 
 
@@ -179,11 +186,11 @@ def _entry(slot: Slot, episode: Episode, rule: ShapingRule | None) -> Entry:
     return Entry(slot, episode, *shaped_rows(episode.row, episode.score, rule))
 
 
-async def _all_or_first_error(work: Sequence[Any]) -> None:
-    """Runs all; the first error cancels the others and is raised when they have ended."""
+async def _all_or_first_error(work: Sequence[Any]) -> list[Any]:
+    """What all return; the first error cancels the others and is raised when they have ended."""
     running = [asyncio.ensure_future(one) for one in work]
     try:
-        await asyncio.gather(*running)
+        return await asyncio.gather(*running)
     finally:
         for one in running:
             one.cancel()

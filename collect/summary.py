@@ -96,7 +96,7 @@ class CollectSummary:
         slowest_tool: Name and seconds of the slowest call of a tool; None where no session says.
         stopped: Why no further rollout was begun (`token_budget`); None when all were.
         workers_lost: Worker processes that died and were replaced.
-        seconds: Wall clock; commit_seconds of them after the last rollout had ended.
+        seconds: Wall clock; commit_seconds of them after the last rollout had ended. write_seconds: the writer's thread was at work, beside the rollouts too.
     """
 
     run_id: str
@@ -121,6 +121,7 @@ class CollectSummary:
     workers_lost: int = 0
     seconds: float = 0.0
     commit_seconds: float = 0.0
+    write_seconds: float = 0.0
 
     @property
     def collected(self) -> int:

@@ -305,6 +305,8 @@ def _write_empty(table: Table, uri: str) -> None:
 
 
 def _conform(data: pa.Table, table: str, schema: pa.Schema) -> pa.Table:
+    if data.schema.equals(schema, check_metadata=True):
+        return data
     unknown = sorted(set(data.column_names) - set(schema.names))
     if unknown:
         raise SchemaMismatch(f"Table {table} has no column {unknown[0]!r}.", "See docs/store.md for its columns.")

@@ -44,6 +44,7 @@ class Run:
     ended: bool = False
     _entered: bool = False
     _in_doubt: bool = False
+    _next_event: int | None = None  # None: the house has to be asked
     _metrics: set[tuple[int, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -205,8 +206,11 @@ def _write_event(
 ) -> None:
     # Another process that was handed the run may write an event too: whoever inserts the number has it.
     for _ in range(20):
-        events = run.house.read("run_events", columns=["sequence"], filter=f"run_id = {quote(run.run_id)}")
-        sequence = max(events["sequence"].to_pylist(), default=-1) + 1
+        sequence = run._next_event
+        if sequence is None:
+            events = run.house.read("run_events", columns=["sequence"], filter=f"run_id = {quote(run.run_id)}")
+            sequence = max(events["sequence"].to_pylist(), default=-1) + 1
+        run._next_event = None
         row = {
             "row_id": hash_id(run.run_id, sequence),
             "run_id": run.run_id,
@@ -219,6 +223,7 @@ def _write_event(
             "created_at": datetime.now(UTC),
         }
         if run.house.insert_if_absent("run_events", [row]):
+            run._next_event = sequence + 1
             return
     raise StoreNotFound(f"Run {run.run_id!r} has too many writers of events.", "Start it once only.")
 

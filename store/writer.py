@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -140,6 +140,16 @@ class RolloutWriter:
                 references = references if not taken else {}
                 new += taken
             return new
+
+    def has(self, key: str) -> bool:
+        """Whether this writer took the prompt, the task or the row of prompt_tokens of that key, or was told of it."""
+        return key in self._references
+
+    def tell(self, keys: Iterable[str]) -> None:
+        """Names keys of prompts, tasks and prompt_tokens that are in the house: they are not written again."""
+        with self._lock:
+            for key in keys:
+                self._references.add(key)
 
     def flush(self) -> None:
         """Commits what is waiting; when it returns, all that was added is in the house. Raises WriteConflict when the run was taken over."""
