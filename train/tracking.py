@@ -1,5 +1,6 @@
 """Where the numbers of a training run go: the store always, Weights & Biases when it is switched on."""
 
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,28 +39,44 @@ class LoggerConfig(Section):
 class Tracker:
     """Logs the numbers of one run.
 
-    Numbers reach the store at the latest two seconds after they were logged, and on leaving the `with`.
+    Numbers reach the store when `flush_after_s` have passed since the last did, on flush(), and on leaving the `with`.
     """
 
-    def __init__(self, run: "Run", logger: LoggerConfig | None = None, config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        run: "Run",
+        logger: LoggerConfig | None = None,
+        config: Mapping[str, Any] | None = None,
+        flush_after_s: float = FLUSH_AFTER_S,
+    ) -> None:
         self.run = run
         self._waiting: dict[int, dict[str, float]] = {}
+        self._lock = threading.Lock()
+        self._flush_after_s = flush_after_s
         self._flushed_at = time.monotonic()
         self._wandb = WandbLog(run, logger, config) if logger and logger.wandb_enabled else None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers of one optimizer step, counted from 1; 0 is before training."""
-        self._waiting.setdefault(step, {}).update({name: float(value) for name, value in values.items()})
+        with self._lock:
+            self._waiting.setdefault(step, {}).update({name: float(value) for name, value in values.items()})
         if self._wandb is not None:
             self._wandb.log(step, values)
-        if time.monotonic() - self._flushed_at > FLUSH_AFTER_S:
+        if time.monotonic() - self._flushed_at > self._flush_after_s:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what waits to the store."""
-        for step, values in sorted(self._waiting.items()):
-            self.run.metrics(step, values)
-        self._waiting.clear()
+        """Writes what waits to the store; may be called on another thread than log()."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+        try:
+            for step in sorted(waiting):
+                self.run.metrics(step, waiting[step])
+                del waiting[step]
+        finally:
+            with self._lock:  # after a failure they wait on
+                for step, values in waiting.items():
+                    self._waiting[step] = values | self._waiting.get(step, {})
         self._flushed_at = time.monotonic()
 
     def close(self, failed: bool = False) -> None:

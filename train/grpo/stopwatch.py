@@ -6,24 +6,28 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """`with watch("generate"): …` adds to `seconds["generate"]`; phases may come several times but not inside each other."""
+    """`with watch("generate"): …` adds to `seconds["generate"]`; phases may come several times, and a phase inside another is taken off it."""
 
     def __init__(self, begins: Callable[[str], None] | None = None) -> None:
         """`begins` is called with the name of each phase that begins."""
         self.seconds: dict[str, float] = {}
         self._begins = begins
         self._started = time.perf_counter()
+        self._inner_s = 0.0  # of phases that ended inside the one under way
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         """Times one phase."""
         if self._begins is not None:
             self._begins(phase)
+        before, self._inner_s = self._inner_s, 0.0
         started = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
+            lasted = time.perf_counter() - started
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + lasted - self._inner_s
+            self._inner_s = before + lasted
 
     def total(self) -> float:
         """Seconds since it was made."""
