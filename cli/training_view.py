@@ -118,7 +118,8 @@ def _counts(numbers: Mapping[str, float]) -> list[str]:
         lengths.append(f"mismatch {numbers['mismatch/logp_abs_diff']:.2g}")
     if "checkpoint/step" in numbers:
         lengths.append(f"last checkpoint: step {numbers['checkpoint/step']:.0f}")
-    return [" · ".join(part) for part in (said, lengths) if part]
+    dead = [f"{who} restarted {n:.0f}×" for who in ("engine", "learner") if (n := numbers.get(f"{who}/restarts"))]
+    return [" · ".join(part) for part in (said, lengths, dead) if part]
 
 
 def _times(numbers: Mapping[str, float]) -> list[str]:

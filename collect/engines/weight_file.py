@@ -29,8 +29,10 @@ class WeightFile:
         tensors: By name, views of the file: writing to one writes the file.
     """
 
-    def __init__(self, path: str | Path, like: Mapping[str, "torch.Tensor"], dtype: str | None = None) -> None:
-        """Replaces what is at `path` by a file of zeros with the names and shapes of `like`, in `dtype` (None keeps each tensor's own).
+    def __init__(
+        self, path: str | Path, like: Mapping[str, "torch.Tensor"], dtype: str | None = None, fill: bool = False
+    ) -> None:
+        """Replaces what is at `path` by a file with the names and shapes of `like`, in `dtype` (None keeps each tensor's own): of zeros, or with `fill` of its values.
 
         Raises TrainingError where the file's file system has no room for it.
         """
@@ -56,6 +58,8 @@ class WeightFile:
             self._key = _key(file.fileno())
             mapped = mmap.mmap(file.fileno(), size)
         self.tensors = _views(mapped, self._layout, len(header))
+        if fill:
+            self.write(like)
         os.replace(new, self.path)
 
     def fits(self, like: Mapping[str, "torch.Tensor"], dtype: str | None = None) -> bool:
@@ -102,8 +106,7 @@ def mapped_parameters(model: Any, path: str | Path) -> None:
     import torch
 
     parameters = dict(model.named_parameters())
-    file = WeightFile(path, parameters)
-    file.write(parameters)
+    file = WeightFile(path, parameters, fill=True)  # a reader of the file before finds the new one whole
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.data = file.tensors[name]

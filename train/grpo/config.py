@@ -44,6 +44,8 @@ class ClusterConfig(Section):
     """Learner processes that hold a share of weights, gradients and moments each (FSDP2); one GPU each on a GPU."""
     wait_s: float = Field(default=300, gt=0)
     """How long it waits for the machines."""
+    max_restarts: int = Field(default=3, ge=0)
+    """A learner that dies is started again so often in a run, and its steps are taken again from their stored plans."""
     step_timeout_s: float = Field(default=1800, gt=0)
     """A call of the learner (a step, a checkpoint) that takes longer ends the run."""
     collective_timeout_s: float = Field(default=600, gt=0)

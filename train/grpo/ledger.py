@@ -4,7 +4,7 @@ A batch is always read back through its committed plan, so that what was trained
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +173,22 @@ def read_batch(
     for position, entry in enumerate(kept):
         micro_batches[entry.micro_batch or 0].append(position)
     return samples, micro_batches
+
+
+def take_stored(house: "House", run_id: str, learner: Any, steps: Iterable[int]) -> Iterator[int]:
+    """Lets a learner take steps of a run again, from their stored plans; gives each step once it is taken.
+
+    Raises TrainingError for one whose plan or rollouts are not in the house.
+    """
+    for step in steps:
+        plan = stored_plan(house, run_id, step)
+        if plan is None:
+            raise TrainingError(
+                f"Step {step} of run {run_id} has no plan in the house.",
+                "`rollhouse check` lists what else is missing.",
+            )
+        learner.step(*read_batch(house, plan))
+        yield step
 
 
 def _sample(row: Mapping[str, Any], prompts: Mapping[str, list[int]], entry: Entry) -> Sample:

@@ -87,7 +87,7 @@ def train_grpo(
             if engine is None and progress is not None:
                 progress(0, steps, "starting the engine")
             with (
-                open_processes(config, model, chat, engine) as (engine, learner),
+                open_processes(config, model, chat, engine, run) as (engine, learner),
                 open_parts(house, config, environment, engine, learner, run, model, chat) as parts,
             ):
                 return run_grpo(parts, tasks, progress, viewer)
@@ -204,6 +204,7 @@ def step_metrics(parts: Parts, batch: Batch, result: StepResult, watch: Stopwatc
     numbers |= {f"time/{phase}": seconds for phase, seconds in watch.seconds.items()}
     numbers["time/step"] = watch.total()
     numbers["engine/restarts"] = float(restarts(parts.engine))
+    numbers["learner/restarts"] = float(getattr(parts.learner, "restarts", 0))
     if batch.n_new_tokens is not None:
         numbers["tokens_per_s"] = batch.n_new_tokens / numbers["time/step"]
     return numbers

@@ -85,4 +85,5 @@ def one_line(numbers: dict[str, float]) -> str:
     """A step for the terminal."""
     shown = {"reward": "train/reward", "loss": "train/loss", "grad": "train/grad_norm", "val": "val/accuracy"}
     parts = [f"{label} {numbers[name]:.3f}" for label, name in shown.items() if name in numbers]
-    return "  ".join([*parts, f"{numbers['time/step']:.1f} s"])
+    dead = [f"{who} restarted {n:.0f}×" for who in ("engine", "learner") if (n := numbers.get(f"{who}/restarts"))]
+    return "  ".join([*parts, f"{numbers['time/step']:.1f} s", *dead])

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints import MARK, find_checkpoint, folder_of, save_checkpoint
 from ..identity import run_identity
 from ..retention import keep_best
+from .ledger import take_stored
 
 if TYPE_CHECKING:
+    from ...store.runs import Run
+    from .config import GrpoConfig
+    from .learner.group import LearnerGroup
+    from .learner.learner import Learner
     from .setup import Parts
 
 
@@ -57,12 +62,25 @@ def load_newest_state(parts: "Parts") -> int:
 
     A state is what the stored plans up to its step make of the first weights, so going on from it is what training them again is.
     """
-    folder = _folder(parts)
-    found = [step for step in states(folder) if step <= min(parts.last_planned, parts.config.grpo.max_num_steps)]
-    mine = [step for step in found if json.loads((state_folder(folder, step) / MARK).read_text())["run"] == run_identity(parts.run)]  # fmt: skip
+    last = min(parts.last_planned, parts.config.grpo.max_num_steps)
+    return _load_newest(parts.run, parts.config, parts.learner, last)
+
+
+def restore(run: "Run", config: "GrpoConfig", learner: "LearnerGroup | Learner", step: int) -> None:
+    """Makes of a learner with the run's first weights what it was after `step`, bit for bit: by the newest state, then by the stored plans."""
+    first = _load_newest(run, config, learner, step) + 1
+    for _ in take_stored(run.house, run.run_id, learner, range(first, step + 1)):
+        pass
+
+
+def _load_newest(run: "Run", config: "GrpoConfig", learner: Any, last: int) -> int:
+    """Takes up the newest of the run's states up to `last` and returns its step; 0 for none."""
+    folder = folder_of(run.house, run.run_id, config.checkpointing.checkpoint_dir)
+    found = [step for step in states(folder) if step <= last]
+    mine = [step for step in found if json.loads((state_folder(folder, step) / MARK).read_text())["run"] == run_identity(run)]  # fmt: skip
     if not mine:
         return 0
-    parts.learner.load_state(state_folder(folder, max(mine)))
+    learner.load_state(state_folder(folder, max(mine)))
     return max(mine)
 
 

@@ -30,6 +30,7 @@ MAY_CHANGE = (
     "grpo.on_nonfinite",  # where every loss is finite, it changes nothing
     "cluster.num_nodes",
     "cluster.wait_s",
+    "cluster.max_restarts",
     "cluster.step_timeout_s",
     "cluster.collective_timeout_s",
     "ray",

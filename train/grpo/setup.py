@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ from .config import GrpoConfig
 from .learner.batch import Sample
 from .learner.group import LearnerGroup
 from .ledger import last_planned
+from .restarting import RestartingLearner
+from .saving import restore
 from .settings import engine_options, engine_sizes, gpu_shares, learner_settings
 from .sync.sync import WeightSync, open_sync
 from .sync.verify import Verification
@@ -52,7 +55,7 @@ class Parts:
     environment: Environment
     engine: TokenEngine
     policy: TokenPolicy
-    learner: "Learner | LearnerGroup"
+    learner: "Learner | RestartingLearner"
     tracker: Tracker
     sync: WeightSync
     model_hash: str
@@ -68,7 +71,7 @@ def open_parts(
     config: GrpoConfig,
     environment: Environment,
     engine: TokenEngine,
-    learner: "Learner | LearnerGroup",
+    learner: "Learner | RestartingLearner",
     run: Run,
     model: Path,
     chat: ChatFormat,
@@ -90,9 +93,9 @@ def open_parts(
 
 @contextmanager
 def open_processes(
-    config: GrpoConfig, model: Path, chat: ChatFormat, given: TokenEngine | None
-) -> Iterator[tuple[TokenEngine, LearnerGroup]]:
-    """Engine and learner, which end with the block, but for a given engine. Ray must be running. vLLM is started again when it dies."""
+    config: GrpoConfig, model: Path, chat: ChatFormat, given: TokenEngine | None, run: Run
+) -> Iterator[tuple[TokenEngine, RestartingLearner]]:
+    """Engine and learner, which end with the block, but for a given engine, and are started again when they die. Ray must be running."""
     settings, ranks = learner_settings(config), config.cluster.learner_ranks
     engines, split = engine_sizes(config)
     gpus = cluster_gpus()
@@ -108,11 +111,13 @@ def open_processes(
             restarts = config.policy.generation.max_restarts
             engine = opened.enter_context(closing(restarting_vllm(model, restarts, stop_ids=chat.stop_token_ids, **options)))  # fmt: skip
         placement = places.learners if places else None
-        limits = {
-            "timeout_s": config.cluster.step_timeout_s,
-            "collective_timeout_s": config.cluster.collective_timeout_s,
-        }
-        yield engine, opened.enter_context(LearnerGroup(str(model), settings, ranks, for_rank, placement, **limits))
+        cluster = config.cluster
+        limits = {"timeout_s": cluster.step_timeout_s, "collective_timeout_s": cluster.collective_timeout_s}
+        first = LearnerGroup(str(model), settings, ranks, for_rank, placement, **limits)
+        again = placement or [{"num_cpus": 1, "num_gpus": for_rank}] * ranks  # Ray waits for what the dead ones held
+        another = partial(LearnerGroup, str(model), settings, ranks, for_rank, again, **limits)
+        learner = RestartingLearner(first, another, partial(restore, run, config), cluster.max_restarts)
+        yield engine, opened.enter_context(closing(learner))
 
 
 @contextmanager

@@ -16,10 +16,14 @@ GRACE_S = 10
 """When a rank fails, how long the others may take to say why before they are ended: they wait for it in an exchange."""
 
 
+class LearnerGone(TrainingError):
+    """A rank's process has ended, and with it the group."""
+
+
 class LearnerGroup:
     """`ranks` processes that hold a share of the weights, gradients and moments each; leaving the `with` block ends them. Ray must be running (`ensure_ray`).
 
-    One rank is a plain Learner in a process of its own. A rank that dies ends the group: what comes after raises.
+    One rank is a plain Learner in a process of its own. A rank that dies ends the group: that call and those after it raise LearnerGone.
 
     Attributes:
         ranks: How many.
@@ -44,8 +48,8 @@ class LearnerGroup:
             timeout_s: Of a call.
             collective_timeout_s: Of an exchange between ranks.
 
-        Raises EngineError when the cluster has no room, TrainingError when a process dies, does not start in `start_timeout_s` seconds, or
-        does not answer in `timeout_s`.
+        Raises EngineError when the cluster has no room, LearnerGone when a process dies, TrainingError when one does not start in
+        `start_timeout_s` seconds or does not answer in `timeout_s`.
         """
         ray = need("ray")
         self.ranks, self._timeout_s = ranks, timeout_s
@@ -138,6 +142,7 @@ class LearnerGroup:
     def _wait(self, references: list[Any], timeout_s: float) -> list[Any]:
         """The values, once all are there; the group ends when a rank fails and the others do not come back from it."""
         import ray
+        from ray.exceptions import RayActorError
 
         end, pending, errors = time.monotonic() + timeout_s, references, []
         while pending:
@@ -150,7 +155,8 @@ class LearnerGroup:
             errors += found
         if not pending and not errors:
             return ray.get(references)
-        words = [our_error(error, _gone) for error in errors] or [_late(timeout_s)]
+        gone = _gone if any(isinstance(error, RayActorError) for error in errors) else _failed
+        words = [our_error(error, gone) for error in errors] or [_late(timeout_s)]
         own = [our for our, error in zip(words, errors, strict=False) if _is_ours(error)]
         if pending or len(own) < len(references):
             self.close()  # where all ranks refuse alike they are as they were
@@ -218,8 +224,14 @@ def _late(seconds: float) -> TrainingError:
     )
 
 
-def _gone(why: str) -> TrainingError:
+def _failed(why: str) -> TrainingError:
     return TrainingError(
-        f"The learner's process is gone or does not answer: {why}.",
+        f"The learner failed: {why}.", "Start the run of the same name again; if it fails there again, report a bug."
+    )
+
+
+def _gone(why: str) -> LearnerGone:
+    return LearnerGone(
+        f"The learner's process is gone: {why}.",
         "Start the run of the same name again. Where memory is short, start another one with a lower policy.train_mb_tokens.",
     )

@@ -21,7 +21,15 @@ from ...retention import keep_best
 from ...tracking import Tracker
 from ..config import GrpoConfig
 from ..learner.learner import StepResult
-from ..ledger import commit_outcomes, commit_plan, read_batch, read_planned, read_planned_samples, stored_plan
+from ..ledger import (
+    commit_outcomes,
+    commit_plan,
+    read_batch,
+    read_planned,
+    read_planned_samples,
+    stored_plan,
+    take_stored,
+)
 from ..metrics import one_line, plan_metrics, rollout_metrics
 from ..plan import BatchPlan, make_plan
 from ..settings import learner_settings, plan_options, plan_settings
@@ -264,10 +272,7 @@ def _state_before(house: "House", original: Original, from_step: int, folder: Pa
     with open_learner(original.model, original.config) as learner:
         if newest:
             learner.load_state(str(kept[newest]))
-        for step in range(newest + 1, from_step):
-            plan = stored_plan(house, original.run_id, step)
-            assert plan is not None, "steps_to_take lists steps without a gap"
-            learner.step(*read_batch(house, plan))
+        for step in take_stored(house, original.run_id, learner, range(newest + 1, from_step)):
             if progress is not None:
                 progress(0, from_step - 1, f"step {step} with the run's own settings")
         learner.save_state(str(folder))
@@ -292,5 +297,5 @@ def open_learner(model: Path, config: GrpoConfig) -> Iterator[Any]:
     gpus = 1.0 if settings.device.startswith("cuda") else 0.0
     cluster = config.cluster
     limits = {"timeout_s": cluster.step_timeout_s, "collective_timeout_s": cluster.collective_timeout_s}
-    with own_ray(config), LearnerGroup(str(model), settings, cluster.learner_ranks, gpus, **limits) as group:
+    with own_ray(config), LearnerGroup(str(model), settings, cluster.learner_ranks, gpus, None, **limits) as group:
         yield group

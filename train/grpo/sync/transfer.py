@@ -16,6 +16,7 @@ from ....collect.engines.cluster import call
 from ....collect.engines.restarting import RestartingEngine
 from ....collect.engines.vllm_client import engine_gone
 from ....store.errors import ConfigError
+from ..restarting import RestartingLearner
 
 BACKENDS = {"cuda_ipc": "ipc", "nccl": "nccl"}
 _TIMEOUT_S = 600
@@ -88,6 +89,8 @@ class TransferSync:
         for one in getattr(engine, "engines", (engine,)):
             if isinstance(one, RestartingEngine):
                 one.max_restarts = one.restarts  # there is no file that another could start from
+        if isinstance(learner, RestartingLearner):
+            learner.max_restarts = learner.restarts  # nor could another learner send to these engines
         workers = len(engines) * self._client.parallel
         learner.run(open_sender, BACKENDS[kind], self._client, dtype or "float32", workers)
 

@@ -1,0 +1,136 @@
+"""A learner that outlives its processes: when a rank dies the group is started anew and brought to where it was, from what is stored.
+
+A step that was under way is taken again on the same batch, so the run is, bit for bit, the one it would have been. The engines go on
+meanwhile: the weights that they have are those that the new learner comes to.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .learner.batch import Sample
+from .learner.group import LearnerGone, LearnerGroup
+from .learner.state import read_numbers
+
+if TYPE_CHECKING:
+    from .learner.learner import Learner, StepResult
+
+
+class RestartingLearner:
+    """A LearnerGroup that is replaced when it is gone. A call that takes too long is no death, and ends the run.
+
+    Attributes:
+        steps: Batches that the learner has trained on, those of the state that it took up included.
+        restarts: How often a group was started in another's place.
+        last_failure: Why the last one was; None before.
+    """
+
+    def __init__(
+        self,
+        first: "LearnerGroup | Learner",
+        another: "Callable[[], LearnerGroup | Learner]",
+        restore: "Callable[[LearnerGroup | Learner, int], None]",
+        max_restarts: int,
+    ) -> None:
+        """`another` starts a group with the first weights, `restore` makes of it what it was after so many steps. Past `max_restarts` LearnerGone is final."""
+        self._group, self._another, self._restore = first, another, restore
+        self._shared: str | None = None  # the file that its parameters live in
+        self.max_restarts = max_restarts
+        self.steps = self.restarts = 0
+        self.last_failure: str | None = None
+
+    @property
+    def group(self) -> "LearnerGroup | Learner":
+        """The learner of now."""
+        return self._group
+
+    def step(self, samples: Sequence[Sample], micro_batches: Sequence[Sequence[int]]) -> "StepResult":
+        """See Learner."""
+        result = self._ask("step", samples, micro_batches)
+        self.steps += 1
+        return result
+
+    def logprobs(
+        self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float = 1.0
+    ) -> list[list[float]]:
+        """See Learner."""
+        return self._ask("logprobs", sequences, temperature)
+
+    def reference_kl(self, samples: Sequence[Sample]) -> list[float]:
+        """See Learner."""
+        return self._ask("reference_kl", samples)
+
+    def save_weights(self, path: str, dtype: str | None = None) -> None:
+        """See LearnerGroup."""
+        self._ask("save_weights", path, dtype)
+
+    def share_weights(self, path: str) -> bool:
+        """See Learner."""
+        shared = self._ask("share_weights", path)
+        self._shared = path if shared else None
+        return shared
+
+    def save_pretrained(self, folder: Any) -> None:
+        """See LearnerGroup."""
+        self._ask("save_pretrained", folder)
+
+    def save_state(self, folder: Any) -> None:
+        """See LearnerGroup."""
+        self._ask("save_state", folder)
+
+    def load_state(self, folder: Any) -> None:
+        """See LearnerGroup."""
+        self._ask("load_state", folder)
+        self.steps = read_numbers(Path(folder))["steps"]
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """See LearnerGroup."""
+        return self._ask("run", function, *arguments)
+
+    def node(self) -> str:
+        """See LearnerGroup."""
+        return self._ask("node")
+
+    def close(self) -> None:
+        """Ends the group of now."""
+        self.max_restarts = 0
+        end(self._group)
+
+    def _ask(self, what: str, *given: Any) -> Any:
+        while True:
+            try:
+                return getattr(self._group, what)(*given)
+            except LearnerGone as error:
+                self._replace(error)
+
+    def _replace(self, error: LearnerGone) -> None:
+        """Until another group is where the dead one was. Raises LearnerGone when there will be none."""
+        while True:
+            if self.restarts >= self.max_restarts:
+                raise self._no_more(error) from error
+            self.restarts += 1
+            self.last_failure = error.message
+            end(self._group)
+            try:
+                self._group = self._another()
+                self._restore(self._group, self.steps)
+                if self._shared is not None:
+                    self._group.share_weights(self._shared)
+                return
+            except LearnerGone as again:
+                error = again
+
+    def _no_more(self, error: LearnerGone) -> LearnerGone:
+        if not self.restarts:
+            return error
+        return LearnerGone(
+            f"The learner was started {self.restarts} times in place of one that died and is not started again: {error.message}",
+            error.fix,
+        )
+
+
+def end(learner: "LearnerGroup | Learner") -> None:
+    """Ends the processes of a group; a learner of this process has none."""
+    close = getattr(learner, "close", None)
+    if close is not None:
+        close()
