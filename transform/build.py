@@ -11,7 +11,15 @@ from ..store.house import House
 from .candidates import name_dropped, read_candidates, to_polars
 from .contamination import exclude_seen
 from .digests import with_digests
-from .dpo import choose_pairs, explicit_pairs, filter_pairable, pair_references, pair_statistics
+from .dpo import (
+    choose_pairs,
+    explicit_pairs,
+    filter_pairable,
+    pair_columns,
+    pair_digests,
+    pair_references,
+    pair_statistics,
+)
 from .duplicates import exclude_near_duplicates
 from .grpo import WANTED, choose_prompts, pass_rate_sources, prompt_references, task_statistics
 from .options import DpoOptions, GrpoOptions, SftOptions, SourceOptions
@@ -19,7 +27,7 @@ from .recipes import chosen_ids
 from .references import Reference
 from .schemas import keep_with_schemas, keep_with_tools
 from .selection import Selection
-from .sft import choose_demos, demo_references, filter_demos
+from .sft import choose_demos, demo_columns, demo_digests, demo_references, filter_demos
 from .versions import DatasetVersion, fingerprint, keep_version
 
 NOT_NAMED = "the recipe does not name it"
@@ -41,13 +49,13 @@ def build_sft(
         VersionNotFound: There is no such snapshot.
     """
     options = (options or SftOptions()).resolved()
-    selection = read_candidates(house, snapshot, options)
-    n_tasks = selection.frame["task_id"].n_unique()
+    selection = read_candidates(house, snapshot, options, demo_columns(options))
+    n_tasks = _tasks_in(selection)
     _keep_named(selection, chosen_ids(house, snapshot, selection.frame, options))
     floor = filter_demos(selection, options)
     flagged = exclude_seen(selection, house, snapshot, options, references)
     exclude_near_duplicates(selection, house, snapshot, options.near_duplicates)
-    selection.frame = with_digests(selection.frame, house, snapshot)
+    selection.frame = with_digests(selection.frame, house, snapshot, demo_digests(options))
     if options.require_tool_schemas:
         keep_with_schemas(selection, house, snapshot)
     demos = choose_demos(selection, options)
@@ -60,8 +68,8 @@ def build_dpo(
 ) -> DatasetVersion:
     """A set of preference pairs, two rollouts a row. Takes, returns and raises as build_sft."""
     options = (options or DpoOptions()).resolved()
-    selection = read_candidates(house, snapshot, options)
-    n_tasks = selection.frame["task_id"].n_unique()
+    selection = read_candidates(house, snapshot, options, pair_columns(options))
+    n_tasks = _tasks_in(selection)
     named = chosen_ids(house, snapshot, selection.frame, options)
     given = named is not None and "chosen_id" in named.columns
     _keep_named(selection, named)
@@ -69,7 +77,7 @@ def build_dpo(
     flagged = exclude_seen(selection, house, snapshot, options, references)
     exclude_near_duplicates(selection, house, snapshot, options.near_duplicates)
     keep_with_tools(selection, house, snapshot)
-    selection.frame = with_digests(selection.frame, house, snapshot, steps=options.pairing == "step")
+    selection.frame = with_digests(selection.frame, house, snapshot, pair_digests(options))
     if rules is None:
         assert named is not None
         pairs, limits = explicit_pairs(selection, named, options.seed), {}
@@ -106,6 +114,11 @@ def build_grpo(
         "pass_rate_from": sources,
     }
     return _keep(house, name, "grpo", snapshot, options, prompt_references(prompts), tasks, extra, flagged)
+
+
+def _tasks_in(selection: Selection) -> int:
+    # Hashes of 64 bits are counted faster than ids.
+    return selection.frame["task_id"].hash().n_unique()
 
 
 def _keep_named(selection: Selection, named: pl.DataFrame | None) -> None:

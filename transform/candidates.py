@@ -1,6 +1,6 @@
 """The rollouts of a snapshot as scalar columns: what every builder starts from."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 import polars as pl
 
@@ -16,43 +16,40 @@ COLUMNS = [
     "agent", "branch", "trainable", "environment", "policy_id", "policy_version", "status", "reward", "passed", "n_turns",
     "n_tool_calls", "n_tool_errors", "n_parse_failures", "n_tokens", "n_sampled_tokens", "started_at",
 ]  # fmt: skip
-# What the rules look at; the rest is for `where` and functions.
-_FOR_RULES = [
-    "rollout_id", "run_id", "task_id", "prompt_id", "episode_id", "agent", "branch", "trainable", "environment",
-    "policy_id", "policy_version", "status", "reward", "passed", "n_turns", "n_tool_calls", "n_tool_errors",
-    "n_parse_failures", "n_tokens", "n_sampled_tokens", "started_at",
-]  # fmt: skip
+_OF_TASK = ("split", "category", "difficulty")
 _ROWS_AT_ONCE = 131_072
 HELD_OUT = ("validation", "test")
 
 
-def read_candidates(house: House, snapshot: str, options: SourceOptions, columns: Sequence[str] = ()) -> Selection:
+def read_candidates(house: House, snapshot: str, options: SourceOptions, columns: Collection[str]) -> Selection:
     """The rollouts the options choose, the last attempt of each slot, in no particular order.
 
-    The frame has COLUMNS (where the options look at no other, only those the rules look at) with `reward` and `passed` of the
-    scorer the options name, `split`, `category` and `difficulty` of the task, and `offset`, the row's position in the table at
-    the snapshot.
+    The frame has `columns`, with `reward` and `passed` of the scorer the options name, and `offset`, the row's position in the
+    table at the snapshot; where the options hold a condition or a function, all a recipe may ask for. Without `rollout_id`
+    what falls out is named by its offset until `name_dropped`.
 
     Args:
-        columns: All that the caller looks at, where the options look at no other: then nothing of the task is joined, and what
-            falls out is named by its offset until `name_dropped`. Empty: what the rules look at.
+        columns: What the caller looks at, among COLUMNS and `split`, `category` and `difficulty` of the task.
 
     Raises:
         EvalLeak: A chosen rollout belongs to a validation or test task. It is never filtered out silently.
         EmptyDataset: The options choose nothing.
         ConfigError: `where` is not a condition over these columns, or the scorer never scored anything.
     """
-    light = bool(columns) and not (options.where or options.sql or options.function or is_chosen(options.scorer))
-    open_ended = options.where is not None or options.function is not None
-    wanted = list(columns) if light else COLUMNS if open_ended else _FOR_RULES
-    wanted = [*wanted, "attempt", *(column for column, chosen in _choices(options) if chosen)]
-    frame = to_polars(house, "rollouts", snapshot, list(dict.fromkeys(wanted))).with_row_index("offset")
-    retried = frame["attempt"].n_unique() > 1
+    wanted = {*columns, "task_id", "reward", "attempt", *(column for column, chosen in _choices(options) if chosen)}
+    if options.where is not None or options.function is not None:
+        wanted |= {*COLUMNS, *_OF_TASK}
+    if options.sql is not None or is_chosen(options.scorer):
+        wanted |= {"rollout_id"}
+    frame = to_polars(house, "rollouts", snapshot, [name for name in COLUMNS if name in wanted]).with_row_index(
+        "offset"
+    )
+    retried = frame["attempt"].min() != frame["attempt"].max()
     if retried and "slot_id" not in frame.columns:
         frame = frame.hstack(to_polars(house, "rollouts", snapshot, ["slot_id"]))
-    if not light:
-        tasks = to_polars(house, "tasks", snapshot, ["task_id", "split", "category", "difficulty"])
-        frame = frame.join(tasks, on="task_id", how="left")
+    of_task = [name for name in _OF_TASK if name in wanted]
+    if of_task:
+        frame = frame.join(to_polars(house, "tasks", snapshot, ["task_id", *of_task]), on="task_id", how="left")
     if is_chosen(options.scorer):
         frame = _with_verdicts(frame, house, snapshot, options.scorer)
     frame = _chosen(frame, options)
@@ -63,10 +60,10 @@ def read_candidates(house: House, snapshot: str, options: SourceOptions, columns
         )
     refuse_held_out(frame, house, snapshot)
     frame = frame.with_columns(pl.col("reward").cast(pl.Float64))
-    selection = Selection(frame, "offset" if light else "rollout_id")
+    selection = Selection(frame, "rollout_id" if "rollout_id" in wanted else "offset")
     if retried:
-        last = pl.col("attempt") == pl.col("attempt").max().over("slot_id")
-        selection.keep(last, "a later attempt took its place")
+        attempt = pl.col("attempt").fill_null(0)
+        selection.keep(attempt == attempt.max().over("slot_id"), "a later attempt took its place")
     return selection
 
 
@@ -97,6 +94,8 @@ def held_out_tasks(house: House, snapshot: str) -> pl.DataFrame:
 def refuse_held_out(frame: pl.DataFrame, house: House, snapshot: str) -> None:
     """Raises EvalLeak when a row's task is of split validation or test; an unknown split passes."""
     held_out = held_out_tasks(house, snapshot)
+    if held_out.is_empty():
+        return
     leaked = frame.select("task_id", "offset").join(held_out.select("task_id", "split"), on="task_id")
     if leaked.is_empty():
         return
@@ -140,4 +139,4 @@ def _with_verdicts(frame: pl.DataFrame, house: House, snapshot: str, scorer: str
     ours = sql(house, f"SELECT rollout_id, reward, passed FROM ({verdicts_sql(scorer)})", snapshot, scorer=scorer)
     latest = pl.from_arrow(ours)
     assert isinstance(latest, pl.DataFrame)
-    return frame.drop("reward", "passed").join(latest, on="rollout_id", how="left")
+    return frame.drop("reward", "passed", strict=False).join(latest, on="rollout_id", how="left")

@@ -3,7 +3,9 @@
 The hashes are compared within one build and never stored, so Polars' own, which may change between its versions, will do.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -23,69 +25,88 @@ _KEY = r'"[^"\\]*"\s*:'
 _UNEVEN = ["  ", "\n", "\t", "\r"]
 
 
-def with_digests(frame: pl.DataFrame, house: House, snapshot: str, steps: bool = False) -> pl.DataFrame:
-    """The frame with a few hashes of each response; messages are read by `offset`, in batches, for its rows only.
+def with_digests(frame: pl.DataFrame, house: House, snapshot: str, wanted: Collection[str]) -> pl.DataFrame:
+    """The frame with a few digests of each response; messages are read by `offset`, in batches, for its rows only.
 
-    Columns added:
-        response: Assistant text (white space evened out), reasoning and tool calls, in order: equal ones mean equal behaviour.
-        path: Tool names and argument keys, in order: the shape of the trajectory with every value masked.
-        length: Sampled tokens when every row has them, else characters of text and arguments.
-        called: The distinct names of the tools called.
-        ends_in_text: Whether the last message is an assistant's with text and without a call.
-        states, turns: With `steps`, parallel lists, one entry an assistant message: everything before it, and itself.
-            Call ids do not count.
+    Args:
+        wanted: Which of these columns to add.
+            response: A hash of assistant text (white space evened out), reasoning and tool calls, in order: equal ones mean
+                equal behaviour.
+            path: A hash of tool names and argument keys, in order: the shape of the trajectory with every value masked.
+            length: Sampled tokens when every row has them, else characters of text and arguments.
+            called: The distinct names of the tools called.
+            ends_in_text: Whether the last message is an assistant's with text and without a call.
+            states, turns: Parallel lists of hashes, one entry an assistant message: everything before it, and itself. Call ids
+                do not count.
     """
-    parts = [
-        digests(messages, steps).with_columns(offset=pl.Series(offsets, dtype=frame["offset"].dtype))
-        for offsets, messages in _read(house, snapshot, frame["offset"].sort().to_numpy())
-    ]
-    joined = frame.join(pl.concat(parts), on="offset")
-    length = "chars" if joined["n_sampled_tokens"].has_nulls() else "n_sampled_tokens"
-    return joined.with_columns(length=pl.col(length).cast(pl.Int64)).drop("chars")
+    from_messages = set(wanted) - {"length"}
+    length = pl.col("n_sampled_tokens")
+    if frame["n_sampled_tokens"].has_nulls():
+        from_messages, length = from_messages | {"chars"}, pl.col("chars")
+    if from_messages:
+        offsets = frame["offset"].sort()
+        found = _two_at_a_time(lambda read: digests(read(), from_messages), _read(house, snapshot, offsets.to_numpy()))
+        frame = frame.join(pl.concat(found).with_columns(offset=offsets), on="offset")
+    return frame.with_columns(length=length.cast(pl.Int64)).drop("chars", strict=False)
 
 
-def digests(messages: pa.ListArray, steps: bool = False) -> pl.DataFrame:
-    """One row a response: the columns `with_digests` adds, `chars` for the length."""
+def digests(messages: pa.ListArray, wanted: Collection[str]) -> pl.DataFrame:
+    """One row a response: the columns `with_digests` names, and `chars` for the length."""
     starts, flat = _segments(messages)
     call_starts, calls = _segments(flat.field("tool_calls"))
     names, arguments = _texts(calls, "name"), _texts(calls, "arguments")
-    call = mixed(_hashed(names) + mixed(_hashed(arguments)))
     role, text = _texts(flat, "role"), _texts(flat, "text")
     said = (role == "assistant").to_numpy()
-    spoken = np.flatnonzero(said)
-    said_starts = _counted(said)[starts]
-    rest = mixed(_hashed(_texts(flat, "reasoning"))) + _in_order(call, call_starts)
-    chars = text.str.len_chars().to_numpy().astype(np.int64)
-    chars += _sums(arguments.str.len_chars().to_numpy(), call_starts)
-    found = {
-        "response": _in_order(_hashed(_evened(text.gather(spoken))) + rest[spoken], said_starts),
-        "path": _in_order(mixed(_hashed(names) + _keys(arguments)), call_starts[starts]),
-        "chars": _sums(chars * said, starts),
-        "called": _distinct(names, call_starts[starts]),
-        "ends_in_text": _last(said & (chars > 0) & (np.diff(call_starts) == 0), starts),
-    }
-    if steps:
-        message = mixed(_hashed(role) + mixed(_hashed(text))) + rest
-        before = _prefixes(message, starts)[spoken]
-        found |= {"states": _lists(before, said_starts), "turns": _lists(message[spoken], said_starts)}
-    return pl.DataFrame(found)
+    spoken, said_starts = np.flatnonzero(said), _counted(said)[starts]
+    found: dict[str, Any] = {}
+    if not {"response", "states", "turns"}.isdisjoint(wanted):
+        call = mixed(_hashed(names) + mixed(_hashed(arguments)))
+        rest = mixed(_hashed(_texts(flat, "reasoning"))) + _in_order(call, call_starts)
+        found["response"] = _in_order(_hashed(_evened(text.gather(spoken))) + rest[spoken], said_starts)
+        if "states" in wanted:
+            message = mixed(_hashed(role) + mixed(_hashed(text))) + rest
+            before = _prefixes(message, starts)[spoken]
+            found |= {"states": _lists(before, said_starts), "turns": _lists(message[spoken], said_starts)}
+    if "path" in wanted:
+        found["path"] = _in_order(mixed(_hashed(names) + _keys(arguments)), call_starts[starts])
+    if "called" in wanted:
+        found["called"] = _distinct(names, call_starts[starts])
+    if not {"chars", "ends_in_text"}.isdisjoint(wanted):
+        chars = text.str.len_chars().to_numpy().astype(np.int64)
+        chars += _sums(arguments.str.len_chars().to_numpy(), call_starts)
+        found["chars"] = _sums(chars * said, starts)
+        found["ends_in_text"] = _last(said & (chars > 0) & (np.diff(call_starts) == 0), starts)
+    return pl.DataFrame({name: column for name, column in found.items() if name in wanted})
 
 
-def _read(house: House, snapshot: str, offsets: np.ndarray) -> Iterator[tuple[np.ndarray, pa.ListArray]]:
-    """The messages at ascending offsets, some rows at a time, with their offsets."""
+def _read(house: House, snapshot: str, offsets: np.ndarray) -> Iterator[Callable[[], pa.ListArray]]:
+    """The messages at ascending offsets, some rows at a time, each as what gives them when it is called."""
     dataset = house.dataset("rollouts", snapshot)
     if len(offsets) < dataset.count_rows() // 4:
         for start in range(0, len(offsets), _BATCH_ROWS):
-            some = offsets[start : start + _BATCH_ROWS]
-            yield some, dataset.take(some.tolist(), columns=["messages"])["messages"].combine_chunks()
+            some = offsets[start : start + _BATCH_ROWS].tolist()
+            yield lambda some=some: dataset.take(some, columns=["messages"])["messages"].combine_chunks()
         return
     # Of many rows the way through all is the shorter one.
     start = 0
     for batch in house.batches("rollouts", ["messages"], at=snapshot, max_bytes=_BATCH_BYTES):
         low, high = np.searchsorted(offsets, (start, start + batch.num_rows))
         if high > low:
-            yield offsets[low:high], batch["messages"].take(pa.array(offsets[low:high].astype(np.int64) - start))
+            rows = pa.array(offsets[low:high].astype(np.int64) - start)
+            yield lambda batch=batch, rows=rows: batch["messages"].take(rows)
         start += batch.num_rows
+
+
+def _two_at_a_time(work: Callable[[Any], pl.DataFrame], parts: Iterable[Any]) -> Iterator[pl.DataFrame]:
+    """What the work makes of each part, in order; no more than two parts are in memory besides the one being read."""
+    with ThreadPoolExecutor(2) as pool:
+        begun: deque[Future[pl.DataFrame]] = deque()
+        for part in parts:
+            begun.append(pool.submit(work, part))
+            if len(begun) == 2:
+                yield begun.popleft().result()
+        for last in begun:
+            yield last.result()
 
 
 def _segments(lists: pa.ListArray) -> tuple[np.ndarray, Any]:
@@ -122,11 +143,14 @@ def _keys(arguments: pl.Series) -> np.ndarray:
 
 
 def _distinct(names: pl.Series, starts: np.ndarray) -> pl.Series:
-    owner = np.repeat(np.arange(len(starts) - 1, dtype=np.uint32), np.diff(starts))
-    named = pl.DataFrame({"owner": owner, "name": names}).unique().sort("owner", "name")
-    counts = np.bincount(named["owner"].to_numpy(), minlength=len(starts) - 1)
-    lists = pa.LargeListArray.from_arrays(np.concatenate([[0], np.cumsum(counts)]), named["name"].to_arrow())
-    listed = pl.from_arrow(lists)
+    """The distinct names of each segment."""
+    encoded: Any = names.to_arrow().dictionary_encode()
+    owner = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    pairs = np.unique(owner * max(len(encoded.dictionary), 1) + encoded.indices.to_numpy())
+    owner, code = np.divmod(pairs, max(len(encoded.dictionary), 1))
+    counts = np.bincount(owner, minlength=len(starts) - 1)
+    named = encoded.dictionary.take(pa.array(code))
+    listed = pl.from_arrow(pa.LargeListArray.from_arrays(np.concatenate([[0], np.cumsum(counts)]), named))
     assert isinstance(listed, pl.Series)
     return listed
 

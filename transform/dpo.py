@@ -21,10 +21,10 @@ from .steps import step_pairs
 TWO_SIGMA_FROM = 8  # with fewer rollouts the spread says little, and the nearest miss teaches most
 _MOST_COMBINATIONS = 4_000_000  # pairs looked at at once where all are wanted
 _TOLERANCE = 1e-6  # rewards are 32 bits
-_WANTED = [
+_CHOSEN_BY = (
     "offset", "rollout_id", "task_id", "prompt_id", "branch", "reward", "status", "n_turns", "n_tool_calls", "n_tool_errors",
     "n_parse_failures", "n_sampled_tokens",
-]  # fmt: skip
+)  # fmt: skip
 _SIDE = ["idx", "g", "rollout_id", "task_id", "branch", "reward", "length", "response", "faults"]
 
 
@@ -44,6 +44,22 @@ class PairRules:
     options: DpoOptions
 
 
+def pair_columns(options: DpoOptions) -> set[str]:
+    """The columns of candidates that these rules look at."""
+    return {*_CHOSEN_BY, *_group(options), "trainable"} - {"offset"}
+
+
+def pair_digests(options: DpoOptions) -> set[str]:
+    """The digests that these rules look at, see `with_digests`."""
+    return {"length", "response"} | ({"states", "turns"} if options.pairing == "step" else set())
+
+
+def _group(options: DpoOptions) -> list[str]:
+    group = ["task_id", "prompt_id"]
+    group += ["policy_id"] if options.same_policy or options.same_version else []
+    return group + (["policy_version"] if options.same_version else [])
+
+
 def filter_pairable(selection: Selection, options: DpoOptions) -> PairRules:
     """Leaves the rollouts of groups that hold an accepted and a worse response.
 
@@ -57,13 +73,11 @@ def filter_pairable(selection: Selection, options: DpoOptions) -> PairRules:
     floor = options.min_chosen_reward
     if floor is None:
         floor = 1.0 if binary else 0.5
-    group = ["task_id", "prompt_id"]
-    group += ["policy_id"] if options.same_policy or options.same_version else []
-    group += ["policy_version"] if options.same_version else []
-    rules = PairRules(floor, 1.0 if binary and options.pairing != "step" else options.min_gap, group, options)
-    selection.narrow(*_WANTED, *group)
+    gap = 1.0 if binary and options.pairing != "step" else options.min_gap
+    rules = PairRules(floor, gap, _group(options), options)
+    selection.narrow(*_CHOSEN_BY, *rules.group)
     # Groups by a hash of 64 bits: numbers are told apart faster than ids.
-    keys = [pl.col(name).hash(seed) for seed, name in enumerate(group)]
+    keys = [pl.col(name).hash(seed) for seed, name in enumerate(rules.group)]
     selection.frame = selection.frame.with_columns(g=functools.reduce(operator.xor, keys))
     groups = selection.frame.group_by("g").agg(
         best=pl.col("reward").filter(pl.col("status") == "completed").max(), worst=pl.col("reward").min()

@@ -34,14 +34,17 @@ def task_statistics(selection: Selection, known: pl.DataFrame, options: GrpoOpti
     rollouts.frame = rollouts.frame.with_columns(fresh=_fresh(options))
     if options.stale == "drop":
         rollouts.keep(pl.col("fresh"), "past the age limit")
-    # What is too old becomes null first: a filter within each group would cost ten times the rest.
     fresh = pl.col("fresh")
-    rollouts.frame = rollouts.frame.with_columns(
+    # In one lazy query, and tasks by a hash of 64 bits: numbers are told apart faster than ids. What is too old becomes null
+    # first: a filter within each group would cost ten times the rest.
+    judged = rollouts.frame.lazy().select(
+        "task_id",
+        "fresh",
+        g=pl.col("task_id").hash(),
         solved=pl.col("passed").fill_null(pl.col("reward") >= 1.0) & fresh,
         judged=pl.when(fresh).then("reward"),
     )
-    # Tasks by a hash of 64 bits: numbers are told apart faster than ids.
-    tasks = rollouts.frame.group_by(pl.col("task_id").hash().alias("g")).agg(
+    tasks = judged.group_by("g").agg(
         task_id=pl.col("task_id").first(),
         n=fresh.sum().cast(pl.Int64),
         k=pl.col("solved").sum().cast(pl.Int64),
@@ -49,7 +52,7 @@ def task_statistics(selection: Selection, known: pl.DataFrame, options: GrpoOpti
         spread=(pl.col("judged").max() - pl.col("judged").min()).fill_null(0),
     )
     known = known.with_columns(g=pl.col("task_id").hash()).select("g", "prompt_id", "category")
-    return Selection(tasks.sort("g").join(known, on="g", how="left", maintain_order="left"), "task_id")
+    return Selection(tasks.sort("g").collect().join(known, on="g", how="left", maintain_order="left"), "task_id")
 
 
 def pass_rate_sources(selection: Selection) -> list[dict[str, Any]]:

@@ -8,10 +8,30 @@ from .options import SftOptions
 from .order import shuffled
 from .selection import Selection, is_binary, keep_verdicts, status_reason
 
-_WANTED = (
+_CHOSEN_BY = (
     "offset", "rollout_id", "task_id", "prompt_id", "episode_id", "branch", "category", "reward", "n_turns", "n_tool_errors",
     "n_sampled_tokens",
 )  # fmt: skip
+_FILTERED_BY = (
+    "agent", "environment", "trainable", "status", "passed", "n_parse_failures", "n_tokens",
+)  # fmt: skip
+
+
+def demo_columns(options: SftOptions) -> set[str]:
+    """The columns of candidates that these rules look at; the category of a million rollouts costs a join."""
+    by_category = options.max_per_category is not None or options.max_category_ratio is not None
+    return {*_CHOSEN_BY, *_FILTERED_BY} - {"offset"} - (set() if by_category else {"category"})
+
+
+def demo_digests(options: SftOptions) -> set[str]:
+    """The digests that these rules look at, see `with_digests`."""
+    asked = {
+        "response": options.dedupe,
+        "path": options.per_task_cap is not None and options.prefer == "diverse",
+        "called": options.require_tool_schemas,
+        "ends_in_text": options.require_final_text,
+    }
+    return {"length", *(name for name, wanted in asked.items() if wanted)}
 
 
 def filter_demos(selection: Selection, options: SftOptions) -> float | None:
@@ -35,7 +55,7 @@ def filter_demos(selection: Selection, options: SftOptions) -> float | None:
     if options.branches == "last":
         last = pl.col("branch").fill_null(0) == pl.col("branch").fill_null(0).max().over(_episode(), "agent")
         selection.keep(last, "a later branch of its episode")
-    selection.narrow(*_WANTED)
+    selection.narrow(*_CHOSEN_BY)
     return floor
 
 
@@ -54,8 +74,10 @@ def _filter_rewards(selection: Selection, options: SftOptions) -> float | None:
         other = pl.col("environment") != environment
         selection.keep(other | (pl.col("reward") >= least), f"reward below {least:g}")
     if floor is not None:
-        own = pl.col("environment").is_in(list(options.min_reward_of))
-        selection.keep(own | (pl.col("reward") >= floor), f"reward below {floor:g}")
+        enough = pl.col("reward") >= floor
+        if options.min_reward_of:
+            enough |= pl.col("environment").is_in(list(options.min_reward_of))
+        selection.keep(enough, f"reward below {floor:g}")
     return floor
 
 
@@ -68,7 +90,7 @@ def choose_demos(selection: Selection, options: SftOptions) -> pl.DataFrame:
     first = {"diverse": [], "reward": [-pl.col("reward")], "short": [pl.col("length")]}[options.prefer]
     selection.frame = selection.frame.sort(*first, "n_turns", "length", no_tokens, "rollout_id", nulls_last=True)
     if options.dedupe:
-        distinct = pl.struct("prompt_id", "response").is_first_distinct()
+        distinct = pl.struct(pl.col("prompt_id").hash(), "response").is_first_distinct()
         selection.keep(distinct, "same response as another rollout")
     _cap_recoveries(selection, options)
     if options.per_task_cap is not None:
@@ -109,17 +131,19 @@ def _cap_recoveries(selection: Selection, options: SftOptions) -> None:
 
 def _cap_tasks(selection: Selection, cap: int, diverse: bool) -> None:
     """Leaves the first `cap` episodes of each task; with `diverse`, other tool paths come before second ones."""
+    # Hashes of 64 bits are told apart faster than ids.
+    frame = selection.frame.with_columns(task=pl.col("task_id").hash(), episode=_episode().hash())
     if diverse:
-        repeat = pl.int_range(pl.len()).over("task_id", "path").alias("repeat")
-        selection.frame = selection.frame.with_columns(repeat).sort("repeat", maintain_order=True)
+        repeat = pl.int_range(pl.len()).over("task", "path").alias("repeat")
+        frame = frame.with_columns(repeat).sort("repeat", maintain_order=True)
     # The branches of an episode stand or fall together.
-    selection.frame = selection.frame.with_row_index("at").with_columns(first=pl.col("at").min().over(_episode()))
-    opens = pl.col("at") == pl.col("first")
-    place = opens.cum_sum().over("task_id") - opens
-    selection.frame = selection.frame.with_columns(place=place)
-    selection.frame = selection.frame.with_columns(pl.col("place").first().over(_episode()))
-    selection.keep(pl.col("place") < cap, f"over {cap} a task")
-    selection.frame = selection.frame.drop("at", "first", "place")
+    frame = frame.with_columns(opens=pl.col("episode").is_first_distinct())
+    frame = frame.with_columns(place=pl.col("opens").cum_sum().over("task"))
+    if not frame["opens"].all():
+        frame = frame.with_columns(pl.col("place").first().over("episode"))
+    selection.frame = frame
+    selection.keep(pl.col("place") <= cap, f"over {cap} a task")
+    selection.frame = selection.frame.drop("task", "episode", "opens", "place")
 
 
 def _episode() -> pl.Expr:
