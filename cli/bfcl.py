@@ -138,6 +138,9 @@ def print_summary(run_id: str, summary: "BfclSummary", mode: str) -> None:
     """For people: accuracies, and the leaderboard's scores that can be given."""
     titles = {"fc": "function calling", "prompt": "prompt"}
     print_rows(bfcl_rows(run_id, summary), Format.table, f"BFCL, {titles[mode]}")
+    if summary.sessions:
+        ended = ", ".join(f"{count} {how}" for how, count in summary.sessions.items())
+        console().print(f"sessions that filled a memory: {ended}", markup=False)
     given = [
         {"score": score.name, "value": score.value, "cases": score.cases}
         for score in summary.leaderboard

@@ -143,8 +143,8 @@ def run_bfcl_job(
 
     Raises what `evaluate_bfcl` and `start_run` raise.
     """
-    require_bfcl()  # before an engine is started for nothing
     config = bfcl_config(job, choice)
+    require_bfcl(config["categories"])  # before an engine is started for nothing
     if name is not None:
         refuse_other_config(house, name, config)
     with start_run(house, "eval", name, config) as run:

@@ -1,4 +1,4 @@
-"""A policy answers one BFCL case: one model call, or an episode of several user turns with simulated backends behind the tools."""
+"""A policy answers one BFCL case: one model call, or an episode of several with simulated backends behind the tools."""
 
 import asyncio
 import uuid
@@ -10,12 +10,13 @@ from ...collect.chat import TemplateError
 from ...collect.engines.base import EngineRefused
 from ...collect.types import Conversation, Policy, Sampling, Task, Turn
 from ...store.messages import Message
-from .categories import is_multi_turn
-from .checker import Answer, Checker, CheckerFailed, Verdict
+from .categories import is_played
+from .checker import Answer, Checker, CheckerFailed, Memory, Verdict
 from .tools import to_tool
 
 BENCHMARK = "bfcl"
 MAX_STEPS = 20  # model calls that may be answered in one turn; the benchmark fails a case that goes on
+ENDLESS = "multi_turn:force_terminated"
 
 
 class Judge:
@@ -25,10 +26,10 @@ class Judge:
         self.checker, self.mode = checker, mode
         self._one = asyncio.Lock()
 
-    async def __call__(self, method: str, *arguments: Any) -> Any:
+    async def __call__(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Calls a method of the checker in this mode."""
         async with self._one:
-            return await asyncio.to_thread(getattr(self.checker, method), *arguments, self.mode)
+            return await asyncio.to_thread(getattr(self.checker, method), *arguments, mode=self.mode, **options)
 
     async def forget(self, episode: str) -> None:
         """Frees what the checker keeps of an episode."""
@@ -38,20 +39,27 @@ class Judge:
 
 @dataclass
 class Answered:
-    """What a policy made of a case: its task as it was at the end, all messages after the prompt, the verdict."""
+    """What a policy made of a case.
+
+    Attributes:
+        task, messages: The task as it was at the end, and all messages after its prompt.
+        verdict: Of a session, which nothing judges, only how it ended: its error type is None when it came to its end.
+        memory: What the policy remembers; a session that broke off changes nothing, one that was ended for its endless calls does.
+    """
 
     task: Task
     messages: list[Message] = field(default_factory=list)
     verdict: Verdict = field(default_factory=lambda: Verdict(False, "unanswered"))
+    memory: Memory = None
 
 
 async def answer_case(
     policy: Policy, category: str, case: Mapping[str, Any], sampling: Sampling, judge: Judge
 ) -> Answered:
     """Asks the policy and judges what it says. What cannot be asked is a failed case. Raises EngineError when asking again may help."""
-    answered = Answered(as_task(category, case))
+    answered = Answered(as_task(category, case), memory=case.get("memory"))
     try:
-        if is_multi_turn(category):
+        if is_played(category):
             await _play(policy, case, sampling, judge, answered)
         else:
             await _answer_once(policy, case, sampling, judge, answered)
@@ -89,35 +97,57 @@ async def _answer_once(
 
 
 async def _play(policy: Policy, case: Mapping[str, Any], sampling: Sampling, judge: Judge, answered: Answered) -> None:
-    """Plays every user turn. A turn ends with an answer that calls nothing, and the case with one that calls MAX_STEPS times and goes on."""
+    """Plays a case, then has it judged; of a session the memory is kept instead."""
     category, episode = answered.task.category or "", "r" + uuid.uuid4().hex
-    conversation = Conversation(answered.task)
     turns: list[list[Answer]] = []
     try:
-        for number, messages in enumerate(case["turns"]):
-            if number:
-                conversation = _next_turn(conversation, case, number, messages)
-                answered.task, answered.messages = conversation.task, conversation.messages
-            turns.append([])
-            for _ in range(MAX_STEPS + 1):
-                turn = await policy.respond(conversation, sampling)
-                if _full(turn):
-                    answered.verdict = Verdict(False, "prompt_too_long", "the conversation fills the policy's context")
-                    return
-                conversation.messages.append(turn.message)
-                answered.messages = conversation.messages
-                turns[-1].append(answer_of(turn.message, judge.mode))
-                steps = [step for played in turns for step in played]
-                results = await judge("execute", category, case["id"], episode, steps)
-                if results is None:
-                    break
-                conversation.messages += _result_messages(turn.message, results, judge.mode)
-            else:
-                answered.verdict = Verdict(False, "multi_turn:force_terminated", f"more than {MAX_STEPS} steps in turn {number}")  # fmt: skip
-                return
-        answered.verdict = await judge("check_turns", category, case["id"], turns)
+        ended = await _play_turns(policy, case, sampling, judge, answered, episode, turns)
+        if not case.get("fills_memory"):
+            answered.verdict = ended or await judge("check_turns", category, case["id"], turns)
+            return
+        if ended is None or ended.error_type == ENDLESS:
+            steps = [step for turn in turns for step in turn]
+            answered.memory = await judge("remember", category, case["id"], episode, steps, memory=case["memory"])
+        answered.verdict = ended or Verdict(True)
     finally:
         await judge.forget(episode)
+
+
+async def _play_turns(
+    policy: Policy,
+    case: Mapping[str, Any],
+    sampling: Sampling,
+    judge: Judge,
+    answered: Answered,
+    episode: str,
+    turns: list[list[Answer]],
+) -> Verdict | None:
+    """Plays every user turn and notes its answers in `turns`; the verdict, where the case ended before the last turn did.
+
+    A turn ends with an answer that calls nothing, and the case with one that calls MAX_STEPS times and goes on.
+    """
+    category, memory = answered.task.category or "", case.get("memory")
+    conversation = Conversation(answered.task)
+    for number, messages in enumerate(case["turns"]):
+        if number:
+            conversation = _next_turn(conversation, case, number, messages)
+            answered.task, answered.messages = conversation.task, conversation.messages
+        turns.append([])
+        for _ in range(MAX_STEPS + 1):
+            turn = await policy.respond(conversation, sampling)
+            if _full(turn):
+                return Verdict(False, "prompt_too_long", "the conversation fills the policy's context")
+            conversation.messages.append(turn.message)
+            answered.messages = conversation.messages
+            turns[-1].append(answer_of(turn.message, judge.mode))
+            steps = [step for played in turns for step in played]
+            results = await judge("execute", category, case["id"], episode, steps, memory=memory)
+            if results is None:
+                break
+            conversation.messages += _result_messages(turn.message, results, judge.mode)
+        else:
+            return Verdict(False, ENDLESS, f"more than {MAX_STEPS} steps in turn {number}")
+    return None
 
 
 def _next_turn(
@@ -136,7 +166,7 @@ def _next_turn(
 
 def answer_of(message: Message, mode: str) -> Answer:
     """What the checker is given of a model call."""
-    if mode == "prompt":
+    if mode == "prompt" or not message.tool_calls:
         return message.text or ""
     return [(call.name, call.arguments) for call in message.tool_calls]
 

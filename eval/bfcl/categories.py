@@ -13,15 +13,15 @@ LIVE_AST = ("live_simple", "live_multiple", "live_parallel", "live_parallel_mult
 RELEVANCE = ("irrelevance", "live_irrelevance", "live_relevance")
 SINGLE_TURN = NON_LIVE_AST + LIVE_AST + RELEVANCE
 MULTI_TURN = ("multi_turn_base", "multi_turn_miss_func", "multi_turn_miss_param", "multi_turn_long_context")
+MEMORY = ("memory_kv", "memory_rec_sum")
+"""Questions about what the policy wrote down in the sessions before; memory_kv also searches it, with rank_bm25."""
 FORMAT_SENSITIVITY = "format_sensitivity"
 """Prompt mode only; in no overall score of the leaderboard."""
 
 NOT_RUN = {
     "web_search_base": "it searches the live web",
     "web_search_no_snippet": "it searches the live web",
-    "memory_kv": "its questions follow sessions in which the policy fills a memory, which rollhouse does not play, and its search needs rank_bm25",
     "memory_vector": "it needs sentence-transformers and a model from the hub",
-    "memory_rec_sum": "its questions follow sessions in which the policy fills a memory, which rollhouse does not play",
 }
 """Categories of the leaderboard that rollhouse cannot run, and why."""
 
@@ -30,19 +30,20 @@ GROUPS = {
     "live": (*LIVE_AST, "live_irrelevance", "live_relevance"),
     "single_turn": SINGLE_TURN,
     "multi_turn": MULTI_TURN,
-    "all": SINGLE_TURN + MULTI_TURN,
+    "memory": MEMORY,
+    "all": SINGLE_TURN + MULTI_TURN + MEMORY,
 }
 
 
 def categories_named(names: list[str], mode: str = "fc") -> list[str]:
-    """Categories and groups (`non_live`, `live`, `single_turn`, `multi_turn`, `all`) as categories, each once, in the given order.
+    """Categories and groups (`non_live`, `live`, `single_turn`, `multi_turn`, `memory`, `all`) as categories, each once, in the given order.
 
     Raises ConfigError for a name that is neither, one that cannot be run (in this mode), and a mode there is not.
     """
     if mode not in MODES:
         raise ConfigError(f"There is no BFCL mode {mode!r}.", f"Modes are {' and '.join(MODES)}.")
     chosen: dict[str, None] = {}
-    known = [*GROUPS, *SINGLE_TURN, *MULTI_TURN, FORMAT_SENSITIVITY]
+    known = list(dict.fromkeys([*GROUPS, *GROUPS["all"], FORMAT_SENSITIVITY]))
     for name in names:
         if name in NOT_RUN:
             raise ConfigError(f"BFCL's {name} cannot be run here: {NOT_RUN[name]}.", f"Known are {', '.join(known)}.")
@@ -56,6 +57,6 @@ def categories_named(names: list[str], mode: str = "fc") -> list[str]:
     return list(chosen)
 
 
-def is_multi_turn(category: str) -> bool:
-    """Whether its cases are played over several user turns."""
-    return category in MULTI_TURN
+def is_played(category: str) -> bool:
+    """Whether its cases are played over several model calls, with simulated backends behind the functions."""
+    return category in MULTI_TURN or category in MEMORY

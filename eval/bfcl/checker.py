@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from ...store.errors import EvaluationError, MissingExtra
 
 INSTALL = (
     "pip install --no-deps bfcl-eval==2026.3.23 tree_sitter==0.21.3 tree-sitter-java==0.21.0 "
-    "tree-sitter-javascript==0.21.4 tenacity"
+    "tree-sitter-javascript==0.21.4 tenacity rank_bm25"
 )
 ANSWER_BYTES = 1 << 20  # the longest gold answer has 2 KB
 START_S = 60.0
 
 Answer = Sequence[tuple[str, str]] | str
-"""What one model call said: (function name, JSON text of the arguments), empty for none, in mode `fc`; text in mode `prompt`."""
+"""What one model call said: in mode `fc` its calls as (function name, JSON text of the arguments), else its text."""
+Memory = dict[str, Any] | None
+"""What a policy wrote down in sessions, as bfcl-eval keeps it; None before the first."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,22 @@ class Checker:
     def cases(self, category: str, limit: int | None = None, mode: str = "fc") -> list[dict[str, Any]]:
         """The cases of a category, all or a fixed slice.
 
-        Each has `id`, `turns` (a list of messages for each user turn), `functions` and `later` (turn number as text → functions that come
-        with it). In mode `prompt` the functions stand in the system message and none are listed.
+        Each has `id`, `turns` (a list of messages for each user turn), `functions`, `later` (turn number as text → functions that come
+        with it) and `scenario` (in the memory categories, whose cases are to be asked as `shown` gives them; else None). In mode `prompt` the
+        functions stand in the system message and none are listed.
         """
-        reply = self._ask({"op": "cases", "category": category, "mode": mode, "limit": limit}, START_S)
-        if isinstance(reply, str):
-            raise EvaluationError(f"The BFCL process gave no cases of {category} ({reply}).", "Run it again.")
-        return reply["cases"]
+        return self._told({"op": "cases", "category": category, "mode": mode, "limit": limit})["cases"]
+
+    def sessions(self, category: str) -> dict[str, list[str]]:
+        """Scenario of a memory category → ids of the sessions that fill its memory, in their order."""
+        return self._told({"op": "sessions", "category": category})["sessions"]
+
+    def shown(self, category: str, case_id: str, memory: Memory, mode: str = "fc") -> dict[str, Any]:
+        """A session or question of a memory category as a policy with this memory is shown it.
+
+        As in `cases`, with `memory` (the one given) and `fills_memory` (whether it is a session).
+        """
+        return self._told({"op": "shown", "category": category, "mode": mode, "id": case_id, "memory": memory})["case"]
 
     def check(self, category: str, case_id: str, answer: Answer, mode: str = "fc") -> Verdict:
         """Judges the answer to a case of one turn."""
@@ -99,34 +110,65 @@ class Checker:
         return self._judged({"op": "check_turns", "category": category, "mode": mode, "id": case_id, "turns": turns})
 
     def execute(
-        self, category: str, case_id: str, episode: str, steps: Sequence[Answer], mode: str = "fc"
+        self,
+        category: str,
+        case_id: str,
+        episode: str,
+        steps: Sequence[Answer],
+        mode: str = "fc",
+        memory: Memory = None,
     ) -> list[str] | None:
         """What the simulated backends say to the last of an episode's answers, or None when it calls nothing.
 
         Args:
             episode: `r` and 32 hex digits, of this episode alone.
             steps: The answer of every model call so far, over all turns: a process that was replaced plays them again.
+            memory: What the episode of a memory category begins with.
 
         Raises CheckerFailed when it hangs, dies or the answer is too long.
         """
-        if _length(steps[-1]) > ANSWER_BYTES:
-            raise CheckerFailed("answer_too_long")
-        request = {
-            "op": "execute",
-            "category": category,
-            "mode": mode,
-            "id": case_id,
-            "episode": episode,
-            "steps": steps,
-        }
-        reply = self._in_time(request)
-        if isinstance(reply, str):
-            raise CheckerFailed(reply)
-        return reply["results"]
+        return self._of_episode("execute", category, case_id, episode, steps, mode, memory)["results"]
+
+    def remember(
+        self,
+        category: str,
+        case_id: str,
+        episode: str,
+        steps: Sequence[Answer],
+        mode: str = "fc",
+        memory: Memory = None,
+    ) -> Memory:
+        """The memory after a session that began with `memory`; arguments and errors as in `execute`."""
+        return self._of_episode("remember", category, case_id, episode, steps, mode, memory)["memory"]
 
     def forget(self, episode: str) -> None:
         """Frees what `execute` keeps of an episode."""
         self._ask({"op": "forget", "episode": episode}, self.case_s)
+
+    def _of_episode(
+        self,
+        op: str,
+        category: str,
+        case_id: str,
+        episode: str,
+        steps: Sequence[Answer],
+        mode: str,
+        memory: Memory,
+    ) -> dict[str, Any]:
+        if _length(steps[-1]) > ANSWER_BYTES:
+            raise CheckerFailed("answer_too_long")
+        request = {"op": op, "category": category, "mode": mode, "id": case_id, "episode": episode}
+        reply = self._in_time({**request, "steps": steps, "memory": memory})
+        if isinstance(reply, str):
+            raise CheckerFailed(reply)
+        return reply
+
+    def _told(self, request: dict[str, Any]) -> Any:
+        reply = self._ask(request, START_S)
+        if isinstance(reply, str):
+            asked = f"{request['op']} of {request['category']}"
+            raise EvaluationError(f"The BFCL process gave no {asked} ({reply}).", "Run it again.")
+        return reply
 
     def _judged(self, request: dict[str, Any]) -> Verdict:
         reply = self._in_time(request)
@@ -217,10 +259,12 @@ def _length(answer: Answer) -> int:
     return len(answer) if isinstance(answer, str) else sum(len(name) + len(arguments) for name, arguments in answer)
 
 
-def require_bfcl() -> None:
-    """Raises MissingExtra when bfcl-eval is not installed."""
+def require_bfcl(categories: Iterable[str] = ()) -> None:
+    """Raises MissingExtra when bfcl-eval, or what these categories need besides, is not installed."""
     if importlib.util.find_spec("bfcl_eval") is None:
         raise missing("bfcl-eval is not installed, so there is nothing to judge BFCL answers with.")
+    if "memory_kv" in categories and importlib.util.find_spec("rank_bm25") is None:
+        raise missing("BFCL's memory_kv searches its memory with rank_bm25, which is not installed.")
 
 
 def missing(message: str) -> MissingExtra:

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from ...collect.engines.base import EngineGone
@@ -15,9 +17,10 @@ from ...store.runs import Run
 from ..rows import evaluation_id, refuse_mixture, rows_of_run
 from ..summary import CategoryScore, by_category
 from .asking import BENCHMARK, Answered, Judge, answer_case
-from .categories import MULTI_TURN, NOT_RUN, SINGLE_TURN, categories_named
-from .checker import Checker
+from .categories import GROUPS, MEMORY, NOT_RUN, SINGLE_TURN, categories_named
+from .checker import Checker, require_bfcl
 from .formulas import LeaderboardScore, leaderboard
+from .sessions import SUFFIX, Scenario, play_sessions, played_sessions, scenarios_of, session_rows, with_memory
 
 ROWS_A_COMMIT = 200
 
@@ -30,11 +33,13 @@ class BfclSummary:
         categories: The categories that were run, with their counts.
         not_run: The leaderboard's other categories.
         leaderboard: The published scores; those that lack a category have no value.
+        sessions: How the sessions before the questions of the memory categories ended (`completed`, or an error type) → how many.
     """
 
     categories: dict[str, CategoryScore]
     not_run: tuple[str, ...]
     leaderboard: tuple[LeaderboardScore, ...] = ()
+    sessions: dict[str, int] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -67,8 +72,8 @@ def evaluate_bfcl(
         limit: Cases per category, None for all. The slice is the same every time, and a larger one contains it.
         sampling: Greedy with 256 tokens when None.
         concurrency: Cases in flight.
-        on_cases: Called once with the number of cases still to do.
-        on_done: Called after each case.
+        on_cases: Called once with the number of cases still to do, sessions that fill a memory among them.
+        on_done: Called after each.
 
     Raises ConfigError for an unknown category or mode and a run that evaluated otherwise, MissingExtra without bfcl-eval, EvaluationError when checking takes too long or
     the engine left cases without an answer; the others are judged and kept, and the same call goes on with those.
@@ -76,14 +81,16 @@ def evaluate_bfcl(
     chosen = categories_named(list(categories), mode)
     sampling = sampling or Sampling(temperature=0.0)
     refuse_mixture(house, run, BENCHMARK, mode, policy.policy_id)
+    require_bfcl(chosen)
     judged = {row["row_id"] for row in rows_of_run(house, run.run_id, ["row_id"])}
     with Checker() as checker:
         cases = [(category, case) for category in chosen for case in checker.cases(category, limit, mode)]
         cases = [(category, case) for category, case in cases if _row_id(run, category, case["id"], mode) not in judged]
+        scenarios = scenarios_of(checker, cases, played_sessions(house, run.run_id))
         if on_cases:
-            on_cases(len(cases))
-        judge = Judge(checker, mode)
-        asyncio.run(_answer_all(house, run, policy, sampling, judge, cases, concurrency, on_done))
+            on_cases(len(cases) + sum(len(scenario.left) for scenario in scenarios.values()))
+        work = _Work(house, run, policy, sampling, Judge(checker, mode), scenarios, on_done or (lambda: None))
+        asyncio.run(_answer_all(work, cases, concurrency))
     return bfcl_summary(house, run.run_id)
 
 
@@ -91,62 +98,92 @@ def bfcl_summary(house: House, run_id: str) -> BfclSummary:
     """The summary of what a run has judged so far."""
     rows = rows_of_run(house, run_id, ["benchmark", "category", "passed", "error_type"])
     scores = by_category(row for row in rows if row["benchmark"] == BENCHMARK)
-    not_run = tuple(name for name in (*SINGLE_TURN, *MULTI_TURN, *NOT_RUN) if name not in scores)
-    return BfclSummary(scores, not_run, tuple(leaderboard(scores)))
+    not_run = tuple(name for name in (*GROUPS["all"], *NOT_RUN) if name not in scores)
+    ends = Counter(row["error_type"] or "completed" for row in session_rows(house, run_id, ["error_type"]))
+    return BfclSummary(scores, not_run, tuple(leaderboard(scores)), dict(ends.most_common()))
 
 
-async def _answer_all(
-    house: House,
-    run: Run,
-    policy: Policy,
-    sampling: Sampling,
-    judge: Judge,
-    cases: list[tuple[str, dict[str, Any]]],
-    concurrency: int,
-    on_done: Callable[[], None] | None,
-) -> None:
-    waiting = iter(cases)
-    rows: list[dict[str, Any]] = []
-    unanswered: list[str] = []
+@dataclass
+class _Work:
+    """What every worker shares; `unanswered` holds why cases got no answer, one message a case."""
 
-    async def answer_next() -> None:
-        for category, case in waiting:
-            try:
-                answered = await answer_case(policy, category, case, sampling, judge)
-            except EngineGone:
-                raise
-            except EngineError as error:
-                unanswered.append(error.message)
-                continue
-            rows.append(_row(run, policy, judge.mode, case["id"], answered))
-            if len(rows) >= ROWS_A_COMMIT:
-                _commit(house, rows)
-            if on_done:
-                on_done()
+    house: House
+    run: Run
+    policy: Policy
+    sampling: Sampling
+    judge: Judge
+    scenarios: dict[tuple[str, str], Scenario]
+    on_done: Callable[[], None]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
+
+    def keep(self, category: str, case_id: str, answered: Answered, commit_at: int = ROWS_A_COMMIT) -> None:
+        self.rows.append(_row(self.run, self.policy, self.judge.mode, category, case_id, answered))
+        if len(self.rows) >= commit_at:
+            self.commit()
+        self.on_done()
+
+    def commit(self) -> None:
+        self.house.insert_if_absent("evaluations", self.rows)
+        self.rows.clear()
+
+
+async def _answer_all(work: _Work, cases: list[tuple[str, dict[str, Any]]], concurrency: int) -> None:
+    # Sessions come first, so that whoever waits with a question waits for what is under way; questions about them come last, to wait the least.
+    ordered = sorted(cases, key=lambda case: case[0] in MEMORY)
+    fill = (_fill(work, scenario) for scenario in work.scenarios.values())
+    waiting = chain(fill, (_answer(work, category, case) for category, case in ordered))
+
+    async def next_job() -> None:
+        for job in waiting:
+            await job
 
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(concurrency, len(cases))):
-                group.create_task(answer_next())
+                group.create_task(next_job())
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None  # the others were cancelled because of it
     finally:
-        _commit(house, rows)
-    if unanswered:
+        work.commit()
+    if work.unanswered:
         raise EvaluationError(
-            f"{len(unanswered)} of {len(cases)} BFCL cases got no answer, the first because: {unanswered[0]}",
+            f"{len(work.unanswered)} of {len(cases)} BFCL cases got no answer, the first because: {work.unanswered[0]}",
             "Run the same command again: it asks only for those.",
         )
+
+
+async def _fill(work: _Work, scenario: Scenario) -> None:
+    def on_played(session: str, answered: Answered) -> None:
+        work.keep(scenario.category + SUFFIX, session, answered, commit_at=1)  # a session costs many model calls
+
+    await play_sessions(work.policy, scenario, work.sampling, work.judge, on_played)
+
+
+async def _answer(work: _Work, category: str, case: dict[str, Any]) -> None:
+    scenario = work.scenarios.get((category, case["scenario"]))
+    try:
+        if scenario is not None:
+            case = await with_memory(scenario, case, work.judge)
+        answered = await answer_case(work.policy, category, case, work.sampling, work.judge)
+    except EngineGone:
+        raise
+    except EngineError as error:
+        work.unanswered.append(error.message)
+        return
+    work.keep(category, case["id"], answered)
 
 
 def _row_id(run: Run, category: str, case_id: str, mode: str) -> str:
     return evaluation_id(run.run_id, BENCHMARK, category, case_id, mode, 0)
 
 
-def _row(run: Run, policy: Policy, mode: str, case_id: str, answered: Answered) -> dict[str, Any]:
-    task, verdict, category = answered.task, answered.verdict, answered.task.category or ""
+def _row(run: Run, policy: Policy, mode: str, category: str, case_id: str, answered: Answered) -> dict[str, Any]:
+    """A session has no verdict, and keeps the memory it leaves beside its messages."""
+    task, verdict, session = answered.task, answered.verdict, category.endswith(SUFFIX)
     prompt = {"messages": [m.to_openai() for m in task.messages], "tools": [dict(tool) for tool in task.tools]}
     said = [message.to_openai() for message in answered.messages]
+    output = {"messages": said, "memory": answered.memory} if session else said[0] if len(said) == 1 else said
     return {
         "row_id": _row_id(run, category, case_id, mode),
         "run_id": run.run_id,
@@ -156,15 +193,10 @@ def _row(run: Run, policy: Policy, mode: str, case_id: str, answered: Answered) 
         "mode": mode,
         "sample": 0,
         "policy_id": policy.policy_id,
-        "passed": verdict.passed,
-        "score": float(verdict.passed),
+        "passed": None if session else verdict.passed,
+        "score": None if session else float(verdict.passed),
         "prompt": json.dumps(prompt, ensure_ascii=False),
-        "output": json.dumps(said[0] if len(said) == 1 else said, ensure_ascii=False),
+        "output": json.dumps(output, ensure_ascii=False),
         "error_type": verdict.error_type,
         "created_at": datetime.now(UTC),
     }
-
-
-def _commit(house: House, rows: list[dict[str, Any]]) -> None:
-    house.insert_if_absent("evaluations", rows)
-    rows.clear()

@@ -7,7 +7,8 @@ from statistics import fmean
 from ..summary import CategoryScore
 from .categories import LIVE_AST, MULTI_TURN, NON_LIVE_AST, SIMPLE
 
-AGENTIC = ("web_search_base", "web_search_no_snippet", "memory_kv", "memory_vector", "memory_rec_sum")
+WEB_SEARCH = ("web_search_base", "web_search_no_snippet")
+MEMORY = ("memory_kv", "memory_vector", "memory_rec_sum")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class LeaderboardScore:
 def leaderboard(scores: Mapping[str, CategoryScore]) -> list[LeaderboardScore]:
     """v3's overall with its three parts, and v4's parts with its overall.
 
-    v3: the mean of non-live, live and multi-turn. v4: 0.10 non-live AST + 0.10 live AST + 0.10 hallucination + 0.30 multi-turn + 0.40 agentic.
+    v3: the mean of non-live, live and multi-turn. v4: 0.10 non-live AST + 0.10 live AST + 0.10 hallucination + 0.30 multi-turn + 0.40 agentic,
+    which is the mean of web search and memory.
     Non-live is a mean over categories (the three simple ones are one), live is weighted by cases.
     """
     non_live = _score("v3 non-live", scores, (*NON_LIVE_AST, "irrelevance"), _non_live)
@@ -38,7 +40,9 @@ def leaderboard(scores: Mapping[str, CategoryScore]) -> list[LeaderboardScore]:
     non_live_ast = _score("v4 non-live AST", scores, NON_LIVE_AST, _non_live)
     live_ast = _score("v4 live AST", scores, LIVE_AST, _weighted)
     hallucination = _score("v4 hallucination", scores, ("irrelevance", "live_irrelevance"), _mean)
-    agentic = _score("v4 agentic", scores, AGENTIC, _agentic)
+    web_search = _score("v4 web search", scores, WEB_SEARCH, _mean)
+    memory = _score("v4 memory", scores, MEMORY, _mean)
+    agentic = _overall("v4 agentic", [(0.5, web_search), (0.5, memory)])
     v4 = ((0.10, non_live_ast), (0.10, live_ast), (0.10, hallucination), (0.30, turns), (0.40, agentic))
     return [
         non_live,
@@ -48,6 +52,8 @@ def leaderboard(scores: Mapping[str, CategoryScore]) -> list[LeaderboardScore]:
         non_live_ast,
         live_ast,
         hallucination,
+        web_search,
+        memory,
         agentic,
         _overall("v4 overall", v4),
     ]
@@ -77,7 +83,3 @@ def _weighted(scores: Mapping[str, CategoryScore], needed: Sequence[str]) -> flo
 def _non_live(scores: Mapping[str, CategoryScore], needed: Sequence[str]) -> float:
     others = [scores[category].accuracy for category in needed if category not in SIMPLE]
     return fmean([_mean(scores, SIMPLE), *others])
-
-
-def _agentic(scores: Mapping[str, CategoryScore], needed: Sequence[str]) -> float:
-    return fmean([_mean(scores, needed[:2]), _mean(scores, needed[2:])])

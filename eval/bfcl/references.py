@@ -4,11 +4,12 @@ import ast
 import json
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ...transform.references import Reference, signature, user_text, value_key
-from .categories import FORMAT_SENSITIVITY, categories_named
+from .categories import FORMAT_SENSITIVITY, MEMORY, categories_named
 from .checker import require_bfcl
 
 Call = tuple[str, dict[str, tuple[str, ...]]]
@@ -20,18 +21,20 @@ def bfcl_references(categories: list[str] | None = None) -> Iterator[Reference]:
     spec = find_spec("bfcl_eval")
     assert spec is not None and spec.submodule_search_locations
     folder = Path(spec.submodule_search_locations[0]) / "data"
-    for category in categories_named(categories or ["all"]):
-        if category == FORMAT_SENSITIVITY:
+    chosen = categories_named(categories or ["all"])
+    # The memory categories share their questions, and the sessions before them.
+    for name in dict.fromkeys("memory" if category in MEMORY else category for category in chosen):
+        if name == FORMAT_SENSITIVITY:
             continue
-        answers = {row["id"]: row["ground_truth"] for row in _rows(folder / "possible_answer", category)}
-        for row in _rows(folder, category):
+        answers = {row["id"]: row["ground_truth"] for row in _rows(folder / "possible_answer" / f"BFCL_v4_{name}.json")}
+        sessions = sorted((folder / "memory_prereq_conversation").glob("*.json")) if name == "memory" else ()
+        for row in chain.from_iterable(map(_rows, (folder / f"BFCL_v4_{name}.json", *sessions))):
             text = "\n".join(user_text(turn) for turn in row["question"])
             tools = tuple(signature(function) for function in row.get("function") or ())
             yield Reference("bfcl", row["id"], text, tools, tuple(_calls(answers.get(row["id"]) or [])))
 
 
-def _rows(folder: Path, category: str) -> list[dict[str, Any]]:
-    path = folder / f"BFCL_v4_{category}.json"
+def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -131,7 +131,7 @@ def test_the_table_says_what_was_not_run(house: Path, tiny_base: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
-    assert "memory_kv cannot be run: " in said and "web_search_base cannot be run: it searches the live web" in said
+    assert "memory_vector cannot be run: " in said and "web_search_base cannot be run: it searches the live web" in said
     assert "not run: simple_python" in said and "no v3 overall and no v4 overall BFCL score" in said
 
 
@@ -148,7 +148,7 @@ def test_bfcl_before_and_after_want_a_training_run(house: Path) -> None:
         ("--after", "--run", "r", "--model", "m"): "Name the run with --run",
         ("--before", "--run", "nobody"): "nobody",
         ("--mode", "chat"): "no BFCL mode",
-        ("--category", "memory_kv"): "cannot be run here",
+        ("--category", "memory_vector"): "cannot be run here",
     }.items():
         result = rollhouse("eval", "bfcl", *arguments, "--house", house)
         assert result.exit_code == 2 and said in result.stderr, result.stderr

@@ -87,3 +87,12 @@ def gold_turns() -> Callable[[str], dict[str, list[Calls]]]:
         return node.func.id, json.dumps(given)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def memory_gold() -> dict[str, str]:
+    """Text of a question of the memory categories → a sentence with its first gold answer."""
+    cases = _lines(_data() / "BFCL_v4_memory.json")
+    truths = _lines(_data() / "possible_answer" / "BFCL_v4_memory.json")
+    pairs = zip(cases, truths, strict=True)
+    return {case["question"][0][-1]["content"]: f"It is {truth['ground_truth'][0]}." for case, truth in pairs}

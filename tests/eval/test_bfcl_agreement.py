@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from rollhouse.eval.bfcl import Checker
-from rollhouse.eval.bfcl.categories import is_multi_turn
+from rollhouse.eval.bfcl.categories import MEMORY, is_played
 from rollhouse.tests.eval.conftest import as_text
 
-FC = ["simple_python", "simple_java", "multiple", "parallel_multiple", "live_multiple", "irrelevance", "live_relevance", "multi_turn_base", "multi_turn_miss_func", "multi_turn_miss_param", "multi_turn_long_context"]  # fmt: skip
+FC = ["simple_python", "simple_java", "multiple", "parallel_multiple", "live_multiple", "irrelevance", "live_relevance", "multi_turn_base", "multi_turn_miss_func", "multi_turn_miss_param", "multi_turn_long_context", "memory_kv", "memory_rec_sum"]  # fmt: skip
 PROMPT = [category for category in FC if category != "simple_java"]
 SLICE = 24
 
@@ -75,20 +75,44 @@ def _turns(checker: Checker, gold_turns: Callable, category: str, mode: str) -> 
     return answers
 
 
+def _questions(checker: Checker, memory_gold: dict[str, str], category: str, mode: str) -> dict[str, Any]:
+    """Right answers after a look into the memory, wrong ones, looks without end, a turn too many, and calls that do not decode with the answer in them."""
+    answers = {}
+    look = _said([("core_memory_list_keys", "{}")], mode)
+    for number, case in enumerate(checker.cases(category, SLICE, mode)):
+        right = memory_gold[case["turns"][0][-1]["content"]]
+        broken = f"[f(a={right!r}" if mode == "prompt" else [("f", '{"a": ' + right), ("g", "{}")]
+        kinds = (
+            [[look, right]],
+            [[look, "I do not know."]],
+            [[look, look]],
+            [[right], [right]],
+            [[broken]],
+            [[right, look]],
+        )
+        answers[case["id"]] = kinds[number % len(kinds)]
+    return answers
+
+
 @pytest.mark.parametrize(("mode", "categories"), [("fc", FC), ("prompt", PROMPT)])
 def test_accuracies_are_those_of_the_package(
-    tmp_path: Path, gold: Callable, gold_turns: Callable, mode: str, categories: list[str]
+    tmp_path: Path, gold: Callable, gold_turns: Callable, memory_gold: dict[str, str], mode: str, categories: list[str]
 ) -> None:
     ours = {}
     with Checker() as checker:
         for category in categories:
-            several = is_multi_turn(category)
-            make = (_turns, gold_turns) if several else (_single, gold)
-            answers = make[0](checker, make[1], category, mode)
+            several = is_played(category)
+            if category in MEMORY:
+                answers = _questions(checker, memory_gold, category, mode)
+            else:
+                answers = (
+                    _turns(checker, gold_turns, category, mode) if several else _single(checker, gold, category, mode)
+                )
             judge = checker.check_turns if several else checker.check
             passed = [judge(category, case, answer, mode).passed for case, answer in answers.items()]
             ours[category] = (sum(passed), len(passed))
             group = "multi_turn" if several else "live" if "live" in category else "non_live"
+            group = f"agentic/memory/{category.removeprefix('memory_')}" if category in MEMORY else group
             folder = tmp_path / "result" / f"judged-{mode}" / group
             folder.mkdir(parents=True, exist_ok=True)
             lines = [

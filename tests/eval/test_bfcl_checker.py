@@ -212,10 +212,10 @@ def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) ->
 def test_category_names() -> None:
     assert categories_named(["live_parallel", "live"])[0] == "live_parallel"
     assert sorted(categories_named(["single_turn"])) == sorted(SINGLE_TURN)
-    assert categories_named(["all", "multi_turn"])[-1] == "multi_turn_long_context"
+    assert categories_named(["all", "multi_turn"])[-2:] == ["memory_kv", "memory_rec_sum"]
     for name, said in {
         "simple_pyton": "no BFCL category",
-        "memory_kv": "cannot be run here: its questions follow sessions",
+        "memory_vector": "cannot be run here: it needs sentence-transformers",
         "format_sensitivity": "forms of a prompt",
     }.items():
         with pytest.raises(ConfigError, match=said):

@@ -4,14 +4,17 @@ The folder is started by its path, isolated and with an empty environment, and i
 reaches it as JSON only. Function calls are decoded with `json.loads`; text of prompt mode, and calls that the simulated backends are to
 run, pass `literal` first, which lets nothing but literals through.
 
-    {"op": "cases", "category", "mode", "limit"}                   → {"cases": [{"id", "turns", "functions", "later"}]}
+    {"op": "cases", "category", "mode", "limit"}                   → {"cases": [{"id", "turns", "functions", "later", "scenario"}]}
     {"op": "check", "category", "mode", "id", "answer"}            → {"valid", "error_type", "error"}
-    {"op": "execute", "category", "mode", "id", "episode", "steps"} → {"results": [text, …]} or {"results": null}
+    {"op": "execute", "category", "mode", "id", "episode", "steps", "memory"} → {"results": [text, …]} or {"results": null}
     {"op": "check_turns", "category", "mode", "id", "turns"}       → {"valid", "error_type", "error"}
     {"op": "forget", "episode"}                                    → {}
+    {"op": "sessions", "category"}                                 → {"sessions": {scenario: [id, …]}}
+    {"op": "shown", "category", "mode", "id", "memory"}            → {"case": as in cases, with "memory" and "fills_memory"}
+    {"op": "remember", "category", "mode", "id", "episode", "steps", "memory"} → {"memory"}
 
-An answer (of one model call) is a list of [function name, JSON text of the arguments] in mode `fc` and text in mode `prompt`. The gold
-answers stay in here.
+An answer (of one model call) is text, or in mode `fc` a list of [function name, JSON text of the arguments] where there are any. A memory is
+the JSON in which the package keeps it, null before the first session. The gold answers stay in here.
 """
 
 import json
@@ -21,7 +24,7 @@ import sys
 import types
 
 MEMORY_BYTES = 2 << 30
-FILE_BYTES = 1 << 20
+FILE_BYTES = 4 << 20  # a full memory, every character of it escaped, is under two
 
 
 def main() -> None:
@@ -67,10 +70,12 @@ def import_bfcl() -> dict:
     }
     sys.modules[stand_in.__name__] = stand_in
     from cases import cases
-    from multi_turn import check_turns, execute, forget
+    from memory import sessions, shown
+    from multi_turn import check_turns, execute, forget, remember
     from single_turn import check
 
-    return {"cases": cases, "check": check, "execute": execute, "check_turns": check_turns, "forget": forget}
+    offered = (cases, check, execute, check_turns, forget, sessions, shown, remember)
+    return {operation.__name__: operation for operation in offered}
 
 
 if __name__ == "__main__":

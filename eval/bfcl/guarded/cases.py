@@ -11,6 +11,7 @@ from bfcl_eval.constants.default_prompts import (
 )
 from bfcl_eval.model_handler.utils import system_prompt_pre_processing_chat_model
 from bfcl_eval.utils import (
+    is_memory_prereq,
     is_relevance_or_irrelevance,
     load_dataset_entry,
     load_ground_truth_entry,
@@ -19,14 +20,14 @@ from bfcl_eval.utils import (
 
 def cases(category: str, mode: str, limit: int | None) -> dict:
     """The cases in their order; with a limit, those whose id hashes lowest: any slice contains the smaller ones."""
-    listed = entries(category)
+    listed = {case: entry for case, entry in entries(category).items() if not is_memory_prereq(case)}
     chosen = sorted(listed, key=lambda i: hashlib.sha256(i.encode()).hexdigest())[:limit]
     kept = set(chosen)
     return {"cases": [resolved(entry, mode) for case, entry in listed.items() if case in kept]}
 
 
 def resolved(entry: dict, mode: str) -> dict:
-    """A case as `id`, `turns` (messages of each user turn), `functions` and `later` (turn number → functions that come with it).
+    """A case as `id`, `turns` (messages of each user turn), `functions`, `later` (turn number → functions that come with it) and `scenario`.
 
     In mode `prompt` the functions stand in the benchmark's own system prompt, and none are left to be offered as tools.
     """
@@ -40,24 +41,33 @@ def resolved(entry: dict, mode: str) -> dict:
         turns[turn] = [{"role": "user", "content": text}]
     if mode == "prompt":
         turns[0] = system_prompt_pre_processing_chat_model(turns[0], entry["function"], entry["id"])
-        return {"id": entry["id"], "turns": turns, "functions": [], "later": {}}
-    return {"id": entry["id"], "turns": turns, "functions": entry["function"], "later": later}
+        return {"id": entry["id"], "turns": turns, "functions": [], "later": {}, "scenario": entry.get("scenario")}
+    functions = entry["function"]
+    return {
+        "id": entry["id"],
+        "turns": turns,
+        "functions": functions,
+        "later": later,
+        "scenario": entry.get("scenario"),
+    }
 
 
 @cache
 def entries(category: str) -> dict[str, dict]:
-    """Case id → case, with the hints on types that a model is shown."""
-    return {entry["id"]: entry for entry in load_dataset_entry(category, include_prereq=False)}
+    """Case id → case, with the hints on types that a model is shown; the sessions before the questions of a memory category are among them."""
+    return {entry["id"]: entry for entry in load_dataset_entry(category)}
 
 
 @cache
 def answers(category: str) -> dict[str, tuple[dict, list | None]]:
-    """Case id → (case as the checker wants it, without the hints a model is shown; gold). Gold is paired by position, for its ids are not always those of the cases."""
-    bare = load_dataset_entry(category, include_prereq=False, include_language_specific_hint=False)
-    if is_relevance_or_irrelevance(category):
-        return {entry["id"]: (entry, None) for entry in bare}
-    gold = load_ground_truth_entry(category)
-    return {entry["id"]: (entry, item["ground_truth"]) for entry, item in zip(bare, gold, strict=True)}
+    """Case id → (case as the checker wants it, without the hints a model is shown; gold, None where there is none). Gold is paired by position, for its ids are not always those of the cases."""
+    bare = load_dataset_entry(category, include_language_specific_hint=False)
+    judged = [entry for entry in bare if not is_memory_prereq(entry["id"])]
+    known: dict[str, tuple[dict, list | None]] = {entry["id"]: (entry, None) for entry in bare}
+    if not is_relevance_or_irrelevance(category):
+        gold = load_ground_truth_entry(category)
+        known |= {entry["id"]: (entry, item["ground_truth"]) for entry, item in zip(judged, gold, strict=True)}
+    return known
 
 
 def verdict(valid: bool, error_type: str, error: object) -> dict:

@@ -1,12 +1,15 @@
-"""Cases of several turns: the simulated backends run a policy's calls, and the benchmark compares what they came to.
+"""Cases played over several model calls: the simulated backends run a policy's calls, and the benchmark compares what they came to.
 
 The package keeps backends in its own module's globals under a name the caller gives. A name is used for one episode only and its backends are
 removed afterwards: under a name used before they would still be in the state another answer left.
 """
 
+import json
 import re
+import shutil
 import uuid
 from collections import OrderedDict
+from pathlib import Path
 
 from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_utils as backends
 from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
@@ -15,35 +18,28 @@ from bfcl_eval.model_handler.utils import (
     default_decode_execute_prompting,
     format_execution_results_prompting,
 )
+from bfcl_eval.utils import is_memory
 from cases import answers, verdict
 from literal import plain_call, refuse_expressions
+from memory import check_answer, settings, snapshot
 from single_turn import python_of
 
 EPISODES = 4096  # whose backends are kept; one that was dropped is played again from its calls
 _played: OrderedDict[str, int] = OrderedDict()
 
 
-def execute(category: str, mode: str, id: str, episode: str, steps: list) -> dict:
+def execute(category: str, mode: str, id: str, episode: str, steps: list, memory: dict | None = None) -> dict:
     """Runs the calls of the last step, after those before it if this process has not run them yet.
 
     Args:
         episode: Letters and digits, of this episode alone.
         steps: The answer of every model call of the episode so far.
+        memory: In the memory categories, what the episode began with.
     Returns:
         One text a call in mode `fc`; in mode `prompt` one text that holds them all. None when the answer calls nothing: the turn is over.
     """
-    entry, _ = answers(category)[id]
-    if _played.get(episode, 0) > len(steps) - 1:
-        forget(episode)
-    results: list[str] = []
-    for step in steps[_played.get(episode, 0) :]:
-        calls = decoded(entry, mode, step)
-        results = run(entry, category, episode, calls) if calls else []
-    _played[episode] = len(steps)
-    _played.move_to_end(episode)
-    if len(_played) > EPISODES:
-        forget(next(iter(_played)))
-    calls = decoded(entry, mode, steps[-1])
+    results = play(category, mode, id, episode, steps, memory)
+    calls = decoded(mode, steps[-1])
     if not calls:
         return {"results": None}
     if mode == "fc":
@@ -51,21 +47,43 @@ def execute(category: str, mode: str, id: str, episode: str, steps: list) -> dic
     return {"results": [format_execution_results_prompting({}, results, {"model_responses_decoded": calls})]}
 
 
+def remember(category: str, mode: str, id: str, episode: str, steps: list, memory: dict | None) -> dict:
+    """The memory at the end of a session, as the package writes it down."""
+    entry, _ = answers(category)[id]
+    play(category, mode, id, episode, steps, memory)
+    _, backend = call_backends(entry, category, episode, [], memory)
+    backend[entry["involved_classes"][0]]._flush_memory_to_local_file()
+    return {"memory": json.loads(snapshot(entry, Path(episode)).read_text())}
+
+
+def play(category: str, mode: str, id: str, episode: str, steps: list, memory: dict | None) -> list[str]:
+    """Brings the episode's backends to where its steps lead; gives what the calls of the last one came to."""
+    entry, _ = answers(category)[id]
+    if _played.get(episode, 0) >= len(steps):
+        forget(episode)
+    results: list[str] = []
+    for step in steps[_played.get(episode, 0) :]:
+        results = run(entry, category, episode, decoded(mode, step), memory)
+    _played[episode] = len(steps)
+    _played.move_to_end(episode)
+    if len(_played) > EPISODES:
+        forget(next(iter(_played)))
+    return results
+
+
 def check_turns(category: str, mode: str, id: str, turns: list) -> dict:
     """The verdict on an episode; `turns` holds the answers of each turn's model calls."""
     entry, gold = answers(category)[id]
     assert gold is not None
+    if is_memory(category):
+        return check_answer([[step for step in turn if not decoded(mode, step)] for turn in turns], gold)
     if len(turns) != len(gold):
         return verdict(False, "multi_turn:force_terminated", f"{len(turns)} of {len(gold)} turns were played")
     name = "r" + uuid.uuid4().hex
     allowed = names(entry)
     try:
         played = [
-            [
-                kept
-                for step in turn
-                if (kept := [call for call in decoded(entry, mode, step) if plain_call(call, allowed)])
-            ]
+            [kept for step in turn if (kept := [call for call in decoded(mode, step) if plain_call(call, allowed)])]
             for turn in turns
         ]
         result = multi_turn_checker(played, gold, entry, category, name)
@@ -76,18 +94,18 @@ def check_turns(category: str, mode: str, id: str, turns: list) -> dict:
         forget(name)
 
 
-def decoded(entry: dict, mode: str, answer) -> list[str]:
+def decoded(mode: str, answer) -> list[str]:
     """An answer as the calls the backends would run, as text; none when it does not decode, as in the package."""
     try:
         if mode == "fc":
-            return convert_to_function_call([{name: arguments} for name, arguments in answer]) if answer else []
+            return [] if isinstance(answer, str) else convert_to_function_call([{name: text} for name, text in answer])
         refuse_expressions(python_of(answer, tagged=False))
         return default_decode_execute_prompting(answer)
     except Exception:  # refused, or whatever the package's decoder makes of an odd answer: it is no call
         return []
 
 
-def run(entry: dict, category: str, episode: str, calls: list[str]) -> list[str]:
+def run(entry: dict, category: str, episode: str, calls: list[str], memory: dict | None) -> list[str]:
     """What each call gives, in order. One that is not a known function with literal arguments is not run."""
     results, allowed = [], names(entry)
     for call in calls:
@@ -96,16 +114,19 @@ def run(entry: dict, category: str, episode: str, calls: list[str]) -> list[str]
             known = f"arguments of {name} are not literals" if name in allowed else f"name '{name}' is not defined"
             results.append(f"Error during execution: {known}")
             continue
-        ran, _ = backends.execute_multi_turn_func_call(
-            [call],
-            entry["initial_config"],
-            entry["involved_classes"],
-            episode,
-            entry["id"],
-            long_context="long_context" in category,
-        )
-        results += ran
+        results += call_backends(entry, category, episode, [call], memory)[0]
     return results
+
+
+def call_backends(
+    entry: dict, category: str, episode: str, calls: list[str], memory: dict | None
+) -> tuple[list[str], dict]:
+    """What calls that `plain_call` lets through give, and the episode's backends by class; they are made when there are none."""
+    config = settings(entry, memory, Path(episode)) if is_memory(category) else entry["initial_config"]
+    long = "long_context" in category
+    return backends.execute_multi_turn_func_call(
+        calls, config, entry["involved_classes"], episode, entry["id"], long_context=long
+    )
 
 
 def names(entry: dict) -> set[str]:
@@ -115,9 +136,10 @@ def names(entry: dict) -> set[str]:
 
 
 def forget(episode: str) -> dict:
-    """Removes the backends of an episode."""
+    """Removes the backends of an episode, and its folder."""
     _played.pop(episode, None)
     if re.fullmatch(r"r[0-9a-f]{32}", episode):
         for key in [key for key in vars(backends) if key.startswith(episode)]:
             delattr(backends, key)
+        shutil.rmtree(episode, ignore_errors=True)
     return {}

@@ -52,9 +52,9 @@ def judge(category: str, mode: str, id: str, answer) -> dict:
     return verdict(result["valid"], result.get("error_type", "unclear"), result.get("error", ""))
 
 
-def decode_calls(calls: list[list[str]]) -> list[dict]:
+def decode_calls(calls: list[list[str]] | str) -> list[dict]:
     """Function calls as the checker takes them. Raises ValueError without calls: answer text does not decode."""
-    if not calls:
+    if isinstance(calls, str) or not calls:
         raise ValueError("the answer calls nothing")
     return [{name: json.loads(arguments)} for name, arguments in calls]
 
