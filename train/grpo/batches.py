@@ -1,7 +1,8 @@
-"""What a step trains on: a plan that is in the house before it is trained on, over rollouts that are in the house before it is made."""
+"""What a step trains on: a plan over rollouts. Both are on their way into the house, rollouts first, when the step gets its batch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...collect.types import Task
@@ -28,12 +29,14 @@ class Batch:
         n_new_tokens: Sampled for it just now; None when its plan was stored before.
         metrics: How it came about: `groups/…`, `staleness/…`, `time/…`.
     """
+        behind_s: What writing its rollouts took beside the sampling, while no step waited.
 
     plan: BatchPlan
     rollouts: list[dict[str, Any]]
     n_new_tokens: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
+    behind_s: float = 0.0
 
 def batch_of(parts: "Parts", tasks: Sequence[Task], step: int, generation: Generation, watch: "Stopwatch") -> Batch:
     """The step's batch: the stored one if it was planned before, else of history while warm start lasts, else of new rollouts."""
@@ -63,7 +66,7 @@ def _from_history(parts: "Parts", tasks: Sequence[Task], step: int, watch: "Stop
     with watch("store"):
         settings = plan_settings(config, parts.model_hash, warm.tasks) | warm.record
         plan = make_plan(run.run_id, step, warm.rollouts, plan_options(config), config.grpo.seed, settings, kl)
-        commit_plan(house, plan)
+        parts.commits.begin(partial(commit_plan, house, plan, run))
     return Batch(plan, warm.rollouts, 0, warm.metrics)
 
 
@@ -73,15 +76,25 @@ def _sampled(parts: "Parts", step: int, generation: Generation, watch: "Stopwatc
         sampled = generation.take(step)
     with watch("store"):
         rollouts = read_rollouts(house, run.run_id, step) if sampled.rows is None else as_stored(sampled.rows)
+    parts.prompts = sampled.prompts | parts.prompts  # the first counts: it is the one in the house
         settings = plan_settings(config, parts.model_hash, sampled.tasks) | sampled.record
+        if sampled.rows is None:
+            parts.commits.wait()
         if len(sampled.rounds) > 1:
             settings["round_sizes"] = [len(tasks) for tasks in sampled.rounds]
-    kl = reference_kl(parts, lambda: read_samples(house, run.run_id, step), watch)
+    kl = reference_kl(parts, lambda: _samples(parts, step), watch)
     with watch("store"):
         plan = make_plan(run.run_id, step, rollouts, plan_options(config), config.grpo.seed, settings, kl)
-        commit_plan(house, plan)
+        parts.commits.begin(partial(commit_plan, house, plan, run))
         numbers = staleness_metrics(house, step, rollouts) | sampled.metrics
-    return Batch(plan, rollouts, sampled.n_tokens, numbers | sampling_metrics(sampled, watch.seconds["wait"]))
+    numbers |= sampling_metrics(sampled, watch.seconds["wait"])
+    behind_s = sampled.store_s + sampled.write_s - numbers["time/store_rollouts"]
+    return Batch(plan, rollouts, sampled.n_tokens, numbers, behind_s)
+
+
+def _samples(parts: "Parts", step: int) -> list["Sample"]:
+    parts.commits.wait()
+    return read_samples(parts.house, parts.run.run_id, step)
 
 
 def reference_kl(parts: "Parts", read: Callable[[], list["Sample"]], watch: "Stopwatch") -> dict[str, float] | None:
@@ -97,14 +110,18 @@ def reference_kl(parts: "Parts", read: Callable[[], list["Sample"]], watch: "Sto
 
 
 def sampling_metrics(sampled: Sampled, waited_s: float) -> dict[str, float]:
-    """How the step's rollouts came about; `time/overlap` is the share of their time in which nobody waited for them."""
+    """How the step's rollouts came about.
+
+    `time/overlap` is the share of their time in which nobody waited for them, `time/store_rollouts` what the step waited for the house within
+    `time/wait`.
+    """
     refilled = sum(len(tasks) for tasks in sampled.rounds[1:])
     overlap = max(0.0, 1 - waited_s / sampled.seconds) if sampled.seconds else 0.0
     return {
         "groups/refilled": float(refilled),
         "groups/missing": float(sampled.missing),
         "time/generate": sampled.seconds,
-        "time/store_rollouts": sampled.store_s,
+        "time/store_rollouts": min(sampled.store_s, waited_s),
         "time/overlap": overlap,
     }
 

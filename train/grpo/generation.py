@@ -9,19 +9,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...collect.episode import Episode, Slot, play_episode
+from ...collect.feed import prompt_tokens
 from ...collect.plan import make_plan
 from ...collect.runner import collect_slots
 from ...collect.types import Sampling, Task
 from ...store.errors import EngineError
 from .admission import admitted
 from .curriculum import curriculum_prompts
-from .ledger import issued_before, read_rollouts, record_issued
+from .ledger import in_the_house, issued_before, read_rollouts, record_issued
 from .plan import groups_with_spread
 from .prompts import prompts_of_step, spare_prompts
 from .settings import playing, sampling
@@ -41,11 +43,13 @@ class Sampled:
 
     Attributes:
         rounds: The step's prompts; from the second round on those that replaced groups without spread.
-        rows: Its rollouts as they were written; None when some were in the house before.
+        rows: Its rollouts as they are written; None when some were in the house before.
+        prompts: prompt_key → tokens, of those rollouts; what the house had before the run is left out.
         n_tokens: Sampled just now, by this process.
         missing: Groups without spread that nothing replaced; 0 without dynamic sampling.
         seconds: From its begin to its end.
-        store_s: Of them, spent on the ledger and on the last commit.
+        store_s: Of them, spent on the ledger, and after the last rollout had ended.
+        write_s: Spent on its rollouts, beside the sampling.
         record: To be joined to the plan's settings.
         metrics: Of the curriculum.
     """
@@ -53,10 +57,12 @@ class Sampled:
     step: int
     rounds: list[list[Task]] = field(default_factory=list)
     rows: list[dict[str, Any]] | None = field(default_factory=list)
+    prompts: dict[str, list[int]] = field(default_factory=dict)
     n_tokens: int = 0
     missing: int = 0
     seconds: float = 0.0
     store_s: float = 0.0
+    write_s: float = 0.0
     record: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -73,6 +79,9 @@ class Generation:
         self.parts = parts
         self._tasks = tasks
         self._by_id = {task.task_id: task for task in tasks}
+        prompts = ((task_id, task.prompt_id) for task_id, task in self._by_id.items())
+        self._stored = in_the_house(parts.house, prompts, parts.policy.token_identity)
+        parts.writer.tell(self._stored)
         self._options = playing(parts.config)
         self._issued = issued_before(parts.house, parts.run.run_id) if parts.run.incarnation else {}
         self._steps: dict[int, Future[Sampled]] = {}
@@ -83,8 +92,8 @@ class Generation:
         self._noting = threading.Lock()
         self._moved = time.monotonic()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="rollhouse-generation", daemon=True)
-        self._open, self._idle, self._in_flight = asyncio.Event(), asyncio.Event(), 0
+        self._thread = threading.Thread(target=self._work, name="rollhouse-generation", daemon=True)
+        self._open, self._idle, self._over, self._in_flight = asyncio.Event(), asyncio.Event(), asyncio.Event(), 0
         self._open.set()
         self._idle.set()
         limit = parts.config.policy.generation.concurrency
@@ -116,7 +125,7 @@ class Generation:
             asyncio.run_coroutine_threadsafe(noting, self._loop)
 
     def take(self, step: int) -> Sampled:
-        """The step's rollouts, once all are in the house; begins it if it was not. Raises what any step's generation raised."""
+        """The step's rollouts, once all have ended and their commit was begun; begins it if it was not. Raises what any step's generation raised."""
         self.begin(step)
         sampled = self._wait(self._steps[step])
         del self._steps[step]
@@ -146,16 +155,10 @@ class Generation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ending = asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop)
-        try:
-            ending.result(timeout=_SLACK_S)
-        except TimeoutError:
-            if error is None:
-                raise _stuck(_SLACK_S) from None
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(timeout=_SLACK_S)
-        if not self._thread.is_alive():
-            self._loop.close()
+        if self._thread.is_alive() and error is None:
+            raise _stuck(_SLACK_S)
 
     def _busy(self) -> bool:
         return any(not future.done() for future in self._steps.values())
@@ -170,6 +173,11 @@ class Generation:
         return future.result()
 
     # Called on the thread.
+
+    def _work(self) -> None:
+        """All that the thread does. Its tasks are cancelled and have ended before the loop closes, however late it hears that it is over."""
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._over.wait())
 
     def _ended(self, future: "Future[Sampled]") -> None:
         if not future.cancelled() and self._failure is None:
@@ -192,10 +200,12 @@ class Generation:
             if grpo.use_dynamic_sampling:
                 rows = sampled.rows or await self._timed(sampled, lambda: self._read(step))
                 sampled.missing = max(0, wanted - len(groups_with_spread(rows)))
+        self.parts.commits.begin(self.parts.writer.flush)
         sampled.seconds = time.perf_counter() - started
         return sampled
 
     def _read(self, step: int) -> list[dict[str, Any]]:
+        self.parts.writer.flush()
         return read_rollouts(self.parts.house, self.parts.run.run_id, step, _VERDICT)
 
     def _prompts(self, sampled: Sampled, number: int) -> list[Task]:
@@ -206,6 +216,8 @@ class Generation:
     def _prompts_on_record(self, sampled: Sampled, number: int) -> list[Task]:
         config, run, step = self.parts.config, self.parts.run, sampled.step
         size, seed = config.grpo.num_prompts_per_step, config.grpo.seed
+        if config.grpo.curriculum.query is not None:
+            self.parts.commits.wait()  # the query is to see all that the weights of now were made of
         chosen = curriculum_prompts(run, config, self._tasks, step) if number == 0 else None
         if chosen is not None:
             sampled.record, sampled.metrics = chosen.record, chosen.metrics
@@ -233,18 +245,21 @@ class Generation:
             sampled.rows = None  # some of them are in the house alone
         keep = [] if sampled.rows is None else sampled.rows
         summary = await collect_slots(
-            parts.house, parts.run, plan, self._play, settings, max(1, plan.planned),
-            on_done=lambda row, _: keep.append(row),
+            parts.house, parts.run, plan, partial(self._play, sampled), settings, max(1, plan.planned),
+            on_done=lambda row, _: keep.append(row), flush=False,
         )  # fmt: skip
         sampled.n_tokens += summary.sampled_tokens
         sampled.store_s += summary.commit_seconds
+        sampled.write_s += summary.write_seconds
 
-    async def _play(self, slot: Slot, settings: Sampling) -> Episode:
+    async def _play(self, sampled: Sampled, slot: Slot, settings: Sampling) -> Episode:
         """Plays one rollout when there is a place for it and no weights are being changed under `quiet`."""
-        if self._places is None:
-            return await self._play_now(slot, settings)
-        async with self._places:
-            return await self._play_now(slot, settings)
+        async with self._places or nullcontext():
+            episode = await self._play_now(slot, settings)
+        prompt = prompt_tokens(episode, slot)
+        if prompt is not None and prompt["row_id"] not in self._stored:
+            sampled.prompts.setdefault(prompt["row_id"], prompt["token_ids"])
+        return episode
 
     async def _play_now(self, slot: Slot, settings: Sampling) -> Episode:
         while not self._open.is_set():
@@ -279,12 +294,3 @@ def _stuck(seconds: float) -> EngineError:
         f"The thread that samples has shown no sign of life for {seconds:.0f} s: an environment or its tools may hold it up.",
         "Start the run again, it goes on where it stopped; an environment whose tools wait should have async ones.",
     )
-
-
-async def _cancel_others() -> None:
-    """Ends all tasks of the loop but this one, and waits until they have ended."""
-    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_default_executor()

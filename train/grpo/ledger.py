@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute
 
 from ...store.errors import TrainingError
 from ...store.house import quote
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
     from .learner.measures import Outcome
 
 BATCH_COLUMNS = ["rollout_id", "prompt_id", "tokenizer_hash", "template_hash", "token_ids", "loss_mask", "logprobs"]
+# Arrow makes its compute functions when it is imported, where no type checker sees them.
+pc: Any = pyarrow.compute
+
 _STEP_COLUMNS = list(dict.fromkeys([*PLANNED_COLUMNS, "policy_version_last", "version_spans", *BATCH_COLUMNS]))
 
+_IN_FLOAT32 = ("reward", "logprobs")
 
 def record_issued(run: "Run", step: int, round_: int, task_ids: Sequence[str], version: int) -> None:
     """Notes which prompts a step is to sample, before it does: an event `note` of the run with the payload `issued`.
@@ -51,9 +56,16 @@ def last_planned(house: "House", run_id: str) -> int:
     return max(steps, default=0)
 
 
-def commit_plan(house: "House", plan: BatchPlan) -> None:
-    """Writes the plan; a second time changes nothing."""
-    house.insert_if_absent("batch_plans", [plan.to_row()])
+def commit_plan(house: "House", plan: BatchPlan, run: "Run | None" = None) -> None:
+    """Writes the plan; a second time changes nothing.
+
+    Args:
+        run: The plan's, in its first life: then nothing can be there, and the plan is appended for half the cost, once. None looks.
+    """
+    if run is not None and not run.incarnation:
+        house.append("batch_plans", [plan.to_row()], before_commit=run.lease.check)
+    else:
+        house.insert_if_absent("batch_plans", [plan.to_row()])
 
 
 def commit_outcomes(house: "House", run: "Run", step: int, outcomes: Sequence["Outcome"]) -> None:
@@ -135,9 +147,12 @@ def _where(plan: BatchPlan, rollout_ids: Sequence[str]) -> str:
 
 def as_stored(rollouts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rollout rows that were written just now as read_rollouts gives them with BATCH_COLUMNS, without reading: the house keeps logprobs and rewards in float32."""
-    schema = pa.schema([TABLES["rollouts"].schema.field(name) for name in _STEP_COLUMNS])
-    rows = [{name: row.get(name) for name in _STEP_COLUMNS} for row in rollouts]
-    return pa.Table.from_pylist(rows, schema=schema).to_pylist()
+    import numpy as np
+
+    def stored(name: str, value: Any) -> Any:
+        return value if value is None or name not in _IN_FLOAT32 else np.asarray(value, np.float32).tolist()
+
+    return [{name: stored(name, row.get(name)) for name in _STEP_COLUMNS} for row in rollouts]
 
 
 def read_batch(
@@ -204,6 +219,27 @@ def _sample(row: Mapping[str, Any], prompts: Mapping[str, list[int]], entry: Ent
 
 def prompt_tokens(house: "House", rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     """prompt_key → the rendered prompt's tokens, of rollout rows."""
+def in_the_house(house: "House", prompts: Iterable[tuple[str, str]], tokenizer: tuple[str, str]) -> set[str]:
+    """What the house has of prompts: task ids whose prompt it has too, and prompt_keys whose tokens it has.
+
+    Args:
+        prompts: task_id and prompt_id.
+        tokenizer: Hashes of tokenizer and template.
+    """
+    wanted = dict(prompts)
+    tasks = _those_of(house, "tasks", wanted)
+    there = _those_of(house, "prompts", wanted.values())
+    keys = _those_of(house, "prompt_tokens", {hash_id(prompt_id, *tokenizer) for prompt_id in wanted.values()})
+    return {task_id for task_id in tasks if wanted[task_id] in there} | keys
+
+
+def _those_of(house: "House", table: str, keys: Iterable[str]) -> set[str]:
+    """The keys that a table has."""
+    wanted, key = pa.array(set(keys), pa.string()), TABLES[table].key
+    columns = (batch.column(0) for batch in house.batches(table, [key]))
+    return {found for column in columns for found in column.filter(pc.is_in(column, value_set=wanted)).to_pylist()}
+
+
     keys = ", ".join(quote(key) for key in {prompt_key(row) for row in rows})
     found = house.read("prompt_tokens", ["row_id", "token_ids"], f"row_id in ({keys})").to_pylist()
     return {row["row_id"]: row["token_ids"] for row in found}

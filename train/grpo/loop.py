@@ -1,7 +1,7 @@
 """Online GRPO: groups of rollouts from the current policy, advantages, one optimizer step, new weights for the engine.
 
-`train_grpo` is the front door, `run_grpo` the loop; read it top-down. What a step trains on is in the house before the
-step (rollouts, then the plan), so a run that was cut short goes on by training its stored steps again, without generating.
+`train_grpo` is the front door, `run_grpo` the loop; read it top-down. What a step trains on is in the house before anybody has
+the step's weights (rollouts, then the plan), so a run that was cut short goes on by training its stored steps again, without generating.
 """
 
 from collections.abc import Callable, Sequence
@@ -131,8 +131,9 @@ def run_grpo(
                 numbers |= validate(parts, step)
                 stopped = stop.saw(step, numbers)
             tracker.log(step, numbers)
+            parts.commits.begin(tracker.flush)
             if due(step, config.checkpointing.save_period or 0) or step == steps or stopped:
-                tracker.flush()  # a run that goes on from here takes none of these steps again
+                parts.commits.wait()  # a run that goes on from here takes none of these steps again
                 row = save(parts, step, numbers)
             if viewer is not None:
                 viewer.numbers(step, numbers | ({"checkpoint/step": float(row["step"])} if row else {}))
@@ -148,7 +149,7 @@ def run_grpo(
 
 
 def train(parts: Parts, batch: Batch, watch: Stopwatch) -> StepResult:
-    """One optimizer step on a batch whose plan is in the house, and its outcomes in the house too."""
+    """One optimizer step; when it returns, the batch and its plan are in the house, and its outcomes on their way."""
     plan = batch.plan
     with watch("store"):
         samples, micro_batches = read_batch(parts.house, plan, batch.rollouts, parts.prompts)
@@ -161,8 +162,12 @@ def train(parts: Parts, batch: Batch, watch: Stopwatch) -> StepResult:
     sleeping = asleep(parts.engine) if parts.config.policy.generation.sleep_while_training else nullcontext()
     with watch("train"), sleeping, parts.sync.training(plan.step):
         result = parts.learner.step(samples, micro_batches)
-    with watch("store"):
-        commit_outcomes(parts.house, parts.run, plan.step, result.outcomes)
+        with watch("store"):
+            # The step may go ahead of the commit of what it was taken on: until the commit has succeeded its weights are in the learner's memory
+            # alone. No engine has them, since one that starts now waits for the end of `training`, and no state or checkpoint was made of them:
+            # a kill before this line leaves a step that was not taken, a failed commit ends the run here.
+            parts.commits.wait()
+    parts.commits.begin(partial(commit_outcomes, parts.house, parts.run, plan.step, result.outcomes))
     return result
 
 
@@ -202,6 +207,7 @@ def step_metrics(parts: Parts, batch: Batch, result: StepResult, watch: Stopwatc
     """All numbers of a step but the validation's."""
     numbers = rollout_metrics(batch.rollouts) | plan_metrics(batch.plan) | batch.metrics | result.metrics
     numbers |= {f"time/{phase}": seconds for phase, seconds in watch.seconds.items()}
+    numbers["time/store_behind"] = batch.behind_s + parts.commits.take_seconds()  # beside the step, which did not wait
     numbers["time/step"] = watch.total()
     numbers["engine/restarts"] = float(restarts(parts.engine))
     numbers["learner/restarts"] = float(getattr(parts.learner, "restarts", 0))

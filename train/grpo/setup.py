@@ -1,5 +1,6 @@
 """What a run needs, opened before its first step: the environment, Ray, the engine, the learner, the writer and the tracker."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from ...store.runs import Run
 from ...store.writer import RolloutWriter
 from ..tracking import Tracker
 from .checks import LOW_PRECISION
+from .commits import Commits
 from .config import GrpoConfig
 from .learner.batch import Sample
 from .learner.group import LearnerGroup
@@ -41,6 +43,7 @@ class Parts:
     """What the phases of a step work with.
 
     Attributes:
+        commits: What goes into the house beside the steps: a step's rollouts, its plan, its outcomes, its numbers, in this order.
         sync: The way of weights from the learner to the engine.
         model_hash: weights_hash of the model the run starts from.
         last_planned: The last step that the house had a plan of when the run was started; 0 for none.
@@ -57,6 +60,8 @@ class Parts:
     policy: TokenPolicy
     learner: "Learner | RestartingLearner"
     tracker: Tracker
+    writer: RolloutWriter
+    commits: Commits
     sync: WeightSync
     model_hash: str
     last_planned: int = 0
@@ -83,12 +88,16 @@ def open_parts(
     way = {"dtype": low, "share_parameters": True}
     with (
         closing(open_sync(generation.weight_sync, learner, engine, **way)) as sync,
-        Tracker(run, config.logger, run.config) as tracker,
-        RolloutWriter(house, run),  # one for all steps: it remembers which prompts and tasks are in the house
+        Tracker(run, config.logger, run.config, flush_after_s=math.inf) as tracker,  # the loop flushes it
+        # One for all steps: it remembers which prompts and tasks are in the house. A step commits its rollouts when it has them all.
+        RolloutWriter(house, run, max_age_s=10) as writer,
+        Commits() as commits,
     ):
         policy = TokenPolicy(engine, chat, policy_id=run.run_id)
         hashed, planned = run.config.get("model_hash") or weights_hash(model), last_planned(house, run.run_id)
-        yield Parts(house, config, run, environment, engine, policy, learner, tracker, sync, hashed, planned)
+        yield Parts(
+            house, config, run, environment, engine, policy, learner, tracker, writer, commits, sync, hashed, planned
+        )
 
 
 @contextmanager
