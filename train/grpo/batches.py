@@ -28,15 +28,15 @@ class Batch:
         rollouts: Rows of the step, columns PLANNED_COLUMNS.
         n_new_tokens: Sampled for it just now; None when its plan was stored before.
         metrics: How it came about: `groups/…`, `staleness/…`, `time/…`.
-    """
         behind_s: What writing its rollouts took beside the sampling, while no step waited.
+    """
 
     plan: BatchPlan
     rollouts: list[dict[str, Any]]
     n_new_tokens: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-
     behind_s: float = 0.0
+
 
 def batch_of(parts: "Parts", tasks: Sequence[Task], step: int, generation: Generation, watch: "Stopwatch") -> Batch:
     """The step's batch: the stored one if it was planned before, else of history while warm start lasts, else of new rollouts."""
@@ -74,12 +74,12 @@ def _sampled(parts: "Parts", step: int, generation: Generation, watch: "Stopwatc
     config, house, run = parts.config, parts.house, parts.run
     with watch("wait"):
         sampled = generation.take(step)
-    with watch("store"):
-        rollouts = read_rollouts(house, run.run_id, step) if sampled.rows is None else as_stored(sampled.rows)
     parts.prompts = sampled.prompts | parts.prompts  # the first counts: it is the one in the house
-        settings = plan_settings(config, parts.model_hash, sampled.tasks) | sampled.record
+    with watch("store"):
         if sampled.rows is None:
             parts.commits.wait()
+        rollouts = read_rollouts(house, run.run_id, step) if sampled.rows is None else as_stored(sampled.rows)
+        settings = plan_settings(config, parts.model_hash, sampled.tasks) | sampled.record
         if len(sampled.rounds) > 1:
             settings["round_sizes"] = [len(tasks) for tasks in sampled.rounds]
     kl = reference_kl(parts, lambda: _samples(parts, step), watch)

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from ...store.runs import Run
     from .learner.measures import Outcome
 
-BATCH_COLUMNS = ["rollout_id", "prompt_id", "tokenizer_hash", "template_hash", "token_ids", "loss_mask", "logprobs"]
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
 pc: Any = pyarrow.compute
 
+BATCH_COLUMNS = ["rollout_id", "prompt_id", "tokenizer_hash", "template_hash", "token_ids", "loss_mask", "logprobs"]
 _STEP_COLUMNS = list(dict.fromkeys([*PLANNED_COLUMNS, "policy_version_last", "version_spans", *BATCH_COLUMNS]))
-
 _IN_FLOAT32 = ("reward", "logprobs")
+
 
 def record_issued(run: "Run", step: int, round_: int, task_ids: Sequence[str], version: int) -> None:
     """Notes which prompts a step is to sample, before it does: an event `note` of the run with the payload `issued`.
@@ -217,8 +217,6 @@ def _sample(row: Mapping[str, Any], prompts: Mapping[str, list[int]], entry: Ent
     )
 
 
-def prompt_tokens(house: "House", rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """prompt_key → the rendered prompt's tokens, of rollout rows."""
 def in_the_house(house: "House", prompts: Iterable[tuple[str, str]], tokenizer: tuple[str, str]) -> set[str]:
     """What the house has of prompts: task ids whose prompt it has too, and prompt_keys whose tokens it has.
 
@@ -240,6 +238,8 @@ def _those_of(house: "House", table: str, keys: Iterable[str]) -> set[str]:
     return {found for column in columns for found in column.filter(pc.is_in(column, value_set=wanted)).to_pylist()}
 
 
+def prompt_tokens(house: "House", rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """prompt_key → the rendered prompt's tokens, of rollout rows."""
     keys = ", ".join(quote(key) for key in {prompt_key(row) for row in rows})
     found = house.read("prompt_tokens", ["row_id", "token_ids"], f"row_id in ({keys})").to_pylist()
     return {row["row_id"]: row["token_ids"] for row in found}
