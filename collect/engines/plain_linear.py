@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import vllm.model_executor.layers.utils  # noqa: F401  the module to patch, in case nothing has imported it yet
 from vllm.platforms import current_platform
 
+from . import seeded_sampling  # noqa: F401  its patch
 from .weight_file import read_weights
 
 _DISPATCH = "dispatch_cpu_unquantized_gemm"

@@ -1,8 +1,9 @@
 """Logprobs at sampled positions against the model's full logits."""
 
+import pytest
 import torch
 from rollhouse.train.grpo.learner.batch import collate
-from rollhouse.train.grpo.learner.logprobs import token_logprobs
+from rollhouse.train.grpo.learner.logprobs import Picked, token_logprobs
 
 
 def load(folder):
@@ -43,3 +44,21 @@ def test_nothing_sampled(random_model, make_samples):
     batch = collate(make_samples(2))
     logprobs, _ = token_logprobs(load(random_model), batch.input_ids, torch.zeros_like(batch.mask))
     assert logprobs.count_nonzero() == 0
+
+
+@pytest.mark.parametrize("entropy_grad", [False, True])
+def test_the_gradient_that_is_written_out_is_the_one_of_finite_differences(entropy_grad):
+    torch.manual_seed(0)
+    logits = (4 * torch.randn(5, 11, dtype=torch.float64)).requires_grad_()
+    targets = torch.randint(0, 11, (5,))
+    wanted = slice(None) if entropy_grad else slice(1)
+    assert torch.autograd.gradcheck(lambda logits: Picked.apply(logits, targets, entropy_grad)[wanted], (logits,))
+    assert Picked.apply(logits, targets, entropy_grad)[1].requires_grad == entropy_grad
+
+
+def test_entropies_are_not_rounded_where_the_model_computes_in_bfloat16():
+    logits = 3 * torch.randn(4, 600)
+    targets = torch.zeros(4, dtype=torch.int64)
+    expected = torch.distributions.Categorical(logits=logits).entropy()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(Picked.apply(logits, targets, False)[1], expected)

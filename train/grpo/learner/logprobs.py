@@ -98,8 +98,40 @@ def _pick(
     head: Any, hidden_N: Tensor, targets_N: Tensor, temperature: float, entropy_grad: bool
 ) -> tuple[Tensor, Tensor]:
     """Logprobs of the targets and entropies, both [N], in float32 whatever the model computes in."""
-    logits = head(hidden_N).float() / temperature
-    normaliser = logits.logsumexp(-1)
-    with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
-        entropies = normaliser - ((logits - normaliser.unsqueeze(-1)).exp() * logits).sum(-1)
-    return logits.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1) - normaliser, entropies
+    logits = head(hidden_N).float()
+    if temperature != 1:
+        logits = logits / temperature
+    return Picked.apply(logits, targets_N, entropy_grad)  # type: ignore[return-value]
+
+
+class Picked(torch.autograd.Function):
+    """log softmax at the targets, and entropies, from logits [N, V].
+
+    Written out because [N, V] is the largest tensor of a step: autograd would keep four of them and go over them fourteen times; this keeps one, or two
+    where entropies have a gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, entropy_grad: bool) -> tuple[Tensor, Tensor]:
+        """Both [N]."""
+        everything = logits.log_softmax(-1)
+        logprobs = everything.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        probabilities = everything.exp()
+        with torch.autocast(logits.device.type, enabled=False):  # else the product is rounded
+            entropies = -torch.linalg.vecdot(probabilities, everything)
+        ctx.entropy_grad = entropy_grad
+        ctx.save_for_backward(targets, probabilities, *((everything, entropies) if entropy_grad else ()))
+        if not entropy_grad:
+            ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """d logprob / d logits is one at the target minus the probabilities; d entropy / d logit v is -p_v (ln p_v + entropy)."""
+        targets, probabilities, *kept = ctx.saved_tensors
+        found = probabilities * -grads[0].unsqueeze(-1)
+        if ctx.entropy_grad:
+            everything, entropies = kept
+            found -= probabilities * (everything + entropies.unsqueeze(-1)) * grads[1].unsqueeze(-1)
+        found.scatter_add_(-1, targets.unsqueeze(-1), grads[0].unsqueeze(-1))
+        return found, None, None
