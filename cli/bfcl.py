@@ -14,6 +14,7 @@ from .chat import (
     chat_options,
 )
 from .common import Format, FormatOption, HouseOption, console, make_house, print_rows, progress
+from .policy import LengthOption, ModelOption, TokensOption, policy_choice
 
 if TYPE_CHECKING:
     from ..eval.bfcl import BfclSummary
@@ -27,13 +28,13 @@ def register(noun: typer.Typer) -> None:
 
 
 def bfcl(
-    category: Annotated[list[str] | None, typer.Option("--category", help="Category or group (non_live, live, single_turn, multi_turn, all); may be repeated [default: single_turn].")] = None,
+    category: Annotated[list[str] | None, typer.Option("--category", help="Category or group (non_live, live, single_turn, multi_turn, memory, all); may be repeated [default: single_turn].")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="So many cases of each category, always the same ones [default: all].")] = None,
     mode: Annotated[str, typer.Option(help="fc: functions are tools; prompt: they stand in the system prompt, calls in the text.")] = "fc",
     engine: Annotated[str, typer.Option("--engine", help="vllm, torch or openai:URL.")] = "vllm",
-    model: Annotated[str | None, typer.Option("--model", help="Checkpoint, run, model folder or hub name; for an endpoint, the name it serves.")] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Limit on sampled tokens a model call.")] = 256,
-    max_model_len: Annotated[int | None, typer.Option("--max-model-len", help="Context of the engine [default: the model's, at most 4096].")] = None,
+    model: ModelOption = None,
+    max_tokens: TokensOption = 256,
+    max_model_len: LengthOption = None,
     chat_template: TemplateOption = None,
     enable_thinking: ThinkingOption = None,
     tool_parser: ParserOption = "hermes",
@@ -58,14 +59,11 @@ def bfcl(
     place = make_house(house)
     categories_named(category or ["single_turn"], mode)  # a wrong name is told before a model is looked for
     job = BfclJob(tuple(category or ["single_turn"]), limit, max_tokens, mode)
+    chat = chat_options(chat_template, enable_thinking, tool_parser, tool_parser_plugin)
+    sizes = tensor_parallel_size, data_parallel_size
     found = []
     for name, named in _stages(place, engine, model, run, before, after):
-        from .evaluate import policy_choice
-
-        chat = chat_options(chat_template, enable_thinking, tool_parser, tool_parser_plugin)
-        choice = policy_choice(
-            place, engine, named, max_model_len, 0.0, 0, chat, tensor_parallel_size, data_parallel_size
-        )
+        choice = policy_choice(place, engine, named, max_model_len, chat, sizes)
         if before or after:
             _refuse_other_stage(place, job, choice, str(name))
         found.append(_evaluate(place, job, choice, name, concurrency))
@@ -80,6 +78,7 @@ def bfcl(
         from .compare import print_comparison
 
         print_comparison(compare_runs(place, found[0][0], found[1][0]), flips=10)
+    console().print(f"next: rollhouse report {' '.join(run_id for run_id, _ in found)} --out report.html", markup=False)
 
 
 def _stages(
@@ -122,13 +121,14 @@ def _evaluate(
     from ..eval.job import run_bfcl_job
 
     with progress() as bar:
-        line = bar.add_task("bfcl" if name is None else name, total=None, note="starting")
+        line = bar.add_task("bfcl" if name is None else name, total=None, note="", visible=False)
         return run_bfcl_job(
             house,
             job,
             choice,
             name,
             concurrency=concurrency,
+            on_start=lambda: bar.update(line, note="starting", visible=True),
             on_cases=lambda count: bar.update(line, total=count, note=""),
             on_done=lambda: bar.advance(line),
         )

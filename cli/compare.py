@@ -7,7 +7,7 @@ import typer
 from .common import Format, FormatOption, HouseOption, console, open_house, print_rows
 
 if TYPE_CHECKING:
-    from ..eval.compare import RunComparison
+    from ..eval.compare import Comparison, RunComparison
 
 
 def register(noun: typer.Typer) -> None:
@@ -48,9 +48,7 @@ def print_comparison(one: "RunComparison", flips: int) -> None:
     print_rows(rows, Format.table, f"{one.run_b} (b) against {one.run_a} (a)")
     say = console().print
     for whole in one.overall:
-        says = {"noise": "the difference is noise: zero is inside its 95 % interval"}
-        meaning = says.get(whole.verdict, f"b is {whole.verdict} than a: zero is outside the 95 % interval")
-        say(f"{whole.benchmark}, {whole.n} cases: {meaning}.", markup=False)
+        say(f"{whole.benchmark}, {whole.n} cases: {_meaning(whole)}.", markup=False)
     if len(one.by_category) > 1:
         say("Categories are tested one by one; of twenty, one differs at 5 % by luck alone.")
     if one.only_in_a or one.only_in_b:
@@ -62,6 +60,14 @@ def print_comparison(one: "RunComparison", flips: int) -> None:
             {name: row[name] for name in row if name not in ("record", "run_b")} for row in flip_rows(one)[:flips]
         ]
         print_rows(listed, Format.table, f"{len(listed)} of {len(one.flips)} flips")
+
+
+def _meaning(whole: "Comparison") -> str:
+    if whole.verdict != "noise":
+        return f"b is {whole.verdict} than a: zero is outside the 95 % interval"
+    if whole.low <= 0 <= whole.high:
+        return "the difference is noise: zero is inside its 95 % interval"
+    return f"the difference is noise: only {whole.moved} went otherwise, and so few may all go one way by luck"
 
 
 def _rounded(name: str, value: Any) -> Any:

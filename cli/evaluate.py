@@ -24,18 +24,10 @@ from .common import (
     print_rows,
     progress,
 )
+from .policy import LengthOption, ModelOption, TokensOption, policy_choice
 
 if TYPE_CHECKING:
-    from ..collect.chat_options import ChatOptions
-    from ..eval.job import PolicyChoice
     from ..eval.summary import EvalSummary
-    from ..store.house import House
-
-EngineOption = Annotated[str, typer.Option("--engine", help="scripted, vllm, torch or openai:URL.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="Checkpoint, run, model folder or hub name; for an endpoint, the name it serves.")]  # fmt: skip
-LengthOption = Annotated[int | None, typer.Option("--max-model-len", help="Context of the engine [default: the model's, at most 4096].")]  # fmt: skip
-TokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="Limit on sampled tokens a model call.")]
-RunOption = Annotated[str | None, typer.Option("--run", help="The run's name; one that exists is resumed.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 def env(
     env: Annotated[str, typer.Option("--env", help="Environment: workplace or workplace-mini.")],
-    engine: EngineOption = "scripted",
+    engine: Annotated[str, typer.Option("--engine", help="scripted, vllm, torch or openai:URL.")] = "scripted",
     model: ModelOption = None,
     tables: Annotated[str | None, typer.Option(help="Folder of the environment's tables.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Tasks file (JSON lines).")] = None,
@@ -58,7 +50,7 @@ def env(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many tasks.")] = None,
     mode: Annotated[str, typer.Option(help="greedy or sampled.")] = "greedy",
     samples: Annotated[int, typer.Option(min=1, help="Rollouts of each task; more than one needs --mode sampled.")] = 1,
-    temperature: Annotated[float, typer.Option(help="Of mode sampled.")] = 1.0,
+    temperature: Annotated[float | None, typer.Option(help="Of mode sampled [default: 1].")] = None,
     seed: Annotated[int, typer.Option(help="Of generated tasks, the script's mistakes and sampling.")] = 0,
     max_tokens: TokensOption = 256,
     max_turns: Annotated[int, typer.Option(min=1, help="Limit on model calls a rollout.")] = 6,
@@ -69,9 +61,9 @@ def env(
     tool_parser_plugin: PluginOption = None,
     tensor_parallel_size: TensorOption = 1,
     data_parallel_size: DataOption = 1,
-    mistake_rate: Annotated[float, typer.Option(help="How often the scripted policy stops before its last call.")] = 0.0,
+    mistake_rate: Annotated[float, typer.Option(min=0, max=1, help="How often the scripted policy stops before its last call.")] = 0.0,
     concurrency: Annotated[int, typer.Option(min=1, help="Rollouts in flight.")] = 64,
-    run: RunOption = None,
+    run: Annotated[str | None, typer.Option("--run", help="The run's name; one that exists is resumed.")] = None,
     house: HouseOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
@@ -79,20 +71,26 @@ def env(
 
     Example: `rollhouse eval env --env workplace-mini --engine vllm --model sft-demo --mode sampled --samples 4`.
     """
+    from ..collect.types import Sampling
+    from ..eval.environment import check_mode
     from ..eval.job import EnvironmentJob, run_environment_job
 
     place = make_house(house)
+    if temperature is not None:
+        check_mode(mode, samples, Sampling(temperature=temperature))
+    of_sampled = temperature or 1.0  # greedy has none of its own
     job = EnvironmentJob(
-        env, tables, tasks, split, limit, mode, samples, temperature, max_tokens, max_turns, seed, tasks_split
+        env, tables, tasks, split, limit, mode, samples, of_sampled, max_tokens, max_turns, seed, tasks_split
     )
     chat = chat_options(chat_template, enable_thinking, tool_parser, tool_parser_plugin)
     sizes = tensor_parallel_size, data_parallel_size
-    choice = policy_choice(place, engine, model, max_model_len, mistake_rate, seed, chat, *sizes)
+    choice = policy_choice(place, engine, model, max_model_len, chat, sizes, mistake_rate, seed)
     with progress() as bar:
-        line = bar.add_task("evaluate", total=None, note="starting")
+        line = bar.add_task("evaluate", total=None, note="", visible=False)
 
         def on_start(planned: int) -> None:
-            bar.update(line, total=planned, note="starting the engine" if engine in ("vllm", "torch") else "")
+            starting = "starting the engine" if engine in ("vllm", "torch") else ""
+            bar.update(line, total=planned, note=starting, visible=True)
 
         def on_done(row: dict[str, Any], so_far: Any) -> None:
             bar.update(line, completed=so_far.skipped + so_far.collected, note=f"{so_far.passed} passed")
@@ -123,25 +121,3 @@ def environment_rows(run_id: str, summary: "EvalSummary") -> list[dict[str, Any]
         "pass_rate": summary.pass_rate,
     }
     return [*({**row, "stderr": None} for row in rows), {**total, "stderr": summary.stderr}]
-
-
-def policy_choice(
-    house: "House",
-    engine: str,
-    model: str | None,
-    max_model_len: int | None,
-    mistake_rate: float,
-    seed: int,
-    chat: "ChatOptions",
-    tensor_parallel_size: int = 1,
-    data_parallel_size: int = 1,
-) -> "PolicyChoice":
-    from ..eval.job import PolicyChoice
-
-    if model is not None and engine in ("vllm", "torch"):
-        from ..train.checkpoints import resolve_model
-
-        model = str(resolve_model(house, model))
-    return PolicyChoice(
-        engine, model, max_model_len, mistake_rate, seed, chat, tensor_parallel_size, data_parallel_size
-    )

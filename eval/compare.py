@@ -11,6 +11,8 @@ from ..store.runs import get_run
 from .rows import rows_of_run
 
 RESAMPLES = 10_000
+FEWEST = 6
+"""Cases that must differ before a difference is called real: were A and B equally good, five would all go one way in 2 of 32 comparisons (the sign test), more than 5 %."""
 _CHUNK = 4_000_000  # resampled cases held in memory at once
 
 Key = tuple[str, str, str, str]
@@ -40,6 +42,7 @@ class Comparison:
         low, high: 95 % interval of the difference, by resampling the pairs (percentile bootstrap). Cases are resampled and not samples, since the samples of one case are not independent.
         only_a, only_b: Cases that passed in one run alone. A case with several samples passes when at least half of them do.
         p: Of McNemar's exact test on those two counts, two-sided; 1.0 when there are none.
+        moved: Cases whose share of passed samples is not the same in both.
     """
 
     benchmark: str | None
@@ -52,6 +55,7 @@ class Comparison:
     only_a: int
     only_b: int
     p: float
+    moved: int
 
     @property
     def difference(self) -> float:
@@ -60,7 +64,12 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`better` or `worse` when the interval leaves out zero, else `noise`."""
+        """`better` or `worse` when the interval leaves out zero and at least FEWEST cases differ, else `noise`.
+
+        Resampling so few cases cannot show what luck does: two that both improve give an interval of no width.
+        """
+        if self.moved < FEWEST:
+            return "noise"
         if self.low > 0:
             return "better"
         return "worse" if self.high < 0 else "noise"
@@ -171,7 +180,9 @@ def compare_pairs(
     low, high = bootstrap_interval([b.rate - a.rate for _, a, b in pairs], seed)
     n = len(pairs)
     mean_a, mean_b = sum(a.rate for _, a, _ in pairs) / n, sum(b.rate for _, _, b in pairs) / n
-    return Comparison(benchmark, category, n, mean_a, mean_b, low, high, only_a, only_b, mcnemar(only_a, only_b))
+    moved = sum(a.rate != b.rate for _, a, b in pairs)
+    p = mcnemar(only_a, only_b)
+    return Comparison(benchmark, category, n, mean_a, mean_b, low, high, only_a, only_b, p, moved)
 
 
 def bootstrap_interval(differences: Sequence[float], seed: int = 0, level: float = 0.95) -> tuple[float, float]:

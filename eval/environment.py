@@ -81,7 +81,7 @@ def check_mode(mode: str, samples: int, sampling: Sampling) -> None:
     if (sampling.temperature == 0) != (mode == "greedy"):
         raise ConfigError(
             f"Temperature {sampling.temperature:g} does not fit mode {mode}.",
-            "Greedy is temperature 0, sampled is not.",
+            "Mode greedy is temperature 0, mode sampled is any other.",
         )
 
 

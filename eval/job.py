@@ -9,6 +9,7 @@ from ..collect.environments.registry import load_environment, tasks_of
 from ..collect.opening import check_engine, model_hash, open_policy
 from ..collect.runner import CollectSummary, refuse_other_config
 from ..collect.types import Sampling
+from ..store.errors import ConfigError
 from ..store.house import House
 from ..store.runs import start_run
 from .bfcl import BfclSummary, evaluate_bfcl
@@ -34,6 +35,9 @@ class PolicyChoice:
     def config(self) -> dict[str, Any]:
         """For the run's configuration, with the hash of the weights. Raises ConfigError when there is no such policy."""
         check_engine(self.engine, self.model, self.tensor_parallel_size, self.data_parallel_size)
+        if self.engine == "scripted" and self.model is not None:
+            said = f"The scripted engine plays a script: it would not evaluate {self.model!r}."
+            raise ConfigError(said, "Name an engine that loads models, as --engine vllm.")
         # How many devices answer changes nothing about what is evaluated, so a run may go on with other sizes.
         told = {name: value for name, value in asdict(self).items() if not name.endswith("_parallel_size")}
         return {**told, "chat": self.chat.config(), "model_hash": model_hash(self.engine, self.model)}
@@ -136,18 +140,21 @@ def run_bfcl_job(
     name: str | None = None,
     *,
     concurrency: int = 32,
+    on_start: Callable[[], None] | None = None,
     on_cases: Callable[[int], None] | None = None,
     on_done: Callable[[], None] | None = None,
 ) -> tuple[str, BfclSummary]:
     """Evaluates in a run of kind `eval`, resuming the one of that name, and returns its id and the summary.
 
-    Raises what `evaluate_bfcl` and `start_run` raise.
+    `on_start` is called before the engine starts, the others as in `evaluate_bfcl`. Raises what `evaluate_bfcl` and `start_run` raise.
     """
     config = bfcl_config(job, choice)
     require_bfcl(config["categories"])  # before an engine is started for nothing
     if name is not None:
         refuse_other_config(house, name, config)
     with start_run(house, "eval", name, config) as run:
+        if on_start:
+            on_start()
         with choice.open() as policy:
             summary = evaluate_bfcl(
                 house,

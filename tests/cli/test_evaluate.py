@@ -97,6 +97,18 @@ def test_other_settings_under_the_same_name_are_refused(house: Path) -> None:
     assert rollhouse(*common).exit_code == 0  # the same again is a resumption
 
 
+def test_options_that_would_change_nothing_are_refused(house: Path) -> None:
+    for arguments, said in {
+        ("--temperature", 0.5): "Temperature 0.5 does not fit mode greedy",
+        ("--mode", "sampled", "--temperature", 0): "Temperature 0 does not fit mode sampled",
+        ("--model", "tiny-base"): "would not evaluate 'tiny-base'",
+        ("--mistake-rate", 3): "less than or equal to 1",
+    }.items():
+        result = rollhouse("eval", "env", "--env", "workplace-mini", "--limit", 2, *arguments, "--house", house)
+        assert result.exit_code == 2 and said in result.stderr, result.stderr
+    assert House.open(house).read("evaluations").num_rows == 0
+
+
 def test_bfcl_with_the_tiny_policy(house: Path, tiny_base: Path, engine: Any) -> None:
     categories = ("--category", "simple_python", "--category", "irrelevance", "--category", "live_multiple")
     common = ("eval", "bfcl", *categories, "--limit", 3, "--max-tokens", 48, "--house", house)

@@ -55,6 +55,16 @@ def test_swapping_the_runs_mirrors_the_numbers(passes: list[tuple[int, int]]) ->
     assert there.low - 1e-9 <= there.difference <= there.high + 1e-9
 
 
+def test_a_handful_of_cases_that_all_improve_is_still_noise() -> None:
+    def improved(count: int):
+        sides = [(Side(float(i >= count), (None,)), Side(1.0, (None,))) for i in range(40)]
+        return compare_pairs([(("x", "greedy", "c", str(i)), *pair) for i, pair in enumerate(sides)], "x", None)
+
+    few, enough = improved(5), improved(6)
+    assert few.low > 0 and (few.moved, few.verdict) == (5, "noise") and few.p > 0.05
+    assert (enough.moved, enough.verdict) == (6, "better") and enough.p < 0.05
+
+
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     """Evaluations of scripted policies that err never, sometimes (two of them) and nearly always, on the same 30 tasks."""
