@@ -12,6 +12,7 @@ from .history import warm_batch
 from .ledger import as_stored, commit_plan, read_planned, read_rollouts, read_samples, samples_of, stored_plan
 from .plan import BatchPlan, make_plan
 from .settings import learner_settings, plan_options, plan_settings
+from .splitting import fit_to_memory
 from .staleness import staleness_metrics
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def _stored(parts: "Parts", step: int, watch: "Stopwatch") -> Batch | None:
             return None
         refuse_other_settings(plan, plan_settings(parts.config, parts.model_hash, []))
         rollouts = read_planned(parts.house, plan)
+        plan = fit_to_memory(parts.run, plan, rollouts, parts.config.policy.train_mb_tokens)
     own = [row for row in rollouts if row["run_id"] == plan.run_id]  # versions of another run say nothing of age
     return Batch(plan, rollouts, None, staleness_metrics(parts.house, step, own))
 
@@ -128,9 +130,16 @@ def sampling_metrics(sampled: Sampled, waited_s: float) -> dict[str, float]:
 
 def refuse_other_settings(plan: BatchPlan, settings: dict[str, Any]) -> None:
     """A run goes on only with the settings it was started with. Raises ConfigError naming the first that differs."""
-    for name in settings:
-        if name != "task_ids" and plan.settings.get(name) != settings[name]:
+    before, now = _decisive(plan.settings), _decisive(settings)
+    for name in now:
+        if before.get(name) != now[name]:
             raise ConfigError(
                 f"Run {plan.run_id} trained step {plan.step} with other settings ({name}).",
                 "Give this run another name, or the settings of before (`rollhouse runs show`).",
             )
+
+
+def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without what may differ: prompts, and the size of micro-batches, which the plan has as they are."""
+    options = {name: value for name, value in settings["plan"].items() if name != "token_budget"}
+    return {name: value for name, value in settings.items() if name != "task_ids"} | {"plan": options}

@@ -17,6 +17,7 @@ from ...store.ids import hash_id
 from ...store.tables import TABLES
 from .learner.batch import Sample
 from .plan import PLANNED_COLUMNS, BatchPlan, Entry, plan_id
+from .splitting import as_split
 
 if TYPE_CHECKING:
     from ...store.house import House
@@ -92,13 +93,14 @@ def commit_outcomes(house: "House", run: "Run", step: int, outcomes: Sequence["O
 
 
 def stored_plan(house: "House", run_id: str, step: int) -> BatchPlan | None:
-    """The plan that a run committed for a step, None when it has none."""
+    """The plan that a run committed for a step, in the micro-batches that it is trained in; None when it has none."""
     rows = house.read("batch_plans", filter=f"row_id = {quote(plan_id(run_id, step))}").to_pylist()
     if not rows:
         return None
     row = rows[0]
     entries = tuple(Entry(**entry) for entry in row["entries"])
-    return BatchPlan(run_id, step, row["policy_version"], entries, row["seed"], json.loads(row["settings"]))
+    plan = BatchPlan(run_id, step, row["policy_version"], entries, row["seed"], json.loads(row["settings"]))
+    return as_split(house, plan)
 
 
 def read_rollouts(

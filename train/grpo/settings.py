@@ -19,12 +19,14 @@ MAY_CHANGE = (
     "policy.threads",
     "policy.activation_checkpointing",  # this and the next by rounding at most: what ran out of memory can go on
     "policy.logprob_chunk_tokens",
+    "policy.train_mb_tokens",  # a stored plan has its micro-batches in it
     "policy.generation.concurrency",
     "policy.generation.time_limit_s",
     "policy.generation.max_restarts",
     "policy.generation.weight_sync",
     "policy.generation.sync_tolerance",
     "policy.generation.sleep_while_training",
+    "policy.generation.vllm.gpu_memory_utilization",
     "grpo.max_num_steps",
     "grpo.early_stop",
     "grpo.on_nonfinite",  # where every loss is finite, it changes nothing

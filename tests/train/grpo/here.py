@@ -24,6 +24,7 @@ def train_here(
     """run_grpo; `wrap` may put something around the engine, `wrap_learner` around the learner."""
     from rollhouse.collect.chat import ChatFormat
     from rollhouse.collect.engines.torch_engine import TorchEngine
+    from rollhouse.collect.models import weights_hash
     from rollhouse.store.runs import start_run
     from rollhouse.train.grpo.learner.learner import Learner
     from rollhouse.train.grpo.loop import run_grpo
@@ -32,12 +33,14 @@ def train_here(
     from rollhouse.transform.materialize import grpo_tasks
     from rollhouse.transform.versions import get_dataset
 
-    tasks = grpo_tasks(house, get_dataset(house, config.dataset))
+    dataset = get_dataset(house, config.dataset)
+    tasks = grpo_tasks(house, dataset)
     model = Path(config.policy.model_name)
     chat, learner = ChatFormat.of(model), wrap_learner(Learner(str(model), learner_settings(config)))
     environment = open_environment(config, tasks)
+    payload = config.model_dump(mode="json") | {"dataset": dataset.label, "model_hash": weights_hash(model)}
     with (
-        start_run(house, "grpo", config.run, config.model_dump(mode="json")) as run,
+        start_run(house, "grpo", config.run, payload) as run,
         closing(TorchEngine(model, 512)) as engine,
         open_parts(house, config, environment, wrap(engine), learner, run, model, chat) as parts,
     ):

@@ -220,8 +220,11 @@ def test_a_run_that_ran_out_of_memory_may_go_on_with_what_lowers_it(prompt_house
     less = configure(run="narrow", policy__activation_checkpointing=True, policy__logprob_chunk_tokens=64)
     refuse_other_config(prompt_house, "narrow", less.model_dump(mode="json"), MAY_CHANGE)
     assert plan_settings(less, "", []) == plan_settings(before, "", []), "its stored plans can still be trained"
-    with pytest.raises(ConfigError, match="train_mb_tokens was 1024"):
-        other = configure(run="narrow", policy__train_mb_tokens=512)
+    for setting in ({"policy__train_mb_tokens": 512}, {"policy.generation__vllm": {"gpu_memory_utilization": 0.3}}):
+        other = configure(run="narrow", **setting)
+        refuse_other_config(prompt_house, "narrow", other.model_dump(mode="json"), MAY_CHANGE)
+    with pytest.raises(ConfigError, match="max_num_seqs was None"):
+        other = configure(run="narrow", **{"policy.generation__vllm": {"max_num_seqs": 4}})
         refuse_other_config(prompt_house, "narrow", other.model_dump(mode="json"), MAY_CHANGE)
 
 

@@ -233,5 +233,5 @@ def _failed(why: str) -> TrainingError:
 def _gone(why: str) -> LearnerGone:
     return LearnerGone(
         f"The learner's process is gone: {why}.",
-        "Start the run of the same name again. Where memory is short, start another one with a lower policy.train_mb_tokens.",
+        "Start the same command again; where memory is short, with a lower policy.train_mb_tokens.",
     )

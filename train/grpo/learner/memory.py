@@ -20,5 +20,5 @@ def out_of_memory(doing: str) -> Iterator[None]:
         first = next((line for line in text.splitlines() if "allocate" in line), text).strip().rstrip(".")
         raise TrainingError(
             f"Memory ran out in {doing}: {first}.",
-            "Lower policy.logprob_chunk_tokens or set policy.activation_checkpointing=true, with which this run can go on, or start another one with a lower policy.train_mb_tokens.",
+            "Lower policy.train_mb_tokens or policy.logprob_chunk_tokens, or set policy.activation_checkpointing=true; with that the same command goes on.",
         ) from error

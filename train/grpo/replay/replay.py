@@ -195,6 +195,7 @@ def _plan(parts: _Parts, step: int) -> tuple[BatchPlan, list[dict[str, Any]]]:
     }
     settings = stored.settings | settings
     if not parts.plans_anew:
+        settings["plan"] = stored.settings["plan"]  # a run that went on may have changed the size of its micro-batches
         return replace(stored, run_id=parts.run.run_id, settings=settings), rollouts
     options = plan_options(parts.config)
     kl = _reference_kl(parts, stored) if options.shaping.kl_coef else None

@@ -1,0 +1,54 @@
+"""A run whose learner ran out of memory goes on with smaller micro-batches, and is replayed as it was trained."""
+
+import json
+from typing import Any
+
+import pytest
+from rollhouse.store.errors import TrainingError
+from rollhouse.train.grpo.learner.memory import out_of_memory
+from rollhouse.train.grpo.ledger import read_batch, stored_plan
+from rollhouse.train.grpo.replay.replay import replay
+
+ROOM = 600
+"""Padded tokens that the second step's micro-batches may have."""
+
+
+class Small:
+    """The learner, on a machine that has no memory for a large micro-batch from its second step on."""
+
+    def __init__(self, learner: Any) -> None:
+        self.learner = learner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.learner, name)
+
+    def step(self, samples: Any, micro_batches: Any) -> Any:
+        sizes = [len(batch) * max(samples[position].length for position in batch) for batch in micro_batches]
+        with out_of_memory(f"step {self.learner.steps + 1}"):
+            if self.learner.steps and max(sizes) > ROOM:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return self.learner.step(samples, micro_batches)
+
+
+def test_a_step_that_did_not_fit_is_split_anew_and_replayed_so(prompt_house, configure, train_here):
+    small = {"grpo__num_prompts_per_step": 3}
+    with pytest.raises(TrainingError, match=r"Memory ran out in step 2: .* Lower policy.train_mb_tokens"):
+        train_here(configure(run="short", **small), wrap_learner=Small)
+    (planned,) = prompt_house.read("batch_plans", filter="run_id = 'short' and step = 2").to_pylist()
+    row = train_here(configure(run="short", policy__train_mb_tokens=ROOM, **small), wrap_learner=Small)
+    assert row["step"] == 2
+
+    (after,) = prompt_house.read("batch_plans", filter="run_id = 'short' and step = 2").to_pylist()
+    assert after == planned, "nothing is edited"
+    plan = stored_plan(prompt_house, "short", 2)
+    samples, micro_batches = read_batch(prompt_house, plan)
+    kept = {entry["rollout_id"]: entry["advantage"] for entry in planned["entries"] if entry["kept"]}
+    assert {sample.rollout_id: sample.advantage for sample in samples} == kept
+    assert len(micro_batches) > 1 + max(entry["micro_batch"] or 0 for entry in planned["entries"])
+    assert plan.settings["plan"]["token_budget"] == ROOM
+    assert stored_plan(prompt_house, "short", 1).settings["plan"]["token_budget"] == 1024
+
+    found = replay(prompt_house, "short")
+    assert found.identical and found.plans == "stored" and found.compared == [1, 2]
+    copied = prompt_house.read("batch_plans", ["step", "settings"], f"run_id = '{found.replay}'").to_pylist()
+    assert {row["step"]: json.loads(row["settings"])["plan"]["token_budget"] for row in copied} == {1: 1024, 2: ROOM}
