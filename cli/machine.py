@@ -109,7 +109,8 @@ def _vllm() -> Check:
 def _bfcl() -> Check:
     version = _version("bfcl-eval")
     if version and importlib.util.find_spec("tree_sitter"):
-        return Check("bfcl-eval", "ok", version)
+        searches = importlib.util.find_spec("rank_bm25") is not None
+        return Check("bfcl-eval", "ok", version if searches else f"{version}; its memory_kv needs rank_bm25")
     return Check("bfcl-eval", "missing", "not installed", "`make setup`, or the one command in docs/evaluation.md")
 
 

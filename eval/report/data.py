@@ -24,7 +24,7 @@ class StageResult:
     Attributes:
         name: What people call it: base, sft, ….
         sampled, greedy: Its environment evaluations; None when there was none.
-        bfcl: Category → score; empty when it was not run.
+        bfcl, bfcl_prompt: Category → score with functions as tools, and with functions in the prompt; empty when it was not run.
         environment: Of sampled and greedy; stages of different ones are not measured against each other.
     """
 
@@ -32,6 +32,7 @@ class StageResult:
     sampled: EvalSummary | None = None
     greedy: EvalSummary | None = None
     bfcl: dict[str, CategoryScore] = field(default_factory=dict)
+    bfcl_prompt: dict[str, CategoryScore] = field(default_factory=dict)
     environment: str = ""
 
 
@@ -137,7 +138,7 @@ def cases_of(house: House, run_id: str, scorer: str | None) -> list[dict[str, An
 
 def _stages(name: str, cases: dict[tuple[str, str], list[dict[str, Any]]]) -> list[StageResult]:
     """The stages of one policy, from its evaluated cases by benchmark and mode."""
-    bfcl = by_category(row for (benchmark, _), rows in cases.items() if benchmark == "bfcl" for row in rows)
+    bfcl, prompt = (by_category(cases.get(("bfcl", mode), [])) for mode in ("fc", "prompt"))
     environments = list(dict.fromkeys(benchmark for benchmark, _ in cases if benchmark != "bfcl"))
     several = len(environments) > 1
     stages = []
@@ -148,11 +149,12 @@ def _stages(name: str, cases: dict[tuple[str, str], list[dict[str, Any]]]) -> li
                 sampled=summarize(cases[environment, "sampled"]) if (environment, "sampled") in cases else None,
                 greedy=summarize(cases[environment, "greedy"]) if (environment, "greedy") in cases else None,
                 bfcl={} if several else bfcl,
+                bfcl_prompt={} if several else prompt,
                 environment=environment,
             )
         )
-    if bfcl and len(environments) != 1:
-        stages.append(StageResult(name, bfcl=bfcl))
+    if (bfcl or prompt) and len(environments) != 1:
+        stages.append(StageResult(name, bfcl=bfcl, bfcl_prompt=prompt))
     return stages
 
 

@@ -80,9 +80,12 @@ def category_section(stages: Sequence[StageResult]) -> str:
 
 def bfcl_section(stages: Sequence[StageResult]) -> str:
     """BFCL by category and stage."""
-    scores = {stage.name: stage.bfcl for stage in stages if stage.bfcl}
+    scores = {}
+    for stage in stages:
+        modes = {stage.name: stage.bfcl, f"{stage.name}, prompt mode": stage.bfcl_prompt}
+        scores |= {name: by for name, by in modes.items() if by}
     long = sum(score.errors.get("prompt_too_long", 0) for by in scores.values() for score in by.values())
-    note = "Passed of cases, judged by the benchmark's own checkers, in function-calling mode. A slice of some categories is not an overall score."
+    note = "Passed of cases, judged by the benchmark's own checkers; functions are tools unless a column says prompt mode. A slice of some categories is not an overall score."
     if long:
         note += f" {long} answers count as failed because the prompt is longer than the policy's context."
     return _score_table("Berkeley Function-Calling Leaderboard", scores, note)

@@ -169,6 +169,15 @@ def test_one_policy_on_two_environments_is_two_stages(house: House) -> None:
     assert after.greedy and after.greedy.pass_rate == 0.7
 
 
+def test_modes_of_the_leaderboard_are_not_added_up(house: House, tmp_path: Path) -> None:
+    with start_run(house, "eval", "asked"):
+        house.append("evaluations", [_case("asked", "base", "prompt", i, i < 2, "bfcl") for i in range(3)])
+    (stage,) = stages_of_runs(house, ["before", "asked"])
+    assert stage.bfcl == {"x": CategoryScore(0, 3)} and stage.bfcl_prompt == {"x": CategoryScore(2, 3)}
+    page = write_report(house, tmp_path / "r.html", title="T", stages=[stage], runs=[]).read_text()
+    assert "before, prompt mode" in page and "2 / 3" in page and "0 / 3" in page
+
+
 def test_before_and_after_with_links_to_what_flipped(house: House, tmp_path: Path) -> None:
     for run, solved in (("first", range(4)), ("second", range(3, 40)), ("again", range(4))):
         with start_run(house, "eval", run):
