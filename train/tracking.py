@@ -39,7 +39,7 @@ class LoggerConfig(Section):
 class Tracker:
     """Logs the numbers of one run.
 
-    Numbers reach the store when `flush_after_s` have passed since the last did, on flush(), and on leaving the `with`.
+    Numbers reach the store at the latest two seconds after they were logged, and on leaving the `with`.
     """
 
     def __init__(
@@ -47,12 +47,13 @@ class Tracker:
         run: "Run",
         logger: LoggerConfig | None = None,
         config: Mapping[str, Any] | None = None,
-        flush_after_s: float = FLUSH_AFTER_S,
+        by_itself: bool = True,
     ) -> None:
+        """`by_itself=False` leaves it to the caller to flush() when it is due()."""
         self.run = run
         self._waiting: dict[int, dict[str, float]] = {}
         self._lock = threading.Lock()
-        self._flush_after_s = flush_after_s
+        self._by_itself = by_itself
         self._flushed_at = time.monotonic()
         self._wandb = WandbLog(run, logger, config) if logger and logger.wandb_enabled else None
 
@@ -62,8 +63,12 @@ class Tracker:
             self._waiting.setdefault(step, {}).update({name: float(value) for name, value in values.items()})
         if self._wandb is not None:
             self._wandb.log(step, values)
-        if time.monotonic() - self._flushed_at > self._flush_after_s:
+        if self._by_itself and self.due():
             self.flush()
+
+    def due(self) -> bool:
+        """Whether the last flush is two seconds ago."""
+        return time.monotonic() - self._flushed_at > FLUSH_AFTER_S
 
     def flush(self) -> None:
         """Writes what waits to the store; may be called on another thread than log()."""

@@ -148,6 +148,16 @@ def test_a_run_travels_to_another_process_and_writes_there(house: House) -> None
         run.metrics(2, {"a": 1.0})
 
 
+def test_events_of_two_that_write_one_run_have_numbers_of_their_own(house: House) -> None:
+    with start_run(house, "collect", "shared") as run:
+        other = pickle.loads(pickle.dumps(run))
+        for number in range(3):
+            run.note({"number": number})
+            other.note({"number": number})
+    rows = house.read("run_events", filter="run_id = 'shared'").to_pylist()
+    assert sorted(row["sequence"] for row in rows) == list(range(8))
+
+
 def test_list_runs_and_the_view_tell_the_same(house: House) -> None:
     with start_run(house, "collect", "a", {"x": 1}) as run:
         run.finish({"n": 1})

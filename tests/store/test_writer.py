@@ -182,6 +182,16 @@ def test_a_writer_whose_run_was_taken_over_does_not_write(house: House, monkeypa
     assert len(ids_in(house)) == 1
 
 
+def test_what_a_writer_was_told_of_is_not_written_again(house: House) -> None:
+    with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as writer:
+        known, new = prompt_row("Add 1 and 2."), prompt_row("Add 3 and 4.")
+        writer.tell([known["prompt_id"]])
+        assert writer.has(known["prompt_id"]) and not writer.has(new["prompt_id"])
+        writer.add_many([rollout_row("r")], [known, new])
+        assert writer.has(new["prompt_id"])
+    assert house.read("prompts")["prompt_id"].to_pylist() == [new["prompt_id"]]
+
+
 def test_many_threads_may_add(house: House) -> None:
     with start_run(house, "collect", "r") as run, RolloutWriter(house, run, max_bytes=20_000) as writer:
         threads = [

@@ -2,7 +2,9 @@
 
 import logging
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rollhouse.store.house import House
@@ -30,6 +32,34 @@ def test_a_failed_run_keeps_its_numbers(tmp_path: Path) -> None:
         tracker.log(1, {"train/loss": 2.0})
         _ = 1 / 0
     assert values(house) == {(1, "train/loss"): 2.0}
+
+
+def test_numbers_whose_write_failed_wait_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House.create(tmp_path / "house")
+    append, fails = House.append, [True]
+
+    def once(self: House, table: str, *others: Any) -> int:
+        if table == "metrics" and fails:
+            fails.clear()
+            raise OSError(28, "No space left on device")
+        return append(self, table, *others)
+
+    monkeypatch.setattr(House, "append", once)
+    with start_run(house, "sft") as run, Tracker(run) as tracker:
+        tracker.log(1, {"train/loss": 2.0})
+        with pytest.raises(OSError, match="No space left"):
+            tracker.flush()
+        tracker.log(1, {"train/loss": 3.0, "train/lr": 0.5})
+    assert values(house) == {(1, "train/loss"): 3.0, (1, "train/lr"): 0.5}
+
+
+def test_numbers_may_be_flushed_on_another_thread(tmp_path: Path) -> None:
+    house = House.create(tmp_path / "house")
+    with start_run(house, "sft") as run, Tracker(run, by_itself=False) as tracker, ThreadPoolExecutor(1) as pool:
+        for step in range(1, 30):
+            tracker.log(step, {"train/loss": step, "train/lr": 0.0})
+            pool.submit(tracker.flush)
+    assert values(house) == {(step, name): step if name == "train/loss" else 0.0 for step in range(1, 30) for name in ("train/loss", "train/lr")}  # fmt: skip
 
 
 def test_the_key_of_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,8 +131,10 @@ def run_grpo(
                 numbers |= validate(parts, step)
                 stopped = stop.saw(step, numbers)
             tracker.log(step, numbers)
-            parts.commits.begin(tracker.flush)
-            if due(step, config.checkpointing.save_period or 0) or step == steps or stopped:
+            saving = due(step, config.checkpointing.save_period or 0) or step == steps or stopped
+            if saving or tracker.due():
+                parts.commits.begin(tracker.flush)
+            if saving:
                 parts.commits.wait()  # a run that goes on from here takes none of these steps again
                 row = save(parts, step, numbers)
             if viewer is not None:

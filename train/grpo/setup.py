@@ -1,6 +1,5 @@
 """What a run needs, opened before its first step: the environment, Ray, the engine, the learner, the writer and the tracker."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -88,7 +87,7 @@ def open_parts(
     way = {"dtype": low, "share_parameters": True}
     with (
         closing(open_sync(generation.weight_sync, learner, engine, **way)) as sync,
-        Tracker(run, config.logger, run.config, flush_after_s=math.inf) as tracker,  # the loop flushes it
+        Tracker(run, config.logger, run.config, by_itself=False) as tracker,
         # One for all steps: it remembers which prompts and tasks are in the house. A step commits its rollouts when it has them all.
         RolloutWriter(house, run, max_age_s=10) as writer,
         Commits() as commits,

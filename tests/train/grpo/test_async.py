@@ -1,5 +1,6 @@
 """Generation beside the learner: the same prompts, bounded age, tokens that know who sampled them, and an end in order."""
 
+import gc
 import json
 import math
 import shutil
@@ -190,15 +191,24 @@ def test_a_step_that_is_not_finite_stops_the_run_or_costs_only_itself(prompt_hou
 
 
 class Frozen(Broken):
-    """The engine, whose answer holds up the whole event loop of whoever asks."""
+    """The engine, whose first answer holds up the whole event loop of whoever asks."""
 
     async def generate(self, prompt_ids, sampling):
-        time.sleep(4)
+        self.good += 1
+        if self.good == 1:
+            time.sleep(4)
         return await self.engine.generate(prompt_ids, sampling)
 
 
+@pytest.mark.filterwarnings("error")  # a coroutine that nobody awaited is one
 def test_a_thread_that_shows_no_sign_of_life_is_not_waited_for(prompt_house, configure, train_here, monkeypatch):
     monkeypatch.setattr(generation, "_SLACK_S", 0.2)
     config = configure(run="frozen", **asynchronous(), **{"policy.generation__time_limit_s": 0.3})
     with pytest.raises(EngineError, match="no sign of life for 1 s"):
         train_here(config, lambda engine: Frozen(engine, 0, 0))
+    # It was given up, not killed: when its environment lets go of it, it ends its rollouts and closes its loop.
+    for thread in threading.enumerate():
+        if thread.name == "rollhouse-generation":
+            thread.join(60)
+            assert not thread.is_alive()
+    gc.collect()
