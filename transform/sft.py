@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import polars as pl
 
 from .options import SftOptions
@@ -85,6 +86,7 @@ def choose_demos(selection: Selection, options: SftOptions) -> pl.DataFrame:
     """The demonstrations in training order, after duplicates and the caps. The frame has the digests of `with_digests`."""
     if options.require_final_text:
         selection.keep(pl.col("ends_in_text"), "no text at the end")
+    selection.narrow(*_CHOSEN_BY, "response", "path", "length")
     # Of equal responses the one with tokens stays: these are trained on as they were sampled.
     no_tokens = pl.col("n_sampled_tokens").is_null()
     first = {"diverse": [], "reward": [-pl.col("reward")], "short": [pl.col("length")]}[options.prefer]
@@ -131,19 +133,21 @@ def _cap_recoveries(selection: Selection, options: SftOptions) -> None:
 
 def _cap_tasks(selection: Selection, cap: int, diverse: bool) -> None:
     """Leaves the first `cap` episodes of each task; with `diverse`, other tool paths come before second ones."""
-    # Hashes of 64 bits are told apart faster than ids.
-    frame = selection.frame.with_columns(task=pl.col("task_id").hash(), episode=_episode().hash())
+    number = pl.int_range(pl.len())
+    # Hashes of 64 bits are told apart faster than ids, and put in order without the rest of the row.
+    rows = selection.frame.select(
+        *(["path"] if diverse else []), number=number, task=pl.col("task_id").hash(), episode=_episode().hash()
+    )
     if diverse:
-        repeat = pl.int_range(pl.len()).over("task", "path").alias("repeat")
-        frame = frame.with_columns(repeat).sort("repeat", maintain_order=True)
+        rows = rows.with_columns(repeat=number.over("task", "path")).sort("repeat", maintain_order=True)
     # The branches of an episode stand or fall together.
-    frame = frame.with_columns(opens=pl.col("episode").is_first_distinct())
-    frame = frame.with_columns(place=pl.col("opens").cum_sum().over("task"))
-    if not frame["opens"].all():
-        frame = frame.with_columns(pl.col("place").first().over("episode"))
-    selection.frame = frame
-    selection.keep(pl.col("place") <= cap, f"over {cap} a task")
-    selection.frame = selection.frame.drop("task", "episode", "opens", "place")
+    rows = rows.with_columns(opens=pl.col("episode").is_first_distinct())
+    rows = rows.with_columns(place=pl.col("opens").cum_sum().over("task"))
+    if not rows["opens"].all():
+        rows = rows.with_columns(pl.col("place").first().over("episode"))
+    within = np.zeros(rows.height, bool)
+    within[rows.filter(pl.col("place") <= cap)["number"].to_numpy()] = True
+    selection.keep(pl.Series(within), f"over {cap} a task")
 
 
 def _episode() -> pl.Expr:
