@@ -98,7 +98,7 @@ def begin_verification(
     tolerance: float,
     by_mean: bool = False,
 ) -> Verification:
-    """Compares engine and learner on the probe: asks the engine on a thread of its own and the learner here. To be ended before the next push.
+    """Compares engine and learner on the probe: asks the learner now and the engine on a thread of its own. To be ended before the next push.
 
     Of several engines each is asked for its share of the probe, and for one sequence at least.
     """
@@ -107,10 +107,11 @@ def begin_verification(
     asked = [engines[i % len(engines)] for i in range(len(probe))]
     # A rollout that filled the context ends in a tool result that the engine has no room for.
     whole = [[*sample.prompt_ids, *sample.token_ids][: engine.max_model_len - 1] for sample in probe]
+    # One after the other: where both have all cores, side by side they take longer.
+    ours = learner.logprobs([(ids[:1], ids[1:]) for ids in whole])
     thread = ThreadPoolExecutor(1, "rollhouse-verify")
     answers = thread.submit(lambda: asyncio.run(_ask(asked, probe, whole)))
     thread.shutdown(wait=False)
-    ours = learner.logprobs([(ids[:1], ids[1:]) for ids in whole])
     return Verification(engine, version, step, tolerance, ours, answers, before, by_mean)
 
 
