@@ -109,7 +109,7 @@ def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, t
     elif format is Format.csv:
         import csv
 
-        writer = csv.writer(sys.stdout)
+        writer = csv.writer(sys.stdout, lineterminator="\n")  # $(…) and `read` would keep a carriage return
         writer.writerow(names)
         writer.writerows([[_cell(row[name]) for name in names] for row in listed])
     else:
@@ -126,7 +126,8 @@ def _print_table(listed: Sequence[Mapping[str, Any]], names: Sequence[str], titl
         style: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)} if breaks else {}
         table = Table(title=title, header_style="bold", **style)
         for name in names:
-            numeric = any(isinstance(row[name], (int, float)) for row in listed)
+            values = [row[name] for row in listed if row[name] is not None]
+            numeric = bool(values) and all(isinstance(value, (int, float)) for value in values)
             header = name.replace("_", "_\n") if breaks else name
             table.add_column(header, overflow="ellipsis", no_wrap=numeric, justify="right" if numeric else "left")
         for row in listed:

@@ -55,8 +55,8 @@ def read_candidates(house: House, snapshot: str, options: SourceOptions, columns
     frame = _chosen(frame, options)
     if frame.is_empty():
         raise EmptyDataset(
-            f"No rollout of snapshot {snapshot!r} matches the recipe's runs, environments, policies and `where`.",
-            "`rollhouse query reward_by_run --at SNAPSHOT` shows what the snapshot holds.",
+            f"No rollout of snapshot {snapshot!r} is chosen{'' if options.where is None else f' by where={options.where!r}'}.",
+            f"`rollhouse query reward_by_run --at {snapshot}` shows what the snapshot holds.",
         )
     refuse_held_out(frame, house, snapshot)
     frame = frame.with_columns(pl.col("reward").cast(pl.Float64))
@@ -121,16 +121,23 @@ def _choices(options: SourceOptions) -> list[tuple[str, tuple[str, ...]]]:
 def _chosen(frame: pl.DataFrame, options: SourceOptions) -> pl.DataFrame:
     for column, wanted in _choices(options):
         if wanted:
+            there = frame[column].unique().drop_nulls().sort()
             frame = frame.filter(pl.col(column).is_in(wanted))
+            if frame.is_empty():
+                some = f"{', '.join(there[:5])}{', …' if len(there) > 5 else ''}" if len(there) else "none"
+                raise EmptyDataset(
+                    f"No rollout that the recipe looks at has {column} {' or '.join(wanted)}.",
+                    f"There is {some}.",
+                )
     if options.where is None:
         return frame
     try:
         return frame.filter(pl.sql_expr(options.where))
     except pl.exceptions.PolarsError as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0].split("; valid columns")[0]
         raise ConfigError(
             f"where={options.where!r} cannot be read: {reason}.",
-            f"Write a condition over {', '.join([*COLUMNS, 'split', 'category', 'difficulty'])}.",
+            f"Write a condition over {', '.join([*COLUMNS, *_OF_TASK])}.",
         ) from error
 
 

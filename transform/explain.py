@@ -15,16 +15,24 @@ _KEYS = {"sft": ["rollout_id"], "dpo": ["chosen_id", "rejected_id"], "grpo": ["t
 def why(house: House, dataset: DatasetVersion, id: str) -> list[dict[str, Any]]:
     """What became of a rollout or task: one entry (id, in_dataset, row, role, weight, reason) for each place it has in the version.
 
-    Raises StoreNotFound when the snapshot does not hold the id.
+    In a prompt set, which holds tasks, a rollout that counted is in or out as its task is.
+
+    Args:
+        id: A rollout's or a task's, or as much of it as no other begins with.
+
+    Raises:
+        StoreNotFound: The snapshot does not hold the id.
+        ConfigError: Several ids begin so.
     """
+    id, task = _known(house, dataset, id)
+    if dataset.kind == "grpo" and task and not dataset.drops["id"].is_in([id]).any():
+        return [entry | {"id": id, "reason": f"its task: {entry['reason']}"} for entry in why(house, dataset, task)]
     mine = dataset.references.filter((pl.col("rollout_id") == id) | (pl.col("task_id") == id))
     notes = _flags(dataset, id)
     if mine.height:
         return [_entry(id, True, "; ".join(["chosen", *notes]), row) for row in mine.iter_rows(named=True)]
     left_out = dataset.drops.filter(pl.col("id") == id)["reason"].to_list() or _reasons_of_task(house, dataset, id)
-    if not left_out:
-        _refuse_unknown(house, dataset, id)
-        left_out = ["not among the runs, environments and policies the recipe names"]
+    left_out = left_out or ["not among the runs, environments and policies the recipe names"]
     return [_entry(id, False, "; ".join([reason, *notes])) for reason in left_out]
 
 
@@ -119,10 +127,22 @@ def _reasons_of_task(house: House, dataset: DatasetVersion, task: str) -> list[s
     return [f"{reason} ({count} rollouts)" for reason, count in rows]
 
 
-def _refuse_unknown(house: House, dataset: DatasetVersion, id: str) -> None:
-    for table, column in (("rollouts", "rollout_id"), ("tasks", "task_id")):
-        if house.read(table, [column], f"{column} = {quote(id)}", dataset.snapshot).num_rows:
-            return
+def _known(house: House, dataset: DatasetVersion, id: str) -> tuple[str, str | None]:
+    """The whole id, and where it is a rollout's its task's."""
+    whole, begins = f"= {quote(id)}", f"like {quote(id + '%')}"
+    for how in (whole, begins) if id.isalnum() else (whole,):
+        rollouts = house.read("rollouts", ["rollout_id", "task_id"], f"rollout_id {how}", dataset.snapshot)
+        tasks = house.read("tasks", ["task_id"], f"task_id {how}", dataset.snapshot)
+        found = [*rollouts.to_pylist(), *tasks.to_pylist()]
+        if len(found) > 1:
+            raise ConfigError(
+                f"{len(found)} rollouts and tasks have an id that begins with {id!r}.", "Give more of it."
+            )
+        if found and "rollout_id" in found[0]:
+            return found[0]["rollout_id"], found[0]["task_id"]
+        if found:
+            return found[0]["task_id"], None
     raise StoreNotFound(
-        f"Snapshot {dataset.snapshot!r} of {dataset.label} holds no rollout or task {id!r}.", "Give the whole id."
+        f"Snapshot {dataset.snapshot!r} of {dataset.label} holds no rollout or task {id!r}.",
+        "`rollhouse sql` over final_rollouts finds its id.",
     )

@@ -50,7 +50,7 @@ def export_dataset(house: House, dataset: DatasetVersion, format: str, path: str
         format: A key of FORMATS for the kind of the dataset.
         path: `.parquet` where the format has columns, else JSONL.
 
-    Raises ConfigError for a format the kind does not have, EmptyDataset when no row can be said in it.
+    Raises ConfigError for a format the kind does not have or a file that says it is of another, EmptyDataset when no row can be said in it.
     """
     path = Path(path)
     formats = FORMATS[dataset.kind]
@@ -61,6 +61,8 @@ def export_dataset(house: House, dataset: DatasetVersion, format: str, path: str
     target = formats[format]
     if path.suffix == ".parquet" and target.columns is None:
         raise ConfigError(f"{format} is JSON lines.", "Name a file that ends in .jsonl.")
+    if path.suffix not in (".parquet", ".jsonl", ".json", ""):
+        raise ConfigError(f"{path} would not be {path.suffix[1:]}.", "Name a file that ends in .jsonl or .parquet.")
     left_out: Counter[str] = Counter()
     exported = Exported(str(path))
 

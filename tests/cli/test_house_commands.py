@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rollhouse.cli.common import Format, print_rows
 from rollhouse.cli.main import app
 from rollhouse.store.house import House
 from rollhouse.store.runs import start_run
@@ -49,8 +50,14 @@ def test_sql_in_three_formats(house: House) -> None:
     assert answer(house, "sql", query) == [{"run_id": "first", "mean": 0.5}]
     lines = rollhouse(house, "sql", query, "--format", "csv").stdout
     assert list(csv.reader(io.StringIO(lines))) == [["run_id", "mean"], ["first", "0.5"]]
+    assert "\r" not in lines, "a shell's $(…) would keep it"
     table = rollhouse(house, "sql", query).stdout
     assert "run_id" in table and "first" in table
+
+
+def test_a_long_text_among_numbers_leaves_the_other_columns_readable(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([{"option": "per_task_cap", "left": 4}, {"option": "sql", "left": "select " * 40}], Format.table)
+    assert "per_task_cap" in capsys.readouterr().out
 
 
 def test_sql_at_a_snapshot(house: House) -> None:

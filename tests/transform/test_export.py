@@ -57,6 +57,14 @@ def test_demonstrations(filled, tmp_path) -> None:
         export_dataset(filled.house, demos, "openai", tmp_path / "no.parquet")
 
 
+def test_a_file_is_what_its_name_says(filled, tmp_path) -> None:
+    filled.rollout("a", 1.0)
+    demos = build_sft(filled.house, "demos", filled.snapshot())
+    with pytest.raises(ConfigError, match="would not be csv"):
+        export_dataset(filled.house, demos, "trl", tmp_path / "demos.csv")
+    assert not list(tmp_path.glob("demos*"))
+
+
 def test_a_plain_question_and_answer_is_a_response(filled, tmp_path) -> None:
     filled.task("q", tools=(), system=None, says="Capital of France?")
     filled.rollout("q", 1.0, messages=said("Paris."), n_tool_calls=0)

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 from rollhouse.store.errors import EmptyDataset, EvalLeak
 from rollhouse.transform.build import build_grpo
+from rollhouse.transform.explain import why
 from rollhouse.transform.materialize import grpo_tasks
 from rollhouse.transform.options import GrpoOptions
 
@@ -25,6 +26,10 @@ def test_always_and_never_solved_tasks_are_left_out(filled) -> None:
     dropped = {entry["id"]: entry["reason"] for entry in dataset.dropped}
     assert dropped[always] == "always solved" and dropped[never] == "never solved"
     assert "status is error" in dropped.values()
+    of = {(row["task_id"], row["status"]): row["rollout_id"] for row in filled.house.read("rollouts").to_pylist()}
+    assert why(filled.house, dataset, of[never, "error"])[0]["reason"] == "status is error"
+    assert why(filled.house, dataset, of[always, "completed"])[0]["reason"] == "its task: always solved"
+    assert why(filled.house, dataset, of[mixed[0], "completed"])[0]["in_dataset"]
     assert dataset.counts["inputs"] == 17 and dataset.counts["tasks_seen"] == 4
     tasks = grpo_tasks(filled.house, dataset)
     assert [task.task_id for task in tasks] == [row["task_id"] for row in dataset.rows]

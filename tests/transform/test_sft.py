@@ -1,7 +1,9 @@
 """Demonstrations: which rollouts get in, in what order, and why the others do not."""
 
+from itertools import pairwise
+
 import pytest
-from rollhouse.store.errors import EmptyDataset, EvalLeak
+from rollhouse.store.errors import ConfigError, EmptyDataset, EvalLeak, StoreNotFound
 from rollhouse.transform.build import build_sft
 from rollhouse.transform.explain import why
 from rollhouse.transform.options import SftOptions
@@ -73,7 +75,7 @@ def test_an_empty_set_names_the_filter_that_emptied_it(filled) -> None:
     snapshot = filled.snapshot()
     with pytest.raises(EmptyDataset, match=r"'reward below 1' left out the last 1 of 2"):
         build_sft(filled.house, "demos", snapshot, SftOptions(min_reward=1.0))
-    with pytest.raises(EmptyDataset, match="runs, environments"):
+    with pytest.raises(EmptyDataset, match="run_id absent"):
         build_sft(filled.house, "demos", snapshot, SftOptions(runs=("absent",)))
 
 
@@ -85,3 +87,14 @@ def test_why_says_what_became_of_a_rollout_or_task(filled) -> None:
     assert why(filled.house, dataset, bad)[0]["reason"] == "reward below 1"
     assert why(filled.house, dataset, filled.tasks["b"].task_id)[0]["reason"] == "reward below 1 (1 rollouts)"
     assert "not among the runs" in why(filled.house, dataset, elsewhere)[0]["reason"]
+    assert why(filled.house, dataset, bad[:12]) == why(filled.house, dataset, bad), "as tables print it: its beginning"
+
+
+def test_an_id_is_as_much_of_it_as_no_other_begins_with(filled) -> None:
+    ids = sorted(filled.rollout("a", 1.0, number) for number in range(17))
+    dataset = build_sft(filled.house, "demos", filled.snapshot())
+    first = next(id[0] for id, after in pairwise(ids) if id[0] == after[0])  # seventeen ids, sixteen digits
+    with pytest.raises(ConfigError, match=f"begins with '{first}'"):
+        why(filled.house, dataset, first)
+    with pytest.raises(StoreNotFound):
+        why(filled.house, dataset, "%")
