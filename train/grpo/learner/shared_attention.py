@@ -68,6 +68,11 @@ def attention(
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        # The backward pass of a CPU's attention takes longer in bfloat16 than in float32.
+        with torch.autocast("cpu", enabled=False):
+            found, _ = attention(module, query.float(), key.float(), value.float(), attention_mask, answers, **options)
+        return found.to(torch.bfloat16), None
     scale, repeats = options.get("scaling"), query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
