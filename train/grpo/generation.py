@@ -121,7 +121,8 @@ class Generation:
         """Puts the prompts of a step to come on record while the learner is busy; not where a query is to choose them later."""
         grpo = self.parts.config.grpo
         if grpo.curriculum.query is None and self._begun < step <= grpo.max_num_steps:
-            noting = asyncio.to_thread(self._prompts, Sampled(step), 0)  # an error comes again when the step begins
+            # It begins with the weights of the step before. An error comes again then.
+            noting = asyncio.to_thread(self._prompts, Sampled(step), 0, step - 1)
             asyncio.run_coroutine_threadsafe(noting, self._loop)
 
     def take(self, step: int) -> Sampled:
@@ -208,12 +209,12 @@ class Generation:
         self.parts.writer.flush()
         return read_rollouts(self.parts.house, self.parts.run.run_id, step, _VERDICT)
 
-    def _prompts(self, sampled: Sampled, number: int) -> list[Task]:
-        """The prompts of a round, which are on record before anything is sampled; those on record from before count."""
+    def _prompts(self, sampled: Sampled, number: int, version: int | None = None) -> list[Task]:
+        """The prompts of a round, which are on record before anything is sampled; those on record from before count. `version` None is the engine's."""
         with self._noting:
-            return self._prompts_on_record(sampled, number)
+            return self._prompts_on_record(sampled, number, self.parts.engine.version if version is None else version)
 
-    def _prompts_on_record(self, sampled: Sampled, number: int) -> list[Task]:
+    def _prompts_on_record(self, sampled: Sampled, number: int, version: int) -> list[Task]:
         config, run, step = self.parts.config, self.parts.run, sampled.step
         size, seed = config.grpo.num_prompts_per_step, config.grpo.seed
         if config.grpo.curriculum.query is not None:
@@ -231,7 +232,7 @@ class Generation:
             tasks = spare_prompts(self._tasks, step, sampled.tasks, sampled.missing, seed)
         if tasks:
             ids = [task.task_id for task in tasks]
-            record_issued(run, step, number, ids, self.parts.engine.version)
+            record_issued(run, step, number, ids, version)
             self._issued[step, number] = ids
         return tasks
 

@@ -37,7 +37,7 @@ def record_issued(run: "Run", step: int, round_: int, task_ids: Sequence[str], v
 
     Args:
         round_: 0 for the step's own prompts; later ones replace groups without spread.
-        version: Of the engine's weights.
+        version: Of the weights that it begins with.
     """
     run.note({"issued": {"step": step, "round": round_, "policy_version": version, "task_ids": list(task_ids)}})
     run.upkeep.wrote("run_events")

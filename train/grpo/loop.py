@@ -77,9 +77,10 @@ def train_grpo(
     refuse_what_cannot_run(house, config, environment, tasks, chat)
     steps = config.grpo.max_num_steps
     before = finished_before(house, "grpo", config.run, payload, MAY_CHANGE)
-    if before is not None and (before["step"] == steps or stopped_early(house, config)):
+    if before is not None and (before["step"] >= steps or stopped_early(house, config)):
         if progress is not None:
-            progress(steps, steps, "was trained before; this is its checkpoint")
+            took = f" for {before['step']} steps; another run has another --run" if before["step"] > steps else ""
+            progress(steps, steps, f"was trained before{took}; this is its checkpoint")
         return before
     with start_run(house, "grpo", config.run, payload) as run:
         checkpoint_folder(run, config.checkpointing.checkpoint_dir)  # refuses another run's before anything is paid for
@@ -115,7 +116,7 @@ def run_grpo(
         generation.admit(first - 1)
         if first == 1 and config.grpo.val_at_start:
             numbers = validate(parts, 0)
-            stop.saw(0, numbers)
+            stopped = stop.saw(0, numbers)
             tracker.log(0, numbers)
         for step in range(first, steps + 1 if not stopped else first):
             watch = Stopwatch(partial(viewer.phase, step) if viewer is not None else None)

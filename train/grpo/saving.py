@@ -58,12 +58,12 @@ def save_state(parts: "Parts", step: int) -> None:
 
 
 def load_newest_state(parts: "Parts") -> int:
-    """Takes up the newest whole state of the run's former lives and returns its step; 0 when there is none, or none that is wanted.
+    """Takes up the newest whole state of the run's former lives and returns its step; 0 when there is none.
 
     A state is what the stored plans up to its step make of the first weights, so going on from it is what training them again is.
+    It may be later than grpo.max_num_steps: then that many steps were taken before.
     """
-    last = min(parts.last_planned, parts.config.grpo.max_num_steps)
-    return _load_newest(parts.run, parts.config, parts.learner, last)
+    return _load_newest(parts.run, parts.config, parts.learner, parts.last_planned)
 
 
 def restore(run: "Run", config: "GrpoConfig", learner: "LearnerGroup | Learner", step: int) -> None:

@@ -63,6 +63,9 @@ def test_plans_and_outcomes_account_for_every_rollout(prompt_house, trained):
         # The learner sees what the engine sampled from, to float32 rounding.
         assert outcome["trainer_logprobs"] == pytest.approx(ids[name]["logprobs"], abs=1e-3)
         assert outcome["ratio_mean"] == pytest.approx(1, abs=1e-3) and outcome["clipped_share"] == 0
+    notes = rows(prompt_house, "run_events", "run_id = 'online' and event = 'note'")
+    noted = [note for row in notes if (note := json.loads(row["payload"]).get("issued"))]
+    assert {note["step"]: note["policy_version"] for note in noted} == {1: 0, 2: 1}
     tasks = {row["task_id"] for row in ids.values() if row["step"] == 1}
     assert set(json.loads(plans[0]["settings"])["task_ids"]) == tasks
 
@@ -127,6 +130,9 @@ def test_a_run_started_again_trains_its_stored_steps_to_the_same_bits_and_goes_o
     resumed = metrics(prompt_house, "online", incarnation=1)
     assert "tokens_per_s" in resumed[3] and "tokens_per_s" not in resumed[2], "nothing was sampled for it this time"
     assert train_grpo(prompt_house, config)["checkpoint_id"] == "online/step_3"
+    fewer, said = configure(**more | {"grpo__max_num_steps": 2}), []
+    kept = train_grpo(prompt_house, fewer, progress=lambda *line: said.append(line[2]))
+    assert kept["checkpoint_id"] == "online/step_3" and "was trained before for 3 steps" in said[0]
     assert get_run(prompt_house, "online")["incarnation"] == 1, "all its steps are taken: it was not started again"
 
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 from rollhouse.store.errors import ConfigError
 from rollhouse.store.house import House
-from rollhouse.store.runs import start_run
+from rollhouse.store.runs import get_run, start_run
 from rollhouse.train.grpo.config_algorithm import AlgorithmConfig, EarlyStopConfig
 from rollhouse.train.grpo.stopping import EarlyStop, reason_to_stop
 
@@ -54,3 +54,16 @@ def test_earlier_lives_count_and_other_numbers_do_not(tmp_path):
 def test_a_rule_without_validations_is_refused():
     with pytest.raises(ValidationError, match=r"grpo\.val_period"):
         AlgorithmConfig.model_validate({"early_stop": {"patience": 3}})
+
+
+def test_a_run_that_is_good_enough_before_its_first_step_takes_none(prompt_house, configure, train_here):
+    small = {"run": "already", "grpo__num_prompts_per_step": 2, "grpo__max_val_samples": 2, "grpo__val_at_start": True, "grpo__val_period": 9}  # fmt: skip
+    row = train_here(configure(**small, **{"grpo.early_stop__target": 0.0}))
+    assert row["step"] == 0 and row["weights_hash"] == row["parent_hash"]
+    summary = get_run(prompt_house, "already")["summary"]
+    assert summary["steps"] == 0 and "the target is 0" in summary["stopped"]
+    assert not prompt_house.read("batch_plans", filter="run_id = 'already'").num_rows
+
+    assert train_here(configure(**small))["step"] == 2, "without the target it goes on"
+    assert train_here(configure(**small, grpo__max_num_steps=1))["step"] == 2, "it has taken that many, and more"
+    assert prompt_house.read("batch_plans", filter="run_id = 'already'").num_rows == 2
