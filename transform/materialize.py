@@ -19,7 +19,9 @@ from .versions import DatasetVersion
 
 _COLUMNS = ["rollout_id", "run_id", "task_id", "prompt_id", "reward", "messages", "token_ids", "loss_mask", "tokenizer_hash", "template_hash", "prefix_ok"]  # fmt: skip
 _TOKEN_KEY = ["prompt_id", "tokenizer_hash", "template_hash"]
-_ROWS_AT_ONCE = 64
+# Many short rows are read several times as fast together; long ones would fill memory.
+_ROWS_AT_ONCE = (64, 1024)  # at least and at most
+_BYTES_AT_ONCE = 8 << 20  # in Arrow; Python's numbers take ten times as much
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,13 @@ def iter_trajectories(house: House, dataset: DatasetVersion) -> Iterator[Traject
     at = dataset.snapshot
     rollouts = _Lookup(house, "rollouts", ["rollout_id"], at, _COLUMNS)
     prompts, tokens = _Lookup(house, "prompts", ["prompt_id"], at), _Lookup(house, "prompt_tokens", _TOKEN_KEY, at)
-    for some in dataset.references.sort("row", "role", maintain_order=True).iter_slices(_ROWS_AT_ONCE):
+    references = dataset.references.sort("row", "role", maintain_order=True)
+    start, (count, most) = 0, _ROWS_AT_ONCE
+    while start < references.height:
+        some = references.slice(start, count)
         rows = rollouts.get(some["rollout_id"].to_list())
+        start += count
+        count = min(max(_BYTES_AT_ONCE // rollouts.row_bytes, _ROWS_AT_ONCE[0]), most)
         asked = prompts.get([row["prompt_id"] for row in rows.values()])
         keys = [tuple(row[name] for name in _TOKEN_KEY) for row in rows.values() if row["token_ids"] is not None]
         rendered = tokens.get(keys, must_exist=False)
@@ -235,7 +242,12 @@ class _Lookup:
     """Rows of a table by key. One scan of the key columns says where they lie; rows are read when they are asked for.
 
     Of each key only a hash of 64 bits is kept, sorted; what it finds is compared with the key itself.
+
+    Attributes:
+        row_bytes: What a row of those read last takes in Arrow, on average.
     """
+
+    row_bytes = 1
 
     def __init__(
         self, house: House, table: str, key: list[str], at: str | None, columns: list[str] | None = None
@@ -259,9 +271,11 @@ class _Lookup:
         hashes = self._hashed(frame)
         bounds = zip(np.searchsorted(self._hashes, hashes), np.searchsorted(self._hashes, hashes, "right"), strict=True)
         places = sorted({int(place) for low, high in bounds for place in self._places[low:high]})
-        rows = self._data.take(places, columns=self._columns).to_pylist() if places else []
         found: dict[Any, dict[str, Any]] = {}
-        for row in rows:
+        rows = self._data.take(places, columns=self._columns) if places else None
+        if rows is not None:
+            self.row_bytes = max(rows.nbytes // len(places), 1)
+        for row in rows.to_pylist() if rows is not None else ():
             found.setdefault(row[self._key[0]] if single else tuple(row[name] for name in self._key), row)
         missing = [key for key in wanted if key not in found]
         if missing and must_exist:

@@ -93,18 +93,20 @@ def fingerprint(house: House, kind: str, snapshot: str, recipe: dict[str, Any], 
 def keep_version(house: House, dataset: DatasetVersion) -> DatasetVersion:
     """The version of that name with this fingerprint, if there is one; else the next version, written now."""
     # The references of a version are read only where they are wanted: they are most of it.
-    for known in _read(house, dataset.name, columns=["version", "fingerprint"]):
+    there = _read(house, dataset.name, columns=["version", "fingerprint"])
+    for known in there:
         if known["fingerprint"] == dataset.fingerprint:
             return replace(get_dataset(house, f"{dataset.name}@{known['version']}"), existed=True)
     house.create_table(DATASETS)  # columns that an older version's table lacks
     config = {"dataset_name": dataset.name, "snapshot": dataset.snapshot, "recipe": dataset.recipe}
     with start_run(house, "build", config=config) as run:
         while True:
-            number = 1 + max((row["version"] for row in _read(house, dataset.name, columns=["version"])), default=0)
+            number = 1 + max((row["version"] for row in there), default=0)
             kept = replace(dataset, version=number, run_id=run.run_id, created_at=datetime.now(UTC))
             # Another build may have taken the number since.
             if house.insert_if_absent("datasets", _to_table(kept)):
                 break
+            there = _read(house, dataset.name, columns=["version"])
         run.finish({"dataset": kept.label, **kept.counts})
     return kept
 

@@ -135,15 +135,19 @@ def test_prompts_with_their_truth_and_weight(filled, tmp_path) -> None:
 
 
 def test_materialising_reads_a_few_rows_at_a_time(filled, monkeypatch) -> None:
-    monkeypatch.setattr(materialize, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(materialize, "_ROWS_AT_ONCE", (1, 2))
+    monkeypatch.setattr(materialize, "_BYTES_AT_ONCE", 1 << 20)
     taken: list[int] = []
     get = materialize._Lookup.get
     monkeypatch.setattr(materialize._Lookup, "get", lambda self, keys, **more: taken.append(len(keys)) or get(self, keys, **more))  # fmt: skip
     snapshot = fill(filled)
     demos, pairs = build_sft(filled.house, "demos", snapshot), build_dpo(filled.house, "pairs", snapshot)
     assert [row.rollout_id for row in iter_sft(filled.house, demos)] == [row["rollout_id"] for row in demos.rows]
+    assert max(taken) == 2, "small rows are read together, as many as may be"
+    taken.clear()
+    monkeypatch.setattr(materialize, "_BYTES_AT_ONCE", 1)
     sides = [side.rollout_id for pair in iter_dpo(filled.house, pairs) for side in (pair.chosen, pair.rejected)]
-    assert sides == [row["rollout_id"] for row in pairs.rows] and max(taken) == 2
+    assert sides == [row["rollout_id"] for row in pairs.rows] and max(taken) == 1, "large ones are not"
 
 
 def test_two_versions_compared(filled) -> None:
