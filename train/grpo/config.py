@@ -47,7 +47,7 @@ class ClusterConfig(Section):
     max_restarts: int = Field(default=3, ge=0)
     """A learner that dies is started again so often in a run, and its steps are taken again from their stored plans."""
     step_timeout_s: float = Field(default=1800, gt=0)
-    """A call of the learner (a step, a checkpoint) that takes longer ends the run."""
+    """A call of the learner (opening, a step, a checkpoint) that takes longer ends the run; opening has ten minutes at least."""
     collective_timeout_s: float = Field(default=600, gt=0)
     """How long a learner rank waits for another in an exchange, and for all of them to be there when they start."""
 

@@ -1,5 +1,6 @@
 """Several learner ranks do what one does: the same gradient, metrics, outcomes and weights, whatever is split how."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -200,3 +201,27 @@ def test_three_placed_ranks_with_all_that_a_learner_can(random_model, make_sampl
 def test_micro_batches_are_dealt_round_robin_and_evened_out():
     assert [dealt([1, 2, 3, 4], rank, 3) for rank in range(3)] == [[1, 4], [2, None], [3, None]]
     assert dealt([1, 2], 0, 1) == [1, 2] and dealt([], 1, 2) == []
+
+
+def test_the_first_rank_alone_reads_the_weights(cluster, random_model, make_samples, tmp_path):
+    import ray
+    from rollhouse.train.grpo.learner.group import _Rank
+
+    shutil.copy(random_model / "config.json", tmp_path / "config.json")
+    actors = [ray.remote(_Rank).options(num_cpus=0).remote() for _ in range(2)]
+    try:
+        meeting = ray.get(actors[0].rendezvous.remote())
+        folders = [str(random_model), str(tmp_path)]
+        settings = replace(SETTINGS, lora=LoraSettings(rank=4, alpha=8))
+        opening = [actor.open.remote(folder, settings, rank, 2, meeting) for rank, (actor, folder) in enumerate(zip(actors, folders, strict=True))]  # fmt: skip
+        ray.get(opening, timeout=120)
+        one = Learner(str(random_model), settings)
+        path = str(tmp_path / "weights.safetensors")
+        ray.get([actor.call.remote("save_weights", path) for actor in actors], timeout=60)
+        opened = load_file(path)
+        assert_same(saved(one, tmp_path), opened, atol=0, rtol=0)
+        steps = [actor.call.remote("step", make_samples(6), SPLIT) for actor in actors]
+        assert_same_step(one.step(make_samples(6), SPLIT), ray.get(steps, timeout=60)[0])
+    finally:
+        for actor in actors:
+            ray.kill(actor)

@@ -45,11 +45,11 @@ class LearnerGroup:
         Args:
             num_gpus: Of each rank.
             placement: Options of each rank's actor (`Placement.learners`); None takes a CPU and num_gpus each, wherever they are free.
-            timeout_s: Of a call.
+            timeout_s: Of a call, and of opening the model where start_timeout_s is less.
             collective_timeout_s: Of an exchange between ranks.
 
         Raises EngineError when the cluster has no room, LearnerGone when a process dies, TrainingError when one does not start in
-        `start_timeout_s` seconds or does not answer in `timeout_s`.
+        `start_timeout_s` seconds or does not answer in time.
         """
         ray = need("ray")
         self.ranks, self._timeout_s = ranks, timeout_s
@@ -66,7 +66,7 @@ class LearnerGroup:
                 actor.open.remote(model, settings, rank, ranks, meeting, collective_timeout_s)
                 for rank, actor in enumerate(self._actors)
             ]
-            self._wait(opening, start_timeout_s)
+            self._wait(opening, max(start_timeout_s, timeout_s))
         except BaseException:
             self.close()
             raise

@@ -60,21 +60,23 @@ class Learner:
             if rendezvous is None:
                 raise ValueError(f"{world_size} ranks need a rendezvous")
             join(rank, world_size, rendezvous, settings.device, timeout_s)
-        self.model: Any = open_model(model, settings)
-        self._cost = (
-            model_cost(self.model) if settings.shared_prefix and can_share_prefix(self.model, settings.device) else None
-        )
+        # Of several ranks the first alone reads the weights, on a CPU; split_model gives the others their shares.
+        device = settings.device if world_size == 1 else "cpu" if rank == 0 else "meta"
+        self.model: Any = open_model(model, settings, device)
+        shares = rank == 0 and settings.shared_prefix and can_share_prefix(self.model, device)
+        self._cost = model_cost(self.model) if gathered(shares, world_size)[0] else None
         self._scorer = TokenScorer(self.model)
         self._reference = None
         if settings.loss.kl_coef:
             own = settings.lora is not None  # without its adapters the policy is its own reference
-            self._reference = self._scorer if own else TokenScorer(open_reference(model, settings))
+            self._reference = self._scorer if own else TokenScorer(open_reference(model, device))
         if world_size > 1:
             split_model(self._scorer, settings.device, settings.precision)
             if self._reference is not None and self._reference is not self._scorer:
                 split_model(self._reference, settings.device, settings.precision)
+        fused = True if settings.device.startswith("cuda") else None  # one kernel a step
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            self._trained().values(), settings.lr, settings.betas, settings.eps, settings.weight_decay
+            self._trained().values(), settings.lr, settings.betas, settings.eps, settings.weight_decay, fused=fused
         )
         self.steps = 0
 

@@ -10,9 +10,9 @@ from .adapters import add_adapters
 from .settings import LearnerSettings
 
 
-def open_model(folder: str, settings: LearnerSettings) -> Any:
-    """The trained model of a folder that transformers reads, on its device."""
-    model = load(folder, settings.device)
+def open_model(folder: str, settings: LearnerSettings, device: str) -> Any:
+    """The trained model of a folder that transformers reads. On device `meta` it has its shapes and no values."""
+    model = load(folder, device)
     if settings.lora is not None:
         add_adapters(model, settings.lora, settings.seed)
     if settings.activation_checkpointing:
@@ -27,9 +27,9 @@ def open_model(folder: str, settings: LearnerSettings) -> Any:
     return model
 
 
-def open_reference(folder: str, settings: LearnerSettings) -> Any:
+def open_reference(folder: str, device: str) -> Any:
     """A frozen model of that folder: the policy before its first step. float32 as the policy, so that the two agree exactly there."""
-    return load(folder, settings.device).eval().requires_grad_(False)
+    return load(folder, device).eval().requires_grad_(False)
 
 
 def load(folder: str, device: str) -> Any:
@@ -44,7 +44,11 @@ def load(folder: str, device: str) -> Any:
     }
     for name in dropouts:
         setattr(config, name, 0.0)
-    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
+    if device == "meta":
+        with torch.device(device):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
     for name, value in dropouts.items():  # what is saved has the configuration it was loaded with
         setattr(model.config, name, value)
     model.to(device)  # type: ignore[arg-type]  # its own stubs do not know nn.Module.to

@@ -79,7 +79,11 @@ def interface_of(address: str) -> str | None:
 
 
 def split_model(scorer: torch.nn.Module, device: str, precision: str) -> None:
-    """Splits a TokenScorer's parameters over the ranks, in place: a unit for each transformer layer and one for the rest."""
+    """Splits a TokenScorer's parameters over the ranks, in place: a unit for each transformer layer and one for the rest.
+
+    Rank 0 has the model on a CPU, the others have one without values (device `meta`): they get them unit by unit, so none of them, and no GPU,
+    ever holds more than its share and one unit.
+    """
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -89,9 +93,33 @@ def split_model(scorer: torch.nn.Module, device: str, precision: str) -> None:
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     mesh = init_device_mesh(device.partition(":")[0], (dist.get_world_size(),))
     for layer in transformer_layers(scorer):
+        take_values(layer, device)
         fully_shard(layer, mesh=mesh, mp_policy=policy)
+    take_values(scorer, device)
     # By default what is not a layer stays whole after a forward pass without a backward one; its parameters would then not be the optimizer's.
     fully_shard(scorer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+
+
+def take_values(module: torch.nn.Module, device: str) -> None:
+    """Gives parameters and buffers of a module the values of rank 0, on the device, but for those that are split already. A collective call."""
+    import torch.distributed as dist
+
+    done: dict[torch.nn.Parameter, torch.nn.Parameter] = {}  # as it was → what took its place, for all that share it
+
+    def real(tensor: Tensor) -> Tensor:
+        own = tensor.detach().to(device) if dist.get_rank() == 0 else torch.empty_like(tensor, device=device)
+        dist.broadcast(own, 0)
+        return own
+
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            if hasattr(parameter, "full_tensor"):
+                continue
+            if parameter not in done:
+                done[parameter] = torch.nn.Parameter(real(parameter.data.contiguous()), parameter.requires_grad)
+            setattr(part, name, done[parameter])
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            part._buffers[name] = real(buffer)
 
 
 def transformer_layers(module: torch.nn.Module) -> list[torch.nn.Module]:

@@ -71,7 +71,8 @@ def restore(
     from safetensors import safe_open
 
     with safe_open(folder / TENSORS, "pt") as file:
-        stored, device_free = set(file.keys()), optimizer.param_groups[0].get("capturable", False)
+        group = optimizer.param_groups[0]
+        stored, counts_there = set(file.keys()), group.get("capturable") or group.get("fused")
         shapes = {n: tuple(file.get_slice(f"weights.{n}").get_shape()) for n in parameters if f"weights.{n}" in stored}
         if shapes != {name: tuple(parameter.shape) for name, parameter in parameters.items()} or sum(
             name.startswith("weights.") for name in stored
@@ -88,7 +89,7 @@ def restore(
                 continue
             moments = {kind: like(parameter, file.get_tensor(f"{kind}.{name}")) for kind in _MOMENTS}
             step = file.get_tensor(f"step.{name}").reshape(())
-            optimizer.state[parameter] = {"step": step.to(parameter.device) if device_free else step} | moments
+            optimizer.state[parameter] = {"step": step.to(parameter.device) if counts_there else step} | moments
 
 
 @contextmanager
