@@ -85,7 +85,18 @@ def bundle_of(engine_gpus: float, rank_gpus: float, cpus: int, learner_on_gpus: 
 
 def engine_node(engine: TokenEngine) -> str | None:
     """Id of the Ray node that an engine's process runs on; None for one of this process."""
+    return _ask_actor(engine, "node")
+
+
+def engine_dtype(engine: TokenEngine) -> str | None:
+    """What an engine computes in (`bfloat16`, …), the first of several; None for one of this process."""
+    return _ask_actor(getattr(engine, "engines", (engine,))[0], "dtype")
+
+
+def _ask_actor(engine: TokenEngine, what: str) -> str | None:
+    actor = getattr(getattr(engine, "engine", engine), "actor", None)
+    if actor is None:
+        return None
     import ray
 
-    actor = getattr(getattr(engine, "engine", engine), "actor", None)
-    return None if actor is None else ray.get(actor.node.remote(), timeout=60)
+    return ray.get(getattr(actor, what).remote(), timeout=60)

@@ -42,6 +42,10 @@ class EngineActor:
 
         return ray.get_runtime_context().get_node_id()
 
+    async def dtype(self) -> str:
+        """See VllmEngine."""
+        return self.engine.dtype
+
     async def submit(self, client: str, items: list[_Item], abandoned: list[int]) -> None:
         """Starts requests and gives up others; results wait for `poll`."""
         for number in abandoned:

@@ -104,6 +104,11 @@ class VllmEngine:
         self._thread.start()
         ready.result()
 
+    @property
+    def dtype(self) -> str:
+        """What it computes in, where that was left to vLLM too: `bfloat16`, …"""
+        return str(self._engine.model_config.dtype).removeprefix("torch.")
+
     # -- the async side ------------------------------------------------------------------------------------------------
 
     async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...collect.chat import ChatFormat
 from ...collect.engines.base import TokenEngine
 from ...collect.engines.cluster import ensure_ray, shutdown_ray
-from ...collect.engines.placement import place
+from ...collect.engines.placement import engine_dtype, place
 from ...collect.engines.restarting import restarting_vllm
 from ...collect.environments.registry import NAMES, load_environment
 from ...collect.models import weights_hash
@@ -20,7 +20,6 @@ from ...store.errors import ConfigError
 from ...store.runs import Run
 from ...store.writer import RolloutWriter
 from ..tracking import Tracker
-from .checks import LOW_PRECISION
 from .commits import Commits
 from .config import GrpoConfig
 from .learner.batch import Sample
@@ -81,12 +80,9 @@ def open_parts(
     chat: ChatFormat,
 ) -> Iterator[Parts]:
     """The parts of a run around an engine and a learner; the tracker, the writer and the way of weights end with the block."""
-    generation = config.policy.generation
-    dtype = generation.vllm.get("dtype")
-    low = {"half": "float16"}.get(dtype, dtype) if dtype in LOW_PRECISION else None
-    way = {"dtype": low, "share_parameters": True}
+    kind, dtype = config.policy.generation.weight_sync, engine_dtype(engine)
     with (
-        closing(open_sync(generation.weight_sync, learner, engine, **way)) as sync,
+        closing(open_sync(kind, learner, engine, dtype=dtype, share_parameters=True)) as sync,
         Tracker(run, config.logger, run.config, by_itself=False) as tracker,
         # One for all steps: it remembers which prompts and tasks are in the house. A step commits its rollouts when it has them all.
         RolloutWriter(house, run, max_age_s=10) as writer,

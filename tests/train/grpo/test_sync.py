@@ -10,6 +10,7 @@ import torch
 from rollhouse.collect.chat import ChatFormat
 from rollhouse.collect.engines import weight_file
 from rollhouse.collect.engines.base import Generation
+from rollhouse.collect.engines.placement import engine_dtype
 from rollhouse.collect.engines.replicas import ReplicatedEngine
 from rollhouse.collect.engines.restarting import RestartingEngine
 from rollhouse.collect.engines.torch_engine import TorchEngine
@@ -203,3 +204,9 @@ def test_each_of_several_engines_is_looked_at(tiny_base, wrong):
         sync.push(0)
     with pytest.raises(EngineError, match="logprobs differ"):
         begin_verification(Learner(str(tiny_base), LearnerSettings()), ReplicatedEngine(engines), made_up_samples(4), 0, 1, TOLERANCE).result()  # fmt: skip
+
+
+def test_weights_travel_in_what_the_engine_computes_in(engine, tiny_base):
+    assert engine_dtype(engine) == engine_dtype(ReplicatedEngine([RestartingEngine(lambda: engine, 0)])) == "float32"
+    with closing(TorchEngine(tiny_base, 512)) as here:
+        assert engine_dtype(here) is None, "one of this process takes what it gets"
