@@ -140,17 +140,13 @@ def open_vllm(
     if tensor_parallel_size < 1 or data_parallel_size < 1:
         raise ConfigError("A parallel size is below 1.", "Leave it out for one engine on one device.")
     folder = check_model_folder(model)
-    ray = need("ray")
+    need("ray")
     require("vllm")
     stop_ids = tuple(stop_ids) or ChatFormat.of(folder).stop_token_ids
-    if placed is not None:
-        num_gpus = placed[0]["num_gpus"]
-    if num_gpus is None:
-        num_gpus = min(1, ray.cluster_resources().get("GPU", 0))
+    num_gpus = _gpus_of_each(placed[0]["num_gpus"] if placed is not None else num_gpus, tensor_parallel_size)
     if tensor_parallel_size > 1:
         _check_split(folder, tensor_parallel_size)
         options = {**options, "tensor_parallel_size": tensor_parallel_size}
-        num_gpus = tensor_parallel_size if num_gpus else 0
     if not num_gpus:
         options = {"dtype": "float32", **options}  # what it is on a CPU anyway: saying so makes no other engine
     max_model_len = max_model_len or min(_position_limit(folder), _DEFAULT_MODEL_LEN)
@@ -160,14 +156,8 @@ def open_vllm(
     if placed is None:
         _make_room(missing, num_gpus, taken)
         placed = [{"num_cpus": 1, "num_gpus": num_gpus}] * missing
-    engine_class = ray.remote(EngineActor)
     # Each has a seed of its own, or two would answer a prompt alike.
-    actors = [
-        engine_class.options(max_concurrency=10_000, **placed[i]).remote(
-            str(folder), stop_ids, max_model_len, seed + i, options
-        )
-        for i in range(missing)
-    ]
+    actors = [_start(placed[i], str(folder), stop_ids, max_model_len, seed + i, options) for i in range(missing)]
     _wait_until_ready(actors, taken, folder, start_timeout_s)
     shared: dict[str, Any] = {"timeout_s": request_timeout_s, "parallel": tensor_parallel_size}
     handles = [VllmActorEngine(engine.actor, key, max_model_len, **shared) for engine in taken]
@@ -175,6 +165,21 @@ def open_vllm(
     _open.extend(started)
     engines = handles + started
     return engines[0] if data_parallel_size == 1 else ReplicatedEngine(engines)
+
+
+def _gpus_of_each(wanted: float | None, split: int) -> float:
+    """GPUs of an engine; None wants one if the cluster has any, and one split over several has them whole."""
+    import ray
+
+    gpus = min(1, ray.cluster_resources().get("GPU", 0)) if wanted is None else wanted
+    return gpus if split == 1 else split * bool(gpus)
+
+
+def _start(place: dict[str, Any], *arguments: Any) -> Any:
+    """The actor of an engine that is starting; `arguments` as EngineActor's."""
+    import ray
+
+    return ray.remote(EngineActor).options(max_concurrency=10_000, **place).remote(*arguments)
 
 
 def _wait_until_ready(new: list[Any], taken: list[VllmActorEngine], folder: Path, timeout_s: float) -> None:

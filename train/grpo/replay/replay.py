@@ -118,16 +118,7 @@ def replay(
         )  # refuses another run's before anything is computed
         with _learner_before(house, original, config, from_step, progress) as learner, Tracker(again, config.logger, payload) as tracker:  # fmt: skip
             parts = _Parts(house, original, config, again, learner, tracker, changes_plans(original.config, config))
-            for done, step in enumerate(steps, 1):
-                numbers = _take(parts, step, viewer)
-                if step == steps[-1] or step in original.weights or _due(step, config):
-                    _save(parts, step, numbers)
-                if viewer is not None:
-                    viewer.numbers(
-                        step, numbers | {"checkpoint/step": float(max(parts.saved))} if parts.saved else numbers
-                    )
-                if progress is not None:
-                    progress(done, len(steps), one_line(numbers))
+            numbers = _take_all(parts, steps, progress, viewer)
         identical, difference = None, None
         if not changes_learning(original.config, config):
             difference = _difference(parts, steps)
@@ -161,6 +152,20 @@ class _Parts:
     def __post_init__(self) -> None:
         self.numbers: dict[tuple[int, str], float] = {}
         self.saved: dict[int, dict[str, Any]] = {}
+
+
+def _take_all(parts: _Parts, steps: list[int], progress: Progress | None, viewer: Viewer | None) -> dict[str, float]:
+    """All steps, with a checkpoint wherever the run has one; returns the last step's numbers."""
+    numbers: dict[str, float] = {}
+    for done, step in enumerate(steps, 1):
+        numbers = _take(parts, step, viewer)
+        if step == steps[-1] or step in parts.original.weights or _due(step, parts.config):
+            _save(parts, step, numbers)
+        if viewer is not None:
+            viewer.numbers(step, numbers | {"checkpoint/step": float(max(parts.saved))} if parts.saved else numbers)
+        if progress is not None:
+            progress(done, len(steps), one_line(numbers))
+    return numbers
 
 
 def _take(parts: _Parts, step: int, viewer: Viewer | None) -> dict[str, float]:
