@@ -1,7 +1,7 @@
 """Online GRPO: groups of rollouts from the current policy, advantages, one optimizer step, new weights for the engine.
 
-`train_grpo` is the front door, `run_grpo` the loop; read it top-down. What a step trains on is in the house before anybody has
-the step's weights (rollouts, then the plan), so a run that was cut short goes on by training its stored steps again, without generating.
+`train_grpo` is the front door, `run_grpo` the loop; read it top-down. What a step trains on is in the house before the
+step changes a weight (rollouts, then the plan), so a run that was cut short goes on by training its stored steps again, without generating.
 """
 
 from collections.abc import Callable, Sequence
@@ -152,7 +152,7 @@ def run_grpo(
 
 
 def train(parts: Parts, batch: Batch, watch: Stopwatch) -> StepResult:
-    """One optimizer step; when it returns, the batch and its plan are in the house, and its outcomes on their way."""
+    """One optimizer step. The batch and its plan are in the house before it changes a weight; when it returns, its outcomes are on their way."""
     plan = batch.plan
     with watch("store"):
         samples, micro_batches = read_batch(parts.house, plan, batch.rollouts, parts.prompts)
@@ -163,13 +163,14 @@ def train(parts: Parts, batch: Batch, watch: Stopwatch) -> StepResult:
         parts.tracker.log(plan.policy_version, end_check(parts))
     parts.probe = choose_probe(samples) or parts.probe
     sleeping = asleep(parts.engine) if parts.config.policy.generation.sleep_while_training else nullcontext()
-    with watch("train"), sleeping, parts.sync.training(plan.step):
-        result = parts.learner.step(samples, micro_batches)
+
+    def committed() -> None:
         with watch("store"):
-            # The step may go ahead of the commit of what it was taken on: until the commit has succeeded its weights are in the learner's memory
-            # alone. No engine has them, since one that starts now waits for the end of `training`, and no state or checkpoint was made of them:
-            # a kill before this line leaves a step that was not taken, a failed commit ends the run here.
             parts.commits.wait()
+
+    with watch("train"), sleeping, parts.sync.training(plan.step):
+        # The commits of what the step is taken on run beside the computation of its gradient, which may be lost at any time.
+        result = parts.learner.step(samples, micro_batches, committed)
     parts.commits.begin(partial(commit_outcomes, parts.house, parts.run, plan.step, result.outcomes))
     return result
 

@@ -44,9 +44,14 @@ class RestartingLearner:
         """The learner of now."""
         return self._group
 
-    def step(self, samples: Sequence[Sample], micro_batches: Sequence[Sequence[int]]) -> "StepResult":
-        """See Learner."""
-        result = self._ask("step", samples, micro_batches)
+    def step(
+        self,
+        samples: Sequence[Sample],
+        micro_batches: Sequence[Sequence[int]],
+        before_update: Callable[[], object] | None = None,
+    ) -> "StepResult":
+        """See Learner; a step that is taken again calls it again."""
+        result = self._ask("step", samples, micro_batches, before_update)
         self.steps += 1
         return result
 

@@ -171,10 +171,10 @@ class Poisoned:
     def __getattr__(self, name):
         return getattr(self.learner, name)
 
-    def step(self, samples, micro_batches):
+    def step(self, samples, micro_batches, *more):
         if self.learner.steps == 1:
             samples = [replace(samples[0], advantage=math.nan), *samples[1:]]
-        return self.learner.step(samples, micro_batches)
+        return self.learner.step(samples, micro_batches, *more)
 
 
 def test_a_step_that_is_not_finite_stops_the_run_or_costs_only_itself(prompt_house, configure, train_here):

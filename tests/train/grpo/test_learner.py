@@ -154,3 +154,22 @@ print([name for name in blocked if sys.modules[name] is not None])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["True", "True", "[]"], done.stderr
+
+
+@pytest.mark.parametrize("n_updates", [1, 3])
+def test_no_weight_changes_before_the_caller_agrees(random_model, make_samples, n_updates):
+    learner = Learner(str(random_model), replace(SETTINGS, n_updates=n_updates))
+    first, asked = weights(learner), []
+
+    def agree():
+        asked.append(all(torch.equal(first[name], now) for name, now in weights(learner).items()))
+
+    def refuse():
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        learner.step(make_samples(4), [[0, 1], [2, 3]], refuse)
+    learner.step(make_samples(4), [[0, 1], [2, 3]], agree)
+    assert asked == [True]
+    learner.step([], [], agree)
+    assert asked == [True, False], "a batch with nothing to train on is agreed to as well"

@@ -22,12 +22,12 @@ class Small:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.learner, name)
 
-    def step(self, samples: Any, micro_batches: Any) -> Any:
+    def step(self, samples: Any, micro_batches: Any, *more: Any) -> Any:
         sizes = [len(batch) * max(samples[position].length for position in batch) for batch in micro_batches]
         with out_of_memory(f"step {self.learner.steps + 1}"):
             if self.learner.steps and max(sizes) > ROOM:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
-        return self.learner.step(samples, micro_batches)
+        return self.learner.step(samples, micro_batches, *more)
 
 
 def test_a_step_that_did_not_fit_is_split_anew_and_replayed_so(prompt_house, configure, train_here):

@@ -76,8 +76,15 @@ class LearnerGroup:
         """See Learner."""
         return self._call("count")
 
-    def step(self, samples: Sequence[Sample], micro_batches: Sequence[Sequence[int]]) -> StepResult:
-        """See Learner."""
+    def step(
+        self,
+        samples: Sequence[Sample],
+        micro_batches: Sequence[Sequence[int]],
+        before_update: Callable[[], object] | None = None,
+    ) -> StepResult:
+        """See Learner; here `before_update` comes first, since a rank cannot call it."""
+        if before_update is not None:
+            before_update()
         return self._call("step", samples, micro_batches)
 
     def logprobs(

@@ -1,6 +1,6 @@
 """The learner: a torch model with AdamW that takes one optimizer step a batch. Needs torch and transformers only."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,17 @@ class Learner:
         )
         self.steps = 0
 
-    def step(self, samples: Sequence[Sample], micro_batches: Sequence[Sequence[int]]) -> StepResult:
+    def step(
+        self,
+        samples: Sequence[Sample],
+        micro_batches: Sequence[Sequence[int]],
+        before_update: Callable[[], object] | None = None,
+    ) -> StepResult:
         """One optimizer step (`n_updates` of them) over all samples; the gradient does not depend on how `micro_batches` splits them.
 
         Args:
             micro_batches: Positions in `samples`; each position in exactly one.
+            before_update: Called once, before any weight changes; with a gradient to apply it is there already. What it raises, `step` does.
 
         Raises TrainingError, with the weights as the last update left them, when the loss or the gradient is not finite and on_nonfinite is
         `stop`, and when memory runs out.
@@ -94,7 +100,9 @@ class Learner:
         lr = learning_rate(self.steps, s)
         n_sequences = sum(sample.n_sampled > 0 for sample in samples)
         totals = StepTotals(sum(sample.n_sampled for sample in samples), n_sequences)
+        stored = before_update or (lambda: None)
         if totals.n_tokens == 0:
+            stored()
             return StepResult(None, {"train/n_tokens": 0.0, "train/lr": lr}, [])
 
         first: list[Any] = [None] * len(micro_batches)
@@ -103,6 +111,8 @@ class Learner:
         with out_of_memory(f"step {self.steps}"), seeded(s.seed, self.steps, self.rank, s.device):
             for _ in range(s.n_updates):
                 update = self._gradient(samples, micro_batches, totals, first)
+                if not done:
+                    stored()
                 problem, names = not_finite(update, samples, self.steps)
                 if problem is None:
                     self._update(lr)
