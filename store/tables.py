@@ -348,7 +348,9 @@ EVALUATIONS = Table(
         Column("mode", STR, "greedy or sampled; fc or prompt for bfcl"),
         Column("sample", I32, "from 0"),
         Column("policy_id", STR, "as in rollouts"),
-        Column("passed", BOOL, "the verdict; null for what nothing judges, as the sessions before BFCL's memory questions"),
+        Column(
+            "passed", BOOL, "the verdict; null for what nothing judges, as the sessions before BFCL's memory questions"
+        ),
         Column("score", F32, "the verdict as a number"),
         Column("rollout_id", STR, "the rollout, where there is one"),
         Column("prompt", STR, "JSON of what was asked, where there is no rollout"),

@@ -144,7 +144,8 @@ def test_what_takes_its_place_is_what_it_was(random_model, make_samples, tmp_pat
     mapped, expected = load_file(tmp_path / "weights"), load_file(tmp_path / "straight")
     assert all(bool((mapped[name] == tensor).all()) for name, tensor in expected.items()), "it lives in the file again"
 
-    learner.group.good = 0
+    group: Any = learner.group
+    group.good = 0
     with pytest.raises(
         LearnerGone, match="started 2 times in place of one that died and is not started again: It has left"
     ):

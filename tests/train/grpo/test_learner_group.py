@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -208,7 +209,7 @@ def test_the_first_rank_alone_reads_the_weights(cluster, random_model, make_samp
     from rollhouse.train.grpo.learner.group import _Rank
 
     shutil.copy(random_model / "config.json", tmp_path / "config.json")
-    actors = [ray.remote(_Rank).options(num_cpus=0).remote() for _ in range(2)]
+    actors: list[Any] = [ray.remote(_Rank).options(num_cpus=0).remote() for _ in range(2)]
     try:
         meeting = ray.get(actors[0].rendezvous.remote())
         folders = [str(random_model), str(tmp_path)]

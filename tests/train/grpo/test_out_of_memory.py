@@ -40,13 +40,14 @@ def test_a_step_that_did_not_fit_is_split_anew_and_replayed_so(prompt_house, con
 
     (after,) = prompt_house.read("batch_plans", filter="run_id = 'short' and step = 2").to_pylist()
     assert after == planned, "nothing is edited"
-    plan = stored_plan(prompt_house, "short", 2)
+    first, plan = (stored_plan(prompt_house, "short", step) for step in (1, 2))
+    assert first is not None and plan is not None
     samples, micro_batches = read_batch(prompt_house, plan)
     kept = {entry["rollout_id"]: entry["advantage"] for entry in planned["entries"] if entry["kept"]}
     assert {sample.rollout_id: sample.advantage for sample in samples} == kept
     assert len(micro_batches) > 1 + max(entry["micro_batch"] or 0 for entry in planned["entries"])
     assert plan.settings["plan"]["token_budget"] == ROOM
-    assert stored_plan(prompt_house, "short", 1).settings["plan"]["token_budget"] == 1024
+    assert first.settings["plan"]["token_budget"] == 1024
 
     found = replay(prompt_house, "short")
     assert found.identical and found.plans == "stored" and found.compared == [1, 2]
