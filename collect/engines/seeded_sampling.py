@@ -29,7 +29,8 @@ def sample_seeded(probabilities: torch.Tensor, generators: dict[int, torch.Gener
         drawn[row].uniform_(generator=generator)
     total = below[:, -1:]
     drawn = torch.minimum(drawn * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(below, drawn, right=True).squeeze(-1)
+    found = torch.searchsorted(below, drawn, right=True).squeeze(-1)
+    return found.clamp(max=probabilities.shape[-1] - 1)  # where all is NaN, which the check of the weights tells
 
 
 def _forward(

@@ -68,8 +68,15 @@ def kill_soon(house: Path, run: str, process: Any, seed: int) -> None:
 
 def actors(driver: int) -> list[psutil.Process]:
     """The processes of the driver's engine and learner."""
-    children = psutil.Process(driver).children(recursive=True)
-    return [child for child in children if any(name in " ".join(child.cmdline()) for name in ("EngineActor", "_Rank"))]
+    return [child for child in psutil.Process(driver).children(recursive=True) if any(name in command(child) for name in ("EngineActor", "_Rank"))]  # fmt: skip
+
+
+def command(process: psutil.Process) -> str:
+    """What it was started as; nothing when it has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def finish(process: Any) -> None:
@@ -100,7 +107,7 @@ def is_as_if_never_killed(house: Path, run: str, *settings: str) -> None:
 def test_an_asynchronous_run_that_loses_its_driver_its_learner_and_its_engine(house: Path) -> None:
     kill_soon(house, "async", begin(house, "async", *ASYNC), seed=3)
 
-    process = begin(house, "async", *ASYNC)
+    process = begin(house, "async", *ASYNC, "cluster.max_restarts=0")
     before = len(rows_of(house, "async"))
     wait_for(lambda: len(rows_of(house, "async")) > before or process.poll() is not None, 300)
     if process.poll() is None:
@@ -121,4 +128,4 @@ def test_an_asynchronous_run_that_loses_its_driver_its_learner_and_its_engine(ho
 
 def one_of(driver: int, name: str) -> int:
     """The process of a Ray actor of the driver's."""
-    return next(child.pid for child in actors(driver) if name in " ".join(child.cmdline()))
+    return next(child.pid for child in actors(driver) if name in command(child))

@@ -32,7 +32,7 @@ def check(folder: Path, prompt: list[int], generation: Generation, version: int)
 
 async def ask_and_end(engine: TokenEngine, ends: Any, n: int = 6) -> tuple[list[Generation], list[float]]:
     """Long requests and a score; `ends` is called while they are in flight."""
-    asked = [asyncio.ensure_future(engine.generate([5, 6, i], Sampling(max_tokens=60, seed=i))) for i in range(n)]
+    asked = [asyncio.ensure_future(engine.generate([5, 6, i], Sampling(max_tokens=400, seed=i))) for i in range(n)]
     asked_scores = asyncio.ensure_future(engine.score([5, 6, 7]))
     await asyncio.sleep(0.01)
     assert not all(one.done() for one in asked)

@@ -1,5 +1,6 @@
 """Rollouts on a real Ray cluster: the same rows as in one process, whatever becomes of the workers."""
 
+import contextlib
 import json
 import os
 import signal
@@ -32,10 +33,14 @@ def office(**options: Any) -> dict[str, Any]:
 
 
 def players() -> list[int]:
-    """Worker processes of this machine's Ray that have a player."""
+    """Worker processes below this one that have a player."""
     import psutil
 
-    return [one.pid for one in psutil.process_iter(["cmdline"]) if "ray::Player" in " ".join(one.info["cmdline"] or ())]
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            found += [one.pid] if "ray::Player" in " ".join(one.cmdline()) else []
+    return found
 
 
 def test_a_worker_that_dies_is_replaced_and_its_slots_are_played_again(

@@ -233,7 +233,7 @@ def test_a_session_that_breaks_off_leaves_the_memory_as_it_was(house: House) -> 
 
 
 def test_a_replaced_process_remembers_and_hostile_calls_are_not_run() -> None:
-    with Checker() as checker:
+    with Checker(case_s=60) as checker:
         session = checker.sessions("memory_kv")["notetaker"][1]
         before = {"core_memory": {"name": "Ada"}, "archival_memory": {}}
         call = [("core_memory_add", '{"key": "a", "value": "b"}')]

@@ -45,7 +45,7 @@ def test_numbers_whose_write_failed_wait_for_the_next(tmp_path: Path, monkeypatc
         return append(self, table, *others)
 
     monkeypatch.setattr(House, "append", once)
-    with start_run(house, "sft") as run, Tracker(run) as tracker:
+    with start_run(house, "sft") as run, Tracker(run, by_itself=False) as tracker:
         tracker.log(1, {"train/loss": 2.0})
         with pytest.raises(OSError, match="No space left"):
             tracker.flush()

@@ -169,7 +169,7 @@ def train(parts: Parts, batch: Batch, watch: Stopwatch) -> StepResult:
             parts.commits.wait()
 
     with watch("train"), sleeping, parts.sync.training(plan.step):
-        # The commits of what the step is taken on run beside the computation of its gradient, which may be lost at any time.
+        # A learner of this process computes its gradient meanwhile; a group of ranks begins when the batch is there.
         result = parts.learner.step(samples, micro_batches, committed)
     parts.commits.begin(partial(commit_outcomes, parts.house, parts.run, plan.step, result.outcomes))
     return result

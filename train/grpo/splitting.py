@@ -28,9 +28,9 @@ def fit_to_memory(run: "Run", plan: BatchPlan, rollouts: Sequence[Mapping[str, A
     if token_budget >= options["token_budget"] or _taken(run, plan.step):
         return plan
     rows = {row["rollout_id"]: row for row in rollouts}
-    kept = [rows[entry.rollout_id] for entry in plan.entries if entry.kept]
-    if not kept:
-        return plan
+    kept = [rows[entry.rollout_id] for entry in plan.entries if entry.kept and entry.rollout_id in rows]
+    if not kept or len(kept) < sum(entry.kept for entry in plan.entries):
+        return plan  # whoever reads its batch names what is missing
     lengths = [row["n_prompt_tokens"] + row["n_tokens"] for row in kept]
     groups = [row["group_id"] for row in kept] if options["keep_groups"] else None
     batches = split_micro_batches(lengths, token_budget, groups)

@@ -50,7 +50,8 @@ def execute(category: str, mode: str, id: str, episode: str, steps: list, memory
 def remember(category: str, mode: str, id: str, episode: str, steps: list, memory: dict | None) -> dict:
     """The memory at the end of a session, as the package writes it down."""
     entry, _ = answers(category)[id]
-    play(category, mode, id, episode, steps, memory)
+    if _played.get(episode) != len(steps):  # asked about the last step again, it would play them all again
+        play(category, mode, id, episode, steps, memory)
     _, backend = call_backends(entry, category, episode, [], memory)
     backend[entry["involved_classes"][0]]._flush_memory_to_local_file()
     return {"memory": json.loads(snapshot(entry, Path(episode)).read_text())}

@@ -80,7 +80,7 @@ def test_a_learner_that_is_killed_takes_its_steps_again(prompt_house, configure,
 @pytest.mark.system
 def test_ranks_that_are_killed_in_any_phase_are_started_again(prompt_house, configure, engine):
     more = {"grpo.async_grpo__enabled": True}
-    config = configure(run="mended-async", cluster__learner_ranks=2, grpo__max_num_steps=4, checkpointing__save_period=2, grpo__num_prompts_per_step=3, **more)  # fmt: skip
+    config = configure(run="mended-async", cluster__learner_ranks=2, grpo__max_num_steps=4, checkpointing__save_period=2, grpo__num_prompts_per_step=3, cluster__max_restarts=9, **more)  # fmt: skip
     train_grpo(prompt_house, config, engine=engine, viewer=Kills((2, "sync"), (3, "train"), (4, "wait")))
     assert restarts(prompt_house, config.run) == {1: 0, 2: 1, 3: 2, 4: 3}
     assert_whole(prompt_house, config.run, 4)
@@ -88,21 +88,26 @@ def test_ranks_that_are_killed_in_any_phase_are_started_again(prompt_house, conf
 
 @pytest.mark.system
 def test_the_command_whose_learner_is_killed_in_a_step_finishes(prompt_house, configure, tmp_path):
-    config = configure(run="command", grpo__max_num_steps=3, policy__device="cpu", cluster__learner_ranks=2)
+    config = configure(run="command", grpo__max_num_steps=6, policy__device="cpu", cluster__learner_ranks=2)
     settings = tmp_path / "config.yaml"
     settings.write_text(json.dumps(config.model_dump(mode="json")))
     rollhouse = str(Path(sys.executable).with_name("rollhouse"))
     command = [rollhouse, "train", "grpo", "--config", str(settings), "--house", prompt_house.uri]
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    limit = time.monotonic() + 240
-    while prompt_house.dataset("batch_plans").count_rows("run_id = 'command' and step = 2") == 0:
-        assert time.monotonic() < limit and process.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(0.02)
-    os.kill(ranks_of(process.pid)[0].pid, signal.SIGKILL)
-    assert process.wait(240) == 0, (tmp_path / "log").read_text()
+    try:
+        limit = time.monotonic() + 600
+        while prompt_house.dataset("batch_plans").count_rows("run_id = 'command' and step = 2") == 0:
+            assert time.monotonic() < limit and process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.02)
+        os.kill(ranks_of(process.pid)[0].pid, signal.SIGKILL)
+        assert process.wait(600) == 0, (tmp_path / "log").read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
     assert "learner restarted 1×" in (tmp_path / "log").read_text()
-    assert_whole(prompt_house, "command", 3)
+    assert_whole(prompt_house, "command", 6)
 
 
 class Dying:

@@ -215,14 +215,14 @@ def test_the_first_rank_alone_reads_the_weights(cluster, random_model, make_samp
         folders = [str(random_model), str(tmp_path)]
         settings = replace(SETTINGS, lora=LoraSettings(rank=4, alpha=8))
         opening = [actor.open.remote(folder, settings, rank, 2, meeting) for rank, (actor, folder) in enumerate(zip(actors, folders, strict=True))]  # fmt: skip
-        ray.get(opening, timeout=120)
+        ray.get(opening, timeout=300)
         one = Learner(str(random_model), settings)
         path = str(tmp_path / "weights.safetensors")
-        ray.get([actor.call.remote("save_weights", path) for actor in actors], timeout=60)
+        ray.get([actor.call.remote("save_weights", path) for actor in actors], timeout=300)
         opened = load_file(path)
         assert_same(saved(one, tmp_path), opened, atol=0, rtol=0)
         steps = [actor.call.remote("step", make_samples(6), SPLIT) for actor in actors]
-        assert_same_step(one.step(make_samples(6), SPLIT), ray.get(steps, timeout=60)[0])
+        assert_same_step(one.step(make_samples(6), SPLIT), ray.get(steps, timeout=300)[0])
     finally:
         for actor in actors:
             ray.kill(actor)

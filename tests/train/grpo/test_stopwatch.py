@@ -18,4 +18,4 @@ def test_a_phase_inside_another_is_taken_off_it(monkeypatch):
     with watch("store"):  # 11 to 12
         pass
     assert watch.seconds == {"train": 5.5, "store": 4.0, "sync": 0.5}
-    assert watch.total() == 20 and began == ["train", "store", "sync", "store"]
+    assert watch.total() == 20 and began == ["train", "store", "train", "sync", "train", "store"]

@@ -15,6 +15,9 @@ from .settings import LearnerSettings
 GRACE_S = 10
 """When a rank fails, how long the others may take to say why before they are ended: they wait for it in an exchange."""
 
+LOST_S = 60
+"""The same where its error is not ours: another rank may have died, of which Ray tells later than their connection does."""
+
 
 class LearnerGone(TrainingError):
     """A rank's process has ended, and with it the group."""
@@ -149,7 +152,10 @@ class LearnerGroup:
     def _wait(self, references: list[Any], timeout_s: float) -> list[Any]:
         """The values, once all are there; the group ends when a rank fails and the others do not come back from it."""
         import ray
-        from ray.exceptions import RayActorError
+        from ray.exceptions import RayError, RayTaskError
+
+        def died(errors: list[Exception]) -> bool:
+            return any(isinstance(error, RayError) and not isinstance(error, RayTaskError) for error in errors)
 
         end, pending, errors = time.monotonic() + timeout_s, references, []
         while pending:
@@ -157,17 +163,18 @@ class LearnerGroup:
             if not done:
                 break
             found = [error for reference in done if (error := _error(reference)) is not None]
-            if found and not errors:
-                end = min(end, time.monotonic() + GRACE_S)
+            if found:
+                known = died(found) or all(map(_is_ours, found))
+                end = min(end, time.monotonic() + (GRACE_S if known else LOST_S))
             errors += found
         if not pending and not errors:
             return ray.get(references)
-        gone = _gone if any(isinstance(error, RayActorError) for error in errors) else _failed
-        words = [our_error(error, gone) for error in errors] or [_late(timeout_s)]
+        words = [our_error(error, _gone if died(errors) else _failed) for error in errors] or [_late(timeout_s)]
         own = [our for our, error in zip(words, errors, strict=False) if _is_ours(error)]
         if pending or len(own) < len(references):
             self.close()  # where all ranks refuse alike they are as they were
-        raise (own or sorted(words, key=lambda our: "was killed" not in our.message))[0]
+        lost = sorted((our for our in words if isinstance(our, LearnerGone)), key=lambda our: "was killed" not in our.message)  # fmt: skip
+        raise (lost or own or words)[0]
 
     def __enter__(self) -> "LearnerGroup":
         return self
@@ -215,7 +222,7 @@ def _error(reference: Any) -> Exception | None:
 
     try:
         ray.get(reference)
-    except Exception as error:
+    except Exception as error:  # whatever it is, the caller says it
         return error
     return None
 

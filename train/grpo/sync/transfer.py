@@ -7,7 +7,7 @@ kept, so an engine that dies is not started again: its run ends and goes on from
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from ....collect.engines.base import TokenEngine
 from ....collect.engines.cluster import call
 from ....collect.engines.restarting import RestartingEngine
 from ....collect.engines.vllm_client import engine_gone
-from ....store.errors import ConfigError
+from ....store.errors import ConfigError, TrainingError
 from ..restarting import RestartingLearner
 
 BACKENDS = {"cuda_ipc": "ipc", "nccl": "nccl"}
@@ -112,7 +112,8 @@ class TransferSync:
 
     def close(self) -> None:
         """See WeightSync."""
-        self._learner.run(close_sender)
+        with suppress(TrainingError):  # a learner that is gone has left; its own error is the one to tell
+            self._learner.run(close_sender)
 
 
 def _vllm(engine: TokenEngine) -> Any:
