@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,8 @@ def _start(ray: Any, num_cpus: int | None) -> None:
     base = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _MAX_TEMP_DIR else "/tmp"
     folder, lock = owned_folder(_PREFIX, Path(base))
     reaper = [sys.executable, "-S", str(Path(__file__).with_name("reaper.py")), folder.name, str(folder)]
-    _ours = folder, lock, subprocess.Popen(reaper, stdin=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(reaper, stdin=subprocess.PIPE, start_new_session=True)
+    _ours = folder, lock, process
     with _environment(MARK, folder.name), _loopback_only(ray):
         _init(
             ray,
@@ -92,6 +93,10 @@ def _start(ray: Any, num_cpus: int | None) -> None:
             _node_ip_address="127.0.0.1",
             _temp_dir=str(folder),
         )
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # without a reaper Ray goes on as well
+        process.stdin.write(b"look\n")
+        process.stdin.flush()
 
 
 @contextmanager
