@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
-from rollhouse.collect.engines import cluster
+from rollhouse.collect.engines import cluster, reaper
 from rollhouse.collect.engines.folders import owned_folder, remove_left_behind
 from rollhouse.collect.engines.placement import bundle_of, place
 from rollhouse.store.errors import ConfigError, EngineError
@@ -99,3 +99,25 @@ def test_nothing_is_left_of_a_driver_that_is_killed(tiny_base: Path, how: signal
     if how == signal.SIGKILL:
         assert folder in remove_left_behind("rollhouse-weights-", folder.parent), "the next run removes it"
     assert not folder.exists()
+
+
+def test_the_reaper_knows_those_that_wrote_over_their_environment(tmp_path: Path) -> None:
+    folder = tmp_path / "rh-ray-made-up"
+    folder.mkdir()
+    inner = "import time; print('up', flush=True); time.sleep(600)"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {inner!r}], env={{}})"
+    environment = os.environ | {reaper.MARK: folder.name}
+    parent = subprocess.Popen([sys.executable, "-S", "-c", outer], env=environment, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None and parent.stdout.readline() == "up\n"
+    (child,) = psutil.Process(parent.pid).children()
+    known = reaper.marked(folder.name)
+    assert {parent.pid, child.pid} <= set(known)
+    driver = subprocess.Popen([sys.executable, "-S", reaper.__file__, folder.name, str(folder)], stdin=subprocess.PIPE)
+    assert driver.stdin is not None
+    driver.stdin.write(b"look\n")
+    driver.stdin.flush()
+    assert reaper.living(known) == known, "nothing is ended as long as there is input"
+    driver.communicate(timeout=60)
+    parent.wait(60)
+    assert not gone([child], 20) and not folder.exists()
+    assert not reaper.living(known) and not reaper.marked(folder.name)
