@@ -8,13 +8,13 @@ __version__ = "0.1.0"
 # Public names and where they live. Nothing is imported until a name is asked for (PEP 562): importing Lance alone
 # costs half a second, and an eager relative import here would break test collection in a checkout.
 _PUBLIC = {
-    "House": "rollhouse.queries.house",
-    "RollhouseError": "rollhouse.store.errors",
+    "SqlStore": "rollhouse.queries.sql_store",
+    "RollhouseError": "rollhouse.base.errors",
     "Message": "rollhouse.store.messages",
     "ToolCall": "rollhouse.store.messages",
 }
 
-__all__ = ["House", "Message", "RollhouseError", "ToolCall", "__version__"]
+__all__ = ["Message", "RollhouseError", "SqlStore", "ToolCall", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -58,9 +58,9 @@ def main() -> int:
 
 def generated(folder: Path) -> Measured:
     """Workplace tables and tasks of our own."""
-    from rollhouse.collect.environments.workplace.generator.tables import generate_tables
-    from rollhouse.collect.environments.workplace.generator.tasks import generate_tasks
-    from rollhouse.collect.environments.workplace.office import read_office
+    from rollhouse.environments.workplace.generator.tables import generate_tables
+    from rollhouse.environments.workplace.generator.tasks import generate_tasks
+    from rollhouse.environments.workplace.office import read_office
 
     tables, tasks = folder / "tables", folder / "tasks.jsonl"
     generate_tables(tables)
@@ -161,7 +161,7 @@ def report(found: list[dict[str, Measured]], held: Measured, engine: Measured | 
         "| --- | --- | --- | --- | --- |",
         *("| " + " | ".join(row) + " |" for row in rows),
         "",
-        f"A rollout is two requests with 27 tools in each (about 30 KB), one tool call that writes to the tables, the verdict by final state, and a row in a house: "
+        f"A rollout is two requests with 27 tools in each (about 30 KB), one tool call that writes to the tables, the verdict by final state, and a row in a store: "
         f"{found[0]['many']['tasks']:,} tasks, {CONCURRENCY} rollouts in flight, medians of {len(found)} round{'s' if len(found) > 1 else ''}. The times hold planning, journal and commits. "
         "The bare client (aiohttp as well) sends the same requests, encoded before, over as many connections, and does nothing with the answers; a share is of the mean of its rates "
         f"before and after, in one round. Before the first rollout the process, with all it imports, the tables and the tasks, has {max(one['many']['peak_mb_before'] for one in found):,.0f} MB. "
@@ -186,7 +186,7 @@ def engine_lines(engine: Measured, added: list[float]) -> list[str]:
         *rounds,
         "",
         f"{engine['rollouts']:,} rollouts of workplace-mini by {engine['model']}, {engine['concurrency']} in flight, in vLLM on this machine; prompts and seeds are the same in both. "
-        "The CPU time is what the collecting process itself uses beyond a process that only asks the engine: tools, verdicts, template and house.",
+        "The CPU time is what the collecting process itself uses beyond a process that only asks the engine: tools, verdicts, template and store.",
     ]  # fmt: skip
 
 

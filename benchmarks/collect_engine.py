@@ -2,7 +2,7 @@
 
     python benchmarks/collect_engine.py '{"rollouts": 256, "concurrency": 32, "rounds": 3, "model": null}'
 
-Each round collects (tools, verdicts, chat template, house and all), then makes the recorded calls again: as many at a time, each worker's one
+Each round collects (tools, verdicts, chat template, store and all), then makes the recorded calls again: as many at a time, each worker's one
 after the other, same prompts and seeds. (Last digits depend on what shares a step, so a few rollouts sample something else: compare seconds a
 token.) The engine forgets its cached prompts before either. Prints one line of JSON.
 """
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from rollhouse.benchmarks.collect_parts import Clock
-from rollhouse.collect.engines.base import Generation
-from rollhouse.collect.environments.workplace_mini import MiniEnvironment
-from rollhouse.collect.opening import open_policy
-from rollhouse.collect.policies import TokenPolicy
 from rollhouse.collect.runner import collect_async
-from rollhouse.collect.types import Sampling
-from rollhouse.store.house import House
+from rollhouse.environments.workplace_mini import MiniEnvironment
+from rollhouse.policies.engines.base import Generation
+from rollhouse.policies.opening import open_policy
+from rollhouse.policies.policy import TokenPolicy
+from rollhouse.policies.types import Sampling
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.train.tiny.base import base_policy
 
@@ -66,11 +66,11 @@ def main(rollouts: int, concurrency: int, rounds: int, model: str | None = None)
 async def _collect(policy: TokenPolicy, model: Path, tasks: list[Any], repeats: int, concurrency: int) -> dict[str, float]:  # fmt: skip
     await policy.token_engine.load_weights(str(model), 0)
     with tempfile.TemporaryDirectory(prefix="rollhouse-bench-") as folder:
-        house = House.create(Path(folder) / "house")
-        with start_run(house, "collect", "bench") as run:
+        store = LanceStore.create(Path(folder) / "store")
+        with start_run(store, "collect", "bench") as run:
             clock = Clock()
             summary = await collect_async(
-                house, run, MiniEnvironment(seed=0), policy, tasks,
+                store, run, MiniEnvironment(seed=0), policy, tasks,
                 num_repeats=repeats, sampling=Sampling(max_tokens=128, seed=0), concurrency=concurrency,
             )  # fmt: skip
             spent = clock.read()

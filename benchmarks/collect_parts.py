@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from rollhouse.benchmarks.collect_server import CALL
-from rollhouse.collect.endpoint import EndpointSettings, OpenAIPolicy
-from rollhouse.collect.endpoint.request import RequestEncoder
-from rollhouse.collect.environments.workplace import WorkplaceEnvironment
 from rollhouse.collect.runner import collect
-from rollhouse.collect.types import Conversation, Sampling, Task
-from rollhouse.store.house import House
+from rollhouse.environments.workplace import WorkplaceEnvironment
+from rollhouse.policies.endpoint import EndpointSettings, OpenAIPolicy
+from rollhouse.policies.endpoint.request import RequestEncoder
+from rollhouse.policies.types import Conversation, Sampling
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message
 from rollhouse.store.runs import start_run
+from rollhouse.store.task import Task
 
 
 def bare(url: str, tables: str, tasks: str, rollouts: int, concurrency: int, model: str) -> dict[str, Any]:
@@ -61,21 +62,21 @@ async def _send(url: str, pairs: list[tuple[bytes, bytes]], concurrency: int) ->
 
 
 def runner(url: str, tables: str, tasks: str, rollouts: int, concurrency: int) -> dict[str, Any]:
-    """The real thing: environment, tools, verifier, writer and house. Planning is in the time; imports and reading the tasks are not."""
+    """The real thing: environment, tools, verifier, writer and store. Planning is in the time; imports and reading the tasks are not."""
     environment = WorkplaceEnvironment(tables, tasks)
     listed = tasks_for(rollouts, list(environment.tasks("train")))
     policy = OpenAIPolicy(url, settings=EndpointSettings(concurrency=concurrency))
     before = _peak_mb()
     with tempfile.TemporaryDirectory(prefix="rollhouse-bench-") as folder:
-        house = House.create(Path(folder) / "house")
+        store = LanceStore.create(Path(folder) / "store")
         clock = Clock()
-        with start_run(house, "collect", "bench") as run:
+        with start_run(store, "collect", "bench") as run:
             summary = collect(
-                house, run, environment, policy, listed, num_repeats=rollouts // len(listed), concurrency=concurrency
+                store, run, environment, policy, listed, num_repeats=rollouts // len(listed), concurrency=concurrency
             )
             run.finish(summary.as_dict())
         spent = clock.read()
-        table = house.read("rollouts", columns=["status", "n_tool_calls", "n_retries"])
+        table = store.read("rollouts", columns=["status", "n_tool_calls", "n_retries"])
     return {
         "rollouts": table.num_rows,
         **spent,

@@ -140,7 +140,7 @@ def report(precision: str, rounds: list[dict[str, Measured]]) -> bool:
         print(f"| {name} | {median(seconds):.2f} | {runs} | {ratio(steps, TRL, name):.2f}x | {ratio(steps, TRL_PLAIN, name):.2f}x |")  # fmt: skip
     goals = [(f"{name}: at least {least} times as fast as TRL", ratio(steps, TRL, name), ratio(steps, TRL, name) >= least) for name, least in GOALS]  # fmt: skip
     share = max(store_ms(one[name]) / max(20.0, 20.0 * median(steps[name])) for one in rounds for name in (SYNC, ASYNC))
-    goals.append(("waiting until rollouts, plans and numbers are in the house: of 2 % of a step or 20 ms, whichever is more", share, share <= 1))  # fmt: skip
+    goals.append(("waiting until rollouts, plans and numbers are in the store: of 2 % of a step or 20 ms, whichever is more", share, share <= 1))  # fmt: skip
     print("\n| goal | measured | met |\n| --- | --- | --- |")
     for what, value, met in goals:
         print(f"| {what} | {value:.2f} | {'yes' if met else '**no**'} |")
@@ -155,7 +155,7 @@ def ratio(steps: dict[str, list[float]], other: str, name: str) -> float:
 
 
 def store_ms(measured: Measured) -> float:
-    """What the median step waited for the house, in milliseconds; what the house did beside it is the phase `store_behind`."""
+    """What the median step waited for the store, in milliseconds; what the store did beside it is the phase `store_behind`."""
     phases = measured["phases"]
     return 1000 * median(
         plan + rollouts for plan, rollouts in zip(phases["time/store"], phases["time/store_rollouts"], strict=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from rollhouse.collect.environments.workplace_mini import MiniEnvironment
+from rollhouse.environments.workplace_mini import MiniEnvironment
 
 # Means over the steps, noted beside a curve of ours.
 MEASURES = ("staleness/token_mean", "staleness/token_max", "mismatch/logp_abs_diff")
@@ -23,12 +23,12 @@ MAX_TURNS, MAX_TOKENS, MAX_LENGTH = 6, 96, 1024
 def train_ours(arm: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
     """`train_grpo` on a prompt set of the same tasks."""
     from rollhouse.benchmarks.grpo_ours import logged
-    from rollhouse.store.house import House
+    from rollhouse.store.lance_store import LanceStore
     from rollhouse.train.grpo.config import GrpoConfig
     from rollhouse.train.grpo.loop import train_grpo
 
-    house = House.create(folder / "house")
-    make_prompts(house, arm["n_prompts"])
+    store = LanceStore.create(folder / "store")
+    make_prompts(store, arm["n_prompts"])
     staleness = arm["staleness"]
     config = {
         "run": "curve",
@@ -55,10 +55,10 @@ def train_ours(arm: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
         "checkpointing": {"checkpoint_dir": str(folder / "checkpoints")},
         "logger": {"log_dir": str(folder / "logs")},
     }
-    train_grpo(house, GrpoConfig.model_validate(config))
-    rows = house.read("metrics").to_pylist()
+    train_grpo(store, GrpoConfig.model_validate(config))
+    rows = store.read("metrics").to_pylist()
     accuracy = {row["step"]: row["value"] for row in rows if row["name"] == "val/accuracy"}
-    numbers = logged(house)
+    numbers = logged(store)
     return {
         "validation": sorted(accuracy.items()),
         "rewards": numbers["train/reward"],
@@ -66,20 +66,20 @@ def train_ours(arm: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def make_prompts(house: Any, count: int) -> None:
+def make_prompts(store: Any, count: int) -> None:
     """The prompt set `prompts`: the first training tasks, whatever a script makes of them."""
-    from rollhouse.collect.policies import ScriptedPolicy
     from rollhouse.collect.runner import collect
+    from rollhouse.policies.policy import ScriptedPolicy
     from rollhouse.store.runs import start_run
     from rollhouse.store.snapshots import create_snapshot
     from rollhouse.transform.build import build_grpo
     from rollhouse.transform.options import GrpoOptions
 
     environment = MiniEnvironment()
-    with start_run(house, "collect", "script") as run:
-        collect(house, run, environment, ScriptedPolicy(), list(environment.tasks("train"))[:count])
-    create_snapshot(house, "start")
-    build_grpo(house, "prompts", "start", GrpoOptions(zero_variance="keep"))
+    with start_run(store, "collect", "script") as run:
+        collect(store, run, environment, ScriptedPolicy(), list(environment.tasks("train"))[:count])
+    create_snapshot(store, "start")
+    build_grpo(store, "prompts", "start", GrpoOptions(zero_variance="keep"))
 
 
 if __name__ == "__main__":

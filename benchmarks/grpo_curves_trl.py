@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rollhouse.benchmarks.grpo_curves_run import MAX_LENGTH, MAX_TOKENS, MAX_TURNS
-from rollhouse.collect.chat import ChatFormat
-from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.episode import Episode, Slot, play_episode
-from rollhouse.collect.policies import TokenPolicy
-from rollhouse.collect.types import Sampling, Task
+from rollhouse.environments.workplace_mini import MiniEnvironment
+from rollhouse.policies.chat import ChatFormat
+from rollhouse.policies.policy import TokenPolicy
+from rollhouse.policies.types import Sampling
+from rollhouse.store.task import Task
 from rollhouse.train.grpo.prompts import prompts_of_step
 
 
@@ -23,8 +24,8 @@ class Player:
     """Plays tasks with TRL's model as it is now: its weights go to the engine first."""
 
     def __init__(self, base: Path, folder: Path, seed: int) -> None:
-        from rollhouse.collect.engines.cluster import ensure_ray
-        from rollhouse.collect.engines.vllm_actor import open_vllm
+        from rollhouse.policies.engines.cluster import ensure_ray
+        from rollhouse.policies.engines.vllm_actor import open_vllm
 
         ensure_ray()
         self.environment = MiniEnvironment()

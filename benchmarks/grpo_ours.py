@@ -1,4 +1,4 @@
-"""Our side of benchmarks/grpo.py, through the front door: a prompt set in a house, `train_grpo`, and the numbers it logged.
+"""Our side of benchmarks/grpo.py, through the front door: a prompt set in a store, `train_grpo`, and the numbers it logged.
 
     python benchmarks/grpo_ours.py WORKLOAD-AS-JSON
 
@@ -22,21 +22,21 @@ from rollhouse.benchmarks.grpo_task import EvenTokens
 def run(work: dict[str, Any]) -> dict[str, Any]:
     """Trains and times it; a step lasts from the end of the one before it to its own."""
     os.environ["OMP_NUM_THREADS"] = str(work["engine_threads"])  # of the engine's process
-    from rollhouse.store.house import House
+    from rollhouse.store.lance_store import LanceStore
     from rollhouse.train.grpo.config import GrpoConfig
     from rollhouse.train.grpo.loop import train_grpo
 
     with tempfile.TemporaryDirectory(prefix="rollhouse-bench-") as folder:
-        house = House.create(Path(folder) / "house")
-        make_prompts(house, work)
+        store = LanceStore.create(Path(folder) / "store")
+        make_prompts(store, work)
         ends = [time.perf_counter()]
 
         def progress(step: int, steps: int, line: str) -> None:
             if step:
                 ends.append(time.perf_counter())
 
-        train_grpo(house, GrpoConfig.model_validate(configuration(work, folder)), progress=progress)
-        numbers = logged(house)
+        train_grpo(store, GrpoConfig.model_validate(configuration(work, folder)), progress=progress)
+        numbers = logged(store)
     return {
         "side": "ours",
         "seconds": [after - before for before, after in itertools.pairwise(ends)][:-1],
@@ -48,20 +48,20 @@ def run(work: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def make_prompts(house: Any, work: dict[str, Any]) -> None:
+def make_prompts(store: Any, work: dict[str, Any]) -> None:
     """The prompt set `prompts`. A set is built from rollouts, so a script leaves one of each task."""
-    from rollhouse.collect.policies import ScriptedPolicy
     from rollhouse.collect.runner import collect
+    from rollhouse.policies.policy import ScriptedPolicy
     from rollhouse.store.runs import start_run
     from rollhouse.store.snapshots import create_snapshot
     from rollhouse.transform.build import build_grpo
     from rollhouse.transform.options import GrpoOptions
 
     environment = EvenTokens(work["n_prompts"], work["prompt_tokens"])
-    with start_run(house, "collect", "script") as started:
-        collect(house, started, environment, ScriptedPolicy(), environment.tasks("train"))
-    create_snapshot(house, "start")
-    build_grpo(house, "prompts", "start", GrpoOptions(zero_variance="keep"))
+    with start_run(store, "collect", "script") as started:
+        collect(store, started, environment, ScriptedPolicy(), environment.tasks("train"))
+    create_snapshot(store, "start")
+    build_grpo(store, "prompts", "start", GrpoOptions(zero_variance="keep"))
 
 
 def configuration(work: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -97,10 +97,10 @@ def configuration(work: dict[str, Any], folder: str) -> dict[str, Any]:
     }
 
 
-def logged(house: Any) -> dict[str, list[float]]:
+def logged(store: Any) -> dict[str, list[float]]:
     """By name, the metrics of steps 1 and on."""
     found: dict[str, list[float]] = defaultdict(list)
-    for row in sorted(house.read("metrics").to_pylist(), key=lambda row: row["step"]):
+    for row in sorted(store.read("metrics").to_pylist(), key=lambda row: row["step"]):
         if row["step"] > 0:
             found[row["name"]].append(row["value"])
     return found

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollhouse.collect.types import Done, Score, Task, Turn
+from rollhouse.environments.types import Done
+from rollhouse.policies.types import Turn
 from rollhouse.store.messages import Message
+from rollhouse.store.task import Score, Task
 
 WORDS = [f"w{number:04d}" for number in range(2048)]
 PROMPT_OVERHEAD = 8  # tokens that the chat template puts around a message

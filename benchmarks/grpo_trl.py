@@ -28,10 +28,10 @@ def prepare(threads: int) -> None:
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": str(threads), "TRL_EXPERIMENTAL_SILENCE": "1", "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
-    from rollhouse.collect.engines.environment import prepare_environment
+    from rollhouse.policies.engines.environment import prepare_environment
 
     prepare_environment()
-    from rollhouse.collect.engines import plain_linear  # noqa: F401  without it new weights would not arrive
+    from rollhouse.policies.engines import plain_linear  # noqa: F401  without it new weights would not arrive
 
 
 def trainer_config(work: dict[str, Any], folder: str) -> Any:

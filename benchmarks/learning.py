@@ -24,7 +24,7 @@ def main() -> int:
     """Runs the seeds one after the other, so that each has the machine to itself."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--keep", type=Path, help="keep the houses in this folder")
+    parser.add_argument("--keep", type=Path, help="keep the stores in this folder")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("learning.md"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -35,11 +35,11 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def run_demo(seed: int, house: Path) -> dict:
+def run_demo(seed: int, store: Path) -> dict:
     """The summary of one demo, run as a user would."""
     command = Path(sys.executable).with_name("rollhouse")
-    subprocess.run([command, "demo", "--seed", str(seed), "--house", house], check=True)
-    return json.loads((house / "summary.json").read_text())
+    subprocess.run([command, "demo", "--seed", str(seed), "--store", store], check=True)
+    return json.loads((store / "summary.json").read_text())
 
 
 def shortfalls(summaries: list[dict]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rollhouse.benchmarks import store_data
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.tables import TABLES
 from rollhouse.store.writer import RolloutWriter
@@ -66,18 +66,18 @@ def _write_datasets(path: Path, chunks: Chunks) -> None:
     datasets.Dataset.from_list(rows).save_to_disk(str(path))
 
 
-def _write_house(path: Path, chunks: Chunks) -> None:
-    house = House.create(path)
-    with start_run(house, "collect", "bench") as run, RolloutWriter(house, run) as writer:
+def _write_store(path: Path, chunks: Chunks) -> None:
+    store = LanceStore.create(path)
+    with start_run(store, "collect", "bench") as run, RolloutWriter(store, run) as writer:
         for chunk in chunks:
             for row in chunk:
                 writer.add(row["rollout"], row["prompt"], row["task"], row["prompt_tokens"])
 
 
-def _write_house_by_64(path: Path, chunks: Chunks) -> None:
-    house = House.create(path)
+def _write_store_by_64(path: Path, chunks: Chunks) -> None:
+    store = LanceStore.create(path)
     seen: set[str] = set()
-    with start_run(house, "collect", "bench") as run, RolloutWriter(house, run) as writer:
+    with start_run(store, "collect", "bench") as run, RolloutWriter(store, run) as writer:
         for chunk in chunks:
             for start in range(0, len(chunk), 64):
                 rows = _tables(chunk[start : start + 64], seen)
@@ -101,8 +101,8 @@ def _tables(chunk: list[dict[str, dict[str, Any]]], seen: set[str]) -> dict[str,
 
 
 FORMATS: dict[str, Callable[[Path, Chunks], None]] = {
-    "rollhouse": _write_house_by_64,
-    "rollhouse, one by one": _write_house,
+    "rollhouse": _write_store_by_64,
+    "rollhouse, one by one": _write_store,
     "Parquet zstd, same tables": _write_parquet_tables,
     "Parquet zstd, dump": _write_parquet_dump,
     "JSONL": _write_jsonl,

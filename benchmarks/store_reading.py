@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rollhouse.benchmarks import store_data
 from rollhouse.benchmarks.store_parts import TOKENS, Bench, best
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.tables import TABLES
 
@@ -28,8 +28,8 @@ QUERIES = {
 
 def random_batches(bench: Bench) -> None:
     """256 random rollouts with their tokens, out of many."""
-    house, parquet, n = _many_rollouts(bench, bench.rows(96_000))
-    dataset = house.dataset("rollouts")
+    store, parquet, n = _many_rollouts(bench, bench.rows(96_000))
+    dataset = store.dataset("rollouts")
     chance = np.random.default_rng(0)
     columns = ["rollout_id", *TOKENS]
 
@@ -39,7 +39,7 @@ def random_batches(bench: Bench) -> None:
     def by_id() -> None:
         wanted = dataset.take(np.sort(chance.choice(n, 256, replace=False)).tolist(), columns=["rollout_id"])
         listed = ", ".join(f"'{value}'" for value in wanted["rollout_id"].to_pylist())
-        assert house.read("rollouts", columns, filter=f"rollout_id IN ({listed})").num_rows == 256
+        assert store.read("rollouts", columns, filter=f"rollout_id IN ({listed})").num_rows == 256
 
     def theirs() -> None:
         rows = np.sort(chance.choice(n, 256, replace=False))
@@ -65,7 +65,7 @@ def random_batches(bench: Bench) -> None:
         50,
         least=True,
     )
-    _full_scan(bench, house, parquet, n)
+    _full_scan(bench, store, parquet, n)
 
 
 def scalar_queries(bench: Bench) -> None:
@@ -75,17 +75,17 @@ def scalar_queries(bench: Bench) -> None:
 
     n = bench.rows(1_000_000)
     data = _scalar_rollouts(n)
-    house = House.create(bench.folder / "scalars")
+    store = LanceStore.create(bench.folder / "scalars")
     for start in range(0, n, 100_000):
-        house.append("rollouts", data.slice(start, 100_000))
-    with start_run(house, "collect", "upkeep") as run:
+        store.append("rollouts", data.slice(start, 100_000))
+    with start_run(store, "collect", "upkeep") as run:
         from rollhouse.store.upkeep import Policy, maintain
 
-        maintain(house, Policy(fragments=1, index_rows=1000))
+        maintain(store, Policy(fragments=1, index_rows=1000))
         run.finish({})
     parquet = bench.folder / "scalars.parquet"
     pq.write_table(data.drop_columns([*TOKENS, "messages"]), parquet, compression="zstd")
-    ours = connect(house)
+    ours = connect(store)
     theirs = duckdb.connect()
     theirs.execute(f"CREATE VIEW rollouts AS SELECT * FROM read_parquet('{parquet}')")
     rows, ratios = [], []
@@ -104,34 +104,34 @@ def scalar_queries(bench: Bench) -> None:
     bench.goal("scalar queries against DuckDB on Parquet, worst", max(ratios), 2.5)
 
 
-def _many_rollouts(bench: Bench, n: int) -> tuple[House, Path, int]:
-    """A house and a Parquet file of the same `n` rollouts: some made, the rest copies of them under other ids."""
+def _many_rollouts(bench: Bench, n: int) -> tuple[LanceStore, Path, int]:
+    """A store and a Parquet file of the same `n` rollouts: some made, the rest copies of them under other ids."""
     some = pa.Table.from_pylist(
         [r["rollout"] for g in store_data.groups(1000) for r in g], schema=TABLES["rollouts"].schema
     )
-    house, parquet = House.create(bench.folder / "many"), bench.folder / "many.parquet"
+    store, parquet = LanceStore.create(bench.folder / "many"), bench.folder / "many.parquet"
     with pq.ParquetWriter(parquet, some.schema, compression="zstd") as writer:
         for start in range(0, n, some.num_rows):
             part = some.slice(0, min(some.num_rows, n - start))
             keys = pa.array([f"{start + i:032d}" for i in range(part.num_rows)])
             part = part.set_column(0, some.schema.field(0), keys)
-            house.append("rollouts", part)
+            store.append("rollouts", part)
             writer.write_table(part, row_group_size=1000)
-    return house, parquet, n
+    return store, parquet, n
 
 
 _SCAN = """
 import sys, time
 import pyarrow as pa, pyarrow.parquet as pq, numpy, lance
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 columns = ["token_ids", "loss_mask", "logprobs"]
 def peak():
     # ru_maxrss would count the process that started this one.
     return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 before = peak()
 start, tokens = time.perf_counter(), 0
-if sys.argv[1] == "house":
-    batches = House.open(sys.argv[2]).batches("rollouts", columns)
+if sys.argv[1] == "store":
+    batches = LanceStore.open(sys.argv[2]).batches("rollouts", columns)
 else:
     batches = pq.ParquetFile(sys.argv[2]).iter_batches(batch_size=1000, columns=columns)
 for batch in batches:
@@ -140,16 +140,16 @@ print(tokens, time.perf_counter() - start, peak(), peak() - before)
 """
 
 
-def _full_scan(bench: Bench, house: House, parquet: Path, n: int) -> None:
+def _full_scan(bench: Bench, store: LanceStore, parquet: Path, n: int) -> None:
     rows, peaks = [], {}
-    for kind, where in (("house", house.uri), ("parquet", str(parquet))):
+    for kind, where in (("store", store.uri), ("parquet", str(parquet))):
         done = subprocess.run([sys.executable, "-c", _SCAN, kind, where], capture_output=True, text=True, check=True)
         tokens, seconds, peak, more = map(float, done.stdout.split())
         peaks[kind] = peak
         rows.append([kind, f"{tokens / seconds / 1e6:.0f}", f"{peak:.0f}", f"{more:.0f}"])
     head = ["store", "million tokens/s", "peak memory, MB", "of it not the imports"]
     bench.table(f"Reading all tokens of {n:,} rollouts", head, rows)
-    bench.goal("peak memory of reading all tokens, MB", peaks["house"], 500, unit="")
+    bench.goal("peak memory of reading all tokens, MB", peaks["store"], 500, unit="")
 
 
 def _scalar_rollouts(n: int) -> pa.Table:
@@ -177,4 +177,4 @@ def _scalar_rollouts(n: int) -> pa.Table:
         "n_sampled_tokens": pa.array(chance.integers(50, 900, n).astype(np.int32)),
         "duration_s": pa.array(chance.random(n) * 30),
     }
-    return House("unused").to_arrow("rollouts", pa.table(columns))
+    return LanceStore("unused").to_arrow("rollouts", pa.table(columns))

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from rollhouse.benchmarks import store_data
 from rollhouse.benchmarks.store_formats import FORMATS
 from rollhouse.benchmarks.store_parts import Bench, batched, best, seconds_of, size_of
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import compact
 from rollhouse.store.runs import start_run
 from rollhouse.store.tables import TABLES
@@ -51,12 +51,12 @@ def size_and_ingest(bench: Bench) -> None:
 def small_appends(bench: Bench) -> None:
     """Many tiny commits, with the upkeep that runs by itself."""
     n = bench.rows(10_000)
-    house = House.create(bench.folder / "appends")
-    versions = Path(house.table_uri("rollouts"), "_versions")
+    store = LanceStore.create(bench.folder / "appends")
+    versions = Path(store.table_uri("rollouts"), "_versions")
     groups = store_data.groups(64)
     some = [row for group in groups for row in group]
     times, worst = [], 0
-    with start_run(house, "collect", "bench") as run, RolloutWriter(house, run, max_age_s=float("inf")) as writer:
+    with start_run(store, "collect", "bench") as run, RolloutWriter(store, run, max_age_s=float("inf")) as writer:
         for number in range(n):
             for sample in range(8):
                 row = some[(number * 8 + sample) % len(some)]
@@ -74,17 +74,17 @@ def small_appends(bench: Bench) -> None:
         for i, part in enumerate(parts)
     ]
     bench.table("Many small commits of 8 rollouts", ["commits before", "median ms a commit", "99th percentile"], rows)
-    left = len(house.dataset("rollouts").get_fragments())
-    scan = best(lambda: house.read("rollouts", ["reward"]), 3)
+    left = len(store.dataset("rollouts").get_fragments())
+    scan = best(lambda: store.read("rollouts", ["reward"]), 3)
     bench.say(
         f"After {n:,} commits: {left} fragments, {len(list(versions.glob('*.manifest'))):,} versions, {size_of(versions) / 1e6:.1f} MB of manifests "
         f"(never more than {worst / 1e6:.1f} MB), one column of all {8 * n:,} rollouts read in {1e3 * scan:.0f} ms. "
-        f"The table holds {size_of(Path(house.table_uri('rollouts'), 'data')) / 1e6:,.0f} MB, what compaction replaced and `gc` would free included."
+        f"The table holds {size_of(Path(store.table_uri('rollouts'), 'data')) / 1e6:,.0f} MB, what compaction replaced and `gc` would free included."
     )
     bench.say(
         "What grows is Lance's note of which commit made each row, about 20 bytes a commit in every version: larger commits, not more upkeep, keep it small."
     )
-    assert house.dataset("rollouts").count_rows() == 8 * n
+    assert store.dataset("rollouts").count_rows() == 8 * n
     bench.goal("latency of a small commit, last tenth against first", median(parts[-1]) / median(parts[0]), 2)
     bench.goal("manifests, MB", worst / 1e6, 64, unit="")
 
@@ -95,24 +95,24 @@ def peer_import(bench: Bench) -> None:
 
     path = bench.folder / "peer.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in _peer_rows(500)))
-    house = House.create(bench.folder / "peer")
-    empty = size_of(Path(house.uri))
-    seconds = seconds_of(lambda: import_file(house, "nemo-gym", path))
-    compact(house)
+    store = LanceStore.create(bench.folder / "peer")
+    empty = size_of(Path(store.uri))
+    seconds = seconds_of(lambda: import_file(store, "nemo-gym", path))
+    compact(store)
     from datetime import timedelta
 
     from rollhouse.store.maintenance import gc
 
-    gc(house, yes=True, retention=timedelta(0))
-    assert house.dataset("rollouts").count_rows() == 500
-    tables = sum(size_of(Path(house.table_uri(table), "data")) for table in TABLES)
+    gc(store, yes=True, retention=timedelta(0))
+    assert store.dataset("rollouts").count_rows() == 500
+    tables = sum(size_of(Path(store.table_uri(table), "data")) for table in TABLES)
     rows = [
         ["the file", f"{path.stat().st_size / 500:,.0f}"],
         ["data files", f"{tables / 500:,.0f}"],
-        ["the whole house, manifests and empty tables included", f"{size_of(Path(house.uri)) / 500:,.0f}"],
+        ["the whole store, manifests and empty tables included", f"{size_of(Path(store.uri)) / 500:,.0f}"],
     ]
     bench.table("Importing a peer's 500 rollouts", ["what", "bytes a rollout"], rows)
-    bench.say(f"Imported in {seconds:.1f} s. An empty house has {empty / 1e3:.0f} kB.")
+    bench.say(f"Imported in {seconds:.1f} s. An empty store has {empty / 1e3:.0f} kB.")
     bench.goal("imported rollout on disk, bytes", tables / 500, 1500, unit="")
 
 
@@ -122,8 +122,8 @@ def kills(bench: Bench) -> None:
         return
     from rollhouse.tests.store.kills import kill_often
 
-    house = House.create(bench.folder / "kills")
-    done = kill_often(house, bench.kills, seed=3)
+    store = LanceStore.create(bench.folder / "kills")
+    done = kill_often(store, bench.kills, seed=3)
     bench.table("Kills", ["what", "how many"], [
         ["kills with SIGKILL at random moments", bench.kills],
         ["of them before the run had taken its first rollout", done["early"]],
@@ -134,7 +134,7 @@ def kills(bench: Bench) -> None:
     ])  # fmt: skip
 
 
-def _columns_table(bench: Bench, house: Path, parquet: Path, n: int) -> None:
+def _columns_table(bench: Bench, store: Path, parquet: Path, n: int) -> None:
     """Where the bytes are, column by column; and both writers from Arrow."""
     data = pa.concat_tables(
         [pq.read_table(parquet / "rollouts.parquet", schema=TABLES["rollouts"].schema)]
@@ -144,7 +144,7 @@ def _columns_table(bench: Bench, house: Path, parquet: Path, n: int) -> None:
         sizes = [size_of(_alone(bench, data, columns, kind)) / n for kind in ("lance", "parquet")]
         rows.append([columns[0], *(f"{size:,.0f}" for size in sizes), f"{sizes[0] / sizes[1]:.2f}"])
     bench.table("Where the bytes are", ["column", "rollhouse", "Parquet zstd", "ratio"], rows)
-    target = House.create(bench.folder / "from-arrow")
+    target = LanceStore.create(bench.folder / "from-arrow")
     with start_run(target, "collect", "bench") as run, RolloutWriter(target, run) as writer:
         ours = seconds_of(lambda: (writer.add_table(data), writer.flush()))
     theirs = seconds_of(lambda: pq.write_table(data, bench.folder / "from-arrow.parquet", compression="zstd"))

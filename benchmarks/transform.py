@@ -1,6 +1,6 @@
 """What choosing a dataset costs, against HF datasets and pandas, in one run on one machine. Ratios travel; absolute times do not.
 
-    python benchmarks/transform.py [--rollouts 1000000] [--house FOLDER] [--out docs/benchmarks-transform.md]
+    python benchmarks/transform.py [--rollouts 1000000] [--store FOLDER] [--out docs/benchmarks-transform.md]
 
 Each measurement runs in a process of its own, on two cores at most, so that its memory is its own.
 """
@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 
 KINDS = ("sft", "dpo", "grpo")
 READ = 20_000
@@ -32,15 +32,15 @@ def main() -> int:
     """Measures and writes the page; 1 when a goal was missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rollouts", type=int, default=1_000_000)
-    parser.add_argument("--house", help="make the house here, or use the one that is there")
+    parser.add_argument("--store", help="make the store here, or use the one that is there")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
-        print(json.dumps(_part(options.part, options.house)))
+        print(json.dumps(_part(options.part, options.store)))
         return 0
     with tempfile.TemporaryDirectory(prefix="rollhouse-bench-") as folder:
-        place = options.house or f"{folder}/house"
+        place = options.store or f"{folder}/store"
         if not Path(place).exists():
             from rollhouse.benchmarks.transform_data import make
 
@@ -66,8 +66,8 @@ def _parts() -> list[str]:
     ]
 
 
-def _measure(part: str, house: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--part", part, "--house", house]
+def _measure(part: str, store: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--part", part, "--store", store]
     environment = {
         **os.environ,
         "POLARS_MAX_THREADS": "2",
@@ -85,10 +85,10 @@ def _part(part: str, location: str) -> dict[str, Any]:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     what, kind = part.split()
-    house = House.open(location)
+    store = LanceStore.open(location)
     work = {"ours": _ours, "plain": _plain, "signatures": _signatures, "cached": _signatures, "read": _read}[what]
     _import(what)
-    ready = work(house, kind, what)
+    ready = work(store, kind, what)
     before, start = os.times(), time.perf_counter()
     rows = ready()
     seconds, after = time.perf_counter() - start, os.times()
@@ -111,41 +111,41 @@ def _peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 
-def _ours(house: House, kind: str, what: str) -> Any:
+def _ours(store: LanceStore, kind: str, what: str) -> Any:
     from rollhouse.transform import build
     from rollhouse.transform.options import DpoOptions
 
     name = f"{kind}-{time.time_ns()}"
     if kind == "step":
-        return lambda: build.build_dpo(house, name, "all", DpoOptions(pairing="step", min_shared_turns=0)).n_rows
-    return lambda: getattr(build, f"build_{kind}")(house, name, "all").n_rows
+        return lambda: build.build_dpo(store, name, "all", DpoOptions(pairing="step", min_shared_turns=0)).n_rows
+    return lambda: getattr(build, f"build_{kind}")(store, name, "all").n_rows
 
 
-def _plain(house: House, kind: str, what: str) -> Any:
+def _plain(store: LanceStore, kind: str, what: str) -> Any:
     from rollhouse.benchmarks import transform_plain
 
     folder = tempfile.mkdtemp(prefix="rollhouse-bench-plain-")
-    return lambda: getattr(transform_plain, kind)(transform_plain.some(house, kind, PLAIN_SHARE[kind]), folder)
+    return lambda: getattr(transform_plain, kind)(transform_plain.some(store, kind, PLAIN_SHARE[kind]), folder)
 
 
-def _signatures(house: House, kind: str, what: str) -> Any:
+def _signatures(store: LanceStore, kind: str, what: str) -> Any:
     import polars as pl
     from rollhouse.transform import signatures
 
-    prompts = pl.Series(house.read("prompts", ["prompt_id"], at="all")["prompt_id"].to_pylist())
+    prompts = pl.Series(store.read("prompts", ["prompt_id"], at="all")["prompt_id"].to_pylist())
     if kind == "minhash":
-        return lambda: len(signatures.minhashes(house, "all", prompts)[0])
-    return lambda: sum(len(ids) for ids, _ in signatures.gram_lists(house, "all", prompts, 8))
+        return lambda: len(signatures.minhashes(store, "all", prompts)[0])
+    return lambda: sum(len(ids) for ids, _ in signatures.gram_lists(store, "all", prompts, 8))
 
 
-def _read(house: House, kind: str, what: str) -> Any:
+def _read(store: LanceStore, kind: str, what: str) -> Any:
     from rollhouse.transform.materialize import iter_sft
     from rollhouse.transform.versions import get_dataset, list_datasets
 
-    label = next(row["dataset"] for row in list_datasets(house) if row["kind"] == kind)
-    dataset = get_dataset(house, label)
+    label = next(row["dataset"] for row in list_datasets(store) if row["kind"] == kind)
+    dataset = get_dataset(store, label)
     dataset = replace(dataset, references=dataset.references.head(READ))
-    return lambda: sum(1 for _ in iter_sft(house, dataset))
+    return lambda: sum(1 for _ in iter_sft(store, dataset))
 
 
 def _page(found: dict[str, dict[str, Any]], rollouts: int) -> tuple[str, bool]:

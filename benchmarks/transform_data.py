@@ -1,11 +1,11 @@
-"""A house for benchmarks/transform.py: rollouts in groups of eight, with messages, made as Arrow columns."""
+"""A store for benchmarks/transform.py: rollouts in groups of eight, with messages, made as Arrow columns."""
 
 import json
 from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.store.tables import MESSAGES
 
@@ -24,19 +24,19 @@ _TOOLS = json.dumps(
 _CATEGORIES = np.array(["mail", "calendar", "crm", "analytics"])
 
 
-def make(folder: str, n: int, seed: int = 0) -> House:
-    """A house with `n` rollouts, graded 0 or 1, and a snapshot `all`. About a tenth of the responses of a prompt are equal."""
-    house, chance = House.create(folder), np.random.default_rng(seed)
+def make(folder: str, n: int, seed: int = 0) -> LanceStore:
+    """A store with `n` rollouts, graded 0 or 1, and a snapshot `all`. About a tenth of the responses of a prompt are equal."""
+    store, chance = LanceStore.create(folder), np.random.default_rng(seed)
     n_tasks = n // GROUP
     tasks, prompts = _ids("task", 0, n_tasks), _ids("prompt", 0, n_tasks)
     solved = chance.beta(0.7, 0.7, n_tasks)
     for start in range(0, n, _ROWS_AT_ONCE):
         rows = np.arange(start, min(start + _ROWS_AT_ONCE, n))
-        house.append("rollouts", _rollouts(rows, tasks, prompts, solved, chance))
-    house.append(
+        store.append("rollouts", _rollouts(rows, tasks, prompts, solved, chance))
+    store.append(
         "prompts", pa.table({"prompt_id": prompts, "messages": _prompts(n_tasks, chance), "tools": [_TOOLS] * n_tasks})
     )
-    house.append(
+    store.append(
         "tasks",
         pa.table(
             {
@@ -49,8 +49,8 @@ def make(folder: str, n: int, seed: int = 0) -> House:
             }
         ),
     )
-    create_snapshot(house, "all")
-    return house
+    create_snapshot(store, "all")
+    return store
 
 
 def _rollouts(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 
 COLUMNS = ["rollout_id", "task_id", "prompt_id", "status", "reward", "n_parse_failures", "n_tool_errors", "n_turns", "n_sampled_tokens", "messages"]  # fmt: skip
 LIGHT = ["task_id", "prompt_id", "status", "reward"]
@@ -97,9 +97,9 @@ def _prompts(table: pa.Table, folder: str, rates_of: Callable[[Any], Any]) -> in
     return len(prompts)
 
 
-def some(house: House, kind: str, share: int) -> pa.Table:
+def some(store: LanceStore, kind: str, share: int) -> pa.Table:
     """The columns a selection needs, of the first one in `share` rollouts: whole groups."""
-    dataset = house.dataset("rollouts", "all")
+    dataset = store.dataset("rollouts", "all")
     return dataset.to_table(
         columns=COLUMNS if kind in ("sft", "dpo") else LIGHT, limit=dataset.count_rows() // share // 8 * 8
     )

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-from rollhouse.collect.engines.cluster import ensure_ray, shutdown_ray
-from rollhouse.collect.engines.vllm_actor import open_vllm
+from rollhouse.policies.engines.cluster import ensure_ray, shutdown_ray
+from rollhouse.policies.engines.vllm_actor import open_vllm
 from rollhouse.train.grpo.learner.group import LearnerGroup
 from rollhouse.train.grpo.learner.settings import LearnerSettings
 from rollhouse.train.grpo.sync.sync import WeightSync, open_sync

@@ -13,13 +13,13 @@ from .chat import (
     ThinkingOption,
     chat_options,
 )
-from .common import Format, FormatOption, HouseOption, console, make_house, print_rows, progress
+from .common import Format, FormatOption, StoreOption, console, make_store, print_rows, progress
 from .policy import LengthOption, ModelOption, TokensOption, policy_choice
 
 if TYPE_CHECKING:
     from ..eval.bfcl import BfclSummary
     from ..eval.job import BfclJob, PolicyChoice
-    from ..store.house import House
+    from ..store.lance_store import LanceStore
 
 
 def register(noun: typer.Typer) -> None:
@@ -45,7 +45,7 @@ def bfcl(
     run: Annotated[str | None, typer.Option("--run", help="The run's name, one that exists is resumed; with --before or --after, the training run.")] = None,
     before: Annotated[bool, typer.Option("--before", help="Evaluate the model that the training run --run started from.")] = False,
     after: Annotated[bool, typer.Option("--after", help="Evaluate the run's last checkpoint; with --before, compare the two.")] = False,
-    house: HouseOption = None,
+    store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """Evaluate a policy on BFCL, judged by bfcl-eval's own checkers.
@@ -56,7 +56,7 @@ def bfcl(
     from ..eval.bfcl.categories import categories_named
     from ..eval.job import BfclJob
 
-    place = make_house(house)
+    place = make_store(store)
     categories_named(category or ["single_turn"], mode)  # a wrong name is told before a model is looked for
     job = BfclJob(tuple(category or ["single_turn"]), limit, max_tokens, mode)
     chat = chat_options(chat_template, enable_thinking, tool_parser, tool_parser_plugin)
@@ -82,12 +82,12 @@ def bfcl(
 
 
 def _stages(
-    house: "House", engine: str, model: str | None, run: str | None, before: bool, after: bool
+    store: "LanceStore", engine: str, model: str | None, run: str | None, before: bool, after: bool
 ) -> list[tuple[str | None, str | None]]:
     """(name of the evaluation's run, model) of each policy to evaluate."""
     if not (before or after):
         return [(run, model)]
-    from ..store.errors import ConfigError
+    from ..base.errors import ConfigError
 
     if run is None or model is not None or engine.startswith("openai:"):
         raise ConfigError(
@@ -96,18 +96,18 @@ def _stages(
         )
     from ..train.checkpoints import models_of
 
-    wanted = zip(("before", "after"), (before, after), models_of(house, run), strict=True)
+    wanted = zip(("before", "after"), (before, after), models_of(store, run), strict=True)
     return [(f"{run}-bfcl-{stage}", str(folder)) for stage, asked, folder in wanted if asked]
 
 
-def _refuse_other_stage(house: "House", job: "BfclJob", choice: "PolicyChoice", name: str) -> None:
+def _refuse_other_stage(store: "LanceStore", job: "BfclJob", choice: "PolicyChoice", name: str) -> None:
     # The names of the two runs are ours, so "another name" is no way out.
+    from ..base.errors import ConfigError
     from ..collect.plan import refuse_other_config
     from ..eval.job import bfcl_config
-    from ..store.errors import ConfigError
 
     try:
-        refuse_other_config(house, name, bfcl_config(job, choice))
+        refuse_other_config(store, name, bfcl_config(job, choice))
     except ConfigError as error:
         raise ConfigError(
             error.message,
@@ -116,14 +116,14 @@ def _refuse_other_stage(house: "House", job: "BfclJob", choice: "PolicyChoice", 
 
 
 def _evaluate(
-    house: "House", job: "BfclJob", choice: "PolicyChoice", name: str | None, concurrency: int
+    store: "LanceStore", job: "BfclJob", choice: "PolicyChoice", name: str | None, concurrency: int
 ) -> tuple[str, "BfclSummary"]:
     from ..eval.job import run_bfcl_job
 
     with progress() as bar:
         line = bar.add_task("bfcl" if name is None else name, total=None, note="", visible=False)
         return run_bfcl_job(
-            house,
+            store,
             job,
             choice,
             name,

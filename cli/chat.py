@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..collect.chat_options import ChatOptions
+    from ..policies.chat_options import ChatOptions
 
 TemplateOption = Annotated[str | None, typer.Option("--chat-template", help="Jinja file used in place of the model's chat template.")]  # fmt: skip
 ThinkingOption = Annotated[bool | None, typer.Option("--enable-thinking/--no-enable-thinking", help="The template's setting of that name.")]  # fmt: skip
@@ -17,6 +17,6 @@ DataOption = Annotated[int, typer.Option("--data-parallel-size", min=1, help="Co
 
 def chat_options(template: str | None, thinking: bool | None, parser: str, plugin: str | None) -> "ChatOptions":
     """The options as given."""
-    from ..collect.chat_options import ChatOptions
+    from ..policies.chat_options import ChatOptions
 
     return ChatOptions(template, thinking, tool_parser=parser, parser_plugin=plugin)

@@ -1,11 +1,11 @@
-"""`rollhouse collect`: a policy plays an environment's tasks, and every rollout lands in the house."""
+"""`rollhouse collect`: a policy plays an environment's tasks, and every rollout lands in the store."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, TasksSplitOption, console, make_house, print_rows, print_summary
+from .common import Format, FormatOption, StoreOption, TasksSplitOption, console, make_store, print_rows, print_summary
 
 if TYPE_CHECKING:
     from ..collect.config import CollectConfig
@@ -52,7 +52,7 @@ def collect(
     retry_failed: Annotated[bool | None, typer.Option("--retry-failed", help="Try again where an earlier attempt failed.")] = None,
     snapshot: Annotated[str | None, typer.Option(help="Take a snapshot of this name afterwards.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the resolved configuration, and stop.")] = False,
-    house: HouseOption = None,
+    store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """Collect rollouts of a policy on an environment's tasks. The exit code is 1 when a rollout failed.
@@ -71,13 +71,13 @@ def collect(
     }  # fmt: skip
     resolved = _resolved(config, flags, settings or [])
     if dry_run:
-        _print_plan(resolved, house, format)
+        _print_plan(resolved, store, format)
         return
+    from ..base.errors import EngineError
     from ..collect.job import run_job
-    from ..store.errors import EngineError
     from .live import watch
 
-    place = make_house(house)
+    place = make_store(store)
     resolved = _with_model(place, resolved)
     failed: EngineError | None = None
     with watch(resolved.run or "collect", starts_engine=resolved.engine in ("vllm", "torch")) as (
@@ -117,10 +117,10 @@ def _with_model(place: Any, config: "CollectConfig") -> "CollectConfig":
 
 def _print_plan(config: "CollectConfig", location: str | None, format: Format) -> None:
     from ..collect.job import plan_job
-    from ..store.house import House, house_location
+    from ..store.lance_store import LanceStore, store_location
     from .settings import to_yaml
 
-    place = House(house_location(location))
+    place = LanceStore(store_location(location))
     there = place if place.has_table("rollouts") else None
     if there is not None:
         config = _with_model(there, config)

@@ -1,4 +1,4 @@
-"""What every command shares: the house option, the output formats, and how errors and progress look."""
+"""What every command shares: the store option, the output formats, and how errors and progress look."""
 
 import json
 import sys
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..store.errors import RollhouseError
+from ..base.errors import RollhouseError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
     from rich.progress import Progress
 
-    from ..store.house import House
+    from ..store.lance_store import LanceStore
 
 
 class State:
@@ -33,8 +33,8 @@ class Format(StrEnum):
     csv = "csv"
 
 
-HouseOption = Annotated[
-    str | None, typer.Option("--house", help="Folder or URI of the house [default: $ROLLHOUSE_HOUSE or ./house].")
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="Folder or URI of the store [default: $ROLLHOUSE_STORE or ./rollouts].")
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the data.")]
 TasksSplitOption = Annotated[
@@ -49,18 +49,18 @@ ScorerOption = Annotated[
 AtOption = Annotated[str | None, typer.Option("--at", help="Read at a snapshot's name or an ISO time.")]
 
 
-def open_house(location: str | None, at: str | None = None) -> "House":
-    """The house a reading command works on, as it is or as it was; it must exist."""
-    from ..store.house import House, house_location
+def open_store(location: str | None, at: str | None = None) -> "LanceStore":
+    """The store a reading command works on, as it is or as it was; it must exist."""
+    from ..store.lance_store import LanceStore, store_location
 
-    return House.open(house_location(location), at)
+    return LanceStore.open(store_location(location), at)
 
 
-def make_house(location: str | None) -> "House":
-    """The house a writing command works on; made when it is not there."""
-    from ..store.house import House, house_location
+def make_store(location: str | None) -> "LanceStore":
+    """The store a writing command works on; made when it is not there."""
+    from ..store.lance_store import LanceStore, store_location
 
-    return House.create(house_location(location))
+    return LanceStore.create(store_location(location))
 
 
 def console(stderr: bool = False) -> "Console":

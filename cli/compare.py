@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, console, open_house, print_rows
+from .common import Format, FormatOption, StoreOption, console, open_store, print_rows
 
 if TYPE_CHECKING:
     from ..eval.compare import Comparison, RunComparison
@@ -22,7 +22,7 @@ def compare(
         int, typer.Option(min=0, help="So many flips are shown in the table [json: all, csv: none].")
     ] = 10,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
-    house: HouseOption = None,
+    store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Compare evaluations on the cases both judged: difference with its interval, McNemar's test, the cases that flipped.
@@ -31,7 +31,7 @@ def compare(
     """
     from ..eval.compare import compare_runs
 
-    place = open_house(house)
+    place = open_store(store)
     compared = [compare_runs(place, run_a, run_b, seed) for run_b in runs]
     if format is not Format.table:
         flipped = [row for one in compared for row in flip_rows(one)] if format is Format.json else []

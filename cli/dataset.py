@@ -8,10 +8,10 @@ from .common import (
     AtOption,
     Format,
     FormatOption,
-    HouseOption,
     ScorerOption,
+    StoreOption,
     console,
-    open_house,
+    open_store,
     print_rows,
     print_summary,
 )
@@ -28,7 +28,7 @@ FromOption = Annotated[str, typer.Option("--from", help="Snapshot to build from.
 ConfigOption = Annotated[str | None, typer.Option("--config", help="Recipe (YAML), or the name of a shipped one.")]
 RunsOption = Annotated[list[str] | None, typer.Option("--run", help="Only rollouts of this run; may be repeated.")]
 EnvironmentsOption = Annotated[list[str] | None, typer.Option("--environment", help="Only rollouts of this environment; may be repeated.")]  # fmt: skip
-SqlOption = Annotated[str | None, typer.Option("--sql", metavar="FILE", help="A SELECT over the house that names what to choose.")]  # fmt: skip
+SqlOption = Annotated[str | None, typer.Option("--sql", metavar="FILE", help="A SELECT over the store that names what to choose.")]  # fmt: skip
 FunctionOption = Annotated[str | None, typer.Option("--function", metavar="FILE:NAME", help="A Python function of a Polars LazyFrame that returns what to choose.")]  # fmt: skip
 AgainstOption = Annotated[list[str] | None, typer.Option("--against", metavar="SET", help="Leave out what is also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file; may be repeated.")]  # fmt: skip
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")]
@@ -56,7 +56,7 @@ def sft(
     function: FunctionOption = None, against: AgainstOption = None,
     min_reward: Annotated[float | None, typer.Option("--min-reward", help="Least reward [default: 1 where all are 0 or 1, else 0.9].")] = None,
     per_task: Annotated[int | None, typer.Option("--per-task", help="Most demonstrations of one task [default: 4].")] = None,
-    dry_run: DryRunOption = False, house: HouseOption = None, format: FormatOption = Format.table,
+    dry_run: DryRunOption = False, store: StoreOption = None, format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """Demonstrations: completed, rewarded, distinct rollouts, at most a few of one task.
 
@@ -69,7 +69,7 @@ def sft(
         "min_reward": min_reward,
         "per_task_cap": per_task,
     }
-    _build(build_sft, SftOptions, name, snapshot, config, flags, settings, dry_run, house, format)
+    _build(build_sft, SftOptions, name, snapshot, config, flags, settings, dry_run, store, format)
 
 
 def dpo(
@@ -78,7 +78,7 @@ def dpo(
     function: FunctionOption = None, against: AgainstOption = None,
     pairing: Annotated[str | None, typer.Option("--pairing", help="auto, nearest_miss, two_sigma, best_worst, ranked, all or step [default: auto].")] = None,
     per_group: Annotated[int | None, typer.Option("--per-group", help="Most pairs of one task and prompt [default: 2].")] = None,
-    dry_run: DryRunOption = False, house: HouseOption = None, format: FormatOption = Format.table,
+    dry_run: DryRunOption = False, store: StoreOption = None, format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """Preference pairs: per task and prompt, an accepted rollout against a worse one.
 
@@ -91,7 +91,7 @@ def dpo(
         "pairing": pairing,
         "max_pairs_per_group": per_group,
     }
-    _build(build_dpo, DpoOptions, name, snapshot, config, flags, settings, dry_run, house, format)
+    _build(build_dpo, DpoOptions, name, snapshot, config, flags, settings, dry_run, store, format)
 
 
 def grpo(
@@ -100,7 +100,7 @@ def grpo(
     function: FunctionOption = None, against: AgainstOption = None,
     weights: Annotated[str | None, typer.Option("--weights", help="How often a prompt is drawn: none, variance or hard [default: none].")] = None,
     order: Annotated[str | None, typer.Option("--order", help="shuffled, easy_first or hard_first [default: shuffled].")] = None,
-    dry_run: DryRunOption = False, house: HouseOption = None, format: FormatOption = Format.table,
+    dry_run: DryRunOption = False, store: StoreOption = None, format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """A prompt set for online training: tasks that are neither always solved nor never.
 
@@ -110,28 +110,28 @@ def grpo(
     from ..transform.options import GrpoOptions
 
     flags = _flags(run, environment, scorer, sql, function, against) | {"weights": weights, "order": order}
-    _build(build_grpo, GrpoOptions, name, snapshot, config, flags, settings, dry_run, house, format)
+    _build(build_grpo, GrpoOptions, name, snapshot, config, flags, settings, dry_run, store, format)
 
 
-def list_(house: HouseOption = None, at: AtOption = None, format: FormatOption = Format.table) -> None:
+def list_(store: StoreOption = None, at: AtOption = None, format: FormatOption = Format.table) -> None:
     """List every version of every dataset."""
     from ..transform.versions import list_datasets
 
-    print_rows(list_datasets(open_house(house, at)), format)
+    print_rows(list_datasets(open_store(store, at)), format)
 
 
 def show(
     dataset: VersionArgument,
     rows: Annotated[bool, typer.Option("--rows", help="Print the references instead of the manifest.")] = False,
     flagged: Annotated[bool, typer.Option("--flagged", help="Print what is also in an evaluation set.")] = False,
-    house: HouseOption = None,
+    store: StoreOption = None,
     at: AtOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Show a version: where it comes from, its recipe, how many rows, and what was left out for which reason."""
     from ..transform.versions import get_dataset
 
-    found = get_dataset(open_house(house, at), dataset)
+    found = get_dataset(open_store(store, at), dataset)
     if rows or flagged:
         print_rows(found.rows if rows else found.flags.to_dicts(), format, found.label)
     else:
@@ -141,7 +141,7 @@ def show(
 def why(
     dataset: VersionArgument,
     id: Annotated[str, typer.Argument(metavar="ROLLOUT_OR_TASK", help="A rollout_id or task_id.")],
-    house: HouseOption = None,
+    store: StoreOption = None,
     at: AtOption = None,
     format: FormatOption = Format.table,
 ) -> None:
@@ -149,7 +149,7 @@ def why(
     from ..transform.explain import why as explain
     from ..transform.versions import get_dataset
 
-    place = open_house(house, at)
+    place = open_store(store, at)
     print_rows(explain(place, get_dataset(place, dataset), id), format)
 
 
@@ -157,7 +157,7 @@ def diff(
     left: VersionArgument,
     right: VersionArgument,
     rows: Annotated[bool, typer.Option("--rows", help="Print the rows that only one has.")] = False,
-    house: HouseOption = None,
+    store: StoreOption = None,
     at: AtOption = None,
     format: FormatOption = Format.table,
 ) -> None:
@@ -166,7 +166,7 @@ def diff(
     from ..transform.explain import diff_rows
     from ..transform.versions import get_dataset
 
-    place = open_house(house, at)
+    place = open_store(store, at)
     ours, theirs = get_dataset(place, left), get_dataset(place, right)
     found = compare(ours, theirs)
     if rows:
@@ -185,7 +185,7 @@ def export(
     dataset: VersionArgument,
     target: Annotated[str, typer.Argument(metavar="FORMAT", help="sft: trl, trl-messages, openai, nemo-response; dpo: trl, nemo-preference, nemo-binary; grpo: trl.")],
     out: Annotated[str, typer.Argument(help="File to write: .jsonl, or .parquet for TRL's formats.")],
-    house: HouseOption = None,
+    store: StoreOption = None,
     at: AtOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
@@ -198,7 +198,7 @@ def export(
     from ..transform.export import export_dataset
     from ..transform.versions import get_dataset
 
-    place = open_house(house, at)
+    place = open_store(store, at)
     found = get_dataset(place, dataset)
     print_summary(asdict(export_dataset(place, found, target, out)), format, f"{found.label} as {target}")
 
@@ -243,7 +243,7 @@ def _build(
     flags: dict[str, Any],
     settings: list[str] | None,
     dry_run: bool,
-    house: str | None,
+    store: str | None,
     format: Format,
 ) -> None:
     import json
@@ -255,7 +255,7 @@ def _build(
     if dry_run:
         print(to_yaml(recipe), end="")
         return
-    dataset = build(open_house(house), name, snapshot, recipe, _references(recipe.contamination.against))
+    dataset = build(open_store(store), name, snapshot, recipe, _references(recipe.contamination.against))
     if format is not Format.table:
         print_rows([{**manifest(dataset), "existed": dataset.existed}], format)
     else:
@@ -263,7 +263,7 @@ def _build(
 
 
 def _references(against: tuple[str, ...]) -> list[Any]:
-    """The cases of the evaluation sets that the house does not hold."""
+    """The cases of the evaluation sets that the store does not hold."""
     from ..transform.references import OWN_SPLITS, file_references
 
     found: list[Any] = []

@@ -15,20 +15,20 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     seed: Annotated[int, typer.Option(help="Of the tasks, the script's mistakes, sampling and training.")] = 0,
-    house: Annotated[Path | None, typer.Option("--house", help="Folder of the demo's house [default: demo-house, or demo-house-2 when that is taken, …].")] = None,
+    store: Annotated[Path | None, typer.Option("--store", help="Folder of the demo's store [default: demo-store, or demo-store-2 when that is taken, …].")] = None,
 ) -> None:  # fmt: skip
     """Run the whole loop: collect, make datasets, train three ways, evaluate, trace the lineage. No network, no GPU.
 
-    Each step is a command that is printed before it runs. The house, checkpoints, report.html and summary.json stay in --house.
+    Each step is a command that is printed before it runs. The store, checkpoints, report.html and summary.json stay in --store.
     """
     from .common import Format
     from .demo_plan import plan
     from .demo_run import free_folder, run_steps, summarize, summary_rows, write_summary
 
-    house = house or free_folder(Path("demo-house"))
-    steps = plan(seed, house)
-    seconds = run_steps(house, steps)
-    summary = summarize(house, seed, seconds)
-    path = write_summary(house, summary)
+    store = store or free_folder(Path("demo-store"))
+    steps = plan(seed, store)
+    seconds = run_steps(store, steps)
+    summary = summarize(store, seed, seconds)
+    path = write_summary(store, summary)
     print_rows(summary_rows(summary), Format.table, "pass rate on held-out tasks")
-    console().print(f"report: {house / 'report.html'}\nsummary: {path}", markup=False)
+    console().print(f"report: {store / 'report.html'}\nsummary: {path}", markup=False)

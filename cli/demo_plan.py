@@ -1,4 +1,4 @@
-"""What the demo does: its stages and the command lines of each. Typing them gives the same house."""
+"""What the demo does: its stages and the command lines of each. Typing them gives the same store."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,9 @@ def model_of(policy: str) -> str:
     return BASE if policy == "base" else policy
 
 
-def plan(seed: int, house: Path) -> list[Step]:
+def plan(seed: int, store: Path) -> list[Step]:
     """The demo's steps, in order."""
-    at, of_seed = ["--house", str(house)], ["--seed", str(seed)]
+    at, of_seed = ["--store", str(store)], ["--seed", str(seed)]
     playing = ["--env", ENV, *of_seed, *at]
     vllm = ["--engine", "vllm"]
     return [
@@ -76,7 +76,7 @@ def plan(seed: int, house: Path) -> list[Step]:
                 ["train", "grpo", "--config", "tiny-grpo", "--dataset", "prompts", "--model", BASE, "--run", "grpo", f"grpo.seed={seed}", f"grpo.max_num_steps={GRPO_STEPS}", *at],
             ),
         ),
-        Step("evaluate", "The four policies on held-out tasks, at temperature 1 and greedily.", tuple(evaluations(seed, house))),
+        Step("evaluate", "The four policies on held-out tasks, at temperature 1 and greedily.", tuple(evaluations(seed, store))),
         Step(
             "bfcl",
             "A slice of the Berkeley Function-Calling Leaderboard, whatever the score of so small a model.",
@@ -87,7 +87,7 @@ def plan(seed: int, house: Path) -> list[Step]:
             "What made the last checkpoint, and a report.",
             (
                 ["lineage", LAST, *at],
-                ["report", "sft", "dpo", "grpo", *(eval_run(policy, mode) for policy in POLICIES for mode in MODES), "bfcl", "--lineage", LAST, "--title", "rollhouse demo", "--out", str(house / "report.html"), *at],
+                ["report", "sft", "dpo", "grpo", *(eval_run(policy, mode) for policy in POLICIES for mode in MODES), "bfcl", "--lineage", LAST, "--title", "rollhouse demo", "--out", str(store / "report.html"), *at],
             ),
         ),
     ]  # fmt: skip
@@ -98,9 +98,9 @@ def eval_run(policy: str, mode: str) -> str:
     return f"eval-{policy}-{mode}"
 
 
-def evaluations(seed: int, house: Path) -> list[list[str]]:
+def evaluations(seed: int, store: Path) -> list[list[str]]:
     """One command a policy and mode; a policy's two follow each other, so that its weights are loaded once."""
-    at = ["--seed", str(seed), "--house", str(house)]
+    at = ["--seed", str(seed), "--store", str(store)]
     return [
         ["eval", "env", "--env", ENV, "--split", "validation", "--engine", "vllm", "--model", model_of(policy), "--mode", mode, *more, "--run", eval_run(policy, mode), *at]
         for policy in POLICIES

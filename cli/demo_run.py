@@ -1,4 +1,4 @@
-"""Runs the demo's commands in one process, so that one engine serves them all, and sums up what they left in the house."""
+"""Runs the demo's commands in one process, so that one engine serves them all, and sums up what they left in the store."""
 
 import json
 import shlex
@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from ..store.errors import ConfigError
+from ..base.errors import ConfigError
 from .common import console
 from .demo_plan import BASE, LAST, POLICIES, Step, eval_run
 
@@ -18,17 +18,17 @@ LINEAGE = {"checkpoint", "run", "dataset", "snapshot", "rollouts", "policy"}
 """The kinds of thing a checkpoint's lineage must reach."""
 
 
-def run_steps(house: Path, steps: Sequence[Step]) -> dict[str, float]:
+def run_steps(store: Path, steps: Sequence[Step]) -> dict[str, float]:
     """Runs every command and returns the seconds of each stage.
 
     The engine is started once and the commands take it over. What a command needs that is not installed is found before anything runs.
-    Raises ConfigError for a house that holds a demo already, typer.Exit with a command's exit code when one fails.
+    Raises ConfigError for a store that holds a demo already, typer.Exit with a command's exit code when one fails.
     """
-    from ..collect.engines.cluster import ensure_ray, shutdown_ray
-    from ..collect.models import need, require
+    from ..policies.engines.cluster import ensure_ray, shutdown_ray
+    from ..policies.models import need, require
 
-    if (house / "summary.json").exists() or (house / "rollouts.lance").exists():
-        raise ConfigError(f"{house} holds a house already.", "Name an empty folder with --house, or remove that one.")
+    if (store / "summary.json").exists() or (store / "rollouts.lance").exists():
+        raise ConfigError(f"{store} holds a store already.", "Name an empty folder with --store, or remove that one.")
     need("ray")
     need("trl")
     require("vllm")
@@ -58,7 +58,7 @@ def free_folder(folder: Path) -> Path:
 
 def start_engine() -> None:
     """Starts the engine that all further commands take over."""
-    from ..collect.engines.vllm_actor import open_vllm
+    from ..policies.engines.vllm_actor import open_vllm
     from ..train.checkpoints import resolve_model
 
     with console(stderr=True).status("starting vLLM in a Ray actor"):
@@ -75,13 +75,13 @@ def run_command(arguments: list[str]) -> None:
         raise typer.Exit(code)
 
 
-def summarize(house: Path, seed: int, seconds: dict[str, float]) -> dict[str, Any]:
-    """What summary.json holds, read back from the house."""
+def summarize(store: Path, seed: int, seconds: dict[str, float]) -> dict[str, Any]:
+    """What summary.json holds, read back from the store."""
     from ..queries.session import sql
-    from ..store.house import House
+    from ..store.lance_store import LanceStore
     from ..store.lineage import lineage
 
-    place = House.open(house)
+    place = LanceStore.open(store)
 
     def ask(query: str) -> list[dict[str, Any]]:
         return sql(place, query).to_pylist()
@@ -114,9 +114,9 @@ def kinds(node: Any) -> set[str]:
     return {node.kind}.union(*(kinds(child) for child in node.children))
 
 
-def write_summary(house: Path, summary: dict[str, Any]) -> Path:
+def write_summary(store: Path, summary: dict[str, Any]) -> Path:
     """Writes summary.json and returns its path."""
-    path = house / "summary.json"
+    path = store / "summary.json"
     path.write_text(json.dumps(summary, indent=2) + "\n")
     return path
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, print_rows
+from .common import Format, FormatOption, StoreOption, print_rows
 
 
 def register(app: typer.Typer) -> None:
@@ -10,17 +10,17 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(house: HouseOption = None, format: FormatOption = Format.table) -> None:
+def doctor(store: StoreOption = None, format: FormatOption = Format.table) -> None:
     """Reports Python, torch, GPU, vLLM, Ray, a left-over Ray cluster, disk, hub access and the W&B key.
 
     Exit code 1 when something that a command needs is missing.
     """
     from dataclasses import asdict
 
-    from ..store.house import house_location
+    from ..store.lance_store import store_location
     from .machine import checks
 
-    found = list(checks(house_location(house)))
+    found = list(checks(store_location(store)))
     print_rows([asdict(check) for check in found], format, title="rollhouse doctor")
     if any(check.state == "missing" for check in found):
         raise typer.Exit(1)

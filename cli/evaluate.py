@@ -17,10 +17,10 @@ from .chat import (
 from .common import (
     Format,
     FormatOption,
-    HouseOption,
+    StoreOption,
     TasksSplitOption,
     console,
-    make_house,
+    make_store,
     print_rows,
     progress,
 )
@@ -64,18 +64,18 @@ def env(
     mistake_rate: Annotated[float, typer.Option(min=0, max=1, help="How often the scripted policy stops before its last call.")] = 0.0,
     concurrency: Annotated[int, typer.Option(min=1, help="Rollouts in flight.")] = 64,
     run: Annotated[str | None, typer.Option("--run", help="The run's name; one that exists is resumed.")] = None,
-    house: HouseOption = None,
+    store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """Evaluate a policy on tasks of an environment: pass rate with its error, pass@k, by category.
 
     Example: `rollhouse eval env --env workplace-mini --engine vllm --model sft-demo --mode sampled --samples 4`.
     """
-    from ..collect.types import Sampling
     from ..eval.environment import check_mode
     from ..eval.job import EnvironmentJob, run_environment_job
+    from ..policies.types import Sampling
 
-    place = make_house(house)
+    place = make_store(store)
     if temperature is not None:
         check_mode(mode, samples, Sampling(temperature=temperature))
     of_sampled = temperature or 1.0  # greedy has none of its own

@@ -10,9 +10,9 @@ from .common import (
     AtOption,
     Format,
     FormatOption,
-    HouseOption,
     ScorerOption,
-    open_house,
+    StoreOption,
+    open_store,
     print_rows,
     print_summary,
     progress,
@@ -33,7 +33,7 @@ def export(
     card: Annotated[bool, typer.Option("--card", help="With a README.md beside it that says what it holds (trl formats).")] = False,
     at: AtOption = None,
     scorer: ScorerOption = None,
-    house: HouseOption = None,
+    store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """Write rollouts to a file of another framework's format, and say what that format has no place for.
@@ -45,7 +45,7 @@ def export(
     with progress(transient=True) as bar:
         line = bar.add_task("export", total=None, note="rollouts")
         summary = export_file(
-            open_house(house),
+            open_store(store),
             file_format,
             file,
             run=run,

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ..store.errors import ConfigError
-from .common import Format, FormatOption, HouseOption, make_house, print_summary, progress
+from ..base.errors import ConfigError
+from .common import Format, FormatOption, StoreOption, make_store, print_summary, progress
 
 _HELP = "nemo-gym, openai-chat, trl, verifiers, verifiers-v0, atif or parquet."
 
@@ -28,10 +28,10 @@ def import_(
     run: Annotated[str | None, typer.Option(help="The import run's name.")] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Share of bad lines that is still a success.")] = 0.01,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad line.")] = False,
-    house: HouseOption = None,
+    store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Bring rollouts from a file into the house; importing again adds only what is new.
+    """Bring rollouts from a file into the store; importing again adds only what is new.
 
     Bad lines are set aside with their number and the reason. Example: `rollhouse import nemo-gym rollouts.jsonl`.
     """
@@ -45,7 +45,7 @@ def import_(
     with progress(transient=True) as bar:
         line = bar.add_task("import", total=size, note="bytes")
         summary = import_file(
-            make_house(house),
+            make_store(store),
             file_format,
             file,
             environment=env,

@@ -30,7 +30,7 @@ class Check:
     fix: str = ""
 
 
-def checks(house: str) -> Iterator[Check]:
+def checks(store: str) -> Iterator[Check]:
     """Every check in turn. The slow ones (importing torch, asking the driver for GPUs) take a second or two."""
     yield _python()
     for name, install in PACKAGES.items():
@@ -40,7 +40,7 @@ def checks(house: str) -> Iterator[Check]:
     yield _vllm()
     yield _bfcl()
     yield _stale_ray()
-    yield _disk(Path(house))
+    yield _disk(Path(store))
     yield _hub()
     yield _wandb()
 
@@ -115,7 +115,7 @@ def _bfcl() -> Check:
 
 
 def _stale_ray() -> Check:
-    from ..collect.engines.cluster import running_cluster
+    from ..policies.engines.cluster import running_cluster
 
     address = running_cluster()
     if address:
@@ -128,11 +128,11 @@ def _stale_ray() -> Check:
     return Check("Ray cluster", "ok", "none left over")
 
 
-def _disk(house: Path) -> Check:
-    place = next(parent for parent in [house.absolute(), *house.absolute().parents] if parent.exists())
+def _disk(store: Path) -> Check:
+    place = next(parent for parent in [store.absolute(), *store.absolute().parents] if parent.exists())
     free = shutil.disk_usage(place).free / 1e9
     fix = (
-        f"Less than {MINIMUM_FREE_GB} GB: free some, or put the house elsewhere with --house."
+        f"Less than {MINIMUM_FREE_GB} GB: free some, or put the store elsewhere with --store."
         if free < MINIMUM_FREE_GB
         else ""
     )

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ..store.errors import RollhouseError, interrupted, one_line
+from ..base.errors import RollhouseError, interrupted, one_line
 from .common import State, print_error
 
 
@@ -39,7 +39,7 @@ app = typer.Typer(
 )
 
 # Each module has `register(app)`. They import heavy packages inside their functions, so that --help stays quick.
-MODULES = ("demo", "doctor", "tasks", "collect", "serve", "importing", "exporting", "rescore", "sql", "search", "snapshot", "dataset", "train", "evaluate", "report", "runs", "house")  # fmt: skip
+MODULES = ("demo", "doctor", "tasks", "collect", "serve", "importing", "exporting", "rescore", "sql", "search", "snapshot", "dataset", "train", "evaluate", "report", "runs", "store")  # fmt: skip
 
 
 @app.callback()
@@ -65,7 +65,7 @@ def explain(error: BaseException) -> RollhouseError:
         return error
     if interrupted(error):
         return RollhouseError(
-            "Interrupted.", "What was committed before is in the house; the same command goes on from there."
+            "Interrupted.", "What was committed before is in the store; the same command goes on from there."
         )
     where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)

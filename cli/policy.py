@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..collect.chat_options import ChatOptions
     from ..eval.job import PolicyChoice
-    from ..store.house import House
+    from ..policies.chat_options import ChatOptions
+    from ..store.lance_store import LanceStore
 
 ModelOption = Annotated[str | None, typer.Option("--model", help="Checkpoint, run, model folder or hub name; for an endpoint, the name it serves.")]  # fmt: skip
 LengthOption = Annotated[int | None, typer.Option("--max-model-len", help="Context of the engine [default: the model's, at most 4096].")]  # fmt: skip
@@ -15,7 +15,7 @@ TokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="Limit on
 
 
 def policy_choice(
-    house: "House",
+    store: "LanceStore",
     engine: str,
     model: str | None,
     max_model_len: int | None,
@@ -24,11 +24,11 @@ def policy_choice(
     mistake_rate: float = 0.0,
     seed: int = 0,
 ) -> "PolicyChoice":
-    """The policy; a model may be named as a checkpoint or a run of the house. `sizes`: tensor and data parallel."""
+    """The policy; a model may be named as a checkpoint or a run of the store. `sizes`: tensor and data parallel."""
     from ..eval.job import PolicyChoice
 
     if model is not None and engine in ("vllm", "torch"):
         from ..train.checkpoints import resolve_model
 
-        model = str(resolve_model(house, model))
+        model = str(resolve_model(store, model))
     return PolicyChoice(engine, model, max_model_len, mistake_rate, seed, chat, *sizes)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, console, open_house, print_rows
+from .common import Format, FormatOption, StoreOption, console, open_store, print_rows
 from .training_view import watch_training
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def replay(
     settings: Annotated[list[str] | None, typer.Argument(help="Settings to change, as `section.key=value`.")] = None,
     from_step: Annotated[int, typer.Option("--from-step", help="The first step that takes the changes.")] = 1,
     run: Annotated[str | None, typer.Option("--run", help="Name of the new run [default: RUN-replay-N].")] = None,
-    house: HouseOption = None,
+    store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Take the optimizer steps of a GRPO run again on its stored batches; nothing is generated.
@@ -29,7 +29,7 @@ def replay(
     from ..train.grpo.replay.settings import stored_config
     from .settings import with_overrides
 
-    place = open_house(house)
+    place = open_store(store)
     config = with_overrides(stored_config(place, original), settings or [])
     with watch_training("replay") as (on_step, viewer):
         found = again(place, original, config, from_step=from_step, run=run, progress=on_step, viewer=viewer)

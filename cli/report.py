@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import AtOption, HouseOption, ScorerOption, open_house
+from .common import AtOption, ScorerOption, StoreOption, open_store
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +20,7 @@ def report(
     lineage: Annotated[str | None, typer.Option("--lineage", help="Checkpoint, run, dataset or snapshot whose tree is shown [default: the last run].")] = None,
     samples: Annotated[int, typer.Option("--samples", help="Rollouts shown in full, at most.")] = 6,
     scorer: ScorerOption = None,
-    house: HouseOption = None,
+    store: StoreOption = None,
     at: AtOption = None,
 ) -> None:  # fmt: skip
     """Write a report on runs: curves, pass rates, lineage, sample rollouts. The file opens without a network.
@@ -29,7 +29,7 @@ def report(
     """
     from ..eval.report import stages_of_runs, write_report
 
-    place = open_house(house, at)
+    place = open_store(store, at)
     path = write_report(
         place,
         out,

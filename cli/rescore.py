@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, open_house, print_rows, print_summary, progress
+from .common import Format, FormatOption, StoreOption, open_store, print_rows, print_summary, progress
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +21,7 @@ def rescore(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that score [default: one a core where there is enough to do].")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Show how verdicts moved instead of the counts.")] = False,
     against: Annotated[str, typer.Option(metavar="NAME[@VERSION]", help="The scorer that --compare compares with.")] = "collected",
-    house: HouseOption = None,
+    store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """Score stored rollouts again; the verdicts go to `scores`, and what was stored stays as it is. Run again, it goes on where it was.
@@ -29,9 +29,9 @@ def rescore(
     Example: `rollhouse rescore --scorer workplace --tables tables/ --compare`.
     """
     from ..collect.rescore import rescore, verdict_moves
-    from ..collect.scorers import open_scorer
+    from ..environments.scorers import open_scorer
 
-    place = open_house(house)
+    place = open_store(store)
     judge = open_scorer(scorer, tables)
     with progress(transient=True) as bar:
         line = bar.add_task("rescore", total=None, note="")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import AtOption, Format, FormatOption, HouseOption, console, open_house, print_rows, progress
+from .common import AtOption, Format, FormatOption, StoreOption, console, open_store, print_rows, progress
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    noun = typer.Typer(no_args_is_help=True, help="List the runs of the house, and look at one.")
+    noun = typer.Typer(no_args_is_help=True, help="List the runs of the store, and look at one.")
     noun.command("list")(list_)
     noun.command("show")(show)
     noun.command("reproduce")(reproduce)
@@ -23,11 +23,11 @@ def register(app: typer.Typer) -> None:
     app.command("lineage")(lineage)
 
 
-def list_(house: HouseOption = None, at: AtOption = None, format: FormatOption = Format.table) -> None:
+def list_(store: StoreOption = None, at: AtOption = None, format: FormatOption = Format.table) -> None:
     """List the runs, oldest first."""
     from ..store.runs import list_runs
 
-    runs = list_runs(open_house(house, at))
+    runs = list_runs(open_store(store, at))
     if format is not Format.json:
         shown = ("run_id", "kind", "status", "started_at", "finished_at", "incarnation")
         runs = [{key: run[key] for key in shown} for run in runs]
@@ -36,14 +36,14 @@ def list_(house: HouseOption = None, at: AtOption = None, format: FormatOption =
 
 def show(
     run: Annotated[str, typer.Argument(help="The run's id.")],
-    house: HouseOption = None,
+    store: StoreOption = None,
     at: AtOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Show one run: how it went, its configuration, its summary."""
     from ..store.runs import get_run
 
-    found = get_run(open_house(house, at), run)
+    found = get_run(open_store(store, at), run)
     if format is Format.json:
         print_rows([found], format)
         return
@@ -52,7 +52,7 @@ def show(
 
 def reproduce(
     run: Annotated[str, typer.Argument(help="A finished run of train sft or train dpo.")],
-    house: HouseOption = None,
+    store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Train a run again from its dataset version, model, settings and seed, and compare the weights.
@@ -66,7 +66,7 @@ def reproduce(
     with progress() as bar:
         line = bar.add_task("reproduce", total=None, note="")
         found = again(
-            open_house(house), run, lambda at, steps, note: bar.update(line, completed=at, total=steps, note=note)
+            open_store(store), run, lambda at, steps, note: bar.update(line, completed=at, total=steps, note=note)
         )
     if format is Format.table:
         console().print(_said(found), markup=False, soft_wrap=True)
@@ -89,7 +89,7 @@ def _said(found: "Reproduction") -> str:
 
 def lineage(
     id: Annotated[str, typer.Argument(help="A checkpoint, run, dataset NAME@V, snapshot or rollout.")],
-    house: HouseOption = None,
+    store: StoreOption = None,
     at: AtOption = None,
     format: Annotated[Format, typer.Option("--format", help="A tree, or json.")] = Format.table,
 ) -> None:
@@ -101,7 +101,7 @@ def lineage(
 
     from ..store.lineage import lineage as trace
 
-    root = trace(open_house(house, at), id, rollouts=format is Format.json)
+    root = trace(open_store(store, at), id, rollouts=format is Format.json)
     if format is Format.table:
         out = console()
         out.width = 10_000  # the terminal may break a long line; nothing of it is left out

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ..store.errors import ConfigError
-from .common import AtOption, Format, FormatOption, HouseOption, ScorerOption, open_house, print_rows
+from ..base.errors import ConfigError
+from .common import AtOption, Format, FormatOption, ScorerOption, StoreOption, open_store, print_rows
 
 RunOption = Annotated[str | None, typer.Option("--run", help="Only the rollouts of this run.")]
 EnvironmentOption = Annotated[str | None, typer.Option("--environment", help="Only those of this environment.")]
@@ -35,7 +35,7 @@ def search(
     like: LikeOption = None,
     column: ColumnOption = "embedding",
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 10,
-    house: HouseOption = None,
+    store: StoreOption = None,
     at: AtOption = None,
     scorer: ScorerOption = None,
     format: FormatOption = Format.table,
@@ -48,7 +48,7 @@ def search(
 
     if (text is None) == (like is None):
         raise ConfigError("Search for words, or with --like for a rollout's neighbours.", 'rollhouse search "words"')
-    place = open_house(house)
+    place = open_store(store)
     if prompts and (like or run or environment or status or where or at):
         raise ConfigError("--prompts takes no filter.", "Leave it out, or leave the filters out.")
     filters = {"run": run, "environment": environment, "status": status, "where": where, "at": at}

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..store.errors import ConfigError
-from .common import Format, FormatOption, HouseOption, console, make_house, print_summary
+from ..base.errors import ConfigError
+from .common import Format, FormatOption, StoreOption, console, make_store, print_summary
 
 if TYPE_CHECKING:
-    from ..collect.serve.job import Listening
+    from ..serve.job import Listening
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def serve(
     tool_parser_plugin: Annotated[str | None, typer.Option(help="Python file that reads tool calls.")] = None,
     tensor_parallel_size: Annotated[int, typer.Option(min=1, help="GPUs a copy of the model is spread over (vllm).")] = 1,
     data_parallel_size: Annotated[int, typer.Option(min=1, help="Copies of the model (vllm).")] = 1,
-    house: HouseOption = None,
+    store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """Serve a model to any agent and record what it asks, as rollouts under the ids it sends.
@@ -45,8 +45,8 @@ def serve(
     Examples: `rollhouse serve --engine vllm --model ./model --run agents`;
     `rollhouse serve --engine torch --model ./model --port 0 --idle-limit 600`.
     """
-    from ..collect.chat_options import ChatOptions
-    from ..collect.serve.job import ServeJob, run_server
+    from ..policies.chat_options import ChatOptions
+    from ..serve.job import ServeJob, run_server
     from ..train.checkpoints import resolve_model
 
     if api_key_env is not None:
@@ -55,7 +55,7 @@ def serve(
         api_key = os.environ.get(api_key_env)
         if not api_key:
             raise ConfigError(f"The environment variable {api_key_env} is not set.", "Put the key in it.")
-    place = make_house(house)
+    place = make_store(store)
     if served_name is None:
         served_name = model
     if model is not None and engine in ("vllm", "torch"):
@@ -83,4 +83,4 @@ def _print_address(listening: "Listening", format: Format) -> None:
     if listening.open:
         print(f"{listening.open} rollouts of an earlier server are open and go on.", flush=True)
     if not listening.keeps_calls:
-        print("A house on an object store keeps no journal: open rollouts are lost with the server.", flush=True)
+        print("A store on an object store keeps no journal: open rollouts are lost with the server.", flush=True)

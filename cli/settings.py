@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from ..store.errors import ConfigError, one_line
+from ..base.errors import ConfigError, one_line
 
 Model = TypeVar("Model", bound=BaseModel)
 RECIPES = Path(__file__).resolve().parent.parent / "configs"

@@ -1,17 +1,17 @@
-"""`rollhouse snapshot`: names for versions of the whole house."""
+"""`rollhouse snapshot`: names for versions of the whole store."""
 
 from typing import Annotated
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, open_house, print_rows
+from .common import Format, FormatOption, StoreOption, open_store, print_rows
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the snapshot.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    noun = typer.Typer(no_args_is_help=True, help="Name the present state of the house, and compare such states.")
+    noun = typer.Typer(no_args_is_help=True, help="Name the present state of the store, and compare such states.")
     for command in (create, list_, show, diff, delete):
         noun.command(command.__name__.strip("_"))(command)
     app.add_typer(noun, name="snapshot")
@@ -20,28 +20,28 @@ def register(app: typer.Typer) -> None:
 def create(
     name: NameArgument,
     note: Annotated[str, typer.Option("--note", help="Why it is taken.")] = "",
-    house: HouseOption = None,
+    store: StoreOption = None,
 ) -> None:
     """Name the present state; reading commands take the name as --at."""
     from ..store.snapshots import create_snapshot
 
-    made = create_snapshot(open_house(house), name, note)
+    made = create_snapshot(open_store(store), name, note)
     print(f"snapshot {name}: {made['tables']['rollouts']['rows']} rollouts")
     print(f'next: rollhouse sql "select count(*) from rollouts" --at {name}')
 
 
-def list_(house: HouseOption = None, format: FormatOption = Format.table) -> None:
+def list_(store: StoreOption = None, format: FormatOption = Format.table) -> None:
     """List the snapshots, oldest first."""
     from ..store.snapshots import list_snapshots
 
-    print_rows(list_snapshots(open_house(house)), format)
+    print_rows(list_snapshots(open_store(store)), format)
 
 
-def show(name: NameArgument, house: HouseOption = None, format: FormatOption = Format.table) -> None:
+def show(name: NameArgument, store: StoreOption = None, format: FormatOption = Format.table) -> None:
     """Show a snapshot's tables and what refers to it."""
     from ..store.snapshots import show_snapshot
 
-    snapshot = show_snapshot(open_house(house), name)
+    snapshot = show_snapshot(open_store(store), name)
     if format is Format.json:
         print_rows([snapshot], format)
         return
@@ -54,13 +54,13 @@ def show(name: NameArgument, house: HouseOption = None, format: FormatOption = F
 def diff(
     a: Annotated[str, typer.Argument(help="Name of a snapshot, or an ISO time.")],
     b: Annotated[str, typer.Argument(help="A later one.")],
-    house: HouseOption = None,
+    store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Show what B has that A has not: rows by table, rollouts by run, environment and status, and the mean reward."""
     from ..store.snapshots import diff_snapshots
 
-    found = diff_snapshots(open_house(house), a, b)
+    found = diff_snapshots(open_store(store), a, b)
     if format is Format.json:
         print_rows([found], format)
         return
@@ -71,11 +71,11 @@ def diff(
         print(f"mean reward {before} -> {after}; of those added {added}")
 
 
-def delete(name: NameArgument, house: HouseOption = None) -> None:
+def delete(name: NameArgument, store: StoreOption = None) -> None:
     """Take a snapshot's name away; refused while a dataset or a run refers to it."""
     from ..store.snapshots import delete_snapshot
 
-    delete_snapshot(open_house(house), name)
+    delete_snapshot(open_store(store), name)
     print(f"snapshot {name} deleted; `rollhouse gc` frees what only it kept")
 
 

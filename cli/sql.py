@@ -1,11 +1,11 @@
-"""`rollhouse sql` and `rollhouse query`: asking the house."""
+"""`rollhouse sql` and `rollhouse query`: asking the store."""
 
 from typing import Annotated
 
 import typer
 
-from ..store.errors import ConfigError
-from .common import AtOption, Format, FormatOption, HouseOption, ScorerOption, open_house, print_rows
+from ..base.errors import ConfigError
+from .common import AtOption, Format, FormatOption, ScorerOption, StoreOption, open_store, print_rows
 
 TimeoutOption = Annotated[float | None, typer.Option("--timeout", help="Give up after so many seconds.")]
 MemoryOption = Annotated[str, typer.Option("--memory", help="What the query's process may hold.")]
@@ -19,26 +19,26 @@ def register(app: typer.Typer) -> None:
 
 def sql(
     text: Annotated[str, typer.Argument(metavar="QUERY", help="One SELECT or EXPLAIN.")],
-    house: HouseOption = None,
+    store: StoreOption = None,
     at: AtOption = None,
     scorer: ScorerOption = None,
     format: FormatOption = Format.table,
     timeout: TimeoutOption = None,
     memory: MemoryOption = "4GB",
 ) -> None:
-    """Answer one SELECT over the tables and views of the house; it can read nothing else and change nothing.
+    """Answer one SELECT over the tables and views of the store; it can read nothing else and change nothing.
 
     rollhouse sql "select run_id, avg(reward) from final_rollouts group by run_id" --at before-sft
     """
     from ..queries.child import sql as answer
 
-    print_rows(answer(open_house(house), text, at, scorer=scorer, memory_limit=memory, timeout_s=timeout), format)
+    print_rows(answer(open_store(store), text, at, scorer=scorer, memory_limit=memory, timeout_s=timeout), format)
 
 
 def query(
     name: Annotated[str | None, typer.Argument(help="Name of the query; without one, they are listed.")] = None,
     params: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Its parameters.")] = None,
-    house: HouseOption = None,
+    store: StoreOption = None,
     at: AtOption = None,
     scorer: ScorerOption = None,
     format: FormatOption = Format.table,
@@ -60,7 +60,7 @@ def query(
         return
     given = dict(_name_and_value(param) for param in params or [])
     limits = {"memory_limit": memory, "timeout_s": timeout}
-    print_rows(run_query(open_house(house), name, given, at, in_child=True, scorer=scorer, **limits), format)
+    print_rows(run_query(open_store(store), name, given, at, in_child=True, scorer=scorer, **limits), format)
 
 
 def _name_and_value(param: str) -> tuple[str, str]:

@@ -1,10 +1,10 @@
-"""`rollhouse tasks`: an environment's tasks into the house, and dataset files made ready."""
+"""`rollhouse tasks`: an environment's tasks into the store, and dataset files made ready."""
 
 from typing import Annotated
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, TasksSplitOption, make_house, print_rows
+from .common import Format, FormatOption, StoreOption, TasksSplitOption, make_store, print_rows
 
 
 def register(app: typer.Typer) -> None:
@@ -25,24 +25,24 @@ def generate(
     tasks: Annotated[str | None, typer.Option(help="Tasks file (JSON lines).")] = None,
     tasks_split: TasksSplitOption = None,
     count: Annotated[int | None, typer.Option(min=1, help="So many of each split; of tasks that no generator of ours makes, at most so many.")] = None,
-    output: Annotated[str | None, typer.Option(help="Write them to this file as NeMo Gym rows, instead of into the house.")] = None,
-    house: HouseOption = None,
+    output: Annotated[str | None, typer.Option(help="Write them to this file as NeMo Gym rows, instead of into the store.")] = None,
+    store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
-    """Generate an environment's tasks from a seed and put them into the house; those it has already stay as they are.
+    """Generate an environment's tasks from a seed and put them into the store; those it has already stay as they are.
 
     Example: `rollhouse tasks generate --env workplace-mini --seed 0`.
     """
-    from ..collect.environments.registry import generated_tasks
-    from ..collect.task_rows import store_tasks
-    from ..collect.tasks_file import write_tasks
+    from ..environments.registry import generated_tasks
+    from ..environments.task_rows import store_tasks
+    from ..environments.tasks_file import write_tasks
 
     made = generated_tasks(env, split or ["train", "validation"], count, tables, tasks, seed, tasks_split)
     counts = [{"environment": env, "split": name, "tasks": len(of_split)} for name, of_split in made.items()]
     if output is not None:
         write_tasks(output, [task for of_split in made.values() for task in of_split])
     else:
-        place = make_house(house)
+        place = make_store(store)
         counts = [row | {"new": store_tasks(place, made[str(row["split"])])} for row in counts]
     print_rows(counts, format, "tasks")
 
@@ -57,7 +57,7 @@ def tables(
 
     Example: `rollhouse tasks tables tables/ --size 2`.
     """
-    from ..collect.environments.workplace.generator.tables import generate_tables
+    from ..environments.workplace.generator.tables import generate_tables
 
     rows = generate_tables(out, seed, size)
     print_rows([{"file": name, "rows": count} for name, count in rows.items()], format, out)
@@ -78,7 +78,7 @@ def prepare(
 
     Any bad row is named by file and line, and then nothing is written. Example: `rollhouse tasks prepare a.jsonl b.jsonl --agent simple_agent --out data`.
     """
-    from ..collect.prepare import prepare_tasks
+    from ..environments.prepare import prepare_tasks
 
     metrics = prepare_tasks(
         files, out, validation_files=validation or (), agent=agent, split=split, validation_share=validation_share, dedupe=dedupe, skip_bad=skip_bad,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Format, FormatOption, HouseOption, console, open_house, print_rows, progress
+from .common import Format, FormatOption, StoreOption, console, open_store, print_rows, progress
 from .replay import replay
 from .training_view import OnStep, watch_training
 
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 def sft(
     settings: SettingsArgument = None, config: ConfigOption = None, dataset: DatasetOption = None,
     model: ModelOption = None, run: RunOption = None, dry_run: DryRunOption = False,
-    house: HouseOption = None, format: FormatOption = Format.table,
+    store: StoreOption = None, format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """Supervised fine-tuning on demonstrations (TRL).
 
@@ -44,13 +44,13 @@ def sft(
     """
     from ..train.sft import SftConfig
 
-    _train(_train_sft, SftConfig, config, settings, dataset, model, run, dry_run, house, format)
+    _train(_train_sft, SftConfig, config, settings, dataset, model, run, dry_run, store, format)
 
 
 def dpo(
     settings: SettingsArgument = None, config: ConfigOption = None, dataset: DatasetOption = None,
     model: ModelOption = None, run: RunOption = None, dry_run: DryRunOption = False,
-    house: HouseOption = None, format: FormatOption = Format.table,
+    store: StoreOption = None, format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """Direct preference optimisation on pairs (TRL).
 
@@ -58,21 +58,21 @@ def dpo(
     """
     from ..train.dpo import DpoConfig
 
-    _train(_train_dpo, DpoConfig, config, settings, dataset, model, run, dry_run, house, format)
+    _train(_train_dpo, DpoConfig, config, settings, dataset, model, run, dry_run, store, format)
 
 
 def grpo(
     settings: SettingsArgument = None, config: ConfigOption = None, dataset: DatasetOption = None,
     model: ModelOption = None, run: RunOption = None, dry_run: DryRunOption = False,
-    house: HouseOption = None, format: FormatOption = Format.table,
+    store: StoreOption = None, format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
-    """Online GRPO on a prompt set: Ray, vLLM, and a plan of every batch in the house before its step.
+    """Online GRPO on a prompt set: Ray, vLLM, and a plan of every batch in the store before its step.
 
     Example: `rollhouse train grpo --config tiny-grpo --dataset prompts --model tiny-base grpo.max_num_steps=10`.
     """
     from ..train.grpo.config import GrpoConfig
 
-    _train(_train_grpo, GrpoConfig, config, settings, dataset, model, run, dry_run, house, format)
+    _train(_train_grpo, GrpoConfig, config, settings, dataset, model, run, dry_run, store, format)
 
 
 def tiny() -> None:
@@ -88,26 +88,26 @@ def tiny() -> None:
     print(folder)
 
 
-def _train_grpo(house: Any, config: Any) -> dict[str, Any]:
+def _train_grpo(store: Any, config: Any) -> dict[str, Any]:
     # Ray and vLLM are imported only now, so that --dry-run needs neither.
     from ..train.grpo.loop import train_grpo
 
     with watch_training("grpo") as (on_step, viewer):
-        return train_grpo(house, config, progress=on_step, viewer=viewer)
+        return train_grpo(store, config, progress=on_step, viewer=viewer)
 
 
-def _train_sft(house: Any, config: Any) -> dict[str, Any]:
+def _train_sft(store: Any, config: Any) -> dict[str, Any]:
     from ..train.sft import train_sft
 
     with _bar("sft") as on_step:
-        return train_sft(house, config, on_step=on_step)
+        return train_sft(store, config, on_step=on_step)
 
 
-def _train_dpo(house: Any, config: Any) -> dict[str, Any]:
+def _train_dpo(store: Any, config: Any) -> dict[str, Any]:
     from ..train.dpo import train_dpo
 
     with _bar("dpo") as on_step:
-        return train_dpo(house, config, on_step=on_step)
+        return train_dpo(store, config, on_step=on_step)
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def _train(
     model: str | None,
     run: str | None,
     dry_run: bool,
-    house: str | None,
+    store: str | None,
     format: Format,
 ) -> None:
     import json
@@ -139,7 +139,7 @@ def _train(
     if dry_run:
         print(to_yaml(resolved), end="")
         return
-    place = open_house(house)
+    place = open_store(store)
     checkpoint = train(place, resolved)
     if not checkpoint:  # this process trained along; the launcher's first one tells
         return

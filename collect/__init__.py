@@ -1,1 +1,1 @@
-"""Policies and engines, environments and their scorers, the agent loop, the runner and re-scoring."""
+"""The runner: a policy plays tasks, and every rollout becomes a row; re-scoring."""

@@ -5,14 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ..store.errors import ConfigError
-from .chat_options import ChatOptions
-from .endpoint import EndpointSettings
-from .environments.mixture import EnvironmentSpec
-from .environments.registry import environment_hash
-from .opening import model_hash
-from .task_files import tasks_sha256
-from .types import Sampling
+from ..base.errors import ConfigError
+from ..environments.mixture import EnvironmentSpec
+from ..environments.registry import environment_hash
+from ..environments.task_files import tasks_sha256
+from ..policies.chat_options import ChatOptions
+from ..policies.endpoint import EndpointSettings
+from ..policies.opening import model_hash
+from ..policies.types import Sampling
 
 
 class _Section(BaseModel):

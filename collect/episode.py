@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from ..store.errors import EngineError, RollhouseError, one_line
+from ..base.errors import EngineError, RollhouseError, one_line
+from ..environments.shaping import check_score
+from ..environments.types import Environment
+from ..environments.verdicts import score_columns
+from ..policies.chat import TemplateError
+from ..policies.engines.base import EngineGone, EngineRefused
+from ..policies.types import Conversation, Policy, Sampling, Turn
 from ..store.ids import group_id, rollout_id, slot_id
-from .chat import TemplateError
-from .engines.base import EngineGone, EngineRefused
-from .shaping import check_score
-from .types import Conversation, Environment, Policy, Sampling, Score, Task, Turn
-from .verdicts import score_columns
+from ..store.task import Score, Task
 
 _CLOSE_LIMIT_S = 10.0
 

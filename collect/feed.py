@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ..store.errors import SchemaMismatch, one_line
+from ..base.errors import SchemaMismatch, one_line
+from ..environments.task_rows import task_rows
 from ..store.ids import hash_id
 from ..store.writer import RolloutWriter
 from .episode import Episode, Slot
-from .task_rows import task_rows
 
 # A row alone costs the writer four times what it costs among many. So long a row waits for others.
 _GATHER_S = 0.05

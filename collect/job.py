@@ -6,24 +6,26 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from ..store.errors import ConfigError, EngineError
-from ..store.house import House, quote
+from ..base.errors import ConfigError, EngineError
+from ..environments.mixture import open_mixture, shaping_by_environment
+from ..environments.registry import tasks_of
+from ..environments.types import Environment
+from ..environments.verdicts import shaping_rules
+from ..policies.engines.base import EngineGone
+from ..policies.opening import check_engine, open_policy
+from ..policies.types import Policy
+from ..store.lance_store import LanceStore, quote
 from ..store.runs import Run, start_run
 from ..store.snapshots import create_snapshot, list_snapshots
+from ..store.task import Task
 from .config import CollectConfig
-from .engines.base import EngineGone
-from .environments.mixture import open_mixture, shaping_by_environment
-from .environments.registry import tasks_of
-from .opening import check_engine, open_policy
 from .plan import Plan, failed, make_plan, refuse_other_config
 from .runner import OnDone, Play, collect_slots, no_token_budget
 from .summary import CollectSummary
-from .types import Environment, Policy, Task
-from .verdicts import shaping_rules
 
 
 def run_job(
-    house: House,
+    store: LanceStore,
     config: CollectConfig,
     on_start: Callable[[int], None] | None = None,
     on_plan: Callable[[CollectSummary], None] | None = None,
@@ -40,19 +42,19 @@ def run_job(
     """
     environment, tasks = load_tasks(config)
     identity = config.identity()
-    _refuse(house, config, identity)
+    _refuse(store, config, identity)
     if on_start is not None:
         on_start(len(tasks) * config.num_repeats)
-    with open_play(config, environment) as (play, lost), start_run(house, "collect", config.run, identity) as run:
-        plan = make_plan(house, run.run_id, tasks, config.num_repeats, retry=failed if config.retry_failed else None)
+    with open_play(config, environment) as (play, lost), start_run(store, "collect", config.run, identity) as run:
+        plan = make_plan(store, run.run_id, tasks, config.num_repeats, retry=failed if config.retry_failed else None)
         rules = shaping_rules(environment, shaping_by_environment(environment, config.specs()))
         work = collect_slots(
-            house, run, plan, play, config.sampling(), config.concurrency, config.token_budget, rules, on_plan, on_done
+            store, run, plan, play, config.sampling(), config.concurrency, config.token_budget, rules, on_plan, on_done
         )
         try:
             summary = asyncio.run(work)
         except EngineGone as error:
-            raise _ended_early(error, house, run, plan.planned) from error
+            raise _ended_early(error, store, run, plan.planned) from error
         summary.workers_lost = lost()
         if summary.collected and not summary.verdicts:
             error = EngineError(
@@ -63,24 +65,24 @@ def run_job(
             raise error
         run.finish(summary.as_dict())
     if config.snapshot is not None:
-        create_snapshot(house, config.snapshot, run_id=run.run_id)
+        create_snapshot(store, config.snapshot, run_id=run.run_id)
     return summary
 
 
-def plan_job(house: House | None, config: CollectConfig) -> dict[str, Any]:
+def plan_job(store: LanceStore | None, config: CollectConfig) -> dict[str, Any]:
     """What `run_job` would do, for a dry run: nothing is written and no engine is started.
 
     Args:
-        house: None where there is none yet.
+        store: None where there is none yet.
 
     Raises what `run_job` raises before it starts anything.
     """
     _, tasks = load_tasks(config)
     config.endpoint.settings()
-    if house is not None:
-        _refuse(house, config, config.identity())
+    if store is not None:
+        _refuse(store, config, config.identity())
     retry = failed if config.retry_failed else None
-    plan = make_plan(house if config.run else None, config.run or "", tasks, config.num_repeats, retry=retry)
+    plan = make_plan(store if config.run else None, config.run or "", tasks, config.num_repeats, retry=retry)
     return {"run": config.run, **_counts(plan), "groups": _groups(plan), "config": config.model_dump(mode="json")}
 
 
@@ -148,16 +150,16 @@ def policy_of(config: CollectConfig) -> AbstractContextManager[Policy]:
     )
 
 
-def _refuse(house: House, config: CollectConfig, identity: dict[str, Any]) -> None:
-    if config.snapshot is not None and any(taken["name"] == config.snapshot for taken in list_snapshots(house)):
+def _refuse(store: LanceStore, config: CollectConfig, identity: dict[str, Any]) -> None:
+    if config.snapshot is not None and any(taken["name"] == config.snapshot for taken in list_snapshots(store)):
         raise ConfigError(f"There is a snapshot {config.snapshot!r} already.", "Give the new one another name.")
     if config.run is not None:
-        refuse_other_config(house, config.run, identity)
+        refuse_other_config(store, config.run, identity)
 
 
-def _ended_early(error: EngineGone, house: House, run: Run, planned: int) -> EngineGone:
-    kept = house.read("rollouts", ["rollout_id"], f"run_id = {quote(run.run_id)}").num_rows
+def _ended_early(error: EngineGone, store: LanceStore, run: Run, planned: int) -> EngineGone:
+    kept = store.read("rollouts", ["rollout_id"], f"run_id = {quote(run.run_id)}").num_rows
     return EngineGone(
         error.message,
-        f"{kept} of {planned} rollouts are in the house; run the same command again with --run {run.run_id} to collect the others.",
+        f"{kept} of {planned} rollouts are in the store; run the same command again with --run {run.run_id} to collect the others.",
     )

@@ -1,16 +1,16 @@
-"""What a run is to collect: the slots of its plan, and which of them the house has already."""
+"""What a run is to collect: the slots of its plan, and which of them the store has already."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..store.errors import ConfigError
-from ..store.house import House, quote
+from ..base.errors import ConfigError
 from ..store.ids import hash_id, slot_id
+from ..store.lance_store import LanceStore, quote
 from ..store.runs import get_run
+from ..store.task import Task
 from .episode import Slot
-from .types import Task
 
 Retry = Callable[[Mapping[str, Any]], bool]
 """Whether a slot whose last attempt has this status and error_type gets another one."""
@@ -35,7 +35,7 @@ class Plan:
         last: slot_id to the last attempt at it: attempt, status and error_type.
         skipped: Slots that are filled, and stay as they are.
         failed_before: Those of them whose last attempt failed.
-        sampled_before: Tokens sampled by what the run has in the house.
+        sampled_before: Tokens sampled by what the run has in the store.
     """
 
     run_id: str
@@ -67,17 +67,17 @@ class Plan:
 
 
 def make_plan(
-    house: House | None,
+    store: LanceStore | None,
     run_id: str,
     tasks: Iterable[Task],
     num_repeats: int,
     step: int | None = None,
     retry: Retry | None = None,
 ) -> Plan:
-    """The plan of a run, next to what the house has of it. Raises ConfigError for less than one rollout a task.
+    """The plan of a run, next to what the store has of it. Raises ConfigError for less than one rollout a task.
 
     Args:
-        house: None has nothing.
+        store: None has nothing.
         step: Optimizer step the rollouts are for; None outside online training.
         retry: Slots whose last attempt it is true of get another one; None is no slot.
     """
@@ -86,7 +86,7 @@ def make_plan(
     listed = list(_distinct(tasks))
     where = f"run_id = {quote(run_id)} and step " + ("is null" if step is None else f"= {step}")
     columns = ["slot_id", "attempt", "status", "error_type", "n_sampled_tokens"]
-    rows = house.read("rollouts", columns, where).to_pylist() if house is not None else []
+    rows = store.read("rollouts", columns, where).to_pylist() if store is not None else []
     last = {row["slot_id"]: row for row in sorted(rows, key=lambda row: row["attempt"])}
     bare = Plan(run_id, step, listed, num_repeats, retry, last)
     if not last:
@@ -129,14 +129,14 @@ def _ids(task: Task) -> tuple[str, str]:
         return hash_id("task", ascii(task)), hash_id("prompt", ascii(task.messages))
 
 
-def refuse_other_config(house: House, run_id: str, config: dict[str, Any], free: Iterable[str] = ()) -> None:
+def refuse_other_config(store: LanceStore, run_id: str, config: dict[str, Any], free: Iterable[str] = ()) -> None:
     """Raises ConfigError naming each difference when the run exists and was started with another configuration.
 
     `free` are the settings that may differ, as `section.key`; the name of a section frees all that is in it.
     """
-    if not house.read("run_events", columns=["sequence"], filter=f"run_id = {quote(run_id)}").num_rows:
+    if not store.read("run_events", columns=["sequence"], filter=f"run_id = {quote(run_id)}").num_rows:
         return
-    before, now = _flat(get_run(house, run_id)["config"]), _flat(json.loads(json.dumps(config, default=str)))
+    before, now = _flat(get_run(store, run_id)["config"]), _flat(json.loads(json.dumps(config, default=str)))
     allowed = tuple(f"{name}." for name in free)
     differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     names = [name for name in differing if not f"{name}.".startswith(allowed)]

@@ -12,15 +12,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..base.errors import EvaluationError
+from ..environments.scorers import Scorer, environment_scorer
+from ..environments.stored_tasks import StoredTasks
+from ..environments.types import Environment
 from ..queries.named import run_query
 from ..queries.verdicts import COLLECTED, parse_scorer
-from ..store.errors import EvaluationError
-from ..store.house import House, quote
 from ..store.ids import hash_id
+from ..store.lance_store import LanceStore, quote
 from ..store.runs import start_run
-from .scorers import Scorer, environment_scorer
-from .stored_tasks import StoredTasks
-from .types import Environment, Score, Task
+from ..store.task import Score, Task
 
 COLUMNS = [
     "rollout_id", "run_id", "step", "task_id", "prompt_id", "environment", "policy_id", "messages", "status", "stop_reason", "reward",
@@ -43,7 +44,7 @@ class RescoreSummary:
         environment: Whose rollouts were looked at; None all.
         scorer, scorer_version: Who gave the verdicts, as `scores` names them; None when there are none.
         scored: Rollouts that have a verdict now.
-        new: Verdicts the house did not have yet.
+        new: Verdicts the store did not have yet.
         passed: Verdicts that count as solved.
         moved: Verdicts that differ from the reward at collection time.
         left_out: Rollouts without a verdict, by reason: no_truth, the status of one that failed, no_verdict, or scorer_error and its type.
@@ -61,7 +62,7 @@ class RescoreSummary:
 
 
 def rescore(
-    house: House,
+    store: LanceStore,
     scorer: Scorer | Environment,
     *,
     of_run: str | None = None,
@@ -87,15 +88,15 @@ def rescore(
     judge = scorer if isinstance(scorer, Scorer) else environment_scorer(scorer)
     equal = {"environment": judge.environment, "run_id": of_run}
     where = " and ".join(f"{column} = {quote(value)}" for column, value in equal.items() if value is not None) or None
-    rollouts = house.dataset("rollouts")
+    rollouts = store.dataset("rollouts")
     total, done = rollouts.count_rows(filter=where), 0
-    with start_run(house, "rescore", name, {"scorer": judge.name, "of_run": of_run}) as run:
+    with start_run(store, "rescore", name, {"scorer": judge.name, "of_run": of_run}) as run:
         summary = RescoreSummary(run.run_id, judge.environment)
-        work = _Work(judge, StoredTasks(house, judge.environment), _known(house, judge), summary)
+        work = _Work(judge, StoredTasks(store, judge.environment), _known(store, judge), summary)
         batches = rollouts.to_batches(columns=COLUMNS, filter=where, batch_size=_ROWS_AT_ONCE)
         pairs = (work.pairs(batch.to_pylist()) for batch in batches)
         for looked_at, todo, verdicts in _judged(judge, pairs, workers or _workers(total)):
-            summary.new += house.insert_if_absent("scores", work.rows(todo, verdicts))
+            summary.new += store.insert_if_absent("scores", work.rows(todo, verdicts))
             done += looked_at
             if on_progress:
                 on_progress(done, total)
@@ -104,7 +105,7 @@ def rescore(
 
 
 def verdict_moves(
-    house: House, scorer: Scorer, summary: RescoreSummary, against: str = COLLECTED, of_run: str | None = None
+    store: LanceStore, scorer: Scorer, summary: RescoreSummary, against: str = COLLECTED, of_run: str | None = None
 ) -> pa.Table:
     """How verdicts moved from those of `against` (NAME, NAME@VERSION, or those of collection time) to the ones just given.
 
@@ -112,7 +113,7 @@ def verdict_moves(
     """
     name, version = parse_scorer(against)
     new = {"scorer": summary.scorer or scorer.name, "version": summary.scorer_version, "config": scorer.config_hash}
-    return run_query(house, "verdict_moves", new | {"run": of_run, "against": name, "against_version": version})
+    return run_query(store, "verdict_moves", new | {"run": of_run, "against": name, "against_version": version})
 
 
 @dataclass
@@ -120,7 +121,7 @@ class _Work:
     """What is to be scored, and the counts of what was.
 
     Attributes:
-        known: Reward and passed of verdicts the house has under these settings, by row_id.
+        known: Reward and passed of verdicts the store has under these settings, by row_id.
     """
 
     scorer: Scorer
@@ -173,8 +174,8 @@ class _Work:
         self.summary.left_out[reason] = self.summary.left_out.get(reason, 0) + 1
 
 
-def _known(house: House, scorer: Scorer) -> dict[str, tuple[float | None, bool | None]]:
-    found = house.read("scores", ["row_id", "reward", "passed"], f"config_hash = {quote(scorer.config_hash)}")
+def _known(store: LanceStore, scorer: Scorer) -> dict[str, tuple[float | None, bool | None]]:
+    found = store.read("scores", ["row_id", "reward", "passed"], f"config_hash = {quote(scorer.config_hash)}")
     return {row["row_id"]: (row["reward"], row["passed"]) for row in found.to_pylist()}
 
 
@@ -189,7 +190,7 @@ def _judged(
     if workers == 1:
         yield from ((count, todo, [_verdict(scorer, pair) for pair in todo]) for count, todo in batches)
         return
-    # Lance is never used across a fork; the workers see rollouts and no house.
+    # Lance is never used across a fork; the workers see rollouts and no store.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_take, initargs=(scorer,)) as pool:
         ahead: deque[tuple[int, list[Pair], Future[list[Verdict]]]] = deque()

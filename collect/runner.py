@@ -1,4 +1,4 @@
-"""Many rollouts at once into a house: what is missing of a plan is collected, whatever fails is a row, nothing collected is lost."""
+"""Many rollouts at once into a store: what is missing of a plan is collected, whatever fails is a row, nothing collected is lost."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -6,17 +6,19 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-from ..store.errors import ConfigError
-from ..store.house import House
+from ..base.errors import ConfigError
+from ..environments.shaping import RewardShaping
+from ..environments.types import Environment
+from ..environments.verdicts import ShapingRule, shaped_rows, shaping_rules
+from ..policies.types import Policy, Sampling
+from ..store.lance_store import LanceStore
 from ..store.runs import Run
+from ..store.task import Task
 from ..store.writer import RolloutWriter
 from .episode import Episode, Slot, play_episode
 from .feed import Entry, Feed
 from .plan import Plan, Retry, failed, make_plan, refuse_other_config, rollout_seed, unanswered
-from .shaping import RewardShaping
 from .summary import CollectSummary
-from .types import Environment, Policy, Sampling, Task
-from .verdicts import ShapingRule, shaped_rows, shaping_rules
 
 __all__ = ["CollectSummary", "collect", "collect_async", "collect_slots", "failed", "refuse_other_config", "unanswered"]
 
@@ -26,14 +28,14 @@ Play = Callable[[Slot, Sampling], Awaitable[Episode]]
 
 
 def collect(
-    house: House, run: Run, environment: Environment, policy: Policy, tasks: Iterable[Task], **options: Any
+    store: LanceStore, run: Run, environment: Environment, policy: Policy, tasks: Iterable[Task], **options: Any
 ) -> CollectSummary:
     """`collect_async` for callers without an event loop."""
-    return asyncio.run(collect_async(house, run, environment, policy, tasks, **options))
+    return asyncio.run(collect_async(store, run, environment, policy, tasks, **options))
 
 
 async def collect_async(
-    house: House,
+    store: LanceStore,
     run: Run,
     environment: Environment,
     policy: Policy,
@@ -52,7 +54,7 @@ async def collect_async(
     on_plan: Callable[[CollectSummary], None] | None = None,
     on_done: OnDone | None = None,
 ) -> CollectSummary:
-    """Collects every rollout of tasks × num_repeats that the house does not have yet.
+    """Collects every rollout of tasks × num_repeats that the store does not have yet.
 
     The same arguments fill the same slots, so a second call after a crash or Ctrl-C collects exactly what is missing. With
     `sampling.seed` each rollout gets a seed of its own, derived from it, the task, the repeat and the step.
@@ -68,23 +70,23 @@ async def collect_async(
         on_plan: Called once with the summary that will be filled, before the first rollout.
         on_done: Called with each row, as the writer has taken it, and the summary so far.
 
-    Raises EngineGone when the engine has ended, ConfigError for a token budget on a policy that shows no tokens, and what the house raises
+    Raises EngineGone when the engine has ended, ConfigError for a token budget on a policy that shows no tokens, and what the store raises
     (a full disk, a run taken over). When it returns, and also when it raises, all rollouts that were finished have been written if the
-    house still could.
+    store still could.
     """
 
     def play(slot: Slot, settings: Sampling) -> Awaitable[Episode]:
         return play_episode(environment, policy, slot, settings, max_turns, time_limit_s, tool_limit_s)
 
-    plan = make_plan(house, run.run_id, tasks, num_repeats, step, retry)
+    plan = make_plan(store, run.run_id, tasks, num_repeats, step, retry)
     rules = shaping_rules(environment, shaping)
     return await collect_slots(
-        house, run, plan, play, sampling or Sampling(), concurrency, token_budget, rules, on_plan, on_done
+        store, run, plan, play, sampling or Sampling(), concurrency, token_budget, rules, on_plan, on_done
     )
 
 
 async def collect_slots(
-    house: House,
+    store: LanceStore,
     run: Run,
     plan: Plan,
     play: Play,
@@ -99,7 +101,7 @@ async def collect_slots(
     """Fills the open slots of a plan, `concurrency` at a time; see `collect_async`.
 
     Args:
-        flush: Whether all is in the house when it returns; else the run's writer has all and may not have committed it. What is raised is raised
+        flush: Whether all is in the store when it returns; else the run's writer has all and may not have committed it. What is raised is raised
             after a flush.
     """
     summary = CollectSummary(run.run_id, plan.planned, plan.skipped, plan.failed_before)
@@ -107,7 +109,7 @@ async def collect_slots(
         on_plan(summary)
     start = perf_counter()
     own = run.writer is None
-    writer = run.writer if run.writer is not None else RolloutWriter(house, run)
+    writer = run.writer if run.writer is not None else RolloutWriter(store, run)
 
     def on_written(entry: Entry) -> None:
         summary.add(entry.row, entry.slot.task.category)
@@ -143,7 +145,7 @@ async def collect_slots(
             await feed.finish(commit)
         committed, summary.commit_seconds = True, perf_counter() - played
     finally:
-        # Also when cancelled: what was collected goes into the house before anything else happens.
+        # Also when cancelled: what was collected goes into the store before anything else happens.
         feed.end((lambda: None) if committed else commit)
     summary.seconds, summary.write_seconds = perf_counter() - start, feed.seconds
     return summary

@@ -87,7 +87,7 @@ class CollectSummary:
     """What one call of `collect` did, and, while it runs, how far it is.
 
     Attributes:
-        planned: Rollouts asked for; `skipped` of them were in the house already, of which `failed_before` without a verdict.
+        planned: Rollouts asked for; `skipped` of them were in the store already, of which `failed_before` without a verdict.
         in_flight: Rollouts begun and not ended.
         statuses: Rollouts collected now, by status; errors: by error_type.
         tallies: By environment and category (None where a task has none).

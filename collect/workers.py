@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..store.errors import ConfigError, EngineError, one_line
+from ..base.errors import ConfigError, EngineError, one_line
+from ..environments.mixture import open_mixture
+from ..policies.engines.base import EngineGone
+from ..policies.engines.cluster import NAMESPACE, ensure_ray, our_error, require_resources, shutdown_ray
+from ..policies.models import need
+from ..policies.types import Sampling
 from .config import CollectConfig
-from .engines.base import EngineGone
-from .engines.cluster import NAMESPACE, ensure_ray, our_error, require_resources, shutdown_ray
-from .environments.mixture import open_mixture
 from .episode import Episode, Slot, lost_episode, play_episode
-from .models import need
-from .types import Sampling
 
 _START_LIMIT_S = 600.0
 # A rollout that was in so many workers when they died is taken to have killed them.

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import comb
 from typing import Any
 
-from ..store.errors import ConfigError
-from ..store.house import House
+from ..base.errors import ConfigError
+from ..store.lance_store import LanceStore
 from ..store.runs import get_run
 from .rows import rows_of_run
 
@@ -112,7 +112,7 @@ class RunComparison:
 _POLICY = ("engine", "model", "model_hash", "mistake_rate", "max_model_len")
 
 
-def compare_runs(house: House, run_a: str, run_b: str, seed: int = 0) -> RunComparison:
+def compare_runs(store: LanceStore, run_a: str, run_b: str, seed: int = 0) -> RunComparison:
     """Compares two runs of kind `eval`. Costs the reading of their rows of `evaluations`; 10,000 resamples of 4,000 cases take about a second.
 
     Args:
@@ -120,8 +120,8 @@ def compare_runs(house: House, run_a: str, run_b: str, seed: int = 0) -> RunComp
 
     Raises StoreNotFound for a run there is not, ConfigError when they judged no case in common.
     """
-    runs = [get_run(house, name) for name in (run_a, run_b)]
-    return compare_rows(runs[0], rows_of_run(house, run_a), runs[1], rows_of_run(house, run_b), seed)
+    runs = [get_run(store, name) for name in (run_a, run_b)]
+    return compare_rows(runs[0], rows_of_run(store, run_a), runs[1], rows_of_run(store, run_b), seed)
 
 
 def compare_rows(

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from ..base.errors import ConfigError, EvaluationError
 from ..collect.runner import collect, unanswered
-from ..collect.types import Environment, Policy, Sampling, Task
-from ..store.errors import ConfigError, EvaluationError
-from ..store.house import House, quote
+from ..environments.types import Environment
+from ..policies.types import Policy, Sampling
+from ..store.lance_store import LanceStore, quote
 from ..store.runs import Run
+from ..store.task import Task
 from .rows import evaluation_id, refuse_mixture, rows_of_run
 from .summary import EvalSummary, summarize
 
@@ -17,7 +19,7 @@ _COLUMNS = ["rollout_id", "attempt", "task_id", "sample_index", "policy_id", "re
 
 
 def evaluate_policy(
-    house: House,
+    store: LanceStore,
     run: Run,
     environment: Environment,
     policy: Policy,
@@ -47,9 +49,9 @@ def evaluate_policy(
     check_mode(mode, samples, sampling)
     if not listed:
         raise ConfigError(f"There are no tasks of {environment.name} to evaluate on.", "Name another split or limit.")
-    refuse_mixture(house, run, environment.name, mode, policy.policy_id)
+    refuse_mixture(store, run, environment.name, mode, policy.policy_id)
     done = collect(
-        house,
+        store,
         run,
         environment,
         policy,
@@ -60,8 +62,8 @@ def evaluate_policy(
         on_done=on_done,
         **options,
     )
-    rows = _evaluated(house, run, environment.name, mode, listed, samples)
-    house.insert_if_absent("evaluations", rows)
+    rows = _evaluated(store, run, environment.name, mode, listed, samples)
+    store.insert_if_absent("evaluations", rows)
     if len(rows) < done.planned:
         raise EvaluationError(
             f"The engine left {done.planned - len(rows)} of {done.planned} rollouts of run {run.run_id!r} without an answer.",
@@ -69,7 +71,7 @@ def evaluate_policy(
         )
     # A case that was judged before keeps its first verdict.
     asked = {row["row_id"] for row in rows}
-    return summarize([row for row in rows_of_run(house, run.run_id) if row["row_id"] in asked])
+    return summarize([row for row in rows_of_run(store, run.run_id) if row["row_id"] in asked])
 
 
 def check_mode(mode: str, samples: int, sampling: Sampling) -> None:
@@ -86,10 +88,10 @@ def check_mode(mode: str, samples: int, sampling: Sampling) -> None:
 
 
 def _evaluated(
-    house: House, run: Run, benchmark: str, mode: str, tasks: Sequence[Task], samples: int
+    store: LanceStore, run: Run, benchmark: str, mode: str, tasks: Sequence[Task], samples: int
 ) -> list[dict[str, Any]]:
     """One row for the last attempt at each slot of these tasks, in their order; none where the engine gave no answer."""
-    rollouts = house.read("rollouts", columns=_COLUMNS, filter=f"run_id = {quote(run.run_id)}").to_pylist()
+    rollouts = store.read("rollouts", columns=_COLUMNS, filter=f"run_id = {quote(run.run_id)}").to_pylist()
     last = {(row["task_id"], row["sample_index"]): row for row in sorted(rollouts, key=lambda row: row["attempt"])}
     category = {task.task_id: task.category for task in tasks}
     now = datetime.now(UTC)

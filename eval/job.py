@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..collect.chat_options import ChatOptions
-from ..collect.environments.registry import load_environment, tasks_of
-from ..collect.opening import check_engine, model_hash, open_policy
+from ..base.errors import ConfigError
 from ..collect.runner import CollectSummary, refuse_other_config
-from ..collect.types import Sampling
-from ..store.errors import ConfigError
-from ..store.house import House
+from ..environments.registry import load_environment, tasks_of
+from ..policies.chat_options import ChatOptions
+from ..policies.opening import check_engine, model_hash, open_policy
+from ..policies.types import Sampling
+from ..store.lance_store import LanceStore
 from ..store.runs import start_run
 from .bfcl import BfclSummary, evaluate_bfcl
 from .bfcl.categories import categories_named
@@ -86,7 +86,7 @@ class BfclJob:
 
 
 def run_environment_job(
-    house: House,
+    store: LanceStore,
     job: EnvironmentJob,
     choice: PolicyChoice,
     name: str | None = None,
@@ -106,13 +106,13 @@ def run_environment_job(
     environment = load_environment(job.environment, job.tables, job.tasks, job.seed, job.tasks_split)
     tasks = tasks_of(environment, job.split, job.limit)
     if name is not None:
-        refuse_other_config(house, name, config)
-    with start_run(house, "eval", name, config) as run:
+        refuse_other_config(store, name, config)
+    with start_run(store, "eval", name, config) as run:
         if on_start:
             on_start(len(tasks) * job.samples)
         with choice.open(job.max_turns) as policy:
             summary = evaluate_policy(
-                house,
+                store,
                 run,
                 environment,
                 policy,
@@ -134,7 +134,7 @@ def bfcl_config(job: BfclJob, choice: PolicyChoice) -> dict[str, Any]:
 
 
 def run_bfcl_job(
-    house: House,
+    store: LanceStore,
     job: BfclJob,
     choice: PolicyChoice,
     name: str | None = None,
@@ -151,13 +151,13 @@ def run_bfcl_job(
     config = bfcl_config(job, choice)
     require_bfcl(config["categories"])  # before an engine is started for nothing
     if name is not None:
-        refuse_other_config(house, name, config)
-    with start_run(house, "eval", name, config) as run:
+        refuse_other_config(store, name, config)
+    with start_run(store, "eval", name, config) as run:
         if on_start:
             on_start()
         with choice.open() as policy:
             summary = evaluate_bfcl(
-                house,
+                store,
                 run,
                 policy,
                 job.categories,

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from ..store.errors import ConfigError
-from ..store.house import House, quote
+from ..base.errors import ConfigError
 from ..store.ids import hash_id
+from ..store.lance_store import LanceStore, quote
 from ..store.runs import Run
 
 
@@ -13,16 +13,16 @@ def evaluation_id(run_id: str, benchmark: str, category: str | None, case_id: st
     return hash_id("evaluation", run_id, benchmark, category, case_id, mode, sample)
 
 
-def rows_of_run(house: House, run_id: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
+def rows_of_run(store: LanceStore, run_id: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
     """The run's judged cases, in the order they were written; what was played without a verdict (BFCL's memory sessions) is not among them."""
     which = f"run_id = {quote(run_id)} AND passed IS NOT NULL"
-    return house.read("evaluations", columns=columns, filter=which).to_pylist()
+    return store.read("evaluations", columns=columns, filter=which).to_pylist()
 
 
-def refuse_mixture(house: House, run: Run, benchmark: str, mode: str, policy_id: str) -> None:
+def refuse_mixture(store: LanceStore, run: Run, benchmark: str, mode: str, policy_id: str) -> None:
     """Raises ConfigError when the run has evaluated another policy, or this benchmark in another mode: ids would collide."""
     mine = f"run_id = {quote(run.run_id)}"
-    for row in house.read("evaluations", columns=["benchmark", "mode", "policy_id"], filter=mine).to_pylist():
+    for row in store.read("evaluations", columns=["benchmark", "mode", "policy_id"], filter=mine).to_pylist():
         if row["policy_id"] != policy_id or (row["benchmark"] == benchmark and row["mode"] != mode):
             raise ConfigError(
                 f"Run {run.run_id!r} holds an evaluation of {row['policy_id']} on {row['benchmark']} ({row['mode']}).",

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
+from ..base.errors import ConfigError
 from ..queries.passk import pass_at_k
-from ..store.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import random
 import re
 from collections.abc import Iterator
 
-from rollhouse.collect.tools import ToolSession, tool_session
-from rollhouse.collect.types import Score, Task
+from rollhouse.environments.tools import ToolSession, tool_session
 from rollhouse.store.messages import Message
+from rollhouse.store.task import Score, Task
 
 REQUEST = "I think of a number from 1 to 32. Guess it: one number a turn. I answer higher, lower or right."
 

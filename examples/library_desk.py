@@ -10,9 +10,9 @@ import random
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from rollhouse.collect.tools import ToolSession, schema_of, tool_session
-from rollhouse.collect.types import Score, Task
+from rollhouse.environments.tools import ToolSession, schema_of, tool_session
 from rollhouse.store.messages import Message
+from rollhouse.store.task import Score, Task
 
 TITLES = [
     "Tide Tables", "The Glass Orchard", "Bread and Salt", "A Map of Winds", "Nine Lanterns", "The Quiet Engine", "Paper Boats", "Salt Road",

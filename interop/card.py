@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..store.errors import ConfigError
+from ..base.errors import ConfigError
 from .lines import whole_file
 
 # By this line a card is known as ours, and may be replaced.
@@ -39,7 +39,7 @@ def write_card(
         "---", _OURS, "configs:", "- config_name: default", f"  data_files: {json.dumps(file.name)}", "---", "",
         f"# {file.stem}", "", "| what | value |", "| --- | --- |", *told,
         *_counts("Left out", "reason", left_out),
-        *_counts("In the house and not in this file", "column", lost),
+        *_counts("In the store and not in this file", "column", lost),
     ]  # fmt: skip
     with whole_file(card) as out:
         out.write("\n".join(lines) + "\n")

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..base.errors import EmptyDataset
 from ..queries.verdicts import COLLECTED
-from ..store.errors import EmptyDataset
-from ..store.house import House
+from ..store.lance_store import LanceStore
 from .card import card_path, write_card
 from .formats import EXPORTS, Format, format_named
 from .rollout import Rollout, unheld
@@ -33,7 +33,7 @@ class ExportSummary:
 
 
 def export_file(
-    house: House,
+    store: LanceStore,
     format_name: str,
     path: str | Path,
     *,
@@ -63,7 +63,7 @@ def export_file(
     path = Path(path)
     format = format_named(format_name, EXPORTS)
     readme = card_path(format_name, path) if card else None
-    stored = StoredRollouts(house, run, where, at, scorer)
+    stored = StoredRollouts(store, run, where, at, scorer)
     if not stored.count:
         raise EmptyDataset("No rollout is selected.", "Loosen --run and --where; `rollhouse runs list` names the runs.")
     lost: Counter[str] = Counter()
@@ -89,7 +89,7 @@ def export_file(
     if readme:
         now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         selected = {"run": run, "where": where, "at": at or now, "verdicts of": scorer or COLLECTED}
-        told = {"format": format_name, "rollouts": written, "house": house.uri, **selected}
+        told = {"format": format_name, "rollouts": written, "store": store.uri, **selected}
         write_card(readme, path, told, summary.left_out, summary.lost)
     return summary
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..store.errors import ConfigError
+from ..base.errors import ConfigError
 from . import (  # fmt: skip
     atif,
     nemo_gym_files,

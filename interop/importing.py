@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..store.errors import FormatError
-from ..store.house import House
+from ..base.errors import FormatError
+from ..store.lance_store import LanceStore
 from ..store.runs import Run, start_run
 from ..store.validation import check_rollout
 from ..store.writer import RolloutWriter
@@ -25,7 +25,7 @@ class ImportSummary:
 
     Attributes:
         rows: Records of the file that could be read; one may hold several rollouts.
-        added: Rollouts that are new in the house.
+        added: Rollouts that are new in the store.
         present: Rollouts it had already.
         torn: 1 when the last line was not finished: it is left out and can be imported once it is.
         bad: Lines set aside in the file `quarantine` (None when there were none).
@@ -44,7 +44,7 @@ class ImportSummary:
 
 
 def import_file(
-    house: House,
+    store: LanceStore,
     format_name: str,
     path: str | Path,
     *,
@@ -56,7 +56,7 @@ def import_file(
     strict: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> ImportSummary:
-    """Brings a file's rollouts into the house; what is there already stays as it is.
+    """Brings a file's rollouts into the store; what is there already stays as it is.
 
     Args:
         format_name: A name in `formats.IMPORTS`.
@@ -74,11 +74,11 @@ def import_file(
         raise FormatError(f"There is no file {path}.", "Check the path.")
     companion = format.companion(path, inputs) if format.companion else None
     config = {"format": format_name, "file": path.name, "environment": environment, "source_run": source_run}
-    with start_run(house, "import", name, config) as run:
+    with start_run(store, "import", name, config) as run:
         summary = ImportSummary(run.run_id, str(path))
-        quarantine = Quarantine(quarantine_path(house, run.run_id), strict)
-        source = Source(format_name, run.run_id, environment, source_run, _known_tasks(house), companion)
-        _bring_in(house, run, format, path, source, quarantine, summary, on_progress)
+        quarantine = Quarantine(quarantine_path(store, run.run_id), strict)
+        source = Source(format_name, run.run_id, environment, source_run, _known_tasks(store), companion)
+        _bring_in(store, run, format, path, source, quarantine, summary, on_progress)
         summary.torn, summary.bad = quarantine.torn, quarantine.count
         summary.quarantine = str(quarantine.path) if quarantine.count else None
         run.finish(asdict(summary))
@@ -87,12 +87,12 @@ def import_file(
 
 
 def _bring_in(
-    house: House, run: Run, format: Format, path: Path, source: Source, quarantine: Quarantine, summary: ImportSummary,
+    store: LanceStore, run: Run, format: Format, path: Path, source: Source, quarantine: Quarantine, summary: ImportSummary,
     on_progress: Callable[[int], None] | None,
 ) -> None:  # fmt: skip
     gaps: Counter[str] = Counter()
     scores: list[Row] = []
-    with RolloutWriter(house, run, journal=False) as writer:
+    with RolloutWriter(store, run, journal=False) as writer:
         for line, record in format.records(path, quarantine, on_progress):
             try:
                 found = rows_of(record, format, source)
@@ -109,9 +109,9 @@ def _bring_in(
                 scores += [rows.score] if rows.score else []
             if len(scores) >= _SCORES_AT_ONCE:
                 writer.flush()
-                _write_scores(house, scores)
+                _write_scores(store, scores)
         writer.flush()
-        _write_scores(house, scores)
+        _write_scores(store, scores)
     summary.added, summary.present = writer.written, writer.skipped
     summary.gaps = dict(sorted(gaps.items()))
 
@@ -128,10 +128,10 @@ def rows_of(record: Row, format: Format, source: Source) -> list[StoreRows]:
         raise BadLine(str(error)) from error
 
 
-def quarantine_path(house: House, run_id: str) -> Path:
-    """Where an import sets bad lines aside: in a local house's folder, else in the working directory."""
+def quarantine_path(store: LanceStore, run_id: str) -> Path:
+    """Where an import sets bad lines aside: in a local store's folder, else in the working directory."""
     name = f"{run_id}.jsonl"
-    return Path("quarantine") / name if "://" in house.uri else Path(house.uri) / "quarantine" / name
+    return Path("quarantine") / name if "://" in store.uri else Path(store.uri) / "quarantine" / name
 
 
 def _refuse_if_too_bad(summary: ImportSummary, max_bad: float) -> None:
@@ -143,14 +143,14 @@ def _refuse_if_too_bad(summary: ImportSummary, max_bad: float) -> None:
         )
 
 
-def _write_scores(house: House, scores: list[dict[str, Any]]) -> None:
-    house.insert_if_absent("scores", scores)
+def _write_scores(store: LanceStore, scores: list[dict[str, Any]]) -> None:
+    store.insert_if_absent("scores", scores)
     scores.clear()
 
 
-def _known_tasks(house: House) -> dict[tuple[str, str], set[str]]:
+def _known_tasks(store: LanceStore) -> dict[tuple[str, str], set[str]]:
     known: dict[tuple[str, str], set[str]] = {}
     columns = ["task_id", "environment", "prompt_id"]
-    for row in house.read("tasks", columns=columns, filter="ground_truth is not null").to_pylist():
+    for row in store.read("tasks", columns=columns, filter="ground_truth is not null").to_pylist():
         known.setdefault((row["environment"], row["prompt_id"]), set()).add(row["task_id"])
     return known

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..store.errors import FormatError
+from ..base.errors import FormatError
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def todays_shape(built: Row, row: Row) -> Row:
 def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) -> None:
     """Writes results, `<stem>_materialized_inputs.jsonl` and `<stem>_failures.jsonl`.
 
-    Rollouts that the house imported from this format come out as they were; others are numbered in order: tasks by first appearance, and
+    Rollouts that the store imported from this format come out as they were; others are numbered in order: tasks by first appearance, and
     the rollouts of each.
     """
     tasks: dict[str, int] = {}

@@ -34,7 +34,7 @@ def record(rollouts: list[Rollout]) -> Row:
 
 
 def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) -> None:
-    """Writes a file; lines that the house imported from this format come out as they were. There is no key of ours to leave out."""
+    """Writes a file; lines that the store imported from this format come out as they were. There is no key of ours to leave out."""
     write_objects((_line([rollout]) for rollouts in episodes for rollout in rollouts), path)
 
 

@@ -4,7 +4,7 @@ A reader keeps this difference in `extra`; an exporter lays it over what the col
 cannot hold. An overlay is JSON: an object adds or replaces keys, `$gone` names keys to take out, `$at` changes some entries of a list of the same
 length, `$is` replaces the value as a whole; anything else is the value itself.
 
-What a format's `record` fills in by itself is therefore part of what houses hold: changing it changes what their overlays give.
+What a format's `record` fills in by itself is therefore part of what stores hold: changing it changes what their overlays give.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Plain Parquet: the rollouts table with its nested columns, and what each row refers to (prompt, tools, prompt tokens, task) beside it.
 
-The only format that keeps a rollout's ids, so rollouts can move between houses, and into a house that has them already nothing is added.
+The only format that keeps a rollout's ids, so rollouts can move between stores, and into a store that has them already nothing is added.
 """
 
 import json

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..store.errors import FormatError
+from ..base.errors import FormatError
 from .lines import Line, Quarantine
 from .rollout import Row
 

@@ -1,4 +1,4 @@
-"""A rollout between a file and the house: what every format's reader gives and every format's writer gets."""
+"""A rollout between a file and the store: what every format's reader gives and every format's writer gets."""
 
 import json
 from collections.abc import Collection
@@ -36,7 +36,7 @@ class Rollout:
         task: ground_truth, state, extra (JSON values), split, category, difficulty, source_key; None when the source has no task.
         extra: By format name, the overlay that gives that format's record back (overlay.py).
         gaps: What the source did not tell.
-        complete: Whether the source was a house, so that nothing is missing but what `gaps` says.
+        complete: Whether the source was a store, so that nothing is missing but what `gaps` says.
         source_run: The run the source names; None when it names none.
         source_key: The key of the row in its source; None when it has none.
         group_key: What the source groups rollouts by, besides task and model; None when nothing.

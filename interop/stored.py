@@ -1,4 +1,4 @@
-"""Rollouts of a house, one at a time, with all they refer to: what an export writes."""
+"""Rollouts of a store, one at a time, with all they refer to: what an export writes."""
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ..queries.session import sql
 from ..queries.verdicts import is_chosen
-from ..store.house import House, quote
+from ..store.lance_store import LanceStore, quote
 from ..store.messages import Message
 from .rollout import VERDICT, Rollout, Row, value_of
 
@@ -19,7 +19,7 @@ _JSON_TASK, _PLAIN_TASK = ("ground_truth", "state", "extra"), ("split", "categor
 
 
 class StoredRollouts:
-    """The rollouts that a condition selects, in the order they lie in the house, those of one episode together.
+    """The rollouts that a condition selects, in the order they lie in the store, those of one episode together.
 
     Memory holds their positions, the keys of prompts and tasks, and another scorer's verdicts; rows are read a few at a time.
 
@@ -29,7 +29,7 @@ class StoredRollouts:
 
     def __init__(
         self,
-        house: House,
+        store: LanceStore,
         run: str | None = None,
         where: str | None = None,
         at: str | None = None,
@@ -38,16 +38,16 @@ class StoredRollouts:
         wanted: dict[str, int] | None = None
         self._verdicts: pa.Table | None = None
         if where is not None or is_chosen(scorer):
-            selected = _selected(house, run, where, at, scorer)
+            selected = _selected(store, run, where, at, scorer)
             wanted = {id: number for number, id in enumerate(selected["rollout_id"].to_pylist())}
             self._verdicts = selected.select(VERDICT) if is_chosen(scorer) else None
         self._verdict_of = wanted or {}
-        self._rollouts = house.dataset("rollouts", at)
+        self._rollouts = store.dataset("rollouts", at)
         self._episodes = self._positions(run, wanted)
         self.count = sum(len(positions) for positions in self._episodes)
-        self._prompts = _Referred(house, "prompts", ("prompt_id",), at)
-        self._tasks = _Referred(house, "tasks", ("task_id",), at)
-        self._tokens = _Referred(house, "prompt_tokens", ("prompt_id", "tokenizer_hash", "template_hash"), at)
+        self._prompts = _Referred(store, "prompts", ("prompt_id",), at)
+        self._tasks = _Referred(store, "tasks", ("task_id",), at)
+        self._tokens = _Referred(store, "prompt_tokens", ("prompt_id", "tokenizer_hash", "template_hash"), at)
 
     def __iter__(self) -> Iterator[list[Rollout]]:
         """The rollouts of one episode after another's."""
@@ -95,8 +95,8 @@ class StoredRollouts:
 class _Referred:
     """Rows of a table by a key of some columns; the last few are kept."""
 
-    def __init__(self, house: House, table: str, key: tuple[str, ...], at: str | None) -> None:
-        self._data = house.dataset(table, at)
+    def __init__(self, store: LanceStore, table: str, key: tuple[str, ...], at: str | None) -> None:
+        self._data = store.dataset(table, at)
         self._recent: OrderedDict[tuple[Any, ...], Row] = OrderedDict()
         self._positions: dict[tuple[Any, ...], int] = {}
         for batch in self._data.to_batches(columns=list(key)):
@@ -120,10 +120,10 @@ def _task(row: Row | None) -> Row | None:
     return {name: value_of(row[name]) for name in _JSON_TASK} | {name: row[name] for name in _PLAIN_TASK}
 
 
-def _selected(house: House, run: str | None, where: str | None, at: str | None, scorer: str | None) -> pa.Table:
+def _selected(store: LanceStore, run: str | None, where: str | None, at: str | None, scorer: str | None) -> pa.Table:
     """The ids that the condition selects, and beside them the verdicts of a scorer that was chosen."""
     columns = ", ".join(("rollout_id", *(VERDICT if is_chosen(scorer) else ())))
     conditions = [] if run is None else [f"run_id = {quote(run)}"]
     conditions += [] if where is None else [f"({where})"]
     narrowed = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    return sql(house, f"SELECT {columns} FROM rollouts {narrowed}", at, scorer=scorer)
+    return sql(store, f"SELECT {columns} FROM rollouts {narrowed}", at, scorer=scorer)

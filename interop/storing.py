@@ -1,4 +1,4 @@
-"""From a reader's rollouts to rows of the house: ids, the task, the verdict, tokens, and the overlay for what columns do not say."""
+"""From a reader's rollouts to rows of the store: ids, the task, the verdict, tokens, and the overlay for what columns do not say."""
 
 import json
 import math
@@ -80,7 +80,7 @@ def to_rows(
         source.occurrences[content[0]] += 1
     rows = [_place(rollout, index, content, source) for index, rollout in enumerate(rollouts)]
     if build is not None:
-        # The task may come from the house or from a companion file: what the record itself says of it is part of the overlay.
+        # The task may come from the store or from a companion file: what the record itself says of it is part of the overlay.
         stored = [replace(rollout, task=None, columns=_as_stored(rollout.columns)) for rollout in rollouts]
         built = build(stored)
         overlay = difference(built, wanted(built, record) if wanted else record)
@@ -139,7 +139,7 @@ def _prompt_gaps(rollout: Rollout) -> set[str]:
 
 
 def _task(rollout: Rollout, environment: str, prompt: str, source: Source) -> tuple[str, Row | None]:
-    """The task's id, and its row unless the house has it: the one task of the prompt whose truth is known, else one without truth."""
+    """The task's id, and its row unless the store has it: the one task of the prompt whose truth is known, else one without truth."""
     told = rollout.task or {}
     truth, state = told.get("ground_truth"), told.get("state")
     if truth is None:

@@ -83,7 +83,7 @@ def record(rollouts: list[Rollout], plain: bool = True, apart: bool = False) -> 
 
 
 def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) -> None:
-    """Writes a file; whole episodes that the house imported from this format come out as they were."""
+    """Writes a file; whole episodes that the store imported from this format come out as they were."""
     write_objects((_line(rollouts, plain) for rollouts in episodes), path)
 
 

@@ -1,1 +1,1 @@
-"""Named SQL files, the views over a house, and the DuckDB session that runs them over any version."""
+"""Named SQL files, the views over a store, and the DuckDB session that runs them over any version."""

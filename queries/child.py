@@ -19,9 +19,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..store import errors
-from ..store.errors import ConfigError, QueryError, RollhouseError
-from ..store.house import House
+from ..base import errors
+from ..base.errors import ConfigError, QueryError, RollhouseError
+from ..store.lance_store import LanceStore
 from . import session
 
 _UNITS = {
@@ -42,7 +42,7 @@ _LOOK_EVERY_S = 0.02
 
 
 def sql(
-    house: House,
+    store: LanceStore,
     query: str,
     at: str | None = None,
     params: Mapping[str, Any] | None = None,
@@ -57,7 +57,7 @@ def sql(
     Raises ConfigError for a limit that is not a size; else what `session.sql` raises.
     """
     limit = memory_bytes(memory_limit)
-    request = {"uri": house.uri, "query": query, "at": at if at is not None else house.at, "params": params, "scorer": scorer, "memory_limit": memory_limit, "timeout_s": timeout_s}  # fmt: skip
+    request = {"uri": store.uri, "query": query, "at": at if at is not None else store.at, "params": params, "scorer": scorer, "memory_limit": memory_limit, "timeout_s": timeout_s}  # fmt: skip
     command = [sys.executable, "-m", "rollhouse.queries.child"]
     broke: list[str] = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -118,9 +118,9 @@ def _serve() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     request = pickle.loads(sys.stdin.buffer.read())
-    house = House(request.pop("uri"))
+    store = LanceStore(request.pop("uri"))
     try:
-        table = session.sql(house, **request)
+        table = session.sql(store, **request)
         out.write(b'{"error": null}\n')
         with pa.ipc.new_stream(out, table.schema) as stream:
             stream.write_table(table)

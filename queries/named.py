@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..store.errors import ConfigError
-from ..store.house import House
+from ..base.errors import ConfigError
+from ..store.lance_store import LanceStore
 from . import child, session
 
 _PARAMETER = re.compile(r"^-- \$(\w+) (\w+)(?: = (.*?))?: (.*)$", re.MULTILINE)
@@ -59,7 +59,7 @@ def get_query(name: str) -> Query:
 
 
 def run_query(
-    house: House, name: str, params: Mapping[str, Any] | None = None, at: str | None = None, *,
+    store: LanceStore, name: str, params: Mapping[str, Any] | None = None, at: str | None = None, *,
     in_child: bool = False, **options: Any
 ) -> pa.Table:  # fmt: skip
     """The answer of a named query as Arrow.
@@ -70,7 +70,7 @@ def run_query(
     """
     query = get_query(name)
     ask = child.sql if in_child else session.sql
-    return ask(house, query.text, at, bind(query, params or {}), **options)
+    return ask(store, query.text, at, bind(query, params or {}), **options)
 
 
 def bind(query: Query, given: Mapping[str, Any]) -> dict[str, Any]:

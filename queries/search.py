@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..store.errors import ConfigError, QueryError
-from ..store.house import House, quote
+from ..base.errors import ConfigError, QueryError
+from ..store.lance_store import LanceStore, quote
 from .session import sql
 from .verdicts import is_chosen
 
@@ -31,7 +31,7 @@ _PROMPT_ROWS = pa.schema(
 
 
 def search(
-    house: House,
+    store: LanceStore,
     text: str,
     *,
     run: str | None = None,
@@ -63,22 +63,22 @@ def search(
     _refuse_nothing(text, limit)
     from lancedb.query import BooleanQuery, MatchQuery, Occur
 
-    table = house.lancedb().open_table("rollouts")
-    _index(house, table, SAID)
+    table = store.lancedb().open_table("rollouts")
+    _index(store, table, SAID)
     # LanceDB's query over several columns fails on rows that no index covers; any one of several queries does not.
     anywhere = BooleanQuery([(Occur.SHOULD, MatchQuery(text, column)) for column in SAID])  # pyright: ignore[reportCallIssue]
     query = table.search(anywhere, query_type="fts")
-    look = _Look(house, _condition(run, environment, status), where, at, scorer)
+    look = _Look(store, _condition(run, environment, status), where, at, scorer)
     found = look.first(query, [*_COLUMNS, "messages", "_score"], limit)
     rows = [
         {name: row[name] for name in _COLUMNS} | {"score": row["_score"], "match": excerpt(row["messages"] or [], text)}
         for row in found
     ]
-    schema = _schema(house, pa.field("score", pa.float32()), pa.field("match", pa.string()))
+    schema = _schema(store, pa.field("score", pa.float32()), pa.field("match", pa.string()))
     return pa.Table.from_pylist(rows, schema)
 
 
-def search_prompts(house: House, text: str, *, scorer: str | None = None, limit: int = 20) -> pa.Table:
+def search_prompts(store: LanceStore, text: str, *, scorer: str | None = None, limit: int = 20) -> pa.Table:
     """Prompts with a message that matches the words, best first, and how their rollouts fared.
 
     Returns:
@@ -87,14 +87,14 @@ def search_prompts(house: House, text: str, *, scorer: str | None = None, limit:
     _refuse_nothing(text, limit)
     from lancedb.query import MatchQuery
 
-    table = house.lancedb().open_table("prompts")
-    _index(house, table, SAID[:1])
+    table = store.lancedb().open_table("prompts")
+    _index(store, table, SAID[:1])
     query = table.search(MatchQuery(text, SAID[0]), query_type="fts")  # pyright: ignore[reportCallIssue]
     found = query.select(["prompt_id", "messages", "_score"]).limit(limit).to_list()
     fared = """
         SELECT prompt_id, count(*) AS rollouts, avg(passed::INT) AS pass_rate, avg(reward) AS mean_reward
         FROM final_rollouts WHERE list_contains($prompts::VARCHAR[], prompt_id) GROUP BY prompt_id"""
-    answer = sql(house, fared, params={"prompts": [row["prompt_id"] for row in found]}, scorer=scorer)
+    answer = sql(store, fared, params={"prompts": [row["prompt_id"] for row in found]}, scorer=scorer)
     by_prompt = {row["prompt_id"]: row for row in answer.to_pylist()}
     nothing = {"rollouts": 0, "pass_rate": None, "mean_reward": None}
     rows = [
@@ -106,7 +106,7 @@ def search_prompts(house: House, text: str, *, scorer: str | None = None, limit:
 
 
 def nearest(
-    house: House,
+    store: LanceStore,
     column: str,
     vector: Sequence[float],
     *,
@@ -128,21 +128,21 @@ def nearest(
 
     Raises ConfigError when there is no such column or the vector has another length.
     """
-    size = _vector_size(house, column)
+    size = _vector_size(store, column)
     if len(vector) != size:
         raise ConfigError(f"Column {column} holds vectors of {size}, not of {len(vector)}.", "Use the same embedder.")
-    table = house.lancedb().open_table("rollouts")
+    table = store.lancedb().open_table("rollouts")
     query = table.search(list(vector), vector_column_name=column)
-    look = _Look(house, _condition(run, environment, status, f"{column} is not null"), where, at, scorer)
+    look = _Look(store, _condition(run, environment, status, f"{column} is not null"), where, at, scorer)
     found = look.first(query, [*_COLUMNS, "_distance"], limit)
     rows = [{name: row[name] for name in _COLUMNS} | {"distance": row["_distance"]} for row in found]
-    return pa.Table.from_pylist(rows, _schema(house, pa.field("distance", pa.float32())))
+    return pa.Table.from_pylist(rows, _schema(store, pa.field("distance", pa.float32())))
 
 
-def vector_of(house: House, column: str, rollout_id: str) -> list[float]:
+def vector_of(store: LanceStore, column: str, rollout_id: str) -> list[float]:
     """The embedding of a stored rollout. Raises ConfigError when it has none."""
-    _vector_size(house, column)
-    rows = house.read("rollouts", [column], f"rollout_id = {quote(rollout_id)}").to_pylist()
+    _vector_size(store, column)
+    rows = store.read("rollouts", [column], f"rollout_id = {quote(rollout_id)}").to_pylist()
     if not rows or rows[0][column] is None:
         raise ConfigError(f"Rollout {rollout_id!r} has no {column}.", "Name a rollout that was embedded.")
     return rows[0][column]
@@ -182,7 +182,7 @@ def _refuse_nothing(text: str, limit: int) -> None:
         raise ConfigError(f"A limit of {limit} finds nothing.", "Ask for one row or more.")
 
 
-def _index(house: House, table: Any, columns: Sequence[str]) -> None:
+def _index(store: LanceStore, table: Any, columns: Sequence[str]) -> None:
     from lancedb.index import FTS
 
     indexed = {index.columns[0]: index.name for index in table.list_indices()}
@@ -191,7 +191,7 @@ def _index(house: House, table: Any, columns: Sequence[str]) -> None:
             table.create_index(column, config=FTS())
     stale = [name for column, name in indexed.items() if column in columns and _unindexed(table, name) >= _UNINDEXED]
     if stale:
-        house.dataset(table.name).optimize.optimize_indices(index_names=stale)
+        store.dataset(table.name).optimize.optimize_indices(index_names=stale)
     table.checkout_latest()
 
 
@@ -209,7 +209,7 @@ class _Look:
         where, at, scorer: As in `search`.
     """
 
-    house: House
+    store: LanceStore
     condition: str
     where: str | None
     at: str | None
@@ -241,7 +241,7 @@ class _Look:
     def _there(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if not found:
             return []
-        then = self.house.dataset("rollouts", self.at)
+        then = self.store.dataset("rollouts", self.at)
         ids = then.to_table(columns=["rollout_id"], filter=f"rollout_id in ({_listed(found)})")["rollout_id"]
         known = set(ids.to_pylist())
         return [row for row in found if row["rollout_id"] in known]
@@ -249,7 +249,7 @@ class _Look:
     def _judged(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ask = f"SELECT rollout_id, reward, passed FROM rollouts WHERE rollout_id IN ({_listed(found) or 'NULL'})"
         ask += f" AND ({self.where})" if self.where else ""
-        verdicts = {row["rollout_id"]: row for row in sql(self.house, ask, self.at, scorer=self.scorer).to_pylist()}
+        verdicts = {row["rollout_id"]: row for row in sql(self.store, ask, self.at, scorer=self.scorer).to_pylist()}
         return [row | verdicts[row["rollout_id"]] for row in found if row["rollout_id"] in verdicts]
 
 
@@ -268,8 +268,8 @@ def _both(condition: str, where: str | None) -> str:
     return " and ".join(part for part in (condition, f"({where})" if where else "") if part)
 
 
-def _vector_size(house: House, column: str) -> int:
-    schema = house.dataset("rollouts").schema
+def _vector_size(store: LanceStore, column: str) -> int:
+    schema = store.dataset("rollouts").schema
     vectors = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
     if column not in vectors:
         has = f"It has {', '.join(vectors)}." if vectors else "docs/sql.md says how to add one."
@@ -277,6 +277,6 @@ def _vector_size(house: House, column: str) -> int:
     return schema.field(column).type.list_size
 
 
-def _schema(house: House, *more: pa.Field) -> pa.Schema:
-    stored = house.dataset("rollouts").schema
+def _schema(store: LanceStore, *more: pa.Field) -> pa.Schema:
+    stored = store.dataset("rollouts").schema
     return pa.schema([*(stored.field(name) for name in _COLUMNS), *more])

@@ -1,4 +1,4 @@
-"""DuckDB over a house: every table and view, at the latest version or an earlier one."""
+"""DuckDB over a store: every table and view, at the latest version or an earlier one."""
 
 import re
 import threading
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ..base.errors import QueryError
 from ..store.columns import Table
-from ..store.errors import QueryError
-from ..store.house import House
+from ..store.lance_store import LanceStore
 from ..store.tables import TABLES
 from .passk import MACRO
 from .verdicts import is_chosen, refuse_unknown_scorer, rollouts_sql
@@ -29,7 +29,7 @@ _WRITING_WORDS = {"insert", "update", "delete", "merge", "create", "copy", "atta
 
 
 def sql(
-    house: House,
+    store: LanceStore,
     query: str,
     at: str | None = None,
     params: Mapping[str, Any] | None = None,
@@ -41,7 +41,7 @@ def sql(
 ) -> pa.Table:
     """The answer to one SELECT (or EXPLAIN) over the tables and views, as Arrow.
 
-    The session can read nothing but the house, and change nothing: no file, no network, no setting.
+    The session can read nothing but the store, and change nothing: no file, no network, no setting.
 
     Args:
         at: A snapshot's name or an ISO time; None is now.
@@ -53,7 +53,7 @@ def sql(
     Raises QueryError when the query is wrong, writes, or takes too long, VersionNotFound for an unknown `at`, ConfigError for a scorer
     that never scored.
     """
-    con = connect(house, at, scorer=scorer, memory_limit=memory_limit, threads=threads)
+    con = connect(store, at, scorer=scorer, memory_limit=memory_limit, threads=threads)
     try:
         con.execute("SET temp_directory = ''")
         con.execute("SET enable_external_access = false")
@@ -64,7 +64,7 @@ def sql(
 
 
 def connect(
-    house: House,
+    store: LanceStore,
     at: str | None = None,
     *,
     scorer: str | None = None,
@@ -82,12 +82,12 @@ def connect(
         settings["threads"] = threads
     con = duckdb.connect(config=settings)
     con.execute("SET TimeZone = 'UTC'")
-    at = at if at is not None else house.at
-    versions = house.versions(at) if at is not None else None
+    at = at if at is not None else store.at
+    versions = store.versions(at) if at is not None else None
     rescored = is_chosen(scorer)
     for table in TABLES.values():
         name = "collected_rollouts" if rescored and table.name == "rollouts" else table.name
-        _register(con, name, table, _source(house, table.name, versions))
+        _register(con, name, table, _source(store, table.name, versions))
     if scorer is not None and rescored:
         known = con.execute("SELECT DISTINCT scorer, scorer_version FROM scores ORDER BY ALL").fetchall()
         refuse_unknown_scorer(scorer, known, at)
@@ -108,12 +108,12 @@ def _register(con: "duckdb.DuckDBPyConnection", name: str, table: Table, source:
     con.execute(f"CREATE VIEW {name} AS SELECT * FROM {name}_then UNION ALL BY NAME SELECT * FROM {name}_now")
 
 
-def _source(house: House, table: str, versions: dict[str, int] | None) -> Any:
+def _source(store: LanceStore, table: str, versions: dict[str, int] | None) -> Any:
     if versions is None:
-        return house.dataset(table)
+        return store.dataset(table)
     if table not in versions:
         return TABLES[table].schema.empty_table()
-    return house.dataset_version(table, versions[table])
+    return store.dataset_version(table, versions[table])
 
 
 def _run(
@@ -179,7 +179,7 @@ def _advice(message: str) -> str:
     if "does not exist" in message or "not found" in message:
         return f"Tables: {', '.join(TABLES)}; views: {', '.join(VIEWS)}; columns: docs/store.md."
     if "Permission" in message or "disabled by configuration" in message:
-        return "A query reads the house and nothing else."
+        return "A query reads the store and nothing else."
     return "See docs/sql.md."
 
 

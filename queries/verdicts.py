@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
-from ..store.errors import ConfigError
-from ..store.house import quote
+from ..base.errors import ConfigError
+from ..store.lance_store import quote
 
 COLLECTED = "collected"
 
@@ -35,7 +35,7 @@ def refuse_unknown_scorer(scorer: str, known: Collection[tuple[str, str | None]]
     if not any(name == has and version in (None, has_version) for has, has_version in known):
         names = ", ".join([COLLECTED, *(f"{has}@{has_version}" for has, has_version in known)])
         then = f" at {at}" if at else ""
-        raise ConfigError(f"The house{then} has no verdict of scorer {scorer!r}.", f"It has those of: {names}.")
+        raise ConfigError(f"The store{then} has no verdict of scorer {scorer!r}.", f"It has those of: {names}.")
 
 
 def verdicts_sql(scorer: str) -> str:

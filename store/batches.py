@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from .house import House, quote
+from .lance_store import LanceStore, quote
 
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
 pc: Any = pyarrow.compute
@@ -15,11 +15,13 @@ _ROLLOUT = ["rollout_id", "run_id", "task_id", "policy_id", "policy_version", "p
 _STEPS_SHOWN = 20
 
 
-def planned_rollouts(house: House, run_id: str, replay_of: str | None = None, up_to: int | None = None) -> pa.Table:
+def planned_rollouts(
+    store: LanceStore, run_id: str, replay_of: str | None = None, up_to: int | None = None
+) -> pa.Table:
     """One row for each rollout that a step of a run used or left out, in the order of steps and plans. Empty for a run without plans.
 
     Columns: `step`, `rollout_id`, `group_id`, `reward` (as compared: shaped), `advantage` (null when it took no part), `kept`, `reason`, `staleness`, and of
-    the rollout its `run_id`, `task_id`, `policy_id`, `policy_version`, `policy_version_last`, `engine`, null when it is not in the house.
+    the rollout its `run_id`, `task_id`, `policy_id`, `policy_version`, `policy_version_last`, `engine`, null when it is not in the store.
     Staleness is in optimizer steps at its first token, null for a rollout of another run.
 
     Args:
@@ -27,7 +29,7 @@ def planned_rollouts(house: House, run_id: str, replay_of: str | None = None, up
         up_to: The last step; None is all.
     """
     where = f"run_id = {quote(run_id)}" + ("" if up_to is None else f" and step <= {up_to}")
-    plans = house.read("batch_plans", ["step", "policy_version", "entries", "settings"], where).sort_by("step")
+    plans = store.read("batch_plans", ["step", "policy_version", "entries", "settings"], where).sort_by("step")
     entries = plans["entries"].combine_chunks()
     positions, flat = pc.list_parent_indices(entries), entries.flatten()
     names = ["rollout_id", "group_id", "reward", "advantage", "kept", "reason"]
@@ -37,7 +39,7 @@ def planned_rollouts(house: House, run_id: str, replay_of: str | None = None, up
     )
     sources = {run for text in plans["settings"].to_pylist() for run in json.loads(text or "{}").get("rollouts_of", ())}
     runs = ", ".join(map(quote, sorted(sources | {run_id})))
-    rollouts = house.read("rollouts", _ROLLOUT, f"run_id in ({runs})")
+    rollouts = store.read("rollouts", _ROLLOUT, f"run_id in ({runs})")
     table = table.append_column("row", pa.array(range(table.num_rows), pa.int64()))
     table = table.join(rollouts, "rollout_id", join_type="left outer").sort_by("row").drop_columns(["row"])
     own = pc.is_in(table["run_id"], value_set=pa.array([run_id, *([replay_of] if replay_of else [])]))

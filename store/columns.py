@@ -22,7 +22,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of a house.
+    """One table of a store.
 
     Attributes:
         key: Name of the string column that identifies a row.

@@ -1,7 +1,7 @@
 """The journal: what a writer was given and has not committed yet, on disk, so that a killed process loses none of it.
 
-One file for each writer, in the house's folder: `_journal/<run>/<incarnation>-<pid>-<hex>.rows`. It is emptied when its rows are in the
-house and removed when the writer is closed. Whoever starts the run again, or repairs the house, inserts what is absent and removes it.
+One file for each writer, in the store's folder: `_journal/<run>/<incarnation>-<pid>-<hex>.rows`. It is emptied when its rows are in the
+store and removed when the writer is closed. Whoever starts the run again, or repairs the store, inserts what is absent and removes it.
 
 The file is a magic word and frames. A frame is a header (kind, length, checksum) and Arrow IPC bytes: the schema of a table before its
 first rows, then record batches. A frame cut short by a kill was never acknowledged, and reading ends before it.
@@ -18,10 +18,10 @@ from typing import IO
 
 import pyarrow as pa
 
-from .house import House
+from .lance_store import LanceStore
 from .tables import TABLES
 
-# In the order in which they are written to the house. Frames hold the position: a new table goes to the end.
+# In the order in which they are written to the store. Frames hold the position: a new table goes to the end.
 JOURNALED = ("prompts", "prompt_tokens", "tasks", "rollouts", "scores")
 _MAGIC = b"rollhouse journal 1\n"
 _FRAME = struct.Struct("<BQI")
@@ -31,9 +31,9 @@ _SCHEMA = 128
 class Journal:
     """One writer's file. Not thread-safe: the writer's lock guards it."""
 
-    def __init__(self, house: House, run_id: str, incarnation: int) -> None:
+    def __init__(self, store: LanceStore, run_id: str, incarnation: int) -> None:
         name = f"{incarnation:04d}-{os.getpid()}-{secrets.token_hex(4)}.rows"
-        self._path = _folder(house) / run_id / name
+        self._path = _folder(store) / run_id / name
         self._file: IO[bytes] | None = None
         self._head = self._end = 0
 
@@ -49,7 +49,7 @@ class Journal:
         self._end += len(frames)
 
     def clear(self) -> None:
-        """Forgets the rows: they are in the house."""
+        """Forgets the rows: they are in the store."""
         if self._file is not None and self._end > self._head:
             self._cut(self._head)
 
@@ -86,48 +86,48 @@ class Journal:
         self._end = length
 
 
-def replay(house: House, run_id: str) -> int:
-    """Inserts what the run's journals hold and the house does not, removes them, and returns how many rollouts were new.
+def replay(store: LanceStore, run_id: str) -> int:
+    """Inserts what the run's journals hold and the store does not, removes them, and returns how many rollouts were new.
 
     Call it under the run's lease only: a living writer's journal is its own.
     """
     inserted = 0
-    for path in _files(house, run_id):
+    for path in _files(store, run_id):
         tables: dict[str, list[pa.RecordBatch]] = {table: [] for table in JOURNALED}
         for table, batch in _read(path):
             tables[table].append(batch)
         for table, batches in tables.items():
             if batches:
-                rows = house.insert_if_absent(table, pa.Table.from_batches(batches).combine_chunks())
+                rows = store.insert_if_absent(table, pa.Table.from_batches(batches).combine_chunks())
                 inserted += rows if table == "rollouts" else 0
         _remove(path)
     return inserted
 
 
-def waiting(house: House) -> dict[str, int]:
+def waiting(store: LanceStore) -> dict[str, int]:
     """How many rollouts stand in the journals of each run; runs whose journals hold nothing are left out."""
-    runs = sorted(path.name for path in _folder(house).glob("*")) if has_journal(house) else []
+    runs = sorted(path.name for path in _folder(store).glob("*")) if has_journal(store) else []
     found = {}
     for run_id in runs:
         rows = sum(
-            batch.num_rows for path in _files(house, run_id) for table, batch in _read(path) if table == "rollouts"
+            batch.num_rows for path in _files(store, run_id) for table, batch in _read(path) if table == "rollouts"
         )
         if rows:
             found[run_id] = rows
     return found
 
 
-def has_journal(house: House) -> bool:
-    """Whether this house keeps journals: those on a disk do, those on an object store, where nothing can be appended to, do not."""
-    return "://" not in house.uri
+def has_journal(store: LanceStore) -> bool:
+    """Whether this store keeps journals: those on a disk do, those on an object store, where nothing can be appended to, do not."""
+    return "://" not in store.uri
 
 
-def _folder(house: House) -> Path:
-    return Path(house.uri) / "_journal"
+def _folder(store: LanceStore) -> Path:
+    return Path(store.uri) / "_journal"
 
 
-def _files(house: House, run_id: str) -> list[Path]:
-    return sorted((_folder(house) / run_id).glob("*.rows")) if has_journal(house) else []
+def _files(store: LanceStore, run_id: str) -> list[Path]:
+    return sorted((_folder(store) / run_id).glob("*.rows")) if has_journal(store) else []
 
 
 def _create(path: Path) -> IO[bytes]:

@@ -6,7 +6,7 @@ _LIMIT = 500_000
 class Known:
     """The newest keys; when there are too many the oldest are forgotten, and `complete` says so.
 
-    A writer that has forgotten keys can no longer tell alone what it wrote: it asks the house, by insert-if-absent.
+    A writer that has forgotten keys can no longer tell alone what it wrote: it asks the store, by insert-if-absent.
     """
 
     def __init__(self, limit: int = _LIMIT) -> None:

@@ -1,8 +1,8 @@
-"""Who may write: a lease with an epoch, kept in the house.
+"""Who may write: a lease with an epoch, kept in the store.
 
 A lease is a name (a run, or "maintenance") and a rising epoch. Taking it means being the one who inserts the row of the next epoch: the
 key makes Lance let exactly one of several takers through, on a disk and on an object store alike. The holder compares epochs before
-every append, so a writer that slept through a takeover notices before it writes. The table is the house's own business: it is in no
+every append, so a writer that slept through a takeover notices before it writes. The table is the store's own business: it is in no
 snapshot and no view.
 """
 
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ..base.errors import WriteConflict
 from .columns import Column, Table
-from .errors import WriteConflict
 
 if TYPE_CHECKING:
-    from .house import House
+    from .lance_store import LanceStore
 
 # A holder on another machine is given up when it has shown no sign of life for this long; on this machine its process is asked for.
 GIVE_UP = timedelta(minutes=10)
@@ -49,11 +49,11 @@ class Lease:
     Attributes:
         epoch: Of this taking.
         seen_version: Version of the lease table at the last check; the same version again means nothing changed.
-        renewed_at: Last sign of life written to the house.
+        renewed_at: Last sign of life written to the store.
         took_over: Whether the holder before had not given it back. It is gone, as far as can be told from here.
     """
 
-    house: "House"
+    store: "LanceStore"
     name: str
     epoch: int
     holder: str
@@ -69,7 +69,7 @@ class Lease:
             raise WriteConflict(f"The lease on {self.name} was given back.", "Start the run again to write to it.")
         # The handle is kept: asking it for the latest version costs a tenth of opening the table.
         if self._seen is None or self._seen.latest_version != self.seen_version:
-            self._seen = _dataset(self.house)
+            self._seen = _dataset(self.store)
             state = _state(self._seen, self.name)
             if state is None or state["epoch"] != self.epoch:
                 by = _describe(state) if state else "nobody"
@@ -93,28 +93,28 @@ class Lease:
 
     def _say(self, event: str) -> None:
         row_id = f"{self.name}#{self.epoch}#{event}#{_now().isoformat()}"
-        _insert(self.house, _row(row_id, self.name, self.epoch, event, self.holder))
+        _insert(self.store, _row(row_id, self.name, self.epoch, event, self.holder))
 
 
-def take(house: "House", name: str) -> Lease:
+def take(store: "LanceStore", name: str) -> Lease:
     """Takes the lease. Raises WriteConflict naming the holder when one is alive."""
     for _ in range(10):
-        state = _state(_dataset(house), name)
+        state = _state(_dataset(store), name)
         if state and is_alive(state):
             raise WriteConflict(
                 f"{name} is held by {_describe(state)}.", "Wait for it to end, end it, or use another name."
             )
         epoch = state["epoch"] + 1 if state else 1
         holder = _myself()
-        if _insert(house, _row(f"{name}#{epoch}", name, epoch, "taken", holder)):
+        if _insert(store, _row(f"{name}#{epoch}", name, epoch, "taken", holder)):
             took_over = state is not None and not state["released"]
-            return Lease(house, name, epoch, holder, renewed_at=_now(), took_over=took_over)
+            return Lease(store, name, epoch, holder, renewed_at=_now(), took_over=took_over)
     raise WriteConflict(f"{name} is being fought over by several processes.", "Start one of them only.")
 
 
-def holder_of(house: "House", name: str) -> dict[str, Any] | None:
+def holder_of(store: "LanceStore", name: str) -> dict[str, Any] | None:
     """The living holder of a lease: `machine`, `pid`, `taken_at`, `last_seen`; None when nobody holds it."""
-    state = _state(_dataset(house), name)
+    state = _state(_dataset(store), name)
     return state if state and is_alive(state) else None
 
 
@@ -149,14 +149,14 @@ def _describe(state: dict[str, Any]) -> str:
     return f"process {state['pid']} on {host} since {state['taken_at']:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _dataset(house: "House") -> Any:
-    if not house.has_table(LEASES.name):
-        house.create_table(LEASES)
-    return house.dataset(LEASES.name)
+def _dataset(store: "LanceStore") -> Any:
+    if not store.has_table(LEASES.name):
+        store.create_table(LEASES)
+    return store.dataset(LEASES.name)
 
 
-def _insert(house: "House", row: dict[str, Any]) -> bool:
-    merge = _dataset(house).merge_insert(LEASES.key).use_index(False).when_not_matched_insert_all()
+def _insert(store: "LanceStore", row: dict[str, Any]) -> bool:
+    merge = _dataset(store).merge_insert(LEASES.key).use_index(False).when_not_matched_insert_all()
     return merge.execute(pa.Table.from_pylist([row], schema=LEASES.schema))["num_inserted_rows"] == 1
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
+from ..base.errors import StoreNotFound, VersionNotFound
 from .batches import planned_rollouts, step_ranges, summed
-from .errors import StoreNotFound, VersionNotFound
-from .house import House, quote
+from .lance_store import LanceStore, quote
 from .runs import list_runs
 
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
@@ -39,30 +39,30 @@ class Node:
     rollouts: list[dict[str, Any]] = field(default_factory=list)
 
 
-def lineage(house: House, id: str, rollouts: bool = False) -> Node:
+def lineage(store: LanceStore, id: str, rollouts: bool = False) -> Node:
     """The tree of what `id` was made from: a checkpoint_id, run_id, dataset NAME@V, snapshot name or rollout_id.
 
     checkpoint → run → dataset versions, base policy → snapshot → rollouts by collecting run and policy → policy → its checkpoint or
     online run, and so on. An online run also lists the rollouts it collected itself, and its batches; a replay those of the run it is of.
     With `rollouts`, a batch is one step and holds its rollouts with their advantages. Raises StoreNotFound naming similar ids.
     """
-    house_view = _View(house, rollouts)
-    checkpoint = house_view.checkpoints.get(id)
+    store_view = _View(store, rollouts)
+    checkpoint = store_view.checkpoints.get(id)
     if checkpoint:
-        return _checkpoint(house_view, checkpoint)
-    if id in house_view.runs:
-        return _run(house_view, id)
-    if id in house_view.datasets:
-        return _dataset(house_view, id)
-    if id in house_view.snapshots:
-        return Node("snapshot", id, _snapshot_label(house_view, id), _rollouts(house_view, _read(house, id)))
-    found = house.read("rollouts", [*_COLUMNS, "status"], filter=f"rollout_id = {quote(id)}")
+        return _checkpoint(store_view, checkpoint)
+    if id in store_view.runs:
+        return _run(store_view, id)
+    if id in store_view.datasets:
+        return _dataset(store_view, id)
+    if id in store_view.snapshots:
+        return Node("snapshot", id, _snapshot_label(store_view, id), _rollouts(store_view, _read(store, id)))
+    found = store.read("rollouts", [*_COLUMNS, "status"], filter=f"rollout_id = {quote(id)}")
     if found.num_rows:
-        return _one_rollout(house_view, found.to_pylist()[0])
-    names = [*house_view.checkpoints, *house_view.runs, *house_view.datasets, *house_view.snapshots]
+        return _one_rollout(store_view, found.to_pylist()[0])
+    names = [*store_view.checkpoints, *store_view.runs, *store_view.datasets, *store_view.snapshots]
     near = difflib.get_close_matches(id, names, n=3, cutoff=0.5)
     raise StoreNotFound(
-        f"There is no checkpoint, run, dataset version, snapshot or rollout {id!r} in {house.uri}.",
+        f"There is no checkpoint, run, dataset version, snapshot or rollout {id!r} in {store.uri}.",
         f"Did you mean {', '.join(near)}?" if near else "A dataset version is written NAME@V.",
     )
 
@@ -70,17 +70,17 @@ def lineage(house: House, id: str, rollouts: bool = False) -> Node:
 class _View:
     """What lineage looks up, read once, and what it has shown already."""
 
-    def __init__(self, house: House, rollouts: bool) -> None:
-        self.house, self.rollouts = house, rollouts
-        self.runs = {run["run_id"]: run for run in list_runs(house)}
-        checkpoints = house.read("checkpoints").sort_by([("created_at", "ascending")]).to_pylist()
+    def __init__(self, store: LanceStore, rollouts: bool) -> None:
+        self.store, self.rollouts = store, rollouts
+        self.runs = {run["run_id"]: run for run in list_runs(store)}
+        checkpoints = store.read("checkpoints").sort_by([("created_at", "ascending")]).to_pylist()
         self.checkpoints = {row["checkpoint_id"]: row for row in checkpoints}
         # The same weights saved twice are one policy: the first to save them made them.
         self.by_weights = {row["weights_hash"]: row for row in reversed(checkpoints)}
         columns = ["name", "version", "kind", "snapshot", "scorer", "n_rows", "run_id", "recipe"]
-        rows = house.read("datasets", columns).to_pylist()
+        rows = store.read("datasets", columns).to_pylist()
         self.datasets = {f"{row['name']}@{row['version']}": row for row in rows}
-        self.snapshots = {row["name"]: row for row in house.read("snapshots").to_pylist()}
+        self.snapshots = {row["name"]: row for row in store.read("snapshots").to_pylist()}
         self._shown: set[tuple[str, str]] = set()
 
     def first_time(self, kind: str, id: str) -> bool:
@@ -100,7 +100,7 @@ def _checkpoint(view: _View, row: dict[str, Any]) -> Node:
 def _run(view: _View, run_id: str, checkpoint: dict[str, Any] | None = None) -> Node:
     run = view.runs.get(run_id)
     if run is None:
-        return Node("run", run_id, "not in this house")
+        return Node("run", run_id, "not in this store")
     node = Node("run", run_id, f"{run['kind']}, {run['status']}, started {run['started_at']:%Y-%m-%d %H:%M}")
     if not view.first_time("run", run_id):
         node.label += " (see above)"
@@ -113,7 +113,7 @@ def _run(view: _View, run_id: str, checkpoint: dict[str, Any] | None = None) -> 
     base = run["config"].get("model_hash") or (checkpoint or {}).get("parent_hash")
     if base:
         node.children.append(_policy(view, base, "base model"))
-    own = view.house.read("rollouts", _COLUMNS, filter=f"run_id = {quote(run_id)}")
+    own = view.store.read("rollouts", _COLUMNS, filter=f"run_id = {quote(run_id)}")
     node.children += _rollouts(view, own)
     replayed = run["config"].get("replay_of")
     node.children += _batches(view, run_id, replayed, checkpoint["step"] if checkpoint else None)
@@ -124,7 +124,7 @@ def _run(view: _View, run_id: str, checkpoint: dict[str, Any] | None = None) -> 
 
 def _batches(view: _View, run_id: str, replayed: str | None, up_to: int | None) -> list[Node]:
     """What the run's steps trained on, and where that is of other runs, who collected it."""
-    planned = planned_rollouts(view.house, run_id, replayed, up_to)
+    planned = planned_rollouts(view.store, run_id, replayed, up_to)
     if not planned.num_rows:
         return []
     steps = sorted(set(planned["step"].to_pylist()))
@@ -141,10 +141,10 @@ def _batches(view: _View, run_id: str, replayed: str | None, up_to: int | None) 
 def _dataset(view: _View, name: str) -> Node:
     row = view.datasets.get(name)
     if row is None:
-        return Node("dataset", name, "not in this house")
+        return Node("dataset", name, "not in this store")
     node = Node("dataset", name, f"{row['kind']}, {row['n_rows']} rows, scored by {row['scorer']}")
     if view.first_time("dataset", name):
-        used = _used_by_dataset(view.house, row)
+        used = _used_by_dataset(view.store, row)
         label = _snapshot_label(view, row["snapshot"])
         node.children.append(Node("snapshot", row["snapshot"], label, _rollouts(view, used)))
     else:
@@ -155,7 +155,7 @@ def _dataset(view: _View, name: str) -> Node:
 def _snapshot_label(view: _View, name: str) -> str:
     row = view.snapshots.get(name)
     if row is None:
-        return "not in this house"
+        return "not in this store"
     return f"taken {row['created_at']:%Y-%m-%d %H:%M}" + (f", {row['note']}" if row["note"] else "")
 
 
@@ -203,12 +203,12 @@ def _one_rollout(view: _View, row: dict[str, Any]) -> Node:
     return node
 
 
-def _used_by_dataset(house: House, row: dict[str, Any]) -> pa.Table:
+def _used_by_dataset(store: LanceStore, row: dict[str, Any]) -> pa.Table:
     """The rollouts a dataset version refers to; for a set of prompts, those of its tasks that its snapshot holds, of the runs it was built from."""
     where = f"name = {quote(row['name'])} AND version = {row['version']}"
-    references = house.read("datasets", ["rows"], filter=where)["rows"].combine_chunks().flatten()
+    references = store.read("datasets", ["rows"], filter=where)["rows"].combine_chunks().flatten()
     rollout_ids, task_ids = (pc.struct_field(references, name) for name in ("rollout_id", "task_id"))
-    rollouts = _read(house, row["snapshot"])
+    rollouts = _read(store, row["snapshot"])
     if rollout_ids.null_count < len(rollout_ids):
         return rollouts.filter(pc.is_in(rollouts["rollout_id"], value_set=rollout_ids.drop_null()))
     runs = json.loads(row["recipe"] or "{}").get("runs")
@@ -217,11 +217,11 @@ def _used_by_dataset(house: House, row: dict[str, Any]) -> pa.Table:
     return rollouts.filter(pc.is_in(rollouts["task_id"], value_set=task_ids.drop_null()))
 
 
-def _read(house: House, snapshot: str) -> pa.Table:
+def _read(store: LanceStore, snapshot: str) -> pa.Table:
     try:
-        return house.read("rollouts", _COLUMNS, at=snapshot)
+        return store.read("rollouts", _COLUMNS, at=snapshot)
     except VersionNotFound:
-        return house.read("rollouts", _COLUMNS)
+        return store.read("rollouts", _COLUMNS)
 
 
 def _listed(value: Any) -> list[str]:

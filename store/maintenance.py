@@ -1,4 +1,4 @@
-"""Keeping a house small and sound: compact, gc, check. Each may run beside writers; one maintenance at a time."""
+"""Keeping a store small and sound: compact, gc, check. Each may run beside writers; one maintenance at a time."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ import pyarrow.compute
 
 from . import journal
 from . import lease as leases
-from .house import House
+from .lance_store import LanceStore
 from .lease import LEASES
 from .tables import TABLES
 from .upkeep import join_fragments
@@ -37,23 +37,23 @@ _REFERENCES = (
 )
 
 
-def compact(house: House, on_table: OnTable | None = None) -> list[dict[str, Any]]:
+def compact(store: LanceStore, on_table: OnTable | None = None) -> list[dict[str, Any]]:
     """Joins the small fragments that many commits leave. Contents, row order and snapshots stay as they are.
 
     Returns one dict a table: table, fragments_before, fragments_after. Raises WriteConflict while other maintenance runs.
     """
     report = []
-    with _maintenance(house):
-        for table in _tables(house, on_table):
-            before = len(house.dataset(table).get_fragments())
-            join_fragments(house, table, at_least=2)
-            after = len(house.dataset(table).get_fragments())
+    with _maintenance(store):
+        for table in _tables(store, on_table):
+            before = len(store.dataset(table).get_fragments())
+            join_fragments(store, table, at_least=2)
+            after = len(store.dataset(table).get_fragments())
             report.append({"table": table, "fragments_before": before, "fragments_after": after})
     return report
 
 
 def gc(
-    house: House, yes: bool = False, retention: timedelta = RETENTION, on_table: OnTable | None = None
+    store: LanceStore, yes: bool = False, retention: timedelta = RETENTION, on_table: OnTable | None = None
 ) -> list[dict[str, Any]]:
     """Removes old versions that no snapshot names and that are older than `retention`; without `yes` it only says what it would do.
 
@@ -62,9 +62,9 @@ def gc(
     """
     options: dict[str, Any] = {"older_than": retention, "error_if_tagged_old_versions": False}
     report = []
-    with _maintenance(house):
-        for table in _tables(house, on_table):
-            dataset = house.dataset(table)
+    with _maintenance(store):
+        for table in _tables(store, on_table):
+            dataset = store.dataset(table)
             if yes:
                 stats = dataset.cleanup_old_versions(**options)
             else:
@@ -73,8 +73,8 @@ def gc(
     return report
 
 
-def check(house: House, on_table: OnTable | None = None) -> list[str]:
-    """What is wrong with the house, one sentence each; empty when it is sound.
+def check(store: LanceStore, on_table: OnTable | None = None) -> list[str]:
+    """What is wrong with the store, one sentence each; empty when it is sound.
 
     Looks at every table: there, in the expected schema, files whole, keys unique and without an index, references resolving; at the
     journals of runs that nobody is writing; and at every snapshot: its versions readable and tagged, and no tag without a snapshot.
@@ -84,36 +84,36 @@ def check(house: House, on_table: OnTable | None = None) -> list[str]:
     for table in TABLES:
         if on_table:
             on_table(table)
-        problems += _table_problems(house, table)
-    problems += _journal_problems(house)
+        problems += _table_problems(store, table)
+    problems += _journal_problems(store)
     if problems:
         return problems
     for reference in _REFERENCES:
-        problems += _reference_problems(house, *reference)
-    problems += _dataset_problems(house)
-    return problems + _snapshot_problems(house)
+        problems += _reference_problems(store, *reference)
+    problems += _dataset_problems(store)
+    return problems + _snapshot_problems(store)
 
 
 @contextmanager
-def _maintenance(house: House) -> Iterator[None]:
-    lease = leases.take(house, "maintenance")
+def _maintenance(store: LanceStore) -> Iterator[None]:
+    lease = leases.take(store, "maintenance")
     try:
         yield
     finally:
         lease.release()
 
 
-def _tables(house: House, on_table: OnTable | None) -> Iterator[str]:
+def _tables(store: LanceStore, on_table: OnTable | None) -> Iterator[str]:
     for table in (*TABLES, LEASES.name):
         if on_table:
             on_table(table)
         yield table
 
 
-def _table_problems(house: House, table: str) -> list[str]:
-    if not house.has_table(table):
+def _table_problems(store: LanceStore, table: str) -> list[str]:
+    if not store.has_table(table):
         return [f"Table {table} is missing."]
-    dataset = house.dataset(table)
+    dataset = store.dataset(table)
     expected = TABLES[table].schema
     lacking = [name for name in expected.names if name not in dataset.schema.names]
     problems = [f"Table {table} lacks the column {name}." for name in lacking]
@@ -134,11 +134,11 @@ def _table_problems(house: House, table: str) -> list[str]:
     return problems
 
 
-def _journal_problems(house: House) -> list[str]:
+def _journal_problems(store: LanceStore) -> list[str]:
     return [
         f"Run {run_id} left {rows} rollouts in its journal; they come in when it is started again, or by `check --repair`."
-        for run_id, rows in journal.waiting(house).items()
-        if leases.holder_of(house, f"run/{run_id}") is None
+        for run_id, rows in journal.waiting(store).items()
+        if leases.holder_of(store, f"run/{run_id}") is None
     ]
 
 
@@ -150,33 +150,33 @@ def _unreadable(dataset: Any) -> str | None:
     return None
 
 
-def _reference_problems(house: House, table: str, column: str, target: str, key: str) -> list[str]:
-    references = house.read(table, [column])[column].unique().drop_null()
-    known = house.read(target, [key])[key].combine_chunks()
+def _reference_problems(store: LanceStore, table: str, column: str, target: str, key: str) -> list[str]:
+    references = store.read(table, [column])[column].unique().drop_null()
+    known = store.read(target, [key])[key].combine_chunks()
     lost = references.filter(pc.invert(pc.is_in(references, value_set=known))).to_pylist()
     if not lost:
         return []
     return [f"{len(lost)} values of {table}.{column} are not in {target}, {lost[0]!r} among them."]
 
 
-def _dataset_problems(house: House) -> list[str]:
+def _dataset_problems(store: LanceStore) -> list[str]:
     problems = []
-    for row in house.read("datasets", ["name", "version", "snapshot", "rows"]).to_pylist():
+    for row in store.read("datasets", ["name", "version", "snapshot", "rows"]).to_pylist():
         wanted = {reference["rollout_id"] for reference in row["rows"] or ()} - {None}
         if not wanted:
             continue
-        known = set(house.read("rollouts", ["rollout_id"], at=row["snapshot"])["rollout_id"].to_pylist())
+        known = set(store.read("rollouts", ["rollout_id"], at=row["snapshot"])["rollout_id"].to_pylist())
         if wanted - known:
             name = f"{row['name']}@{row['version']}"
             problems.append(f"Dataset {name} refers to {len(wanted - known)} rollouts that its snapshot does not hold.")
     return problems
 
 
-def _snapshot_problems(house: House) -> list[str]:
+def _snapshot_problems(store: LanceStore) -> list[str]:
     problems = []
-    snapshots = {row["name"]: row["versions"] for row in house.read("snapshots").to_pylist()}
+    snapshots = {row["name"]: row["versions"] for row in store.read("snapshots").to_pylist()}
     for table in TABLES:
-        tags = {name: tag["version"] for name, tag in house.dataset(table).tags.list().items()}
+        tags = {name: tag["version"] for name, tag in store.dataset(table).tags.list().items()}
         for name in sorted(set(tags) - set(snapshots)):
             problems.append(f"Table {table} has a tag {name!r} that is no snapshot.")
         for name, versions in snapshots.items():
@@ -185,13 +185,13 @@ def _snapshot_problems(house: House) -> list[str]:
                 continue
             if tags.get(name) != version:
                 problems.append(f"Snapshot {name!r} has lost its tag on {table}; a gc may take its rows.")
-            problems += _version_problems(house, table, name, version)
+            problems += _version_problems(store, table, name, version)
     return problems
 
 
-def _version_problems(house: House, table: str, snapshot: str, version: int) -> list[str]:
+def _version_problems(store: LanceStore, table: str, snapshot: str, version: int) -> list[str]:
     try:
-        broken = _unreadable(house.dataset_version(table, version))
+        broken = _unreadable(store.dataset_version(table, version))
     except (OSError, ValueError) as error:
         broken = str(error).splitlines()[0]
     return [f"Snapshot {snapshot!r} cannot read {table}: {broken}"] if broken else []

@@ -1,4 +1,4 @@
-"""Houses on an object store: whether it can be trusted with commits."""
+"""Stores on an object store: whether it can be trusted with commits."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -7,14 +7,14 @@ from threading import Barrier
 
 import pyarrow as pa
 
-from .errors import StoreNotFound, WriteConflict
+from ..base.errors import StoreNotFound, WriteConflict
 
 _WRITERS, _ROUNDS = 4, 3
 
 
 @cache
 def probe(uri: str) -> None:
-    """Finds out whether the store keeps every commit when several writers commit at once. Asks each house's store once a process.
+    """Finds out whether the store keeps every commit when several writers commit at once. Asks each store's store once a process.
 
     A commit is a put that must fail when the object is there already. A store that overwrites it instead loses commits without a word.
     So several writers append to a small table at the same moments, and every row must be there afterwards. Raises WriteConflict when

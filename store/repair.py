@@ -1,4 +1,4 @@
-"""Putting a house right: journals left by killed writers, rows that are there twice, tags and columns that a crash left or an older version lacks."""
+"""Putting a store right: journals left by killed writers, rows that are there twice, tags and columns that a crash left or an older version lacks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 import pyarrow.compute
 
+from ..base.errors import WriteConflict
 from . import journal
 from . import lease as leases
-from .errors import WriteConflict
-from .house import House, quote
+from .lance_store import LanceStore, quote
 from .tables import TABLES
 
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
 pc: Any = pyarrow.compute
 
 
-def remove_copies(house: House, table: str, run_id: str | None = None) -> int:
+def remove_copies(store: LanceStore, table: str, run_id: str | None = None) -> int:
     """Removes every row whose key an earlier row has, and returns how many; with `run_id`, of that run only.
 
     The row that was committed first stays, so any number of processes may do this at once.
@@ -24,52 +24,52 @@ def remove_copies(house: House, table: str, run_id: str | None = None) -> int:
     filter = None if run_id is None else f"run_id = {quote(run_id)}"
     key = TABLES[table].key
     # Row ids rise with the commits and stay with their rows through compaction.
-    rows = house.dataset(table).to_table(columns=[key], filter=filter, with_row_id=True)
+    rows = store.dataset(table).to_table(columns=[key], filter=filter, with_row_id=True)
     rows = rows.sort_by("_rowid")
     codes = rows[key].combine_chunks().dictionary_encode().indices.to_numpy()
     later = np.ones(len(codes), bool)
     later[np.unique(codes, return_index=True)[1]] = False
     copies = rows["_rowid"].to_numpy()[later].tolist()
     for start in range(0, len(copies), 1000):
-        house.dataset(table).delete(f"_rowid IN ({', '.join(map(str, copies[start : start + 1000]))})")
+        store.dataset(table).delete(f"_rowid IN ({', '.join(map(str, copies[start : start + 1000]))})")
     return len(copies)
 
 
-def repair(house: House) -> list[str]:
+def repair(store: LanceStore) -> list[str]:
     """Puts right what `check` finds and a crash can leave. Returns what was done, one sentence each; what it cannot mend is left as it is.
 
     Waits for nobody: the journal of a run that somebody is writing is left alone.
     """
-    House.create(house.uri)
-    return [*_replay_journals(house), *_remove_all_copies(house), *_remove_stray_tags(house)]
+    LanceStore.create(store.uri)
+    return [*_replay_journals(store), *_remove_all_copies(store), *_remove_stray_tags(store)]
 
 
-def _replay_journals(house: House) -> Iterator[str]:
-    for run_id, rows in journal.waiting(house).items():
+def _replay_journals(store: LanceStore) -> Iterator[str]:
+    for run_id, rows in journal.waiting(store).items():
         try:
-            lease = leases.take(house, f"run/{run_id}")
+            lease = leases.take(store, f"run/{run_id}")
         except WriteConflict:
             continue
         try:
-            new = journal.replay(house, run_id)
+            new = journal.replay(store, run_id)
         finally:
             lease.release()
-        yield f"Run {run_id} had {rows} rollouts in its journal: {new} were new and are in the house now."
+        yield f"Run {run_id} had {rows} rollouts in its journal: {new} were new and are in the store now."
 
 
-def _remove_all_copies(house: House) -> Iterator[str]:
+def _remove_all_copies(store: LanceStore) -> Iterator[str]:
     for table in TABLES:
-        removed = remove_copies(house, table)
+        removed = remove_copies(store, table)
         if removed:
             yield f"Table {table} had {removed} rows twice; the first of each stays."
 
 
-def _remove_stray_tags(house: House) -> Iterator[str]:
-    snapshots = set(house.read("snapshots", ["name"])["name"].to_pylist())
+def _remove_stray_tags(store: LanceStore) -> Iterator[str]:
+    snapshots = set(store.read("snapshots", ["name"])["name"].to_pylist())
     for table in TABLES:
-        dataset = house.dataset(table)
+        dataset = store.dataset(table)
         for name in sorted(set(dataset.tags.list()) - snapshots):
             # Somebody may be taking the snapshot now: its row comes last.
-            if leases.holder_of(house, f"snapshot/{name}") is None:
+            if leases.holder_of(store, f"snapshot/{name}") is None:
                 dataset.tags.delete(name)
                 yield f"Table {table} had a tag {name!r} that is no snapshot."

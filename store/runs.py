@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
+from ..base.errors import ConfigError, StoreNotFound, interrupted
 from . import journal
 from . import lease as leases
-from .errors import ConfigError, StoreNotFound, interrupted
-from .house import House, quote
 from .ids import hash_id
+from .lance_store import LanceStore, quote
 from .lease import Lease
 from .tables import RUN_KINDS
 from .upkeep import Upkeep
@@ -34,7 +34,7 @@ class Run:
         upkeep: Joins the small pieces that this run's commits leave.
     """
 
-    house: House
+    store: LanceStore
     run_id: str
     kind: str
     incarnation: int
@@ -44,11 +44,11 @@ class Run:
     ended: bool = False
     _entered: bool = False
     _in_doubt: bool = False
-    _next_event: int | None = None  # None: the house has to be asked
+    _next_event: int | None = None  # None: the store has to be asked
     _metrics: set[tuple[int, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.upkeep = Upkeep(self.house)
+        self.upkeep = Upkeep(self.store)
 
     def finish(self, summary: dict[str, Any] | None = None) -> None:
         """Flushes the writer and writes `finished` with the summary. Outside a `with` block it also gives the lease back."""
@@ -76,7 +76,7 @@ class Run:
             for name, value in new.items()
         ]
         # Until the append has returned, nobody knows whether it landed.
-        write = self.house.insert_if_absent if self._in_doubt else self.house.append
+        write = self.store.insert_if_absent if self._in_doubt else self.store.append
         self._in_doubt = True
         write("metrics", rows)
         self._in_doubt = False
@@ -114,7 +114,7 @@ class Run:
         self.ended = True
 
 
-def start_run(house: House, kind: str, name: str | None = None, config: dict[str, Any] | None = None) -> Run:
+def start_run(store: LanceStore, kind: str, name: str | None = None, config: dict[str, Any] | None = None) -> Run:
     """Starts a run, or resumes the one of that name and brings in what its killed writer left in the journal.
 
     The run_id is the name, else `<kind>-<utc yyyymmdd-hhmmss>-<4 hex>`. The config is kept as the payload of `started` or `resumed`.
@@ -126,13 +126,13 @@ def start_run(house: House, kind: str, name: str | None = None, config: dict[str
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(f"{name!r} cannot name a run.", "Use letters, digits, '.', '-' and '_'.")
     run_id = name or f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    _refuse_other_kind(house, run_id, kind)
-    lease = leases.take(house, f"run/{run_id}")
+    _refuse_other_kind(store, run_id, kind)
+    lease = leases.take(store, f"run/{run_id}")
     try:
-        starts = [event for event in _events(house, run_id) if event["event"] in ("started", "resumed")]
+        starts = [event for event in _events(store, run_id) if event["event"] in ("started", "resumed")]
         incarnation = starts[-1]["incarnation"] + 1 if starts else 0
-        run = Run(house, run_id, kind, incarnation, config or {}, lease)
-        recovered = journal.replay(house, run_id)
+        run = Run(store, run_id, kind, incarnation, config or {}, lease)
+        recovered = journal.replay(store, run_id)
         _write_event(run, "resumed" if starts else "started", config or {}, kind=kind, name=name)
         if recovered:
             run.note({"from_journal": recovered})
@@ -142,25 +142,25 @@ def start_run(house: House, kind: str, name: str | None = None, config: dict[str
     return run
 
 
-def get_run(house: House, run_id: str) -> dict[str, Any]:
+def get_run(store: LanceStore, run_id: str) -> dict[str, Any]:
     """One run as a dict (keys as in list_runs). Raises StoreNotFound naming runs of similar name."""
-    events = _events(house, run_id)
+    events = _events(store, run_id)
     if not events:
-        names = house.read("run_events", columns=["run_id"])["run_id"].unique().to_pylist()
+        names = store.read("run_events", columns=["run_id"])["run_id"].unique().to_pylist()
         near = difflib.get_close_matches(run_id, names, n=3, cutoff=0.5)
         hint = f"Did you mean {', '.join(near)}?" if near else "`rollhouse runs list` names them."
-        raise StoreNotFound(f"There is no run {run_id!r} in {house.uri}.", hint)
+        raise StoreNotFound(f"There is no run {run_id!r} in {store.uri}.", hint)
     return _fold(events)
 
 
-def list_runs(house: House) -> list[dict[str, Any]]:
+def list_runs(store: LanceStore) -> list[dict[str, Any]]:
     """Every run, oldest first.
 
     Keys: run_id, kind, name, status (running, finished, failed or aborted), started_at, finished_at (None while running), incarnation,
     config (of the latest start), summary (of the latest end; None before), events (how many).
     """
     by_run: dict[str, list[dict[str, Any]]] = {}
-    for event in house.read("run_events").to_pylist():
+    for event in store.read("run_events").to_pylist():
         by_run.setdefault(event["run_id"], []).append(event)
     folded = [_fold(sorted(events, key=lambda event: event["sequence"])) for events in by_run.values()]
     return sorted(folded, key=lambda run: (run["started_at"], run["run_id"]))
@@ -190,13 +190,13 @@ def _fold(events: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _events(house: House, run_id: str) -> list[dict[str, Any]]:
-    rows = house.read("run_events", filter=f"run_id = {quote(run_id)}").to_pylist()
+def _events(store: LanceStore, run_id: str) -> list[dict[str, Any]]:
+    rows = store.read("run_events", filter=f"run_id = {quote(run_id)}").to_pylist()
     return sorted(rows, key=lambda event: event["sequence"])
 
 
-def _refuse_other_kind(house: House, run_id: str, kind: str) -> None:
-    events = _events(house, run_id)
+def _refuse_other_kind(store: LanceStore, run_id: str, kind: str) -> None:
+    events = _events(store, run_id)
     if events and events[0]["kind"] != kind:
         raise ConfigError(f"Run {run_id!r} exists and is of kind {events[0]['kind']}, not {kind}.", "Use another name.")
 
@@ -208,7 +208,7 @@ def _write_event(
     for _ in range(20):
         sequence = run._next_event
         if sequence is None:
-            events = run.house.read("run_events", columns=["sequence"], filter=f"run_id = {quote(run.run_id)}")
+            events = run.store.read("run_events", columns=["sequence"], filter=f"run_id = {quote(run.run_id)}")
             sequence = max(events["sequence"].to_pylist(), default=-1) + 1
         run._next_event = None
         row = {
@@ -222,7 +222,7 @@ def _write_event(
             "payload": to_json(payload),
             "created_at": datetime.now(UTC),
         }
-        if run.house.insert_if_absent("run_events", [row]):
+        if run.store.insert_if_absent("run_events", [row]):
             run._next_event = sequence + 1
             return
     raise StoreNotFound(f"Run {run.run_id!r} has too many writers of events.", "Start it once only.")

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
+from ..base.errors import ConfigError, VersionNotFound
 from . import lease as leases
-from .errors import ConfigError, VersionNotFound
-from .house import House, quote
+from .lance_store import LanceStore, quote
 
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
 pc: Any = pyarrow.compute
@@ -22,20 +22,20 @@ _ORDER = (
 )  # fmt: skip
 
 
-def create_snapshot(house: House, name: str, note: str = "", run_id: str | None = None) -> dict[str, Any]:
+def create_snapshot(store: LanceStore, name: str, note: str = "", run_id: str | None = None) -> dict[str, Any]:
     """Names the present state of every table and returns the snapshot as show_snapshot does.
 
     Raises ConfigError when the name is taken or unfit, WriteConflict while another process takes a snapshot of that name.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(f"{name!r} cannot name a snapshot.", "Use letters, digits, '.', '-' and '_'.")
-    lease = leases.take(house, f"snapshot/{name}")
+    lease = leases.take(store, f"snapshot/{name}")
     try:
-        if _rows(house, name):
+        if _rows(store, name):
             raise ConfigError(f"There is a snapshot {name!r} already.", "Snapshots never change: use another name.")
         versions = {}
         for table in _ORDER:
-            dataset = house.dataset(table)
+            dataset = store.dataset(table)
             # A tag without a row is what a crash half-way left; it never was a snapshot.
             if name in dataset.tags.list():
                 dataset.tags.delete(name)
@@ -48,21 +48,21 @@ def create_snapshot(house: House, name: str, note: str = "", run_id: str | None 
             "run_id": run_id,
             "created_at": datetime.now(UTC),
         }
-        house.insert_if_absent("snapshots", [row])
+        store.insert_if_absent("snapshots", [row])
     finally:
         lease.release()
-    return show_snapshot(house, name)
+    return show_snapshot(store, name)
 
 
-def list_snapshots(house: House) -> list[dict[str, Any]]:
+def list_snapshots(store: LanceStore) -> list[dict[str, Any]]:
     """Every snapshot, oldest first: name, note, rollouts (how many), run_id, created_at."""
     found = []
-    for row in sorted(house.read("snapshots").to_pylist(), key=lambda row: (row["created_at"], row["name"])):
+    for row in sorted(store.read("snapshots").to_pylist(), key=lambda row: (row["created_at"], row["name"])):
         found.append(
             {
                 "name": row["name"],
                 "note": row["note"],
-                "rollouts": house.dataset("rollouts", row["name"]).count_rows(),
+                "rollouts": store.dataset("rollouts", row["name"]).count_rows(),
                 "run_id": row["run_id"],
                 "created_at": row["created_at"],
             }
@@ -70,15 +70,15 @@ def list_snapshots(house: House) -> list[dict[str, Any]]:
     return found
 
 
-def show_snapshot(house: House, name: str) -> dict[str, Any]:
+def show_snapshot(store: LanceStore, name: str) -> dict[str, Any]:
     """One snapshot: name, note, run_id, created_at, tables (name to version and rows), used_by (datasets and runs).
 
     Raises VersionNotFound.
     """
-    versions = house.versions(name)
-    row = _row(house, name)
+    versions = store.versions(name)
+    row = _row(store, name)
     tables = {
-        table: {"version": version, "rows": house.dataset(table, name).count_rows()}
+        table: {"version": version, "rows": store.dataset(table, name).count_rows()}
         for table, version in versions.items()
     }
     return {
@@ -87,11 +87,11 @@ def show_snapshot(house: House, name: str) -> dict[str, Any]:
         "run_id": row["run_id"],
         "created_at": row["created_at"],
         "tables": tables,
-        "used_by": used_by(house, name),
+        "used_by": used_by(store, name),
     }
 
 
-def diff_snapshots(house: House, a: str, b: str) -> dict[str, Any]:
+def diff_snapshots(store: LanceStore, a: str, b: str) -> dict[str, Any]:
     """What `b` has that `a` has not. Either may also be an ISO time.
 
     Returns tables (name to rows in a, rows in b, added), rollouts (one entry per run, environment and status of the rollouts
@@ -100,10 +100,10 @@ def diff_snapshots(house: House, a: str, b: str) -> dict[str, Any]:
     """
     tables = {}
     for table in sorted(_ORDER):
-        before, after = (house.dataset(table, at).count_rows() for at in (a, b))
+        before, after = (store.dataset(table, at).count_rows() for at in (a, b))
         tables[table] = {"a": before, "b": after, "added": after - before}
     columns = ["rollout_id", "run_id", "environment", "status", "reward"]
-    old, new = (house.read("rollouts", columns, at=at) for at in (a, b))
+    old, new = (store.read("rollouts", columns, at=at) for at in (a, b))
     known = old["rollout_id"].combine_chunks()
     added = new.filter(pc.invert(pc.is_in(new["rollout_id"], value_set=known)))
     means = {side: pc.mean(rows["reward"]).as_py() for side, rows in (("a", old), ("b", new), ("added", added))}
@@ -125,26 +125,26 @@ def _by_run(rollouts: pa.Table) -> list[dict[str, Any]]:
     ]
 
 
-def delete_snapshot(house: House, name: str) -> None:
+def delete_snapshot(store: LanceStore, name: str) -> None:
     """Takes the name away; a later gc may free what only it kept. Raises ConfigError while a dataset or a run refers to it."""
-    _row(house, name)
-    users = used_by(house, name)
+    _row(store, name)
+    users = used_by(store, name)
     if users:
         raise ConfigError(
             f"Snapshot {name!r} is used by {', '.join(users)}.", "What refers to a snapshot needs it; it stays."
         )
-    house.dataset("snapshots").delete(f"name = {quote(name)}")
+    store.dataset("snapshots").delete(f"name = {quote(name)}")
     for table in _ORDER:
-        dataset = house.dataset(table)
+        dataset = store.dataset(table)
         if name in dataset.tags.list():
             dataset.tags.delete(name)
 
 
-def used_by(house: House, name: str) -> list[str]:
+def used_by(store: LanceStore, name: str) -> list[str]:
     """The datasets (`dataset NAME@V`) and runs (`run RUN_ID`) that refer to the snapshot."""
-    rows = house.read("datasets", ["name", "version"], filter=f"snapshot = {quote(name)}").to_pylist()
+    rows = store.read("datasets", ["name", "version"], filter=f"snapshot = {quote(name)}").to_pylist()
     datasets = [f"dataset {row['name']}@{row['version']}" for row in rows]
-    events = house.read("run_events", ["run_id", "payload"], filter="event IN ('started', 'resumed')").to_pylist()
+    events = store.read("run_events", ["run_id", "payload"], filter="event IN ('started', 'resumed')").to_pylist()
     runs = {event["run_id"] for event in events if _mentions(json.loads(event["payload"] or "{}"), name)}
     return sorted(datasets) + [f"run {run}" for run in sorted(runs)]
 
@@ -153,12 +153,12 @@ def _mentions(config: dict[str, Any], name: str) -> bool:
     return any(config.get(key) == name for key in ("snapshot", "at", "from_snapshot"))
 
 
-def _rows(house: House, name: str) -> list[dict[str, Any]]:
-    return house.read("snapshots", filter=f"name = {quote(name)}").to_pylist()
+def _rows(store: LanceStore, name: str) -> list[dict[str, Any]]:
+    return store.read("snapshots", filter=f"name = {quote(name)}").to_pylist()
 
 
-def _row(house: House, name: str) -> dict[str, Any]:
-    rows = _rows(house, name)
+def _row(store: LanceStore, name: str) -> dict[str, Any]:
+    rows = _rows(store, name)
     if not rows:
-        raise VersionNotFound(f"There is no snapshot {name!r} in {house.uri}.", "`rollhouse snapshot list` names them.")
+        raise VersionNotFound(f"There is no snapshot {name!r} in {store.uri}.", "`rollhouse snapshot list` names them.")
     return rows[0]

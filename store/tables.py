@@ -1,4 +1,4 @@
-"""Every table of a house. A list is parallel to what its text says; null means not observed, empty means there was none."""
+"""Every table of a store. A list is parallel to what its text says; null means not observed, empty means there was none."""
 
 import pyarrow as pa
 
@@ -140,7 +140,7 @@ TASKS = Table(
         Column("difficulty", F32, "the generator's own label; null when unknown"),
         Column("source_key", STR, "the row's key in its source"),
         Column("extra", STR, "JSON of the source's other fields"),
-        Column("created_at", TIME, "when it entered the house"),
+        Column("created_at", TIME, "when it entered the store"),
     ),
 )
 

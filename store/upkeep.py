@@ -1,4 +1,4 @@
-"""Upkeep that runs by itself: whoever writes a house joins its small pieces and thins its versions now and then, in the background.
+"""Upkeep that runs by itself: whoever writes a store joins its small pieces and thins its versions now and then, in the background.
 
 Many small commits leave many small fragments, and each version lists all of them, so both grow with the square of the commits. A writer
 therefore looks at a table every few commits and, when it is due, has a thread of its own do what `compact` does. Appends go on meanwhile:
@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+from ..base.errors import WriteConflict
 from . import lease as leases
-from .errors import WriteConflict
-from .house import House
+from .lance_store import LanceStore
 from .lease import LEASES
 from .tables import TABLES
 
@@ -49,10 +49,10 @@ class Policy:
 
 
 class Upkeep:
-    """One process's share in a house's upkeep. A failure of it is logged and never reaches the writer."""
+    """One process's share in a store's upkeep. A failure of it is logged and never reaches the writer."""
 
-    def __init__(self, house: House, policy: Policy | None = None) -> None:
-        self.house = house
+    def __init__(self, store: LanceStore, policy: Policy | None = None) -> None:
+        self.store = store
         self.policy = policy or Policy()
         self._commits: Counter[str] = Counter()
         self._thread: threading.Thread | None = None
@@ -62,7 +62,7 @@ class Upkeep:
         self._commits[table] += 1
         if self._commits[table] % self.policy.look_every or (self._thread and self._thread.is_alive()):
             return
-        if _is_due(self.house.dataset(table), self.policy):
+        if _is_due(self.store.dataset(table), self.policy):
             self._thread = threading.Thread(target=self._work, name="rollhouse-upkeep", daemon=True)
             self._thread.start()
 
@@ -73,45 +73,45 @@ class Upkeep:
 
     def _work(self) -> None:
         try:
-            maintain(self.house, self.policy)
+            maintain(self.store, self.policy)
         except WriteConflict:
-            log.debug("upkeep of %s is somebody else's just now", self.house.uri)
+            log.debug("upkeep of %s is somebody else's just now", self.store.uri)
         except Exception:
-            log.warning("upkeep of %s failed; `rollhouse compact` does it by hand", self.house.uri, exc_info=True)
+            log.warning("upkeep of %s failed; `rollhouse compact` does it by hand", self.store.uri, exc_info=True)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_thread": None}
 
 
-def maintain(house: House, policy: Policy) -> None:
+def maintain(store: LanceStore, policy: Policy) -> None:
     """Joins fragments, thins versions and brings indices up to date, in every table where it is due.
 
     Raises WriteConflict while other maintenance runs.
     """
-    lease = leases.take(house, "maintenance")
+    lease = leases.take(store, "maintenance")
     try:
         for table in (*TABLES, LEASES.name):
-            if _is_due(house.dataset(table), policy):
-                join_fragments(house, table, policy.fragments)
-                _thin_versions(house, table, policy)
-                _index(house, table, policy)
+            if _is_due(store.dataset(table), policy):
+                join_fragments(store, table, policy.fragments)
+                _thin_versions(store, table, policy)
+                _index(store, table, policy)
             lease.check()
     finally:
         lease.release()
 
 
-def join_fragments(house: House, table: str, at_least: int) -> None:
+def join_fragments(store: LanceStore, table: str, at_least: int) -> None:
     """Joins the fragments of each tier that has at least so many. Contents and snapshots stay as they are.
 
     Rows stay in order too, except those appended meanwhile.
     """
     for rows in TIERS:
-        small = [size for size in _sizes(house.dataset(table)) if size < rows]
+        small = [size for size in _sizes(store.dataset(table)) if size < rows]
         if len(small) >= at_least:
             mode: Any = "reencode" if sum(small) <= _REENCODED_ROWS else "try_binary_copy"
             # One thread keeps the order of rows.
             _retried(
-                lambda rows=rows, mode=mode: house.dataset(table).optimize.compact_files(
+                lambda rows=rows, mode=mode: store.dataset(table).optimize.compact_files(
                     target_rows_per_fragment=rows, num_threads=1, compaction_mode=mode
                 )
             )
@@ -126,8 +126,8 @@ def _sizes(dataset: Any) -> list[int]:
     return [fragment.metadata.num_rows for fragment in dataset.get_fragments()]
 
 
-def _thin_versions(house: House, table: str, policy: Policy) -> None:
-    dataset = house.dataset(table)
+def _thin_versions(store: LanceStore, table: str, policy: Policy) -> None:
+    dataset = store.dataset(table)
     versions: list[Any] = dataset.versions()
     if len(versions) <= policy.versions:
         return
@@ -158,17 +158,17 @@ def _only_appended(before: dict[str, str], after: dict[str, str]) -> bool:
     return more and after["total_deletion_files"] == before["total_deletion_files"]
 
 
-def _index(house: House, table: str, policy: Policy) -> None:
+def _index(store: LanceStore, table: str, policy: Policy) -> None:
     columns = _INDEXED.get(table, ())
-    dataset = house.dataset(table)
+    dataset = store.dataset(table)
     if not columns or dataset.count_rows() < policy.index_rows:
         return
     there = {name for index in dataset.describe_indices() for name in index.field_names}
     for column in columns:
         if column not in there:
             # BITMAP: LanceDB's older core does not know pylance's BTREE and warns at every use of the table.
-            _retried(lambda column=column: house.dataset(table).create_scalar_index(column, "BITMAP"))
-    _retried(lambda: house.dataset(table).optimize.optimize_indices())
+            _retried(lambda column=column: store.dataset(table).create_scalar_index(column, "BITMAP"))
+    _retried(lambda: store.dataset(table).optimize.optimize_indices())
 
 
 def _retried(work: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a rollout must be before it enters a house, checked a batch at a time on Arrow columns."""
+"""What a rollout must be before it enters a store, checked a batch at a time on Arrow columns."""
 
 import math
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from .errors import SchemaMismatch
-from .house import to_batch
+from ..base.errors import SchemaMismatch
+from .lance_store import to_batch
 from .tables import STATUSES
 
 # Arrow makes its compute functions when it is imported, where no type checker sees them.

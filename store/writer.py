@@ -1,4 +1,4 @@
-"""The one way rollouts enter a house: validated, journaled, batched by bytes and age, prompts first, each rollout once."""
+"""The one way rollouts enter a store: validated, journaled, batched by bytes and age, prompts first, each rollout once."""
 
 import contextlib
 import threading
@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from .errors import WriteConflict
-from .house import House, to_batch
+from ..base.errors import WriteConflict
 from .ids import hash_id
 from .journal import JOURNALED, Journal, has_journal
 from .known import Known
+from .lance_store import LanceStore, to_batch
 from .repair import remove_copies
 from .runs import Run
 from .tables import TABLES
@@ -31,20 +31,20 @@ Row = Mapping[str, Any]
 class RolloutWriter:
     """Buffers rollouts of one run and commits them: when `max_bytes` are waiting, when the oldest waits for `max_age_s`, on flush().
 
-    A rollout is acknowledged once flush() (or close(), or an automatic flush) has returned: it is in the house, once. What was added and
+    A rollout is acknowledged once flush() (or close(), or an automatic flush) has returned: it is in the store, once. What was added and
     not yet acknowledged stands in the journal, and comes in when the run is started again; on an object store, which keeps no journal,
     it is lost with the process and collected again. A fresh run appends. A resumed run or an import, and any batch whose append failed
     half-way, inserts only the rollout_ids that are absent. Thread-safe: who fills the buffer commits it, and the others wait, so that
     never more than `max_bytes` and one addition are held.
 
     Attributes:
-        written: Rollouts this writer has put into the house.
+        written: Rollouts this writer has put into the store.
         skipped: Rollouts it left out because their id was there already.
     """
 
     def __init__(
         self,
-        house: House,
+        store: LanceStore,
         run: Run,
         max_bytes: int = 8 << 20,
         max_age_s: float = 2.0,
@@ -58,13 +58,13 @@ class RolloutWriter:
         run.lease.check()
         self.written = 0
         self.skipped = 0
-        self._house, self._run = house, run
+        self._store, self._run = store, run
         self._max_bytes, self._max_age_s = max_bytes, max_age_s
         self._in_doubt = run.incarnation > 0 or run.kind == "import"
         self._waiting: dict[str, list[pa.RecordBatch]] = {table: [] for table in JOURNALED}
         self._bytes = 0
         self._rollouts, self._references = Known(), Known()
-        self._journal = Journal(house, run.run_id, run.incarnation) if journal and has_journal(house) else None
+        self._journal = Journal(store, run.run_id, run.incarnation) if journal and has_journal(store) else None
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._failure: BaseException | None = None
@@ -100,7 +100,7 @@ class RolloutWriter:
     ) -> int:
         """Takes rollouts and the rows they refer to, converted all at once: half the time of one by one. Returns how many were new.
 
-        `scores` are further verdicts on these rollouts; they enter the house after them. prompt_tokens need their row_id. Raises as add does, and then takes none of them.
+        `scores` are further verdicts on these rollouts; they enter the store after them. prompt_tokens need their row_id. Raises as add does, and then takes none of them.
         """
         given = {"prompts": prompts, "prompt_tokens": prompt_tokens, "tasks": tasks, "scores": scores}
         with self._lock:
@@ -126,11 +126,11 @@ class RolloutWriter:
         with self._lock:
             self._check_open()
             references = {
-                table: _one_batch(self._house.to_arrow(table, rows))
+                table: _one_batch(self._store.to_arrow(table, rows))
                 for table, rows in given.items()
                 if rows is not None
             }
-            data = self._house.to_arrow("rollouts", rollouts)
+            data = self._store.to_arrow("rollouts", rollouts)
             rows_at_once = max(1, int(self._max_bytes / max(1.0, data.nbytes / max(1, data.num_rows))))
             new = 0
             for start in range(0, data.num_rows, rows_at_once):
@@ -146,20 +146,20 @@ class RolloutWriter:
         return key in self._references
 
     def tell(self, keys: Iterable[str]) -> None:
-        """Names keys of prompts, tasks and prompt_tokens that are in the house: they are not written again."""
+        """Names keys of prompts, tasks and prompt_tokens that are in the store: they are not written again."""
         with self._lock:
             for key in keys:
                 self._references.add(key)
 
     def flush(self) -> None:
-        """Commits what is waiting; when it returns, all that was added is in the house. Raises WriteConflict when the run was taken over."""
+        """Commits what is waiting; when it returns, all that was added is in the store. Raises WriteConflict when the run was taken over."""
         with self._lock:
             self._check_open()
             self._stop_timer()
             self._failure = None
             for table in _DEPENDENCIES:
                 if self._waiting[table]:
-                    self._house.insert_if_absent(table, _joined(self._waiting[table]))
+                    self._store.insert_if_absent(table, _joined(self._waiting[table]))
                     self._waiting[table] = []
                     self._run.upkeep.wrote(table)
             if self._waiting["rollouts"]:
@@ -167,7 +167,7 @@ class RolloutWriter:
                 self._waiting["rollouts"] = []
                 self._run.upkeep.wrote("rollouts")
             if self._waiting["scores"]:
-                self._house.insert_if_absent("scores", _joined(self._waiting["scores"]))
+                self._store.insert_if_absent("scores", _joined(self._waiting["scores"]))
                 self._waiting["scores"] = []
                 self._run.upkeep.wrote("scores")
             self._bytes = 0
@@ -183,7 +183,7 @@ class RolloutWriter:
                 self.flush()
                 if self._run.lease.took_over:
                     # The holder before us may have woken between a check and its append, and ended before it could put that right.
-                    remove_copies(self._house, "rollouts", self._run.run_id)
+                    remove_copies(self._store, "rollouts", self._run.run_id)
             finally:
                 self._abandon()
 
@@ -249,15 +249,15 @@ class RolloutWriter:
         lease.check()
         doubt, self._in_doubt = self._in_doubt, True  # until all of this has returned, nobody knows whether it landed
         if doubt or not self._rollouts.complete:
-            inserted = self._house.insert_if_absent("rollouts", batch)
+            inserted = self._store.insert_if_absent("rollouts", batch)
         else:
-            inserted = self._house.append("rollouts", batch, before_commit=lease.check)
+            inserted = self._store.append("rollouts", batch, before_commit=lease.check)
         try:
             lease.check()
         except WriteConflict:
             # Taken over between the last check and the commit. The successor may have had the same rollouts from the journal or made
             # them again: the copies that came second go.
-            remove_copies(self._house, "rollouts", self._run.run_id)
+            remove_copies(self._store, "rollouts", self._run.run_id)
             raise
         self._in_doubt = doubt
         self.written += inserted

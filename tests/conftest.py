@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rollhouse.tests.random_model import random_models
+
+__all__ = ["random_models"]
 
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Our own Ray cluster, ended with the suite."""
-    from rollhouse.collect.engines.cluster import ensure_ray, shutdown_ray
+    from rollhouse.policies.engines.cluster import ensure_ray, shutdown_ray
 
     ensure_ray()
     yield
@@ -31,7 +34,7 @@ def engine(ray_session: None, tiny_base: Path) -> Iterator[Any]:
 
     `open_vllm` anywhere in the suite takes this engine over for models of the tiny policy's shape.
     """
-    from rollhouse.collect.engines.vllm_actor import open_vllm
+    from rollhouse.policies.engines.vllm_actor import open_vllm
 
     handle = open_vllm(tiny_base)
     yield handle

@@ -10,9 +10,9 @@ from typing import Any
 from uuid import uuid4
 
 from aiohttp import web
-from rollhouse.collect.environments.workplace import WorkplaceEnvironment
-from rollhouse.collect.environments.workplace.toolbox import call_tool
-from rollhouse.collect.tasks_file import task_from_row
+from rollhouse.environments.tasks_file import task_from_row
+from rollhouse.environments.workplace import WorkplaceEnvironment
+from rollhouse.environments.workplace.toolbox import call_tool
 from rollhouse.store.messages import ToolCall
 
 _NEEDED = {"id": int, "ground_truth": list, "category": str, "environment_name": str}

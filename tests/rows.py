@@ -1,4 +1,4 @@
-"""Rows that look like real ones, for tests of whatever reads a house."""
+"""Rows that look like real ones, for tests of whatever reads a store."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -34,27 +34,27 @@ def test_a_folder_that_is_taken_gets_one_beside_it(tmp_path: Path) -> None:
 
 @pytest.mark.system
 def test_the_whole_demo(tmp_path: Path) -> None:
-    house = tmp_path / "house"
-    command = [sys.executable, "-m", "rollhouse.cli.main", "demo", "--seed", "3", "--house", str(house)]
+    store = tmp_path / "store"
+    command = [sys.executable, "-m", "rollhouse.cli.main", "demo", "--seed", "3", "--store", str(store)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
-    summary = json.loads((house / "summary.json").read_text())
+    summary = json.loads((store / "summary.json").read_text())
     assert summary["seed"] == 3 and summary["lineage_ok"] is True
     assert set(summary["pass_rate"]) == set(summary["pass_rate_greedy"]) == set(POLICIES)
     assert summary["pass_rate"]["sft"] > summary["pass_rate"]["base"] + 0.1
     assert summary["pass_rate"]["grpo"] > summary["pass_rate"]["base"]
     assert summary["bfcl"] and summary["datasets"].keys() == {"demos", "pairs", "prompts"}
     assert len(summary["checkpoints"]) == 3 and summary["snapshots"] == ["logs", "base"]
-    page = (house / "report.html").read_text()
+    page = (store / "report.html").read_text()
     assert all(f"eval-{policy}-{mode}" in page for policy in POLICIES[1:] for mode in MODES)
 
     again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert again.returncode == 2 and "holds a house already" in again.stderr
+    assert again.returncode == 2 and "holds a store already" in again.stderr
     time.sleep(3)
     left = [
         process.info
         for process in psutil.process_iter(["cmdline", "name"])
-        if str(house) in " ".join(process.info["cmdline"] or [])
+        if str(store) in " ".join(process.info["cmdline"] or [])
     ]
     assert left == []

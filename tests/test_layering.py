@@ -7,7 +7,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LAYERS = ["store", "queries", "interop", "collect", "transform", "eval", "train", "cli"]
+LAYERS = [
+    "base",
+    "store",
+    "queries",
+    "interop",
+    "policies",
+    "environments",
+    "collect",
+    "serve",
+    "transform",
+    "eval",
+    "train",
+    "cli",
+]
 
 
 def modules() -> dict[str, Path]:
@@ -79,5 +92,5 @@ def test_no_import_cycle() -> None:
 
 
 def test_the_walk_sees_the_real_imports() -> None:
-    found = imports("collect.types", ROOT / "collect" / "types.py", top_level_only=True)
-    assert "store.messages" in found and "store.ids" in found
+    found = imports("policies.types", ROOT / "policies" / "types.py", top_level_only=True)
+    assert "store.messages" in found and "store.task" in found

@@ -6,7 +6,20 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ["store", "queries", "interop", "collect", "transform", "eval", "train", "cli"]
+FOLDERS = [
+    "base",
+    "store",
+    "queries",
+    "interop",
+    "policies",
+    "environments",
+    "collect",
+    "serve",
+    "transform",
+    "eval",
+    "train",
+    "cli",
+]
 DATA = {".py", ".sql", ".safetensors", ".json", ".jinja", ".yaml", ".typed", ".js"}
 
 

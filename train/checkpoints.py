@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ..collect.models import model_folder, weights_hash
+from ..base.errors import ConfigError, RollhouseError, StoreNotFound
 from ..collect.runner import refuse_other_config
-from ..store.errors import ConfigError, RollhouseError, StoreNotFound
-from ..store.house import quote
+from ..policies.models import model_folder, weights_hash
 from ..store.ids import hash_id
+from ..store.lance_store import quote
 from ..store.runs import get_run
 from .identity import run_identity
 from .retention import best_first
@@ -21,7 +21,7 @@ from .section import Section
 from .tiny import base_policy
 
 if TYPE_CHECKING:
-    from ..store.house import House
+    from ..store.lance_store import LanceStore
     from ..store.runs import Run
 
 MARK = "rollhouse.json"
@@ -34,7 +34,7 @@ class CheckpointingConfig(Section):
     """Where checkpoints go and how often they are taken."""
 
     checkpoint_dir: Path | None = None
-    """Checkpoints lie in `<checkpoint_dir>/<run>/step_N`; None is `checkpoints` in the house, and `results` here for a house elsewhere."""
+    """Checkpoints lie in `<checkpoint_dir>/<run>/step_N`; None is `checkpoints` in the store, and `results` here for a store elsewhere."""
     save_period: int | None = None
     """Optimizer steps between two checkpoints; None takes one, at the end."""
     metric_name: str | None = None
@@ -44,28 +44,28 @@ class CheckpointingConfig(Section):
     """So many of the best stay on the disk, and the newest; None keeps all."""
 
 
-def folder_of(house: "House", run_id: str, checkpoint_dir: Path | None) -> Path:
+def folder_of(store: "LanceStore", run_id: str, checkpoint_dir: Path | None) -> Path:
     """Where a run's checkpoints go, absolute; whether others lie there is not looked at."""
-    local = Path(house.uri) / "checkpoints" if "://" not in house.uri else Path("results")
+    local = Path(store.uri) / "checkpoints" if "://" not in store.uri else Path("results")
     return (checkpoint_dir or local).resolve() / run_id
 
 
 def checkpoint_folder(run: "Run", checkpoint_dir: Path | None) -> Path:
     """`<checkpoint_dir>/<run_id>`, absolute. Raises ConfigError when checkpoints of another run lie there."""
-    folder = folder_of(run.house, run.run_id, checkpoint_dir)
+    folder = folder_of(run.store, run.run_id, checkpoint_dir)
     mine = run_identity(run)
     for step in sorted(folder.glob("step_*")):
         mark = step / MARK
         if not mark.is_file() or json.loads(mark.read_text())["run"] != mine:
             raise ConfigError(
-                f"{step} is not of run {run.run_id!r} in {run.house.uri}, and would be replaced.",
+                f"{step} is not of run {run.run_id!r} in {run.store.uri}, and would be replaced.",
                 "Give the run another name, or another checkpointing.checkpoint_dir.",
             )
     return folder
 
 
 def save_checkpoint(
-    house: "House",
+    store: "LanceStore",
     run: "Run",
     model: Any,
     tokenizer: Any,
@@ -115,50 +115,50 @@ def save_checkpoint(
         "metrics": json.dumps(dict(metrics or {})),
         "created_at": datetime.now(UTC),
     }
-    house.insert_if_absent("checkpoints", [row])
+    store.insert_if_absent("checkpoints", [row])
     return row
 
 
-def find_checkpoint(house: "House", name: str) -> dict[str, Any] | None:
+def find_checkpoint(store: "LanceStore", name: str) -> dict[str, Any] | None:
     """The row of a checkpoint by its id (`RUN/step_N`), of a run's last one by the run's id or its best by `RUN/best`; None when there is none.
 
     The best is by `checkpointing.metric_name` of the run's own configuration.
     """
     if name.endswith("/best"):
-        return _best(house, name.removesuffix("/best"))
+        return _best(store, name.removesuffix("/best"))
     named = quote(name)
-    rows: list[dict[str, Any]] = house.read(
+    rows: list[dict[str, Any]] = store.read(
         "checkpoints", filter=f"checkpoint_id = {named} or run_id = {named}"
     ).to_pylist()
     return max(rows, key=lambda row: (row["incarnation"], row["step"])) if rows else None
 
 
-def _best(house: "House", run_id: str) -> dict[str, Any] | None:
-    rows = house.read("checkpoints", filter=f"run_id = {quote(run_id)}").to_pylist()
+def _best(store: "LanceStore", run_id: str) -> dict[str, Any] | None:
+    rows = store.read("checkpoints", filter=f"run_id = {quote(run_id)}").to_pylist()
     if not rows:
         return None
-    settings = get_run(house, run_id)["config"].get("checkpointing") or {}
+    settings = get_run(store, run_id)["config"].get("checkpointing") or {}
     ranked = best_first(rows, CheckpointingConfig.model_validate(settings))
     return next((row for row in ranked if Path(row["path"]).is_dir()), ranked[0])
 
 
-def model_before(house: "House", run_id: str) -> Path:
+def model_before(store: "LanceStore", run_id: str) -> Path:
     """The model a training run started from.
 
     Raises StoreNotFound for a run there is not, ConfigError when it saved nothing or that model is no longer what it was.
     """
-    run = get_run(house, run_id)
+    run = get_run(store, run_id)
     named = run["config"].get("policy", {}).get("model_name")
-    if named is None or find_checkpoint(house, run_id) is None:
+    if named is None or find_checkpoint(store, run_id) is None:
         raise ConfigError(
             f"Run {run_id!r} ({run['kind']}) has no model before and after it.", "Name a training run that saved one."
         )
-    return starting_model(house, run)
+    return starting_model(store, run)
 
 
-def starting_model(house: "House", run: Mapping[str, Any]) -> Path:
+def starting_model(store: "LanceStore", run: Mapping[str, Any]) -> Path:
     """The model that a training run (a row of get_run) started from, whether it saved one or not. Raises ConfigError when it is no longer what it was."""
-    before, hashed = resolve_model(house, run["config"]["policy"]["model_name"]), run["config"]["model_hash"]
+    before, hashed = resolve_model(store, run["config"]["policy"]["model_name"]), run["config"]["model_hash"]
     if (found := weights_hash(before)) != hashed:
         raise ConfigError(
             f"{before} is no longer the model that run {run['run_id']!r} started from: its weights are {found}, not {hashed}.",
@@ -167,39 +167,39 @@ def starting_model(house: "House", run: Mapping[str, Any]) -> Path:
     return before
 
 
-def models_of(house: "House", run_id: str) -> tuple[Path, Path]:
+def models_of(store: "LanceStore", run_id: str) -> tuple[Path, Path]:
     """The model a training run started from and its last checkpoint's folder. Raises as model_before and resolve_model."""
-    return model_before(house, run_id), resolve_model(house, run_id)
+    return model_before(store, run_id), resolve_model(store, run_id)
 
 
 def finished_before(
-    house: "House", kind: str, name: str | None, config: dict[str, Any], free: tuple[str, ...]
+    store: "LanceStore", kind: str, name: str | None, config: dict[str, Any], free: tuple[str, ...]
 ) -> dict[str, Any] | None:
     """The last checkpoint of the run of that name, if it finished with this configuration; None when there is something to train.
 
     `free` as in refuse_other_config. Raises ConfigError when the run was started with another configuration and something came of it.
     """
     try:
-        before = get_run(house, name) if name else None
+        before = get_run(store, name) if name else None
     except StoreNotFound:
         return None
     if not name or before is None or before["kind"] != kind:  # start_run refuses a name of another kind
         return None
-    if any(house.dataset(table).count_rows(f"run_id = {quote(name)}") for table in ("checkpoints", "rollouts")):
-        refuse_other_config(house, name, config, free)
+    if any(store.dataset(table).count_rows(f"run_id = {quote(name)}") for table in ("checkpoints", "rollouts")):
+        refuse_other_config(store, name, config, free)
     if before["status"] != "finished":
         return None
-    row = find_checkpoint(house, str(before["summary"].get("checkpoint")))
+    row = find_checkpoint(store, str(before["summary"].get("checkpoint")))
     return row if row is not None and Path(row["path"]).is_dir() else None
 
 
-def resolve_model(house: "House | None", name: str | Path) -> Path:
+def resolve_model(store: "LanceStore | None", name: str | Path) -> Path:
     """The folder of a model: a checkpoint's id, a run's id (its last checkpoint), `RUN/best`, a folder, `tiny-base`, or a name on the hub.
 
     Raises:
         ConfigError: It is none of these, or its folder is gone or holds other weights than the checkpoint's row says.
     """
-    row = find_checkpoint(house, str(name)) if house is not None else None
+    row = find_checkpoint(store, str(name)) if store is not None else None
     if row is not None:
         if not Path(row["path"]).is_dir():
             raise ConfigError(

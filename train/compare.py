@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..store.house import House, quote
+from ..store.lance_store import LanceStore, quote
 from ..store.runs import list_runs
 
 COMPARED = ("train/loss", "train/grad_norm")
@@ -24,10 +24,10 @@ class Difference:
     after: float | str | None
 
 
-def stored_numbers(house: House, run_id: str) -> dict[tuple[int, str], float]:
+def stored_numbers(store: LanceStore, run_id: str) -> dict[tuple[int, str], float]:
     """(step, name) → value of COMPARED, of the run's last incarnation that took the step."""
     names = ", ".join(quote(name) for name in COMPARED)
-    rows = house.read("metrics", filter=f"run_id = {quote(run_id)} and name in ({names})").to_pylist()
+    rows = store.read("metrics", filter=f"run_id = {quote(run_id)} and name in ({names})").to_pylist()
     return {(row["step"], row["name"]): row["value"] for row in sorted(rows, key=lambda row: row["incarnation"])}
 
 
@@ -43,7 +43,7 @@ def first_difference(
     return None
 
 
-def free_name(house: House, run_id: str, what: str) -> str:
+def free_name(store: LanceStore, run_id: str, what: str) -> str:
     """`<run_id>-<what>-N` with the first N from 1 that no run has."""
-    taken = {run["run_id"] for run in list_runs(house)}
+    taken = {run["run_id"] for run in list_runs(store)}
     return next(name for number in range(1, len(taken) + 2) if (name := f"{run_id}-{what}-{number}") not in taken)

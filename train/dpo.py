@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import Field
 
-from ..collect.models import need
-from ..store.errors import ConfigError
-from ..store.house import House
+from ..base.errors import ConfigError
+from ..policies.models import need
+from ..store.lance_store import LanceStore
 from ..transform.materialize import Pair, iter_dpo
 from .lora import peft_config
 from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
@@ -47,13 +47,13 @@ class DpoConfig(OfflineConfig):
     dpo: DpoAlgorithm = Field(default_factory=DpoAlgorithm)
 
 
-def train_dpo(house: House, config: DpoConfig, on_step: OnStep | None = None) -> dict[str, Any]:
+def train_dpo(store: LanceStore, config: DpoConfig, on_step: OnStep | None = None) -> dict[str, Any]:
     """Trains on a dataset of pairs and returns the row of the last checkpoint. Raises as train_sft."""
 
     def prepare(start: Start, scratch: Path) -> tuple[dict[str, int], MakeTrainer]:
         tokenizer = start.chat.tokenizer
         tokens = Tokenizing(start.chat, config.policy.max_total_sequence_length, start.context)
-        pairs = iter_dpo(house, start.dataset)
+        pairs = iter_dpo(store, start.dataset)
         rows = ((pair.chosen.task_id, dpo_columns(*tokenize_pair(pair, tokens))) for pair in pairs)
         train, validation = write_rows(rows, scratch, DPO_COLUMNS, config.validation.share)
         counts = check_pairs(tokens)
@@ -76,7 +76,7 @@ def train_dpo(house: House, config: DpoConfig, on_step: OnStep | None = None) ->
 
         return counts | {"validation": 2 * len(validation or ())}, make_trainer
 
-    return train_offline(house, "dpo", config, prepare, on_step)
+    return train_offline(store, "dpo", config, prepare, on_step)
 
 
 def loss(algorithm: DpoAlgorithm) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import Field
 
-from ..collect.models import need
-from ..store.errors import ConfigError
+from ..base.errors import ConfigError
+from ..policies.models import need
 from .section import Section
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..collect.chat import ChatFormat
-from ..collect.models import check_model_folder, need, weights_hash
+from ..base.errors import TrainingError
 from ..collect.runner import refuse_other_config
-from ..store.errors import TrainingError
-from ..store.house import House
+from ..policies.chat import ChatFormat
+from ..policies.models import check_model_folder, need, weights_hash
+from ..store.lance_store import LanceStore
 from ..store.runs import Run, start_run
 from ..transform.versions import DatasetVersion, get_dataset
 from .checkpoints import checkpoint_folder, finished_before, folder_of, resolve_model, save_checkpoint
@@ -56,7 +56,7 @@ MakeTrainer = Callable[[Path], Any]
 
 
 def train_offline(
-    house: House,
+    store: LanceStore,
     kind: str,
     config: OfflineConfig,
     prepare: Callable[[Start, Path], tuple[dict[str, int], MakeTrainer]],
@@ -75,10 +75,10 @@ def train_offline(
     """
     need("trl")
     require_name(config.run)
-    folder = check_model_folder(resolve_model(house, config.policy.model_name))
-    dataset, parent = get_dataset(house, config.dataset), weights_hash(folder)
+    folder = check_model_folder(resolve_model(store, config.policy.model_name))
+    dataset, parent = get_dataset(store, config.dataset), weights_hash(folder)
     payload = config.model_dump(mode="json") | {"dataset": dataset.label, "model_hash": parent}
-    before = finished_before(house, kind, config.run, payload, _MAY_CHANGE)
+    before = finished_before(store, kind, config.run, payload, _MAY_CHANGE)
     if before is not None:
         if on_step is not None:
             on_step(before["step"], before["step"], "was trained before; this is its checkpoint")
@@ -86,14 +86,14 @@ def train_offline(
     with tempfile.TemporaryDirectory(prefix="rollhouse-rows-") as scratch:
         rows, make_trainer = prepare(Start(folder, dataset, ChatFormat.of(folder)), Path(scratch))
         if rank() > 0:
-            state = folder_of(house, str(config.run), config.checkpointing.checkpoint_dir) / "state"
+            state = folder_of(store, str(config.run), config.checkpointing.checkpoint_dir) / "state"
             follow(make_trainer, state, config)
             return {}
-        return _train(house, kind, config, payload, rows, make_trainer, on_step)
+        return _train(store, kind, config, payload, rows, make_trainer, on_step)
 
 
 def _train(
-    house: House,
+    store: LanceStore,
     kind: str,
     config: OfflineConfig,
     payload: dict[str, Any],
@@ -103,19 +103,19 @@ def _train(
 ) -> dict[str, Any]:
     """The first process's part: the run, its metrics and its checkpoints."""
     dataset, parent = payload["dataset"], payload["model_hash"]
-    with start_run(house, kind, config.run, payload) as run, Tracker(run, config.logger, payload) as tracker, quiet():
+    with start_run(store, kind, config.run, payload) as run, Tracker(run, config.logger, payload) as tracker, quiet():
         place = config.checkpointing.checkpoint_dir
         state = checkpoint_folder(run, place) / "state"
         interrupted_at = last_state(state)
         if interrupted_at is not None:
-            refuse_other_config(house, run.run_id, payload, _MAY_CHANGE)
+            refuse_other_config(store, run.run_id, payload, _MAY_CHANGE)
         trainer = make_trainer(state)
 
         def keep(step: int) -> dict[str, Any]:
             numbers = last_metrics(trainer)
             model, tokenizer = merged(trainer.model), trainer.processing_class
-            row = save_checkpoint(house, run, model, tokenizer, step, place, dataset, numbers, parent)
-            keep_best(house, run.run_id, config.checkpointing)
+            row = save_checkpoint(store, run, model, tokenizer, step, place, dataset, numbers, parent)
+            keep_best(store, run.run_id, config.checkpointing)
             return row
 
         watch(trainer, tracker, keep, config, on_step)

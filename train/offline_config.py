@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ..collect.models import need
-from ..store.errors import ConfigError
+from ..base.errors import ConfigError
+from ..policies.models import need
 from .checkpoints import CheckpointingConfig
 from .lora import LoraConfig
 from .processes import world_size

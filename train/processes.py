@@ -2,7 +2,7 @@
 
 import os
 
-from ..store.errors import ConfigError
+from ..base.errors import ConfigError
 
 
 def rank() -> int:

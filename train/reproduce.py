@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..store.errors import ConfigError
-from ..store.house import House
+from ..base.errors import ConfigError
+from ..store.lance_store import LanceStore
 from ..store.runs import get_run
 from .checkpoints import find_checkpoint, model_before
 from .compare import Difference, first_difference, free_name, stored_numbers
@@ -41,12 +41,12 @@ class Reproduction:
         return self.before == self.after
 
 
-def reproduce(house: House, run_id: str, on_step: OnStep | None = None) -> Reproduction:
+def reproduce(store: LanceStore, run_id: str, on_step: OnStep | None = None) -> Reproduction:
     """Trains the run's dataset version, model, settings and seed again, as a run `RUN-again-N`.
 
     Raises ConfigError for a run that is not of sft or dpo, is not finished, or whose first model is no longer what it was.
     """
-    run = get_run(house, run_id)
+    run = get_run(store, run_id)
     if run["kind"] not in _KINDS:
         raise ConfigError(
             f"Run {run_id!r} is of kind {run['kind']}, which is not trained from a dataset alone.",
@@ -54,13 +54,13 @@ def reproduce(house: House, run_id: str, on_step: OnStep | None = None) -> Repro
         )
     if run["status"] != "finished":
         raise ConfigError(f"Run {run_id!r} is {run['status']}.", "Finish it first: give its command again.")
-    base = model_before(house, run_id)
+    base = model_before(store, run_id)
     kind, train = _KINDS[run["kind"]]
     settings = {name: value for name, value in run["config"].items() if name != "model_hash"}
-    again = free_name(house, run_id, "again")
+    again = free_name(store, run_id, "again")
     config = kind.model_validate(settings | {"run": again})
     config.policy.model_name = str(base)
-    before, after = find_checkpoint(house, run_id), train(house, config, on_step)
+    before, after = find_checkpoint(store, run_id), train(store, config, on_step)
     assert before is not None, "model_before found it"
-    difference = first_difference(stored_numbers(house, run_id), stored_numbers(house, again))
+    difference = first_difference(stored_numbers(store, run_id), stored_numbers(store, again))
     return Reproduction(run_id, again, before["weights_hash"], after["weights_hash"], difference)  # fmt: skip

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..store.house import quote
+from ..store.lance_store import quote
 
 if TYPE_CHECKING:
-    from ..store.house import House
+    from ..store.lance_store import LanceStore
     from .checkpoints import CheckpointingConfig
 
 _NAMES = {"train/reward_mean": "train/reward"}
@@ -34,14 +34,14 @@ def best_first(rows: list[dict[str, Any]], config: "CheckpointingConfig") -> lis
     return sorted(rows, key=rank, reverse=True)
 
 
-def keep_best(house: "House", run_id: str, config: "CheckpointingConfig") -> list[Path]:
+def keep_best(store: "LanceStore", run_id: str, config: "CheckpointingConfig") -> list[Path]:
     """Removes the folders of a run's checkpoints that are neither the newest nor among the `keep_top_k` best, and returns them.
 
     Their rows stay: what was trained is still known. Without keep_top_k nothing is removed; without a metric the newest are kept.
     """
     if config.keep_top_k is None:
         return []
-    rows = house.read("checkpoints", filter=f"run_id = {quote(run_id)}").to_pylist()
+    rows = store.read("checkpoints", filter=f"run_id = {quote(run_id)}").to_pylist()
     newest = max(rows, key=lambda row: (row["incarnation"], row["step"]), default=None)
     kept = {row["path"] for row in best_first(rows, config)[: config.keep_top_k]}
     kept |= {newest["path"]} if newest else set()

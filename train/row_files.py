@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..store.errors import ConfigError
+from ..base.errors import ConfigError
 from ..store.ids import hash_id
 
 _ROWS_A_BATCH = 64

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import Field
 
-from ..collect.models import need
-from ..store.house import House
+from ..policies.models import need
+from ..store.lance_store import LanceStore
 from ..transform.materialize import iter_sft
 from .lora import peft_config
 from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
@@ -35,7 +35,7 @@ class SftConfig(OfflineConfig):
     sft: SftAlgorithm = Field(default_factory=SftAlgorithm)
 
 
-def train_sft(house: House, config: SftConfig, on_step: OnStep | None = None) -> dict[str, Any]:
+def train_sft(store: LanceStore, config: SftConfig, on_step: OnStep | None = None) -> dict[str, Any]:
     """Trains on a dataset of demonstrations and returns the row of the last checkpoint.
 
     A run of that name that finished with the same configuration is not trained again: its checkpoint is returned.
@@ -48,7 +48,7 @@ def train_sft(house: House, config: SftConfig, on_step: OnStep | None = None) ->
 
     def prepare(start: Start, scratch: Path) -> tuple[dict[str, int], MakeTrainer]:
         tokens = Tokenizing(start.chat, config.policy.max_total_sequence_length, start.context)
-        rows = ((each.task_id, sft_columns(tokens.row(each))) for each in iter_sft(house, start.dataset))
+        rows = ((each.task_id, sft_columns(tokens.row(each))) for each in iter_sft(store, start.dataset))
         train, validation = write_rows(rows, scratch, SFT_COLUMNS, config.validation.share)
         counts = tokens.check()
 
@@ -66,7 +66,7 @@ def train_sft(house: House, config: SftConfig, on_step: OnStep | None = None) ->
 
         return counts | {"validation": len(validation or ())}, make_trainer
 
-    return train_offline(house, "sft", config, prepare, on_step)
+    return train_offline(store, "sft", config, prepare, on_step)
 
 
 def sft_columns(row: TokenRow) -> dict[str, list[int]]:

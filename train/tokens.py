@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..collect.chat import ChatFormat
-from ..store.errors import ConfigError
+from ..base.errors import ConfigError
+from ..policies.chat import ChatFormat
 from ..transform.materialize import Trajectory
 
 

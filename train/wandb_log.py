@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..store.errors import MissingExtra
+from ..base.errors import MissingExtra
 from .identity import run_identity
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _LOCAL_S = 20.0  # for starting its own process and writing its files, on a busy
 class WandbLog:
     """A run in Weights & Biases: online with a key, offline without one or when nobody answers, whatever $WANDB_MODE says first.
 
-    A run that goes on keeps its id there; one of the same name in another house has another. A failure of it is logged and never raised.
+    A run that goes on keeps its id there; one of the same name in another store has another. A failure of it is logged and never raised.
 
     Attributes:
         dropped: Steps that were not sent.

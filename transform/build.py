@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from ..store.errors import ConfigError
-from ..store.house import House
+from ..base.errors import ConfigError
+from ..store.lance_store import LanceStore
 from .candidates import name_dropped, read_candidates, to_polars
 from .contamination import exclude_seen
 from .digests import with_digests
@@ -34,14 +34,14 @@ NOT_NAMED = "the recipe does not name it"
 
 
 def build_sft(
-    house: House, name: str, snapshot: str, options: SftOptions | None = None, references: Sequence[Reference] = ()
+    store: LanceStore, name: str, snapshot: str, options: SftOptions | None = None, references: Sequence[Reference] = ()
 ) -> DatasetVersion:
     """A set of demonstrations, one rollout a row.
 
     Building again what exists returns the version there is, with `existed` set.
 
     Args:
-        references: Evaluation cases of sets that `contamination.against` names and the house does not hold.
+        references: Evaluation cases of sets that `contamination.against` names and the store does not hold.
 
     Raises:
         EvalLeak: The options choose rollouts of validation or test tasks.
@@ -49,35 +49,35 @@ def build_sft(
         VersionNotFound: There is no such snapshot.
     """
     options = (options or SftOptions()).resolved()
-    selection = read_candidates(house, snapshot, options, demo_columns(options))
+    selection = read_candidates(store, snapshot, options, demo_columns(options))
     n_tasks = _tasks_in(selection)
-    _keep_named(selection, chosen_ids(house, snapshot, selection.frame, options))
+    _keep_named(selection, chosen_ids(store, snapshot, selection.frame, options))
     floor = filter_demos(selection, options)
-    flagged = exclude_seen(selection, house, snapshot, options, references)
-    exclude_near_duplicates(selection, house, snapshot, options.near_duplicates)
-    selection.frame = with_digests(selection.frame, house, snapshot, demo_digests(options))
+    flagged = exclude_seen(selection, store, snapshot, options, references)
+    exclude_near_duplicates(selection, store, snapshot, options.near_duplicates)
+    selection.frame = with_digests(selection.frame, store, snapshot, demo_digests(options))
     if options.require_tool_schemas:
-        keep_with_schemas(selection, house, snapshot)
+        keep_with_schemas(selection, store, snapshot)
     demos = choose_demos(selection, options)
     extra = {"tasks_seen": n_tasks, "min_reward": floor}
-    return _keep(house, name, "sft", snapshot, options, demo_references(demos), selection, extra, flagged)
+    return _keep(store, name, "sft", snapshot, options, demo_references(demos), selection, extra, flagged)
 
 
 def build_dpo(
-    house: House, name: str, snapshot: str, options: DpoOptions | None = None, references: Sequence[Reference] = ()
+    store: LanceStore, name: str, snapshot: str, options: DpoOptions | None = None, references: Sequence[Reference] = ()
 ) -> DatasetVersion:
     """A set of preference pairs, two rollouts a row. Takes, returns and raises as build_sft."""
     options = (options or DpoOptions()).resolved()
-    selection = read_candidates(house, snapshot, options, pair_columns(options))
+    selection = read_candidates(store, snapshot, options, pair_columns(options))
     n_tasks = _tasks_in(selection)
-    named = chosen_ids(house, snapshot, selection.frame, options)
+    named = chosen_ids(store, snapshot, selection.frame, options)
     given = named is not None and "chosen_id" in named.columns
     _keep_named(selection, named)
     rules = None if given else filter_pairable(selection, options)
-    flagged = exclude_seen(selection, house, snapshot, options, references)
-    exclude_near_duplicates(selection, house, snapshot, options.near_duplicates)
-    keep_with_tools(selection, house, snapshot)
-    selection.frame = with_digests(selection.frame, house, snapshot, pair_digests(options))
+    flagged = exclude_seen(selection, store, snapshot, options, references)
+    exclude_near_duplicates(selection, store, snapshot, options.near_duplicates)
+    keep_with_tools(selection, store, snapshot)
+    selection.frame = with_digests(selection.frame, store, snapshot, pair_digests(options))
     if rules is None:
         assert named is not None
         pairs, limits = explicit_pairs(selection, named, options.seed), {}
@@ -85,24 +85,28 @@ def build_dpo(
         pairs = choose_pairs(selection, rules)
         limits = {"min_chosen_reward": rules.floor, "min_gap": rules.gap}
     extra = {"tasks_seen": n_tasks, **limits, **pair_statistics(pairs)}
-    return _keep(house, name, "dpo", snapshot, options, pair_references(pairs), selection, extra, flagged)
+    return _keep(store, name, "dpo", snapshot, options, pair_references(pairs), selection, extra, flagged)
 
 
 def build_grpo(
-    house: House, name: str, snapshot: str, options: GrpoOptions | None = None, references: Sequence[Reference] = ()
+    store: LanceStore,
+    name: str,
+    snapshot: str,
+    options: GrpoOptions | None = None,
+    references: Sequence[Reference] = (),
 ) -> DatasetVersion:
     """A set of prompts for online training, one task a row. Takes, returns and raises as build_sft."""
     options = (options or GrpoOptions()).resolved()
-    selection = read_candidates(house, snapshot, options, WANTED)
+    selection = read_candidates(store, snapshot, options, WANTED)
     n_inputs = selection.n_inputs
-    _keep_named(selection, chosen_ids(house, snapshot, selection.frame, options))
-    known = to_polars(house, "tasks", snapshot, ["task_id", "prompt_id", "category"])
+    _keep_named(selection, chosen_ids(store, snapshot, selection.frame, options))
+    known = to_polars(store, "tasks", snapshot, ["task_id", "prompt_id", "category"])
     tasks = task_statistics(selection, known, options)
-    name_dropped(selection, house, snapshot)
+    name_dropped(selection, store, snapshot)
     tasks.dropped = selection.dropped
     n_tasks, sources = tasks.frame.height, pass_rate_sources(selection)
-    flagged = exclude_seen(tasks, house, snapshot, options, references)
-    exclude_near_duplicates(tasks, house, snapshot, options.near_duplicates)
+    flagged = exclude_seen(tasks, store, snapshot, options, references)
+    exclude_near_duplicates(tasks, store, snapshot, options.near_duplicates)
     prompts = choose_prompts(tasks, options)
     known = prompts.filter(pl.col("n") > 0)
     extra = {
@@ -113,7 +117,7 @@ def build_grpo(
         "samples": known["n"].sum(),
         "pass_rate_from": sources,
     }
-    return _keep(house, name, "grpo", snapshot, options, prompt_references(prompts), tasks, extra, flagged)
+    return _keep(store, name, "grpo", snapshot, options, prompt_references(prompts), tasks, extra, flagged)
 
 
 def _tasks_in(selection: Selection) -> int:
@@ -131,7 +135,7 @@ def _keep_named(selection: Selection, named: pl.DataFrame | None) -> None:
 
 
 def _keep(
-    house: House,
+    store: LanceStore,
     name: str,
     kind: str,
     snapshot: str,
@@ -161,10 +165,10 @@ def _keep(
         snapshot=snapshot,
         scorer=options.scorer,
         recipe=recipe,
-        fingerprint=fingerprint(house, kind, snapshot, recipe, references),
+        fingerprint=fingerprint(store, kind, snapshot, recipe, references),
         references=references,
         drops=dropped,
         flags=flagged.drop("reference_set"),
         counts=counts,
     )
-    return keep_version(house, made)
+    return keep_version(store, made)

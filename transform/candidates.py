@@ -4,10 +4,10 @@ from collections.abc import Collection
 
 import polars as pl
 
+from ..base.errors import ConfigError, EmptyDataset, EvalLeak
 from ..queries.session import sql
 from ..queries.verdicts import is_chosen, verdicts_sql
-from ..store.errors import ConfigError, EmptyDataset, EvalLeak
-from ..store.house import House, quote
+from ..store.lance_store import LanceStore, quote
 from .options import SourceOptions
 from .selection import Selection
 
@@ -21,7 +21,7 @@ _ROWS_AT_ONCE = 131_072
 HELD_OUT = ("validation", "test")
 
 
-def read_candidates(house: House, snapshot: str, options: SourceOptions, columns: Collection[str]) -> Selection:
+def read_candidates(store: LanceStore, snapshot: str, options: SourceOptions, columns: Collection[str]) -> Selection:
     """The rollouts the options choose, the last attempt of each slot, in no particular order.
 
     The frame has `columns`, with `reward` and `passed` of the scorer the options name, and `offset`, the row's position in the
@@ -41,24 +41,24 @@ def read_candidates(house: House, snapshot: str, options: SourceOptions, columns
         wanted |= {*COLUMNS, *_OF_TASK}
     if options.sql is not None or is_chosen(options.scorer):
         wanted |= {"rollout_id"}
-    frame = to_polars(house, "rollouts", snapshot, [name for name in COLUMNS if name in wanted]).with_row_index(
+    frame = to_polars(store, "rollouts", snapshot, [name for name in COLUMNS if name in wanted]).with_row_index(
         "offset"
     )
     retried = frame["attempt"].min() != frame["attempt"].max()
     if retried and "slot_id" not in frame.columns:
-        frame = frame.hstack(to_polars(house, "rollouts", snapshot, ["slot_id"]))
+        frame = frame.hstack(to_polars(store, "rollouts", snapshot, ["slot_id"]))
     of_task = [name for name in _OF_TASK if name in wanted]
     if of_task:
-        frame = frame.join(to_polars(house, "tasks", snapshot, ["task_id", *of_task]), on="task_id", how="left")
+        frame = frame.join(to_polars(store, "tasks", snapshot, ["task_id", *of_task]), on="task_id", how="left")
     if is_chosen(options.scorer):
-        frame = _with_verdicts(frame, house, snapshot, options.scorer)
+        frame = _with_verdicts(frame, store, snapshot, options.scorer)
     frame = _chosen(frame, options)
     if frame.is_empty():
         raise EmptyDataset(
             f"No rollout of snapshot {snapshot!r} is chosen{'' if options.where is None else f' by where={options.where!r}'}.",
             f"`rollhouse query reward_by_run --at {snapshot}` shows what the snapshot holds.",
         )
-    refuse_held_out(frame, house, snapshot)
+    refuse_held_out(frame, store, snapshot)
     frame = frame.with_columns(pl.col("reward").cast(pl.Float64))
     selection = Selection(frame, "rollout_id" if "rollout_id" in wanted else "offset")
     if retried:
@@ -67,40 +67,40 @@ def read_candidates(house: House, snapshot: str, options: SourceOptions, columns
     return selection
 
 
-def name_dropped(selection: Selection, house: House, snapshot: str) -> None:
+def name_dropped(selection: Selection, store: LanceStore, snapshot: str) -> None:
     """Gives what fell out by its offset the id of its rollout: reading a million ids for a few of them comes last."""
     if selection.id_column != "offset" or not selection.dropped:
         return
-    ids = to_polars(house, "rollouts", snapshot, ["rollout_id"])["rollout_id"]
+    ids = to_polars(store, "rollouts", snapshot, ["rollout_id"])["rollout_id"]
     selection.dropped = [out.with_columns(id=ids.gather(out["id"])) for out in selection.dropped]
 
 
-def to_polars(house: House, table: str, snapshot: str, columns: list[str]) -> pl.DataFrame:
+def to_polars(store: LanceStore, table: str, snapshot: str, columns: list[str]) -> pl.DataFrame:
     """Columns of a table at a snapshot."""
     # Lance's own batches are small: of narrow columns more rows at a time are read in two thirds of the time.
-    frame = pl.from_arrow(house.read(table, columns, at=snapshot, batch_rows=_ROWS_AT_ONCE))
+    frame = pl.from_arrow(store.read(table, columns, at=snapshot, batch_rows=_ROWS_AT_ONCE))
     assert isinstance(frame, pl.DataFrame)
     return frame
 
 
-def held_out_tasks(house: House, snapshot: str) -> pl.DataFrame:
+def held_out_tasks(store: LanceStore, snapshot: str) -> pl.DataFrame:
     """`task_id`, `prompt_id` and `split` of the tasks of validation and test."""
     held_out = f"split in ({', '.join(quote(name) for name in HELD_OUT)})"
-    found = pl.from_arrow(house.read("tasks", ["task_id", "prompt_id", "split"], held_out, snapshot))
+    found = pl.from_arrow(store.read("tasks", ["task_id", "prompt_id", "split"], held_out, snapshot))
     assert isinstance(found, pl.DataFrame)
     return found
 
 
-def refuse_held_out(frame: pl.DataFrame, house: House, snapshot: str) -> None:
+def refuse_held_out(frame: pl.DataFrame, store: LanceStore, snapshot: str) -> None:
     """Raises EvalLeak when a row's task is of split validation or test; an unknown split passes."""
-    held_out = held_out_tasks(house, snapshot)
+    held_out = held_out_tasks(store, snapshot)
     if held_out.is_empty():
         return
     leaked = frame.select("task_id", "offset").join(held_out.select("task_id", "split"), on="task_id")
     if leaked.is_empty():
         return
     splits = " and ".join(sorted(leaked["split"].unique()))
-    run_ids = to_polars(house, "rollouts", snapshot, ["run_id"])["run_id"]
+    run_ids = to_polars(store, "rollouts", snapshot, ["run_id"])["run_id"]
     runs = sorted(run_ids.gather(leaked["offset"]).unique())
     clean = sorted(set(run_ids.gather(frame["offset"]).unique()) - set(runs))
     advice = (
@@ -141,9 +141,9 @@ def _chosen(frame: pl.DataFrame, options: SourceOptions) -> pl.DataFrame:
         ) from error
 
 
-def _with_verdicts(frame: pl.DataFrame, house: House, snapshot: str, scorer: str) -> pl.DataFrame:
+def _with_verdicts(frame: pl.DataFrame, store: LanceStore, snapshot: str, scorer: str) -> pl.DataFrame:
     """`reward` and `passed` replaced by the latest verdict of `NAME` or `NAME@VERSION`, null where it has none."""
-    ours = sql(house, f"SELECT rollout_id, reward, passed FROM ({verdicts_sql(scorer)})", snapshot, scorer=scorer)
+    ours = sql(store, f"SELECT rollout_id, reward, passed FROM ({verdicts_sql(scorer)})", snapshot, scorer=scorer)
     latest = pl.from_arrow(ours)
     assert isinstance(latest, pl.DataFrame)
     return frame.drop("reward", "passed", strict=False).join(latest, on="rollout_id", how="left")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from ..store.errors import ConfigError
-from ..store.house import House
+from ..base.errors import ConfigError
+from ..store.lance_store import LanceStore
 from .candidates import held_out_tasks, to_polars
 from .options import Contamination, SourceOptions
-from .references import OWN_SPLITS, Reference, house_references, signature, true_calls
+from .references import OWN_SPLITS, Reference, signature, store_references, true_calls
 from .selection import Selection
 from .signatures import SHORT_WORDS, gram_lists, ngrams
 
@@ -19,7 +19,7 @@ _FLAGS = {"id": pl.String, "reference": pl.String, "method": pl.String, "score":
 
 
 def exclude_seen(
-    selection: Selection, house: House, snapshot: str, options: SourceOptions, references: Sequence[Reference]
+    selection: Selection, store: LanceStore, snapshot: str, options: SourceOptions, references: Sequence[Reference]
 ) -> pl.DataFrame:
     """Leaves out what the options say may not be trained on, and returns what was found, left out or not.
 
@@ -29,14 +29,14 @@ def exclude_seen(
     Raises:
         ConfigError: `against` names a set of which there is no case.
     """
-    held_out = held_out_tasks(house, snapshot)["prompt_id"].drop_nulls().unique()
+    held_out = held_out_tasks(store, snapshot)["prompt_id"].drop_nulls().unique()
     exact = pl.col("prompt_id").is_in(held_out.implode())
     selection.keep(~exact.fill_null(False), "its prompt is also a held-out task's")
     rules = options.contamination
     if not rules.against:
         return pl.DataFrame(schema=_FLAGS)
     cases = [
-        case for split in OWN_SPLITS if split in rules.against for case in house_references(house, snapshot, split)
+        case for split in OWN_SPLITS if split in rules.against for case in store_references(store, snapshot, split)
     ]
     cases += references
     _refuse_absent(rules, cases)
@@ -47,7 +47,7 @@ def exclude_seen(
         action = getattr(rules, method)
         if action == "off":
             continue
-        hits = find(tasks, house, snapshot, cases, rules).select(
+        hits = find(tasks, store, snapshot, cases, rules).select(
             pl.col(name).cast(kind) for name, kind in _FLAGS.items()
         )
         found.append(hits)
@@ -67,7 +67,7 @@ def _refuse_absent(rules: Contamination, cases: Sequence[Reference]) -> None:
 
 
 def _by_text(
-    tasks: pl.DataFrame, house: House, snapshot: str, cases: Sequence[Reference], rules: Contamination
+    tasks: pl.DataFrame, store: LanceStore, snapshot: str, cases: Sequence[Reference], rules: Contamination
 ) -> pl.DataFrame:
     """Of each prompt the case it covers most, where that is enough: the share of the case's n-grams it has; of short cases Jaccard's index."""
     starts, flat = ngrams(pl.Series([case.text for case in cases], dtype=pl.String), rules.ngram)
@@ -76,7 +76,7 @@ def _by_text(
     short = words < max(rules.ngram, SHORT_WORDS)
     index = pl.DataFrame({"gram": flat, "case": np.repeat(np.arange(len(cases), dtype=np.uint32), sizes)}).sort("gram")
     hits = [pl.DataFrame(schema={"prompt_id": pl.String, "case": pl.UInt32, "score": pl.Float64})]
-    for ids, (edges, grams) in gram_lists(house, snapshot, tasks["prompt_id"].drop_nulls(), rules.ngram):
+    for ids, (edges, grams) in gram_lists(store, snapshot, tasks["prompt_id"].drop_nulls(), rules.ngram):
         owner = np.repeat(np.arange(len(ids), dtype=np.uint32), np.diff(edges))
         shared = pl.DataFrame({"gram": grams, "prompt": owner}).join(index, on="gram").group_by("prompt", "case").len()
         at, case = shared["prompt"].to_numpy(), shared["case"].to_numpy()
@@ -96,14 +96,14 @@ def _by_text(
 
 
 def _by_calls(
-    tasks: pl.DataFrame, house: House, snapshot: str, cases: Sequence[Reference], rules: Contamination
+    tasks: pl.DataFrame, store: LanceStore, snapshot: str, cases: Sequence[Reference], rules: Contamination
 ) -> pl.DataFrame:
     """Tasks whose true calls hold all of a case's, each with an accepted value for every argument."""
     by_name: dict[str, list[Reference]] = {}
     for case in cases:
         if case.calls:
             by_name.setdefault(case.calls[0][0], []).append(case)
-    truths = to_polars(house, "tasks", snapshot, ["task_id", "ground_truth"]).join(tasks, on="task_id", how="semi")
+    truths = to_polars(store, "tasks", snapshot, ["task_id", "ground_truth"]).join(tasks, on="task_id", how="semi")
     rows = []
     for task, truth in truths.drop_nulls().iter_rows() if by_name else ():
         calls = list(true_calls(json.loads(truth)))
@@ -123,14 +123,14 @@ def _same(mine: tuple[str, dict], theirs: tuple[str, dict]) -> bool:
 
 
 def _by_schemas(
-    tasks: pl.DataFrame, house: House, snapshot: str, cases: Sequence[Reference], rules: Contamination
+    tasks: pl.DataFrame, store: LanceStore, snapshot: str, cases: Sequence[Reference], rules: Contamination
 ) -> pl.DataFrame:
     """Tasks with a tool of a case's name and parameters; the score is the share of the task's tools that are some case's."""
     known: dict[tuple[str, tuple[str, ...]], Reference] = {}
     for case in cases:
         for tool in case.tools:
             known.setdefault(tool, case)
-    prompts = to_polars(house, "prompts", snapshot, ["prompt_id", "tools"]).join(tasks, on="prompt_id", how="semi")
+    prompts = to_polars(store, "prompts", snapshot, ["prompt_id", "tools"]).join(tasks, on="prompt_id", how="semi")
     rows = []
     for text in prompts["tools"].drop_nulls().unique().sort() if known else ():
         tools = [signature(tool) for tool in json.loads(text)]

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute
 
-from ..store.house import House
+from ..store.lance_store import LanceStore
 from .order import mixed
 
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
@@ -25,7 +25,7 @@ _KEY = r'"[^"\\]*"\s*:'
 _UNEVEN = ["  ", "\n", "\t", "\r"]
 
 
-def with_digests(frame: pl.DataFrame, house: House, snapshot: str, wanted: Collection[str]) -> pl.DataFrame:
+def with_digests(frame: pl.DataFrame, store: LanceStore, snapshot: str, wanted: Collection[str]) -> pl.DataFrame:
     """The frame with a few digests of each response; messages are read by `offset`, in batches, for its rows only.
 
     Args:
@@ -45,7 +45,7 @@ def with_digests(frame: pl.DataFrame, house: House, snapshot: str, wanted: Colle
         from_messages, length = from_messages | {"chars"}, pl.col("chars")
     if from_messages:
         offsets = frame["offset"].sort()
-        found = _two_at_a_time(lambda read: digests(read(), from_messages), _read(house, snapshot, offsets.to_numpy()))
+        found = _two_at_a_time(lambda read: digests(read(), from_messages), _read(store, snapshot, offsets.to_numpy()))
         frame = frame.join(pl.concat(found).with_columns(offset=offsets), on="offset")
     return frame.with_columns(length=length.cast(pl.Int64)).drop("chars", strict=False)
 
@@ -79,9 +79,9 @@ def digests(messages: pa.ListArray, wanted: Collection[str]) -> pl.DataFrame:
     return pl.DataFrame({name: column for name, column in found.items() if name in wanted})
 
 
-def _read(house: House, snapshot: str, offsets: np.ndarray) -> Iterator[Callable[[], pa.ListArray]]:
+def _read(store: LanceStore, snapshot: str, offsets: np.ndarray) -> Iterator[Callable[[], pa.ListArray]]:
     """The messages at ascending offsets, some rows at a time, each as what gives them when it is called."""
-    dataset = house.dataset("rollouts", snapshot)
+    dataset = store.dataset("rollouts", snapshot)
     if len(offsets) < dataset.count_rows() // 4:
         for start in range(0, len(offsets), _BATCH_ROWS):
             some = offsets[start : start + _BATCH_ROWS].tolist()
@@ -89,7 +89,7 @@ def _read(house: House, snapshot: str, offsets: np.ndarray) -> Iterator[Callable
         return
     # Of many rows the way through all is the shorter one.
     start = 0
-    for batch in house.batches("rollouts", ["messages"], at=snapshot, max_bytes=_BATCH_BYTES):
+    for batch in store.batches("rollouts", ["messages"], at=snapshot, max_bytes=_BATCH_BYTES):
         low, high = np.searchsorted(offsets, (start, start + batch.num_rows))
         if high > low:
             rows = pa.array(offsets[low:high].astype(np.int64) - start)

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from ..store.house import House
+from ..store.lance_store import LanceStore
 from .order import mixed
 from .selection import Selection
 from .signatures import PERMUTATIONS, minhashes
@@ -12,11 +12,11 @@ NEAR_DUPLICATE = "its prompt is nearly the same as another's"
 _FOUND = 0.995  # the share of pairs at the threshold that banding must bring together
 
 
-def exclude_near_duplicates(selection: Selection, house: House, snapshot: str, threshold: float | None) -> None:
+def exclude_near_duplicates(selection: Selection, store: LanceStore, snapshot: str, threshold: float | None) -> None:
     """Of prompts that are nearly the same, directly or by way of others, leaves the one with the least id."""
     if threshold is None:
         return
-    ids, rows = minhashes(house, snapshot, selection.frame["prompt_id"].drop_nulls())
+    ids, rows = minhashes(store, snapshot, selection.frame["prompt_id"].drop_nulls())
     first = clusters(rows, threshold)
     twins = ids.filter(pl.Series(first != np.arange(len(first))))
     selection.keep(~pl.col("prompt_id").is_in(twins.implode()), NEAR_DUPLICATE)

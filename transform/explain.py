@@ -5,14 +5,14 @@ from typing import Any
 
 import polars as pl
 
-from ..store.errors import ConfigError, StoreNotFound
-from ..store.house import House, quote
+from ..base.errors import ConfigError, StoreNotFound
+from ..store.lance_store import LanceStore, quote
 from .versions import DatasetVersion
 
 _KEYS = {"sft": ["rollout_id"], "dpo": ["chosen_id", "rejected_id"], "grpo": ["task_id"]}
 
 
-def why(house: House, dataset: DatasetVersion, id: str) -> list[dict[str, Any]]:
+def why(store: LanceStore, dataset: DatasetVersion, id: str) -> list[dict[str, Any]]:
     """What became of a rollout or task: one entry (id, in_dataset, row, role, weight, reason) for each place it has in the version.
 
     In a prompt set, which holds tasks, a rollout that counted is in or out as its task is.
@@ -24,14 +24,14 @@ def why(house: House, dataset: DatasetVersion, id: str) -> list[dict[str, Any]]:
         StoreNotFound: The snapshot does not hold the id.
         ConfigError: Several ids begin so.
     """
-    id, task = _known(house, dataset, id)
+    id, task = _known(store, dataset, id)
     if dataset.kind == "grpo" and task and not dataset.drops["id"].is_in([id]).any():
-        return [entry | {"id": id, "reason": f"its task: {entry['reason']}"} for entry in why(house, dataset, task)]
+        return [entry | {"id": id, "reason": f"its task: {entry['reason']}"} for entry in why(store, dataset, task)]
     mine = dataset.references.filter((pl.col("rollout_id") == id) | (pl.col("task_id") == id))
     notes = _flags(dataset, id)
     if mine.height:
         return [_entry(id, True, "; ".join(["chosen", *notes]), row) for row in mine.iter_rows(named=True)]
-    left_out = dataset.drops.filter(pl.col("id") == id)["reason"].to_list() or _reasons_of_task(house, dataset, id)
+    left_out = dataset.drops.filter(pl.col("id") == id)["reason"].to_list() or _reasons_of_task(store, dataset, id)
     left_out = left_out or ["not among the runs, environments and policies the recipe names"]
     return [_entry(id, False, "; ".join([reason, *notes])) for reason in left_out]
 
@@ -119,20 +119,20 @@ def _flags(dataset: DatasetVersion, id: str) -> list[str]:
     return [f"{row['method']} of {row['reference']} ({row['score']:.2f})" for row in mine.iter_rows(named=True)]
 
 
-def _reasons_of_task(house: House, dataset: DatasetVersion, task: str) -> list[str]:
+def _reasons_of_task(store: LanceStore, dataset: DatasetVersion, task: str) -> list[str]:
     """The reasons of a task's rollouts, with how many each took."""
-    mine = house.read("rollouts", ["rollout_id"], f"task_id = {quote(task)}", dataset.snapshot)["rollout_id"]
+    mine = store.read("rollouts", ["rollout_id"], f"task_id = {quote(task)}", dataset.snapshot)["rollout_id"]
     counts = dataset.drops.filter(pl.col("id").is_in(mine.to_pylist())).group_by("reason").len("n")
     rows = counts.sort("n", "reason", descending=[True, False]).iter_rows()
     return [f"{reason} ({count} rollouts)" for reason, count in rows]
 
 
-def _known(house: House, dataset: DatasetVersion, id: str) -> tuple[str, str | None]:
+def _known(store: LanceStore, dataset: DatasetVersion, id: str) -> tuple[str, str | None]:
     """The whole id, and where it is a rollout's its task's."""
     whole, begins = f"= {quote(id)}", f"like {quote(id + '%')}"
     for how in (whole, begins) if id.isalnum() else (whole,):
-        rollouts = house.read("rollouts", ["rollout_id", "task_id"], f"rollout_id {how}", dataset.snapshot)
-        tasks = house.read("tasks", ["task_id"], f"task_id {how}", dataset.snapshot)
+        rollouts = store.read("rollouts", ["rollout_id", "task_id"], f"rollout_id {how}", dataset.snapshot)
+        tasks = store.read("tasks", ["task_id"], f"task_id {how}", dataset.snapshot)
         found = [*rollouts.to_pylist(), *tasks.to_pylist()]
         if len(found) > 1:
             raise ConfigError(

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..collect.types import Task
+from ..base.errors import ConfigError, EmptyDataset
 from ..interop.lines import write_objects
 from ..interop.parquet_files import write_parquet
 from ..interop.rollout import Rollout, Row, text_of, value_of
 from ..interop.trl import COLUMNS, flat, row_of, schema_of
-from ..store.errors import ConfigError, EmptyDataset
-from ..store.house import House
+from ..store.lance_store import LanceStore
 from ..store.messages import Message
+from ..store.task import Task
 from .materialize import Pair, Trajectory, grpo_tasks, iter_dpo, iter_sft
 from .versions import DatasetVersion
 
@@ -43,7 +43,7 @@ class Target:
     columns: tuple[str, ...] | None = None
 
 
-def export_dataset(house: House, dataset: DatasetVersion, format: str, path: str | Path) -> Exported:
+def export_dataset(store: LanceStore, dataset: DatasetVersion, format: str, path: str | Path) -> Exported:
     """Writes the rows in order; a file of that name is replaced once the new one is complete.
 
     Args:
@@ -67,7 +67,7 @@ def export_dataset(house: House, dataset: DatasetVersion, format: str, path: str
     exported = Exported(str(path))
 
     def rows() -> Iterator[Row]:
-        for entry in _entries(house, dataset):
+        for entry in _entries(store, dataset):
             row = target.row(*entry)
             if isinstance(row, str):
                 left_out[row] += 1
@@ -84,13 +84,13 @@ def export_dataset(house: House, dataset: DatasetVersion, format: str, path: str
     return exported
 
 
-def _entries(house: House, dataset: DatasetVersion) -> Iterator[tuple[Any, ...]]:
+def _entries(store: LanceStore, dataset: DatasetVersion) -> Iterator[tuple[Any, ...]]:
     if dataset.kind == "sft":
-        return ((demo,) for demo in iter_sft(house, dataset))
+        return ((demo,) for demo in iter_sft(store, dataset))
     if dataset.kind == "dpo":
-        return ((pair,) for pair in iter_dpo(house, dataset))
+        return ((pair,) for pair in iter_dpo(store, dataset))
     weights = dataset.references["weight"].to_list()
-    return zip(grpo_tasks(house, dataset), weights, strict=True)
+    return zip(grpo_tasks(store, dataset), weights, strict=True)
 
 
 def _refuse_none(rows: Iterable[Row], format: str, left_out: Counter[str]) -> Iterator[Row]:

@@ -25,7 +25,7 @@ def task_statistics(selection: Selection, known: pl.DataFrame, options: GrpoOpti
     of which only rollouts past the age limit are left has n = 0: it is unknown, or drops out where the options say so.
 
     Args:
-        known: `task_id`, `prompt_id` and `category` of every task of the house.
+        known: `task_id`, `prompt_id` and `category` of every task of the store.
     """
     rollouts = selection
     rollouts.keep(pl.col("trainable").fill_null(True), "not the agent being trained")

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ..collect.stored_tasks import task_from_rows
-from ..collect.types import Task
-from ..store.errors import ConfigError, EvalLeak, FormatError
-from ..store.house import House
+from ..base.errors import ConfigError, EvalLeak, FormatError
+from ..environments.stored_tasks import task_from_rows
+from ..store.lance_store import LanceStore
 from ..store.messages import Message
+from ..store.task import Task
 from .candidates import held_out_tasks
 from .versions import DatasetVersion
 
@@ -79,38 +79,38 @@ class PromptSet(list[Task]):
     in_order: bool = False
 
 
-def sft_rows(house: House, dataset: DatasetVersion) -> list[Trajectory]:
+def sft_rows(store: LanceStore, dataset: DatasetVersion) -> list[Trajectory]:
     """The demonstrations in order. Raises ConfigError for a dataset of another kind."""
-    return list(iter_sft(house, dataset))
+    return list(iter_sft(store, dataset))
 
 
-def dpo_rows(house: House, dataset: DatasetVersion) -> list[Pair]:
+def dpo_rows(store: LanceStore, dataset: DatasetVersion) -> list[Pair]:
     """The pairs in order. Raises ConfigError for a dataset of another kind."""
-    return list(iter_dpo(house, dataset))
+    return list(iter_dpo(store, dataset))
 
 
-def iter_sft(house: House, dataset: DatasetVersion) -> Iterator[Trajectory]:
+def iter_sft(store: LanceStore, dataset: DatasetVersion) -> Iterator[Trajectory]:
     """The demonstrations in order, read a few at a time: memory does not grow with the set."""
     _expect(dataset, "sft")
-    return iter_trajectories(house, dataset)
+    return iter_trajectories(store, dataset)
 
 
-def iter_dpo(house: House, dataset: DatasetVersion) -> Iterator[Pair]:
+def iter_dpo(store: LanceStore, dataset: DatasetVersion) -> Iterator[Pair]:
     """The pairs in order, read a few at a time. Pairs of steps are cut to what differs (steps of options.DpoOptions)."""
     _expect(dataset, "dpo")
-    sides = iter_trajectories(house, dataset)
+    sides = iter_trajectories(store, dataset)
     scope = dataset.recipe.get("step_scope", "turn") if dataset.recipe.get("pairing") == "step" else None
     for chosen, rejected in zip(sides, sides, strict=True):
         pair = Pair(chosen, rejected)
         yield pair if scope is None else from_first_difference(pair, scope == "turn")
 
 
-def grpo_tasks(house: House, dataset: DatasetVersion) -> PromptSet:
+def grpo_tasks(store: LanceStore, dataset: DatasetVersion) -> PromptSet:
     """The tasks in order. Raises ConfigError for a dataset of another kind, EvalLeak for held-out tasks."""
     _expect(dataset, "grpo")
     ids = dataset.references["task_id"].to_list()
-    _refuse_held_out(house, dataset)
-    tasks = read_tasks(house, ids, dataset.snapshot)
+    _refuse_held_out(store, dataset)
+    tasks = read_tasks(store, ids, dataset.snapshot)
     prompts = PromptSet(tasks[id] for id in ids)
     if dataset.references["weight"].n_unique() > 1:
         prompts.weights = dataset.references["weight"].to_list()
@@ -118,19 +118,19 @@ def grpo_tasks(house: House, dataset: DatasetVersion) -> PromptSet:
     return prompts
 
 
-def read_tasks(house: House, ids: list[str], at: str | None = None) -> dict[str, Task]:
-    """Tasks by id. Raises FormatError when the house lacks one."""
-    rows = _Lookup(house, "tasks", ["task_id"], at).get(ids)
-    prompts = _Lookup(house, "prompts", ["prompt_id"], at).get([row["prompt_id"] for row in rows.values()])
+def read_tasks(store: LanceStore, ids: list[str], at: str | None = None) -> dict[str, Task]:
+    """Tasks by id. Raises FormatError when the store lacks one."""
+    rows = _Lookup(store, "tasks", ["task_id"], at).get(ids)
+    prompts = _Lookup(store, "prompts", ["prompt_id"], at).get([row["prompt_id"] for row in rows.values()])
     return {id: task_from_rows(row, prompts[row["prompt_id"]]) for id, row in rows.items()}
 
 
-def iter_trajectories(house: House, dataset: DatasetVersion) -> Iterator[Trajectory]:
+def iter_trajectories(store: LanceStore, dataset: DatasetVersion) -> Iterator[Trajectory]:
     """The rollout of each reference, in order; chosen before rejected in a pair."""
-    _refuse_held_out(house, dataset)
+    _refuse_held_out(store, dataset)
     at = dataset.snapshot
-    rollouts = _Lookup(house, "rollouts", ["rollout_id"], at, _COLUMNS)
-    prompts, tokens = _Lookup(house, "prompts", ["prompt_id"], at), _Lookup(house, "prompt_tokens", _TOKEN_KEY, at)
+    rollouts = _Lookup(store, "rollouts", ["rollout_id"], at, _COLUMNS)
+    prompts, tokens = _Lookup(store, "prompts", ["prompt_id"], at), _Lookup(store, "prompt_tokens", _TOKEN_KEY, at)
     references = dataset.references.sort("row", "role", maintain_order=True)
     start, (count, most) = 0, _ROWS_AT_ONCE
     while start < references.height:
@@ -230,9 +230,9 @@ def _expect(dataset: DatasetVersion, kind: str) -> None:
         )
 
 
-def _refuse_held_out(house: House, dataset: DatasetVersion) -> None:
+def _refuse_held_out(store: LanceStore, dataset: DatasetVersion) -> None:
     # The builder refused them; this holds for versions other hands wrote.
-    held_out = held_out_tasks(house, dataset.snapshot)["task_id"]
+    held_out = held_out_tasks(store, dataset.snapshot)["task_id"]
     leaked = dataset.references.filter(pl.col("task_id").is_in(held_out.implode()))["task_id"].n_unique()
     if leaked:
         raise EvalLeak(f"Dataset {dataset.label} holds {leaked} held-out tasks.", "Build it again from train tasks.")
@@ -250,11 +250,11 @@ class _Lookup:
     row_bytes = 1
 
     def __init__(
-        self, house: House, table: str, key: list[str], at: str | None, columns: list[str] | None = None
+        self, store: LanceStore, table: str, key: list[str], at: str | None, columns: list[str] | None = None
     ) -> None:
-        self._what = f"Table {table} of {house.uri}"
+        self._what = f"Table {table} of {store.uri}"
         self._key, self._columns = key, columns
-        self._data = house.dataset(table, at)
+        self._data = store.dataset(table, at)
         keys = pl.from_arrow(self._data.to_table(columns=key))
         assert isinstance(keys, pl.DataFrame)
         hashes = self._hashed(keys)

@@ -8,12 +8,12 @@ Share = tuple[float, float]
 
 
 class Contamination(BaseModel):
-    """Overlap with what the policy will be measured on. Prompts of the house's held-out tasks never enter, whatever this says."""
+    """Overlap with what the policy will be measured on. Prompts of the store's held-out tasks never enter, whatever this says."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     against: tuple[str, ...] = ()
-    """Evaluation sets: `validation` and `test` are the house's own splits, `bfcl` or `bfcl:CATEGORY` the benchmark, anything else a JSONL file."""
+    """Evaluation sets: `validation` and `test` are the store's own splits, `bfcl` or `bfcl:CATEGORY` the benchmark, anything else a JSONL file."""
     ngram: int = Field(default=8, ge=2)
     """Words a shared piece has."""
     min_overlap: float = Field(default=0.5, gt=0, le=1)
@@ -37,7 +37,7 @@ class SourceOptions(BaseModel):
     where: str | None = None
     """SQL condition over scalar columns of the rollout, `split` and `category` of its task."""
     sql: str | None = None
-    """A SELECT of `rollout_id` (or `task_id`; for pairs also `chosen_id` and `rejected_id`) over the house: what it names is chosen, and rules not set here are off."""
+    """A SELECT of `rollout_id` (or `task_id`; for pairs also `chosen_id` and `rejected_id`) over the store: what it names is chosen, and rules not set here are off."""
     function: str | None = None
     """Python source of a function of a Polars LazyFrame of candidates that returns those to choose; as `sql`."""
     function_name: str | None = None

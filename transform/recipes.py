@@ -1,20 +1,22 @@
-"""Recipes that are more than options: a SELECT over the house, or a Python function over the candidates, that names ids."""
+"""Recipes that are more than options: a SELECT over the store, or a Python function over the candidates, that names ids."""
 
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from ..base.errors import ConfigError, EmptyDataset, one_line
 from ..queries.session import sql
-from ..store.errors import ConfigError, EmptyDataset, one_line
-from ..store.house import House
+from ..store.lance_store import LanceStore
 from .options import SourceOptions
 
 # What a recipe may answer with, the most telling first.
 ANSWERS = (("chosen_id", "rejected_id"), ("rollout_id",), ("task_id",))
 
 
-def chosen_ids(house: House, snapshot: str, candidates: pl.DataFrame, options: SourceOptions) -> pl.DataFrame | None:
+def chosen_ids(
+    store: LanceStore, snapshot: str, candidates: pl.DataFrame, options: SourceOptions
+) -> pl.DataFrame | None:
     """What the recipe's SELECT or function names, in columns of one of ANSWERS; None where it has neither.
 
     Raises:
@@ -23,7 +25,7 @@ def chosen_ids(house: House, snapshot: str, candidates: pl.DataFrame, options: S
         EmptyDataset: It names nothing.
     """
     if options.sql is not None:
-        answer = pl.from_arrow(sql(house, options.sql, snapshot, scorer=options.scorer))
+        answer = pl.from_arrow(sql(store, options.sql, snapshot, scorer=options.scorer))
         what = "the recipe's SQL"
     elif options.function is not None and options.function_name is not None:
         answer = _call(options.function, options.function_name, candidates.sort("rollout_id"))

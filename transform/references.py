@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..base.errors import FormatError
 from ..interop.lines import read_objects
-from ..store.errors import FormatError
-from ..store.house import House, quote
+from ..store.lance_store import LanceStore, quote
 from .schemas import function_of
 
 OWN_SPLITS = ("validation", "test")
@@ -33,15 +33,15 @@ class Reference:
     calls: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = ()
 
 
-def house_references(house: House, snapshot: str, split: str) -> Iterator[Reference]:
+def store_references(store: LanceStore, snapshot: str, split: str) -> Iterator[Reference]:
     """The tasks of a split at a snapshot. Their tools are left out: an environment's splits share them."""
-    rows = house.read(
+    rows = store.read(
         "tasks", ["task_id", "prompt_id", "ground_truth"], f"split = {quote(split)}", snapshot
     ).to_pylist()
     wanted = {row["prompt_id"] for row in rows}
     prompts = {
         row["prompt_id"]: row["messages"]
-        for batch in house.batches("prompts", ["prompt_id", "messages"], at=snapshot)
+        for batch in store.batches("prompts", ["prompt_id", "messages"], at=snapshot)
         for row in batch.to_pylist()
         if row["prompt_id"] in wanted
     }

@@ -5,20 +5,20 @@ import json
 import numpy as np
 import polars as pl
 
-from ..store.house import House
+from ..store.lance_store import LanceStore
 from .selection import Selection
 
 NO_SCHEMA = "it calls a tool its prompt has no schema for"
 NO_TOOLS = "it calls tools and its prompt has no tool schemas"
 
 
-def keep_with_schemas(selection: Selection, house: House, snapshot: str) -> None:
+def keep_with_schemas(selection: Selection, store: LanceStore, snapshot: str) -> None:
     """Leaves the rollouts that call only tools of their prompt. The frame has `called` of `with_digests`."""
     calls = selection.frame.select("prompt_id", "called").explode("called", empty_as_null=False)
     wanted = calls.unique().drop_nulls()
     if wanted.is_empty():
         return
-    have = prompt_tools(house, snapshot, wanted["prompt_id"].unique())
+    have = prompt_tools(store, snapshot, wanted["prompt_id"].unique())
     lacking = wanted.join(have, left_on=["prompt_id", "called"], right_on=["prompt_id", "tool"], how="anti")
     if lacking.is_empty():
         return
@@ -30,21 +30,21 @@ def keep_with_schemas(selection: Selection, house: House, snapshot: str) -> None
     selection.keep(pl.Series(mask), NO_SCHEMA)
 
 
-def keep_with_tools(selection: Selection, house: House, snapshot: str) -> None:
+def keep_with_tools(selection: Selection, store: LanceStore, snapshot: str) -> None:
     """Leaves the rollouts that call nothing or whose prompt has tools. An unknown name may be just what a rejected response got wrong."""
     calling = selection.frame.filter(pl.col("n_tool_calls").fill_null(0) > 0)["prompt_id"].unique()
     if calling.is_empty():
         return
-    with_tools = prompt_tools(house, snapshot, calling)["prompt_id"].unique()
+    with_tools = prompt_tools(store, snapshot, calling)["prompt_id"].unique()
     bare = calling.filter(~calling.is_in(with_tools.implode()))
     if not bare.is_empty():
         fine = (pl.col("n_tool_calls").fill_null(0) == 0) | ~pl.col("prompt_id").is_in(bare.implode())
         selection.keep(fine, NO_TOOLS)
 
 
-def prompt_tools(house: House, snapshot: str, prompts: pl.Series) -> pl.DataFrame:
+def prompt_tools(store: LanceStore, snapshot: str, prompts: pl.Series) -> pl.DataFrame:
     """(prompt_id, tool): the names of the tools each of the prompts describes."""
-    table = pl.from_arrow(house.read("prompts", ["prompt_id", "tools"], at=snapshot))
+    table = pl.from_arrow(store.read("prompts", ["prompt_id", "tools"], at=snapshot))
     assert isinstance(table, pl.DataFrame)
     table = table.filter(pl.col("prompt_id").is_in(prompts.implode()))
     # Thousands of prompts share a tool set: each text is read once.

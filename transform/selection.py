@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from ..store.errors import EmptyDataset
+from ..base.errors import EmptyDataset
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a prompt's text is compared by: hashes of its word n-grams, and a MinHash of them. Each is worked out once a prompt and kept in the house.
+"""What a prompt's text is compared by: hashes of its word n-grams, and a MinHash of them. Each is worked out once a prompt and kept in the store.
 
 Only what users say counts: system messages and tools are shared by every prompt of an environment. All hashes are the same on
 every machine (order.py), because which prompts are near duplicates depends on them.
@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from ..store.columns import Column, Table
-from ..store.house import House
+from ..store.lance_store import LanceStore
 from .order import hash_texts, mixed, seed_of
 
 PERMUTATIONS = 128
@@ -43,19 +43,19 @@ Lists = tuple[np.ndarray, np.ndarray]
 """Where each list starts (one more entry than lists), and the entries of all laid end to end."""
 
 
-def gram_lists(house: House, snapshot: str, prompts: pl.Series, words: int) -> Iterator[tuple[pl.Series, Lists]]:
+def gram_lists(store: LanceStore, snapshot: str, prompts: pl.Series, words: int) -> Iterator[tuple[pl.Series, Lists]]:
     """The distinct n-gram hashes of each prompt, ascending, some prompts at a time: (prompt ids, Lists)."""
-    for ids, data in _kept(house, snapshot, prompts, f"grams:{words}:{_VERSION}", lambda texts: ngrams(texts, words)):
+    for ids, data in _kept(store, snapshot, prompts, f"grams:{words}:{_VERSION}", lambda texts: ngrams(texts, words)):
         sizes = data.bin.size(unit="b").to_numpy() // 8
         flat = np.frombuffer(b"".join(data.to_list()), "<u8")
         yield ids, (np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]), flat)
 
 
-def minhashes(house: House, snapshot: str, prompts: pl.Series) -> tuple[pl.Series, np.ndarray]:
+def minhashes(store: LanceStore, snapshot: str, prompts: pl.Series) -> tuple[pl.Series, np.ndarray]:
     """Prompt ids, ascending, and parallel to them the MinHashes: shape (prompts, PERMUTATIONS), 32 bits each."""
     method = f"minhash:{SHINGLE_WORDS}:{PERMUTATIONS}:{_VERSION}"
     ids, rows = [], []
-    for some, data in _kept(house, snapshot, prompts, method, _minhash_texts):
+    for some, data in _kept(store, snapshot, prompts, method, _minhash_texts):
         ids.append(some)
         rows.append(np.frombuffer(b"".join(data.to_list()), "<u4").reshape(len(some), PERMUTATIONS))
     if not ids:
@@ -97,9 +97,9 @@ def minhash(lists: Lists) -> np.ndarray:
     return found
 
 
-def prompt_texts(house: House, snapshot: str, prompts: pl.Series) -> pl.DataFrame:
+def prompt_texts(store: LanceStore, snapshot: str, prompts: pl.Series) -> pl.DataFrame:
     """(prompt_id, text): what the user says in each prompt, ascending by id."""
-    table = house.read("prompts", ["prompt_id", "messages"], at=snapshot)
+    table = store.read("prompts", ["prompt_id", "messages"], at=snapshot)
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     said = pl.element().struct.field("text").filter(pl.element().struct.field("role") == "user").fill_null("")
@@ -113,24 +113,24 @@ def _minhash_texts(texts: pl.Series) -> Lists:
 
 
 def _kept(
-    house: House, snapshot: str, prompts: pl.Series, method: str, compute: Callable[[pl.Series], Lists]
+    store: LanceStore, snapshot: str, prompts: pl.Series, method: str, compute: Callable[[pl.Series], Lists]
 ) -> Iterator[tuple[pl.Series, pl.Series]]:
     """(ids, bytes) of every prompt, ascending by id: read where they were kept, else worked out and kept."""
-    if not house.has_table(SIGNATURES.name):
-        house.create_table(SIGNATURES)
+    if not store.has_table(SIGNATURES.name):
+        store.create_table(SIGNATURES)
     wanted = prompts.unique().sort()
-    known = pl.from_arrow(house.read(SIGNATURES.name, ["prompt_id", "data"], f"method = '{method}'"))
+    known = pl.from_arrow(store.read(SIGNATURES.name, ["prompt_id", "data"], f"method = '{method}'"))
     assert isinstance(known, pl.DataFrame)
     known = known.unique("prompt_id")
     missing = wanted.filter(~wanted.is_in(known["prompt_id"].implode()))
     if len(missing):
-        texts = prompt_texts(house, snapshot, missing)
+        texts = prompt_texts(store, snapshot, missing)
         made = [known]
         for some in texts.iter_slices(_PROMPTS_AT_ONCE):
             fresh = some.select("prompt_id", data=_as_bytes(compute(some["text"])))
             row_id = pl.concat_str(pl.col("prompt_id"), pl.lit(f":{method}"))
             rows = fresh.select(row_id=row_id, prompt_id="prompt_id", method=pl.lit(method), data="data").to_arrow()
-            insert = house.dataset(SIGNATURES.name).merge_insert(SIGNATURES.key).use_index(False)
+            insert = store.dataset(SIGNATURES.name).merge_insert(SIGNATURES.key).use_index(False)
             insert.when_not_matched_insert_all().execute(rows.cast(SIGNATURES.schema))
             made.append(fresh)
         known = pl.concat(made)

@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from ..store.errors import ConfigError, StoreNotFound
-from ..store.house import House, quote
+from ..base.errors import ConfigError, StoreNotFound
 from ..store.ids import canonical_json, hash_id
+from ..store.lance_store import LanceStore, quote
 from ..store.runs import start_run
 from ..store.tables import DATASETS
 
@@ -76,9 +76,9 @@ class DatasetVersion:
         return self.drops.to_dicts()
 
 
-def fingerprint(house: House, kind: str, snapshot: str, recipe: dict[str, Any], references: pl.DataFrame) -> str:
+def fingerprint(store: LanceStore, kind: str, snapshot: str, recipe: dict[str, Any], references: pl.DataFrame) -> str:
     """The same recipe on the same snapshot gives the same one on any machine."""
-    versions = house.versions(snapshot)
+    versions = store.versions(snapshot)
     digest = sha256()
     frame = references.select(pl.col(name).cast(type) for name, type in _REFERENCE.items())
     for name in ("rollout_id", "task_id", "role"):
@@ -90,47 +90,47 @@ def fingerprint(house: House, kind: str, snapshot: str, recipe: dict[str, Any], 
     return hash_id(kind, {table: versions[table] for table in SOURCES}, recipe, digest.hexdigest())
 
 
-def keep_version(house: House, dataset: DatasetVersion) -> DatasetVersion:
+def keep_version(store: LanceStore, dataset: DatasetVersion) -> DatasetVersion:
     """The version of that name with this fingerprint, if there is one; else the next version, written now."""
     # The references of a version are read only where they are wanted: they are most of it.
-    there = _read(house, dataset.name, columns=["version", "fingerprint"])
+    there = _read(store, dataset.name, columns=["version", "fingerprint"])
     for known in there:
         if known["fingerprint"] == dataset.fingerprint:
-            return replace(get_dataset(house, f"{dataset.name}@{known['version']}"), existed=True)
-    house.create_table(DATASETS)  # columns that an older version's table lacks
+            return replace(get_dataset(store, f"{dataset.name}@{known['version']}"), existed=True)
+    store.create_table(DATASETS)  # columns that an older version's table lacks
     config = {"dataset_name": dataset.name, "snapshot": dataset.snapshot, "recipe": dataset.recipe}
-    with start_run(house, "build", config=config) as run:
+    with start_run(store, "build", config=config) as run:
         while True:
             number = 1 + max((row["version"] for row in there), default=0)
             kept = replace(dataset, version=number, run_id=run.run_id, created_at=datetime.now(UTC))
             # Another build may have taken the number since.
-            if house.insert_if_absent("datasets", _to_table(kept)):
+            if store.insert_if_absent("datasets", _to_table(kept)):
                 break
-            there = _read(house, dataset.name, columns=["version"])
+            there = _read(store, dataset.name, columns=["version"])
         run.finish({"dataset": kept.label, **kept.counts})
     return kept
 
 
-def get_dataset(house: House, label: str) -> DatasetVersion:
+def get_dataset(store: LanceStore, label: str) -> DatasetVersion:
     """The dataset `NAME@VERSION`, or the latest version of `NAME`. Raises StoreNotFound naming near ones."""
     name, at, version = label.partition("@")
     if at and not version.isdigit():
         raise ConfigError(f"{label!r} does not name a dataset version.", "Write NAME or NAME@NUMBER.")
-    versions = [row["version"] for row in _read(house, name, columns=["version"])]
+    versions = [row["version"] for row in _read(store, name, columns=["version"])]
     wanted = int(version) if at else max(versions, default=0)
     if wanted not in versions:
-        known = [f"{row['name']}@{row['version']}" for row in _read(house, columns=["name", "version"])]
+        known = [f"{row['name']}@{row['version']}" for row in _read(store, columns=["name", "version"])]
         near = get_close_matches(label, known, n=1) or sorted(known)[:5]
         advice = f"There is {', '.join(near)}." if near else "`rollhouse dataset build` makes one."
-        raise StoreNotFound(f"There is no dataset {label!r} in {house.uri}.", advice)
+        raise StoreNotFound(f"There is no dataset {label!r} in {store.uri}.", advice)
     where = f"name = {quote(name)} and version = {wanted}"
-    return _from_table(house.read("datasets", filter=where))
+    return _from_table(store.read("datasets", filter=where))
 
 
-def list_datasets(house: House) -> list[dict[str, Any]]:
+def list_datasets(store: LanceStore) -> list[dict[str, Any]]:
     """Every version: dataset, kind, rows, snapshot, scorer, fingerprint, run_id, created_at, by name and version."""
     columns = ["name", "version", "kind", "n_rows", "snapshot", "scorer", "fingerprint", "run_id", "created_at"]
-    rows = sorted(_read(house, columns=columns), key=lambda row: (row["name"], row["version"]))
+    rows = sorted(_read(store, columns=columns), key=lambda row: (row["name"], row["version"]))
     return [
         {"dataset": f"{row['name']}@{row['version']}", "kind": row["kind"], "rows": row["n_rows"]}
         | {name: row[name] for name in columns[4:]}
@@ -138,8 +138,8 @@ def list_datasets(house: House) -> list[dict[str, Any]]:
     ]
 
 
-def _read(house: House, name: str | None = None, columns: list[str] | None = None) -> list[dict[str, Any]]:
-    return house.read("datasets", columns, None if name is None else f"name = {quote(name)}").to_pylist()
+def _read(store: LanceStore, name: str | None = None, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    return store.read("datasets", columns, None if name is None else f"name = {quote(name)}").to_pylist()
 
 
 def _to_table(dataset: DatasetVersion) -> pa.Table:

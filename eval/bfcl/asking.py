@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ...collect.chat import TemplateError
-from ...collect.engines.base import EngineRefused
-from ...collect.types import Conversation, Policy, Sampling, Task, Turn
+from ...policies.chat import TemplateError
+from ...policies.engines.base import EngineRefused
+from ...policies.types import Conversation, Policy, Sampling, Turn
 from ...store.messages import Message
+from ...store.task import Task
 from .categories import is_played
 from .checker import Answer, Checker, CheckerFailed, Memory, Verdict
 from .tools import to_tool

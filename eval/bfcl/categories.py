@@ -2,7 +2,7 @@
 
 import difflib
 
-from ...store.errors import ConfigError
+from ...base.errors import ConfigError
 
 MODES = ("fc", "prompt")
 """Functions offered as tools, or described in the system prompt with the calls read from the text."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...store.errors import EvaluationError, MissingExtra
+from ...base.errors import EvaluationError, MissingExtra
 
 INSTALL = (
     "pip install --no-deps bfcl-eval==2026.3.23 tree_sitter==0.21.3 tree-sitter-java==0.21.0 "

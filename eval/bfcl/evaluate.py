@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
-from ...collect.engines.base import EngineGone
-from ...collect.types import Policy, Sampling
-from ...store.errors import EngineError, EvaluationError
-from ...store.house import House
+from ...base.errors import EngineError, EvaluationError
+from ...policies.engines.base import EngineGone
+from ...policies.types import Policy, Sampling
+from ...store.lance_store import LanceStore
 from ...store.runs import Run
 from ..rows import evaluation_id, refuse_mixture, rows_of_run
 from ..summary import CategoryScore, by_category
@@ -53,7 +53,7 @@ class BfclSummary:
 
 
 def evaluate_bfcl(
-    house: House,
+    store: LanceStore,
     run: Run,
     policy: Policy,
     categories: Iterable[str] = SINGLE_TURN,
@@ -80,26 +80,26 @@ def evaluate_bfcl(
     """
     chosen = categories_named(list(categories), mode)
     sampling = sampling or Sampling(temperature=0.0)
-    refuse_mixture(house, run, BENCHMARK, mode, policy.policy_id)
+    refuse_mixture(store, run, BENCHMARK, mode, policy.policy_id)
     require_bfcl(chosen)
-    judged = {row["row_id"] for row in rows_of_run(house, run.run_id, ["row_id"])}
+    judged = {row["row_id"] for row in rows_of_run(store, run.run_id, ["row_id"])}
     with Checker() as checker:
         cases = [(category, case) for category in chosen for case in checker.cases(category, limit, mode)]
         cases = [(category, case) for category, case in cases if _row_id(run, category, case["id"], mode) not in judged]
-        scenarios = scenarios_of(checker, cases, played_sessions(house, run.run_id))
+        scenarios = scenarios_of(checker, cases, played_sessions(store, run.run_id))
         if on_cases:
             on_cases(len(cases) + sum(len(scenario.left) for scenario in scenarios.values()))
-        work = _Work(house, run, policy, sampling, Judge(checker, mode), scenarios, on_done or (lambda: None))
+        work = _Work(store, run, policy, sampling, Judge(checker, mode), scenarios, on_done or (lambda: None))
         asyncio.run(_answer_all(work, cases, concurrency))
-    return bfcl_summary(house, run.run_id)
+    return bfcl_summary(store, run.run_id)
 
 
-def bfcl_summary(house: House, run_id: str) -> BfclSummary:
+def bfcl_summary(store: LanceStore, run_id: str) -> BfclSummary:
     """The summary of what a run has judged so far."""
-    rows = rows_of_run(house, run_id, ["benchmark", "category", "passed", "error_type"])
+    rows = rows_of_run(store, run_id, ["benchmark", "category", "passed", "error_type"])
     scores = by_category(row for row in rows if row["benchmark"] == BENCHMARK)
     not_run = tuple(name for name in (*GROUPS["all"], *NOT_RUN) if name not in scores)
-    ends = Counter(row["error_type"] or "completed" for row in session_rows(house, run_id, ["error_type"]))
+    ends = Counter(row["error_type"] or "completed" for row in session_rows(store, run_id, ["error_type"]))
     return BfclSummary(scores, not_run, tuple(leaderboard(scores)), dict(ends.most_common()))
 
 
@@ -107,7 +107,7 @@ def bfcl_summary(house: House, run_id: str) -> BfclSummary:
 class _Work:
     """What every worker shares; `unanswered` holds why cases got no answer, one message a case."""
 
-    house: House
+    store: LanceStore
     run: Run
     policy: Policy
     sampling: Sampling
@@ -124,7 +124,7 @@ class _Work:
         self.on_done()
 
     def commit(self) -> None:
-        self.house.insert_if_absent("evaluations", self.rows)
+        self.store.insert_if_absent("evaluations", self.rows)
         self.rows.clear()
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...collect.engines.base import EngineGone
-from ...collect.types import Policy, Sampling
-from ...store.errors import EngineError
-from ...store.house import House, quote
+from ...base.errors import EngineError
+from ...policies.engines.base import EngineGone
+from ...policies.types import Policy, Sampling
+from ...store.lance_store import LanceStore, quote
 from .asking import BENCHMARK, Answered, Judge, answer_case
 from .categories import MEMORY
 from .checker import Checker, Memory
@@ -62,15 +62,15 @@ def scenarios_of(
     return found
 
 
-def session_rows(house: House, run_id: str, columns: list[str]) -> list[dict[str, Any]]:
+def session_rows(store: LanceStore, run_id: str, columns: list[str]) -> list[dict[str, Any]]:
     """The rows of a run's sessions."""
     which = f"run_id = {quote(run_id)} AND benchmark = {quote(BENCHMARK)} AND passed IS NULL"
-    return house.read("evaluations", columns=columns, filter=which).to_pylist()
+    return store.read("evaluations", columns=columns, filter=which).to_pylist()
 
 
-def played_sessions(house: House, run_id: str) -> dict[tuple[str, str], Memory]:
+def played_sessions(store: LanceStore, run_id: str) -> dict[tuple[str, str], Memory]:
     """(category, session) → the memory after it, for those that the run has played."""
-    rows = session_rows(house, run_id, ["category", "case_id", "output"])
+    rows = session_rows(store, run_id, ["category", "case_id", "output"])
     return {(row["category"].removesuffix(SUFFIX), row["case_id"]): json.loads(row["output"])["memory"] for row in rows}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from html import escape
 
-from ...store.house import House
+from ...store.lance_store import LanceStore
 from ..compare import Comparison, Flip, RunComparison, compare_rows, sides
 from .data import RunFacts, cases_of
 from .sections import anchor, section, table
@@ -12,14 +12,14 @@ _FLIPS = 20
 _MEANS = {"better": "b is better", "worse": "b is worse", "noise": "noise"}
 
 
-def compare_evaluations(house: House, runs: Sequence[RunFacts], scorer: str | None = None) -> list[RunComparison]:
+def compare_evaluations(store: LanceStore, runs: Sequence[RunFacts], scorer: str | None = None) -> list[RunComparison]:
     """Each evaluation among the runs against the first of them that judged some of the same cases; none for that one.
 
     Args:
         scorer: Whose verdicts count for cases that are rollouts; None is those of collection time.
     """
     evaluations = [facts.run for facts in runs if facts.run["kind"] == "eval"]
-    rows = {run["run_id"]: cases_of(house, run["run_id"], scorer) for run in evaluations}
+    rows = {run["run_id"]: cases_of(store, run["run_id"], scorer) for run in evaluations}
     keys = {run_id: sides(cases).keys() for run_id, cases in rows.items()}
     compared = []
     for number, after in enumerate(evaluations):

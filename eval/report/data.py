@@ -1,4 +1,4 @@
-"""What a report shows, read from the house: runs, metrics, evaluation stages, sample rollouts."""
+"""What a report shows, read from the store: runs, metrics, evaluation stages, sample rollouts."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from ...queries.session import sql
 from ...queries.verdicts import is_chosen
-from ...store.house import House, quote
+from ...store.lance_store import LanceStore, quote
 from ...store.messages import Message
 from ...store.runs import get_run
 from ..rows import rows_of_run
@@ -78,7 +78,7 @@ class Sample:
     messages: list[Message]
 
 
-def read_runs(house: House, run_ids: Sequence[str], scorer: str | None = None) -> list[RunFacts]:
+def read_runs(store: LanceStore, run_ids: Sequence[str], scorer: str | None = None) -> list[RunFacts]:
     """The runs in the given order, each once.
 
     Args:
@@ -88,11 +88,11 @@ def read_runs(house: House, run_ids: Sequence[str], scorer: str | None = None) -
     """
     facts = []
     for run_id in dict.fromkeys(run_ids):
-        run = get_run(house, run_id)
+        run = get_run(store, run_id)
         mine = f"run_id = {quote(run_id)}"
         ask = f"SELECT {', '.join(_COLUMNS)} FROM rollouts WHERE {mine} ORDER BY coalesce(attempt, 0), rollout_id"
-        final = {row["slot_id"]: row for row in sql(house, ask, scorer=scorer).to_pylist()}
-        facts.append(RunFacts(run, list(final.values()), _metrics(house, mine)))
+        final = {row["slot_id"]: row for row in sql(store, ask, scorer=scorer).to_pylist()}
+        facts.append(RunFacts(run, list(final.values()), _metrics(store, mine)))
     return facts
 
 
@@ -106,18 +106,18 @@ def reward_curve(facts: RunFacts) -> tuple[list[int], list[float]]:
     return steps, [fmean(by_step[step]) for step in steps]
 
 
-def stages_of_runs(house: House, run_ids: Sequence[str], scorer: str | None = None) -> list[StageResult]:
+def stages_of_runs(store: LanceStore, run_ids: Sequence[str], scorer: str | None = None) -> list[StageResult]:
     """The evaluations of the runs, one stage a policy and environment, policies in the order of the runs.
 
     A stage is called after the checkpoint its policy is, else after the run that evaluated it first; where a policy was evaluated on several
     environments, after the environment too, and BFCL is a stage of its own. Of two runs that evaluated the same the later counts.
     With a scorer its verdicts count for cases that are rollouts; one it has no verdict on counts as not passed.
     """
-    names = _checkpoint_names(house)
+    names = _checkpoint_names(store)
     evaluated: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = {}
     for run_id in dict.fromkeys(run_ids):
         fresh: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-        for row in cases_of(house, run_id, scorer):
+        for row in cases_of(store, run_id, scorer):
             fresh.setdefault((row["policy_id"], row["benchmark"], row["mode"]), []).append(row)
         for (policy_id, benchmark, mode), rows in fresh.items():
             evaluated.setdefault(policy_id, {})[benchmark, mode] = rows
@@ -125,13 +125,13 @@ def stages_of_runs(house: House, run_ids: Sequence[str], scorer: str | None = No
     return [stage for policy_id, cases in evaluated.items() for stage in _stages(names[policy_id], cases)]
 
 
-def cases_of(house: House, run_id: str, scorer: str | None) -> list[dict[str, Any]]:
+def cases_of(store: LanceStore, run_id: str, scorer: str | None) -> list[dict[str, Any]]:
     """The run's evaluated cases, with the scorer's verdicts where it is given and they are rollouts."""
-    rows = rows_of_run(house, run_id)
+    rows = rows_of_run(store, run_id)
     if not is_chosen(scorer):
         return rows
     ask = f"SELECT rollout_id, passed, reward AS score FROM rollouts WHERE run_id = {quote(run_id)}"
-    verdicts = {row["rollout_id"]: row for row in sql(house, ask, scorer=scorer).to_pylist()}
+    verdicts = {row["rollout_id"]: row for row in sql(store, ask, scorer=scorer).to_pylist()}
     # BFCL has judges of its own.
     return [row if row["benchmark"] == "bfcl" else row | verdicts.get(row["rollout_id"], {}) for row in rows]
 
@@ -158,7 +158,7 @@ def _stages(name: str, cases: dict[tuple[str, str], list[dict[str, Any]]]) -> li
     return stages
 
 
-def pick_samples(house: House, runs: Sequence[RunFacts], count: int, first: Sequence[str] = ()) -> list[Sample]:
+def pick_samples(store: LanceStore, runs: Sequence[RunFacts], count: int, first: Sequence[str] = ()) -> list[Sample]:
     """Rollouts worth reading: those of `first` (rollout ids) in half of the places at most, then the best of each run and, where it earned less, the worst; at most `count`."""
     by_id = {row["rollout_id"]: row for facts in runs for row in facts.rollouts}
     chosen = [by_id[rollout_id] for rollout_id in first if rollout_id in by_id][: count // 2]
@@ -172,19 +172,19 @@ def pick_samples(house: House, runs: Sequence[RunFacts], count: int, first: Sequ
         )
         chosen += [best] if worst["reward"] == best["reward"] else [best, worst]
     once = {row["rollout_id"]: row for row in chosen}
-    return _with_messages(house, list(once.values())[:count])
+    return _with_messages(store, list(once.values())[:count])
 
 
-def _with_messages(house: House, rows: Sequence[dict[str, Any]]) -> list[Sample]:
+def _with_messages(store: LanceStore, rows: Sequence[dict[str, Any]]) -> list[Sample]:
     if not rows:
         return []
     ids = ", ".join(quote(row["rollout_id"]) for row in rows)
     columns = ["rollout_id", "messages"]
-    found = house.read("rollouts", columns=columns, filter=f"rollout_id IN ({ids})").to_pylist()
+    found = store.read("rollouts", columns=columns, filter=f"rollout_id IN ({ids})").to_pylist()
     messages = {row["rollout_id"]: row["messages"] or [] for row in found}
     ids = ", ".join(quote(row["prompt_id"] or "") for row in rows)
     columns = ["prompt_id", "messages"]
-    found = house.read("prompts", columns=columns, filter=f"prompt_id IN ({ids})").to_pylist()
+    found = store.read("prompts", columns=columns, filter=f"prompt_id IN ({ids})").to_pylist()
     prompts = {row["prompt_id"]: row["messages"] or [] for row in found}
     return [
         Sample(
@@ -196,17 +196,17 @@ def _with_messages(house: House, rows: Sequence[dict[str, Any]]) -> list[Sample]
     ]
 
 
-def _metrics(house: House, mine: str) -> dict[str, tuple[list[int], list[float]]]:
-    rows = house.read("metrics", columns=["name", "step", "incarnation", "value"], filter=mine).to_pylist()
+def _metrics(store: LanceStore, mine: str) -> dict[str, tuple[list[int], list[float]]]:
+    rows = store.read("metrics", columns=["name", "step", "incarnation", "value"], filter=mine).to_pylist()
     series: dict[str, dict[int, float]] = {}
     for row in sorted(rows, key=lambda row: row["incarnation"] or 0):
         series.setdefault(row["name"], {})[row["step"]] = row["value"]
     return {name: (sorted(by), [by[step] for step in sorted(by)]) for name, by in sorted(series.items())}
 
 
-def _checkpoint_names(house: House) -> dict[str, str]:
+def _checkpoint_names(store: LanceStore) -> dict[str, str]:
     """weights_hash → the checkpoint's id; the run's id too when the run made only one."""
-    rows = house.read("checkpoints", columns=["weights_hash", "checkpoint_id", "run_id", "created_at"]).to_pylist()
+    rows = store.read("checkpoints", columns=["weights_hash", "checkpoint_id", "run_id", "created_at"]).to_pylist()
     made = Counter(row["run_id"] for row in rows)
     # Of equal weights the first counts: a run that was reproduced keeps its name.
     rows.sort(key=lambda row: (row["created_at"] is not None, row["created_at"]), reverse=True)

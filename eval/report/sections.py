@@ -1,4 +1,4 @@
-"""The parts of the page as HTML. Everything that came from a house goes through `escape`."""
+"""The parts of the page as HTML. Everything that came from a store goes through `escape`."""
 
 import json
 from collections.abc import Sequence

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
+from ...base.errors import ConfigError, MissingExtra
 from ...queries.verdicts import is_chosen
-from ...store.errors import ConfigError, MissingExtra
-from ...store.house import House
+from ...store.lance_store import LanceStore
 from ...store.lineage import lineage
 from .before_after import before_after_section, compare_evaluations, flipped_rollouts
 from .data import StageResult, pick_samples, read_runs
@@ -29,7 +29,7 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 
 
 def write_report(
-    house: House,
+    store: LanceStore,
     path: str | os.PathLike[str],
     *,
     title: str,
@@ -51,17 +51,17 @@ def write_report(
 
     Raises StoreNotFound for an unknown run, MissingExtra without plotly, ConfigError when there is nothing to report or the scorer never scored.
     """
-    facts = read_runs(house, runs, scorer)
+    facts = read_runs(store, runs, scorer)
     if not facts and not stages:
         raise ConfigError("There is nothing to report.", "Name at least one run; `rollhouse runs list` shows them.")
-    comparisons = compare_evaluations(house, facts, scorer)
-    shown = pick_samples(house, facts, samples, first=flipped_rollouts(comparisons))
+    comparisons = compare_evaluations(store, facts, scorer)
+    shown = pick_samples(store, facts, samples, first=flipped_rollouts(comparisons))
     body = [
         tiles(stages, facts),
         stage_section(stages),
         before_after_section(comparisons, {sample.row["rollout_id"] for sample in shown}),
         training_section(facts),
-        lineage_section(lineage(house, lineage_of) if lineage_of else None),
+        lineage_section(lineage(store, lineage_of) if lineage_of else None),
         category_section(stages),
         bfcl_section(stages),
         run_section(facts),
@@ -70,13 +70,13 @@ def write_report(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(_page(title, _source(house, scorer), "".join(body)), encoding="utf-8")
+    unfinished.write_text(_page(title, _source(store, scorer), "".join(body)), encoding="utf-8")
     unfinished.replace(path)
     return path
 
 
-def _source(house: House, scorer: str | None) -> str:
-    return f"{house.uri} · verdicts of {scorer}" if is_chosen(scorer) else house.uri
+def _source(store: LanceStore, scorer: str | None) -> str:
+    return f"{store.uri} · verdicts of {scorer}" if is_chosen(scorer) else store.uri
 
 
 def _page(title: str, source: str, body: str) -> str:

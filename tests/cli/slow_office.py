@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rollhouse.collect.environments.workplace_mini import MiniEnvironment
-from rollhouse.collect.types import Score, Session, Task, Turn
+from rollhouse.environments.types import Session
+from rollhouse.environments.workplace_mini import MiniEnvironment
+from rollhouse.policies.types import Turn
+from rollhouse.store.task import Score, Task
 
 
 class SlowOffice(MiniEnvironment):

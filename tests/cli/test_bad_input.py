@@ -31,14 +31,14 @@ def sentences(done: subprocess.CompletedProcess) -> tuple[str, str]:
     return error, rest
 
 
-def count(house: Path) -> int:
-    done = rollhouse("sql", "select count(*) as n from rollouts", "--house", str(house), "--format", "json")
+def count(store: Path) -> int:
+    done = rollhouse("sql", "select count(*) as n from rollouts", "--store", str(store), "--format", "json")
     return json.loads(done.stdout)[0]["n"]
 
 
 def test_a_full_disk_is_named_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    house = tmp_path / "house"
-    command = [*SCRIPTED, "--num-repeats", "5", "--house", str(house)]
+    store = tmp_path / "store"
+    command = [*SCRIPTED, "--num-repeats", "5", "--store", str(store)]
 
     def no_file_over_200_kb() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
@@ -46,35 +46,35 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(tmp_path: Path) -> No
     stopped = rollhouse(*command, preexec_fn=no_file_over_200_kb)
     assert stopped.returncode == 1
     assert "disk is full" in sentences(stopped)[0]
-    assert rollhouse("check", "--house", str(house)).returncode == 0
-    kept = count(house)
+    assert rollhouse("check", "--store", str(store)).returncode == 0
+    kept = count(store)
     assert kept < 2000
     resumed = rollhouse(*command, "--format", "json")
     summary = json.loads(resumed.stdout)[0]
     assert (summary["skipped"], summary["collected"]) == (kept, 2000 - kept)
-    assert count(house) == 2000
+    assert count(store) == 2000
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["sql", "select 1"], "no house"),
-        (["runs", "show", "nope"], "no house"),
+        (["sql", "select 1"], "no store"),
+        (["runs", "show", "nope"], "no store"),
         (["train", "sft", "--config", "tiny-sft", "dataset=d", "policy.optimizer.learning=1"], "no setting"),
         (["collect", "--env", "nope"], "no environment"),
         (["collect", "--env", "workplace-mini", "--engine", "nope"], "no engine"),
     ],
 )
 def test_a_wrong_request_exits_2(tmp_path: Path, arguments: list[str], said: str) -> None:
-    done = rollhouse(*arguments, "--house", str(tmp_path / "nowhere"))
+    done = rollhouse(*arguments, "--store", str(tmp_path / "nowhere"))
     assert done.returncode == 2
     assert said in sentences(done)[0]
 
 
 def test_an_unknown_run_is_named(tmp_path: Path) -> None:
-    house = str(tmp_path / "house")
-    assert rollhouse(*SCRIPTED, "--limit", "2", "--house", house).returncode == 0
-    done = rollhouse("runs", "show", "lgos", "--house", house)
+    store = str(tmp_path / "store")
+    assert rollhouse(*SCRIPTED, "--limit", "2", "--store", store).returncode == 0
+    done = rollhouse("runs", "show", "lgos", "--store", store)
     assert done.returncode == 2
     assert "'lgos'" in sentences(done)[0]
 
@@ -82,9 +82,9 @@ def test_an_unknown_run_is_named(tmp_path: Path) -> None:
 def test_a_model_folder_without_weights(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text('{"model_type": "qwen3"}')
-    house = str(tmp_path / "house")
+    store = str(tmp_path / "store")
     done = rollhouse(
-        "collect", "--env", "workplace-mini", "--engine", "torch", "--model", str(tmp_path / "model"), "--house", house
+        "collect", "--env", "workplace-mini", "--engine", "torch", "--model", str(tmp_path / "model"), "--store", store
     )
     assert done.returncode == 2
     assert "weights" in sentences(done)[0]
@@ -93,7 +93,7 @@ def test_a_model_folder_without_weights(tmp_path: Path) -> None:
 def test_a_broken_line_of_a_tasks_file_is_named(tmp_path: Path) -> None:
     tasks = tmp_path / "tasks.jsonl"
     tasks.write_text('{"responses_create_params": {"input": "hello", "tools": []}, "ground_truth": []}\n{"respo\n')
-    command = ["collect", "--env", "workplace", "--tables", str(write_tables(tmp_path / "tables")), "--tasks", str(tasks), "--house", str(tmp_path / "house")]  # fmt: skip
+    command = ["collect", "--env", "workplace", "--tables", str(write_tables(tmp_path / "tables")), "--tasks", str(tasks), "--store", str(tmp_path / "store")]  # fmt: skip
     done = rollhouse(*command)
     assert done.returncode == 2
     assert f"Line 2 of {tasks} is not a task" in sentences(done)[0]
@@ -116,8 +116,8 @@ def test_a_broken_line_of_a_tasks_file_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_count_below_one_exits_2_and_names_the_option(tmp_path: Path, command: list[str], option: str) -> None:
-    done = CliRunner().invoke(app, [*command, option, "0", "--house", str(tmp_path / "house")])
-    assert done.exit_code == 2 and option in done.stderr and not (tmp_path / "house").exists()
+    done = CliRunner().invoke(app, [*command, option, "0", "--store", str(tmp_path / "store")])
+    assert done.exit_code == 2 and option in done.stderr and not (tmp_path / "store").exists()
 
 
 def test_what_nobody_expected_is_one_sentence_too() -> None:
@@ -141,7 +141,7 @@ def test_what_nobody_expected_is_one_sentence_too() -> None:
 
 def test_ray_elsewhere_is_left_alone(tmp_path: Path, tiny_base: Path) -> None:
     environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:6379"}
-    house = str(tmp_path / "house")
+    store = str(tmp_path / "store")
     done = rollhouse(
         "collect",
         "--env",
@@ -150,8 +150,8 @@ def test_ray_elsewhere_is_left_alone(tmp_path: Path, tiny_base: Path) -> None:
         "vllm",
         "--model",
         str(tiny_base),
-        "--house",
-        house,
+        "--store",
+        store,
         env=environment,
     )
     assert done.returncode == 2
@@ -179,7 +179,7 @@ def test_vllm_missing_says_what_to_install(tmp_path: Path, tiny_base: Path) -> N
         "vllm",
         "--model",
         str(tiny_base),
-        "--house",
+        "--store",
         str(tmp_path / "h"),
     ]
     done = subprocess.run(
@@ -191,7 +191,7 @@ def test_vllm_missing_says_what_to_install(tmp_path: Path, tiny_base: Path) -> N
 
 def test_rays_usual_port_in_use_is_no_obstacle() -> None:
     # Ray picks its ports itself; one taken by somebody else must not stop us.
-    code = "from rollhouse.collect.engines.cluster import ensure_ray, shutdown_ray; ensure_ray(); import ray; print(ray.is_initialized()); shutdown_ray()"
+    code = "from rollhouse.policies.engines.cluster import ensure_ray, shutdown_ray; ensure_ray(); import ray; print(ray.is_initialized()); shutdown_ray()"
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", 6379))

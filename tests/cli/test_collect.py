@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from rollhouse.cli.main import app
-from rollhouse.collect.models import weights_hash
-from rollhouse.store.house import House
+from rollhouse.policies.models import weights_hash
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import get_run
 from rollhouse.tests.office import TASKS, write_tables
 from typer.testing import CliRunner, Result
@@ -48,110 +48,110 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
         time.sleep(0.1)
 
 
-def rows_of(house: Path, run: str) -> list[dict[str, Any]]:
+def rows_of(store: Path, run: str) -> list[dict[str, Any]]:
     columns = ["rollout_id", "status", "engine", "policy_id", "policy_version", "reward"]
-    if not House(str(house)).has_table("rollouts"):
+    if not LanceStore(str(store)).has_table("rollouts"):
         return []
-    return House.open(house).read("rollouts", columns, f"run_id = '{run}'").to_pylist()
+    return LanceStore.open(store).read("rollouts", columns, f"run_id = '{run}'").to_pylist()
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Path:
-    return tmp_path / "house"
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
 
 
-def test_the_script_on_the_mini_workplace_with_a_snapshot(house: Path) -> None:
-    command = ("collect", "--env", "workplace-mini", "--limit", 20, "--num-repeats", 2, "--mistake-rate", 0.5, "--house", house, "--run", "logs")  # fmt: skip
+def test_the_script_on_the_mini_workplace_with_a_snapshot(store: Path) -> None:
+    command = ("collect", "--env", "workplace-mini", "--limit", 20, "--num-repeats", 2, "--mistake-rate", 0.5, "--store", store, "--run", "logs")  # fmt: skip
     result = rollhouse(*command, "--snapshot", "first", "--format", "json")
     assert result.exit_code == 0, result.output
     (summary,) = json.loads(result.stdout)
     assert (summary["collected"], summary["statuses"]) == (40, {"completed": 40}) and 0 < summary["reward_mean"] < 1
-    assert len(rows_of(house, "logs")) == 40
-    assert House.open(house).read("rollouts", ["rollout_id"], at="first").num_rows == 40
-    run = get_run(House.open(house), "logs")
+    assert len(rows_of(store, "logs")) == 40
+    assert LanceStore.open(store).read("rollouts", ["rollout_id"], at="first").num_rows == 40
+    run = get_run(LanceStore.open(store), "logs")
     assert (run["kind"], run["status"], run["summary"]["pass_rate"]) == ("collect", "finished", summary["pass_rate"])
 
     result = rollhouse(*command)
-    assert result.exit_code == 0 and "skipped" in result.stdout and len(rows_of(house, "logs")) == 40
+    assert result.exit_code == 0 and "skipped" in result.stdout and len(rows_of(store, "logs")) == 40
 
 
-def test_the_model_through_vllm_in_the_engine_that_runs(engine: Any, tiny_base: Path, house: Path) -> None:
-    result = rollhouse("collect", "--env", "workplace-mini", "--engine", "vllm", "--model", tiny_base, "--split", "validation", "--limit", 12, "--num-repeats", 2, "--seed", 0, "--house", house, "--run", "v", "--format", "json")  # fmt: skip
+def test_the_model_through_vllm_in_the_engine_that_runs(engine: Any, tiny_base: Path, store: Path) -> None:
+    result = rollhouse("collect", "--env", "workplace-mini", "--engine", "vllm", "--model", tiny_base, "--split", "validation", "--limit", 12, "--num-repeats", 2, "--seed", 0, "--store", store, "--run", "v", "--format", "json")  # fmt: skip
     assert result.exit_code == 0, result.output
     (summary,) = json.loads(result.stdout)
     assert summary["collected"] == 24 and summary["sampled_tokens"] > 100 and not summary["errors"]
-    rows = rows_of(house, "v")
+    rows = rows_of(store, "v")
     assert {row["policy_id"] for row in rows} == {weights_hash(tiny_base)} and {row["engine"] for row in rows} == {
         "vllm"
     }
-    assert get_run(House.open(house), "v")["config"]["model_hash"] == weights_hash(tiny_base)
+    assert get_run(LanceStore.open(store), "v")["config"]["model_hash"] == weights_hash(tiny_base)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no conformance data at {DATA}")
-def test_the_script_solves_every_real_task(house: Path) -> None:
-    result = rollhouse("collect", "--env", "workplace", "--tables", DATA / "tables", "--tasks", DATA / "tasks.jsonl", "--engine", "scripted", "--house", house, "--run", "w", "--format", "json")  # fmt: skip
+def test_the_script_solves_every_real_task(store: Path) -> None:
+    result = rollhouse("collect", "--env", "workplace", "--tables", DATA / "tables", "--tasks", DATA / "tasks.jsonl", "--engine", "scripted", "--store", store, "--run", "w", "--format", "json")  # fmt: skip
     assert result.exit_code == 0, result.output
     (summary,) = json.loads(result.stdout)
     assert (summary["collected"], summary["pass_rate"], summary["tool_errors"]) == (345, 1.0, 0)
 
 
-def test_wrong_requests_are_refused_in_one_sentence(house: Path, tiny_base: Path, tmp_path: Path) -> None:
-    mini = ("collect", "--env", "workplace-mini", "--house", house, "--limit", 3)
+def test_wrong_requests_are_refused_in_one_sentence(store: Path, tiny_base: Path, tmp_path: Path) -> None:
+    mini = ("collect", "--env", "workplace-mini", "--store", store, "--limit", 3)
     empty = Path(shutil.copytree(tiny_base, tmp_path / "no-weights", ignore=shutil.ignore_patterns("*.safetensors")))
     cases = [
-        (("collect", "--env", "moon", "--house", house), "no environment 'moon'", 2),
+        (("collect", "--env", "moon", "--store", store), "no environment 'moon'", 2),
         ((*mini, "--engine", "abacus"), "no engine 'abacus'", 2),
         ((*mini, "--engine", "vllm"), "needs a model", 2),
         ((*mini, "--engine", "torch", "--model", empty), "has no weights", 2),
         ((*mini, "--engine", "openai:http://127.0.0.1:9/v1"), "does not answer", 1),
         ((*mini, "--split", "moon"), "no split 'moon'", 2),
         ((*mini, "--mistake-rate", 2), "mistake_rate cannot be 2.0", 2),
-        (("collect", "--env", "workplace", "--house", house), "needs its tables", 2),
+        (("collect", "--env", "workplace", "--store", store), "needs its tables", 2),
     ]
     for command, message, code in cases:
         assert refusal(*command)[0] == code and message in refusal(*command)[1], command
-    assert House.open(house).read("rollouts").num_rows == 0
+    assert LanceStore.open(store).read("rollouts").num_rows == 0
 
 
-def test_when_all_failed_there_is_no_snapshot_and_the_advice_works(house: Path, tmp_path: Path) -> None:
+def test_when_all_failed_there_is_no_snapshot_and_the_advice_works(store: Path, tmp_path: Path) -> None:
     file, tables = tmp_path / "tasks.jsonl", write_tables(tmp_path / "tables")
     file.write_text(json.dumps({**TASKS[0], "ground_truth": "no list of calls"}))
-    command = ("collect", "--env", "workplace", "--tables", tables, "--tasks", file, "--house", house, "--run", "r", "--snapshot", "s")  # fmt: skip
+    command = ("collect", "--env", "workplace", "--tables", tables, "--tasks", file, "--store", store, "--run", "r", "--snapshot", "s")  # fmt: skip
     for more in ((), ("--retry-failed",)):
         code, said = refusal(*command, *more)
         assert code == 1 and "All 1 rollouts of run r failed" in said and "--run r --retry-failed" in said
     shown = rollhouse(*command, "--retry-failed")
     assert shown.exit_code == 1 and "failures" in shown.stdout and "no ground truth" in shown.stdout, shown.stdout
-    assert get_run(House.open(house), "r")["status"] == "failed"
-    assert [row["attempt"] for row in House.open(house).read("rollouts").to_pylist()] == [0, 1, 2]
-    assert "snapshot" in refusal("snapshot", "show", "s", "--house", house)[1]
+    assert get_run(LanceStore.open(store), "r")["status"] == "failed"
+    assert [row["attempt"] for row in LanceStore.open(store).read("rollouts").to_pylist()] == [0, 1, 2]
+    assert "snapshot" in refusal("snapshot", "show", "s", "--store", store)[1]
 
 
-def test_a_row_of_a_tasks_file_says_its_split_or_the_command_does(house: Path, tmp_path: Path) -> None:
+def test_a_row_of_a_tasks_file_says_its_split_or_the_command_does(store: Path, tmp_path: Path) -> None:
     file, tables = tmp_path / "tasks.jsonl", write_tables(tmp_path / "tables")
     rows = [TASKS[0], TASKS[1], {**TASKS[2], "split": "validation"}]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    common = ("--env", "workplace", "--tables", tables, "--tasks", file, "--house", house, "--format", "json")
+    common = ("--env", "workplace", "--tables", tables, "--tasks", file, "--store", store, "--format", "json")
     assert json.loads(rollhouse("collect", *common).stdout)[0]["collected"] == 2
     assert json.loads(rollhouse("collect", *common, "--split", "validation").stdout)[0]["collected"] == 1
     listed = json.loads(rollhouse("tasks", "generate", *common, "--tasks-split", "test").stdout)
     assert [(row["split"], row["tasks"]) for row in listed] == [("train", 0), ("validation", 1)]
-    assert sorted(House.open(house).read("tasks")["split"].to_pylist()) == ["train", "train", "validation"]
+    assert sorted(LanceStore.open(store).read("tasks")["split"].to_pylist()) == ["train", "train", "validation"]
 
 
 def test_a_long_value_leaves_the_names_of_a_summary_whole(tmp_path: Path) -> None:
-    house = tmp_path / ("deep" * 10)
+    store = tmp_path / ("deep" * 10)
     file = tmp_path / "chats.jsonl"
-    assert rollhouse("collect", "--env", "workplace-mini", "--limit", 2, "--house", house).exit_code == 0
-    command = [sys.executable, "-m", "rollhouse.cli.main", "export", "openai-chat", str(file), "--house", str(house)]
+    assert rollhouse("collect", "--env", "workplace-mini", "--limit", 2, "--store", store).exit_code == 0
+    command = [sys.executable, "-m", "rollhouse.cli.main", "export", "openai-chat", str(file), "--store", str(store)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "40"})
     assert "│ rollouts │" in done.stdout
     values = [line.split("│")[2].strip() for line in done.stdout.splitlines() if line.count("│") == 3]
     assert str(file) in "".join(values), "a long value is folded, not cut"
 
 
-def test_another_configuration_under_the_same_name_is_refused(house: Path) -> None:
-    command = ("collect", "--env", "workplace-mini", "--limit", 3, "--house", house, "--run", "r")
+def test_another_configuration_under_the_same_name_is_refused(store: Path) -> None:
+    command = ("collect", "--env", "workplace-mini", "--limit", 3, "--store", store, "--run", "r")
     assert rollhouse(*command).exit_code == 0
     code, said = refusal(*command, "--mistake-rate", 0.5)
     assert code == 2 and "mistake_rate was 0.0 and is now 0.5" in said
@@ -164,72 +164,72 @@ LONG = ("collect", "--env", OFFICE, "--limit", 150, "--num-repeats", 4, "--concu
 
 
 def test_ctrl_c_keeps_what_was_collected_and_a_second_call_finishes(
-    house: Path, monkeypatch: pytest.MonkeyPatch
+    store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = (*LONG, "--house", house, "--run", "r")
+    command = (*LONG, "--store", store, "--run", "r")
     monkeypatch.setenv("SLOW_OFFICE_S", "0.05")
     process = start(*command)
-    wait_for(lambda: rows_of(house, "r"))
+    wait_for(lambda: rows_of(store, "r"))
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "Interrupted" in errors and "Traceback" not in errors
-    kept = len(rows_of(house, "r"))
-    assert 0 < kept < 600 and get_run(House.open(house), "r")["status"] == "aborted"
+    kept = len(rows_of(store, "r"))
+    assert 0 < kept < 600 and get_run(LanceStore.open(store), "r")["status"] == "aborted"
     monkeypatch.delenv("SLOW_OFFICE_S")
     (summary,) = json.loads(rollhouse(*command).stdout)
     assert (summary["skipped"], summary["collected"]) == (kept, 600 - kept)
-    assert len({row["rollout_id"] for row in rows_of(house, "r")}) == len(rows_of(house, "r")) == 600
+    assert len({row["rollout_id"] for row in rows_of(store, "r")}) == len(rows_of(store, "r")) == 600
 
 
 @pytest.mark.system
-def test_kill_9_and_resume_give_exactly_the_planned_rollouts(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = (*LONG, "--house", house, "--run", "r")
+def test_kill_9_and_resume_give_exactly_the_planned_rollouts(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = (*LONG, "--store", store, "--run", "r")
     monkeypatch.setenv("SLOW_OFFICE_S", "0.1")
     for _ in range(3):
-        before = len(rows_of(house, "r"))
+        before = len(rows_of(store, "r"))
         process = start(*command)
-        wait_for(lambda before=before: len(rows_of(house, "r")) > before)
+        wait_for(lambda before=before: len(rows_of(store, "r")) > before)
         process.kill()
         process.communicate(timeout=60)
-    assert before < len(rows_of(house, "r")) < 600
+    assert before < len(rows_of(store, "r")) < 600
     monkeypatch.delenv("SLOW_OFFICE_S")
     assert rollhouse(*command).exit_code == 0
-    kept = rows_of(house, "r")
+    kept = rows_of(store, "r")
     assert len({row["rollout_id"] for row in kept}) == len(kept) == 600
-    reference = house.with_name("reference")
-    assert rollhouse(*LONG, "--house", reference, "--run", "r").exit_code == 0
+    reference = store.with_name("reference")
+    assert rollhouse(*LONG, "--store", reference, "--run", "r").exit_code == 0
     assert {row["rollout_id"] for row in kept} == {row["rollout_id"] for row in rows_of(reference, "r")}
 
 
-def test_a_verifier_that_breaks_is_counted_said_and_tried_again(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ("collect", "--env", OFFICE, "--limit", 20, "--house", house, "--run", "r")
+def test_a_verifier_that_breaks_is_counted_said_and_tried_again(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("collect", "--env", OFFICE, "--limit", 20, "--store", store, "--run", "r")
     monkeypatch.setenv("BROKEN_OFFICE", "verifier")
     result = rollhouse(*command)
     assert result.exit_code == 1 and "3 of 20 rollouts failed" in " ".join(result.stderr.split())
     assert "RuntimeError: no verdict on mails" in result.stdout and "verifier" in result.stdout
-    assert get_run(House.open(house), "r")["status"] == "finished"
-    assert Counter(row["status"] for row in rows_of(house, "r")) == {"completed": 17, "error": 3}
+    assert get_run(LanceStore.open(store), "r")["status"] == "finished"
+    assert Counter(row["status"] for row in rows_of(store, "r")) == {"completed": 17, "error": 3}
     monkeypatch.delenv("BROKEN_OFFICE")
     (summary,) = json.loads(rollhouse(*command, "--retry-failed", "--format", "json").stdout)
     assert (summary["collected"], summary["failed"], summary["skipped"], summary["failures"]) == (3, 0, 17, [])
 
 
-def test_a_dry_run_says_what_is_missing_and_writes_nothing(house: Path) -> None:
-    command = ("collect", "--env", "workplace-mini", "--limit", 6, "--house", house, "--run", "r")
+def test_a_dry_run_says_what_is_missing_and_writes_nothing(store: Path) -> None:
+    command = ("collect", "--env", "workplace-mini", "--limit", 6, "--store", store, "--run", "r")
     dry = (*command, "--num-repeats", 2, "--dry-run")
     result = rollhouse(*dry)
-    assert result.exit_code == 0 and "num_repeats: 2" in result.stdout and not house.exists()
+    assert result.exit_code == 0 and "num_repeats: 2" in result.stdout and not store.exists()
     assert rollhouse(*command).exit_code == 0
     (plan,) = json.loads(rollhouse(*command, "--dry-run", "--format", "json").stdout)
     assert (plan["tasks"], plan["rollouts"], plan["already_there"], plan["to_collect"]) == (6, 6, 6, 0)
     assert plan["config"]["environment"] == "workplace-mini" and sum(group["tasks"] for group in plan["groups"]) == 6
     code, said = refusal(*dry)
     assert code == 2 and "num_repeats was 1 and is now 2" in said
-    assert len(rows_of(house, "r")) == 6
+    assert len(rows_of(store, "r")) == 6
 
 
-def test_the_shipped_mixture_of_environments(house: Path) -> None:
-    command = ("collect", "--config", "collect-mix", "--house", house, "limit=9", "num_repeats=2", "run=mix")
+def test_the_shipped_mixture_of_environments(store: Path) -> None:
+    command = ("collect", "--config", "collect-mix", "--store", store, "limit=9", "num_repeats=2", "run=mix")
     (plan,) = json.loads(rollhouse(*command, "--dry-run", "--format", "json").stdout)
     tasks = Counter({group["environment"]: 0 for group in plan["groups"]})
     for group in plan["groups"]:
@@ -240,8 +240,12 @@ def test_the_shipped_mixture_of_environments(house: Path) -> None:
     (summary,) = json.loads(result.stdout)
     assert {group["environment"] for group in summary["groups"]} == {"workplace-mini", "math"}
     assert summary["pass_rate"] == 1.0 and set(summary["pass_at_k"]) == {"1", "2"}
-    rows = House.open(house).read("rollouts", ["rollout_id", "environment", "reward", "scorer", "n_turns"]).to_pylist()
-    raw = {row["rollout_id"]: row for row in House.open(house).read("scores").to_pylist()}
+    rows = (
+        LanceStore.open(store)
+        .read("rollouts", ["rollout_id", "environment", "reward", "scorer", "n_turns"])
+        .to_pylist()
+    )
+    raw = {row["rollout_id"]: row for row in LanceStore.open(store).read("scores").to_pylist()}
     for row in rows:
         shaped = row["environment"] == "workplace-mini"
         assert row["scorer"].endswith("+shaped") == shaped == (row["rollout_id"] in raw)
@@ -276,8 +280,8 @@ def test_the_shipped_mixture_of_environments(house: Path) -> None:
         ),
     ],
 )
-def test_a_configuration_that_does_not_hold_together_is_refused(settings: Any, message: str, house: Path) -> None:
-    code, said = refusal("collect", "--house", house, "--limit", 2, *settings)
+def test_a_configuration_that_does_not_hold_together_is_refused(settings: Any, message: str, store: Path) -> None:
+    code, said = refusal("collect", "--store", store, "--limit", 2, *settings)
     assert code == 2 and message in said
 
 
@@ -309,18 +313,18 @@ class Answers(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def test_an_endpoint_that_goes_away_ends_the_run_and_the_same_command_goes_on(house: Path) -> None:
+def test_an_endpoint_that_goes_away_ends_the_run_and_the_same_command_goes_on(store: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     settings = ("endpoint.breaker_failures=2", "endpoint.breaker_pause_s=0.05", "endpoint.gone_after_s=0.2", "endpoint.max_retries=9", "endpoint.backoff_s=0.02")  # fmt: skip
-    command = ("collect", "--env", "workplace-mini", "--engine", f"openai:http://127.0.0.1:{server.server_port}/v1", "--limit", 12, "--concurrency", 2, "--house", house, "--run", "r", *settings)  # fmt: skip
+    command = ("collect", "--env", "workplace-mini", "--engine", f"openai:http://127.0.0.1:{server.server_port}/v1", "--limit", 12, "--concurrency", 2, "--store", store, "--run", "r", *settings)  # fmt: skip
     try:
         Answers.left = 5
         code, said = refusal(*command)
         assert code == 1 and "out of order" in said and "run the same command again with --run r" in said
-        kept = rows_of(house, "r")
-        assert f"{len(kept)} of 12 rollouts are in the house" in said and len(kept) == 5
-        assert {row["status"] for row in kept} == {"completed"} and get_run(House.open(house), "r")[
+        kept = rows_of(store, "r")
+        assert f"{len(kept)} of 12 rollouts are in the store" in said and len(kept) == 5
+        assert {row["status"] for row in kept} == {"completed"} and get_run(LanceStore.open(store), "r")[
             "status"
         ] == "failed"
         Answers.left = 100
@@ -332,20 +336,20 @@ def test_an_endpoint_that_goes_away_ends_the_run_and_the_same_command_goes_on(ho
 
 
 @pytest.mark.system
-def test_ctrl_c_leaves_no_process_of_the_engine(house: Path, tiny_base: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_process_of_the_engine(store: Path, tiny_base: Path, tmp_path: Path) -> None:
     os.environ["TMPDIR"] = str(tmp_path)  # Ray's folder falls back to /tmp when this is too long for its sockets
     try:
-        process = start("collect", "--env", "workplace-mini", "--engine", "vllm", "--model", tiny_base, "--num-repeats", 40, "--house", house, "--run", "r")  # fmt: skip
+        process = start("collect", "--env", "workplace-mini", "--engine", "vllm", "--model", tiny_base, "--num-repeats", 40, "--store", store, "--run", "r")  # fmt: skip
     finally:
         del os.environ["TMPDIR"]
-    wait_for(lambda: rows_of(house, "r"), 300)
+    wait_for(lambda: rows_of(store, "r"), 300)
     family = descendants(process.pid)
     assert len(family) > 3, "Ray and the engine run"
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and "Traceback" not in errors, errors
     wait_for(lambda: not [pid for pid in family if alive(pid)], 30)
-    assert get_run(House.open(house), "r")["status"] == "aborted"
+    assert get_run(LanceStore.open(store), "r")["status"] == "aborted"
 
 
 def descendants(pid: int) -> list[int]:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from .test_dataset_train import house, refusal, rollhouse, rows  # noqa: F401
+from .test_dataset_train import refusal, rollhouse, rows, store  # noqa: F401
 
 
-def test_flags_and_files_are_options_of_the_recipe(house: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_flags_and_files_are_options_of_the_recipe(store: Path, tmp_path: Path) -> None:  # noqa: F811
     query = tmp_path / "good.sql"
     query.write_text("SELECT rollout_id FROM rollouts\nWHERE passed;\n")
-    build = ["dataset", "build", "sft", "--from", "s1", "--house", house]
+    build = ["dataset", "build", "sft", "--from", "s1", "--store", store]
     (by_sql,) = rows(*build, "by-sql", "--sql", query)
     assert by_sql["recipe"]["sql"] == query.read_text().strip().rstrip(";") and by_sql["recipe"]["per_task_cap"] is None
     assert by_sql["dropped"].keys() == {"the recipe does not name it"}
@@ -32,43 +32,43 @@ def test_flags_and_files_are_options_of_the_recipe(house: Path, tmp_path: Path) 
     )
     assert "weights: hard" in dry.stdout and "order: easy_first" in dry.stdout
     assert (
-        "pairing" in refusal("dataset", "build", "dpo", "x", "--from", "s1", "--pairing", "worst", "--house", house)[1]
+        "pairing" in refusal("dataset", "build", "dpo", "x", "--from", "s1", "--pairing", "worst", "--store", store)[1]
     )
 
 
-def test_overlap_with_evaluation_sets_is_shown(house: Path, tmp_path: Path) -> None:  # noqa: F811
-    (task,) = rows("sql", "SELECT task_id, messages[-1].text AS says FROM tasks JOIN prompts USING (prompt_id) WHERE split = 'train' ORDER BY task_id LIMIT 1", "--house", house)  # fmt: skip
+def test_overlap_with_evaluation_sets_is_shown(store: Path, tmp_path: Path) -> None:  # noqa: F811
+    (task,) = rows("sql", "SELECT task_id, messages[-1].text AS says FROM tasks JOIN prompts USING (prompt_id) WHERE split = 'train' ORDER BY task_id LIMIT 1", "--store", store)  # fmt: skip
     cases = tmp_path / "quiz.jsonl"
     cases.write_text(json.dumps({"id": "q1", "text": task["says"]}) + "\n")
-    build = ["dataset", "build", "grpo", "apart", "--from", "s1", "--house", house, "zero_variance=keep", "--against"]
+    build = ["dataset", "build", "grpo", "apart", "--from", "s1", "--store", store, "zero_variance=keep", "--against"]
     (built,) = rows(*build, cases)
     assert built["dropped"]["in evaluation set quiz by text"] >= 1
     assert "in evaluation set quiz by text" in rollhouse(*build, cases).stdout
-    flagged = rows("dataset", "show", "apart", "--flagged", "--house", house)
+    flagged = rows("dataset", "show", "apart", "--flagged", "--store", store)
     assert {"id": task["task_id"], "reference": "q1", "method": "text", "score": 1.0} in flagged
-    (why,) = rows("dataset", "why", "apart", task["task_id"], "--house", house)
+    (why,) = rows("dataset", "why", "apart", task["task_id"], "--store", store)
     assert why["reason"] == "in evaluation set quiz by text; text of q1 (1.00)"
     assert "There is no file" in refusal(*build, tmp_path / "absent.jsonl")[1]
 
 
-def test_diff_and_export(house: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_diff_and_export(store: Path, tmp_path: Path) -> None:  # noqa: F811
     for most in (1, 2):
-        rows("dataset", "build", "dpo", "two", "--from", "s1", f"max_pairs={most}", "--house", house)
-    (found,) = rows("dataset", "diff", "two@1", "two@2", "--house", house)
+        rows("dataset", "build", "dpo", "two", "--from", "s1", f"max_pairs={most}", "--store", store)
+    (found,) = rows("dataset", "diff", "two@1", "two@2", "--store", store)
     assert found["only_right"] == 1 and found["recipe"] == [{"option": "max_pairs", "left": 1, "right": 2}]
-    shown = rollhouse("dataset", "diff", "two@1", "two@2", "--house", house).stdout
+    shown = rollhouse("dataset", "diff", "two@1", "two@2", "--store", store).stdout
     assert "max_pairs" in shown and "only_right" in shown
-    only = rows("dataset", "diff", "two@1", "two@2", "--rows", "--house", house)
+    only = rows("dataset", "diff", "two@1", "two@2", "--rows", "--store", store)
     assert len(only) == found["only_left"] + found["only_right"]
     out = tmp_path / "pairs.jsonl"
-    (told,) = rows("dataset", "export", "two@2", "nemo-preference", out, "--house", house)
+    (told,) = rows("dataset", "export", "two@2", "nemo-preference", out, "--store", store)
     assert told["rows"] == len(out.read_text().splitlines()) > 0 and told["left_out"] == {}
-    code, said = refusal("dataset", "export", "two@2", "openai", out, "--house", house)
+    code, said = refusal("dataset", "export", "two@2", "openai", out, "--store", store)
     assert code == 2 and "Formats are trl, nemo-preference, nemo-binary" in said
 
 
 @pytest.mark.parametrize(("kind", "target"), [("sft", "trl"), ("sft", "trl-messages"), ("dpo", "trl")])
-def test_trl_trains_on_what_was_exported(house: Path, tiny_base: Path, tmp_path: Path, kind: str, target: str) -> None:  # noqa: F811
+def test_trl_trains_on_what_was_exported(store: Path, tiny_base: Path, tmp_path: Path, kind: str, target: str) -> None:  # noqa: F811
     from datasets import load_dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.trainer.dpo_config import DPOConfig
@@ -85,10 +85,10 @@ def test_trl_trains_on_what_was_exported(house: Path, tiny_base: Path, tmp_path:
         "--from",
         "s1",
         "max_rows=2" if kind == "sft" else "max_pairs=2",
-        "--house",
-        house,
+        "--store",
+        store,
     )
-    (told,) = rows("dataset", "export", f"out-{kind}", target, out, "--house", house)
+    (told,) = rows("dataset", "export", f"out-{kind}", target, out, "--store", store)
     data = load_dataset("parquet", data_files=str(out), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(data) == told["rows"] == 2
     settings = {"sft": SFTConfig, "dpo": DPOConfig}[kind](

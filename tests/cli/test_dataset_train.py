@@ -25,48 +25,48 @@ def refusal(*arguments: object) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scripted rollouts of twelve train tasks, four each, and of three validation tasks in a run of their own."""
-    place = tmp_path_factory.mktemp("cli") / "house"
-    play = ["collect", "--env", "workplace-mini", "--mistake-rate", 0.4, "--house", place]
+    place = tmp_path_factory.mktemp("cli") / "store"
+    play = ["collect", "--env", "workplace-mini", "--mistake-rate", 0.4, "--store", place]
     assert rollhouse(*play, "--limit", 12, "--num-repeats", 4, "--run", "logs", "--snapshot", "s1").exit_code == 0
     held_out = [*play, "--limit", 3, "--split", "validation", "--run", "looked", "--snapshot", "s2"]
     assert rollhouse(*held_out).exit_code == 0
     return place
 
 
-def test_build_list_show_and_why(house: Path) -> None:
-    built = rows("dataset", "build", "sft", "demos", "--from", "s1", "per_task_cap=1", "--house", house)[0]
+def test_build_list_show_and_why(store: Path) -> None:
+    built = rows("dataset", "build", "sft", "demos", "--from", "s1", "per_task_cap=1", "--store", store)[0]
     assert built["dataset"] == "demos@1" and not built["existed"] and built["recipe"]["per_task_cap"] == 1
-    again = rollhouse("dataset", "build", "sft", "demos", "--from", "s1", "per_task_cap=1", "--house", house)
+    again = rollhouse("dataset", "build", "sft", "demos", "--from", "s1", "per_task_cap=1", "--store", store)
     assert "demos@1 exists already" in again.stdout and "reward below 1" in again.stdout
-    assert [row["dataset"] for row in rows("dataset", "list", "--house", house)] == ["demos@1"]
-    manifest = rows("dataset", "show", "demos", "--house", house)[0]
+    assert [row["dataset"] for row in rows("dataset", "list", "--store", store)] == ["demos@1"]
+    manifest = rows("dataset", "show", "demos", "--store", store)[0]
     assert manifest["fingerprint"] == built["fingerprint"] and manifest["rows"] == built["rows"]
-    references = rows("dataset", "show", "demos", "--rows", "--house", house)
+    references = rows("dataset", "show", "demos", "--rows", "--store", store)
     assert len(references) == built["rows"]
-    why = rows("dataset", "why", "demos", references[0]["rollout_id"], "--house", house)
+    why = rows("dataset", "why", "demos", references[0]["rollout_id"], "--store", store)
     assert why[0]["in_dataset"] and why[0]["role"] == "demo"
 
 
-def test_pairs_prompts_and_flags(house: Path) -> None:
-    pairs = rows("dataset", "build", "dpo", "pairs", "--from", "s2", "--run", "logs", "--house", house)[0]
+def test_pairs_prompts_and_flags(store: Path) -> None:
+    pairs = rows("dataset", "build", "dpo", "pairs", "--from", "s2", "--run", "logs", "--store", store)[0]
     assert pairs["kind"] == "dpo" and pairs["recipe"]["runs"] == ["logs"] and pairs["mean_gap"] == 1
-    prompts = rows("dataset", "build", "grpo", "prompts", "--from", "s1", "--house", house)[0]
+    prompts = rows("dataset", "build", "grpo", "prompts", "--from", "s1", "--store", store)[0]
     assert 0 < prompts["rows"] < 12 and prompts["dropped"]["always solved"] > 0
     dry = rollhouse("dataset", "build", "dpo", "x", "--from", "s1", "--run", "a", "min_gap=0.3", "--dry-run")
     assert "min_gap: 0.3" in dry.stdout and "- a" in dry.stdout
 
 
-def test_requests_that_are_wrong(house: Path) -> None:
-    build = ["dataset", "build", "sft", "bad", "--house", house, "--from"]
+def test_requests_that_are_wrong(store: Path) -> None:
+    build = ["dataset", "build", "sft", "bad", "--store", store, "--from"]
     for says, arguments in {
         "belong to validation tasks (run looked)": [*build, "s2"],
         "Did you mean 'min_reward'?": [*build, "s1", "min_rewards=1"],
         "no snapshot 'absent'": [*build, "absent"],
-        "no dataset 'absent'": ["dataset", "show", "absent", "--house", house],
-        "policy is not set": ["train", "sft", "--dataset", "x", "--house", house],
-        "There is no house": ["dataset", "list", "--house", house / "elsewhere"],
+        "no dataset 'absent'": ["dataset", "show", "absent", "--store", store],
+        "policy is not set": ["train", "sft", "--dataset", "x", "--store", store],
+        "There is no store": ["dataset", "list", "--store", store / "elsewhere"],
     }.items():
         code, said = refusal(*arguments)
         assert code == 2 and says in said, said
@@ -75,16 +75,16 @@ def test_requests_that_are_wrong(house: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
-def test_train_from_the_command_line(house: Path, tiny_base: Path, kind: str) -> None:
-    rows("dataset", "build", kind, f"for-{kind}", "--from", "s1", "--house", house)
+def test_train_from_the_command_line(store: Path, tiny_base: Path, kind: str) -> None:
+    rows("dataset", "build", kind, f"for-{kind}", "--from", "s1", "--store", store)
     command = (
         "train", kind, "--config", f"tiny-{kind}", "--dataset", f"for-{kind}", "--model", tiny_base, "--run", f"cli-{kind}",
         f"{kind}.max_num_steps=1", "policy.train_global_batch_size=2", "policy.train_micro_batch_size=2",
-        "--house", house,
+        "--store", store,
     )  # fmt: skip
     (made,) = rows(*command)
     assert made["checkpoint_id"] == f"cli-{kind}/step_1" and made["metrics"]["train/loss"] > 0
-    assert Path(made["path"]) == house / "checkpoints" / f"cli-{kind}" / "step_1"
+    assert Path(made["path"]) == store / "checkpoints" / f"cli-{kind}" / "step_1"
     assert rows(*command) == [made] and "trained before" in refusal(*command)[1]
     code, said = refusal(*command, f"{kind}.seed=1")
     assert code == 2 and f"{kind}.seed was 0 and is now 1" in said

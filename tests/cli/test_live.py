@@ -51,7 +51,7 @@ def test_the_pace_is_that_of_the_last_half_minute() -> None:
 
 
 def test_a_terminal_gets_the_live_view_and_a_pipe_a_plain_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rollhouse.cli.main", "collect", "--env", str(OFFICE), "--limit", "40", "--concurrency", "8", "--house", str(tmp_path / "house"), "--run"]  # fmt: skip
+    command = [sys.executable, "-m", "rollhouse.cli.main", "collect", "--env", str(OFFICE), "--limit", "40", "--concurrency", "8", "--store", str(tmp_path / "store"), "--run"]  # fmt: skip
     ours, theirs = pty.openpty()
     environment = {**os.environ, "SLOW_OFFICE_S": "0.1", "TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen([*command, "live"], stdout=subprocess.DEVNULL, stderr=theirs, env=environment)

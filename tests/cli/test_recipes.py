@@ -65,10 +65,10 @@ def test_the_guide_names_every_recipe() -> None:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rollouts of the office, some solved and some not, in the snapshot s1; questions likewise, in sums."""
-    place = tmp_path_factory.mktemp("recipes") / "house"
-    play = ["collect", "--engine", "scripted", "--mistake-rate", 0.5, "--num-repeats", 8, "--house", place]
+    place = tmp_path_factory.mktemp("recipes") / "store"
+    play = ["collect", "--engine", "scripted", "--mistake-rate", 0.5, "--num-repeats", 8, "--store", place]
     office = [*play, "--env", "workplace-mini", "--limit", 6, "--run", "office", "--snapshot", "s1"]
     sums = [*play, "--env", "math", "--limit", 3, "--run", "sums", "--snapshot", "sums"]
     for command in (office, sums):
@@ -77,47 +77,47 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("kind", "recipe"), [("sft", "demos-high-reward"), ("dpo", "pairs-mixed"), ("grpo", "prompts-mixed")])  # fmt: skip
-def test_datasets_are_built_by_recipe(house: Path, kind: str, recipe: str) -> None:
-    (built,) = rows("dataset", "build", kind, kind, "--from", "s1", "--run", "office", "--config", recipe, "--house", house)  # fmt: skip
+def test_datasets_are_built_by_recipe(store: Path, kind: str, recipe: str) -> None:
+    (built,) = rows("dataset", "build", kind, kind, "--from", "s1", "--run", "office", "--config", recipe, "--store", store)  # fmt: skip
     assert built["kind"] == kind and built["rows"] > 0
-    references = rows("dataset", "show", kind, "--rows", "--house", house)
+    references = rows("dataset", "show", kind, "--rows", "--store", store)
     by_task = [sum(row["task_id"] == task for row in references) for task in {row["task_id"] for row in references}]
     # Demonstrations: a task's two ways of being solved at most; a pair has two rows; a task is a prompt once.
     assert max(by_task) <= 4 and len(by_task) == built["tasks"]
     if kind == "sft":
-        solved = rows("sql", "select rollout_id from rollouts where passed and run_id = 'office'", "--house", house)
+        solved = rows("sql", "select rollout_id from rollouts where passed and run_id = 'office'", "--store", store)
         assert {row["rollout_id"] for row in references} <= {row["rollout_id"] for row in solved}
 
 
-def test_math_is_collected_by_recipe(house: Path) -> None:
+def test_math_is_collected_by_recipe(store: Path) -> None:
     given = ["engine=scripted", "data_parallel_size=1", "max_model_len=null", "limit=2"]
-    (told,) = rows("collect", "--config", "collect-math", "--run", "by-recipe", *given, "--house", house)
+    (told,) = rows("collect", "--config", "collect-math", "--run", "by-recipe", *given, "--store", store)
     assert told["collected"] == 16 and told["failed"] == 0
 
 
-def test_the_tiny_policy_collects_by_recipe(house: Path, engine: Any, tiny_base: Path) -> None:
+def test_the_tiny_policy_collects_by_recipe(store: Path, engine: Any, tiny_base: Path) -> None:
     given = ["--model", tiny_base, "limit=3", "num_repeats=2"]
-    (told,) = rows("collect", "--config", "tiny-collect", "--run", "tiny", *given, "--house", house)
+    (told,) = rows("collect", "--config", "tiny-collect", "--run", "tiny", *given, "--store", store)
     assert told["collected"] == 6 and told["failed"] == 0 and told["sampled_tokens"] > 0
 
 
-def test_the_tiny_policy_does_sums_by_recipe(house: Path, engine: Any, tiny_base: Path) -> None:
+def test_the_tiny_policy_does_sums_by_recipe(store: Path, engine: Any, tiny_base: Path) -> None:
     build = ["dataset", "build", "grpo", "sums", "--config", "prompts-mixed", "--from", "sums", "--run", "sums"]
-    assert rows(*build, "--house", house)[0]["rows"] >= 2
+    assert rows(*build, "--store", store)[0]["rows"] >= 2
     size = ["grpo.max_num_steps=1", "grpo.num_prompts_per_step=2", "grpo.num_generations_per_prompt=2"]
     train = ["train", "grpo", "--config", "tiny-math-grpo", "--dataset", "sums", "--model", tiny_base, "--run", "math"]
-    (made,) = rows(*train, *size, "policy.generation.max_new_tokens=24", "--house", house)
+    (made,) = rows(*train, *size, "policy.generation.max_new_tokens=24", "--store", store)
     assert made["checkpoint_id"] == "math/step_1" and made["metrics"]["rollouts/total"] >= 4
-    judged = rows("sql", "select distinct scorer from rollouts where run_id = 'math'", "--house", house)
+    judged = rows("sql", "select distinct scorer from rollouts where run_id = 'math'", "--store", store)
     assert judged == [{"scorer": "math-verify"}]
 
 
 @pytest.mark.system
 def test_the_tiny_policy_learns_in_two_ranks_beside_its_engine_by_recipe(
-    house: Path, engine: Any, tiny_base: Path
+    store: Path, engine: Any, tiny_base: Path
 ) -> None:
     build = ["dataset", "build", "grpo", "office", "--config", "prompts-mixed", "--from", "s1", "--run", "office"]
-    assert rows(*build, "--house", house)[0]["rows"] >= 2
+    assert rows(*build, "--store", store)[0]["rows"] >= 2
     size = ["grpo.max_num_steps=2", "grpo.num_prompts_per_step=2", "grpo.num_generations_per_prompt=4"]
     train = [
         "train",
@@ -131,6 +131,6 @@ def test_the_tiny_policy_learns_in_two_ranks_beside_its_engine_by_recipe(
         "--run",
         "beside",
     ]
-    (made,) = rows(*train, *size, "--house", house)
+    (made,) = rows(*train, *size, "--store", store)
     assert made["checkpoint_id"] == "beside/step_2" and made["metrics"]["staleness/max"] <= 1
-    assert rows("sql", "select kind, status from runs where run_id = 'beside'", "--house", house) == [{"kind": "grpo", "status": "finished"}]  # fmt: skip
+    assert rows("sql", "select kind, status from runs where run_id = 'beside'", "--store", store) == [{"kind": "grpo", "status": "finished"}]  # fmt: skip

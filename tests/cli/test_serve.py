@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 def refused(tmp_path: Path, *options: str) -> str:
     """What the command says as it exits with 2."""
-    done = CliRunner().invoke(app, ["serve", "--house", str(tmp_path / "house"), *options])
+    done = CliRunner().invoke(app, ["serve", "--store", str(tmp_path / "store"), *options])
     assert done.exit_code == 2, done.output
     return " ".join(done.output.split())
 

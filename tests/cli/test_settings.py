@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, Field
+from rollhouse.base.errors import ConfigError
 from rollhouse.cli.settings import resolve, to_yaml
-from rollhouse.store.errors import ConfigError
 
 
 class Inner(BaseModel):

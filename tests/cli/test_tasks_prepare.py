@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.cli.main import app
-from rollhouse.collect.prepare import SplitCounts, check_row, prepare_tasks
+from rollhouse.environments.prepare import SplitCounts, check_row, prepare_tasks
 from rollhouse.tests.office import TASKS
 from typer.testing import CliRunner
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from rollhouse.cli.main import app
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import get_run
 from typer.testing import CliRunner, Result
 
@@ -24,36 +24,36 @@ def said(result: Result) -> str:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A house with the prompt set `prompts@1`."""
-    place = tmp_path_factory.mktemp("cli") / "house"
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the prompt set `prompts@1`."""
+    place = tmp_path_factory.mktemp("cli") / "store"
     play = ["collect", "--env", "workplace-mini", "--mistake-rate", 0.5, "--limit", 8, "--num-repeats", 4]
-    assert rollhouse(*play, "--run", "logs", "--snapshot", "s1", "--house", place).exit_code == 0
-    assert rollhouse("dataset", "build", "grpo", "prompts", "--from", "s1", "--house", place).exit_code == 0
+    assert rollhouse(*play, "--run", "logs", "--snapshot", "s1", "--store", place).exit_code == 0
+    assert rollhouse("dataset", "build", "grpo", "prompts", "--from", "s1", "--store", place).exit_code == 0
     return place
 
 
-def train(house: Path, *settings: object) -> Result:
-    return rollhouse("train", "grpo", "--config", "tiny-grpo", "dataset=prompts", *settings, "--house", house)
+def train(store: Path, *settings: object) -> Result:
+    return rollhouse("train", "grpo", "--config", "tiny-grpo", "dataset=prompts", *settings, "--store", store)
 
 
-def test_train_from_the_command_line(house: Path, engine: Any, tiny_base: Path) -> None:
+def test_train_from_the_command_line(store: Path, engine: Any, tiny_base: Path) -> None:
     small = ["grpo.max_num_steps=1", "grpo.num_prompts_per_step=3", "grpo.num_generations_per_prompt=4"]
     where = [f"policy.model_name={tiny_base}", "run=cli-grpo"]
-    result = train(house, *small, *where, "--format", "json")
+    result = train(store, *small, *where, "--format", "json")
     assert result.exit_code == 0, result.exception
     (made,) = json.loads(result.stdout)
     assert made["checkpoint_id"] == "cli-grpo/step_1" and made["dataset"] == "prompts@1"
-    assert Path(made["path"]) == house / "checkpoints" / "cli-grpo" / "step_1"
+    assert Path(made["path"]) == store / "checkpoints" / "cli-grpo" / "step_1"
     assert 0 <= made["metrics"]["train/reward"] <= 1 and made["metrics"]["rollouts/total"] == 12
 
-    counted = rollhouse("sql", "select count(*) n from rollouts where run_id = 'cli-grpo'", "--format", "json", "--house", house)  # fmt: skip
+    counted = rollhouse("sql", "select count(*) n from rollouts where run_id = 'cli-grpo'", "--format", "json", "--store", store)  # fmt: skip
     assert json.loads(counted.stdout) == [{"n": 12}]
-    again = train(house, *small, *where)
+    again = train(store, *small, *where)
     assert again.exit_code == 0 and "trained before" in said(again)
-    refused = train(house, *small[:-1], *where, "policy.generation.max_new_tokens=7")
+    refused = train(store, *small[:-1], *where, "policy.generation.max_new_tokens=7")
     assert refused.exit_code == 2 and "policy.generation.max_new_tokens was 96 and is now 7" in said(refused)
-    traced = rollhouse("lineage", "cli-grpo", "--house", house)
+    traced = rollhouse("lineage", "cli-grpo", "--store", store)
     assert traced.exit_code == 0 and "prompts@1" in traced.stdout and "s1" in traced.stdout
 
 
@@ -64,7 +64,7 @@ def test_shipped_recipes_resolve(recipe: str) -> None:
     assert printed.exit_code == 0 and "num_prompts_per_step: 4" in printed.stdout and "model_name: m" in printed.stdout
 
 
-def test_requests_that_are_wrong(house: Path, tmp_path: Path) -> None:
+def test_requests_that_are_wrong(store: Path, tmp_path: Path) -> None:
     for says, settings in {
         "Did you mean 'grpo.max_num_steps'?": ["grpo.max_steps=3"],
         "no dataset 'absent'": ["dataset=absent"],
@@ -73,7 +73,7 @@ def test_requests_that_are_wrong(house: Path, tmp_path: Path) -> None:
         "no model": [f"policy.model_name={tmp_path / 'absent'}"],
         "workplace-mini": ["environment.name=workplace"],
     }.items():
-        result = train(house, *settings)
+        result = train(store, *settings)
         assert result.exit_code == 2 or getattr(result.exception, "exit_code", None) == 2, (settings, result.exception)
         assert says in said(result) + str(result.exception), settings
 
@@ -81,12 +81,12 @@ def test_requests_that_are_wrong(house: Path, tmp_path: Path) -> None:
 @pytest.mark.system
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_leaves_rollouts_and_no_process(
-    house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     run = f"cut-{how.name.lower()}"
-    process = start("train", "grpo", "--config", "tiny-grpo", "dataset=prompts", f"run={run}", "--house", house)
-    wait_for(lambda: rows_of(house, run), 300)
+    process = start("train", "grpo", "--config", "tiny-grpo", "dataset=prompts", f"run={run}", "--store", store)
+    wait_for(lambda: rows_of(store, run), 300)
     family = descendants(process.pid)
     assert len(family) > 3, "Ray, engine and learner run"
     if how is signal.SIGINT:
@@ -96,5 +96,5 @@ def test_an_interruption_leaves_rollouts_and_no_process(
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and "Interrupted" in errors and "Traceback" not in errors, errors
     wait_for(lambda: not [pid for pid in family if alive(pid)], 30)
-    assert get_run(House.open(house), run)["status"] == "aborted"
-    assert rows_of(house, run)
+    assert get_run(LanceStore.open(store), run)["status"] == "aborted"
+    assert rows_of(store, run)

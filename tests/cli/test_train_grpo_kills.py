@@ -11,8 +11,8 @@ import psutil
 import pytest
 from rollhouse.cli.main import app
 from rollhouse.cli.settings import resolve
-from rollhouse.collect.models import weights_hash
-from rollhouse.store.house import House
+from rollhouse.policies.models import weights_hash
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import get_run
 from rollhouse.train.checkpoints import resolve_model
 from rollhouse.train.grpo.config import GrpoConfig
@@ -39,25 +39,25 @@ pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A house with the prompt set `prompts@1`."""
-    place = tmp_path_factory.mktemp("kills") / "house"
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the prompt set `prompts@1`."""
+    place = tmp_path_factory.mktemp("kills") / "store"
     for command in (
         "collect --env workplace-mini --mistake-rate 0.5 --limit 16 --num-repeats 4 --run logs --snapshot s1",
         "dataset build grpo prompts --from s1",
     ):
-        assert CliRunner().invoke(app, [*command.split(), "--house", str(place)]).exit_code == 0
+        assert CliRunner().invoke(app, [*command.split(), "--store", str(place)]).exit_code == 0
     return place
 
 
-def begin(house: Path, run: str, *settings: str) -> Any:
-    return start("train", "grpo", "--config", "tiny-grpo", "dataset=prompts", f"run={run}", *SMALL, *settings, "--house", house)  # fmt: skip
+def begin(store: Path, run: str, *settings: str) -> Any:
+    return start("train", "grpo", "--config", "tiny-grpo", "dataset=prompts", f"run={run}", *SMALL, *settings, "--store", store)  # fmt: skip
 
 
-def kill_soon(house: Path, run: str, process: Any, seed: int) -> None:
+def kill_soon(store: Path, run: str, process: Any, seed: int) -> None:
     """kill -9 of the driver, some moments after its first new rollout; what belonged to it ends by itself."""
-    before = len(rows_of(house, run))
-    wait_for(lambda: len(rows_of(house, run)) > before or process.poll() is not None, 300)
+    before = len(rows_of(store, run))
+    wait_for(lambda: len(rows_of(store, run)) > before or process.poll() is not None, 300)
     time.sleep(random.Random(seed).uniform(0, 4))
     family = actors(process.pid) if process.poll() is None else []
     process.kill()
@@ -84,9 +84,9 @@ def finish(process: Any) -> None:
     assert process.returncode == 0, errors
 
 
-def is_as_if_never_killed(house: Path, run: str, *settings: str) -> None:
+def is_as_if_never_killed(store: Path, run: str, *settings: str) -> None:
     """Prompts as the recipe says, no slot twice, every kept rollout trained, and the weights of one learner that takes all plans in a row."""
-    place = House.open(house)
+    place = LanceStore.open(store)
     tasks = grpo_tasks(place, get_dataset(place, "prompts"))
     expected = {step: [task.task_id for task in prompts_of_step(tasks, step, PROMPTS, 0)] for step in range(1, STEPS + 1)}  # fmt: skip
     assert issued_before(place, run) == {(step, 0): ids for step, ids in expected.items()}
@@ -98,32 +98,32 @@ def is_as_if_never_killed(house: Path, run: str, *settings: str) -> None:
         plan = stored_plan(place, run, step)
         assert plan is not None and plan.settings["task_ids"] == expected[step]
         learner.step(*read_batch(place, plan))
-    again = house.parent / f"{run}-again"
+    again = store.parent / f"{run}-again"
     learner.save_pretrained(str(again))
     last = get_run(place, run)
     assert last["status"] == "finished" and last["summary"]["weights_hash"] == weights_hash(again)
 
 
-def test_an_asynchronous_run_that_loses_its_driver_its_learner_and_its_engine(house: Path) -> None:
-    kill_soon(house, "async", begin(house, "async", *ASYNC), seed=3)
+def test_an_asynchronous_run_that_loses_its_driver_its_learner_and_its_engine(store: Path) -> None:
+    kill_soon(store, "async", begin(store, "async", *ASYNC), seed=3)
 
-    process = begin(house, "async", *ASYNC, "cluster.max_restarts=0")
-    before = len(rows_of(house, "async"))
-    wait_for(lambda: len(rows_of(house, "async")) > before or process.poll() is not None, 300)
+    process = begin(store, "async", *ASYNC, "cluster.max_restarts=0")
+    before = len(rows_of(store, "async"))
+    wait_for(lambda: len(rows_of(store, "async")) > before or process.poll() is not None, 300)
     if process.poll() is None:
         os.kill(one_of(process.pid, "_Rank"), signal.SIGKILL)
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 1 and "learner" in errors and "Traceback" not in errors, errors
-        assert get_run(House.open(house), "async")["status"] == "failed"
+        assert get_run(LanceStore.open(store), "async")["status"] == "failed"
 
     more = f"grpo.max_num_steps={STEPS}"
-    process = begin(house, "async", *ASYNC, more)
-    before = len(rows_of(house, "async"))
-    wait_for(lambda: len(rows_of(house, "async")) > before or process.poll() is not None, 300)
+    process = begin(store, "async", *ASYNC, more)
+    before = len(rows_of(store, "async"))
+    wait_for(lambda: len(rows_of(store, "async")) > before or process.poll() is not None, 300)
     if process.poll() is None:
         os.kill(one_of(process.pid, "EngineActor"), signal.SIGKILL)
     finish(process)
-    is_as_if_never_killed(house, "async", *ASYNC)
+    is_as_if_never_killed(store, "async", *ASYNC)
 
 
 def one_of(driver: int, name: str) -> int:

@@ -4,8 +4,8 @@ import sys
 import time
 
 if __name__ == "__main__":
-    from rollhouse.collect.engines.cluster import ensure_ray
-    from rollhouse.collect.engines.vllm_actor import open_vllm
+    from rollhouse.policies.engines.cluster import ensure_ray
+    from rollhouse.policies.engines.vllm_actor import open_vllm
     from rollhouse.train.grpo.learner.group import LearnerGroup
     from rollhouse.train.grpo.learner.settings import LearnerSettings
     from rollhouse.train.grpo.sync.weights_folder import weights_folder

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rollhouse.collect.chat import ChatFormat, TemplateError
-from rollhouse.collect.engines.base import EngineGone, EngineRefused, PromptTooLong
-from rollhouse.collect.engines.torch_engine import TorchEngine
-from rollhouse.collect.environments.workplace_mini import MiniEnvironment
+from rollhouse.base.errors import EngineError
 from rollhouse.collect.episode import Slot, play_episode, run_episode
-from rollhouse.collect.policies import ScriptedPolicy, TokenPolicy
-from rollhouse.collect.tools import ToolOutput, ToolSession
-from rollhouse.collect.types import Conversation, Sampling, Score, Task, Turn
-from rollhouse.store.errors import EngineError
+from rollhouse.environments.tools import ToolOutput, ToolSession
+from rollhouse.environments.workplace_mini import MiniEnvironment
+from rollhouse.policies.chat import ChatFormat, TemplateError
+from rollhouse.policies.engines.base import EngineGone, EngineRefused, PromptTooLong
+from rollhouse.policies.engines.torch_engine import TorchEngine
+from rollhouse.policies.policy import ScriptedPolicy, TokenPolicy
+from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.messages import Message, ToolCall
+from rollhouse.store.task import Score, Task
 from rollhouse.store.writer import check_rollout
 
 

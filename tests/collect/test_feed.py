@@ -5,12 +5,12 @@ import threading
 from typing import Any
 
 import pytest
-from rollhouse.collect.environments.workplace_mini import MiniEnvironment
 from rollhouse.collect.episode import Slot, play_episode
 from rollhouse.collect.feed import Entry, Feed
-from rollhouse.collect.policies import ScriptedPolicy
-from rollhouse.collect.types import Sampling
-from rollhouse.store.house import House
+from rollhouse.environments.workplace_mini import MiniEnvironment
+from rollhouse.policies.policy import ScriptedPolicy
+from rollhouse.policies.types import Sampling
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.writer import RolloutWriter
 
@@ -20,7 +20,7 @@ OFFICE = MiniEnvironment(seed=0, n_train=1)
 def test_a_writer_that_is_behind_holds_rollouts_back_and_loses_none(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = House.create(tmp_path / "house")
+    store = LanceStore.create(tmp_path / "store")
     go_on, batches, written = threading.Event(), [], []
     add_many = RolloutWriter.add_many
 
@@ -57,9 +57,9 @@ def test_a_writer_that_is_behind_holds_rollouts_back_and_loses_none(
         feed.end(writer.close)
         return held
 
-    with start_run(house, "collect", "r") as run:
-        held = asyncio.run(feed_it(RolloutWriter(house, run)))
+    with start_run(store, "collect", "r") as run:
+        held = asyncio.run(feed_it(RolloutWriter(store, run)))
     assert 256 < held < 10_000, "held back while the writer waited"
-    assert written == list(range(20_000)) and house.read("rollouts", ["rollout_id"]).num_rows == 20_000
+    assert written == list(range(20_000)) and store.read("rollouts", ["rollout_id"]).num_rows == 20_000
     assert len(batches) < 20_000 / 100, "many at once"
-    assert house.read("tasks").num_rows == house.read("prompts").num_rows == 1
+    assert store.read("tasks").num_rows == store.read("prompts").num_rows == 1

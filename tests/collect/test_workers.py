@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rollhouse.base.errors import EngineError
 from rollhouse.collect.config import CollectConfig
 from rollhouse.collect.job import run_job
-from rollhouse.store.errors import EngineError
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import get_run
 from rollhouse.tests.cli.test_collect import alive, descendants, start, wait_for
 
@@ -20,12 +20,12 @@ COLUMNS = ["rollout_id", "status", "reward", "error_type", "error_message", "pol
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House.create(tmp_path / "house")
+def store(tmp_path: Path) -> LanceStore:
+    return LanceStore.create(tmp_path / "store")
 
 
-def rows_of(house: House, run: str) -> dict[str, dict[str, Any]]:
-    return {row["rollout_id"]: row for row in house.read("rollouts", COLUMNS, f"run_id = '{run}'").to_pylist()}
+def rows_of(store: LanceStore, run: str) -> dict[str, dict[str, Any]]:
+    return {row["rollout_id"]: row for row in store.read("rollouts", COLUMNS, f"run_id = '{run}'").to_pylist()}
 
 
 def office(**options: Any) -> dict[str, Any]:
@@ -44,52 +44,52 @@ def players() -> list[int]:
 
 
 def test_a_worker_that_dies_is_replaced_and_its_slots_are_played_again(
-    ray_session: None, house: House, tmp_path: Path
+    ray_session: None, store: LanceStore, tmp_path: Path
 ) -> None:
     lives = tmp_path / "lives"
     lives.write_text("one\n")
     config = CollectConfig(**office(dies=str(lives)), limit=20, num_repeats=2, workers="ray:2", concurrency=8)
-    summary = run_job(house, config)
+    summary = run_job(store, config)
     assert (summary.collected, summary.failed, summary.workers_lost, summary.in_flight) == (40, 0, 1, 0)
     assert lives.read_text() == ""
     wait_for(lambda: not players(), 30)
-    here = House.create(tmp_path / "here")
+    here = LanceStore.create(tmp_path / "here")
     run_job(here, config.model_copy(update={"workers": None}))
-    assert rows_of(house, "r") == rows_of(here, "r"), "the same slots with the same rollouts as in one process"
-    assert run_job(house, config).collected == 0
+    assert rows_of(store, "r") == rows_of(here, "r"), "the same slots with the same rollouts as in one process"
+    assert run_job(store, config).collected == 0
     with pytest.raises(EngineError, match="99 workers"):
         run_job(
-            house, CollectConfig(**office(), workers="ray:99", concurrency=99, limit=1).model_copy(update={"run": "s"})
+            store, CollectConfig(**office(), workers="ray:99", concurrency=99, limit=1).model_copy(update={"run": "s"})
         )
 
 
 @pytest.mark.system
-def test_a_rollout_that_kills_every_worker_is_one_row(ray_session: None, house: House, tmp_path: Path) -> None:
+def test_a_rollout_that_kills_every_worker_is_one_row(ray_session: None, store: LanceStore, tmp_path: Path) -> None:
     config = CollectConfig(**office(dies=str(tmp_path / "no file")), limit=9, workers="ray:2", concurrency=1)
-    summary = run_job(house, config)
-    poison = [row for row in rows_of(house, "r").values() if row["status"] == "error"]
+    summary = run_job(store, config)
+    poison = [row for row in rows_of(store, "r").values() if row["status"] == "error"]
     assert summary.collected == 9 and summary.errors == {"worker": len(poison)} and len(poison) == 1
     assert summary.workers_lost == 3 and "its workers died" in poison[0]["error_message"]
     assert (poison[0]["engine"], poison[0]["policy_id"]) == ("scripted", "scripted-0.3")
 
 
 @pytest.mark.system
-def test_ctrl_c_leaves_no_worker(house: House, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_worker(store: LanceStore, tmp_path: Path) -> None:
     recipe = tmp_path / "slow.json"  # JSON is YAML too
     recipe.write_text(json.dumps({**office(pause_s=0.2), "num_repeats": 4, "concurrency": 16, "workers": "ray:2"}))
-    process = start("collect", "--config", recipe, "--house", house.uri)
-    wait_for(lambda: rows_of(house, "r"), 120)
+    process = start("collect", "--config", recipe, "--store", store.uri)
+    wait_for(lambda: rows_of(store, "r"), 120)
     family = descendants(process.pid)
     assert len(family) > 3, "Ray and the workers run"
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and "Traceback" not in errors, errors
     wait_for(lambda: not [pid for pid in family if alive(pid)], 30)
-    assert get_run(house, "r")["status"] == "aborted" and 0 < len(rows_of(house, "r")) < 1600
+    assert get_run(store, "r")["status"] == "aborted" and 0 < len(rows_of(store, "r")) < 1600
 
 
-def test_a_cluster_that_is_not_there_is_said_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_not_there_is_said_at_once(store: LanceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    process = start("collect", "--env", OFFICE, "--workers", "ray", "--house", house.uri)
+    process = start("collect", "--env", OFFICE, "--workers", "ray", "--store", store.uri)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2 and "There is no Ray cluster at 127.0.0.1:9" in " ".join(errors.split())

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from rollhouse.base.errors import ConfigError, EvaluationError, MissingExtra
 from rollhouse.eval.bfcl import SINGLE_TURN, Checker, categories_named
 from rollhouse.eval.bfcl.categories import RELEVANCE
 from rollhouse.eval.bfcl.tools import to_tool
-from rollhouse.store.errors import ConfigError, EvaluationError, MissingExtra
 
 PYTHON_CATEGORIES = [
     "simple_python",

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rollhouse.collect.engines.base import PromptTooLong
-from rollhouse.collect.types import Conversation, Sampling, Turn
+from rollhouse.base.errors import EngineError, EvaluationError
 from rollhouse.eval.bfcl import Checker, evaluate_bfcl
 from rollhouse.eval.bfcl.categories import MEMORY
 from rollhouse.eval.compare import compare_runs
 from rollhouse.eval.rows import rows_of_run
-from rollhouse.store.errors import EngineError, EvaluationError
-from rollhouse.store.house import House
+from rollhouse.policies.engines.base import PromptTooLong
+from rollhouse.policies.types import Conversation, Sampling, Turn
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.runs import start_run
 from rollhouse.tests.eval.conftest import as_text
@@ -66,12 +66,12 @@ class Actor:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House.create(tmp_path / "house")
+def store(tmp_path: Path) -> LanceStore:
+    return LanceStore.create(tmp_path / "store")
 
 
-def _sessions(house: House) -> list[dict[str, Any]]:
-    return house.read("evaluations", filter="passed IS NULL").to_pylist()
+def _sessions(store: LanceStore) -> list[dict[str, Any]]:
+    return store.read("evaluations", filter="passed IS NULL").to_pylist()
 
 
 # The package's own loop over all sessions and questions, with the same actor in place of a server.
@@ -123,7 +123,7 @@ evaluate([name], [category], None, None, partial_eval=True)
 """
 
 
-def _agrees(tmp_path: Path, house: House, category: str, mode: str, limit: int | None) -> None:
+def _agrees(tmp_path: Path, store: LanceStore, category: str, mode: str, limit: int | None) -> None:
     with Checker() as checker:
         cases = checker.cases(category, limit, mode)
         sessions = checker.sessions(category)
@@ -133,15 +133,15 @@ def _agrees(tmp_path: Path, house: House, category: str, mode: str, limit: int |
     command = [sys.executable, "-c", script, str(tmp_path), category, mode, ids]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    with start_run(house, "eval", "ours") as run:
+    with start_run(store, "eval", "ours") as run:
         actor = Actor(lambda messages: acts(messages, "rec_sum" in category), mode)
-        summary = evaluate_bfcl(house, run, actor, [category], mode=mode, limit=limit)
+        summary = evaluate_bfcl(store, run, actor, [category], mode=mode, limit=limit)
     theirs = {path.stem: json.loads(path.read_text()) for path in tmp_path.rglob("prereq_checkpoints/*.json")}
-    ours = {row["case_id"]: json.loads(row["output"])["memory"] for row in _sessions(house)}
+    ours = {row["case_id"]: json.loads(row["output"])["memory"] for row in _sessions(store)}
     assert len(ours) == len(asked) and ours == theirs
     (results,) = tmp_path.rglob(f"BFCL_v4_{category}_result.json")
     last = {line["id"]: line["result"][0][-1] for line in map(json.loads, results.read_text().splitlines())}
-    assert {row["case_id"]: json.loads(row["output"])[-1]["content"] for row in rows_of_run(house, "ours")} == last
+    assert {row["case_id"]: json.loads(row["output"])[-1]["content"] for row in rows_of_run(store, "ours")} == last
     (score,) = tmp_path.rglob(f"BFCL_v4_{category}_score.json")
     first = json.loads(score.read_text().splitlines()[0])
     counted = summary.categories[category]
@@ -151,16 +151,18 @@ def _agrees(tmp_path: Path, house: House, category: str, mode: str, limit: int |
 
 @pytest.mark.parametrize(("category", "mode"), [("memory_kv", "fc"), ("memory_rec_sum", "prompt")])
 def test_the_package_shows_remembers_and_scores_the_same(
-    tmp_path: Path, house: House, category: str, mode: str
+    tmp_path: Path, store: LanceStore, category: str, mode: str
 ) -> None:
-    _agrees(tmp_path, house, category, mode, limit=1)
+    _agrees(tmp_path, store, category, mode, limit=1)
 
 
 @pytest.mark.system
 @pytest.mark.parametrize("mode", ["fc", "prompt"])
 @pytest.mark.parametrize("category", MEMORY)
-def test_so_it_does_over_all_sessions_and_questions(tmp_path: Path, house: House, category: str, mode: str) -> None:
-    _agrees(tmp_path, house, category, mode, limit=None)
+def test_so_it_does_over_all_sessions_and_questions(
+    tmp_path: Path, store: LanceStore, category: str, mode: str
+) -> None:
+    _agrees(tmp_path, store, category, mode, limit=None)
 
 
 def _scholar(gold: Mapping[str, str]) -> Callable[[list[tuple[str, str]]], Calls | str]:
@@ -177,21 +179,21 @@ def _scholar(gold: Mapping[str, str]) -> Callable[[list[tuple[str, str]]], Calls
     return act
 
 
-def test_answers_are_scored_and_sessions_are_not(house: House, memory_gold: dict[str, str]) -> None:
-    with start_run(house, "eval", "gold") as run:
-        summary = evaluate_bfcl(house, run, Actor(_scholar(memory_gold)), ["memory_kv"], limit=2)
+def test_answers_are_scored_and_sessions_are_not(store: LanceStore, memory_gold: dict[str, str]) -> None:
+    with start_run(store, "eval", "gold") as run:
+        summary = evaluate_bfcl(store, run, Actor(_scholar(memory_gold)), ["memory_kv"], limit=2)
     assert summary.accuracy == {"memory_kv": 1.0} and summary.categories["memory_kv"].total == 2
-    assert summary.sessions == {"completed": len(_sessions(house))} and "memory_kv" not in summary.not_run
-    assert {row["category"] for row in _sessions(house)} == {"memory_kv_prereq"}
-    assert all(row["score"] is None and row["error_type"] is None for row in _sessions(house))
-    with start_run(house, "eval", "junk") as run:
-        summary = evaluate_bfcl(house, run, Actor(_scholar({})), ["memory_kv"], limit=2)
+    assert summary.sessions == {"completed": len(_sessions(store))} and "memory_kv" not in summary.not_run
+    assert {row["category"] for row in _sessions(store)} == {"memory_kv_prereq"}
+    assert all(row["score"] is None and row["error_type"] is None for row in _sessions(store))
+    with start_run(store, "eval", "junk") as run:
+        summary = evaluate_bfcl(store, run, Actor(_scholar({})), ["memory_kv"], limit=2)
     assert summary.categories["memory_kv"].errors == {"agentic:answer_not_found": 2}
-    (compared,) = compare_runs(house, "gold", "junk").overall
+    (compared,) = compare_runs(store, "gold", "junk").overall
     assert compared.n == 2 and compared.only_a == 2
 
 
-def test_a_run_goes_on_after_its_last_session(house: House) -> None:
+def test_a_run_goes_on_after_its_last_session(store: LanceStore) -> None:
     heard = 0
 
     def act(messages: list[tuple[str, str]]) -> Calls | str:
@@ -202,19 +204,19 @@ def test_a_run_goes_on_after_its_last_session(house: House) -> None:
                 raise EngineError("The endpoint is down.")
         return _scholar({})(messages)
 
-    with pytest.raises(EvaluationError, match="1 of 1 BFCL cases got no answer"), start_run(house, "eval", "r") as run:
-        evaluate_bfcl(house, run, Actor(act), ["memory_kv"], limit=1)
-    first = {row["case_id"]: row["output"] for row in _sessions(house)}
+    with pytest.raises(EvaluationError, match="1 of 1 BFCL cases got no answer"), start_run(store, "eval", "r") as run:
+        evaluate_bfcl(store, run, Actor(act), ["memory_kv"], limit=1)
+    first = {row["case_id"]: row["output"] for row in _sessions(store)}
     assert len(first) == 2
-    with start_run(house, "eval", "r") as run:
-        summary = evaluate_bfcl(house, run, Actor(act), ["memory_kv"], limit=1)
-    whole = {row["case_id"]: row["output"] for row in _sessions(house)}
+    with start_run(store, "eval", "r") as run:
+        summary = evaluate_bfcl(store, run, Actor(act), ["memory_kv"], limit=1)
+    whole = {row["case_id"]: row["output"] for row in _sessions(store)}
     assert heard == len(whole) + 1 and whole.items() >= first.items() and summary.categories["memory_kv"].total == 1
     sizes = [len(json.loads(output)["memory"]["archival_memory"]) for output in whole.values()]
     assert sizes == list(range(1, len(whole) + 1))
 
 
-def test_a_session_that_breaks_off_leaves_the_memory_as_it_was(house: House) -> None:
+def test_a_session_that_breaks_off_leaves_the_memory_as_it_was(store: LanceStore) -> None:
     heard = 0
 
     def act(messages: list[tuple[str, str]]) -> Calls | str:
@@ -224,9 +226,9 @@ def test_a_session_that_breaks_off_leaves_the_memory_as_it_was(house: House) -> 
             raise PromptTooLong("The context is 512 tokens.")
         return _scholar({})(messages)
 
-    with start_run(house, "eval", "r") as run:
-        summary = evaluate_bfcl(house, run, Actor(act), ["memory_kv"], limit=1)
-    first, second, *_ = _sessions(house)
+    with start_run(store, "eval", "r") as run:
+        summary = evaluate_bfcl(store, run, Actor(act), ["memory_kv"], limit=1)
+    first, second, *_ = _sessions(store)
     assert second["error_type"] == "prompt_too_long"
     assert json.loads(second["output"])["memory"] == json.loads(first["output"])["memory"]
     assert summary.sessions["prompt_too_long"] == 1 and summary.prompt_too_long == 0

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rollhouse.collect.types import Conversation, Sampling, Turn
 from rollhouse.eval.bfcl import Checker, evaluate_bfcl
 from rollhouse.eval.bfcl.categories import MULTI_TURN
-from rollhouse.store.house import House
+from rollhouse.policies.types import Conversation, Sampling, Turn
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.runs import start_run
 from rollhouse.tests.eval.conftest import as_text
@@ -47,42 +47,42 @@ def _is_result(message: Message) -> bool:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House.create(tmp_path / "house")
+def store(tmp_path: Path) -> LanceStore:
+    return LanceStore.create(tmp_path / "store")
 
 
 @pytest.mark.parametrize("mode", ["fc", "prompt"])
-def test_gold_episodes_pass(house: House, gold_turns: Callable, mode: str) -> None:
+def test_gold_episodes_pass(store: LanceStore, gold_turns: Callable, mode: str) -> None:
     player = Player({case: turns for category in MULTI_TURN for case, turns in gold_turns(category).items()}, mode)
-    with start_run(house, "eval", "gold") as run:
-        summary = evaluate_bfcl(house, run, player, ["multi_turn"], mode=mode, limit=6)
+    with start_run(store, "eval", "gold") as run:
+        summary = evaluate_bfcl(store, run, player, ["multi_turn"], mode=mode, limit=6)
     assert summary.accuracy == dict.fromkeys(MULTI_TURN, 1.0)
-    (row,) = house.read("evaluations", filter="category = 'multi_turn_base'").to_pylist()[:1]
+    (row,) = store.read("evaluations", filter="category = 'multi_turn_base'").to_pylist()[:1]
     said = json.loads(row["output"])
     assert row["mode"] == mode and len(said) > 2 and said[0]["role"] == "assistant"
     if mode == "fc":
         assert any(message["role"] == "tool" and message["tool_call_id"] == "c0" for message in said)
 
 
-def test_functions_that_come_late_are_offered_with_their_turn(house: House, gold_turns: Callable) -> None:
+def test_functions_that_come_late_are_offered_with_their_turn(store: LanceStore, gold_turns: Callable) -> None:
     player = Player(gold_turns("multi_turn_miss_func"))
-    with start_run(house, "eval", "late") as run:
-        evaluate_bfcl(house, run, player, ["multi_turn_miss_func"], limit=1)
+    with start_run(store, "eval", "late") as run:
+        evaluate_bfcl(store, run, player, ["multi_turn_miss_func"], limit=1)
     offered = [tools for _, _, tools in player.shown]
     assert offered == sorted(offered) and offered[0] < offered[-1]
     first = next(history for _, history, tools in player.shown if tools == offered[-1])
     assert first[-1].role == "user" and "functions" in (first[-1].text or "")
 
 
-def test_silence_and_endless_calling_fail(house: House, gold_turns: Callable) -> None:
+def test_silence_and_endless_calling_fail(store: LanceStore, gold_turns: Callable) -> None:
     gold = gold_turns("multi_turn_base")
     silent = Player({case: [[] for _ in turns] for case, turns in gold.items()})
-    with start_run(house, "eval", "silent") as run:
-        summary = evaluate_bfcl(house, run, silent, ["multi_turn_base"], limit=3)
+    with start_run(store, "eval", "silent") as run:
+        summary = evaluate_bfcl(store, run, silent, ["multi_turn_base"], limit=3)
     assert summary.categories["multi_turn_base"].errors == {"multi_turn:empty_turn_model_response": 3}
     endless = Player(silent.turns, endless=True)
-    with start_run(house, "eval", "endless") as run:
-        summary = evaluate_bfcl(house, run, endless, ["multi_turn_base"], limit=1)
+    with start_run(store, "eval", "endless") as run:
+        summary = evaluate_bfcl(store, run, endless, ["multi_turn_base"], limit=1)
     assert summary.categories["multi_turn_base"].errors == {"multi_turn:force_terminated": 1}
     assert len(endless.shown) == 21
 

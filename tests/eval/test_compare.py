@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rollhouse.base.errors import ConfigError, StoreNotFound
 from rollhouse.eval.compare import RunComparison, Side, bootstrap_interval, compare_pairs, compare_runs, mcnemar
 from rollhouse.eval.job import EnvironmentJob, PolicyChoice, run_environment_job
-from rollhouse.store.errors import ConfigError, StoreNotFound
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 
 
 @given(st.integers(0, 200), st.integers(0, 200))
@@ -66,9 +66,9 @@ def test_a_handful_of_cases_that_all_improve_is_still_noise() -> None:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+def store(tmp_path_factory: pytest.TempPathFactory) -> LanceStore:
     """Evaluations of scripted policies that err never, sometimes (two of them) and nearly always, on the same 30 tasks."""
-    made = House.create(tmp_path_factory.mktemp("compare") / "house")
+    made = LanceStore.create(tmp_path_factory.mktemp("compare") / "store")
 
     def evaluate(name: str, mistake_rate: float, seed: int = 0, limit: int = 30, samples: int = 1) -> None:
         mode = "greedy" if samples == 1 else "sampled"
@@ -89,39 +89,39 @@ def whole(comparison: RunComparison):
     return overall
 
 
-def test_a_real_difference_is_told_with_the_cases_that_flipped(house: House) -> None:
-    found = compare_runs(house, "poor", "perfect")
+def test_a_real_difference_is_told_with_the_cases_that_flipped(store: LanceStore) -> None:
+    found = compare_runs(store, "poor", "perfect")
     overall = whole(found)
     assert (overall.n, overall.b, overall.verdict, overall.only_a) == (30, 1.0, "better", 0)
     assert overall.a < 0.4 and overall.p < 0.001 and overall.low > 0.3
     assert len(found.flips) == overall.only_b and all(flip.gained for flip in found.flips)
     assert sum(part.n for part in found.by_category) == 30
-    rollouts = house.read("rollouts", columns=["rollout_id", "run_id", "passed"]).to_pylist()
+    rollouts = store.read("rollouts", columns=["rollout_id", "run_id", "passed"]).to_pylist()
     verdicts = {row["rollout_id"]: (row["run_id"], row["passed"]) for row in rollouts}
     for flip in found.flips:
         assert verdicts[flip.a.rollout_ids[0] or ""] == ("poor", False)
         assert verdicts[flip.b.rollout_ids[0] or ""] == ("perfect", True)
 
 
-def test_luck_is_called_noise(house: House) -> None:
-    overall = whole(compare_runs(house, "half", "other-half"))
+def test_luck_is_called_noise(store: LanceStore) -> None:
+    overall = whole(compare_runs(store, "half", "other-half"))
     assert overall.verdict == "noise" and overall.low <= 0 <= overall.high
     assert overall.only_a + overall.only_b > 0, "some cases flip by luck alone"
 
 
-def test_a_run_against_itself(house: House) -> None:
-    found = compare_runs(house, "half", "half")
+def test_a_run_against_itself(store: LanceStore) -> None:
+    found = compare_runs(store, "half", "half")
     assert (whole(found).difference, whole(found).p, found.flips, found.differing) == (0.0, 1.0, (), ())
 
 
-def test_only_common_cases_count_and_the_rest_is_told(house: House) -> None:
-    found = compare_runs(house, "perfect", "short")
+def test_only_common_cases_count_and_the_rest_is_told(store: LanceStore) -> None:
+    found = compare_runs(store, "perfect", "short")
     assert (whole(found).n, found.only_in_a, found.only_in_b) == (10, 20, 0)
     assert found.differing == (("limit", 30, 10),)
 
 
-def test_what_cannot_be_compared_is_refused(house: House) -> None:
+def test_what_cannot_be_compared_is_refused(store: LanceStore) -> None:
     with pytest.raises(ConfigError, match=r"no case in common.*greedy.*sampled"):
-        compare_runs(house, "perfect", "sampled")
+        compare_runs(store, "perfect", "sampled")
     with pytest.raises(StoreNotFound, match="perfct"):
-        compare_runs(house, "perfect", "perfct")
+        compare_runs(store, "perfect", "perfct")

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rollhouse.collect.chat import TemplateError
-from rollhouse.collect.engines.base import EngineRefused, PromptTooLong
-from rollhouse.collect.environments.workplace_mini import MiniEnvironment
-from rollhouse.collect.policies import ScriptedPolicy
-from rollhouse.collect.types import Conversation, Sampling, Turn
+from rollhouse.base.errors import ConfigError, EngineError, EvaluationError
+from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.eval.environment import evaluate_policy
-from rollhouse.store.errors import ConfigError, EngineError, EvaluationError
-from rollhouse.store.house import House
+from rollhouse.policies.chat import TemplateError
+from rollhouse.policies.engines.base import EngineRefused, PromptTooLong
+from rollhouse.policies.policy import ScriptedPolicy
+from rollhouse.policies.types import Conversation, Sampling, Turn
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 
 ENVIRONMENT = MiniEnvironment(seed=3, n_validation=18)
@@ -19,24 +19,24 @@ TASKS = list(ENVIRONMENT.tasks("validation"))
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House.create(tmp_path / "house")
+def store(tmp_path: Path) -> LanceStore:
+    return LanceStore.create(tmp_path / "store")
 
 
-def test_a_perfect_policy_passes_everything(house: House) -> None:
-    with start_run(house, "eval", "perfect") as run:
-        summary = evaluate_policy(house, run, ENVIRONMENT, ScriptedPolicy(), TASKS)
+def test_a_perfect_policy_passes_everything(store: LanceStore) -> None:
+    with start_run(store, "eval", "perfect") as run:
+        summary = evaluate_policy(store, run, ENVIRONMENT, ScriptedPolicy(), TASKS)
     assert (summary.pass_rate, summary.stderr, summary.n, summary.n_tasks) == (1.0, 0.0, 18, 18)
     assert summary.pass_at_k == {1: 1.0} and summary.mean_reward == 1.0 and summary.errors == {}
     assert set(summary.by_category) == {task.category for task in TASKS}
 
 
-def test_rows_are_the_rollouts(house: House) -> None:
+def test_rows_are_the_rollouts(store: LanceStore) -> None:
     policy = ScriptedPolicy(mistake_rate=0.5, seed=1)
-    with start_run(house, "eval", "half") as run:
-        summary = evaluate_policy(house, run, ENVIRONMENT, policy, TASKS, "sampled", 4)
-    rows = house.read("evaluations").to_pylist()
-    rollouts = {row["rollout_id"]: row for row in house.read("rollouts").to_pylist()}
+    with start_run(store, "eval", "half") as run:
+        summary = evaluate_policy(store, run, ENVIRONMENT, policy, TASKS, "sampled", 4)
+    rows = store.read("evaluations").to_pylist()
+    rollouts = {row["rollout_id"]: row for row in store.read("rollouts").to_pylist()}
     assert len(rows) == len(rollouts) == summary.n == 72
     for row in rows:
         rollout = rollouts[row["rollout_id"]]
@@ -48,13 +48,13 @@ def test_rows_are_the_rollouts(house: House) -> None:
     assert summary.pass_rate < summary.pass_at_k[2] < summary.pass_at_k[4]
 
 
-def test_evaluating_again_adds_nothing(house: House) -> None:
+def test_evaluating_again_adds_nothing(store: LanceStore) -> None:
     summaries = []
     for _ in range(2):
-        with start_run(house, "eval", "again") as run:
-            summaries.append(evaluate_policy(house, run, ENVIRONMENT, ScriptedPolicy(0.5), TASKS, "sampled", 2))
+        with start_run(store, "eval", "again") as run:
+            summaries.append(evaluate_policy(store, run, ENVIRONMENT, ScriptedPolicy(0.5), TASKS, "sampled", 2))
     assert summaries[0] == summaries[1]
-    assert house.read("evaluations").num_rows == house.read("rollouts").num_rows == 36
+    assert store.read("evaluations").num_rows == store.read("rollouts").num_rows == 36
 
 
 class Unreliable(ScriptedPolicy):
@@ -71,15 +71,15 @@ class Unreliable(ScriptedPolicy):
         return await super().respond(conversation, sampling)
 
 
-def test_what_the_engine_left_out_is_asked_again_and_never_counted(house: House) -> None:
+def test_what_the_engine_left_out_is_asked_again_and_never_counted(store: LanceStore) -> None:
     first = TASKS[0].task_id
-    with pytest.raises(EvaluationError, match="1 of 18 rollouts"), start_run(house, "eval", "flaky") as run:
-        evaluate_policy(house, run, ENVIRONMENT, Unreliable(lambda task: task == first), TASKS)
-    assert first not in house.read("evaluations")["case_id"].to_pylist()
-    with start_run(house, "eval", "flaky") as run:
-        summary = evaluate_policy(house, run, ENVIRONMENT, Unreliable(lambda task: False), TASKS)
+    with pytest.raises(EvaluationError, match="1 of 18 rollouts"), start_run(store, "eval", "flaky") as run:
+        evaluate_policy(store, run, ENVIRONMENT, Unreliable(lambda task: task == first), TASKS)
+    assert first not in store.read("evaluations")["case_id"].to_pylist()
+    with start_run(store, "eval", "flaky") as run:
+        summary = evaluate_policy(store, run, ENVIRONMENT, Unreliable(lambda task: False), TASKS)
     assert (summary.n, summary.pass_rate) == (18, 1.0)
-    assert house.read("rollouts").num_rows == 19  # one slot has two attempts
+    assert store.read("rollouts").num_rows == 19  # one slot has two attempts
 
 
 @pytest.mark.parametrize(
@@ -91,23 +91,23 @@ def test_what_the_engine_left_out_is_asked_again_and_never_counted(house: House)
     ],
 )
 def test_what_the_engine_refuses_is_a_failed_case_and_not_asked_again(
-    house: House, error: Exception, error_type: str
+    store: LanceStore, error: Exception, error_type: str
 ) -> None:
     first = TASKS[0].task_id
     for _ in range(2):
-        with start_run(house, "eval", "r") as run:
-            summary = evaluate_policy(house, run, ENVIRONMENT, Unreliable(lambda task: task == first, error), TASKS)
+        with start_run(store, "eval", "r") as run:
+            summary = evaluate_policy(store, run, ENVIRONMENT, Unreliable(lambda task: task == first, error), TASKS)
         assert (summary.n, summary.errors) == (18, {error_type: 1}) and summary.pass_rate == pytest.approx(17 / 18)
-    assert house.read("rollouts").num_rows == 18
+    assert store.read("rollouts").num_rows == 18
 
 
-def test_a_run_holds_one_policy_and_mode(house: House) -> None:
-    with start_run(house, "eval", "one") as run:
-        evaluate_policy(house, run, ENVIRONMENT, ScriptedPolicy(), TASKS[:2])
-    with start_run(house, "eval", "one") as run, pytest.raises(ConfigError, match="holds an evaluation of scripted-0"):
-        evaluate_policy(house, run, ENVIRONMENT, ScriptedPolicy(), TASKS[:2], "sampled")
-    with start_run(house, "eval", "one") as run, pytest.raises(ConfigError, match="--run name"):
-        evaluate_policy(house, run, ENVIRONMENT, ScriptedPolicy(0.5), TASKS[:2])
+def test_a_run_holds_one_policy_and_mode(store: LanceStore) -> None:
+    with start_run(store, "eval", "one") as run:
+        evaluate_policy(store, run, ENVIRONMENT, ScriptedPolicy(), TASKS[:2])
+    with start_run(store, "eval", "one") as run, pytest.raises(ConfigError, match="holds an evaluation of scripted-0"):
+        evaluate_policy(store, run, ENVIRONMENT, ScriptedPolicy(), TASKS[:2], "sampled")
+    with start_run(store, "eval", "one") as run, pytest.raises(ConfigError, match="--run name"):
+        evaluate_policy(store, run, ENVIRONMENT, ScriptedPolicy(0.5), TASKS[:2])
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_run_holds_one_policy_and_mode(house: House) -> None:
         ("greedy", 1, None, [], "no tasks"),
     ],
 )
-def test_requests_that_make_no_sense(house: House, mode: str, samples: int, sampling, tasks, message: str) -> None:
-    with start_run(house, "eval") as run, pytest.raises(ConfigError, match=message):
-        evaluate_policy(house, run, ENVIRONMENT, ScriptedPolicy(), tasks, mode, samples, sampling=sampling)
-    assert house.read("rollouts").num_rows == 0
+def test_requests_that_make_no_sense(store: LanceStore, mode: str, samples: int, sampling, tasks, message: str) -> None:
+    with start_run(store, "eval") as run, pytest.raises(ConfigError, match=message):
+        evaluate_policy(store, run, ENVIRONMENT, ScriptedPolicy(), tasks, mode, samples, sampling=sampling)
+    assert store.read("rollouts").num_rows == 0

@@ -1,4 +1,4 @@
-"""The report is one file, loads nothing, shows what the house holds, and escapes what policies wrote."""
+"""The report is one file, loads nothing, shows what the store holds, and escapes what policies wrote."""
 
 import json
 from datetime import UTC, datetime
@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from rollhouse.base.errors import ConfigError, StoreNotFound
 from rollhouse.eval.report import StageResult, stages_of_runs, write_report
 from rollhouse.eval.rows import evaluation_id
 from rollhouse.eval.summary import CategoryScore, summarize
-from rollhouse.store.errors import ConfigError, StoreNotFound
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.runs import start_run
 
@@ -79,29 +79,29 @@ def _case(run: str, policy: str, mode: str, case: int, passed: bool, benchmark: 
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    house = House.create(tmp_path / "house")
+def store(tmp_path: Path) -> LanceStore:
+    store = LanceStore.create(tmp_path / "store")
     prompt = [Message("user", f"Delete it. {HOSTILE}").to_row()]
-    house.append("prompts", [{"prompt_id": "p", "messages": prompt, "tools": "[]"}])
-    with start_run(house, "grpo", "online") as run:
+    store.append("prompts", [{"prompt_id": "p", "messages": prompt, "tools": "[]"}])
+    with start_run(store, "grpo", "online") as run:
         rows = [
             _rollout("online", 10 * step + i, step, float(i < step), HOSTILE) for step in (1, 2, 3) for i in range(4)
         ]
-        house.append("rollouts", rows)
+        store.append("rollouts", rows)
         for step in (1, 2, 3):
             run.metrics(step, {"train/reward": step / 4, "train/loss": 1 / step, HOSTILE: step})
-    with start_run(house, "eval", "before") as run:
-        house.append("evaluations", [_case("before", "base", "greedy", case, case < 2) for case in range(10)])
-        house.append("evaluations", [_case("before", "base", "fc", case, False, "bfcl") for case in range(3)])
-    with start_run(house, "eval", "after") as run:
-        house.append("evaluations", [_case("after", "tuned", "greedy", case, case < 7) for case in range(10)])
-    return house
+    with start_run(store, "eval", "before") as run:
+        store.append("evaluations", [_case("before", "base", "greedy", case, case < 2) for case in range(10)])
+        store.append("evaluations", [_case("before", "base", "fc", case, False, "bfcl") for case in range(3)])
+    with start_run(store, "eval", "after") as run:
+        store.append("evaluations", [_case("after", "tuned", "greedy", case, case < 7) for case in range(10)])
+    return store
 
 
-def test_one_file_that_loads_nothing(house: House, tmp_path: Path) -> None:
-    stages = stages_of_runs(house, ["before", "after"])
+def test_one_file_that_loads_nothing(store: LanceStore, tmp_path: Path) -> None:
+    stages = stages_of_runs(store, ["before", "after"])
     path = write_report(
-        house, tmp_path / "new" / "r.html", title="T", stages=stages, runs=["online"], lineage_of="online"
+        store, tmp_path / "new" / "r.html", title="T", stages=stages, runs=["online"], lineage_of="online"
     )
     html = path.read_text()
     page = Page(html)
@@ -118,17 +118,17 @@ def test_one_file_that_loads_nothing(house: House, tmp_path: Path) -> None:
     assert not list(path.parent.glob("*.tmp"))
 
 
-def test_what_a_policy_wrote_stays_text(house: House, tmp_path: Path) -> None:
-    page = Page(write_report(house, tmp_path / "r.html", title=HOSTILE, runs=["online"]).read_text())
+def test_what_a_policy_wrote_stays_text(store: LanceStore, tmp_path: Path) -> None:
+    page = Page(write_report(store, tmp_path / "r.html", title=HOSTILE, runs=["online"]).read_text())
     scripts = [attributes for tag, attributes in page.tags if tag == "script"]
     assert len(scripts) == 2 + len(page.charts)  # plotly, ours, and the data of each chart
     assert page.text.count(HOSTILE) >= 4  # title, heading, prompt, answer
     assert {trace["name"] for chart in page.charts for trace in chart["data"]} == {"online", "online train/reward"}
 
 
-def test_the_charts_hold_the_numbers(house: House, tmp_path: Path) -> None:
+def test_the_charts_hold_the_numbers(store: LanceStore, tmp_path: Path) -> None:
     stages = [StageResult("base", sampled=summarize([_case("r", "p", "sampled", i, i < 3) for i in range(12)]))]
-    page = Page(write_report(house, tmp_path / "r.html", title="T", stages=stages, runs=["online"]).read_text())
+    page = Page(write_report(store, tmp_path / "r.html", title="T", stages=stages, runs=["online"]).read_text())
     bars, reward = page.charts[0]["data"][0], page.charts[1]["data"][0]
     assert (
         bars["x"] == ["base"] and bars["y"] == [0.25] and bars["error_y"]["array"][0] == pytest.approx(0.1306, abs=1e-4)
@@ -136,15 +136,15 @@ def test_the_charts_hold_the_numbers(house: House, tmp_path: Path) -> None:
     assert (reward["x"], reward["y"]) == ([1, 2, 3], [0.25, 0.5, 0.75])
 
 
-def test_reward_of_a_run_without_metrics_comes_from_its_rollouts(house: House, tmp_path: Path) -> None:
-    with start_run(house, "collect", "quiet"):
-        house.append("rollouts", [_rollout("quiet", step, step, step / 10, "ok") for step in (1, 2, 3)])
-    page = Page(write_report(house, tmp_path / "r.html", title="T", runs=["quiet"]).read_text())
+def test_reward_of_a_run_without_metrics_comes_from_its_rollouts(store: LanceStore, tmp_path: Path) -> None:
+    with start_run(store, "collect", "quiet"):
+        store.append("rollouts", [_rollout("quiet", step, step, step / 10, "ok") for step in (1, 2, 3)])
+    page = Page(write_report(store, tmp_path / "r.html", title="T", runs=["quiet"]).read_text())
     assert page.charts[0]["data"][0]["y"] == pytest.approx([0.1, 0.2, 0.3])
 
 
-def test_stages_are_the_policies_of_eval_runs(house: House) -> None:
-    before, after = stages_of_runs(house, ["before", "after"])
+def test_stages_are_the_policies_of_eval_runs(store: LanceStore) -> None:
+    before, after = stages_of_runs(store, ["before", "after"])
     assert (before.name, after.name) == ("before", "after")
     assert before.greedy and before.greedy.pass_rate == 0.2 and before.sampled is None
     assert before.bfcl == {"x": CategoryScore(0, 3)} and after.bfcl == {}
@@ -152,16 +152,16 @@ def test_stages_are_the_policies_of_eval_runs(house: House) -> None:
     row = {"row_id": "r", "checkpoint_id": "tuned@3", "run_id": "online", "weights_hash": "tuned", "step": 3}
     later = row | {"row_id": "s", "run_id": "again", "checkpoint_id": "again@3"}  # the same training, reproduced
     times = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2)]
-    house.append(
+    store.append(
         "checkpoints", [one | {"created_at": at} for one, at in zip((later, row), reversed(times), strict=True)]
     )
-    assert [stage.name for stage in stages_of_runs(house, ["before", "after"])] == ["before", "online"]
+    assert [stage.name for stage in stages_of_runs(store, ["before", "after"])] == ["before", "online"]
 
 
-def test_one_policy_on_two_environments_is_two_stages(house: House) -> None:
-    with start_run(house, "eval", "elsewhere"):
-        house.append("evaluations", [_case("elsewhere", "base", "greedy", i, i < 9, "shop") for i in range(10)])
-    stages = stages_of_runs(house, ["before", "elsewhere", "after"])
+def test_one_policy_on_two_environments_is_two_stages(store: LanceStore) -> None:
+    with start_run(store, "eval", "elsewhere"):
+        store.append("evaluations", [_case("elsewhere", "base", "greedy", i, i < 9, "shop") for i in range(10)])
+    stages = stages_of_runs(store, ["before", "elsewhere", "after"])
     assert [stage.name for stage in stages] == ["before, office", "before, shop", "before", "after"]
     office, shop, bfcl, after = stages
     assert office.greedy and shop.greedy and (office.greedy.pass_rate, shop.greedy.pass_rate) == (0.2, 0.9)
@@ -169,24 +169,24 @@ def test_one_policy_on_two_environments_is_two_stages(house: House) -> None:
     assert after.greedy and after.greedy.pass_rate == 0.7
 
 
-def test_modes_of_the_leaderboard_are_not_added_up(house: House, tmp_path: Path) -> None:
-    with start_run(house, "eval", "asked"):
-        house.append("evaluations", [_case("asked", "base", "prompt", i, i < 2, "bfcl") for i in range(3)])
-    (stage,) = stages_of_runs(house, ["before", "asked"])
+def test_modes_of_the_leaderboard_are_not_added_up(store: LanceStore, tmp_path: Path) -> None:
+    with start_run(store, "eval", "asked"):
+        store.append("evaluations", [_case("asked", "base", "prompt", i, i < 2, "bfcl") for i in range(3)])
+    (stage,) = stages_of_runs(store, ["before", "asked"])
     assert stage.bfcl == {"x": CategoryScore(0, 3)} and stage.bfcl_prompt == {"x": CategoryScore(2, 3)}
-    page = write_report(house, tmp_path / "r.html", title="T", stages=[stage], runs=[]).read_text()
+    page = write_report(store, tmp_path / "r.html", title="T", stages=[stage], runs=[]).read_text()
     assert "before, prompt mode" in page and "2 / 3" in page and "0 / 3" in page
 
 
-def test_before_and_after_with_links_to_what_flipped(house: House, tmp_path: Path) -> None:
+def test_before_and_after_with_links_to_what_flipped(store: LanceStore, tmp_path: Path) -> None:
     for run, solved in (("first", range(4)), ("second", range(3, 40)), ("again", range(4))):
-        with start_run(house, "eval", run):
+        with start_run(store, "eval", run):
             rows = [_rollout(run, number, None, float(number in solved), HOSTILE) for number in range(40)]
-            house.append("rollouts", rows)
+            store.append("rollouts", rows)
             cases = [_case(run, run, "greedy", number, number in solved, "shop") for number in range(40)]
-            house.append("evaluations", [row | {"rollout_id": f"{run}-{row['case_id']}"} for row in cases])
+            store.append("evaluations", [row | {"rollout_id": f"{run}-{row['case_id']}"} for row in cases])
     runs = ["online", "first", "before", "second", "again"]
-    page = Page(write_report(house, tmp_path / "r.html", title="T", runs=runs).read_text())
+    page = Page(write_report(store, tmp_path / "r.html", title="T", runs=runs).read_text())
     # `before` judged other cases and is in no pair; the others stand against the first.
     assert "0.100" in page.text and "+0.825" in page.text and "b is better" in page.text and "noise" in page.text
     assert "second against first: 39 cases flipped" in page.text and "again against first" not in page.text
@@ -195,15 +195,15 @@ def test_before_and_after_with_links_to_what_flipped(house: House, tmp_path: Pat
     assert links[:2] == ["#rollout-first-0", "#rollout-second-0"]  # of the case that was lost
     names = {attributes.get("id") for _, attributes in page.tags}
     assert {link[1:] for link in links if link} <= names
-    alone = Page(write_report(house, tmp_path / "r.html", title="T", runs=["first", "online"]).read_text())
+    alone = Page(write_report(store, tmp_path / "r.html", title="T", runs=["first", "online"]).read_text())
     assert "Before and after" not in alone.text
 
 
-def test_the_best_pass_rate_is_of_one_environment(house: House, tmp_path: Path) -> None:
-    with start_run(house, "eval", "elsewhere"):
-        house.append("evaluations", [_case("elsewhere", "base", "greedy", i, i < 9, "shop") for i in range(10)])
-    stages = stages_of_runs(house, ["before", "elsewhere", "after"])
-    page = Page(write_report(house, tmp_path / "r.html", title="T", stages=stages).read_text())
+def test_the_best_pass_rate_is_of_one_environment(store: LanceStore, tmp_path: Path) -> None:
+    with start_run(store, "eval", "elsewhere"):
+        store.append("evaluations", [_case("elsewhere", "base", "greedy", i, i < 9, "shop") for i in range(10)])
+    stages = stages_of_runs(store, ["before", "elsewhere", "after"])
+    page = Page(write_report(store, tmp_path / "r.html", title="T", stages=stages).read_text())
     assert "70%best pass rate, greedy, officeafter, +50 points on before" in page.text
     assert "90%best pass rate, greedy, shopbefore" in page.text
     # Another mode is another scale: one greedy stage does not beat two sampled ones.
@@ -211,13 +211,13 @@ def test_the_best_pass_rate_is_of_one_environment(house: House, tmp_path: Path) 
     scored = {name: summarize([_case("r", name, "m", i, i < rate) for i in range(12)]) for name, rate in rates.items()}
     stages = [StageResult(name, sampled=scored[name]) for name in ("base", "tuned")]
     stages.append(StageResult("other", greedy=scored["other"]))
-    page = Page(write_report(house, tmp_path / "r.html", title="T", stages=stages).read_text())
+    page = Page(write_report(store, tmp_path / "r.html", title="T", stages=stages).read_text())
     assert "50%best pass rate, sampledtuned, +25 points on base" in page.text
 
 
-def test_unknown_run_and_nothing_at_all(house: House, tmp_path: Path) -> None:
+def test_unknown_run_and_nothing_at_all(store: LanceStore, tmp_path: Path) -> None:
     with pytest.raises(StoreNotFound, match="onlin"):
-        write_report(house, tmp_path / "r.html", title="T", runs=["onlin"])
+        write_report(store, tmp_path / "r.html", title="T", runs=["onlin"])
     with pytest.raises(ConfigError, match="nothing to report"):
-        write_report(house, tmp_path / "r.html", title="T")
+        write_report(store, tmp_path / "r.html", title="T")
     assert not (tmp_path / "r.html").exists()

@@ -5,8 +5,8 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rollhouse.base.errors import ConfigError
 from rollhouse.eval.summary import summarize
-from rollhouse.store.errors import ConfigError
 
 
 def _rows(verdicts: dict[str, list[bool]], **fields: object) -> list[dict]:

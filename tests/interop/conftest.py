@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 
 TOOL = {"type": "function", "name": "add", "description": "Adds.", "parameters": {"type": "object"}, "strict": False}
 
@@ -65,8 +65,8 @@ def write_rows(path: Path, rows: list[Any]) -> Path:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House.create(tmp_path / "house")
+def store(tmp_path: Path) -> LanceStore:
+    return LanceStore.create(tmp_path / "store")
 
 
 @pytest.fixture(scope="session")

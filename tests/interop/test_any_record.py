@@ -11,7 +11,7 @@ from rollhouse.interop.lines import BadLine
 from rollhouse.interop.overlay import lay_over
 from rollhouse.interop.rollout import Rollout
 from rollhouse.interop.storing import Source
-from rollhouse.store.house import to_batch
+from rollhouse.store.lance_store import to_batch
 from rollhouse.store.messages import Message
 
 TEXT = st.text(max_size=3)
@@ -47,7 +47,7 @@ RESULTS = with_more(
 
 
 def given_back(format_name: str, record: dict[str, Any]) -> dict[str, Any] | None:
-    """The record by way of rows as a house has them; None for one that is refused."""
+    """The record by way of rows as a store has them; None for one that is refused."""
     format = FORMATS[format_name]
     try:
         [rows] = rows_of(record, format, Source(format_name, "run"))

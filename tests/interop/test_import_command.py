@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rollhouse.cli.main import app
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from typer.testing import CliRunner, Result
 
 
@@ -16,8 +16,8 @@ def rollhouse(*arguments: object) -> Result:
 
 
 def test_importing_twice(rows: Any, tmp_path: Path) -> None:
-    file, house = rows.write(tmp_path / "a.jsonl", [rows.result(), rows.result(reward=0.0)]), tmp_path / "house"
-    common = ("import", "nemo-gym", file, "--env", "sums", "--house", house, "--format", "json")
+    file, store = rows.write(tmp_path / "a.jsonl", [rows.result(), rows.result(reward=0.0)]), tmp_path / "store"
+    common = ("import", "nemo-gym", file, "--env", "sums", "--store", store, "--format", "json")
     result = rollhouse(*common, "--run", "first")
     assert result.exit_code == 0, result.output
     [first] = json.loads(result.stdout)
@@ -25,40 +25,40 @@ def test_importing_twice(rows: Any, tmp_path: Path) -> None:
     [again] = json.loads(rollhouse(*common).stdout)
     assert (again["added"], again["present"]) == (0, 2)
     query = "select environment, count(*) as n, avg(reward) as mean from rollouts group by 1"
-    asked = rollhouse("sql", query, "--house", house, "--format", "json")
+    asked = rollhouse("sql", query, "--store", store, "--format", "json")
     assert json.loads(asked.stdout) == [{"environment": "sums", "n": 2, "mean": 0.5}]
-    asked = rollhouse("sql", "select kind, status, name from runs where name = 'first'", "--house", house, "--format", "json")  # fmt: skip
+    asked = rollhouse("sql", "select kind, status, name from runs where name = 'first'", "--store", store, "--format", "json")  # fmt: skip
     assert json.loads(asked.stdout) == [{"kind": "import", "status": "finished", "name": "first"}]
 
 
 def test_what_it_refuses(rows: Any, tmp_path: Path) -> None:
     file = rows.write(tmp_path / "a.jsonl", [rows.result(), "{"])
-    house = ("--house", str(tmp_path / "house"))
+    store = ("--store", str(tmp_path / "store"))
     for arguments, says in ((("csv", file), "'csv'"), (("nemo-gym", tmp_path / "none"), "There is no file")):
-        result = rollhouse("import", *arguments, *house)
+        result = rollhouse("import", *arguments, *store)
         assert result.exit_code == 2 and says in result.stderr
-    command = [sys.executable, "-m", "rollhouse.cli.main", "import", "nemo-gym", str(file), *house]
+    command = [sys.executable, "-m", "rollhouse.cli.main", "import", "nemo-gym", str(file), *store]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "1 of 2 lines" in done.stderr and "Traceback" not in done.stderr
-    assert House.open(tmp_path / "house").read("rollouts").num_rows == 1
-    assert rollhouse("import", "nemo-gym", file, "--max-bad", 0.5, *house).exit_code == 0
+    assert LanceStore.open(tmp_path / "store").read("rollouts").num_rows == 1
+    assert rollhouse("import", "nemo-gym", file, "--max-bad", 0.5, *store).exit_code == 0
 
 
 def test_exporting_says_what_is_lost(rows: Any, tmp_path: Path) -> None:
-    file, house = rows.write(tmp_path / "a.jsonl", [rows.result(), rows.result(reward=0.0)]), tmp_path / "house"
-    assert rollhouse("import", "nemo-gym", file, "--house", house, "--run", "first").exit_code == 0
-    assert rollhouse("snapshot", "create", "early", "--house", house).exit_code == 0
+    file, store = rows.write(tmp_path / "a.jsonl", [rows.result(), rows.result(reward=0.0)]), tmp_path / "store"
+    assert rollhouse("import", "nemo-gym", file, "--store", store, "--run", "first").exit_code == 0
+    assert rollhouse("snapshot", "create", "early", "--store", store).exit_code == 0
     rows.write(file, [rows.result(reward=0.5)])
-    assert rollhouse("import", "nemo-gym", file, "--house", house).exit_code == 0
-    chat, common = tmp_path / "out" / "chat.jsonl", ("--house", house, "--format", "json")
+    assert rollhouse("import", "nemo-gym", file, "--store", store).exit_code == 0
+    chat, common = tmp_path / "out" / "chat.jsonl", ("--store", store, "--format", "json")
     result = rollhouse("export", "openai-chat", chat, "--run", "first", "--where", "reward > 0.2", *common)
     assert result.exit_code == 0, result.output
     [summary] = json.loads(result.stdout)
     assert summary["rollouts"] == 1 and summary["lost"]["reward"] == 1 and "extra.nemo-gym" in summary["lost"]
     [line] = [json.loads(text) for text in chat.read_text().splitlines()]
     assert [message["role"] for message in line["messages"]] == ["system", "user", "assistant", "tool", "assistant"]
-    shown = rollhouse("export", "openai-chat", chat, "--house", house).stdout
+    shown = rollhouse("export", "openai-chat", chat, "--store", store).stdout
     assert "not in the file" in shown and "extra.nemo-gym" in shown and "reward_components" in shown
     back = tmp_path / "back.jsonl"
     [summary] = json.loads(rollhouse("export", "nemo-gym", back, "--at", "early", *common).stdout)
@@ -67,8 +67,8 @@ def test_exporting_says_what_is_lost(rows: Any, tmp_path: Path) -> None:
 
 
 def test_what_an_export_refuses(rows: Any, tmp_path: Path) -> None:
-    file, house = rows.write(tmp_path / "a.jsonl", [rows.result()]), ("--house", tmp_path / "house")
-    assert rollhouse("import", "nemo-gym", file, *house).exit_code == 0
+    file, store = rows.write(tmp_path / "a.jsonl", [rows.result()]), ("--store", tmp_path / "store")
+    assert rollhouse("import", "nemo-gym", file, *store).exit_code == 0
     out = tmp_path / "o.jsonl"
     for arguments, code, says in (
         (("verifiers-v0", out), 2, "no export format 'verifiers-v0'"),
@@ -77,6 +77,6 @@ def test_what_an_export_refuses(rows: Any, tmp_path: Path) -> None:
         (("openai-chat", out, "--where", "1=1); drop table rollouts; --"), 2, ""),
         (("openai-chat", out, "--at", "never"), 2, "'never'"),
     ):
-        result = rollhouse("export", *arguments, *house)
+        result = rollhouse("export", *arguments, *store)
         assert result.exit_code == code and says in result.stderr, result.stderr
     assert not out.exists() and not list(tmp_path.glob(".*partial"))

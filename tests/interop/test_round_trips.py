@@ -1,4 +1,4 @@
-"""What was imported from a format comes out of the house as it was; what was collected comes back from every format that carries it."""
+"""What was imported from a format comes out of the store as it was; what was collected comes back from every format that carries it."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rollhouse.interop.exporting import ExportSummary, export_file
 from rollhouse.interop.importing import ImportSummary, import_file
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.writer import RolloutWriter
 from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
@@ -21,7 +21,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def same(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> bool:
-    """Whether they are equal as JSON, in any order: a house keeps rollouts in no promised one."""
+    """Whether they are equal as JSON, in any order: a store keeps rollouts in no promised one."""
     rest = list(right)
     for record in left:
         if record not in rest:
@@ -30,17 +30,17 @@ def same(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> bool:
     return not rest
 
 
-def there_and_back(house: House, format_name: str, file: Path, records: list[Any], **options: Any) -> list[Any]:
+def there_and_back(store: LanceStore, format_name: str, file: Path, records: list[Any], **options: Any) -> list[Any]:
     """Imports records from a JSONL file and gives those of the export."""
     file.write_text("".join(json.dumps(record) + "\n" for record in records))
-    summary = import_file(house, format_name, file, **options)
+    summary = import_file(store, format_name, file, **options)
     assert (summary.rows, summary.bad) == (len(records), 0), summary
-    exported = export_file(house, format_name, file.with_name("exported.jsonl"))
+    exported = export_file(store, format_name, file.with_name("exported.jsonl"))
     assert exported.lost == {}
     return lines(Path(exported.file))
 
 
-def test_nemo_gym_comes_back_with_its_nulls_tokens_and_odd_fields(house: House, rows: Any, tmp_path: Path) -> None:
+def test_nemo_gym_comes_back_with_its_nulls_tokens_and_odd_fields(store: LanceStore, rows: Any, tmp_path: Path) -> None:
     first, second = rows.tokens([1, 2], [10, 11]), rows.tokens([1, 2, 10, 11, 3, 4], [12], -0.1)
     sampled = rows.items(first, second)
     split = rows.items(rows.tokens([1, 2], [10, 11]), rows.tokens([1, 2, 99, 3], [12]))
@@ -58,13 +58,13 @@ def test_nemo_gym_comes_back_with_its_nulls_tokens_and_odd_fields(house: House, 
     records[1]["responses_create_params"]["input"] = "1 + 2?"
     records[2]["responses_create_params"]["input"][1]["content"] = [{"type": "input_text", "text": "1"}, {"type": "input_text", "text": " + 2"}]  # fmt: skip
     records[3]["response"]["tools"] = []
-    assert same(there_and_back(house, "nemo-gym", tmp_path / "a.jsonl", records), records)
+    assert same(there_and_back(store, "nemo-gym", tmp_path / "a.jsonl", records), records)
 
 
-def test_the_older_shape_comes_back_in_todays(house: House, tmp_path: Path) -> None:
+def test_the_older_shape_comes_back_in_todays(store: LanceStore, tmp_path: Path) -> None:
     output = [{"name": "add", "arguments": {"a": 1}}, {"output": "3"}, {"content": "It is 3."}]
     older = {"responses_create_params": {"input": "1 + 2?"}, "output": output, "reward": 0.1, "accuracy": 1, "note": "x"}  # fmt: skip
-    [row] = there_and_back(house, "nemo-gym", tmp_path / "a.jsonl", [older])
+    [row] = there_and_back(store, "nemo-gym", tmp_path / "a.jsonl", [older])
     call, answer, closing = row["response"]["output"]
     assert (call["type"], call["name"], json.loads(call["arguments"])) == ("function_call", "add", {"a": 1})
     assert (answer["type"], answer["output"], answer["call_id"]) == ("function_call_output", "3", call["call_id"])
@@ -85,9 +85,9 @@ CHATS = [
 ]  # fmt: skip
 
 
-def test_chats_come_back(house: House, tmp_path: Path) -> None:
-    assert same(there_and_back(house, "openai-chat", tmp_path / "a.jsonl", CHATS), CHATS)
-    [flat] = [row for row in house.read("rollouts").to_pylist() if row["policy_id"] == "small"]
+def test_chats_come_back(store: LanceStore, tmp_path: Path) -> None:
+    assert same(there_and_back(store, "openai-chat", tmp_path / "a.jsonl", CHATS), CHATS)
+    [flat] = [row for row in store.read("rollouts").to_pylist() if row["policy_id"] == "small"]
     assert flat["gaps"] == ["args_reserialized", "no_call_ids", "no_reward", "no_task", "no_token_ids", "no_tools"]
     assert flat["messages"][2]["tool_calls"] == [{"id": "call_0", "name": "wave", "arguments": '{"hand": "left"}'}]
     assert flat["messages"][3]["tool_call_id"] == "call_0"
@@ -123,7 +123,7 @@ LINEAR = [node(None, ASKED, [1, 2]), node(0, CALLED, [3], [10, 11]), node(1, ANS
 LINEAR[1]["advantages"] = [0.5, 0.5]
 
 
-def test_episodes_come_back(house: House, tmp_path: Path) -> None:
+def test_episodes_come_back(store: LanceStore, tmp_path: Path) -> None:
     forked = [*LINEAR, node(0, {"role": "assistant", "content": "Seven."}, [3], [13])]
     silent = [{"message": message, "sampled": index == 1, **({"parent": 0} if index else {})} for index, message in enumerate((ASKED, SAID))]  # fmt: skip
     episodes = [
@@ -132,8 +132,8 @@ def test_episodes_come_back(house: House, tmp_path: Path) -> None:
         episode([trace(forked, "t4")], "e3"),
         episode([trace([], "t5", ok=False, is_completed=False, errors=[{"type": "SandboxError", "message": "gone"}])], "e4"),
     ]  # fmt: skip
-    assert same(there_and_back(house, "verifiers", tmp_path / "a.jsonl", episodes), episodes)
-    found = {(row["episode_id"], row["agent"], row["branch"]): row for row in house.read("rollouts").to_pylist()}
+    assert same(there_and_back(store, "verifiers", tmp_path / "a.jsonl", episodes), episodes)
+    found = {(row["episode_id"], row["agent"], row["branch"]): row for row in store.read("rollouts").to_pylist()}
     assert sorted(found) == [("e1", "solver", 0), ("e2", "critic", 0), ("e2", "solver", 0), ("e3", "solver", 0), ("e3", "solver", 1), ("e4", "solver", 0)]  # fmt: skip
     first = found["e1", "solver", 0]
     assert (first["token_ids"], first["loss_mask"]) == ([10, 11, 4, 5, 12], [1, 1, 0, 0, 1])
@@ -148,10 +148,10 @@ def test_episodes_come_back(house: House, tmp_path: Path) -> None:
     assert found["e2", "critic", 0]["token_ids"] is None
 
 
-def test_part_of_an_episode_is_told_by_its_columns(house: House, tmp_path: Path) -> None:
+def test_part_of_an_episode_is_told_by_its_columns(store: LanceStore, tmp_path: Path) -> None:
     forked = [*LINEAR, node(0, {"role": "assistant", "content": "Seven."}, [3], [13])]
-    there_and_back(house, "verifiers", tmp_path / "a.jsonl", [episode([trace(forked)])])
-    export_file(house, "verifiers", tmp_path / "part.jsonl", where="branch = 1")
+    there_and_back(store, "verifiers", tmp_path / "a.jsonl", [episode([trace(forked)])])
+    export_file(store, "verifiers", tmp_path / "part.jsonl", where="branch = 1")
     [part] = lines(tmp_path / "part.jsonl")
     [only] = part["traces"]
     assert [node["message"]["content"] for node in only["nodes"]] == ["1 + 2?", "Seven."]
@@ -176,16 +176,16 @@ def trajectory(session: str = "s1", **fields: Any) -> Episode:
     }  # fmt: skip
 
 
-def test_trajectories_come_back(house: House, tmp_path: Path) -> None:
+def test_trajectories_come_back(store: LanceStore, tmp_path: Path) -> None:
     plain = [trajectory(), trajectory("s2", notes="x", extra={"job": 1})]
-    assert same(there_and_back(house, "atif", tmp_path / "a.jsonl", plain), plain)
-    row = house.read("rollouts").to_pylist()[0]
+    assert same(there_and_back(store, "atif", tmp_path / "a.jsonl", plain), plain)
+    row = store.read("rollouts").to_pylist()[0]
     assert [message["role"] for message in row["messages"]] == ["assistant", "tool", "tool", "assistant"]
     assert row["messages"][0]["tool_calls"][0]["arguments"] == '{"a": 1}' and row["messages"][0]["text"] is None
     assert {"args_reserialized", "no_reward"} <= set(row["gaps"])
 
 
-def test_a_folder_of_trajectories_is_followed_over_files(house: House, tmp_path: Path) -> None:
+def test_a_folder_of_trajectories_is_followed_over_files(store: LanceStore, tmp_path: Path) -> None:
     copied = {"step_id": 1, "source": "user", "message": "1 + 2?", "is_copied_context": True}
     more = {"step_id": 2, "source": "agent", "message": "Bye."}
     reference = [{"session_id": "s9", "trajectory_path": "sub.json"}]
@@ -197,16 +197,16 @@ def test_a_folder_of_trajectories_is_followed_over_files(house: House, tmp_path:
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     (folder / "broken.json").write_text("{")
-    summary = import_file(house, "atif", folder, max_bad=0.5)
+    summary = import_file(store, "atif", folder, max_bad=0.5)
     assert (summary.added, summary.bad) == (2, 1)
-    found = house.read("rollouts").to_pylist()
+    found = store.read("rollouts").to_pylist()
     assert len({row["episode_id"] for row in found}) == 1
     assert sorted(row["messages"][-1]["text"] or "-" for row in found) == ["-", "Bye."]
-    export_file(house, "atif", tmp_path / "out")
+    export_file(store, "atif", tmp_path / "out")
     again = {file["session_id"]: file for file in map(json.loads, [path.read_text() for path in (tmp_path / "out").iterdir()])}  # fmt: skip
     assert again["s9"] == files["sub"]
     assert again["s1"]["steps"] == [*main["steps"], more]
-    assert import_file(House.create(tmp_path / "other"), "atif", tmp_path / "out").added == 2
+    assert import_file(LanceStore.create(tmp_path / "other"), "atif", tmp_path / "out").added == 2
 
 
 IMPORTS: dict[str, Callable[[], list[Any]]] = {
@@ -219,17 +219,17 @@ IMPORTS: dict[str, Callable[[], list[Any]]] = {
 
 
 @pytest.mark.parametrize("format_name", IMPORTS)
-def test_again_renamed_or_grown_adds_only_what_is_new(house: House, tmp_path: Path, format_name: str) -> None:
+def test_again_renamed_or_grown_adds_only_what_is_new(store: LanceStore, tmp_path: Path, format_name: str) -> None:
     *most, last = [json.dumps(record) + "\n" for record in IMPORTS[format_name]()]
     first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     first.write_text("".join(most) + last[: len(last) // 2])
-    summary = import_file(house, format_name, first)
+    summary = import_file(store, format_name, first)
     assert (summary.added, summary.torn, summary.bad) == (2, 1, 0)
-    assert import_file(house, format_name, first).added == 0
+    assert import_file(store, format_name, first).added == 0
     second.write_text("".join([*most, last]))
-    assert import_file(house, format_name, second).added == 1
-    assert import_file(house, format_name, second).present == 3
-    assert house.dataset("rollouts").count_rows() == 3
+    assert import_file(store, format_name, second).added == 1
+    assert import_file(store, format_name, second).present == 3
+    assert store.dataset("rollouts").count_rows() == 3
 
 
 BAD = {
@@ -242,20 +242,20 @@ BAD = {
 
 
 @pytest.mark.parametrize("format_name", BAD)
-def test_a_bad_line_is_set_aside_with_its_reason(house: House, tmp_path: Path, format_name: str) -> None:
+def test_a_bad_line_is_set_aside_with_its_reason(store: LanceStore, tmp_path: Path, format_name: str) -> None:
     record, reason = BAD[format_name]
     file = tmp_path / "a.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in (IMPORTS[format_name]()[0], record)))
-    summary = import_file(house, format_name, file, max_bad=0.5)
+    summary = import_file(store, format_name, file, max_bad=0.5)
     [entry] = lines(Path(summary.quarantine or ""))
     assert (summary.added, summary.bad, entry["line"]) == (1, 1, 2) and reason in entry["reason"]
 
 
 @pytest.fixture
-def collected(tmp_path: Path) -> House:
-    """A house with three rollouts of its own: two that went well and one that failed."""
-    house = House.create(tmp_path / "collected")
-    with start_run(house, "collect", "own") as run, RolloutWriter(house, run) as writer:
+def collected(tmp_path: Path) -> LanceStore:
+    """A store with three rollouts of its own: two that went well and one that failed."""
+    store = LanceStore.create(tmp_path / "collected")
+    with start_run(store, "collect", "own") as run, RolloutWriter(store, run) as writer:
         good = {"n_prompt_tokens": 3, "tokenizer_hash": "tok", "template_hash": "tpl", "prefix_ok": True, "reward_components": [
             {"name": "sum", "value": 1.0, "weight": None}, {"name": "style", "value": 0.5, "weight": 0.1}]}  # fmt: skip
         failed = {"status": "error", "stop_reason": "error", "error_type": "engine", "error_message": "gone", "messages": [],
@@ -265,7 +265,7 @@ def collected(tmp_path: Path) -> House:
             row = rollout_row("own", index, agent="main", **columns)
             row["episode_id"] = row["rollout_id"]
             writer.add(row, prompt_row(), task_row(), prompt_tokens_row())
-    return house
+    return store
 
 
 # Worked out anew, or about the place rather than the content.
@@ -273,29 +273,29 @@ NEW_IDS = {"rollout_id", "slot_id", "run_id", "group_id", "episode_id", "extra",
 
 
 @pytest.mark.parametrize("format_name", ["nemo-gym", "verifiers", "atif", "parquet"])
-def test_what_was_collected_comes_back_from_formats_that_carry_it(collected: House, house: House, tmp_path: Path, format_name: str) -> None:  # fmt: skip
+def test_what_was_collected_comes_back_from_formats_that_carry_it(collected: LanceStore, store: LanceStore, tmp_path: Path, format_name: str) -> None:  # fmt: skip
     file = tmp_path / ("out.parquet" if format_name == "parquet" else "out.jsonl")
     exported = export_file(collected, format_name, file)
     assert (exported.rollouts, exported.lost) == (3, {})
-    summary = import_file(house, format_name, file)
+    summary = import_file(store, format_name, file)
     assert (summary.added, summary.bad) == (3, 0)
     order = [("sample_index", "ascending")]
-    before, after = (place.read("rollouts").sort_by(order).to_pylist() for place in (collected, house))
+    before, after = (place.read("rollouts").sort_by(order).to_pylist() for place in (collected, store))
     for old, new in zip(before, after, strict=True):
         changed = {name: (old[name], new[name]) for name in old if name not in NEW_IDS and old[name] != new[name] and (old[name] or new[name])}  # fmt: skip
         assert changed == {}
-    assert [row["token_ids"] for row in house.read("prompt_tokens").to_pylist()] == [[1, 2, 3]]
-    assert house.read("tasks").to_pylist()[0]["ground_truth"] == '{"answer": 3}'
+    assert [row["token_ids"] for row in store.read("prompt_tokens").to_pylist()] == [[1, 2, 3]]
+    assert store.read("tasks").to_pylist()[0]["ground_truth"] == '{"answer": 3}'
 
 
-def test_parquet_keeps_the_ids(collected: House, house: House, tmp_path: Path) -> None:
+def test_parquet_keeps_the_ids(collected: LanceStore, store: LanceStore, tmp_path: Path) -> None:
     file, again = tmp_path / "a.parquet", tmp_path / "b.parquet"
     export_file(collected, "parquet", file)
     assert import_file(collected, "parquet", file).added == 0
-    import_file(house, "parquet", file)
-    ids = [sorted(place.read("rollouts")["rollout_id"].to_pylist()) for place in (collected, house)]
+    import_file(store, "parquet", file)
+    ids = [sorted(place.read("rollouts")["rollout_id"].to_pylist()) for place in (collected, store)]
     assert ids[0] == ids[1]
-    export_file(house, "parquet", again)
+    export_file(store, "parquet", again)
     import pyarrow.parquet as pq
 
     tables = [pq.read_table(path).sort_by("rollout_id").to_pylist() for path in (file, again)]
@@ -303,7 +303,7 @@ def test_parquet_keeps_the_ids(collected: House, house: House, tmp_path: Path) -
         assert {name for name in old if old[name] != new[name] and (old[name] or new[name])} == set()
 
 
-def test_nemo_gym_files_beside(collected: House, tmp_path: Path) -> None:
+def test_nemo_gym_files_beside(collected: LanceStore, tmp_path: Path) -> None:
     export_file(collected, "nemo-gym", tmp_path / "out.jsonl")
     results, inputs, failures = (lines(tmp_path / f"out{name}.jsonl") for name in ("", "_materialized_inputs", "_failures"))  # fmt: skip
     assert [(row["_ng_task_index"], row["_ng_rollout_index"]) for row in inputs] == [(0, 0), (0, 1), (0, 2)]
@@ -317,7 +317,7 @@ def test_nemo_gym_files_beside(collected: House, tmp_path: Path) -> None:
     assert results[0]["reward_components"] == {"sum": {"value": 1.0, "weight": None}, "style": {"value": 0.5, "weight": 0.1}}  # fmt: skip
 
 
-def test_failed_attempts_share_the_slot_of_the_result(house: House, rows: Any, tmp_path: Path) -> None:
+def test_failed_attempts_share_the_slot_of_the_result(store: LanceStore, rows: Any, tmp_path: Path) -> None:
     results = [rows.result(), rows.result(_ng_rollout_index=1)]
     attempt = {"responses_create_params": rows.params(), "_ng_task_index": 0, "_ng_rollout_index": 0, "_ng_failure_class": "timeout", "error": "too slow"}  # fmt: skip
     bare = {name: value for name, value in attempt.items() if name != "responses_create_params"} | {
@@ -332,21 +332,21 @@ def test_failed_attempts_share_the_slot_of_the_result(house: House, rows: Any, t
     rows.write(tmp_path / "a_materialized_inputs.jsonl", [planned])
     rows.write(tmp_path / "a_failures.jsonl", [attempt, attempt, bare])
     rows.write(tmp_path / "a.jsonl", results)
-    assert import_file(house, "nemo-gym", tmp_path / "a.jsonl").added == 5
-    assert import_file(house, "nemo-gym", tmp_path / "a.jsonl").added == 0
+    assert import_file(store, "nemo-gym", tmp_path / "a.jsonl").added == 5
+    assert import_file(store, "nemo-gym", tmp_path / "a.jsonl").added == 0
     from rollhouse.queries.session import sql
 
-    found = sql(house, "SELECT sample_index, attempt, status, error_type FROM final_rollouts ORDER BY 1").to_pylist()
+    found = sql(store, "SELECT sample_index, attempt, status, error_type FROM final_rollouts ORDER BY 1").to_pylist()
     assert [tuple(row.values()) for row in found] == [(0, 2, "completed", None), (1, 0, "completed", None), (5, 0, "error", "timeout")]  # fmt: skip
-    assert {row["error_message"] for row in house.read("rollouts").to_pylist()} == {None, "too slow"}
-    export_file(house, "nemo-gym", tmp_path / "b.jsonl")
+    assert {row["error_message"] for row in store.read("rollouts").to_pylist()} == {None, "too slow"}
+    export_file(store, "nemo-gym", tmp_path / "b.jsonl")
     assert same(lines(tmp_path / "b.jsonl"), results)
     assert same(lines(tmp_path / "b_failures.jsonl"), [attempt, attempt, bare])
 
 
-def test_the_real_nemo_gym_files_come_back(house: House, conformance: Path, tmp_path: Path) -> None:
+def test_the_real_nemo_gym_files_come_back(store: LanceStore, conformance: Path, tmp_path: Path) -> None:
     for name in ("example_rollouts", "rollouts_plain", "rollouts_with_token_ids"):
-        place = House.create(tmp_path / name)
+        place = LanceStore.create(tmp_path / name)
         file = conformance / f"{name}.jsonl"
         import_file(place, "nemo-gym", file)
         export_file(place, "nemo-gym", tmp_path / file.name)

@@ -1,9 +1,9 @@
-"""A house whose every number is known."""
+"""A store whose every number is known."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.runs import start_run
 from rollhouse.store.snapshots import create_snapshot
@@ -12,11 +12,11 @@ from rollhouse.tests.rows import prompt_row, rollout_row, task_row
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+def store(tmp_path_factory: pytest.TempPathFactory) -> LanceStore:
     """Run `easy`: one task, rewards 1 1 0 0, the last after a failed first attempt. Snapshot `easy`. Run `hard`: two steps of
     another task, rewards 0 0 then 0 1. Scores and a batch plan of run `hard`."""
-    house = House.create(tmp_path_factory.mktemp("queries") / "house")
-    with start_run(house, "collect", "easy", {"limit": 1}) as run, RolloutWriter(house, run) as writer:
+    store = LanceStore.create(tmp_path_factory.mktemp("queries") / "store")
+    with start_run(store, "collect", "easy", {"limit": 1}) as run, RolloutWriter(store, run) as writer:
         for i, reward in enumerate((1.0, 1.0, 0.0)):
             writer.add(
                 rollout_row("easy", i, reward=reward, passed=reward == 1.0, duration_s=0.5), prompt_row(), task_row()
@@ -28,9 +28,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
         wrong = dict(n_tool_calls=2, n_tool_errors=1, n_tokens=9, duration_s=0.5, messages=wrong_call())
         writer.add(rollout_row("easy", 3, attempt=1, reward=0.0, passed=False) | wrong)
         run.finish({"rollouts": 4})
-    create_snapshot(house, "easy")
+    create_snapshot(store, "easy")
     text = "Add 7 and 8."
-    with start_run(house, "grpo", "hard") as run, RolloutWriter(house, run) as writer:
+    with start_run(store, "grpo", "hard") as run, RolloutWriter(store, run) as writer:
         for step, rewards in ((1, (0.0, 0.0)), (2, (0.0, 1.0))):
             for i, reward in enumerate(rewards):
                 row = rollout_row(
@@ -42,20 +42,20 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
             run.note({"issued": {"step": 1, "round": number, "policy_version": 0, "task_ids": [task]}})
         run.metrics(1, {"train/reward": 0.0})
         run.metrics(2, {"train/reward": 0.5, "train/loss": 0.1})
-    add_training(house, text)
-    add_scores(house)
+    add_training(store, text)
+    add_scores(store)
     rows = [{"rollout_id": rollout_row("easy", i)["rollout_id"], "role": "demo", "row": i} for i in range(2)]
     dropped = [{"id": str(i), "reason": reason} for i, reason in enumerate(("reward 0", "too long", "reward 0"))]
     dataset = {"row_id": "d", "name": "d", "version": 1, "snapshot": "easy", "rows": rows, "dropped": dropped}
-    house.append("datasets", [dataset])
-    return house
+    store.append("datasets", [dataset])
+    return store
 
 
 @pytest.fixture(scope="module")
-def duel(tmp_path_factory: pytest.TempPathFactory) -> House:
+def duel(tmp_path_factory: pytest.TempPathFactory) -> LanceStore:
     """Policies `weak` and `strong` on two tasks each solves one of, and on one that both solve; rewards of 0.3 and 0.7."""
-    house = House.create(tmp_path_factory.mktemp("duel") / "house")
-    with start_run(house, "collect", "duel") as run, RolloutWriter(house, run) as writer:
+    store = LanceStore.create(tmp_path_factory.mktemp("duel") / "store")
+    with start_run(store, "collect", "duel") as run, RolloutWriter(store, run) as writer:
         for i, (policy, text, passed) in enumerate(
             (
                 ("weak", "Add 1 and 2.", False), ("strong", "Add 1 and 2.", True),
@@ -65,7 +65,7 @@ def duel(tmp_path_factory: pytest.TempPathFactory) -> House:
         ):  # fmt: skip
             row = rollout_row("duel", i, text=text, policy_id=policy, passed=passed, reward=0.7 if passed else 0.3)
             writer.add(row, prompt_row(text), task_row(text))
-    return house
+    return store
 
 
 def wrong_call() -> list[dict]:
@@ -76,29 +76,29 @@ def wrong_call() -> list[dict]:
     return [message.to_row() for message in messages]
 
 
-def add_training(house: House, text: str) -> None:
+def add_training(store: LanceStore, text: str) -> None:
     ids = [rollout_row("hard", i, text=text, step=2)["rollout_id"] for i in range(2)]
     entries = [
         {"rollout_id": ids[0], "group_id": "g", "reward": 0.0, "advantage": -1.0, "kept": True, "micro_batch": 0},
         {"rollout_id": ids[1], "group_id": "g", "reward": 1.0, "kept": False, "reason": "too long"},
     ]
-    house.append("batch_plans", [{"row_id": "p", "run_id": "hard", "step": 2, "policy_version": 1, "entries": entries}])
+    store.append("batch_plans", [{"row_id": "p", "run_id": "hard", "step": 2, "policy_version": 1, "entries": entries}])
     said = ([0.0, 0.0, 0.0], [-0.25, -0.25, -0.625])
     for incarnation, ratio in ((0, 1.5), (1, 1.25)):
         outcome = {"row_id": f"o{incarnation}", "run_id": "hard", "incarnation": incarnation, "step": 2, "use_index": 0}
-        house.append(
+        store.append(
             "training_outcomes",
             [outcome | {"rollout_id": ids[0], "ratio_mean": ratio, "trainer_logprobs": said[incarnation]}],
         )
 
 
-def add_scores(house: House) -> None:
+def add_scores(store: LanceStore) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     id = rollout_row("easy", 0)["rollout_id"]
     for number, (scorer, version, reward) in enumerate(
         (("strict", "1", 1.0), ("strict", "2", 0.0), ("kind", "1", 0.5))
     ):
         score = {"row_id": str(number), "rollout_id": id, "scorer": scorer, "scorer_version": version}
-        house.append(
+        store.append(
             "scores", [score | {"reward": reward, "passed": reward == 1.0, "created_at": now + timedelta(hours=number)}]
         )

@@ -3,47 +3,47 @@
 from datetime import UTC, datetime
 
 import pytest
+from rollhouse.base.errors import ConfigError, QueryError, VersionNotFound
 from rollhouse.queries import child, session
-from rollhouse.store.errors import ConfigError, QueryError, VersionNotFound
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 
 
-def test_the_answer_is_the_same(house: House) -> None:
+def test_the_answer_is_the_same(store: LanceStore) -> None:
     query = "SELECT * FROM final_rollouts WHERE run_id = $run AND started_at < $now ORDER BY rollout_id"
     params = {"run": "easy", "now": datetime.now(UTC)}
-    answer = child.sql(house, query, "easy", params, scorer="collected")
-    assert answer.num_rows == 3 + 1 and answer == session.sql(house, query, "easy", params)
-    assert child.sql(house, "SELECT reward FROM rollouts WHERE reward IS NOT NULL", scorer="kind").to_pylist() == [
+    answer = child.sql(store, query, "easy", params, scorer="collected")
+    assert answer.num_rows == 3 + 1 and answer == session.sql(store, query, "easy", params)
+    assert child.sql(store, "SELECT reward FROM rollouts WHERE reward IS NOT NULL", scorer="kind").to_pylist() == [
         {"reward": 0.5}
     ]
 
 
-def test_what_is_wrong_is_told_as_in_this_process(house: House) -> None:
+def test_what_is_wrong_is_told_as_in_this_process(store: LanceStore) -> None:
     with pytest.raises(QueryError, match="rollout") as caught:
-        child.sql(house, "SELECT * FROM rollout")
+        child.sql(store, "SELECT * FROM rollout")
     assert "final_rollouts" in caught.value.fix
     with pytest.raises(VersionNotFound, match="never"):
-        child.sql(house, "SELECT 1", "never")
+        child.sql(store, "SELECT 1", "never")
 
 
-def test_memory_is_bounded_whoever_takes_it(house: House) -> None:
+def test_memory_is_bounded_whoever_takes_it(store: LanceStore) -> None:
     # DuckDB keeps to its own limit; what DuckDB does not count is seen from outside.
     with pytest.raises(QueryError, match="more memory"):
-        child.sql(house, "SELECT list(x) FROM range(100000000) t(x)", memory_limit="200MB")
+        child.sql(store, "SELECT list(x) FROM range(100000000) t(x)", memory_limit="200MB")
     with pytest.raises(QueryError, match="more memory than 20MB"):
-        child.sql(house, "SELECT 1", memory_limit="20MB")
+        child.sql(store, "SELECT 1", memory_limit="20MB")
 
 
-def test_time_is_bounded(house: House) -> None:
+def test_time_is_bounded(store: LanceStore) -> None:
     endless = "SELECT count(*) FROM range(100000000000) a(x), range(1000000) b(y) WHERE x * y = 7"
     with pytest.raises(QueryError, match="took longer than"):
-        child.sql(house, endless, timeout_s=0.2)
+        child.sql(store, endless, timeout_s=0.2)
 
 
-def test_a_size_is_read(house: House) -> None:
+def test_a_size_is_read(store: LanceStore) -> None:
     assert child.memory_bytes("4GB") == 4 * 10**9
     assert child.memory_bytes("1.5 GiB") == 3 * 2**29
     assert child.memory_bytes("500mb") == 5 * 10**8
     for wrong in ("much", "4", "GB", "-1GB"):
         with pytest.raises(ConfigError, match="amount of memory"):
-            child.sql(house, "SELECT 1", memory_limit=wrong)
+            child.sql(store, "SELECT 1", memory_limit=wrong)

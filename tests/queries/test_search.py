@@ -5,10 +5,10 @@ import json
 import lance
 import pyarrow as pa
 import pytest
+from rollhouse.base.errors import ConfigError, QueryError, VersionNotFound
 from rollhouse.cli.main import app
 from rollhouse.queries.search import excerpt, nearest, search, search_prompts, vector_of
-from rollhouse.store.errors import ConfigError, QueryError, VersionNotFound
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.tests.rows import prompt_row, rollout_row
@@ -21,10 +21,10 @@ def talk(said: str, title: str) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def talks(tmp_path_factory: pytest.TempPathFactory) -> House:
+def talks(tmp_path_factory: pytest.TempPathFactory) -> LanceStore:
     """Five rollouts of run `a`, the first three in snapshot `three`; then one of run `b` that no index covers. Vectors on the first four."""
-    house = House.create(tmp_path_factory.mktemp("search") / "house")
-    house.append("prompts", [prompt_row(), prompt_row("Cancel the dentist.")])
+    store = LanceStore.create(tmp_path_factory.mktemp("search") / "store")
+    store.append("prompts", [prompt_row(), prompt_row("Cancel the dentist.")])
     said = ("The meeting is scheduled.", "Nothing happened.", "I could not find it.", "Done.", "Meetings, meetings.")
     titles = ("budget review", "lunch with Ottoline", "dentist", "dentist", "budget")
     rows = [
@@ -33,20 +33,20 @@ def talks(tmp_path_factory: pytest.TempPathFactory) -> House:
         )
         for i in range(5)
     ]
-    house.append("rollouts", rows[:3])
-    create_snapshot(house, "three")
-    house.append("rollouts", rows[3:])
-    search(house, "anything")
-    add_vectors(house, [row["rollout_id"] for row in rows[:4]])
-    house.append("rollouts", [rollout_row("b", 0, messages=talk("The budget is spent.", "zebra"))])
-    return house
+    store.append("rollouts", rows[:3])
+    create_snapshot(store, "three")
+    store.append("rollouts", rows[3:])
+    search(store, "anything")
+    add_vectors(store, [row["rollout_id"] for row in rows[:4]])
+    store.append("rollouts", [rollout_row("b", 0, messages=talk("The budget is spent.", "zebra"))])
+    return store
 
 
-def add_vectors(house: House, ids: list[str]) -> None:
+def add_vectors(store: LanceStore, ids: list[str]) -> None:
     kind = pa.list_(pa.float32(), 2)
-    lance.dataset(house.table_uri("rollouts")).add_columns(pa.field("embedding", kind))
+    lance.dataset(store.table_uri("rollouts")).add_columns(pa.field("embedding", kind))
     vectors = pa.table({"rollout_id": ids, "embedding": pa.array([[float(i), 0.0] for i in range(len(ids))], kind)})
-    update = lance.dataset(house.table_uri("rollouts")).merge_insert("rollout_id").write_mode("rewrite_columns")
+    update = lance.dataset(store.table_uri("rollouts")).merge_insert("rollout_id").write_mode("rewrite_columns")
     update.when_matched_update_all().execute(vectors)
 
 
@@ -55,7 +55,7 @@ def found(table: pa.Table) -> list[tuple[str, int]]:
     return [index[id] for id in table["rollout_id"].to_pylist()]
 
 
-def test_words_are_found_in_messages_and_calls(talks: House) -> None:
+def test_words_are_found_in_messages_and_calls(talks: LanceStore) -> None:
     assert found(search(talks, "ottoline")) == [("a", 1)]
     assert found(search(talks, "NOTHING")) == [("a", 1)]
     assert set(found(search(talks, "schedule"))) == {("a", 0)}
@@ -63,7 +63,7 @@ def test_words_are_found_in_messages_and_calls(talks: House) -> None:
     assert search(talks, "giraffe").num_rows == 0
 
 
-def test_what_matches_more_comes_first(talks: House) -> None:
+def test_what_matches_more_comes_first(talks: LanceStore) -> None:
     answer = search(talks, "meeting budget")
     # Both words and one of them twice; both words; one word.
     assert set(found(answer)[:2]) == {("a", 0), ("a", 4)} and found(answer)[2:] == [("b", 0)]
@@ -71,11 +71,11 @@ def test_what_matches_more_comes_first(talks: House) -> None:
     assert len(search(talks, "meeting budget", limit=1)) == 1
 
 
-def test_rows_that_no_index_covers_are_found(talks: House) -> None:
+def test_rows_that_no_index_covers_are_found(talks: LanceStore) -> None:
     assert found(search(talks, "zebra")) == [("b", 0)]
 
 
-def test_filters(talks: House) -> None:
+def test_filters(talks: LanceStore) -> None:
     assert found(search(talks, "budget", run="b")) == [("b", 0)]
     assert found(search(talks, "calendar_create", status="truncated")) == [("a", 1)]
     assert found(search(talks, "dentist", where="reward > 0.5")) == [("a", 3)]
@@ -84,7 +84,7 @@ def test_filters(talks: House) -> None:
         search(talks, "dentist", where="nix > 3")
 
 
-def test_at_a_snapshot_only_what_was_there(talks: House) -> None:
+def test_at_a_snapshot_only_what_was_there(talks: LanceStore) -> None:
     assert found(search(talks, "dentist")) != found(search(talks, "dentist", at="three")) == [("a", 2)]
     # The best matches came later: it goes on looking.
     assert found(search(talks, "budget meeting", at="three", limit=1)) == [("a", 0)]
@@ -92,7 +92,7 @@ def test_at_a_snapshot_only_what_was_there(talks: House) -> None:
         search(talks, "dentist", at="never")
 
 
-def test_the_place_that_matched_is_shown(talks: House) -> None:
+def test_the_place_that_matched_is_shown(talks: LanceStore) -> None:
     (row,) = search(talks, "ottoline").to_pylist()
     assert "Ottoline" in row["match"] and row["match"].startswith("call: ")
     long = [Message("assistant", "x " * 300 + "The schedule stands. " + "y " * 300).to_row()]
@@ -100,7 +100,7 @@ def test_the_place_that_matched_is_shown(talks: House) -> None:
     assert excerpt([], "word") == ""
 
 
-def test_prompts_are_found_with_how_they_fared(talks: House) -> None:
+def test_prompts_are_found_with_how_they_fared(talks: LanceStore) -> None:
     (row,) = search_prompts(talks, "adding").to_pylist()
     assert (row["prompt_id"], row["rollouts"]) == (prompt_row()["prompt_id"], 6)
     assert row["mean_reward"] == pytest.approx((0.25 + 0.5 + 0.75 + 1 + 1) / 6) and "Add 1" in row["match"]
@@ -109,7 +109,7 @@ def test_prompts_are_found_with_how_they_fared(talks: House) -> None:
     assert search_prompts(talks, "giraffe").num_rows == 0
 
 
-def test_neighbours(talks: House) -> None:
+def test_neighbours(talks: LanceStore) -> None:
     answer = nearest(talks, "embedding", [2.2, 0.0], limit=2)
     assert found(answer) == [("a", 2), ("a", 3)]
     assert answer["distance"].to_pylist() == pytest.approx([0.04, 0.64], rel=1e-4)
@@ -122,7 +122,7 @@ def test_neighbours(talks: House) -> None:
         vector_of(talks, "embedding", rollout_row("b", 0)["rollout_id"])
 
 
-def test_nothing_to_search_for(talks: House) -> None:
+def test_nothing_to_search_for(talks: LanceStore) -> None:
     for call in (lambda: search(talks, " ?"), lambda: search(talks, "a", limit=0), lambda: search_prompts(talks, "")):
         with pytest.raises(ConfigError):
             call()
@@ -133,8 +133,8 @@ def rollhouse(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.stdout if result.exit_code == 0 else result.stderr
 
 
-def test_the_command(talks: House) -> None:
-    common = ("--house", talks.uri, "--format", "json")
+def test_the_command(talks: LanceStore) -> None:
+    common = ("--store", talks.uri, "--format", "json")
     code, out = rollhouse("search", "dentist", "--run", "a", "--where", "reward > 0.5", *common)
     assert code == 0 and [row["reward"] for row in json.loads(out)] == [0.75]
     id = rollout_row("a", 1)["rollout_id"]
@@ -142,7 +142,7 @@ def test_the_command(talks: House) -> None:
     assert code == 0 and [row["rollout_id"] for row in json.loads(out)] == [id]
     code, out = rollhouse("search", "dentist", "--prompts", *common)
     assert code == 0 and json.loads(out)[0]["rollouts"] == 0
-    code, out = rollhouse("search", "dentist", "--house", talks.uri)
+    code, out = rollhouse("search", "dentist", "--store", talks.uri)
     assert code == 0 and "dentist" in out
 
 
@@ -150,6 +150,6 @@ def test_the_command(talks: House) -> None:
     "arguments",
     [(), ("words", "--like", "x"), ("words", "--prompts", "--run", "a"), ("--like", "x", "--column", "nix")],
 )
-def test_the_command_refuses_politely(talks: House, arguments: tuple[str, ...]) -> None:
-    code, error = rollhouse("search", *arguments, "--house", talks.uri)
+def test_the_command_refuses_politely(talks: LanceStore, arguments: tuple[str, ...]) -> None:
+    code, error = rollhouse("search", *arguments, "--store", talks.uri)
     assert code == 2 and error.startswith("error: ")

@@ -1,38 +1,38 @@
-"""SQL reads the house, at any version, and can do nothing else."""
+"""SQL reads the store, at any version, and can do nothing else."""
 
 from pathlib import Path
 
 import pytest
+from rollhouse.base.errors import ConfigError, QueryError, VersionNotFound
 from rollhouse.queries.passk import pass_at_k
 from rollhouse.queries.session import VIEWS, connect, sql
 from rollhouse.store.columns import Table
-from rollhouse.store.errors import ConfigError, QueryError, VersionNotFound
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.store.tables import TABLES
 from rollhouse.tests.rows import rollout_row
 
 
-def one(house: House, query: str, **options: object) -> object:
+def one(store: LanceStore, query: str, **options: object) -> object:
     """The single value of an answer."""
-    (row,) = sql(house, query, **options).to_pylist()  # type: ignore[arg-type]
+    (row,) = sql(store, query, **options).to_pylist()  # type: ignore[arg-type]
     (value,) = row.values()
     return value
 
 
-def test_every_table_and_view_answers(house: House) -> None:
+def test_every_table_and_view_answers(store: LanceStore) -> None:
     for name in (*TABLES, *VIEWS):
-        assert isinstance(one(house, f"SELECT count(*) FROM {name}"), int)
-    assert one(house, "SELECT count(*) FROM rollouts") == 9
+        assert isinstance(one(store, f"SELECT count(*) FROM {name}"), int)
+    assert one(store, "SELECT count(*) FROM rollouts") == 9
 
 
-def test_at_reads_an_earlier_version(house: House) -> None:
-    assert one(house, "SELECT count(*) FROM rollouts", at="easy") == 5
-    assert one(house, "SELECT count(*) FROM runs", at="easy") == 1
-    when = one(house, "SELECT strftime(created_at, '%Y-%m-%dT%H:%M:%S.%f') FROM snapshots")
-    assert one(house, "SELECT count(*) FROM rollouts", at=when) == 5
+def test_at_reads_an_earlier_version(store: LanceStore) -> None:
+    assert one(store, "SELECT count(*) FROM rollouts", at="easy") == 5
+    assert one(store, "SELECT count(*) FROM runs", at="easy") == 1
+    when = one(store, "SELECT strftime(created_at, '%Y-%m-%dT%H:%M:%S.%f') FROM snapshots")
+    assert one(store, "SELECT count(*) FROM rollouts", at=when) == 5
     with pytest.raises(VersionNotFound):
-        sql(house, "SELECT 1", at="never")
+        sql(store, "SELECT 1", at="never")
 
 
 def test_columns_that_an_old_version_lacks_are_null_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,58 +40,58 @@ def test_columns_that_an_old_version_lacks_are_null_in_it(tmp_path: Path, monkey
     columns = tuple(column for column in now.columns if column.name not in ("gaps", "agent", "duration_s", "loss_mask"))
     with monkeypatch.context() as older:
         older.setitem(TABLES, "rollouts", Table("rollouts", now.doc, now.key, columns))
-        house = House.create(tmp_path / "house")
+        store = LanceStore.create(tmp_path / "store")
         row = rollout_row("r", 0)
         del row["loss_mask"]
-        house.append("rollouts", [row])
-        create_snapshot(house, "old")
+        store.append("rollouts", [row])
+        create_snapshot(store, "old")
     for at in (None, "old"):
         assert (
-            one(house, "SELECT count(*) FROM final_rollouts WHERE agent IS NULL AND status = 'completed'", at=at) == 1
+            one(store, "SELECT count(*) FROM final_rollouts WHERE agent IS NULL AND status = 'completed'", at=at) == 1
         )
         for view in VIEWS:
-            sql(house, f"SELECT * FROM {view}", at=at)
-    house = House.create(tmp_path / "house")
-    house.append("rollouts", [rollout_row("r", 1, gaps=["no_task"])])
-    assert one(house, "SELECT count(gaps) FROM rollouts") == 1
-    assert one(house, "SELECT count(gaps) FROM rollouts", at="old") == 0
+            sql(store, f"SELECT * FROM {view}", at=at)
+    store = LanceStore.create(tmp_path / "store")
+    store.append("rollouts", [rollout_row("r", 1, gaps=["no_task"])])
+    assert one(store, "SELECT count(gaps) FROM rollouts") == 1
+    assert one(store, "SELECT count(gaps) FROM rollouts", at="old") == 0
 
 
-def test_lists_of_structs_can_be_unnested(house: House) -> None:
+def test_lists_of_structs_can_be_unnested(store: LanceStore) -> None:
     query = """
         WITH turns AS (SELECT unnest(messages) AS m FROM rollouts),
         calls AS (SELECT unnest(m.tool_calls) AS call FROM turns)
         SELECT call.name AS tool, count(*) AS n FROM calls GROUP BY tool ORDER BY tool"""
-    assert sql(house, query).to_pylist() == [{"tool": "add", "n": 9}, {"tool": "divide", "n": 1}]
+    assert sql(store, query).to_pylist() == [{"tool": "add", "n": 9}, {"tool": "divide", "n": 1}]
 
 
-def test_filters_and_parameters(house: House) -> None:
+def test_filters_and_parameters(store: LanceStore) -> None:
     answer = sql(
-        house,
+        store,
         "SELECT sample_index FROM rollouts WHERE run_id = $run AND reward >= $least",
         params={"run": "easy", "least": 1},
     )
     assert sorted(answer["sample_index"].to_pylist()) == [0, 1]
-    assert one(house, "SELECT count(*) FROM rollouts WHERE len(token_ids) = 4 AND started_at < now()") == 9
+    assert one(store, "SELECT count(*) FROM rollouts WHERE len(token_ids) = 4 AND started_at < now()") == 9
 
 
-def test_final_rollouts_keep_the_last_attempt(house: House) -> None:
-    rows = sql(house, "SELECT sample_index, attempt FROM final_rollouts WHERE run_id = 'easy' ORDER BY 1").to_pylist()
+def test_final_rollouts_keep_the_last_attempt(store: LanceStore) -> None:
+    rows = sql(store, "SELECT sample_index, attempt FROM final_rollouts WHERE run_id = 'easy' ORDER BY 1").to_pylist()
     assert [(row["sample_index"], row["attempt"]) for row in rows] == [(0, 0), (1, 0), (2, 0), (3, 1)]
-    assert one(house, "SELECT count(*) FROM final_rollouts") == 8
+    assert one(store, "SELECT count(*) FROM final_rollouts") == 8
 
 
-def test_latest_scores_keep_the_newest_verdict_of_each_scorer(house: House) -> None:
-    rows = sql(house, "SELECT scorer, scorer_version, reward FROM latest_scores ORDER BY scorer").to_pylist()
+def test_latest_scores_keep_the_newest_verdict_of_each_scorer(store: LanceStore) -> None:
+    rows = sql(store, "SELECT scorer, scorer_version, reward FROM latest_scores ORDER BY scorer").to_pylist()
     assert rows == [
         {"scorer": "kind", "scorer_version": "1", "reward": 0.5},
         {"scorer": "strict", "scorer_version": "2", "reward": 0.0},
     ]
 
 
-def test_training_samples_join_plan_and_outcome(house: House) -> None:
+def test_training_samples_join_plan_and_outcome(store: LanceStore) -> None:
     rows = sql(
-        house, "SELECT * EXCLUDE (trainer_logprobs, rollout_id) FROM training_samples ORDER BY kept DESC"
+        store, "SELECT * EXCLUDE (trainer_logprobs, rollout_id) FROM training_samples ORDER BY kept DESC"
     ).to_pylist()
     same = {"run_id": "hard", "step": 2, "group_id": "g", "policy_version": 1}
     assert rows[0] == same | {
@@ -104,8 +104,8 @@ def test_training_samples_join_plan_and_outcome(house: House) -> None:
     }  # fmt: skip
 
 
-def test_groups_tell_pass_at_k(house: House) -> None:
-    rows = sql(house, "SELECT run_id, n_judged, n_passed, pass_at_1, pass_at_k FROM groups").to_pylist()
+def test_groups_tell_pass_at_k(store: LanceStore) -> None:
+    rows = sql(store, "SELECT run_id, n_judged, n_passed, pass_at_1, pass_at_k FROM groups").to_pylist()
     assert len(rows) == 3
     for row in rows:
         n, c = row["n_judged"], row["n_passed"]
@@ -113,16 +113,16 @@ def test_groups_tell_pass_at_k(house: House) -> None:
         assert row["pass_at_k"] == [pytest.approx(pass_at_k(n, c, k)) for k in range(1, n + 1)]
 
 
-def test_pass_at_is_the_same_in_sql(house: House) -> None:
+def test_pass_at_is_the_same_in_sql(store: LanceStore) -> None:
     counts = "FROM range(1, 7) AS a(n), range(0, 7) AS b(c), range(1, 8) AS d(k) WHERE c <= n"
-    for row in sql(house, f"SELECT n, c, k, pass_at(n, c, k) AS estimate {counts}").to_pylist():
+    for row in sql(store, f"SELECT n, c, k, pass_at(n, c, k) AS estimate {counts}").to_pylist():
         assert row["estimate"] == pytest.approx(pass_at_k(row["n"], row["c"], row["k"]))
 
 
-def test_turns_are_the_prompt_and_what_followed(house: House) -> None:
+def test_turns_are_the_prompt_and_what_followed(store: LanceStore) -> None:
     id = rollout_row("easy", 0)["rollout_id"]
     rows = sql(
-        house,
+        store,
         "SELECT position, in_prompt, role, text, len(tool_calls) AS calls FROM turns WHERE rollout_id = $id ORDER BY position",
         params={"id": id},
     ).to_pylist()
@@ -133,51 +133,51 @@ def test_turns_are_the_prompt_and_what_followed(house: House) -> None:
         (3, False, "assistant", "It is 3.", 0),
     ]
     # The failed first attempt is no last one; its prompt's message and three others are not counted.
-    assert one(house, "SELECT count(*) FROM turns WHERE run_id = 'easy'") == 3 * 4 + 3
+    assert one(store, "SELECT count(*) FROM turns WHERE run_id = 'easy'") == 3 * 4 + 3
 
 
-def test_tokens_are_those_the_policy_generated(house: House) -> None:
+def test_tokens_are_those_the_policy_generated(store: LanceStore) -> None:
     trained = rollout_row("hard", 0, text="Add 7 and 8.", step=2)["rollout_id"]
     query = "SELECT position, token_id, logprob, trainer_logprob FROM tokens WHERE rollout_id = $id ORDER BY position"
-    rows = [tuple(row.values()) for row in sql(house, query, params={"id": trained}).to_pylist()]
+    rows = [tuple(row.values()) for row in sql(store, query, params={"id": trained}).to_pylist()]
     # The third token is a tool's answer; the trainer's logprobs are those of the later incarnation.
     assert rows == [(0, 10, -0.5, -0.25), (1, 11, -0.25, -0.25), (3, 13, -0.125, -0.625)]
     other = rollout_row("easy", 0)["rollout_id"]
-    assert [row["trainer_logprob"] for row in sql(house, query, params={"id": other}).to_pylist()] == [None] * 3
-    assert one(house, "SELECT count(*) FROM tokens") == 8 * 3
+    assert [row["trainer_logprob"] for row in sql(store, query, params={"id": other}).to_pylist()] == [None] * 3
+    assert one(store, "SELECT count(*) FROM tokens") == 8 * 3
 
 
-def test_the_verdicts_of_a_scorer_stand_in_for_those_of_collection(house: House) -> None:
+def test_the_verdicts_of_a_scorer_stand_in_for_those_of_collection(store: LanceStore) -> None:
     id = rollout_row("easy", 0)["rollout_id"]
     query = "SELECT rollout_id, reward, passed, scorer, scorer_version FROM final_rollouts WHERE reward IS NOT NULL"
 
     def verdicts(scorer: str) -> list[tuple]:
-        return [tuple(row.values()) for row in sql(house, query, scorer=scorer).to_pylist()]
+        return [tuple(row.values()) for row in sql(store, query, scorer=scorer).to_pylist()]
 
     assert verdicts("strict@1") == [(id, 1.0, True, "strict", "1")]
     assert verdicts("strict@2") == verdicts("strict") == [(id, 0.0, False, "strict", "2")]
     assert len(verdicts("collected")) == 8
-    assert one(house, "SELECT n_scored FROM groups WHERE run_id = 'easy'", scorer="kind") == 1
-    assert one(house, "SELECT count(*) FROM rollouts", scorer="kind") == 9
+    assert one(store, "SELECT n_scored FROM groups WHERE run_id = 'easy'", scorer="kind") == 1
+    assert one(store, "SELECT count(*) FROM rollouts", scorer="kind") == 9
     with pytest.raises(ConfigError, match="'strict@3'") as caught:
-        sql(house, query, scorer="strict@3")
+        sql(store, query, scorer="strict@3")
     assert "strict@2" in caught.value.fix
     for wrong in ("@1", "strict@"):
         with pytest.raises(ConfigError, match="not a scorer"):
-            sql(house, query, scorer=wrong)
+            sql(store, query, scorer=wrong)
 
 
-def test_a_table_can_be_pivoted(house: House) -> None:
+def test_a_table_can_be_pivoted(store: LanceStore) -> None:
     query = "PIVOT (SELECT run_id, status, reward FROM final_rollouts) ON status USING count(*) GROUP BY run_id ORDER BY run_id"
     wanted = [{"run_id": "easy", "completed": 4, "truncated": 0}, {"run_id": "hard", "completed": 3, "truncated": 1}]
-    assert sql(house, query).to_pylist() == wanted
-    assert sql(house, f"-- delete\nFROM ({query})").to_pylist() == wanted
-    assert sql(house, f"EXPLAIN {query}").num_rows > 0
+    assert sql(store, query).to_pylist() == wanted
+    assert sql(store, f"-- delete\nFROM ({query})").to_pylist() == wanted
+    assert sql(store, f"EXPLAIN {query}").num_rows > 0
 
 
-def test_groups_count_last_attempts(house: House) -> None:
+def test_groups_count_last_attempts(store: LanceStore) -> None:
     rows = sql(
-        house, "SELECT run_id, step, n, mean_reward, std_reward, n_passed, zero_variance FROM groups ORDER BY 1, 2"
+        store, "SELECT run_id, step, n, mean_reward, std_reward, n_passed, zero_variance FROM groups ORDER BY 1, 2"
     ).to_pylist()
     assert [tuple(row.values()) for row in rows] == [
         ("easy", None, 4, 0.5, 0.5, 2, False),
@@ -227,57 +227,57 @@ def test_groups_count_last_attempts(house: House) -> None:
         "",
     ],
 )
-def test_anything_but_reading_the_house_is_refused(house: House, query: str, tmp_path) -> None:
-    local_variable = house.read("rollouts")
-    before = {table: house.dataset(table).version for table in TABLES}
+def test_anything_but_reading_the_store_is_refused(store: LanceStore, query: str, tmp_path) -> None:
+    local_variable = store.read("rollouts")
+    before = {table: store.dataset(table).version for table in TABLES}
     with pytest.raises(QueryError) as caught:
-        sql(house, query.replace("{file}", str(tmp_path / "out")))
+        sql(store, query.replace("{file}", str(tmp_path / "out")))
     assert caught.value.fix and "\n" not in caught.value.message
     assert list(tmp_path.iterdir()) == []
-    assert {table: house.dataset(table).version for table in TABLES} == before
+    assert {table: store.dataset(table).version for table in TABLES} == before
     assert local_variable.num_rows == 9
 
 
 @pytest.mark.parametrize(
     "query", ["EXPLAIN SELECT 1", "EXPLAIN ANALYZE SELECT 1", "DESCRIBE rollouts", "VALUES (1)", "SHOW TABLES"]
 )
-def test_reading_in_other_words_goes_through(house: House, query: str) -> None:
-    assert sql(house, query).num_rows > 0
+def test_reading_in_other_words_goes_through(store: LanceStore, query: str) -> None:
+    assert sql(store, query).num_rows > 0
 
 
-def test_a_query_is_given_up_in_time(house: House) -> None:
+def test_a_query_is_given_up_in_time(store: LanceStore) -> None:
     endless = "SELECT count(*) FROM range(100000000000) a(x), range(1000000) b(y) WHERE x * y = 7"
     with pytest.raises(QueryError, match="took longer than"):
-        sql(house, endless, timeout_s=0.2)
+        sql(store, endless, timeout_s=0.2)
 
 
-def test_a_query_may_not_use_more_memory_than_it_may(house: House) -> None:
+def test_a_query_may_not_use_more_memory_than_it_may(store: LanceStore) -> None:
     with pytest.raises(QueryError, match="more memory"):
-        sql(house, "SELECT list(x) FROM range(100000000) t(x)", memory_limit="100MB")
+        sql(store, "SELECT list(x) FROM range(100000000) t(x)", memory_limit="100MB")
 
 
-def test_a_mistake_is_named_with_what_there_is(house: House) -> None:
+def test_a_mistake_is_named_with_what_there_is(store: LanceStore) -> None:
     with pytest.raises(QueryError, match="rollout") as caught:
-        sql(house, "SELECT * FROM rollout")
+        sql(store, "SELECT * FROM rollout")
     assert "final_rollouts" in caught.value.fix
     with pytest.raises(QueryError, match="rewards"):
-        sql(house, "SELECT rewards FROM rollouts")
+        sql(store, "SELECT rewards FROM rollouts")
 
 
-def test_a_table_the_snapshot_did_not_have_reads_empty(house: House) -> None:
+def test_a_table_the_snapshot_did_not_have_reads_empty(store: LanceStore) -> None:
     import pyarrow as pa
 
-    snapshot = house.read("snapshots").to_pylist()[0]
+    snapshot = store.read("snapshots").to_pylist()[0]
     older = {"name": "older", "versions": [v for v in snapshot["versions"] if v["table"] != "evaluations"]}
-    house.append("snapshots", [older])
-    assert one(house, "SELECT count(*) FROM evaluations", at="older") == 0
-    assert one(house, "SELECT count(*) FROM rollouts", at="older") == 5
-    house.dataset("snapshots").delete("name = 'older'")
-    assert pa.types.is_string(sql(house, "SELECT case_id FROM evaluations").schema.field("case_id").type)
+    store.append("snapshots", [older])
+    assert one(store, "SELECT count(*) FROM evaluations", at="older") == 0
+    assert one(store, "SELECT count(*) FROM rollouts", at="older") == 5
+    store.dataset("snapshots").delete("name = 'older'")
+    assert pa.types.is_string(sql(store, "SELECT case_id FROM evaluations").schema.field("case_id").type)
 
 
-def test_our_own_connection_is_not_locked(house: House) -> None:
-    con = connect(house, at="easy")
+def test_our_own_connection_is_not_locked(store: LanceStore) -> None:
+    con = connect(store, at="easy")
     try:
         con.execute("CREATE TABLE mine AS SELECT run_id FROM final_rollouts")
         assert con.execute("SELECT count(*) FROM mine").fetchall() == [(4,)]
@@ -285,8 +285,8 @@ def test_our_own_connection_is_not_locked(house: House) -> None:
         con.close()
 
 
-def test_the_row_of_a_rollout_comes_back_whole(house: House) -> None:
+def test_the_row_of_a_rollout_comes_back_whole(store: LanceStore) -> None:
     id = rollout_row("easy", 0)["rollout_id"]
-    (row,) = sql(house, "SELECT * FROM rollouts WHERE rollout_id = $id", params={"id": id}).to_pylist()
+    (row,) = sql(store, "SELECT * FROM rollouts WHERE rollout_id = $id", params={"id": id}).to_pylist()
     wanted = rollout_row("easy", 0)
     assert {name: row[name] for name in wanted} == wanted

@@ -1,19 +1,19 @@
-"""A fresh house for each test."""
+"""A fresh store for each test."""
 
 import shutil
 from pathlib import Path
 
 import pytest
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 
 
 @pytest.fixture(scope="session")
-def empty_house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made once: a copy of it is a house as new as one that is made."""
-    return Path(House.create(tmp_path_factory.mktemp("empty") / "house").uri)
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once: a copy of it is a store as new as one that is made."""
+    return Path(LanceStore.create(tmp_path_factory.mktemp("empty") / "store").uri)
 
 
 @pytest.fixture
-def house(empty_house: Path, tmp_path: Path) -> House:
-    shutil.copytree(empty_house, tmp_path / "house")
-    return House.open(tmp_path / "house")
+def store(empty_store: Path, tmp_path: Path) -> LanceStore:
+    shutil.copytree(empty_store, tmp_path / "store")
+    return LanceStore.open(tmp_path / "store")

@@ -1,22 +1,27 @@
 """A writer for test_disk_full: writes until its files may grow no more, says how far it came, and ends by the error.
 
-Arguments: the house, the largest file in bytes, max_bytes of the writer, whether to keep a journal.
+Arguments: the store, the largest file in bytes, max_bytes of the writer, whether to keep a journal.
 """
 
 import random
 import resource
 import sys
 
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.writer import RolloutWriter
 from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
 
-house, largest, max_bytes, journal = House.open(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "yes"
+store, largest, max_bytes, journal = (
+    LanceStore.open(sys.argv[1]),
+    int(sys.argv[2]),
+    int(sys.argv[3]),
+    sys.argv[4] == "yes",
+)
 chance = random.Random(0)
 with (
-    start_run(house, "collect", "full") as run,
-    RolloutWriter(house, run, max_bytes=max_bytes, max_age_s=float("inf"), journal=journal) as writer,
+    start_run(store, "collect", "full") as run,
+    RolloutWriter(store, run, max_bytes=max_bytes, max_age_s=float("inf"), journal=journal) as writer,
 ):
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
     for number in range(1000):

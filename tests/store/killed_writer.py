@@ -1,27 +1,27 @@
 """A writer for kills.py: adds rollouts n, n + 1, … of the run `killed` until it is killed or has added up to the last.
 
 Prints `added N` when add(N) has returned and `flushed N` when N and all before it are acknowledged. It starts a little before the end of
-what the house has, so that some come a second time, and has upkeep run all the time. Arguments: the house, the last number.
+what the store has, so that some come a second time, and has upkeep run all the time. Arguments: the store, the last number.
 """
 
 import random
 import sys
 
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.upkeep import Policy
 from rollhouse.store.writer import RolloutWriter
 from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
 
-house, last = House.open(sys.argv[1]), int(sys.argv[2])
+store, last = LanceStore.open(sys.argv[1]), int(sys.argv[2])
 often = Policy(fragments=6, look_every=3, versions=120)
 print("started", flush=True)
 with (
-    start_run(house, "collect", "killed") as run,
-    RolloutWriter(house, run, max_bytes=100_000, max_age_s=0.02, policy=often) as writer,
+    start_run(store, "collect", "killed") as run,
+    RolloutWriter(store, run, max_bytes=100_000, max_age_s=0.02, policy=often) as writer,
 ):
     chance = random.Random(run.incarnation)
-    for number in range(max(0, house.dataset("rollouts").count_rows() - 20), last + 1):
+    for number in range(max(0, store.dataset("rollouts").count_rows() - 20), last + 1):
         text = f"Add {number // 8} and 1."
         writer.add(rollout_row("killed", number, text=text), prompt_row(text), task_row(text), prompt_tokens_row(text))
         print("added", number, flush=True)

@@ -1,14 +1,14 @@
-"""One of the writers of test_many_writers. Arguments: the house, the run's name, how many rollouts."""
+"""One of the writers of test_many_writers. Arguments: the store, the run's name, how many rollouts."""
 
 import sys
 
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.writer import RolloutWriter
 from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
 
-house, name = House.create(sys.argv[1]), sys.argv[2]
-with start_run(house, "collect", name) as run, RolloutWriter(house, run, max_bytes=1) as writer:
+store, name = LanceStore.create(sys.argv[1]), sys.argv[2]
+with start_run(store, "collect", name) as run, RolloutWriter(store, run, max_bytes=1) as writer:
     for number in range(int(sys.argv[3])):
         text = f"Add {number} and 1."
         writer.add(rollout_row(name, number, text=text), prompt_row(text), task_row(text), prompt_tokens_row(text))

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import check
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.store.writer import RolloutWriter
@@ -16,21 +16,21 @@ from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, tas
     ("what", "largest", "max_bytes", "journal"),
     [("the journal", 400_000, 10_000_000, "yes"), ("the table", 40_000, 120_000, "no")],
 )
-def test_full_while_writing(house: House, what: str, largest: int, max_bytes: int, journal: str) -> None:
+def test_full_while_writing(store: LanceStore, what: str, largest: int, max_bytes: int, journal: str) -> None:
     script = Path(__file__).with_name("full_disk.py")
-    command = [sys.executable, script, house.uri, str(largest), str(max_bytes), journal]
+    command = [sys.executable, script, store.uri, str(largest), str(max_bytes), journal]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 1, ended.stderr
     word, refused, acknowledged, _ = ended.stdout.split()
     assert word == "refused" and int(refused) > 3
-    stored = house.read("rollouts", ["sample_index"])["sample_index"].to_pylist()
+    stored = store.read("rollouts", ["sample_index"])["sample_index"].to_pylist()
     assert sorted(stored) == list(range(len(stored))) and len(stored) >= int(acknowledged)
-    assert get_run(house, "full")["status"] == "failed"
-    with start_run(house, "collect", "full") as run, RolloutWriter(house, run) as writer:
+    assert get_run(store, "full")["status"] == "failed"
+    with start_run(store, "collect", "full") as run, RolloutWriter(store, run) as writer:
         if what == "the journal":
             # All that was taken is there: none of it had been committed.
-            assert house.read("rollouts").num_rows == int(refused)
+            assert store.read("rollouts").num_rows == int(refused)
         for number in range(int(refused) + 5):
             writer.add(rollout_row("full", number), prompt_row(), task_row(), prompt_tokens_row())
-    assert sorted(house.read("rollouts")["sample_index"].to_pylist()) == list(range(int(refused) + 5))
-    assert check(house) == []
+    assert sorted(store.read("rollouts")["sample_index"].to_pylist()) == list(range(int(refused) + 5))
+    assert check(store) == []

@@ -16,7 +16,7 @@ SLOT = st.tuples(
 
 
 def test_ids_of_known_rows_never_change() -> None:
-    # A house written by an earlier version must recognise its rows: these are part of the format.
+    # A store written by an earlier version must recognise its rows: these are part of the format.
     assert ids.rollout_id("run", None, "task", 0) == "13c9dbb2792b4a9465117a4f3df2caff"
     assert ids.slot_id("run", 3, "task", 1) == "976aa48c4bf95feeb7b3dd6a6137e49d"
     assert ids.group_id("run", 3, "task") == "f84d53235f743515b53815285f7fb5ef"

@@ -1,12 +1,12 @@
-"""Lineage on a house made by hand: scripted collection, a cloned base, SFT, an online run, and the datasets between."""
+"""Lineage on a store made by hand: scripted collection, a cloned base, SFT, an online run, and the datasets between."""
 
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from rollhouse.store.errors import StoreNotFound
-from rollhouse.store.house import House
+from rollhouse.base.errors import StoreNotFound
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.lineage import Node, lineage
 from rollhouse.store.runs import start_run
 from rollhouse.store.snapshots import create_snapshot
@@ -15,32 +15,32 @@ from rollhouse.tests.rows import prompt_row, rollout_row, task_row
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> House:
-    house = House.create(tmp_path_factory.mktemp("lineage") / "house")
-    collect(house, "scripted", 4, "scripted", [1.0, 0.0, 1.0, 1.0])
-    create_snapshot(house, "raw")
-    dataset(house, "demos", "sft", "raw", [("scripted", 0), ("scripted", 2)])
-    with start_run(house, "clone", "base"):
-        checkpoint(house, "base-ck", "base", "hash-base", None, None)
-    with start_run(house, "sft", "sft-run", {"dataset": "demos@1", "model_hash": "hash-base"}):
-        checkpoint(house, "sft-ck", "sft-run", "hash-sft", "hash-base", "demos@1")
-    collect(house, "base-collect", 2, "hash-base", [0.0, 1.0])
-    create_snapshot(house, "sampled")
-    dataset(house, "prompts", "grpo", "sampled", [(None, 0)])
-    dataset(house, "chosen", "grpo", "sampled", [(None, 0)], recipe='{"runs": ["base-collect"]}')
-    with start_run(house, "grpo", "online", {"dataset": ["prompts@1"], "model_hash": "hash-base"}) as run:
-        with RolloutWriter(house, run) as writer:
+def made(tmp_path_factory: pytest.TempPathFactory) -> LanceStore:
+    store = LanceStore.create(tmp_path_factory.mktemp("lineage") / "store")
+    collect(store, "scripted", 4, "scripted", [1.0, 0.0, 1.0, 1.0])
+    create_snapshot(store, "raw")
+    dataset(store, "demos", "sft", "raw", [("scripted", 0), ("scripted", 2)])
+    with start_run(store, "clone", "base"):
+        checkpoint(store, "base-ck", "base", "hash-base", None, None)
+    with start_run(store, "sft", "sft-run", {"dataset": "demos@1", "model_hash": "hash-base"}):
+        checkpoint(store, "sft-ck", "sft-run", "hash-sft", "hash-base", "demos@1")
+    collect(store, "base-collect", 2, "hash-base", [0.0, 1.0])
+    create_snapshot(store, "sampled")
+    dataset(store, "prompts", "grpo", "sampled", [(None, 0)])
+    dataset(store, "chosen", "grpo", "sampled", [(None, 0)], recipe='{"runs": ["base-collect"]}')
+    with start_run(store, "grpo", "online", {"dataset": ["prompts@1"], "model_hash": "hash-base"}) as run:
+        with RolloutWriter(store, run) as writer:
             for i in range(6):
                 writer.add(
                     rollout_row("online", i, step=1 + i // 3, policy_id="online", policy_version=i // 3, engine="vllm")
                 )
-        checkpoint(house, "grpo-ck", "online", "hash-grpo", "hash-base", "prompts@1")
-    collect(house, "after", 1, "hash-grpo", [1.0])
-    return house
+        checkpoint(store, "grpo-ck", "online", "hash-grpo", "hash-base", "prompts@1")
+    collect(store, "after", 1, "hash-grpo", [1.0])
+    return store
 
 
-def collect(house: House, run_id: str, n: int, policy: str, rewards: list[float]) -> None:
-    with start_run(house, "collect", run_id) as run, RolloutWriter(house, run) as writer:
+def collect(store: LanceStore, run_id: str, n: int, policy: str, rewards: list[float]) -> None:
+    with start_run(store, "collect", run_id) as run, RolloutWriter(store, run) as writer:
         for i in range(n):
             row = rollout_row(
                 run_id, i, policy_id=policy, reward=rewards[i], engine="scripted" if policy == "scripted" else "vllm"
@@ -48,7 +48,7 @@ def collect(house: House, run_id: str, n: int, policy: str, rewards: list[float]
             writer.add(row, prompt_row(), task_row())
 
 
-def dataset(house: House, name: str, kind: str, snapshot: str, used: list, recipe: str | None = None) -> None:
+def dataset(store: LanceStore, name: str, kind: str, snapshot: str, used: list, recipe: str | None = None) -> None:
     rows = [
         {
             "rollout_id": rollout_row(run, i)["rollout_id"] if run else None,
@@ -61,10 +61,10 @@ def dataset(house: House, name: str, kind: str, snapshot: str, used: list, recip
         for number, (run, i) in enumerate(used)
     ]
     row = {"row_id": name, "name": name, "version": 1, "kind": kind, "snapshot": snapshot, "scorer": "collected"}
-    house.append("datasets", [row | {"rows": rows, "n_rows": len(rows), "recipe": recipe}])
+    store.append("datasets", [row | {"rows": rows, "n_rows": len(rows), "recipe": recipe}])
 
 
-def checkpoint(house: House, id: str, run: str, weights: str, parent: str | None, dataset: str | None) -> None:
+def checkpoint(store: LanceStore, id: str, run: str, weights: str, parent: str | None, dataset: str | None) -> None:
     row = {
         "row_id": id,
         "checkpoint_id": id,
@@ -73,7 +73,7 @@ def checkpoint(house: House, id: str, run: str, weights: str, parent: str | None
         "weights_hash": weights,
         "created_at": datetime.now(UTC),
     }
-    house.append("checkpoints", [row | {"parent_hash": parent, "dataset": dataset}])
+    store.append("checkpoints", [row | {"parent_hash": parent, "dataset": dataset}])
 
 
 def kinds(node: Node) -> list:
@@ -93,7 +93,7 @@ def find(node: Node, kind: str, id: str) -> Node:
     return found[0]
 
 
-def test_from_a_checkpoint_to_the_rollouts_and_their_policy(made: House) -> None:
+def test_from_a_checkpoint_to_the_rollouts_and_their_policy(made: LanceStore) -> None:
     tree = lineage(made, "sft-ck")
     assert kinds(tree) == [
         "checkpoint sft-ck",
@@ -108,7 +108,7 @@ def test_from_a_checkpoint_to_the_rollouts_and_their_policy(made: House) -> None
     assert find(tree, "dataset", "demos@1").label == "sft, 2 rows, scored by collected"
 
 
-def test_an_online_run_lists_its_own_rollouts_and_does_not_go_round(made: House) -> None:
+def test_an_online_run_lists_its_own_rollouts_and_does_not_go_round(made: LanceStore) -> None:
     tree = lineage(made, "grpo-ck")
     assert kinds(tree) == [
         "checkpoint grpo-ck",
@@ -132,25 +132,25 @@ def test_an_online_run_lists_its_own_rollouts_and_does_not_go_round(made: House)
     assert own.children[0].children[0].label.endswith("(see above)")
 
 
-def test_a_set_of_prompts_leads_to_the_runs_its_recipe_names(made: House) -> None:
+def test_a_set_of_prompts_leads_to_the_runs_its_recipe_names(made: LanceStore) -> None:
     (snapshot,) = lineage(made, "chosen@1").children
     assert [node.id for node in snapshot.children] == ["base-collect"]
 
 
-def test_a_rollout_leads_to_the_checkpoint_it_was_sampled_from(made: House) -> None:
+def test_a_rollout_leads_to_the_checkpoint_it_was_sampled_from(made: LanceStore) -> None:
     tree = lineage(made, rollout_row("after", 0)["rollout_id"])
     assert kinds(tree)[1][:1] == ["policy hash-grpo"]
     assert find(tree, "checkpoint", "grpo-ck").children[0].id == "online"
     assert tree.label == "one rollout of run after, completed, reward 1"
 
 
-def test_runs_datasets_and_snapshots_have_lineage_too(made: House) -> None:
+def test_runs_datasets_and_snapshots_have_lineage_too(made: LanceStore) -> None:
     assert find(lineage(made, "sft-run"), "snapshot", "raw")
     assert find(lineage(made, "demos@1"), "policy", "scripted")
     assert find(lineage(made, "sampled"), "rollouts", "base-collect").label.startswith("2 rollouts")
 
 
-def test_an_unknown_id_names_near_ones(made: House) -> None:
+def test_an_unknown_id_names_near_ones(made: LanceStore) -> None:
     with pytest.raises(StoreNotFound) as caught:
         lineage(made, "sft-ckk")
     assert "sft-ck" in caught.value.fix
@@ -158,14 +158,14 @@ def test_an_unknown_id_names_near_ones(made: House) -> None:
 
 def test_batches_hold_each_rollout_with_its_advantage(tmp_path: Path) -> None:
     """Run `second` trained on a rollout of its own, two versions old, and on one of `first`; `again` replays it."""
-    house = House.create(tmp_path)
-    collect(house, "first", 1, "scripted", [1.0])
-    with start_run(house, "grpo", "second") as run, RolloutWriter(house, run) as writer:
+    store = LanceStore.create(tmp_path)
+    collect(store, "first", 1, "scripted", [1.0])
+    with start_run(store, "grpo", "second") as run, RolloutWriter(store, run) as writer:
         writer.add(rollout_row("second", 0, step=3, policy_id="second", policy_version=0, engine="vllm"))
         writer.flush()
-        checkpoint(house, "second-ck", "second", "hash-second", None, None)
-    with start_run(house, "replay", "again", {"replay_of": "second"}):
-        checkpoint(house, "again-ck", "again", "hash-again", None, None)
+        checkpoint(store, "second-ck", "second", "hash-second", None, None)
+    with start_run(store, "replay", "again", {"replay_of": "second"}):
+        checkpoint(store, "again-ck", "again", "hash-again", None, None)
     ours, theirs = rollout_row("second", 0, step=3)["rollout_id"], rollout_row("first", 0)["rollout_id"]
     entries = [
         {"rollout_id": ours, "group_id": "g", "reward": 1.0, "advantage": 0.5, "kept": True, "micro_batch": 0},
@@ -175,8 +175,8 @@ def test_batches_hold_each_rollout_with_its_advantage(tmp_path: Path) -> None:
     for run_id, sources in (("second", ["first", "second"]), ("again", ["first", "second"])):
         plan = {"row_id": run_id, "run_id": run_id, "step": 3, "policy_version": 2, "entries": entries}
         late = {"row_id": f"{run_id}-late", "run_id": run_id, "step": 11, "policy_version": 10, "entries": entries[:1]}
-        house.append("batch_plans", [row | {"settings": json.dumps({"rollouts_of": sources})} for row in (plan, late)])
-    tree = lineage(house, "again-ck", rollouts=True)
+        store.append("batch_plans", [row | {"settings": json.dumps({"rollouts_of": sources})} for row in (plan, late)])
+    tree = lineage(store, "again-ck", rollouts=True)
     (batch,) = find(tree, "batches", "again").children
     assert batch.id == "step 3", "step 11 came after the checkpoint, which is of step 10"
     assert batch.label == "2 of 3 rollouts trained on, advantages -0.50 to 0.50, staleness 2, left out: no reward 1"
@@ -187,4 +187,4 @@ def test_batches_hold_each_rollout_with_its_advantage(tmp_path: Path) -> None:
         ("gone", None, None, False, "no reward", None, None),
     ]
     assert find(tree, "run", "second") and find(tree, "rollouts", "first").label.startswith("1 rollout of collect run")
-    assert [node.id for node in find(lineage(house, "second"), "batches", "second").children] == ["step 3", "step 11"]
+    assert [node.id for node in find(lineage(store, "second"), "batches", "second").children] == ["step 3", "step 11"]

@@ -5,9 +5,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from rollhouse.base.errors import WriteConflict
 from rollhouse.store import lease as leases
-from rollhouse.store.errors import WriteConflict
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import check, compact, gc
 from rollhouse.store.runs import start_run
 from rollhouse.store.snapshots import create_snapshot
@@ -16,45 +16,45 @@ from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, tas
 
 
 @pytest.fixture
-def used(house: House) -> House:
-    with start_run(house, "collect", "a") as run, RolloutWriter(house, run, max_bytes=1) as writer:
+def used(store: LanceStore) -> LanceStore:
+    with start_run(store, "collect", "a") as run, RolloutWriter(store, run, max_bytes=1) as writer:
         for i in range(6):
             writer.add(rollout_row("a", i), prompt_row(), task_row(), prompt_tokens_row())
-    return house
+    return store
 
 
-def test_compact_joins_fragments_and_tells(used: House) -> None:
+def test_compact_joins_fragments_and_tells(used: LanceStore) -> None:
     before = used.read("rollouts")
     report = {row["table"]: row for row in compact(used)}
     assert report["rollouts"] == {"table": "rollouts", "fragments_before": 6, "fragments_after": 1}
     assert used.read("rollouts").equals(before)
 
 
-def test_compacting_beside_an_open_writer_loses_nothing(house: House) -> None:
-    with start_run(house, "collect", "a") as run, RolloutWriter(house, run, max_bytes=1) as writer:
+def test_compacting_beside_an_open_writer_loses_nothing(store: LanceStore) -> None:
+    with start_run(store, "collect", "a") as run, RolloutWriter(store, run, max_bytes=1) as writer:
         for i in range(12):
             writer.add(rollout_row("a", i), prompt_row(), task_row())
             if i % 4 == 3:
-                compact(house)
-                gc(house, yes=True)
-    assert house.read("rollouts")["sample_index"].to_pylist() == list(range(12))
-    assert check(house) == []
+                compact(store)
+                gc(store, yes=True)
+    assert store.read("rollouts")["sample_index"].to_pylist() == list(range(12))
+    assert check(store) == []
 
 
-def test_gc_only_says_what_it_would_free_until_told(used: House) -> None:
+def test_gc_only_says_what_it_would_free_until_told(used: LanceStore) -> None:
     compact(used)
     versions = len(used.dataset("rollouts").versions())
     would = gc(used, retention=timedelta(0))
     assert len(used.dataset("rollouts").versions()) == versions
     assert sum(row["bytes"] for row in gc(used)) == 0, "nothing is older than an hour"
     did = gc(used, yes=True, retention=timedelta(0))
-    # The leases of gc itself are rows of the house's own table.
+    # The leases of gc itself are rows of the store's own table.
     assert [row for row in did if row["table"] != "_leases"] == [row for row in would if row["table"] != "_leases"]
     assert len(used.dataset("rollouts").versions()) == 1
     assert used.read("rollouts").num_rows == 6
 
 
-def test_one_maintenance_at_a_time(used: House) -> None:
+def test_one_maintenance_at_a_time(used: LanceStore) -> None:
     lease = leases.take(used, "maintenance")
     for work in (compact, gc):
         with pytest.raises(WriteConflict, match="maintenance is held"):
@@ -63,18 +63,18 @@ def test_one_maintenance_at_a_time(used: House) -> None:
     compact(used)
 
 
-def test_check_finds_nothing_in_a_sound_house(used: House) -> None:
+def test_check_finds_nothing_in_a_sound_store(used: LanceStore) -> None:
     create_snapshot(used, "s")
     assert check(used) == []
 
 
-def test_check_names_a_row_that_is_there_twice(used: House) -> None:
+def test_check_names_a_row_that_is_there_twice(used: LanceStore) -> None:
     used.append("rollouts", [rollout_row("a", 0)])
     twice = rollout_row("a", 0)["rollout_id"]
     assert check(used) == [f"Table rollouts has 1 keys more than once, {twice!r} among them."]
 
 
-def test_check_names_references_that_do_not_resolve(used: House) -> None:
+def test_check_names_references_that_do_not_resolve(used: LanceStore) -> None:
     used.append("rollouts", [rollout_row("ghost", 0, text="Add 5 and 5.")])
     used.append("scores", [{"row_id": "s", "rollout_id": "lost"}])
     problems = check(used)
@@ -83,7 +83,7 @@ def test_check_names_references_that_do_not_resolve(used: House) -> None:
     assert any("scores.rollout_id are not in rollouts, 'lost'" in problem for problem in problems)
 
 
-def test_check_names_a_dataset_row_that_its_snapshot_lacks(used: House) -> None:
+def test_check_names_a_dataset_row_that_its_snapshot_lacks(used: LanceStore) -> None:
     create_snapshot(used, "s")
     rows = [{"rollout_id": "later", "task_id": None, "branch": 0, "weight": 1.0, "role": "demo", "row": 0}]
     used.append("datasets", [{"row_id": "d", "name": "d", "version": 1, "snapshot": "s", "rows": rows}])
@@ -91,7 +91,7 @@ def test_check_names_a_dataset_row_that_its_snapshot_lacks(used: House) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "removed"])
-def test_check_names_a_damaged_file(used: House, damage: str) -> None:
+def test_check_names_a_damaged_file(used: LanceStore, damage: str) -> None:
     file = next(Path(used.table_uri("rollouts"), "data").iterdir())
     if damage == "truncated":
         os.truncate(file, 10)
@@ -100,7 +100,7 @@ def test_check_names_a_damaged_file(used: House, damage: str) -> None:
     assert [problem[:31] for problem in check(used)] == ["Table rollouts cannot be read: "]
 
 
-def test_check_names_a_missing_table_and_a_lost_tag(used: House) -> None:
+def test_check_names_a_missing_table_and_a_lost_tag(used: LanceStore) -> None:
     create_snapshot(used, "s")
     used.dataset("scores").tags.delete("s")
     assert check(used) == ["Snapshot 's' has lost its tag on scores; a gc may take its rows."]

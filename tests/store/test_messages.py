@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
 
 # Surrogates cannot be encoded, so no file or socket can bring one in.
@@ -30,16 +30,16 @@ def test_openai_form_round_trips(message: Message) -> None:
 @given(st.lists(MESSAGES, max_size=4))
 def test_rows_round_trip_through_arrow(messages: list[Message]) -> None:
     row = {"prompt_id": "p", "messages": [message.to_row() for message in messages]}
-    stored = House("unused").to_arrow("prompts", [row]).to_pylist()[0]["messages"]
+    stored = LanceStore("unused").to_arrow("prompts", [row]).to_pylist()[0]["messages"]
     assert [Message.from_row(message) for message in stored] == messages
 
 
 @settings(max_examples=5, deadline=None)
 @given(st.lists(MESSAGES, min_size=1, max_size=4))
 def test_rows_round_trip_through_lance(tmp_path_factory: pytest.TempPathFactory, messages: list[Message]) -> None:
-    house = House.create(tmp_path_factory.mktemp("house"))
-    house.append("prompts", [{"prompt_id": "p", "messages": [message.to_row() for message in messages]}])
-    stored = house.read("prompts").to_pylist()[0]["messages"]
+    store = LanceStore.create(tmp_path_factory.mktemp("store"))
+    store.append("prompts", [{"prompt_id": "p", "messages": [message.to_row() for message in messages]}])
+    stored = store.read("prompts").to_pylist()[0]["messages"]
     assert [Message.from_row(message) for message in stored] == messages
 
 

@@ -1,4 +1,4 @@
-"""A house on an object store: moto's local S3 server, as it is and made to ignore conditional puts."""
+"""A store on an object store: moto's local S3 server, as it is and made to ignore conditional puts."""
 
 import os
 import threading
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from rollhouse.store.errors import StoreNotFound, WriteConflict
-from rollhouse.store.house import House
+from rollhouse.base.errors import StoreNotFound, WriteConflict
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import check, compact, gc
 from rollhouse.store.runs import start_run
 from rollhouse.store.snapshots import create_snapshot
@@ -20,7 +20,7 @@ Wsgi = Callable[[dict[str, Any], Any], Any]
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], str]]:
-    """Starts a server with an empty bucket, forgetful or not, and says where a house may be."""
+    """Starts a server with an empty bucket, forgetful or not, and says where a store may be."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
@@ -48,7 +48,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], str]]:
         for name, value in settings.items():
             monkeypatch.setitem(os.environ, name, value)
         urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{bucket}", method="PUT")).close()
-        return f"s3://{bucket}/house"
+        return f"s3://{bucket}/store"
 
     yield serve
     for server in servers:
@@ -56,19 +56,19 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], str]]:
 
 
 @pytest.mark.system
-def test_a_house_on_an_object_store_is_a_house(s3: Callable[[bool], str]) -> None:
-    house = House.create(s3(True))
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run, max_bytes=1) as writer:
+def test_a_store_on_an_object_store_is_a_store(s3: Callable[[bool], str]) -> None:
+    store = LanceStore.create(s3(True))
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run, max_bytes=1) as writer:
         for i in range(4):
             writer.add(rollout_row("r", i), prompt_row(), task_row(), prompt_tokens_row())
         run.metrics(1, {"loss": 0.5})
-    create_snapshot(house, "four")
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as writer:
+    create_snapshot(store, "four")
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run) as writer:
         for i in range(6):
             writer.add(rollout_row("r", i), prompt_row(), task_row(), prompt_tokens_row())
-    compact(house)
-    gc(house, yes=True)
-    again = House.open(house.uri)
+    compact(store)
+    gc(store, yes=True)
+    again = LanceStore.open(store.uri)
     assert again.read("rollouts").num_rows == 6
     assert again.read("rollouts", at="four").num_rows == 4
     assert len(again.dataset("rollouts").get_fragments()) == 1
@@ -76,20 +76,20 @@ def test_a_house_on_an_object_store_is_a_house(s3: Callable[[bool], str]) -> Non
 
 
 def test_a_second_writer_is_refused_on_an_object_store_too(s3: Callable[[bool], str]) -> None:
-    house = House.create(s3(True))
-    with start_run(house, "collect", "r"), pytest.raises(WriteConflict, match="run/r is held by process"):
-        start_run(house, "collect", "r")
+    store = LanceStore.create(s3(True))
+    with start_run(store, "collect", "r"), pytest.raises(WriteConflict, match="run/r is held by process"):
+        start_run(store, "collect", "r")
 
 
 def test_a_store_that_ignores_conditional_puts_is_refused(s3: Callable[[bool], str]) -> None:
     uri = s3(False)
     with pytest.raises(WriteConflict, match=r"lost \d+ of 12 commits made at once.*If-None-Match"):
-        House.create(uri)
+        LanceStore.create(uri)
     with pytest.raises(StoreNotFound):
-        House.open(uri)
+        LanceStore.open(uri)
 
 
 def test_a_store_that_is_not_there_is_named(s3: Callable[[bool], str]) -> None:
     bucket = s3(True).replace("bucket-", "nobucket-")
     with pytest.raises(StoreNotFound, match="cannot be written"):
-        House.create(bucket)
+        LanceStore.create(bucket)

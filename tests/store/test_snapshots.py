@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 import pytest
-from rollhouse.store.errors import ConfigError, VersionNotFound
-from rollhouse.store.house import House
+from rollhouse.base.errors import ConfigError, VersionNotFound
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import check, compact, gc
 from rollhouse.store.runs import start_run
 from rollhouse.store.snapshots import create_snapshot, delete_snapshot, diff_snapshots, list_snapshots, show_snapshot
@@ -13,105 +13,105 @@ from rollhouse.store.writer import RolloutWriter
 from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
 
 
-def collect(house: House, run_id: str, n: int, **columns: object) -> None:
-    with start_run(house, "collect", run_id) as run, RolloutWriter(house, run, max_bytes=1) as writer:
+def collect(store: LanceStore, run_id: str, n: int, **columns: object) -> None:
+    with start_run(store, "collect", run_id) as run, RolloutWriter(store, run, max_bytes=1) as writer:
         for i in range(n):
             writer.add(rollout_row(run_id, i) | columns, prompt_row(), task_row(), prompt_tokens_row())
 
 
-def test_a_snapshot_survives_appends_compaction_and_gc(house: House) -> None:
-    collect(house, "a", 5)
-    created = create_snapshot(house, "before", "five rollouts")
-    tables = {table: house.read(table, at="before") for table in TABLES}
-    collect(house, "b", 5, reward=0.0)
-    compact(house)
-    collect(house, "c", 2)
-    compact(house)
-    freed = gc(house, yes=True, retention=timedelta(0))
+def test_a_snapshot_survives_appends_compaction_and_gc(store: LanceStore) -> None:
+    collect(store, "a", 5)
+    created = create_snapshot(store, "before", "five rollouts")
+    tables = {table: store.read(table, at="before") for table in TABLES}
+    collect(store, "b", 5, reward=0.0)
+    compact(store)
+    collect(store, "c", 2)
+    compact(store)
+    freed = gc(store, yes=True, retention=timedelta(0))
     assert sum(row["versions"] for row in freed) > 0
-    assert len(house.dataset("rollouts").get_fragments()) == 1
+    assert len(store.dataset("rollouts").get_fragments()) == 1
     for table, rows in tables.items():
-        assert house.read(table, at="before").equals(rows)
-    assert show_snapshot(house, "before") == created
+        assert store.read(table, at="before").equals(rows)
+    assert show_snapshot(store, "before") == created
     assert created["tables"]["rollouts"]["rows"] == 5
-    assert house.read("rollouts").num_rows == 12
+    assert store.read("rollouts").num_rows == 12
     # Compaction kept the order in which rollouts came.
-    assert house.read("rollouts", ["run_id"])["run_id"].to_pylist() == ["a"] * 5 + ["b"] * 5 + ["c"] * 2
-    assert check(house) == []
+    assert store.read("rollouts", ["run_id"])["run_id"].to_pylist() == ["a"] * 5 + ["b"] * 5 + ["c"] * 2
+    assert check(store) == []
 
 
-def test_every_reference_of_a_snapshot_resolves_in_it(house: House) -> None:
-    collect(house, "a", 2)
-    create_snapshot(house, "s")
-    prompts = set(house.read("prompts", at="s")["prompt_id"].to_pylist())
-    assert set(house.read("rollouts", at="s")["prompt_id"].to_pylist()) <= prompts
+def test_every_reference_of_a_snapshot_resolves_in_it(store: LanceStore) -> None:
+    collect(store, "a", 2)
+    create_snapshot(store, "s")
+    prompts = set(store.read("prompts", at="s")["prompt_id"].to_pylist())
+    assert set(store.read("rollouts", at="s")["prompt_id"].to_pylist()) <= prompts
 
 
-def test_names_are_taken_once_and_must_fit(house: House) -> None:
-    create_snapshot(house, "s")
+def test_names_are_taken_once_and_must_fit(store: LanceStore) -> None:
+    create_snapshot(store, "s")
     with pytest.raises(ConfigError, match="already"):
-        create_snapshot(house, "s")
+        create_snapshot(store, "s")
     with pytest.raises(ConfigError, match="cannot name"):
-        create_snapshot(house, "a/b")
+        create_snapshot(store, "a/b")
 
 
-def test_tags_left_by_a_crash_do_not_stand_in_the_way(house: House) -> None:
-    collect(house, "a", 1)
-    house.dataset("rollouts").tags.create("s", 1)
-    assert check(house) == ["Table rollouts has a tag 's' that is no snapshot."]
-    create_snapshot(house, "s")
-    assert house.read("rollouts", at="s").num_rows == 1
-    assert check(house) == []
+def test_tags_left_by_a_crash_do_not_stand_in_the_way(store: LanceStore) -> None:
+    collect(store, "a", 1)
+    store.dataset("rollouts").tags.create("s", 1)
+    assert check(store) == ["Table rollouts has a tag 's' that is no snapshot."]
+    create_snapshot(store, "s")
+    assert store.read("rollouts", at="s").num_rows == 1
+    assert check(store) == []
 
 
-def test_listed_oldest_first_with_their_rollouts(house: House) -> None:
-    create_snapshot(house, "z")
-    collect(house, "a", 3)
-    create_snapshot(house, "a", "three", run_id="a")
-    listed = list_snapshots(house)
+def test_listed_oldest_first_with_their_rollouts(store: LanceStore) -> None:
+    create_snapshot(store, "z")
+    collect(store, "a", 3)
+    create_snapshot(store, "a", "three", run_id="a")
+    listed = list_snapshots(store)
     assert [(row["name"], row["note"], row["rollouts"], row["run_id"]) for row in listed] == [
         ("z", "", 0, None),
         ("a", "three", 3, "a"),
     ]
 
 
-def test_diff_says_what_came_by_run_environment_and_status(house: House) -> None:
-    collect(house, "a", 2)
-    create_snapshot(house, "one")
-    collect(house, "b", 3, reward=0.0)
-    collect(house, "c", 1, reward=None, passed=None, status="error", error_type="tool")
-    create_snapshot(house, "two")
-    found = diff_snapshots(house, "one", "two")
+def test_diff_says_what_came_by_run_environment_and_status(store: LanceStore) -> None:
+    collect(store, "a", 2)
+    create_snapshot(store, "one")
+    collect(store, "b", 3, reward=0.0)
+    collect(store, "c", 1, reward=None, passed=None, status="error", error_type="tool")
+    create_snapshot(store, "two")
+    found = diff_snapshots(store, "one", "two")
     assert found["tables"]["rollouts"] == {"a": 2, "b": 6, "added": 4}
     assert found["rollouts"] == [
         {"run_id": "b", "environment": "calculator", "status": "completed", "rollouts": 3, "mean_reward": 0.0},
         {"run_id": "c", "environment": "calculator", "status": "error", "rollouts": 1, "mean_reward": None},
     ]
     assert found["mean_reward"] == {"a": 1.0, "b": 0.4, "added": 0.0, "shift": -0.6}
-    assert diff_snapshots(house, "two", "two")["rollouts"] == []
+    assert diff_snapshots(store, "two", "two")["rollouts"] == []
 
 
-def test_diff_of_what_has_no_verdicts(house: House) -> None:
-    create_snapshot(house, "none")
-    collect(house, "a", 1)
-    create_snapshot(house, "some")
-    means = diff_snapshots(house, "none", "some")["mean_reward"]
+def test_diff_of_what_has_no_verdicts(store: LanceStore) -> None:
+    create_snapshot(store, "none")
+    collect(store, "a", 1)
+    create_snapshot(store, "some")
+    means = diff_snapshots(store, "none", "some")["mean_reward"]
     assert means == {"a": None, "b": 1.0, "added": 1.0, "shift": None}
 
 
-def test_deleting_is_refused_while_something_refers_to_it(house: House) -> None:
+def test_deleting_is_refused_while_something_refers_to_it(store: LanceStore) -> None:
     for name in ("set", "run", "free"):
-        create_snapshot(house, name)
-    house.append("datasets", [{"row_id": "x", "name": "d", "version": 2, "snapshot": "set"}])
-    with start_run(house, "build", "r", {"snapshot": "run"}):
+        create_snapshot(store, name)
+    store.append("datasets", [{"row_id": "x", "name": "d", "version": 2, "snapshot": "set"}])
+    with start_run(store, "build", "r", {"snapshot": "run"}):
         pass
     with pytest.raises(ConfigError, match="used by dataset d@2"):
-        delete_snapshot(house, "set")
+        delete_snapshot(store, "set")
     with pytest.raises(ConfigError, match="used by run r"):
-        delete_snapshot(house, "run")
-    delete_snapshot(house, "free")
-    assert [row["name"] for row in list_snapshots(house)] == ["set", "run"]
-    assert "free" not in house.dataset("rollouts").tags.list()
+        delete_snapshot(store, "run")
+    delete_snapshot(store, "free")
+    assert [row["name"] for row in list_snapshots(store)] == ["set", "run"]
+    assert "free" not in store.dataset("rollouts").tags.list()
     for forget in (show_snapshot, delete_snapshot):
         with pytest.raises(VersionNotFound):
-            forget(house, "free")
+            forget(store, "free")

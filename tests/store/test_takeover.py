@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from rollhouse.base.errors import WriteConflict
 from rollhouse.store import lease as leases
-from rollhouse.store.errors import WriteConflict
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import check
 from rollhouse.store.repair import remove_copies, repair
 from rollhouse.store.runs import start_run
@@ -15,39 +15,39 @@ from rollhouse.tests.rows import prompt_row, rollout_row, task_row
 
 
 @pytest.fixture
-def take_over(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def take_over(store: LanceStore, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Another process starts the run again and writes its first rollout: to it, the one that sleeps looks dead."""
 
     def work() -> None:
         alive = leases.is_alive
         monkeypatch.setattr(leases, "is_alive", lambda state: False)
-        run = start_run(house, "collect", "r")
+        run = start_run(store, "collect", "r")
         monkeypatch.setattr(leases, "is_alive", alive)
-        with run, RolloutWriter(house, run, journal=False) as other:
+        with run, RolloutWriter(store, run, journal=False) as other:
             other.add(rollout_row("r", 0, stop_reason="successor"), prompt_row(), task_row())
 
     return work
 
 
-def sleeper(house: House) -> RolloutWriter:
-    writer = RolloutWriter(house, start_run(house, "collect", "r"), max_age_s=60, journal=False)
+def sleeper(store: LanceStore) -> RolloutWriter:
+    writer = RolloutWriter(store, start_run(store, "collect", "r"), max_age_s=60, journal=False)
     for i in range(2):
         writer.add(rollout_row("r", i, stop_reason="sleeper"), prompt_row(), task_row())
     return writer
 
 
-def rollouts(house: House) -> list[tuple[int, str]]:
-    rows = house.read("rollouts", ["sample_index", "stop_reason"]).to_pylist()
+def rollouts(store: LanceStore) -> list[tuple[int, str]]:
+    rows = store.read("rollouts", ["sample_index", "stop_reason"]).to_pylist()
     return sorted((row["sample_index"], row["stop_reason"]) for row in rows)
 
 
 @pytest.mark.parametrize("moment", ["before the check", "before the commit", "at the commit"])
 def test_a_sleeper_never_leaves_a_rollout_twice(
-    house: House, take_over: Callable[[], None], moment: str, monkeypatch: pytest.MonkeyPatch
+    store: LanceStore, take_over: Callable[[], None], moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import lance
 
-    writer = sleeper(house)
+    writer = sleeper(store)
     write, commit = lance.fragment.write_fragments, lance.LanceDataset.commit
 
     def write_asleep(*args: Any, **options: Any) -> Any:
@@ -71,31 +71,31 @@ def test_a_sleeper_never_leaves_a_rollout_twice(
         writer.flush()
     # The successor's rollout came first and stays. What only the sleeper had is kept where its commit went through.
     kept = [(1, "sleeper")] if moment == "at the commit" else []
-    assert rollouts(house) == [(0, "successor"), *kept]
-    assert check(house) == []
+    assert rollouts(store) == [(0, "successor"), *kept]
+    assert check(store) == []
     assert writer.written == 0
 
 
 def test_a_successor_puts_right_what_a_sleeper_left_that_died_before_it_could(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    store: LanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sleeper(house)
+    sleeper(store)
     monkeypatch.setattr(leases, "is_alive", lambda state: False)
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run, journal=False) as writer:
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run, journal=False) as writer:
         monkeypatch.undo()
         assert run.lease.took_over
         writer.add(rollout_row("r", 0), prompt_row(), task_row())
         writer.flush()
         # The sleeper's commit, whose check was before the takeover.
-        house.append("rollouts", [rollout_row("r", i, stop_reason="sleeper") for i in range(2)])
-    assert rollouts(house) == [(0, "stop"), (1, "sleeper")]
+        store.append("rollouts", [rollout_row("r", i, stop_reason="sleeper") for i in range(2)])
+    assert rollouts(store) == [(0, "stop"), (1, "sleeper")]
 
 
-def test_copies_go_and_the_first_stays_whoever_asks_and_however_often(house: House) -> None:
+def test_copies_go_and_the_first_stays_whoever_asks_and_however_often(store: LanceStore) -> None:
     for reason in ("first", "second", "third"):
-        house.append("rollouts", [rollout_row(run, 0, stop_reason=reason) for run in ("r", "s")])
-    assert remove_copies(house, "rollouts", "r") == 2
-    assert rollouts(house) == [(0, "first"), (0, "first"), (0, "second"), (0, "third")]
-    assert remove_copies(house, "rollouts", "r") == 0
-    assert "Table rollouts had 2 rows twice; the first of each stays." in repair(house)
-    assert rollouts(house) == [(0, "first")] * 2
+        store.append("rollouts", [rollout_row(run, 0, stop_reason=reason) for run in ("r", "s")])
+    assert remove_copies(store, "rollouts", "r") == 2
+    assert rollouts(store) == [(0, "first"), (0, "first"), (0, "second"), (0, "third")]
+    assert remove_copies(store, "rollouts", "r") == 0
+    assert "Table rollouts had 2 rows twice; the first of each stays." in repair(store)
+    assert rollouts(store) == [(0, "first")] * 2

@@ -7,95 +7,95 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rollhouse.store.errors import SchemaMismatch, WriteConflict
-from rollhouse.store.house import House, to_batch
+from rollhouse.base.errors import SchemaMismatch, WriteConflict
+from rollhouse.store.lance_store import LanceStore, to_batch
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.store.validation import check_rollouts, surely_fine
 from rollhouse.store.writer import RolloutWriter
 from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
 
 
-def ids_in(house: House) -> list[str]:
-    return house.read("rollouts", ["rollout_id"])["rollout_id"].to_pylist()
+def ids_in(store: LanceStore) -> list[str]:
+    return store.read("rollouts", ["rollout_id"])["rollout_id"].to_pylist()
 
 
-def test_what_was_added_and_flushed_is_there_with_what_it_refers_to(house: House) -> None:
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as writer:
+def test_what_was_added_and_flushed_is_there_with_what_it_refers_to(store: LanceStore) -> None:
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run) as writer:
         for i in range(4):
             writer.add(rollout_row("r", i), prompt_row(), task_row(), prompt_tokens_row())
-        assert ids_in(house) == []
+        assert ids_in(store) == []
         writer.flush()
-        assert len(ids_in(house)) == writer.written == 4
+        assert len(ids_in(store)) == writer.written == 4
     for table in ("prompts", "prompt_tokens", "tasks"):
-        assert house.read(table).num_rows == 1
+        assert store.read(table).num_rows == 1
     # One commit for the batch and one for each thing it refers to.
-    assert house.dataset("rollouts").version == house.dataset("prompts").version == 2
+    assert store.dataset("rollouts").version == store.dataset("prompts").version == 2
 
 
-def test_bytes_and_age_flush_by_themselves(house: House) -> None:
-    with start_run(house, "collect", "bytes") as run, RolloutWriter(house, run, max_bytes=1, max_age_s=60) as writer:
+def test_bytes_and_age_flush_by_themselves(store: LanceStore) -> None:
+    with start_run(store, "collect", "bytes") as run, RolloutWriter(store, run, max_bytes=1, max_age_s=60) as writer:
         writer.add(rollout_row("bytes"))
-        assert len(ids_in(house)) == 1
-    with start_run(house, "collect", "age") as run, RolloutWriter(house, run, max_age_s=0.05) as writer:
+        assert len(ids_in(store)) == 1
+    with start_run(store, "collect", "age") as run, RolloutWriter(store, run, max_age_s=0.05) as writer:
         writer.add(rollout_row("age"))
         deadline = time.monotonic() + 20
-        while len(ids_in(house)) < 2 and time.monotonic() < deadline:
+        while len(ids_in(store)) < 2 and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert len(ids_in(house)) == 2
+        assert len(ids_in(store)) == 2
 
 
-def test_finish_flushes_the_open_writer(house: House) -> None:
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as writer:
+def test_finish_flushes_the_open_writer(store: LanceStore) -> None:
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run) as writer:
         writer.add(rollout_row("r"))
         run.finish({"rollouts": 1})
-        assert len(ids_in(house)) == 1
+        assert len(ids_in(store)) == 1
 
 
-def test_the_same_rollout_twice_is_once(house: House) -> None:
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as writer:
+def test_the_same_rollout_twice_is_once(store: LanceStore) -> None:
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run) as writer:
         assert writer.add(rollout_row("r", 0, reward=1.0))
         assert not writer.add(rollout_row("r", 0, reward=0.0))
         writer.flush()
         assert not writer.add(rollout_row("r", 0, reward=0.0))
         assert (writer.written, writer.skipped) == (1, 2)
-    assert house.read("rollouts")["reward"].to_pylist() == [1.0]
+    assert store.read("rollouts")["reward"].to_pylist() == [1.0]
 
 
-def test_a_resumed_run_and_an_import_insert_only_what_is_absent(house: House) -> None:
+def test_a_resumed_run_and_an_import_insert_only_what_is_absent(store: LanceStore) -> None:
     for kind in ("collect", "import"):
-        with start_run(house, kind, kind) as run, RolloutWriter(house, run) as writer:
+        with start_run(store, kind, kind) as run, RolloutWriter(store, run) as writer:
             writer.add(rollout_row(kind, 0))
-        with start_run(house, kind, kind) as run, RolloutWriter(house, run) as writer:
+        with start_run(store, kind, kind) as run, RolloutWriter(store, run) as writer:
             for i in range(3):
                 writer.add(rollout_row(kind, i))
             writer.flush()
             assert (writer.written, writer.skipped) == (2, 1)
     # An import's ids do not depend on its run.
-    with start_run(house, "import", "again") as run, RolloutWriter(house, run) as writer:
+    with start_run(store, "import", "again") as run, RolloutWriter(store, run) as writer:
         writer.add(rollout_row("import", 0) | {"run_id": "again"})
-    assert len(ids_in(house)) == 6
+    assert len(ids_in(store)) == 6
 
 
 def test_an_append_of_unknown_outcome_is_retried_as_insert_if_absent(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    store: LanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = House.append
+    append = LanceStore.append
 
-    def lands_but_raises(self: House, table: str, rows: object, before_commit: object) -> int:
+    def lands_but_raises(self: LanceStore, table: str, rows: object, before_commit: object) -> int:
         append(self, table, rows)  # type: ignore[arg-type]
         raise OSError("connection lost")
 
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as writer:
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run) as writer:
         writer.add(rollout_row("r"))
-        monkeypatch.setattr(House, "append", lands_but_raises)
+        monkeypatch.setattr(LanceStore, "append", lands_but_raises)
         with pytest.raises(OSError):
             writer.flush()
         monkeypatch.undo()
         writer.flush()
-    assert len(ids_in(house)) == 1
+    assert len(ids_in(store)) == 1
 
 
-def test_a_check_that_fails_after_the_commit_leaves_no_copy(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_fails_after_the_commit_leaves_no_copy(store: LanceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     from rollhouse.store.lease import Lease
 
     checks = 0
@@ -108,26 +108,26 @@ def test_a_check_that_fails_after_the_commit_leaves_no_copy(house: House, monkey
             raise OSError("connection lost")
         check(self)
 
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as writer:
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run) as writer:
         writer.add(rollout_row("r"))
         monkeypatch.setattr(Lease, "check", unreachable_at_last)
         with pytest.raises(OSError):
             writer.flush()
-        assert len(ids_in(house)) == 1
-    assert len(ids_in(house)) == 1 and checks > 3
+        assert len(ids_in(store)) == 1
+    assert len(ids_in(store)) == 1 and checks > 3
 
 
 def test_a_failure_in_the_background_reaches_the_caller_and_loses_nothing(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    store: LanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = threading.Event()
 
-    def full(self: House, table: str, rows: object, before_commit: object) -> int:
+    def full(self: LanceStore, table: str, rows: object, before_commit: object) -> int:
         failed.set()
         raise OSError(28, "No space left on device")
 
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run, max_age_s=0.01) as writer:
-        monkeypatch.setattr(House, "append", full)
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run, max_age_s=0.01) as writer:
+        monkeypatch.setattr(LanceStore, "append", full)
         writer.add(rollout_row("r", 0))
         assert failed.wait(20)
         while writer._failure is None:
@@ -136,64 +136,64 @@ def test_a_failure_in_the_background_reaches_the_caller_and_loses_nothing(
             writer.add(rollout_row("r", 1))
         monkeypatch.undo()
         writer.add(rollout_row("r", 1))
-    assert len(ids_in(house)) == 2
+    assert len(ids_in(store)) == 2
 
 
-def test_what_was_collected_before_an_exception_is_kept(house: House) -> None:
+def test_what_was_collected_before_an_exception_is_kept(store: LanceStore) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        start_run(house, "collect", "r") as run,
-        RolloutWriter(house, run) as writer,
+        start_run(store, "collect", "r") as run,
+        RolloutWriter(store, run) as writer,
     ):
         writer.add(rollout_row("r"))
         raise KeyboardInterrupt
-    assert len(ids_in(house)) == 1
-    assert get_run(house, "r")["status"] == "aborted"
+    assert len(ids_in(store)) == 1
+    assert get_run(store, "r")["status"] == "aborted"
 
 
-def test_a_second_writer_of_the_run_is_refused_by_name(house: House) -> None:
-    with start_run(house, "collect", "r") as run:
+def test_a_second_writer_of_the_run_is_refused_by_name(store: LanceStore) -> None:
+    with start_run(store, "collect", "r") as run:
         with (
-            RolloutWriter(house, run),
+            RolloutWriter(store, run),
             pytest.raises(WriteConflict, match="Run 'r' already has an open writer"),
         ):
-            RolloutWriter(house, run)
-        with RolloutWriter(house, run) as writer:
+            RolloutWriter(store, run)
+        with RolloutWriter(store, run) as writer:
             writer.add(rollout_row("r"))
     with pytest.raises(WriteConflict):
-        RolloutWriter(house, run)
+        RolloutWriter(store, run)
     with pytest.raises(WriteConflict, match="closed"):
         writer.add(rollout_row("r", 1))
 
 
-def test_a_writer_whose_run_was_taken_over_does_not_write(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_whose_run_was_taken_over_does_not_write(store: LanceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     from rollhouse.store import lease as leases
 
-    sleeper = start_run(house, "collect", "r")
-    writer = RolloutWriter(house, sleeper, max_age_s=60)
+    sleeper = start_run(store, "collect", "r")
+    writer = RolloutWriter(store, sleeper, max_age_s=60)
     writer.add(rollout_row("r"))
     # To everybody else its process looks dead.
     monkeypatch.setattr(leases, "is_alive", lambda state: False)
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as other:
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run) as other:
         other.add(rollout_row("r"))
     monkeypatch.undo()
     with pytest.raises(WriteConflict, match="taken over"):
         writer.flush()
-    assert len(ids_in(house)) == 1
+    assert len(ids_in(store)) == 1
 
 
-def test_what_a_writer_was_told_of_is_not_written_again(house: House) -> None:
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as writer:
+def test_what_a_writer_was_told_of_is_not_written_again(store: LanceStore) -> None:
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run) as writer:
         known, new = prompt_row("Add 1 and 2."), prompt_row("Add 3 and 4.")
         writer.tell([known["prompt_id"]])
         assert writer.has(known["prompt_id"]) and not writer.has(new["prompt_id"])
         writer.add_many([rollout_row("r")], [known, new])
         assert writer.has(new["prompt_id"])
-    assert house.read("prompts")["prompt_id"].to_pylist() == [new["prompt_id"]]
+    assert store.read("prompts")["prompt_id"].to_pylist() == [new["prompt_id"]]
 
 
-def test_many_threads_may_add(house: House) -> None:
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run, max_bytes=20_000) as writer:
+def test_many_threads_may_add(store: LanceStore) -> None:
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run, max_bytes=20_000) as writer:
         threads = [
             threading.Thread(target=lambda n=n: [writer.add(rollout_row("r", n * 50 + i)) for i in range(50)])
             for n in range(4)
@@ -202,7 +202,7 @@ def test_many_threads_may_add(house: House) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    assert len(ids_in(house)) == len(set(ids_in(house))) == 200
+    assert len(ids_in(store)) == len(set(ids_in(store))) == 200
 
 
 @pytest.mark.parametrize(
@@ -223,64 +223,66 @@ def test_many_threads_may_add(house: House) -> None:
         ({"colour": "red"}, "no column 'colour'"),
     ],
 )
-def test_a_row_that_does_not_fit_is_refused_and_its_neighbours_stay(house: House, columns: dict, problem: str) -> None:
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as writer:
+def test_a_row_that_does_not_fit_is_refused_and_its_neighbours_stay(
+    store: LanceStore, columns: dict, problem: str
+) -> None:
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run) as writer:
         writer.add(rollout_row("r", 0))
         with pytest.raises(SchemaMismatch, match=problem):
             writer.add(rollout_row("r", 1) | columns)
         writer.add(rollout_row("r", 2))
-    assert len(ids_in(house)) == 2
+    assert len(ids_in(store)) == 2
 
 
-def test_not_observed_and_nothing_generated_are_different(house: House) -> None:
+def test_not_observed_and_nothing_generated_are_different(store: LanceStore) -> None:
     nothing = {"token_ids": [], "loss_mask": [], "logprobs": [], "version_spans": []}
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as writer:
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run) as writer:
         writer.add(rollout_row("r", 0) | nothing)
         writer.add(rollout_row("r", 1) | dict.fromkeys(nothing))
-    rows = {row["sample_index"]: row for row in house.read("rollouts").to_pylist()}
+    rows = {row["sample_index"]: row for row in store.read("rollouts").to_pylist()}
     assert all(rows[0][name] == [] and rows[1][name] is None for name in nothing)
 
 
-def test_many_at_once_are_as_if_one_by_one(house: House) -> None:
+def test_many_at_once_are_as_if_one_by_one(store: LanceStore) -> None:
     tokens = {**prompt_tokens_row(), "row_id": "t"}
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run) as writer:
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run) as writer:
         writer.add(rollout_row("r", 0), prompt_row(), task_row())
         assert writer.add_many([rollout_row("r", i) for i in (0, 1, 1, 2)], [prompt_row()], [task_row()], [tokens]) == 2
         with pytest.raises(SchemaMismatch, match=r"Rollout \w+: run_id is 'other'"):
             writer.add_many([rollout_row("r", 3), rollout_row("other", 4)])
         assert writer.add_many([]) == 0
     assert (writer.written, writer.skipped) == (3, 2)
-    assert sorted(house.read("rollouts")["sample_index"].to_pylist()) == [0, 1, 2]
+    assert sorted(store.read("rollouts")["sample_index"].to_pylist()) == [0, 1, 2]
     for table in ("prompts", "prompt_tokens", "tasks"):
-        assert house.read(table).num_rows == 1
+        assert store.read(table).num_rows == 1
 
 
-def test_an_arrow_table_is_taken_without_python_rows(house: House) -> None:
-    rows = house.to_arrow("rollouts", [rollout_row("r", i) for i in range(50)])
+def test_an_arrow_table_is_taken_without_python_rows(store: LanceStore) -> None:
+    rows = store.to_arrow("rollouts", [rollout_row("r", i) for i in range(50)])
     some = rows.select(list(reversed(rows.column_names))).slice(10)
-    references = [house.to_arrow("prompts", [prompt_row()]), house.to_arrow("tasks", [task_row()])]
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run, max_bytes=10_000) as writer:
+    references = [store.to_arrow("prompts", [prompt_row()]), store.to_arrow("tasks", [task_row()])]
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run, max_bytes=10_000) as writer:
         assert writer.add_table(some, *references) == 40
-        assert len(house.dataset("rollouts").get_fragments()) > 1
+        assert len(store.dataset("rollouts").get_fragments()) > 1
         assert writer.add_table(rows, *references) == 10
-        broken = house.to_arrow("rollouts", [rollout_row("r", 60), rollout_row("r", 61, logprobs=[0.0])])
+        broken = store.to_arrow("rollouts", [rollout_row("r", 60), rollout_row("r", 61, logprobs=[0.0])])
         with pytest.raises(SchemaMismatch, match="3 sampled tokens but 1 logprobs"):
             writer.add_table(broken)
         with pytest.raises(SchemaMismatch, match="no column 'colour'"):
             writer.add_table(rows.append_column("colour", rows["status"]))
-    assert writer.written == house.read("rollouts").num_rows == 50
-    assert house.read("prompts").num_rows == house.read("tasks").num_rows == 1
+    assert writer.written == store.read("rollouts").num_rows == 50
+    assert store.read("prompts").num_rows == store.read("tasks").num_rows == 1
 
 
-def test_a_writer_that_forgot_what_it_wrote_asks_the_house(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_forgot_what_it_wrote_asks_the_store(store: LanceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     from rollhouse.store import known
 
     monkeypatch.setattr(known.Known.__init__, "__defaults__", (20,))
-    with start_run(house, "collect", "r") as run, RolloutWriter(house, run, max_bytes=1) as writer:
+    with start_run(store, "collect", "r") as run, RolloutWriter(store, run, max_bytes=1) as writer:
         for i in (*range(40), *range(40)):
             writer.add(rollout_row("r", i))
         assert len(writer._rollouts._keys) <= 20
-    assert len(ids_in(house)) == len(set(ids_in(house))) == writer.written == 40
+    assert len(ids_in(store)) == len(set(ids_in(store))) == writer.written == 40
     assert writer.skipped == 40
 
 

@@ -1,4 +1,4 @@
-"""A small house of the mini office's train tasks, each solved and failed, with sampled tokens or without; and a fresh tiny model."""
+"""A small store of the mini office's train tasks, each solved and failed, with sampled tokens or without; and a fresh tiny model."""
 
 import json
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rollhouse.collect.chat import ChatFormat
-from rollhouse.collect.environments.workplace_mini import MiniEnvironment
-from rollhouse.collect.types import Task
-from rollhouse.store.house import House
+from rollhouse.environments.workplace_mini import MiniEnvironment
+from rollhouse.policies.chat import ChatFormat
 from rollhouse.store.ids import group_id, hash_id, rollout_id, slot_id
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message
 from rollhouse.store.snapshots import create_snapshot
+from rollhouse.store.task import Task
 from rollhouse.train.tiny.logs import script_rollout
 from rollhouse.train.tiny.model import build_model
 from rollhouse.train.tiny.tokenizer import build_tokenizer
@@ -23,13 +23,13 @@ N_TASKS = 6
 
 @dataclass(frozen=True)
 class Office:
-    """A house with a snapshot `s1`, and what is in it.
+    """A store with a snapshot `s1`, and what is in it.
 
     Run `scripted` has messages alone; run `sampled` has the tokens of `chat` too. Each holds a solved and a failed
     rollout of every task.
     """
 
-    house: House
+    store: LanceStore
     tasks: list[Task]
     chat: ChatFormat
 
@@ -46,7 +46,7 @@ def fresh_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def office(tmp_path: Path, fresh_model: Path) -> Office:
-    house, chat = House.create(tmp_path / "house"), ChatFormat.of(fresh_model)
+    store, chat = LanceStore.create(tmp_path / "store"), ChatFormat.of(fresh_model)
     tasks = list(MiniEnvironment(seed=0, n_train=N_TASKS).tasks("train"))
     rollouts, prompt_tokens = [], []
     for task in tasks:
@@ -63,12 +63,12 @@ def office(tmp_path: Path, fresh_model: Path) -> Office:
                 "token_ids": chat.prompt_ids(task),
             }
         )
-    house.append("prompts", [prompt_row(task) for task in tasks])
-    house.append("prompt_tokens", prompt_tokens)
-    house.append("tasks", [task_row(task) for task in tasks])
-    house.append("rollouts", rollouts)
-    create_snapshot(house, "s1")
-    return Office(house, tasks, chat)
+    store.append("prompts", [prompt_row(task) for task in tasks])
+    store.append("prompt_tokens", prompt_tokens)
+    store.append("tasks", [task_row(task) for task in tasks])
+    store.append("rollouts", rollouts)
+    create_snapshot(store, "s1")
+    return Office(store, tasks, chat)
 
 
 def rollout(task: Task, run: str, messages: Sequence[Message], solved: bool) -> dict[str, Any]:

@@ -16,29 +16,29 @@ def rollhouse(*arguments: object) -> Result:
 
 @pytest.mark.system
 def test_bfcl_before_and_after_a_run(office: Any, fresh_model: Any, tmp_path: Any) -> None:
-    build_sft(office.house, "demos", "s1")
-    house = ("--house", office.house.uri)
+    build_sft(office.store, "demos", "s1")
+    store = ("--store", office.store.uri)
     small = ("policy.train_global_batch_size=6", "policy.train_micro_batch_size=6", "policy.optimizer.lr=2e-3", "sft.max_num_steps=2")  # fmt: skip
-    trained = rollhouse("train", "sft", "--dataset", "demos", "--model", fresh_model, "--run", "learn", *small, *house)
+    trained = rollhouse("train", "sft", "--dataset", "demos", "--model", fresh_model, "--run", "learn", *small, *store)
     assert trained.exit_code == 0, trained.output
     few = ("--category", "simple_python", "--category", "irrelevance", "--limit", 2, "--max-tokens", 8)
-    both = ("eval", "bfcl", "--run", "learn", "--before", "--after", *few, *house)
+    both = ("eval", "bfcl", "--run", "learn", "--before", "--after", *few, *store)
     shown = rollhouse(*both, "--engine", "torch")
     assert shown.exit_code == 0, shown.output
     said = " ".join(shown.stdout.split())
     assert "learn-bfcl-before" in said and "learn-bfcl-after" in said and "not run:" in said and "noise" in said
 
-    rows = office.house.read("evaluations").to_pylist()
+    rows = office.store.read("evaluations").to_pylist()
     asked = {(row["run_id"], row["case_id"]) for row in rows}
     assert len(rows) == len(asked) == 8 and len({case for _, case in asked}) == 4
-    before, after = (get_run(office.house, f"learn-bfcl-{stage}") for stage in ("before", "after"))
-    assert before["config"]["model_hash"] == get_run(office.house, "learn")["config"]["model_hash"]
-    assert after["config"]["model_hash"] == get_run(office.house, "learn")["summary"]["weights_hash"]
+    before, after = (get_run(office.store, f"learn-bfcl-{stage}") for stage in ("before", "after"))
+    assert before["config"]["model_hash"] == get_run(office.store, "learn")["config"]["model_hash"]
+    assert after["config"]["model_hash"] == get_run(office.store, "learn")["summary"]["weights_hash"]
     assert {row["policy_id"] for row in rows} == {before["config"]["model_hash"], after["config"]["model_hash"]}
 
     again = rollhouse(*both, "--engine", "torch", "--format", "json")
     assert again.exit_code == 0 and len(json.loads(again.stdout)) == 4
-    assert office.house.dataset("evaluations").count_rows() == 8, "what was judged is not asked again"
+    assert office.store.dataset("evaluations").count_rows() == 8, "what was judged is not asked again"
     other = rollhouse(*both, "--engine", "vllm")
     told = " ".join(other.stderr.split())
     assert other.exit_code == 2 and "engine was 'torch' and is now 'vllm'" in told

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from rollhouse.base.errors import ConfigError
 from rollhouse.cli.settings import resolve
-from rollhouse.store.errors import ConfigError
 from rollhouse.train.dpo import DpoConfig, check_pairs, dpo_columns, loss, tokenize_pair, train_dpo, trajectory_collator
 from rollhouse.train.tokens import Tokenizing
 from rollhouse.transform.build import build_dpo
@@ -22,7 +22,7 @@ def config(model: Path, results: Path, *overrides: str) -> DpoConfig:
 
 def pairs(office, run: str):
     options = DpoOptions(runs=(run,), max_pairs_per_group=1)
-    return dpo_rows(office.house, build_dpo(office.house, "pairs", "s1", options))
+    return dpo_rows(office.store, build_dpo(office.store, "pairs", "s1", options))
 
 
 @pytest.mark.parametrize("run", ["sampled", "scripted"])
@@ -42,10 +42,10 @@ def test_tool_results_and_prompts_are_not_scored(office, run) -> None:
 
 
 def test_a_run_widens_the_margin(office, fresh_model, tmp_path) -> None:
-    build_dpo(office.house, "pairs", "s1")
-    row = train_dpo(office.house, config(fresh_model, tmp_path / "results"))
+    build_dpo(office.store, "pairs", "s1")
+    row = train_dpo(office.store, config(fresh_model, tmp_path / "results"))
     assert row["checkpoint_id"] == "prefer/step_6" and row["dataset"] == "pairs@1"
-    rows = office.house.read("metrics", filter="run_id = 'prefer'").to_pylist()
+    rows = office.store.read("metrics", filter="run_id = 'prefer'").to_pylist()
     margins = {row["step"]: row["value"] for row in rows if row["name"] == "train/rewards/margins"}
     losses = {row["step"]: row["value"] for row in rows if row["name"] == "train/loss"}
     assert losses[1] == pytest.approx(0.6931, abs=1e-3) and margins[1] == pytest.approx(0, abs=1e-3)
@@ -55,18 +55,18 @@ def test_a_run_widens_the_margin(office, fresh_model, tmp_path) -> None:
 def test_loss_settings_reach_trl(office, fresh_model, tmp_path) -> None:
     settings = config(fresh_model, tmp_path / "r", "dpo.sft_loss_weight=0.5", "dpo.preference_average_log_probs=true")
     assert loss(settings.dpo) == {"loss_type": ["sigmoid_norm", "sft"], "loss_weights": [1.0, 0.5]}
-    build_dpo(office.house, "pairs", "s1")
-    row = train_dpo(office.house, config(fresh_model, tmp_path / "r", "dpo.sft_loss_weight=0.5", "dpo.max_num_steps=1"))
-    start = office.house.read("metrics", filter="run_id = 'prefer' and name = 'train/loss' and step = 1").to_pylist()
+    build_dpo(office.store, "pairs", "s1")
+    row = train_dpo(office.store, config(fresh_model, tmp_path / "r", "dpo.sft_loss_weight=0.5", "dpo.max_num_steps=1"))
+    start = office.store.read("metrics", filter="run_id = 'prefer' and name = 'train/loss' and step = 1").to_pylist()
     assert row["step"] == 1 and start[0]["value"] > 0.6931 + 1
 
 
 def test_without_a_reference_the_log_probabilities_themselves_are_compared(office, fresh_model, tmp_path) -> None:
-    build_dpo(office.house, "pairs", "s1")
+    build_dpo(office.store, "pairs", "s1")
     free = ("dpo.reference_free=true", "dpo.max_num_steps=1")
-    train_dpo(office.house, config(fresh_model, tmp_path, *free, "run=free"))
-    train_dpo(office.house, config(fresh_model, tmp_path, *free, "run=mean", "dpo.preference_average_log_probs=true"))
-    rows = office.house.read("metrics", filter="step = 1").to_pylist()
+    train_dpo(office.store, config(fresh_model, tmp_path, *free, "run=free"))
+    train_dpo(office.store, config(fresh_model, tmp_path, *free, "run=mean", "dpo.preference_average_log_probs=true"))
+    rows = office.store.read("metrics", filter="step = 1").to_pylist()
     first = {(row["run_id"], row["name"].removeprefix("train/")): row["value"] for row in rows}
     apart = first["free", "logps/chosen"] - first["free", "logps/rejected"]
     assert first["free", "rewards/margins"] == pytest.approx(0.1 * apart, rel=1e-3) and abs(apart) > 0.1
@@ -86,9 +86,9 @@ def test_without_a_reference_the_log_probabilities_themselves_are_compared(offic
     ids=lambda options: options[0],
 )
 def test_losses_of_trl_s_own_are_reached(office, fresh_model, tmp_path, options) -> None:
-    build_dpo(office.house, "pairs", "s1")
-    row = train_dpo(office.house, config(fresh_model, tmp_path, "dpo.max_num_steps=1", *options))
-    loss_of = office.house.read("metrics", filter="name = 'train/loss' and step = 1").to_pylist()[0]["value"]
+    build_dpo(office.store, "pairs", "s1")
+    row = train_dpo(office.store, config(fresh_model, tmp_path, "dpo.max_num_steps=1", *options))
+    loss_of = office.store.read("metrics", filter="name = 'train/loss' and step = 1").to_pylist()[0]["value"]
     plain = abs(loss_of - 0.6931) < 1e-3
     assert row["step"] == 1 and plain == ("sft" not in options[0] and "ipo" not in options[0])
 

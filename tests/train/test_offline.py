@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rollhouse.base.errors import ConfigError
 from rollhouse.cli.main import app
-from rollhouse.collect.models import weights_hash
-from rollhouse.store.errors import ConfigError
-from rollhouse.store.house import quote
+from rollhouse.policies.models import weights_hash
+from rollhouse.store.lance_store import quote
 from rollhouse.store.runs import list_runs, start_run
 from rollhouse.tests.train.test_sft import config
 from rollhouse.train.checkpoints import find_checkpoint, resolve_model
@@ -40,19 +40,19 @@ def steps_of(row: dict) -> list[str]:
 
 
 def test_an_interrupted_run_goes_on_to_the_weights_of_one_that_was_not(office, fresh_model, tmp_path) -> None:
-    build_sft(office.house, "demos", "s1")
+    build_sft(office.store, "demos", "s1")
     given = ("sft.max_num_steps=4", "policy.train_global_batch_size=2", "policy.train_micro_batch_size=1", *EVERY_STEP)
-    whole = train_sft(office.house, config(fresh_model, tmp_path / "a", "run=whole", *given))
+    whole = train_sft(office.store, config(fresh_model, tmp_path / "a", "run=whole", *given))
     cut = config(fresh_model, tmp_path / "b", "run=cut", *given)
     with pytest.raises(Stop):
-        train_sft(office.house, cut, stop_at(3))
+        train_sft(office.store, cut, stop_at(3))
     assert (tmp_path / "b/cut/state/checkpoint-2").is_dir()
-    build_sft(office.house, "demos", "s1", options_of(runs=("scripted",)))
+    build_sft(office.store, "demos", "s1", options_of(runs=("scripted",)))
     other = config(fresh_model, tmp_path / "b", "run=cut", *given, "dataset=demos@2")
     with pytest.raises(ConfigError, match="dataset was 'demos@1' and is now 'demos@2'"):
-        train_sft(office.house, other)
+        train_sft(office.store, other)
     seen: list[int] = []
-    finished = train_sft(office.house, config(fresh_model, tmp_path / "b", "run=cut", *given, "dataset=demos@1"), lambda at, *_: seen.append(at))  # fmt: skip
+    finished = train_sft(office.store, config(fresh_model, tmp_path / "b", "run=cut", *given, "dataset=demos@1"), lambda at, *_: seen.append(at))  # fmt: skip
     assert seen == [3, 4] and finished["weights_hash"] == whole["weights_hash"]
     assert steps_of(finished) == ["step_1", "step_2", "step_3", "step_4"], "nothing is left of what it went on from"
 
@@ -67,9 +67,9 @@ def test_adapters_are_trained_and_a_whole_model_is_saved(office, fresh_model, tm
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
-    build_sft(office.house, "demos", "s1")
+    build_sft(office.store, "demos", "s1")
     lora = ("policy.lora.rank=4", "policy.lora.alpha=8", "sft.max_num_steps=2", *EVERY_STEP)
-    row = train_sft(office.house, config(fresh_model, tmp_path, *lora))
+    row = train_sft(office.store, config(fresh_model, tmp_path, *lora))
     before, after = (load_file(Path(folder) / "model.safetensors") for folder in (fresh_model, row["path"]))
     assert before.keys() == after.keys()
     changed = {name for name in before if not before[name].equal(after[name])}
@@ -78,23 +78,23 @@ def test_adapters_are_trained_and_a_whole_model_is_saved(office, fresh_model, tm
         delta = after[name] - before[name]
         assert int(delta.double().svd().S.gt(1e-6).sum()) <= 4, "what was learned has the rank asked for"
     AutoModelForCausalLM.from_pretrained(row["path"])
-    assert resolve_model(office.house, "learn/step_1").is_dir()
+    assert resolve_model(office.store, "learn/step_1").is_dir()
 
 
 def test_rows_held_out_are_measured_and_the_best_checkpoints_stay(office, fresh_model, tmp_path) -> None:
-    build_sft(office.house, "demos", "s1")
+    build_sft(office.store, "demos", "s1")
     best = ("checkpointing.metric_name=val:loss", "checkpointing.higher_is_better=false", "checkpointing.keep_top_k=1")
     settings = config(fresh_model, tmp_path, *HELD_OUT, *EVERY_STEP, *best, "sft.max_num_steps=4", "policy.optimizer.lr=0.5")  # fmt: skip
-    row = train_sft(office.house, settings)
-    rows = office.house.read("checkpoints", filter="run_id = 'learn'").to_pylist()
+    row = train_sft(office.store, settings)
+    rows = office.store.read("checkpoints", filter="run_id = 'learn'").to_pylist()
     losses = {each["step"]: json.loads(each["metrics"])["val/loss"] for each in rows}
-    logged = office.house.read("metrics", filter=f"run_id = 'learn' and name = {quote('val/loss')}").to_pylist()
+    logged = office.store.read("metrics", filter=f"run_id = 'learn' and name = {quote('val/loss')}").to_pylist()
     assert {each["step"]: each["value"] for each in logged} == losses and set(losses) == {1, 2, 3, 4}
     lowest = min(losses, key=lambda step: losses[step])
     assert steps_of(row) == sorted({f"step_{lowest}", "step_4"}) and lowest != 4, "this rate makes it worse"
-    found = find_checkpoint(office.house, "learn/best")
+    found = find_checkpoint(office.store, "learn/best")
     assert found is not None and found["step"] == lowest
-    assert resolve_model(office.house, "learn/best").name == f"step_{lowest}"
+    assert resolve_model(office.store, "learn/best").name == f"step_{lowest}"
 
 
 def test_a_task_is_on_one_side_whatever_else_there_is(tmp_path) -> None:
@@ -116,36 +116,36 @@ def test_a_task_is_on_one_side_whatever_else_there_is(tmp_path) -> None:
 
 
 def test_a_run_is_reproduced_or_the_first_step_that_differs_is_named(office, fresh_model, tmp_path) -> None:
-    build_sft(office.house, "demos", "s1")
-    row = train_sft(office.house, config(fresh_model, tmp_path, "sft.max_num_steps=2"))
-    found = reproduce(office.house, "learn")
+    build_sft(office.store, "demos", "s1")
+    row = train_sft(office.store, config(fresh_model, tmp_path, "sft.max_num_steps=2"))
+    found = reproduce(office.store, "learn")
     assert found.identical and found.difference is None and found.again == "learn-again-1"
     assert found.after == row["weights_hash"] == weights_hash(row["path"])
 
-    metrics = office.house.dataset("metrics")
+    metrics = office.store.dataset("metrics")
     metrics.update({"value": "value + 1.0"}, where="run_id = 'learn' and step = 2 and name = 'train/loss'")
-    again = reproduce(office.house, "learn")
+    again = reproduce(office.store, "learn")
     assert again.difference is not None and (again.difference.step, again.difference.name) == (2, "train/loss")
 
-    with start_run(office.house, "collect", "scripted"):
+    with start_run(office.store, "collect", "scripted"):
         pass
-    shown = CliRunner().invoke(app, ["runs", "reproduce", "learn", "--house", str(office.house.uri)])
+    shown = CliRunner().invoke(app, ["runs", "reproduce", "learn", "--store", str(office.store.uri)])
     assert shown.exit_code == 0 and "identical" in shown.stdout
     for run, said in {"scripted": "of kind collect", "nobody": "nobody"}.items():
-        refused = CliRunner().invoke(app, ["runs", "reproduce", run, "--house", str(office.house.uri)])
+        refused = CliRunner().invoke(app, ["runs", "reproduce", run, "--store", str(office.store.uri)])
         assert refused.exit_code == 2 and said in refused.stderr
 
 
 def test_a_model_that_is_no_longer_what_it_was_is_refused(office, fresh_model, tmp_path) -> None:
     from safetensors.torch import load_file, save_file
 
-    build_sft(office.house, "demos", "s1")
-    train_sft(office.house, config(fresh_model, tmp_path, "sft.max_num_steps=1"))
+    build_sft(office.store, "demos", "s1")
+    train_sft(office.store, config(fresh_model, tmp_path, "sft.max_num_steps=1"))
     file = fresh_model / "model.safetensors"
     weights = load_file(file)
     save_file({name: value + 1 for name, value in weights.items()}, file, metadata={"format": "pt"})
     with pytest.raises(ConfigError, match="no longer the model"):
-        reproduce(office.house, "learn")
+        reproduce(office.store, "learn")
     save_file(weights, file, metadata={"format": "pt"})
 
 
@@ -153,12 +153,12 @@ def test_packed_rows_do_not_see_each_other(office, fresh_model, tmp_path) -> Non
     """One step over all rows at once moves the weights alike, packed or padded, where the loss is a mean over tokens."""
     from safetensors.torch import load_file
 
-    build_sft(office.house, "demos", "s1")
+    build_sft(office.store, "demos", "s1")
     one = ("sft.max_num_steps=1", "policy.optimizer.lr=1e-3", "policy.max_total_sequence_length=1024")
-    padded = train_sft(office.house, config(fresh_model, tmp_path, *one, "run=padded"))
-    packed = train_sft(office.house, config(fresh_model, tmp_path, *one, "run=packed", "++trl.packing=true"))
+    padded = train_sft(office.store, config(fresh_model, tmp_path, *one, "run=padded"))
+    packed = train_sft(office.store, config(fresh_model, tmp_path, *one, "run=packed", "++trl.packing=true"))
     first, second = (load_file(Path(row["path"]) / "model.safetensors") for row in (padded, packed))
-    losses = {row["run_id"]: row["value"] for row in office.house.read("metrics", filter="name = 'train/loss'").to_pylist()}  # fmt: skip
+    losses = {row["run_id"]: row["value"] for row in office.store.read("metrics", filter="name = 'train/loss'").to_pylist()}  # fmt: skip
     assert losses["packed"] == pytest.approx(losses["padded"], rel=1e-3)
     assert all(first[name].allclose(second[name], atol=1e-4) for name in first)
 
@@ -167,21 +167,21 @@ def test_packed_rows_do_not_see_each_other(office, fresh_model, tmp_path) -> Non
 def test_two_processes_train_what_one_does(office, fresh_model, tmp_path) -> None:
     from safetensors.torch import load_file
 
-    build_sft(office.house, "demos", "s1")
+    build_sft(office.store, "demos", "s1")
     given = ["policy.train_global_batch_size=4", "policy.train_micro_batch_size=2", "sft.max_num_steps=2", "policy.device=cpu"]  # fmt: skip
     held = ["validation.share=0.4", "checkpointing.save_period=1"]
     before = load_file(fresh_model / "model.safetensors")
-    alone = train_sft(office.house, config(fresh_model, tmp_path, "run=alone", *given, *held))
+    alone = train_sft(office.store, config(fresh_model, tmp_path, "run=alone", *given, *held))
     places = ["dataset=demos", f"policy.model_name={fresh_model}", f"checkpointing.checkpoint_dir={tmp_path}", "policy.optimizer.lr=2e-3"]  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rollhouse.cli.main", "train", "sft", "--house", str(office.house.uri)]  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rollhouse.cli.main", "train", "sft", "--store", str(office.store.uri)]  # fmt: skip
     nameless = subprocess.run([*command, *places, *given], capture_output=True, text=True, timeout=300)
     assert nameless.returncode != 0 and "Name it with --run" in nameless.stderr
     done = subprocess.run([*command, *places, *given, *held, "run=two"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    two = find_checkpoint(office.house, "two")
+    two = find_checkpoint(office.store, "two")
     assert two is not None and two["step"] == 2 and done.stdout.count("next: rollhouse lineage") == 1
     logged = {
-        (row["run_id"], row["step"], row["name"]): row["value"] for row in office.house.read("metrics").to_pylist()
+        (row["run_id"], row["step"], row["name"]): row["value"] for row in office.store.read("metrics").to_pylist()
     }
     # The second batch is the last of its epoch: torch fills it up with rows seen before, so that each process has as many.
     for name in ("train/loss", "val/loss"):
@@ -190,7 +190,7 @@ def test_two_processes_train_what_one_does(office, fresh_model, tmp_path) -> Non
     first, second = (load_file(Path(row["path"]).with_name("step_1") / "model.safetensors") for row in (alone, two))
     apart, size = (sum(float((first[name] - other[name]).norm() ** 2) for name in first) for other in (second, before))
     assert apart < 0.01 * size
-    runs = [row for row in list_runs(office.house) if row["run_id"] == "two"]
+    runs = [row for row in list_runs(office.store) if row["run_id"] == "two"]
     assert [(row["status"], row["incarnation"]) for row in runs] == [("finished", 0)]
     assert "val/loss" in json.loads(two["metrics"])
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rollhouse.base.errors import ConfigError, StoreNotFound, TrainingError
 from rollhouse.cli.settings import resolve
-from rollhouse.collect.models import weights_hash
-from rollhouse.store.errors import ConfigError, StoreNotFound, TrainingError
-from rollhouse.store.house import House
+from rollhouse.policies.models import weights_hash
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.train.checkpoints import find_checkpoint, resolve_model
 from rollhouse.train.identity import run_identity
@@ -30,52 +30,52 @@ def config(model: Path, results: Path, *overrides: str) -> SftConfig:
 
 
 def test_a_run_from_dataset_to_checkpoint(office, fresh_model, tmp_path) -> None:
-    build_sft(office.house, "demos", "s1")
+    build_sft(office.store, "demos", "s1")
     seen = []
     settings = config(fresh_model, tmp_path / "results", "checkpointing.save_period=4")
-    row = train_sft(office.house, settings, on_step=lambda *step: seen.append(step))
+    row = train_sft(office.store, settings, on_step=lambda *step: seen.append(step))
 
     assert row["checkpoint_id"] == "learn/step_8" and row["dataset"] == "demos@1"
     assert row["parent_hash"] == weights_hash(fresh_model) != row["weights_hash"] == weights_hash(row["path"])
     folder = Path(row["path"])
     assert sorted(path.name for path in folder.parent.iterdir()) == ["step_4", "step_8"]
-    assert (folder / "chat_template.jinja").exists() and resolve_model(office.house, "learn") == folder
-    assert resolve_model(office.house, "learn/step_4") == folder.with_name("step_4")
+    assert (folder / "chat_template.jinja").exists() and resolve_model(office.store, "learn") == folder
+    assert resolve_model(office.store, "learn/step_4") == folder.with_name("step_4")
     assert [step[:2] for step in seen] == [(n, 8) for n in range(1, 9)]
-    on_the_way = json.loads(find_checkpoint(office.house, "learn/step_4")["metrics"])  # type: ignore
-    at_step = office.house.read("metrics", filter="run_id = 'learn' and step = 4").to_pylist()
+    on_the_way = json.loads(find_checkpoint(office.store, "learn/step_4")["metrics"])  # type: ignore
+    at_step = office.store.read("metrics", filter="run_id = 'learn' and step = 4").to_pylist()
     assert on_the_way and on_the_way == {row["name"]: row["value"] for row in at_step}
 
-    metrics = office.house.read("metrics", filter="run_id = 'learn' and name = 'train/loss'").to_pylist()
+    metrics = office.store.read("metrics", filter="run_id = 'learn' and name = 'train/loss'").to_pylist()
     losses = [metric["value"] for metric in sorted(metrics, key=lambda metric: metric["step"])]
     assert len(losses) == 8 and losses[-1] < 0.5 * losses[0]
-    run = get_run(office.house, "learn")
+    run = get_run(office.store, "learn")
     assert run["status"] == "finished" and run["config"]["dataset"] == "demos@1"
     assert run["config"]["model_hash"] == row["parent_hash"] and run["summary"]["rows"]["sampled"] == 6
 
 
 def test_the_same_settings_give_the_same_weights(office, fresh_model, tmp_path) -> None:
-    build_sft(office.house, "demos", "s1")
+    build_sft(office.store, "demos", "s1")
     short = ("sft.max_num_steps=2",)
-    first = train_sft(office.house, config(fresh_model, tmp_path / "a", *short))
-    second = train_sft(office.house, config(fresh_model, tmp_path / "b", *short, "run=again"))
+    first = train_sft(office.store, config(fresh_model, tmp_path / "a", *short))
+    second = train_sft(office.store, config(fresh_model, tmp_path / "b", *short, "run=again"))
     assert first["weights_hash"] == second["weights_hash"]
 
 
 def test_a_run_that_is_done_is_not_trained_again(office, fresh_model, tmp_path) -> None:
-    build_sft(office.house, "demos", "s1")
+    build_sft(office.store, "demos", "s1")
     settings = config(fresh_model, tmp_path / "r", "sft.max_num_steps=1")
     seen = []
-    first = train_sft(office.house, settings)
-    assert train_sft(office.house, settings, on_step=lambda *step: seen.append(step)) == first
+    first = train_sft(office.store, settings)
+    assert train_sft(office.store, settings, on_step=lambda *step: seen.append(step)) == first
     assert [step[:2] for step in seen] == [(1, 1)] and "trained before" in seen[0][2]
-    assert get_run(office.house, "learn")["incarnation"] == 0 and office.house.read("checkpoints").num_rows == 1
+    assert get_run(office.store, "learn")["incarnation"] == 0 and office.store.read("checkpoints").num_rows == 1
     with pytest.raises(
         ConfigError, match=r"'learn' was started otherwise: .*policy\.optimizer\.lr was 0\.002 and is now"
     ):
-        train_sft(office.house, config(fresh_model, tmp_path / "r", "sft.max_num_steps=1", "policy.optimizer.lr=1e-3"))
+        train_sft(office.store, config(fresh_model, tmp_path / "r", "sft.max_num_steps=1", "policy.optimizer.lr=1e-3"))
     shutil.rmtree(first["path"])
-    assert train_sft(office.house, settings)["weights_hash"] == first["weights_hash"], "what is gone is made again"
+    assert train_sft(office.store, settings)["weights_hash"] == first["weights_hash"], "what is gone is made again"
 
 
 def test_a_batch_is_not_multiplied_by_the_gpus(tmp_path) -> None:
@@ -102,7 +102,7 @@ def test_our_tokens_are_those_trl_makes_of_messages_and_tools(office, fresh_mode
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    given = sft_rows(office.house, build_sft(office.house, "demos", "s1", SftOptions(runs=("scripted",))))
+    given = sft_rows(office.store, build_sft(office.store, "demos", "s1", SftOptions(runs=("scripted",))))
     ours = [sft_columns(Tokenizing(office.chat, 512).row(each)) for each in given]
     theirs = Dataset.from_list(
         [
@@ -125,24 +125,24 @@ def test_our_tokens_are_those_trl_makes_of_messages_and_tools(office, fresh_mode
 def test_weights_and_biases_offline(office, fresh_model, tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    build_sft(office.house, "demos", "s1")
+    build_sft(office.store, "demos", "s1")
     logs = tmp_path / "logs"
     train_sft(
-        office.house,
+        office.store,
         config(
             fresh_model, tmp_path / "r", "sft.max_num_steps=1", "logger.wandb_enabled=true", f"logger.log_dir={logs}"
         ),
     )
     (here,) = logs.glob("wandb/offline-run-*/run-learn-*.wandb")
     identity = here.stem.removeprefix("run-learn-")
-    elsewhere = House.create(tmp_path / "elsewhere")
-    for house, same in ((office.house, True), (elsewhere, False)):
-        with start_run(house, "sft", "learn") as again:
+    elsewhere = LanceStore.create(tmp_path / "elsewhere")
+    for store, same in ((office.store, True), (elsewhere, False)):
+        with start_run(store, "sft", "learn") as again:
             assert (run_identity(again) == identity) == same
 
 
 def test_what_does_not_fit_is_named_before_a_run_starts(office, fresh_model, tmp_path) -> None:
-    build_sft(office.house, "demos", "s1")
+    build_sft(office.store, "demos", "s1")
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "config.json").write_text(json.dumps({}))
@@ -152,20 +152,20 @@ def test_what_does_not_fit_is_named_before_a_run_starts(office, fresh_model, tmp
         (["policy.max_total_sequence_length=20"], ConfigError, "longer than"),
     ):
         with pytest.raises(error, match=says):
-            train_sft(office.house, config(fresh_model, tmp_path / "r", *overrides))
-    assert office.house.dataset("run_events").count_rows("kind = 'sft'") == 0
+            train_sft(office.store, config(fresh_model, tmp_path / "r", *overrides))
+    assert office.store.dataset("run_events").count_rows("kind = 'sft'") == 0
     for overrides, says in (
         (["policy.train_micro_batch_size=4"], "multiple"),
         (["trl.pakking=true"], "pakking"),
         (["trl.output_dir=x"], "not free"),
     ):
         with pytest.raises(ConfigError, match=says):
-            train_sft(office.house, config(fresh_model, tmp_path / "r", *overrides))
+            train_sft(office.store, config(fresh_model, tmp_path / "r", *overrides))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(office, fresh_model, tmp_path) -> None:
-    build_sft(office.house, "demos", "s1")
+    build_sft(office.store, "demos", "s1")
     with pytest.raises(TrainingError, match="not finite"):
-        train_sft(office.house, config(fresh_model, tmp_path / "r", "policy.optimizer.lr=1e30"))
-    assert get_run(office.house, "learn")["status"] == "failed"
-    assert office.house.read("checkpoints").num_rows == 0
+        train_sft(office.store, config(fresh_model, tmp_path / "r", "policy.optimizer.lr=1e30"))
+    assert get_run(office.store, "learn")["status"] == "failed"
+    assert office.store.read("checkpoints").num_rows == 0

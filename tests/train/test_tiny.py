@@ -6,10 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollhouse.collect.environments.workplace_mini import MiniEnvironment
-from rollhouse.collect.policies import ScriptedPolicy
-from rollhouse.collect.types import Conversation, Done, Sampling, Task
+from rollhouse.environments.types import Done
+from rollhouse.environments.workplace_mini import MiniEnvironment
+from rollhouse.policies.policy import ScriptedPolicy
+from rollhouse.policies.types import Conversation, Sampling
 from rollhouse.store.messages import Message, ToolCall
+from rollhouse.store.task import Task
 from rollhouse.train.tiny.base import SHIPPED, base_policy, shipped_hash
 from rollhouse.train.tiny.logs import DONE, compact, script_rollout, whole
 from rollhouse.train.tiny.model import build_model

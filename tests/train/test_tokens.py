@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from rollhouse.store.errors import ConfigError
+from rollhouse.base.errors import ConfigError
 from rollhouse.train.tokens import Tokenizing, marked_template
 from rollhouse.transform.build import build_sft
 from rollhouse.transform.materialize import sft_rows
@@ -18,7 +18,7 @@ def tokenize(given, *settings, **named):
 
 
 def trajectories(office, run: str):
-    return sft_rows(office.house, build_sft(office.house, run, "s1", SftOptions(runs=(run,))))
+    return sft_rows(office.store, build_sft(office.store, run, "s1", SftOptions(runs=(run,))))
 
 
 def test_sampled_tokens_are_kept_as_they_are(office) -> None:

@@ -7,59 +7,59 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rollhouse.store.house import House
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.train.tracking import LoggerConfig, Tracker, WandbConfig
 from rollhouse.train.wandb_log import wandb_key
 
 
-def values(house: House) -> dict[tuple[int, str], float]:
-    return {(row["step"], row["name"]): row["value"] for row in house.read("metrics").to_pylist()}
+def values(store: LanceStore) -> dict[tuple[int, str], float]:
+    return {(row["step"], row["name"]): row["value"] for row in store.read("metrics").to_pylist()}
 
 
 def test_what_was_logged_is_in_the_store_after_the_with(tmp_path: Path) -> None:
-    house = House.create(tmp_path / "house")
-    with start_run(house, "sft") as run, Tracker(run) as tracker:
+    store = LanceStore.create(tmp_path / "store")
+    with start_run(store, "sft") as run, Tracker(run) as tracker:
         tracker.log(1, {"train/loss": 2.0})
         tracker.log(1, {"train/grad_norm": 1})
         tracker.log(2, {"train/loss": 1.0})
-    assert values(house) == {(1, "train/loss"): 2.0, (1, "train/grad_norm"): 1.0, (2, "train/loss"): 1.0}
+    assert values(store) == {(1, "train/loss"): 2.0, (1, "train/grad_norm"): 1.0, (2, "train/loss"): 1.0}
 
 
 def test_a_failed_run_keeps_its_numbers(tmp_path: Path) -> None:
-    house = House.create(tmp_path / "house")
-    with pytest.raises(ZeroDivisionError), start_run(house, "sft") as run, Tracker(run) as tracker:
+    store = LanceStore.create(tmp_path / "store")
+    with pytest.raises(ZeroDivisionError), start_run(store, "sft") as run, Tracker(run) as tracker:
         tracker.log(1, {"train/loss": 2.0})
         _ = 1 / 0
-    assert values(house) == {(1, "train/loss"): 2.0}
+    assert values(store) == {(1, "train/loss"): 2.0}
 
 
 def test_numbers_whose_write_failed_wait_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    house = House.create(tmp_path / "house")
-    append, fails = House.append, [True]
+    store = LanceStore.create(tmp_path / "store")
+    append, fails = LanceStore.append, [True]
 
-    def once(self: House, table: str, *others: Any) -> int:
+    def once(self: LanceStore, table: str, *others: Any) -> int:
         if table == "metrics" and fails:
             fails.clear()
             raise OSError(28, "No space left on device")
         return append(self, table, *others)
 
-    monkeypatch.setattr(House, "append", once)
-    with start_run(house, "sft") as run, Tracker(run, by_itself=False) as tracker:
+    monkeypatch.setattr(LanceStore, "append", once)
+    with start_run(store, "sft") as run, Tracker(run, by_itself=False) as tracker:
         tracker.log(1, {"train/loss": 2.0})
         with pytest.raises(OSError, match="No space left"):
             tracker.flush()
         tracker.log(1, {"train/loss": 3.0, "train/lr": 0.5})
-    assert values(house) == {(1, "train/loss"): 3.0, (1, "train/lr"): 0.5}
+    assert values(store) == {(1, "train/loss"): 3.0, (1, "train/lr"): 0.5}
 
 
 def test_numbers_may_be_flushed_on_another_thread(tmp_path: Path) -> None:
-    house = House.create(tmp_path / "house")
-    with start_run(house, "sft") as run, Tracker(run, by_itself=False) as tracker, ThreadPoolExecutor(1) as pool:
+    store = LanceStore.create(tmp_path / "store")
+    with start_run(store, "sft") as run, Tracker(run, by_itself=False) as tracker, ThreadPoolExecutor(1) as pool:
         for step in range(1, 30):
             tracker.log(step, {"train/loss": step, "train/lr": 0.0})
             pool.submit(tracker.flush)
-    assert values(house) == {(step, name): step if name == "train/loss" else 0.0 for step in range(1, 30) for name in ("train/loss", "train/lr")}  # fmt: skip
+    assert values(store) == {(step, name): step if name == "train/loss" else 0.0 for step in range(1, 30) for name in ("train/loss", "train/lr")}  # fmt: skip
 
 
 def test_the_key_of_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,15 +81,15 @@ def logger(tmp_path: Path) -> LoggerConfig:
 def test_a_wandb_server_that_never_answers_leaves_its_files_and_holds_up_nothing(
     tmp_path: Path, logger: LoggerConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    house = House.create(tmp_path / "house")
+    store = LanceStore.create(tmp_path / "store")
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent, caplog.at_level(logging.WARNING, "rollhouse"):
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
         monkeypatch.delenv("WANDB_MODE", raising=False)
-        with start_run(house, "sft") as run, Tracker(run, logger) as tracker:
+        with start_run(store, "sft") as run, Tracker(run, logger) as tracker:
             for step in range(1, 4):
                 tracker.log(step, {"train/loss": 1.0 / step})
-    assert len(values(house)) == 3
+    assert len(values(store)) == 3
     assert "does not answer" in caplog.text
     assert list((tmp_path / "logs").glob("wandb/offline-run-*/*.wandb"))
 
@@ -103,10 +103,10 @@ def test_more_than_wandb_takes_is_left_to_the_store(tmp_path: Path, logger: Logg
     monkeypatch.setattr(wandb_log, "HELD_STEPS", 2)
     gate, opened = threading.Event(), wandb_log.WandbLog._open
     monkeypatch.setattr(wandb_log.WandbLog, "_open", lambda self: gate.wait(60) and opened(self))
-    house = House.create(tmp_path / "house")
-    with start_run(house, "sft") as run, Tracker(run, logger) as tracker:
+    store = LanceStore.create(tmp_path / "store")
+    with start_run(store, "sft") as run, Tracker(run, logger) as tracker:
         for step in range(1, 7):
             tracker.log(step, {"train/loss": 1.0 / step})
         assert tracker._wandb is not None and tracker._wandb.dropped == 4
         gate.set()
-    assert len(values(house)) == 6
+    assert len(values(store)) == 6

@@ -1,4 +1,4 @@
-"""A house filled by hand: small known rollouts, written as the collector writes them."""
+"""A store filled by hand: small known rollouts, written as the collector writes them."""
 
 import json
 from dataclasses import dataclass, field
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rollhouse.collect.types import Task
-from rollhouse.store.house import House
 from rollhouse.store.ids import group_id, rollout_id, slot_id
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.snapshots import create_snapshot
+from rollhouse.store.task import Task
 
 TOOL = {
     "type": "function",
@@ -20,9 +20,9 @@ TOOL = {
 
 @dataclass
 class Filled:
-    """A house and what was put into it. Rows are kept back until `write`, which appends them in one commit a table."""
+    """A store and what was put into it. Rows are kept back until `write`, which appends them in one commit a table."""
 
-    house: House
+    store: LanceStore
     tasks: dict[str, Task] = field(default_factory=dict)
     rollouts: list[dict[str, Any]] = field(default_factory=list)
     scores: list[dict[str, Any]] = field(default_factory=list)
@@ -98,13 +98,13 @@ class Filled:
             ("rollouts", self.rollouts),
             ("scores", self.scores),
         ):
-            self.house.insert_if_absent(table, waiting[::-1] if reverse else waiting)
+            self.store.insert_if_absent(table, waiting[::-1] if reverse else waiting)
         self.rollouts, self.scores = [], []
 
     def snapshot(self, name: str = "s1") -> str:
         """Writes what waits and takes a snapshot."""
         self.write()
-        create_snapshot(self.house, name)
+        create_snapshot(self.store, name)
         return name
 
 
@@ -119,4 +119,4 @@ def response(to: str, calls: int) -> list[Message]:
 
 @pytest.fixture
 def filled(tmp_path: Path) -> Filled:
-    return Filled(House.create(tmp_path / "house"))
+    return Filled(LanceStore.create(tmp_path / "store"))

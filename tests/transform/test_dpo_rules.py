@@ -5,8 +5,8 @@ from itertools import count
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollhouse.store.errors import EmptyDataset
-from rollhouse.store.house import House
+from rollhouse.base.errors import EmptyDataset
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.transform.build import build_dpo
 from rollhouse.transform.materialize import dpo_rows
@@ -21,7 +21,7 @@ REWARDS = (1.0, 0.9, 0.6, 0.3, 0.1)
 
 def made(filled, **options) -> list[tuple[str, str]]:
     snapshot = filled.snapshot(f"made{next(NUMBERS)}")
-    return pairs(build_dpo(filled.house, "pairs", snapshot, DpoOptions(**options)))
+    return pairs(build_dpo(filled.store, "pairs", snapshot, DpoOptions(**options)))
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_pairs_of_one_policy_and_one_version(filled) -> None:
 
 def test_pairs_that_a_recipe_names(filled, graded) -> None:
     query = f"SELECT '{graded[0.6]}' AS chosen_id, '{graded[0.9]}' AS rejected_id"
-    dataset = build_dpo(filled.house, "pairs", filled.snapshot(), DpoOptions(sql=query))
+    dataset = build_dpo(filled.store, "pairs", filled.snapshot(), DpoOptions(sql=query))
     assert pairs(dataset) == [(graded[0.6], graded[0.9])] and dataset.counts["mean_gap"] == pytest.approx(-0.3)
     assert dataset.counts["dropped"] == {"the recipe does not name it": 3}
 
@@ -91,17 +91,17 @@ def test_steps_are_told_apart_by_what_became_of_those_who_took_them(filled) -> N
         for reward in rewards:
             index = sum(map(len, ids.values()))
             ids.setdefault(way, []).append(filled.rollout("a", reward, index, messages=calls(*way)))
-    dataset = build_dpo(filled.house, "steps", filled.snapshot(), DpoOptions(pairing="step", min_gap=0.5))
+    dataset = build_dpo(filled.store, "steps", filled.snapshot(), DpoOptions(pairing="step", min_gap=0.5))
     ((chosen, rejected),) = pairs(dataset)
     assert chosen in ids["ann", "bob"] and rejected in ids["ann", "eve"]
     assert dataset.counts["mean_gap"] == 0.75  # 1 after bob, 1/4 after eve
-    (pair,) = dpo_rows(filled.house, dataset)
+    (pair,) = dpo_rows(filled.store, dataset)
     assert [message.role for message in pair.chosen.prompt] == ["system", "user", "assistant", "tool"]
     assert [side.messages[0].tool_calls[0].arguments for side in (pair.chosen, pair.rejected)] == ['{"to": "bob"}', '{"to": "eve"}']  # fmt: skip
     assert len(pair.chosen.messages) == 1 and pair.chosen.prompt == pair.rejected.prompt
-    rest = build_dpo(filled.house, "rest", "s1", DpoOptions(pairing="step", min_gap=0.5, step_scope="rest"))
-    assert [m.role for m in dpo_rows(filled.house, rest)[0].rejected.messages] == ["assistant", "tool", "assistant"]
-    first = build_dpo(filled.house, "first", "s1", DpoOptions(pairing="step", min_gap=0.5, min_shared_turns=0))
+    rest = build_dpo(filled.store, "rest", "s1", DpoOptions(pairing="step", min_gap=0.5, step_scope="rest"))
+    assert [m.role for m in dpo_rows(filled.store, rest)[0].rejected.messages] == ["assistant", "tool", "assistant"]
+    first = build_dpo(filled.store, "first", "s1", DpoOptions(pairing="step", min_gap=0.5, min_shared_turns=0))
     assert first.n_rows == 2
 
 
@@ -113,9 +113,9 @@ def test_steps_keep_the_tokens_that_were_sampled(filled) -> None:
     filled.write()
     prompt = filled.tasks["a"].prompt_id
     rendered = {"row_id": "r", "prompt_id": prompt, "tokenizer_hash": "t", "template_hash": "c", "token_ids": [9, 9]}
-    filled.house.append("prompt_tokens", [rendered])
-    dataset = build_dpo(filled.house, "steps", filled.snapshot(), DpoOptions(pairing="step"))
-    (pair,) = dpo_rows(filled.house, dataset)
+    filled.store.append("prompt_tokens", [rendered])
+    dataset = build_dpo(filled.store, "steps", filled.snapshot(), DpoOptions(pairing="step"))
+    (pair,) = dpo_rows(filled.store, dataset)
     assert pair.chosen.prompt_ids == pair.rejected.prompt_ids == [9, 9, 1, 2, 3, 4]
     assert (pair.chosen.token_ids, pair.rejected.token_ids) == ([50, 6], [51, 6]) and pair.chosen.loss_mask == [1, 1]
 
@@ -129,7 +129,7 @@ def test_steps_keep_the_tokens_that_were_sampled(filled) -> None:
     most=st.integers(1, 3),
 )
 def test_what_every_way_of_pairing_promises(tmp_path_factory, groups, pairing, most) -> None:
-    filled = Filled(House.create(tmp_path_factory.mktemp("house")))
+    filled = Filled(LanceStore.create(tmp_path_factory.mktemp("store")))
     rewards = {
         filled.rollout("sure", 1.0): 1.0,
         filled.rollout("sure", 0.0, 1): 0.0,
@@ -139,7 +139,7 @@ def test_what_every_way_of_pairing_promises(tmp_path_factory, groups, pairing, m
         for index, reward in enumerate(group):
             rewards[filled.rollout(str(task), reward, index)] = reward
     options = DpoOptions(pairing=pairing, max_pairs_per_group=most)
-    dataset = build_dpo(filled.house, "pairs", filled.snapshot(), options)
+    dataset = build_dpo(filled.store, "pairs", filled.snapshot(), options)
     task_of = {row["rollout_id"]: row["task_id"] for row in dataset.rows}
     found = pairs(dataset)
     for chosen, rejected in found:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from rollhouse.store.errors import ConfigError, EmptyDataset
+from rollhouse.base.errors import ConfigError, EmptyDataset
 from rollhouse.store.messages import Message
 from rollhouse.transform import materialize
 from rollhouse.transform.build import build_dpo, build_grpo, build_sft
@@ -35,8 +35,8 @@ def fill(filled) -> str:
 
 
 def test_demonstrations(filled, tmp_path) -> None:
-    demos = build_sft(filled.house, "demos", fill(filled))
-    openai = export_dataset(filled.house, demos, "openai", tmp_path / "openai.jsonl")
+    demos = build_sft(filled.store, "demos", fill(filled))
+    openai = export_dataset(filled.store, demos, "openai", tmp_path / "openai.jsonl")
     assert openai.rows == 3 and not openai.left_out
     for row in lines(tmp_path / "openai.jsonl"):
         assert row["messages"][-1]["role"] == "assistant"
@@ -44,46 +44,46 @@ def test_demonstrations(filled, tmp_path) -> None:
         assert bool(calls) == ("tools" in row)
         for call in calls:
             assert call["type"] == "function" and call["function"]["arguments"].startswith('{ "to":"')
-    trl = export_dataset(filled.house, demos, "trl-messages", tmp_path / "trl.parquet")
+    trl = export_dataset(filled.store, demos, "trl-messages", tmp_path / "trl.parquet")
     assert trl.rows == 3
-    plain = export_dataset(filled.house, build_sft(filled.house, "p", "s1"), "trl", tmp_path / "trl.jsonl")
+    plain = export_dataset(filled.store, build_sft(filled.store, "p", "s1"), "trl", tmp_path / "trl.jsonl")
     assert plain.rows == 3 and set(lines(tmp_path / "trl.jsonl")[0]) >= {"prompt", "completion", "tools", "rollout_id"}
     with pytest.raises(EmptyDataset, match="3 rows"):
-        export_dataset(filled.house, demos, "nemo-response", tmp_path / "no.jsonl")
+        export_dataset(filled.store, demos, "nemo-response", tmp_path / "no.jsonl")
     assert not (tmp_path / "no.jsonl").exists()
     with pytest.raises(ConfigError, match="Formats are trl, trl-messages"):
-        export_dataset(filled.house, demos, "nemo-binary", tmp_path / "no.jsonl")
+        export_dataset(filled.store, demos, "nemo-binary", tmp_path / "no.jsonl")
     with pytest.raises(ConfigError, match="JSON lines"):
-        export_dataset(filled.house, demos, "openai", tmp_path / "no.parquet")
+        export_dataset(filled.store, demos, "openai", tmp_path / "no.parquet")
 
 
 def test_a_file_is_what_its_name_says(filled, tmp_path) -> None:
     filled.rollout("a", 1.0)
-    demos = build_sft(filled.house, "demos", filled.snapshot())
+    demos = build_sft(filled.store, "demos", filled.snapshot())
     with pytest.raises(ConfigError, match="would not be csv"):
-        export_dataset(filled.house, demos, "trl", tmp_path / "demos.csv")
+        export_dataset(filled.store, demos, "trl", tmp_path / "demos.csv")
     assert not list(tmp_path.glob("demos*"))
 
 
 def test_a_plain_question_and_answer_is_a_response(filled, tmp_path) -> None:
     filled.task("q", tools=(), system=None, says="Capital of France?")
     filled.rollout("q", 1.0, messages=said("Paris."), n_tool_calls=0)
-    demos = build_sft(filled.house, "demos", filled.snapshot())
-    export_dataset(filled.house, demos, "nemo-response", tmp_path / "r.jsonl")
+    demos = build_sft(filled.store, "demos", filled.snapshot())
+    export_dataset(filled.store, demos, "nemo-response", tmp_path / "r.jsonl")
     assert lines(tmp_path / "r.jsonl") == [{"input": "Capital of France?", "output": "Paris."}]
 
 
 def test_pairs(filled, tmp_path) -> None:
-    pairs = build_dpo(filled.house, "pairs", fill(filled))
-    export_dataset(filled.house, pairs, "nemo-preference", tmp_path / "p.jsonl")
+    pairs = build_dpo(filled.store, "pairs", fill(filled))
+    export_dataset(filled.store, pairs, "nemo-preference", tmp_path / "p.jsonl")
     for row in lines(tmp_path / "p.jsonl"):
         assert [message["role"] for message in row["context"]] == ["system", "user"]
         assert [completion["rank"] for completion in row["completions"]] == [0, 1]
-    binary = export_dataset(filled.house, pairs, "nemo-binary", tmp_path / "b.jsonl")
+    binary = export_dataset(filled.store, pairs, "nemo-binary", tmp_path / "b.jsonl")
     assert binary.rows == 1 and binary.left_out == {"a side is more than one plain answer": 2}
     (row,) = lines(tmp_path / "b.jsonl")
     assert (row["chosen"], row["rejected"]) == ("Paris.", "Rome.")
-    assert export_dataset(filled.house, pairs, "trl", tmp_path / "p.parquet").rows == 3
+    assert export_dataset(filled.store, pairs, "trl", tmp_path / "p.parquet").rows == 3
 
 
 def test_what_nemo_rl_s_loaders_take(filled, tmp_path) -> None:
@@ -93,11 +93,11 @@ def test_what_nemo_rl_s_loaders_take(filled, tmp_path) -> None:
     filled.task("q", tools=(), system=None, says="Capital of France?")
     filled.rollout("q", 1.0, messages=said("Paris."), n_tool_calls=0)
     snapshot = fill(filled)
-    demos, pairs = build_sft(filled.house, "demos", snapshot), build_dpo(filled.house, "pairs", snapshot)
+    demos, pairs = build_sft(filled.store, "demos", snapshot), build_dpo(filled.store, "pairs", snapshot)
     rows = {}
     for format, dataset in {"openai": demos, "nemo-response": demos, "nemo-preference": pairs, "nemo-binary": pairs}.items():  # fmt: skip
         path = tmp_path / f"{format}.jsonl"
-        exported = export_dataset(filled.house, dataset, format, path)
+        exported = export_dataset(filled.store, dataset, format, path)
         loaded = load_dataset("json", data_files=str(path), cache_dir=str(tmp_path / "cache"))["train"]
         assert len(loaded) == exported.rows > 0
         rows[format] = lines(path)
@@ -127,8 +127,8 @@ def is_chat(messages: object) -> bool:
 
 
 def test_prompts_with_their_truth_and_weight(filled, tmp_path) -> None:
-    prompts = build_grpo(filled.house, "prompts", fill(filled), GrpoOptions(weights="variance"))
-    export_dataset(filled.house, prompts, "trl", tmp_path / "g.jsonl")
+    prompts = build_grpo(filled.store, "prompts", fill(filled), GrpoOptions(weights="variance"))
+    export_dataset(filled.store, prompts, "trl", tmp_path / "g.jsonl")
     rows = lines(tmp_path / "g.jsonl")
     assert [row["task_id"] for row in rows] == [row["task_id"] for row in prompts.rows]
     assert all(row["weight"] == 1.0 and json.loads(row["ground_truth"]) for row in rows)
@@ -141,20 +141,20 @@ def test_materialising_reads_a_few_rows_at_a_time(filled, monkeypatch) -> None:
     get = materialize._Lookup.get
     monkeypatch.setattr(materialize._Lookup, "get", lambda self, keys, **more: taken.append(len(keys)) or get(self, keys, **more))  # fmt: skip
     snapshot = fill(filled)
-    demos, pairs = build_sft(filled.house, "demos", snapshot), build_dpo(filled.house, "pairs", snapshot)
-    assert [row.rollout_id for row in iter_sft(filled.house, demos)] == [row["rollout_id"] for row in demos.rows]
+    demos, pairs = build_sft(filled.store, "demos", snapshot), build_dpo(filled.store, "pairs", snapshot)
+    assert [row.rollout_id for row in iter_sft(filled.store, demos)] == [row["rollout_id"] for row in demos.rows]
     assert max(taken) == 2, "small rows are read together, as many as may be"
     taken.clear()
     monkeypatch.setattr(materialize, "_BYTES_AT_ONCE", 1)
-    sides = [side.rollout_id for pair in iter_dpo(filled.house, pairs) for side in (pair.chosen, pair.rejected)]
+    sides = [side.rollout_id for pair in iter_dpo(filled.store, pairs) for side in (pair.chosen, pair.rejected)]
     assert sides == [row["rollout_id"] for row in pairs.rows] and max(taken) == 1, "large ones are not"
 
 
 def test_two_versions_compared(filled) -> None:
     snapshot = fill(filled)
-    build_sft(filled.house, "demos", snapshot)
-    build_sft(filled.house, "demos", snapshot, SftOptions(max_rows=1, seed=3))
-    one, two = get_dataset(filled.house, "demos@1"), get_dataset(filled.house, "demos@2")
+    build_sft(filled.store, "demos", snapshot)
+    build_sft(filled.store, "demos", snapshot, SftOptions(max_rows=1, seed=3))
+    one, two = get_dataset(filled.store, "demos@1"), get_dataset(filled.store, "demos@2")
     found = diff(one, two)
     assert (found["in_both"], found["only_left"], found["only_right"]) == (1, 2, 0)
     assert {row["option"] for row in found["recipe"]} == {"max_rows", "seed"}
@@ -166,8 +166,8 @@ def test_two_versions_compared(filled) -> None:
 
 def test_pairs_and_kinds_compared(filled) -> None:
     snapshot = fill(filled)
-    one = build_dpo(filled.house, "pairs", snapshot)
-    two = build_dpo(filled.house, "pairs", snapshot, DpoOptions(max_pairs=1))
+    one = build_dpo(filled.store, "pairs", snapshot)
+    two = build_dpo(filled.store, "pairs", snapshot, DpoOptions(max_pairs=1))
     assert diff(one, two)["only_left"] == 2
     with pytest.raises(ConfigError, match=r"of kind dpo and .* of kind sft"):
-        diff(one, build_sft(filled.house, "demos", snapshot))
+        diff(one, build_sft(filled.store, "demos", snapshot))

@@ -18,22 +18,22 @@ def graded(filled) -> dict[str, str]:
 
 
 def build(filled, **options):
-    return build_grpo(filled.house, "prompts", filled.snapshot(), GrpoOptions(**options))
+    return build_grpo(filled.store, "prompts", filled.snapshot(), GrpoOptions(**options))
 
 
 def names(filled, dataset) -> list[str]:
-    return [task.source_key or "" for task in grpo_tasks(filled.house, dataset)]
+    return [task.source_key or "" for task in grpo_tasks(filled.store, dataset)]
 
 
 def test_curricula_stand_in_order_and_are_taken_so(filled, graded) -> None:
     dataset = build(filled, order="easy_first")
     assert names(filled, dataset) == ["easy", "even", "hard"]
-    assert names(filled, build_grpo(filled.house, "down", "s1", GrpoOptions(order="hard_first"))) == [
+    assert names(filled, build_grpo(filled.store, "down", "s1", GrpoOptions(order="hard_first"))) == [
         "hard",
         "even",
         "easy",
     ]
-    prompts = grpo_tasks(filled.house, dataset)
+    prompts = grpo_tasks(filled.store, dataset)
     taken = [prompts_of_step(prompts, step, 1, seed=0)[0].source_key for step in (1, 2, 3, 4)]
     assert taken == ["easy", "even", "hard", "easy"]
 
@@ -47,7 +47,7 @@ def test_weights_are_stored_with_mean_one_and_decide_how_often_a_prompt_is_drawn
     values = [weight[graded[name]] for name in order]
     assert values == sorted(values) and len(set(values)) == len(values)
     assert sum(weight.values()) == pytest.approx(len(weight))
-    prompts = grpo_tasks(filled.house, dataset)
+    prompts = grpo_tasks(filled.store, dataset)
     drawn = [prompts_of_step(prompts, step, 1, seed=0)[0].source_key for step in range(1, 2001)]
     for name in graded:
         assert drawn.count(name) / 2000 == pytest.approx(weight[graded[name]] / 3, abs=0.04)
@@ -62,7 +62,7 @@ def test_rollouts_past_the_age_limit_say_nothing(filled) -> None:
         row["policy_version"] = 1 if row["task_id"] == task else 9
     kept = build(filled, max_age_versions=3)
     assert kept.n_rows == 2 and kept.counts["samples"] == 4 and kept.counts["pass_rate_from"][0]["first_version"] == 9
-    dropped = build_grpo(filled.house, "fresh", "s1", GrpoOptions(max_age_versions=3, stale="drop"))
+    dropped = build_grpo(filled.store, "fresh", "s1", GrpoOptions(max_age_versions=3, stale="drop"))
     assert [row["task_id"] for row in dropped.rows] == [other]
     assert dropped.counts["dropped"] == {"past the age limit": 4}
 
@@ -80,7 +80,7 @@ def test_zero_variance_may_stay_and_unknown_weighs_one(filled) -> None:
     fill(filled, "solved", 4, 0)
     fill(filled, "mixed", 1, 3)
     assert build(filled).n_rows == 1
-    dataset = build_grpo(filled.house, "all", "s1", GrpoOptions(zero_variance="keep", weights="hard"))
+    dataset = build_grpo(filled.store, "all", "s1", GrpoOptions(zero_variance="keep", weights="hard"))
     weight = {row["task_id"]: row["weight"] for row in dataset.rows}
     assert 0 < weight[filled.tasks["solved"].task_id] < 1 < weight[filled.tasks["mixed"].task_id]
 
@@ -91,10 +91,10 @@ def test_the_mix_of_categories(filled) -> None:
             filled.task(f"{category}{number}", category=category)
             fill(filled, f"{category}{number}", 1, 1)
     dataset = build(filled, category_mix={"mail": 1, "calendar": 1})
-    kinds = [task.category for task in grpo_tasks(filled.house, dataset)]
+    kinds = [task.category for task in grpo_tasks(filled.store, dataset)]
     assert kinds.count("mail") == kinds.count("calendar") == 3 and "crm" not in kinds
     assert dataset.counts["dropped"] == {"over its category's share": 3, "not in the category mix": 2}
-    assert build_grpo(filled.house, "quota", "s1", GrpoOptions(max_per_category=2)).n_rows == 6
+    assert build_grpo(filled.store, "quota", "s1", GrpoOptions(max_per_category=2)).n_rows == 6
 
 
 def test_tasks_that_sql_names(filled, graded) -> None:

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rollhouse.base.errors import ConfigError
 from rollhouse.eval.bfcl.references import bfcl_references
-from rollhouse.store.errors import ConfigError
 from rollhouse.transform import signatures
 from rollhouse.transform.build import build_grpo, build_sft
 from rollhouse.transform.duplicates import bands, clusters
@@ -90,12 +90,12 @@ def test_one_of_nearly_the_same_prompts_stays_and_its_signature_is_kept(filled, 
         filled.task(name, says=says)
         filled.rollout(name, 1.0)
     snapshot = filled.snapshot()
-    assert build_sft(filled.house, "all", snapshot).n_rows == 3
-    dataset = build_sft(filled.house, "few", snapshot, SftOptions(near_duplicates=0.7))
+    assert build_sft(filled.store, "all", snapshot).n_rows == 3
+    dataset = build_sft(filled.store, "few", snapshot, SftOptions(near_duplicates=0.7))
     assert dataset.n_rows == 2 and dataset.counts["dropped"] == {"its prompt is nearly the same as another's": 1}
-    assert filled.house.dataset("signatures").count_rows() == 3
+    assert filled.store.dataset("signatures").count_rows() == 3
     monkeypatch.setattr(signatures, "minhash", None)  # nothing is worked out twice
-    again = build_sft(filled.house, "again", snapshot, SftOptions(near_duplicates=0.7))
+    again = build_sft(filled.store, "again", snapshot, SftOptions(near_duplicates=0.7))
     assert again.fingerprint == dataset.fingerprint
 
 
@@ -104,7 +104,7 @@ def test_a_prompt_of_a_held_out_task_never_enters(filled) -> None:
     leaked = filled.rollout("a", 1.0)
     filled.rollout("b", 1.0)
     filled.tasks["v"] = filled.task("v", "validation", says=LONG)
-    dataset = build_sft(filled.house, "demos", filled.snapshot())
+    dataset = build_sft(filled.store, "demos", filled.snapshot())
     assert dataset.dropped == [{"id": leaked, "reason": "its prompt is also a held-out task's"}]
 
 
@@ -120,7 +120,7 @@ def contaminated(filled, **rules):
         "v", "validation", says=LONG, ground_truth=[{"name": "send", "arguments": json.dumps(truth[0]["arguments"])}]
     )
     options = SftOptions(contamination=Contamination(against=("validation",), **rules))
-    return build_sft(filled.house, "demos", filled.snapshot(), options)
+    return build_sft(filled.store, "demos", filled.snapshot(), options)
 
 
 def test_text_and_calls_of_the_validation_split_are_left_out(filled) -> None:
@@ -142,13 +142,13 @@ def test_text_and_calls_of_the_validation_split_are_left_out(filled) -> None:
 def test_flagged_rows_stay_and_say_so(filled) -> None:
     dataset = contaminated(filled, text="flag", calls="off")
     assert dataset.n_rows == 3 and dataset.counts["flagged"] == {"validation: text": 1}
-    assert "chosen; text of " in why(filled.house, dataset, filled.tasks["near"].task_id)[0]["reason"]
+    assert "chosen; text of " in why(filled.store, dataset, filled.tasks["near"].task_id)[0]["reason"]
     assert contaminated_again(filled, min_overlap=0.99).counts["flagged"] == {"validation: calls": 1}
 
 
 def contaminated_again(filled, **rules):
     return build_sft(
-        filled.house, "again", "s1", SftOptions(contamination=Contamination(against=("validation",), **rules))
+        filled.store, "again", "s1", SftOptions(contamination=Contamination(against=("validation",), **rules))
     )
 
 
@@ -160,8 +160,8 @@ def test_short_prompts_are_compared_by_characters(filled) -> None:
         filled.rollout(name, 0.0, 1)
     against = GrpoOptions(contamination=Contamination(against=("quiz",)))
     cases = [Reference("quiz", "q1", "what is the capital of france")]
-    dataset = build_grpo(filled.house, "prompts", filled.snapshot(), against, cases)
-    assert [task.source_key for task in grpo_tasks(filled.house, dataset)] == ["other"]
+    dataset = build_grpo(filled.store, "prompts", filled.snapshot(), against, cases)
+    assert [task.source_key for task in grpo_tasks(filled.store, dataset)] == ["other"]
     assert dataset.counts["dropped"] == {"in evaluation set quiz by text": 1}
 
 
@@ -173,11 +173,11 @@ def test_schemas_and_questions_of_a_file(filled, tmp_path) -> None:
     cases = list(file_references(str(file)))
     rules = Contamination(against=(str(file),))
     snapshot = filled.snapshot()
-    flagged = build_sft(filled.house, "demos", snapshot, SftOptions(contamination=rules), cases)
+    flagged = build_sft(filled.store, "demos", snapshot, SftOptions(contamination=rules), cases)
     assert flagged.n_rows == 1 and flagged.counts["flagged"] == {"cases: schemas": 1}
     assert flagged.flags["reference"].to_list() == ["7"] and flagged.flags["score"].to_list() == [1.0]
     with pytest.raises(ConfigError, match="no evaluation case"):
-        build_sft(filled.house, "demos", snapshot, SftOptions(contamination=Contamination(against=("test",))))
+        build_sft(filled.store, "demos", snapshot, SftOptions(contamination=Contamination(against=("test",))))
 
 
 def test_bfcl_is_an_evaluation_set(filled) -> None:
@@ -190,6 +190,6 @@ def test_bfcl_is_an_evaluation_set(filled) -> None:
     filled.rollout("a", 1.0)
     clean = filled.rollout("b", 1.0)
     options = SftOptions(contamination=Contamination(against=("bfcl",)))
-    dataset = build_sft(filled.house, "demos", filled.snapshot(), options, list(cases.values()))
+    dataset = build_sft(filled.store, "demos", filled.snapshot(), options, list(cases.values()))
     assert [row["rollout_id"] for row in dataset.rows] == [clean]
     assert dataset.flags["reference"].to_list() == ["simple_python_0"]

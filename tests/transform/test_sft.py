@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from rollhouse.store.errors import ConfigError, EmptyDataset, EvalLeak, StoreNotFound
+from rollhouse.base.errors import ConfigError, EmptyDataset, EvalLeak, StoreNotFound
 from rollhouse.transform.build import build_sft
 from rollhouse.transform.explain import why
 from rollhouse.transform.options import SftOptions
@@ -27,7 +27,7 @@ def test_each_filter_leaves_its_reason(filled) -> None:
         filled.rollout("c", 1.0, 8, attempt=0): "a later attempt took its place",
     }
     retried = filled.rollout("c", 1.0, 8, attempt=1)
-    dataset = build_sft(filled.house, "demos", filled.snapshot())
+    dataset = build_sft(filled.store, "demos", filled.snapshot())
     assert {row["rollout_id"] for row in dataset.rows} == {good, retried}
     assert reasons(dataset) == out
     assert dataset.counts["inputs"] == 10 and dataset.counts["rows"] == 2 and dataset.counts["tasks"] == 2
@@ -41,7 +41,7 @@ def test_equal_responses_count_once_and_the_cap_prefers_other_paths(filled) -> N
     short = [filled.rollout("b", 1.0, index) for index in range(5)]
     long = filled.rollout("b", 1.0, 9, calls=3)
     options = SftOptions(per_task_cap=2)
-    dataset = build_sft(filled.house, "demos", filled.snapshot(), options)
+    dataset = build_sft(filled.store, "demos", filled.snapshot(), options)
     chosen = {row["rollout_id"] for row in dataset.rows}
     assert dataset.counts["dropped"] == {"over 2 a task": 4, "same response as another rollout": 2}
     assert long in chosen and len(chosen & set(short)) == 1
@@ -52,9 +52,9 @@ def test_the_floor_is_one_for_binary_rewards_and_lower_otherwise(filled) -> None
     high = filled.rollout("b", 0.95)
     filled.rollout("c", 0.5)
     snapshot = filled.snapshot()
-    assert build_sft(filled.house, "auto", snapshot).counts["min_reward"] == 0.9
-    assert high in {row["rollout_id"] for row in build_sft(filled.house, "auto", snapshot).rows}
-    strict = build_sft(filled.house, "strict", snapshot, SftOptions(min_reward=1.0))
+    assert build_sft(filled.store, "auto", snapshot).counts["min_reward"] == 0.9
+    assert high in {row["rollout_id"] for row in build_sft(filled.store, "auto", snapshot).rows}
+    strict = build_sft(filled.store, "strict", snapshot, SftOptions(min_reward=1.0))
     assert strict.n_rows == 1
 
 
@@ -64,9 +64,9 @@ def test_held_out_tasks_are_refused_not_filtered(filled) -> None:
     filled.rollout("v", 0.0, run="looked")
     snapshot = filled.snapshot()
     with pytest.raises(EvalLeak, match=r"1 of the 2 .* validation .*looked.*--run c1"):
-        build_sft(filled.house, "demos", snapshot)
-    assert build_sft(filled.house, "demos", snapshot, SftOptions(runs=("c1",))).n_rows == 1
-    assert build_sft(filled.house, "other", snapshot, SftOptions(where="split = 'train'")).n_rows == 1
+        build_sft(filled.store, "demos", snapshot)
+    assert build_sft(filled.store, "demos", snapshot, SftOptions(runs=("c1",))).n_rows == 1
+    assert build_sft(filled.store, "other", snapshot, SftOptions(where="split = 'train'")).n_rows == 1
 
 
 def test_an_empty_set_names_the_filter_that_emptied_it(filled) -> None:
@@ -74,27 +74,27 @@ def test_an_empty_set_names_the_filter_that_emptied_it(filled) -> None:
     filled.rollout("b", 1.0, status="error")
     snapshot = filled.snapshot()
     with pytest.raises(EmptyDataset, match=r"'reward below 1' left out the last 1 of 2"):
-        build_sft(filled.house, "demos", snapshot, SftOptions(min_reward=1.0))
+        build_sft(filled.store, "demos", snapshot, SftOptions(min_reward=1.0))
     with pytest.raises(EmptyDataset, match="run_id absent"):
-        build_sft(filled.house, "demos", snapshot, SftOptions(runs=("absent",)))
+        build_sft(filled.store, "demos", snapshot, SftOptions(runs=("absent",)))
 
 
 def test_why_says_what_became_of_a_rollout_or_task(filled) -> None:
     good, bad = filled.rollout("a", 1.0), filled.rollout("b", 0.0)
     elsewhere = filled.rollout("a", 1.0, run="c2")
-    dataset = build_sft(filled.house, "demos", filled.snapshot(), SftOptions(runs=("c1",)))
-    assert why(filled.house, dataset, good)[0]["role"] == "demo"
-    assert why(filled.house, dataset, bad)[0]["reason"] == "reward below 1"
-    assert why(filled.house, dataset, filled.tasks["b"].task_id)[0]["reason"] == "reward below 1 (1 rollouts)"
-    assert "not among the runs" in why(filled.house, dataset, elsewhere)[0]["reason"]
-    assert why(filled.house, dataset, bad[:12]) == why(filled.house, dataset, bad), "as tables print it: its beginning"
+    dataset = build_sft(filled.store, "demos", filled.snapshot(), SftOptions(runs=("c1",)))
+    assert why(filled.store, dataset, good)[0]["role"] == "demo"
+    assert why(filled.store, dataset, bad)[0]["reason"] == "reward below 1"
+    assert why(filled.store, dataset, filled.tasks["b"].task_id)[0]["reason"] == "reward below 1 (1 rollouts)"
+    assert "not among the runs" in why(filled.store, dataset, elsewhere)[0]["reason"]
+    assert why(filled.store, dataset, bad[:12]) == why(filled.store, dataset, bad), "as tables print it: its beginning"
 
 
 def test_an_id_is_as_much_of_it_as_no_other_begins_with(filled) -> None:
     ids = sorted(filled.rollout("a", 1.0, number) for number in range(17))
-    dataset = build_sft(filled.house, "demos", filled.snapshot())
+    dataset = build_sft(filled.store, "demos", filled.snapshot())
     first = next(id[0] for id, after in pairwise(ids) if id[0] == after[0])  # seventeen ids, sixteen digits
     with pytest.raises(ConfigError, match=f"begins with '{first}'"):
-        why(filled.house, dataset, first)
+        why(filled.store, dataset, first)
     with pytest.raises(StoreNotFound):
-        why(filled.house, dataset, "%")
+        why(filled.store, dataset, "%")

@@ -1,7 +1,7 @@
 """The rules of demonstrations beyond the first ones, one at a time on a few known rollouts."""
 
 import pytest
-from rollhouse.store.errors import ConfigError, EmptyDataset
+from rollhouse.base.errors import ConfigError, EmptyDataset
 from rollhouse.transform.build import build_sft
 from rollhouse.transform.options import SftOptions
 
@@ -9,7 +9,7 @@ from .test_sft import reasons
 
 
 def chosen(filled, **options) -> set[str]:
-    dataset = build_sft(filled.house, "demos", filled.snapshot(), SftOptions(**options))
+    dataset = build_sft(filled.store, "demos", filled.snapshot(), SftOptions(**options))
     return {row["rollout_id"] for row in dataset.rows}
 
 
@@ -17,12 +17,12 @@ def test_floors_of_single_environments_and_quantiles(filled) -> None:
     math = {reward: filled.rollout(f"m{reward}", reward, environment="math") for reward in (0.2, 0.4, 0.6, 0.8)}
     office = {reward: filled.rollout(f"o{reward}", reward) for reward in (0.3, 0.95)}
     snapshot = filled.snapshot()
-    floors = build_sft(filled.house, "floors", snapshot, SftOptions(min_reward_of={"math": 0.5}))
+    floors = build_sft(filled.store, "floors", snapshot, SftOptions(min_reward_of={"math": 0.5}))
     assert {row["rollout_id"] for row in floors.rows} == {math[0.6], math[0.8], office[0.95]}
     assert reasons(floors)[math[0.4]] == "reward below 0.5" and reasons(floors)[office[0.3]] == "reward below 0.9"
-    upper = build_sft(filled.house, "upper", snapshot, SftOptions(min_reward_quantile=0.75))
+    upper = build_sft(filled.store, "upper", snapshot, SftOptions(min_reward_quantile=0.75))
     assert {row["rollout_id"] for row in upper.rows} == {math[0.6], math[0.8], office[0.3], office[0.95]}
-    top = build_sft(filled.house, "top", snapshot, SftOptions(min_reward_quantile=1.0))
+    top = build_sft(filled.store, "top", snapshot, SftOptions(min_reward_quantile=1.0))
     assert {row["rollout_id"] for row in top.rows} == {math[0.8], office[0.95]}
     assert reasons(top)[office[0.3]] == "reward below its environment's 1 quantile"
 
@@ -39,7 +39,7 @@ def test_bounds_of_turns_and_tokens(filled) -> None:
     filled.rollout("c", 1.0, calls=6, n_tokens=500)
     unknown = filled.rollout("d", 1.0, calls=2)
     assert chosen(filled, min_turns=2, max_turns=5) == {fits, unknown}
-    dataset = build_sft(filled.house, "tokens", "s1", SftOptions(min_tokens=10, max_tokens=100))
+    dataset = build_sft(filled.store, "tokens", "s1", SftOptions(min_tokens=10, max_tokens=100))
     assert dataset.counts["dropped"] == {"fewer than 10 tokens": 1, "more than 100 tokens": 1}
 
 
@@ -64,17 +64,17 @@ def test_categories_are_balanced(filled) -> None:
             filled.task(f"{category}{index}", category=category)
             filled.rollout(f"{category}{index}", 1.0)
     snapshot = filled.snapshot()
-    quota = build_sft(filled.house, "quota", snapshot, SftOptions(max_per_category=3))
+    quota = build_sft(filled.store, "quota", snapshot, SftOptions(max_per_category=3))
     assert quota.n_rows == 5 and quota.counts["dropped"] == {"over 3 of its category": 3}
-    assert build_sft(filled.house, "even", snapshot, SftOptions(max_category_ratio=1.5)).n_rows == 5
-    assert build_sft(filled.house, "same", snapshot, SftOptions(max_category_ratio=1)).n_rows == 4
+    assert build_sft(filled.store, "even", snapshot, SftOptions(max_category_ratio=1.5)).n_rows == 5
+    assert build_sft(filled.store, "same", snapshot, SftOptions(max_category_ratio=1)).n_rows == 4
 
 
 def test_branches_of_an_episode_are_rows_and_count_as_one_under_the_cap(filled) -> None:
     branches = [filled.rollout("a", 1.0, index, episode_id="e1", branch=index) for index in range(3)]
     other = filled.rollout("a", 1.0, 5, calls=5)
     assert chosen(filled, per_task_cap=2) == {*branches, other}
-    last = build_sft(filled.house, "last", "s1", SftOptions(branches="last"))
+    last = build_sft(filled.store, "last", "s1", SftOptions(branches="last"))
     assert {row["rollout_id"] for row in last.rows} == {branches[2], other}
     assert last.counts["dropped"] == {"a later branch of its episode": 2}
 
@@ -84,10 +84,10 @@ def test_tools_without_a_schema_are_named_with_their_count(filled) -> None:
     filled.rollout("bare", 1.0)
     filled.rollout("bare", 1.0, 1)
     good = filled.rollout("a", 1.0)
-    dataset = build_sft(filled.house, "demos", filled.snapshot())
+    dataset = build_sft(filled.store, "demos", filled.snapshot())
     assert [row["rollout_id"] for row in dataset.rows] == [good]
     assert dataset.counts["dropped"] == {"it calls a tool its prompt has no schema for": 2}
-    assert build_sft(filled.house, "all", "s1", SftOptions(require_tool_schemas=False)).n_rows == 3
+    assert build_sft(filled.store, "all", "s1", SftOptions(require_tool_schemas=False)).n_rows == 3
 
 
 def test_a_text_at_the_end(filled) -> None:
@@ -104,15 +104,15 @@ def test_sql_names_what_goes_in_and_switches_the_other_rules_off(filled) -> None
     unscored = filled.rollout("c", None)
     snapshot = filled.snapshot()
     query = "SELECT rollout_id FROM rollouts WHERE reward IS NULL OR reward < 0.5"
-    dataset = build_sft(filled.house, "low", snapshot, SftOptions(sql=query))
+    dataset = build_sft(filled.store, "low", snapshot, SftOptions(sql=query))
     assert {row["rollout_id"] for row in dataset.rows} == {low, unscored} and dataset.recipe["sql"] == query
     assert reasons(dataset) == {high: "the recipe does not name it"}
     strict = SftOptions(sql="SELECT rollout_id FROM rollouts", min_reward=0.5, require_reward=True)
-    assert build_sft(filled.house, "strict", snapshot, strict).n_rows == 1
+    assert build_sft(filled.store, "strict", snapshot, strict).n_rows == 1
     with pytest.raises(ConfigError, match="answers with reward"):
-        build_sft(filled.house, "bad", snapshot, SftOptions(sql="SELECT reward FROM rollouts"))
+        build_sft(filled.store, "bad", snapshot, SftOptions(sql="SELECT reward FROM rollouts"))
     with pytest.raises(EmptyDataset, match="names no rollout"):
-        build_sft(filled.house, "bad", snapshot, SftOptions(sql="SELECT rollout_id FROM rollouts WHERE reward > 2"))
+        build_sft(filled.store, "bad", snapshot, SftOptions(sql="SELECT rollout_id FROM rollouts WHERE reward > 2"))
 
 
 def test_a_python_function_over_a_lazy_frame(filled) -> None:
@@ -120,17 +120,17 @@ def test_a_python_function_over_a_lazy_frame(filled) -> None:
     two = filled.rollout("b", 1.0, calls=2)
     source = "import polars as pl\ndef long(frame):\n    return frame.filter(pl.col('n_tool_calls') > 1)\n"
     snapshot = filled.snapshot()
-    dataset = build_sft(filled.house, "long", snapshot, SftOptions(function=source, function_name="long"))
+    dataset = build_sft(filled.store, "long", snapshot, SftOptions(function=source, function_name="long"))
     assert [row["rollout_id"] for row in dataset.rows] == [two] and dataset.recipe["function"] == source
     with pytest.raises(ConfigError, match="no function 'short'"):
-        build_sft(filled.house, "bad", snapshot, SftOptions(function=source, function_name="short"))
+        build_sft(filled.store, "bad", snapshot, SftOptions(function=source, function_name="short"))
     broken = "def long(frame):\n    return 1 / 0\n"
     with pytest.raises(ConfigError, match="ZeroDivisionError"):
-        build_sft(filled.house, "bad", snapshot, SftOptions(function=broken, function_name="long"))
+        build_sft(filled.store, "bad", snapshot, SftOptions(function=broken, function_name="long"))
 
 
 def test_rewards_that_are_no_numbers_empty_a_set_by_name(filled) -> None:
     filled.rollout("a", float("nan"))
     filled.rollout("b", float("nan"))
     with pytest.raises(EmptyDataset, match="'reward is NaN or infinite' left out the last 2 of 2"):
-        build_sft(filled.house, "demos", filled.snapshot())
+        build_sft(filled.store, "demos", filled.snapshot())

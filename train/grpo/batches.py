@@ -1,12 +1,12 @@
-"""What a step trains on: a plan over rollouts. Both are on their way into the house, rollouts first, when the step gets its batch."""
+"""What a step trains on: a plan over rollouts. Both are on their way into the store, rollouts first, when the step gets its batch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...collect.types import Task
-from ...store.errors import ConfigError
+from ...base.errors import ConfigError
+from ...store.task import Task
 from .generation import Generation, Sampled
 from .history import warm_batch
 from .ledger import as_stored, commit_plan, read_planned, read_rollouts, read_samples, samples_of, stored_plan
@@ -48,47 +48,47 @@ def _stored(parts: "Parts", step: int, watch: "Stopwatch") -> Batch | None:
     if step > parts.last_planned:
         return None
     with watch("store"):
-        plan = stored_plan(parts.house, parts.run.run_id, step)
+        plan = stored_plan(parts.store, parts.run.run_id, step)
         if plan is None:
             return None
         refuse_other_settings(plan, plan_settings(parts.config, parts.model_hash, []))
-        rollouts = read_planned(parts.house, plan)
+        rollouts = read_planned(parts.store, plan)
         plan = fit_to_memory(parts.run, plan, rollouts, parts.config.policy.train_mb_tokens)
     own = [row for row in rollouts if row["run_id"] == plan.run_id]  # versions of another run say nothing of age
-    return Batch(plan, rollouts, None, staleness_metrics(parts.house, step, own))
+    return Batch(plan, rollouts, None, staleness_metrics(parts.store, step, own))
 
 
 def _from_history(parts: "Parts", tasks: Sequence[Task], step: int, watch: "Stopwatch") -> Batch | None:
-    config, house, run = parts.config, parts.house, parts.run
+    config, store, run = parts.config, parts.store, parts.run
     with watch("history"):
-        warm = warm_batch(house, config, run.run_id, step, tasks, parts.policy.chat, parts.learner)
+        warm = warm_batch(store, config, run.run_id, step, tasks, parts.policy.chat, parts.learner)
     if warm is None:
         return None
-    kl = reference_kl(parts, lambda: samples_of(house, warm.rollouts), watch)
+    kl = reference_kl(parts, lambda: samples_of(store, warm.rollouts), watch)
     with watch("store"):
         settings = plan_settings(config, parts.model_hash, warm.tasks) | warm.record
         plan = make_plan(run.run_id, step, warm.rollouts, plan_options(config), config.grpo.seed, settings, kl)
-        parts.commits.begin(partial(commit_plan, house, plan, run))
+        parts.commits.begin(partial(commit_plan, store, plan, run))
     return Batch(plan, warm.rollouts, 0, warm.metrics)
 
 
 def _sampled(parts: "Parts", step: int, generation: Generation, watch: "Stopwatch") -> Batch:
-    config, house, run = parts.config, parts.house, parts.run
+    config, store, run = parts.config, parts.store, parts.run
     with watch("wait"):
         sampled = generation.take(step)
-    parts.prompts = sampled.prompts | parts.prompts  # the first counts: it is the one in the house
+    parts.prompts = sampled.prompts | parts.prompts  # the first counts: it is the one in the store
     with watch("store"):
         if sampled.rows is None:
             parts.commits.wait()
-        rollouts = read_rollouts(house, run.run_id, step) if sampled.rows is None else as_stored(sampled.rows)
+        rollouts = read_rollouts(store, run.run_id, step) if sampled.rows is None else as_stored(sampled.rows)
         settings = plan_settings(config, parts.model_hash, sampled.tasks) | sampled.record
         if len(sampled.rounds) > 1:
             settings["round_sizes"] = [len(tasks) for tasks in sampled.rounds]
     kl = reference_kl(parts, lambda: _samples(parts, step), watch)
     with watch("store"):
         plan = make_plan(run.run_id, step, rollouts, plan_options(config), config.grpo.seed, settings, kl)
-        parts.commits.begin(partial(commit_plan, house, plan, run))
-        numbers = staleness_metrics(house, step, rollouts) | sampled.metrics
+        parts.commits.begin(partial(commit_plan, store, plan, run))
+        numbers = staleness_metrics(store, step, rollouts) | sampled.metrics
     numbers |= sampling_metrics(sampled, watch.seconds["wait"])
     behind_s = sampled.store_s + sampled.write_s - numbers["time/store_rollouts"]
     return Batch(plan, rollouts, sampled.n_tokens, numbers, behind_s)
@@ -96,7 +96,7 @@ def _sampled(parts: "Parts", step: int, generation: Generation, watch: "Stopwatc
 
 def _samples(parts: "Parts", step: int) -> list["Sample"]:
     parts.commits.wait()
-    return read_samples(parts.house, parts.run.run_id, step)
+    return read_samples(parts.store, parts.run.run_id, step)
 
 
 def reference_kl(parts: "Parts", read: Callable[[], list["Sample"]], watch: "Stopwatch") -> dict[str, float] | None:
@@ -114,7 +114,7 @@ def reference_kl(parts: "Parts", read: Callable[[], list["Sample"]], watch: "Sto
 def sampling_metrics(sampled: Sampled, waited_s: float) -> dict[str, float]:
     """How the step's rollouts came about.
 
-    `time/overlap` is the share of their time in which nobody waited for them, `time/store_rollouts` what the step waited for the house within
+    `time/overlap` is the share of their time in which nobody waited for them, `time/store_rollouts` what the step waited for the store within
     `time/wait`.
     """
     refilled = sum(len(tasks) for tasks in sampled.rounds[1:])

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ...collect.chat import ChatFormat
-from ...collect.environments.registry import tasks_of
-from ...collect.types import Environment, Task
-from ...store.errors import ConfigError
+from ...base.errors import ConfigError
+from ...environments.registry import tasks_of
+from ...environments.types import Environment
+from ...policies.chat import ChatFormat
+from ...store.task import Task
 from .curriculum import refuse_bad_query
 from .history import refuse_bad_warm_start
 from .settings import learner_device
 
 if TYPE_CHECKING:
-    from ...store.house import House
+    from ...store.lance_store import LanceStore
     from .config import GrpoConfig
 
 LOOKED_AT = 2000
@@ -24,7 +25,7 @@ ROUNDING = 5e-3
 
 
 def refuse_what_cannot_run(
-    house: "House", config: "GrpoConfig", environment: Environment, tasks: Sequence[Task], chat: ChatFormat
+    store: "LanceStore", config: "GrpoConfig", environment: Environment, tasks: Sequence[Task], chat: ChatFormat
 ) -> None:
     """Raises ConfigError (StoreNotFound, QueryError) for a run that could not go well; each says which setting to change."""
     grpo = config.grpo
@@ -33,8 +34,8 @@ def refuse_what_cannot_run(
     refuse_long_prompts(config, tasks, chat)
     refuse_low_precision(config)
     refuse_sleep(config)
-    refuse_bad_warm_start(house, config)
-    refuse_bad_query(house, config, tasks)
+    refuse_bad_warm_start(store, config)
+    refuse_bad_query(store, config, tasks)
 
 
 def refuse_long_prompts(config: "GrpoConfig", tasks: Sequence[Task], chat: ChatFormat) -> None:

@@ -22,7 +22,7 @@ class Commits:
         self._thread.submit(self._commit, commit)
 
     def wait(self) -> None:
-        """Returns when all that was begun before is in the house. Raises what the first that failed has raised."""
+        """Returns when all that was begun before is in the store. Raises what the first that failed has raised."""
         self._thread.submit(lambda: None).result()
         if self._failure is not None:
             raise self._failure

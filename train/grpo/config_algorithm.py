@@ -42,7 +42,7 @@ class AsyncConfig(Section):
 
 
 class WarmStartConfig(Section):
-    """The first batches from rollouts that are in the house already."""
+    """The first batches from rollouts that are in the store already."""
 
     runs: list[str] = Field(default_factory=list)
     """Runs whose rollouts may be used; none is off."""
@@ -53,7 +53,7 @@ class WarmStartConfig(Section):
 
 
 class CurriculumConfig(Section):
-    """The next prompts chosen by SQL over what the house knows by then."""
+    """The next prompts chosen by SQL over what the store knows by then."""
 
     query: str | None = None
     """A named query, or a FILE.sql, that returns task_id (and, to draw by weight, weight); None is off."""

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ...collect.chat_options import ChatOptions
+from ...policies.chat_options import ChatOptions
 from ..lora import LoraConfig
 from ..section import Section
 

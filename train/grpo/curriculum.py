@@ -1,4 +1,4 @@
-"""The next prompts, chosen by SQL over what the house knows by then.
+"""The next prompts, chosen by SQL over what the store knows by then.
 
 An answer, once drawn from, is a note of the run: whoever asks again for a step of it, after an interruption too, gets the same prompts.
 """
@@ -11,16 +11,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...collect.types import Task
+from ...base.errors import ConfigError
 from ...queries import child, named
-from ...store.errors import ConfigError
-from ...store.house import quote
 from ...store.ids import hash_text
+from ...store.lance_store import quote
+from ...store.task import Task
 from ...transform.materialize import PromptSet
 from .prompts import prompts_of_step
 
 if TYPE_CHECKING:
-    from ...store.house import House
+    from ...store.lance_store import LanceStore
     from ...store.runs import Run
     from .config import GrpoConfig
 
@@ -59,7 +59,7 @@ def curriculum_prompts(run: "Run", config: "GrpoConfig", tasks: Sequence[Task], 
     if settings.query is None:
         return None
     text = query_text(settings.query)
-    noted = _noted(run.house, run.run_id, step)
+    noted = _noted(run.store, run.run_id, step)
     if noted is None:
         n_steps = min(settings.every - (step - 1) % settings.every, STEPS_NOTED)
         noted = _ask(run, config, text, tasks, step, n_steps)
@@ -71,10 +71,10 @@ def curriculum_prompts(run: "Run", config: "GrpoConfig", tasks: Sequence[Task], 
     return Curriculum([by_id[id] for id in chosen], metrics, record)
 
 
-def refuse_bad_query(house: "House", config: "GrpoConfig", tasks: Sequence[Task]) -> None:
+def refuse_bad_query(store: "LanceStore", config: "GrpoConfig", tasks: Sequence[Task]) -> None:
     """Asks the query once, before anything is paid for. Raises as curriculum_prompts."""
     if config.grpo.curriculum.query is not None:
-        _answer(house, query_text(config.grpo.curriculum.query), config.run or "", 1)
+        _answer(store, query_text(config.grpo.curriculum.query), config.run or "", 1)
 
 
 def query_text(name: str) -> str:
@@ -88,7 +88,7 @@ def query_text(name: str) -> str:
 
 
 def _ask(run: "Run", config: "GrpoConfig", text: str, tasks: Sequence[Task], step: int, n_steps: int) -> dict[str, Any]:
-    weights = _answer(run.house, text, run.run_id, step)
+    weights = _answer(run.store, text, run.run_id, step)
     pool = PromptSet(task for task in tasks if weights.get(task.task_id, 0.0) > 0)
     known = {task.task_id for task in tasks}
     size, seed = config.grpo.num_prompts_per_step, config.grpo.seed
@@ -109,10 +109,10 @@ def _ask(run: "Run", config: "GrpoConfig", text: str, tasks: Sequence[Task], ste
     }
 
 
-def _answer(house: "House", text: str, run_id: str, step: int) -> dict[str, float]:
+def _answer(store: "LanceStore", text: str, run_id: str, step: int) -> dict[str, float]:
     """task_id → weight, 1 where the query has none."""
     values = _values(text, {"run_id": run_id, "run": run_id, "step": step})
-    table = child.sql(house, text, params=values, timeout_s=TIMEOUT_S)
+    table = child.sql(store, text, params=values, timeout_s=TIMEOUT_S)
     unknown = sorted(set(table.column_names) - {"task_id", "weight"})
     if "task_id" not in table.column_names or unknown:
         said = f"returns {', '.join(table.column_names)}"
@@ -145,8 +145,8 @@ def _values(text: str, offered: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in wanted}
 
 
-def _noted(house: "House", run_id: str, step: int) -> dict[str, Any] | None:
+def _noted(store: "LanceStore", run_id: str, step: int) -> dict[str, Any] | None:
     """The note that a run made of the answer that holds a step."""
-    rows = house.read("run_events", ["payload"], f"run_id = {quote(run_id)} and event = 'note'").to_pylist()
+    rows = store.read("run_events", ["payload"], f"run_id = {quote(run_id)} and event = 'note'").to_pylist()
     notes = [note for row in rows if (note := json.loads(row["payload"]).get("curriculum"))]
     return next((note for note in notes if note["step"] <= step < note["step"] + len(note["prompts"])), None)

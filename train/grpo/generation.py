@@ -1,4 +1,4 @@
-"""Rollouts of the steps to come, sampled on a thread of their own into the house.
+"""Rollouts of the steps to come, sampled on a thread of their own into the store.
 
 The main thread decides when a step begins (admission.py) and takes its rollouts when it is the step's turn. Both modes work this way: a
 synchronous run begins a step when it takes it, an asynchronous one begins steps as soon as the weights allow.
@@ -15,15 +15,16 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ...base.errors import EngineError
 from ...collect.episode import Episode, Slot, play_episode
 from ...collect.feed import prompt_tokens
 from ...collect.plan import make_plan
 from ...collect.runner import collect_slots
-from ...collect.types import Sampling, Task
-from ...store.errors import EngineError
+from ...policies.types import Sampling
+from ...store.task import Task
 from .admission import admitted
 from .curriculum import curriculum_prompts
-from .ledger import in_the_house, issued_before, read_rollouts, record_issued
+from .ledger import in_the_store, issued_before, read_rollouts, record_issued
 from .plan import groups_with_spread
 from .prompts import prompts_of_step, spare_prompts
 from .settings import playing, sampling
@@ -43,8 +44,8 @@ class Sampled:
 
     Attributes:
         rounds: The step's prompts; from the second round on those that replaced groups without spread.
-        rows: Its rollouts as they are written; None when some were in the house before.
-        prompts: prompt_key → tokens, of those rollouts; what the house had before the run is left out.
+        rows: Its rollouts as they are written; None when some were in the store before.
+        prompts: prompt_key → tokens, of those rollouts; what the store had before the run is left out.
         n_tokens: Sampled just now, by this process.
         missing: Groups without spread that nothing replaced; 0 without dynamic sampling.
         seconds: From its begin to its end.
@@ -73,17 +74,17 @@ class Sampled:
 
 
 class Generation:
-    """The thread. Leaving the `with` block ends it: what was finished is in the house, what was not is given up."""
+    """The thread. Leaving the `with` block ends it: what was finished is in the store, what was not is given up."""
 
     def __init__(self, parts: "Parts", tasks: Sequence[Task]) -> None:
         self.parts = parts
         self._tasks = tasks
         self._by_id = {task.task_id: task for task in tasks}
         prompts = ((task_id, task.prompt_id) for task_id, task in self._by_id.items())
-        self._stored = in_the_house(parts.house, prompts, parts.policy.token_identity)
+        self._stored = in_the_store(parts.store, prompts, parts.policy.token_identity)
         parts.writer.tell(self._stored)
         self._options = playing(parts.config)
-        self._issued = issued_before(parts.house, parts.run.run_id) if parts.run.incarnation else {}
+        self._issued = issued_before(parts.store, parts.run.run_id) if parts.run.incarnation else {}
         self._steps: dict[int, Future[Sampled]] = {}
         warm = parts.config.grpo.warm_start
         # Steps up to this one have their batches stored, or may have them of history.
@@ -207,7 +208,7 @@ class Generation:
 
     def _read(self, step: int) -> list[dict[str, Any]]:
         self.parts.writer.flush()
-        return read_rollouts(self.parts.house, self.parts.run.run_id, step, _VERDICT)
+        return read_rollouts(self.parts.store, self.parts.run.run_id, step, _VERDICT)
 
     def _prompts(self, sampled: Sampled, number: int, version: int | None = None) -> list[Task]:
         """The prompts of a round, which are on record before anything is sampled; those on record from before count. `version` None is the engine's."""
@@ -239,14 +240,14 @@ class Generation:
     async def _collect(self, sampled: Sampled, tasks: Sequence[Task]) -> None:
         parts, step = self.parts, sampled.step
         repeats = parts.config.grpo.num_generations_per_prompt
-        known = parts.house if parts.run.incarnation else None  # a run's first life finds nothing of its own
+        known = parts.store if parts.run.incarnation else None  # a run's first life finds nothing of its own
         plan = await self._timed(sampled, lambda: make_plan(known, parts.run.run_id, tasks, repeats, step))
         settings = sampling(parts.config, step)
         if plan.skipped:
-            sampled.rows = None  # some of them are in the house alone
+            sampled.rows = None  # some of them are in the store alone
         keep = [] if sampled.rows is None else sampled.rows
         summary = await collect_slots(
-            parts.house, parts.run, plan, partial(self._play, sampled), settings, max(1, plan.planned),
+            parts.store, parts.run, plan, partial(self._play, sampled), settings, max(1, plan.planned),
             on_done=lambda row, _: keep.append(row), flush=False,
         )  # fmt: skip
         sampled.n_tokens += summary.sampled_tokens
@@ -282,7 +283,7 @@ class Generation:
         await self._idle.wait()
 
     async def _timed(self, sampled: Sampled, work: Callable[[], Value]) -> Value:
-        """Work on the house, off the event loop."""
+        """Work on the store, off the event loop."""
         started = time.perf_counter()
         try:
             return await asyncio.to_thread(work)

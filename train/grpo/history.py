@@ -1,4 +1,4 @@
-"""The first batches out of what is in the house already: groups of stored rollouts that the learner could have sampled itself.
+"""The first batches out of what is in the store already: groups of stored rollouts that the learner could have sampled itself.
 
 They were sampled by other weights. The loss corrects for that through the engine's stored logprobs, as it does for age.
 """
@@ -10,16 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ...store.errors import ConfigError
-from ...store.house import quote
+from ...base.errors import ConfigError
+from ...store.lance_store import quote
 from ...store.runs import get_run
 from .ledger import prompt_key, prompt_tokens
 from .plan import PLANNED_COLUMNS
 
 if TYPE_CHECKING:
-    from ...collect.chat import ChatFormat
-    from ...collect.types import Task
-    from ...store.house import House
+    from ...policies.chat import ChatFormat
+    from ...store.lance_store import LanceStore
+    from ...store.task import Task
     from .config import GrpoConfig
 
 _JUDGED = [*(name for name in PLANNED_COLUMNS if name != "logprobs"), "run_id", "agent", "branch", "trainable", "prompt_id", "tokenizer_hash", "template_hash", "temperature", "top_p", "top_k", "min_p", "logprobs_mode", "started_at"]  # fmt: skip
@@ -59,11 +59,11 @@ class WarmBatch:
     metrics: dict[str, float]
 
 
-def refuse_bad_warm_start(house: "House", config: "GrpoConfig") -> None:
+def refuse_bad_warm_start(store: "LanceStore", config: "GrpoConfig") -> None:
     """Raises StoreNotFound for a run there is not, ConfigError when the loss would take the rollouts for the learner's own."""
     warm, loss = config.grpo.warm_start, config.loss_fn
     for run_id in warm.runs:
-        get_run(house, run_id)
+        get_run(store, run_id)
     if warm.runs and loss.old_logprobs == "learner" and not loss.use_importance_sampling_correction:
         raise ConfigError(
             "grpo.warm_start trains on rollouts of other weights, and nothing corrects for them.",
@@ -72,7 +72,7 @@ def refuse_bad_warm_start(house: "House", config: "GrpoConfig") -> None:
 
 
 def warm_batch(
-    house: "House",
+    store: "LanceStore",
     config: "GrpoConfig",
     run_id: str,
     step: int,
@@ -95,13 +95,13 @@ def warm_batch(
         return None
     left_out: Counter[str] = Counter()
     by_id = {task.task_id: task for task in tasks}
-    rows = [row for row in _stored(house, warm.runs, _used_before(house, run_id, step))]
+    rows = [row for row in _stored(store, warm.runs, _used_before(store, run_id, step))]
     fitting = []
     for row in rows:
         reason = _unfit(row, config, by_id, chat)
         left_out.update([reason] if reason else [])
         fitting += [] if reason else [row]
-    chosen, distances = _choose(house, config, _groups(fitting), learner, left_out)
+    chosen, distances = _choose(store, config, _groups(fitting), learner, left_out)
     if not chosen:
         return None
     used = [row for group in chosen for row in group]
@@ -119,19 +119,19 @@ def warm_batch(
     return WarmBatch(used, [by_id[group[0]["task_id"]] for group in chosen], reasons, record, metrics)
 
 
-def _stored(house: "House", runs: Sequence[str], used: set[str]) -> list[Row]:
+def _stored(store: "LanceStore", runs: Sequence[str], used: set[str]) -> list[Row]:
     named = ", ".join(quote(run) for run in runs)
-    rows = house.read("rollouts", _JUDGED, f"run_id in ({named})").to_pylist()
+    rows = store.read("rollouts", _JUDGED, f"run_id in ({named})").to_pylist()
     last: dict[tuple[str, ...], Row] = {}
     for row in sorted(rows, key=lambda row: row["attempt"] or 0):
         last[(row["slot_id"] or row["rollout_id"], str(row["agent"]), str(row["branch"]))] = row
     return [row for row in last.values() if row["rollout_id"] not in used]
 
 
-def _used_before(house: "House", run_id: str, step: int) -> set[str]:
+def _used_before(store: "LanceStore", run_id: str, step: int) -> set[str]:
     """Rollouts in the plans of the run's earlier steps."""
     where = f"run_id = {quote(run_id)} and step < {step}"
-    plans = house.read("batch_plans", ["entries", "settings"], where).to_pylist()
+    plans = store.read("batch_plans", ["entries", "settings"], where).to_pylist()
     return {e["rollout_id"] for plan in plans if "warm_start" in json.loads(plan["settings"]) for e in plan["entries"]}
 
 
@@ -171,14 +171,14 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _choose(
-    house: "House", config: "GrpoConfig", groups: Sequence[list[Row]], learner: Scores, left_out: Counter[str]
+    store: "LanceStore", config: "GrpoConfig", groups: Sequence[list[Row]], learner: Scores, left_out: Counter[str]
 ) -> tuple[list[list[Row]], list[float]]:
     """Groups for one batch, and |log of the geometric mean ratio| of each rollout in them."""
     wanted, size = config.grpo.num_prompts_per_step, config.grpo.num_generations_per_prompt
     bound = math.log(config.grpo.warm_start.max_ratio)
     chosen: dict[str, list[Row]] = {}
     distances: list[float] = []
-    for group, logs in _measured(house, config, _teaching(groups, left_out), learner):
+    for group, logs in _measured(store, config, _teaching(groups, left_out), learner):
         if len(chosen) == wanted:
             break
         near = [(row, abs(log)) for row, log in zip(group, logs, strict=True) if abs(log) <= bound]
@@ -201,20 +201,20 @@ def _teaching(groups: Sequence[list[Row]], left_out: Counter[str]) -> Iterator[l
 
 
 def _measured(
-    house: "House", config: "GrpoConfig", groups: Iterator[list[Row]], learner: Scores
+    store: "LanceStore", config: "GrpoConfig", groups: Iterator[list[Row]], learner: Scores
 ) -> Iterator[tuple[list[Row], list[float]]]:
     """Each group with the log of each rollout's geometric mean ratio; a few groups at a time, as they are asked for."""
     some: list[list[Row]] = []
     for group in groups:
         some.append(group)
         if len(some) == _GROUPS_AT_ONCE:
-            yield from _ask(house, config, some, learner)
+            yield from _ask(store, config, some, learner)
             some = []
-    yield from _ask(house, config, some, learner)
+    yield from _ask(store, config, some, learner)
 
 
 def _ask(
-    house: "House", config: "GrpoConfig", groups: Sequence[list[Row]], learner: Scores
+    store: "LanceStore", config: "GrpoConfig", groups: Sequence[list[Row]], learner: Scores
 ) -> Iterator[tuple[list[Row], list[float]]]:
     rows = [row for group in groups for row in group]
     if not rows:
@@ -222,8 +222,8 @@ def _ask(
     names = ", ".join(quote(row["rollout_id"]) for row in rows)
     runs = ", ".join(quote(run) for run in {row["run_id"] for row in rows})
     where = f"run_id in ({runs}) and rollout_id in ({names})"
-    tokens = {row["rollout_id"]: row for row in house.read("rollouts", _TOKENS, where).to_pylist()}
-    prompts = prompt_tokens(house, rows)
+    tokens = {row["rollout_id"]: row for row in store.read("rollouts", _TOKENS, where).to_pylist()}
+    prompts = prompt_tokens(store, rows)
     for row in rows:
         row |= tokens[row["rollout_id"]]
     asked = [(prompts[prompt_key(row)], row["token_ids"]) for row in rows]

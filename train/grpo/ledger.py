@@ -1,4 +1,4 @@
-"""The run's ledger in the house: prompts before they are sampled, a step's plan before it, what became of each rollout after it.
+"""The run's ledger in the store: prompts before they are sampled, a step's plan before it, what became of each rollout after it.
 
 A batch is always read back through its committed plan, so that what was trained once can be trained again, bit for bit.
 """
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute
 
-from ...store.errors import TrainingError
-from ...store.house import quote
+from ...base.errors import TrainingError
 from ...store.ids import hash_id
+from ...store.lance_store import quote
 from ...store.tables import TABLES
 from .learner.batch import Sample
 from .plan import PLANNED_COLUMNS, BatchPlan, Entry, plan_id
 from .splitting import as_split
 
 if TYPE_CHECKING:
-    from ...store.house import House
+    from ...store.lance_store import LanceStore
     from ...store.runs import Run
     from .learner.measures import Outcome
 
@@ -43,33 +43,33 @@ def record_issued(run: "Run", step: int, round_: int, task_ids: Sequence[str], v
     run.upkeep.wrote("run_events")
 
 
-def issued_before(house: "House", run_id: str) -> dict[tuple[int, int], list[str]]:
+def issued_before(store: "LanceStore", run_id: str) -> dict[tuple[int, int], list[str]]:
     """(step, round) → task ids, of all that a run has on record."""
     where = f"run_id = {quote(run_id)} and event = 'note'"
-    notes = [json.loads(row["payload"]) for row in house.read("run_events", ["payload"], where).to_pylist()]
+    notes = [json.loads(row["payload"]) for row in store.read("run_events", ["payload"], where).to_pylist()]
     found = [note["issued"] for note in notes if "issued" in note]
     return {(note["step"], note["round"]): note["task_ids"] for note in found}
 
 
-def last_planned(house: "House", run_id: str) -> int:
+def last_planned(store: "LanceStore", run_id: str) -> int:
     """The last step that a run has a plan of, 0 for none."""
-    steps = house.read("batch_plans", ["step"], f"run_id = {quote(run_id)}")["step"].to_pylist()
+    steps = store.read("batch_plans", ["step"], f"run_id = {quote(run_id)}")["step"].to_pylist()
     return max(steps, default=0)
 
 
-def commit_plan(house: "House", plan: BatchPlan, run: "Run | None" = None) -> None:
+def commit_plan(store: "LanceStore", plan: BatchPlan, run: "Run | None" = None) -> None:
     """Writes the plan; a second time changes nothing.
 
     Args:
         run: The plan's, in its first life: then nothing can be there, and the plan is appended for half the cost, once. None looks.
     """
     if run is not None and not run.incarnation:
-        house.append("batch_plans", [plan.to_row()], before_commit=run.lease.check)
+        store.append("batch_plans", [plan.to_row()], before_commit=run.lease.check)
     else:
-        house.insert_if_absent("batch_plans", [plan.to_row()])
+        store.insert_if_absent("batch_plans", [plan.to_row()])
 
 
-def commit_outcomes(house: "House", run: "Run", step: int, outcomes: Sequence["Outcome"]) -> None:
+def commit_outcomes(store: "LanceStore", run: "Run", step: int, outcomes: Sequence["Outcome"]) -> None:
     """Writes what became of each rollout that the step trained on."""
     now = datetime.now(UTC)
     rows = [
@@ -87,53 +87,53 @@ def commit_outcomes(house: "House", run: "Run", step: int, outcomes: Sequence["O
         }
         for outcome in outcomes
     ]
-    house.append("training_outcomes", rows)
+    store.append("training_outcomes", rows)
     run.upkeep.wrote("training_outcomes")
     run.upkeep.wrote("batch_plans")  # each step has written one
 
 
-def stored_plan(house: "House", run_id: str, step: int) -> BatchPlan | None:
+def stored_plan(store: "LanceStore", run_id: str, step: int) -> BatchPlan | None:
     """The plan that a run committed for a step, in the micro-batches that it is trained in; None when it has none."""
-    rows = house.read("batch_plans", filter=f"row_id = {quote(plan_id(run_id, step))}").to_pylist()
+    rows = store.read("batch_plans", filter=f"row_id = {quote(plan_id(run_id, step))}").to_pylist()
     if not rows:
         return None
     row = rows[0]
     entries = tuple(Entry(**entry) for entry in row["entries"])
     plan = BatchPlan(run_id, step, row["policy_version"], entries, row["seed"], json.loads(row["settings"]))
-    return as_split(house, plan)
+    return as_split(store, plan)
 
 
 def read_rollouts(
-    house: "House", run_id: str, step: int, columns: Sequence[str] = (*PLANNED_COLUMNS, "policy_version_last")
+    store: "LanceStore", run_id: str, step: int, columns: Sequence[str] = (*PLANNED_COLUMNS, "policy_version_last")
 ) -> list[dict[str, Any]]:
     """The rollouts of a step."""
-    return house.read("rollouts", list(columns), f"run_id = {quote(run_id)} and step = {step}").to_pylist()
+    return store.read("rollouts", list(columns), f"run_id = {quote(run_id)} and step = {step}").to_pylist()
 
 
-def read_samples(house: "House", run_id: str, step: int) -> list[Sample]:
+def read_samples(store: "LanceStore", run_id: str, step: int) -> list[Sample]:
     """All rollouts of a step that have tokens and logprobs, as samples without an advantage."""
-    return samples_of(house, read_rollouts(house, run_id, step, [*BATCH_COLUMNS, "n_sampled_tokens"]))
+    return samples_of(store, read_rollouts(store, run_id, step, [*BATCH_COLUMNS, "n_sampled_tokens"]))
 
 
-def read_planned_samples(house: "House", plan: BatchPlan) -> list[Sample]:
+def read_planned_samples(store: "LanceStore", plan: BatchPlan) -> list[Sample]:
     """The same of all rollouts that a plan keeps or leaves out."""
     where = _where(plan, [entry.rollout_id for entry in plan.entries])
     columns = [*BATCH_COLUMNS, "n_sampled_tokens"]
-    return samples_of(house, house.read("rollouts", columns, where).to_pylist() if plan.entries else [])
+    return samples_of(store, store.read("rollouts", columns, where).to_pylist() if plan.entries else [])
 
 
-def samples_of(house: "House", rollouts: Sequence[Mapping[str, Any]]) -> list[Sample]:
+def samples_of(store: "LanceStore", rollouts: Sequence[Mapping[str, Any]]) -> list[Sample]:
     """Those of the rollouts (BATCH_COLUMNS, n_sampled_tokens) that have tokens and logprobs, as samples without an advantage."""
     rows = [row for row in rollouts if row["n_sampled_tokens"] and row["logprobs"] is not None]
-    prompts = prompt_tokens(house, rows) if rows else {}
+    prompts = prompt_tokens(store, rows) if rows else {}
     return [_sample(row, prompts, Entry(row["rollout_id"], "", None, 0.0, False, None)) for row in rows]
 
 
-def read_planned(house: "House", plan: BatchPlan) -> list[dict[str, Any]]:
+def read_planned(store: "LanceStore", plan: BatchPlan) -> list[dict[str, Any]]:
     """The rollouts that a plan keeps or leaves out, columns PLANNED_COLUMNS, policy_version_last and run_id; of other runs where the plan says so."""
     where = _where(plan, [entry.rollout_id for entry in plan.entries])
     return (
-        house.read("rollouts", [*PLANNED_COLUMNS, "policy_version_last", "run_id"], where).to_pylist()
+        store.read("rollouts", [*PLANNED_COLUMNS, "policy_version_last", "run_id"], where).to_pylist()
         if plan.entries
         else []
     )
@@ -148,7 +148,7 @@ def _where(plan: BatchPlan, rollout_ids: Sequence[str]) -> str:
 
 
 def as_stored(rollouts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rollout rows that were written just now as read_rollouts gives them with BATCH_COLUMNS, without reading: the house keeps logprobs and rewards in float32."""
+    """Rollout rows that were written just now as read_rollouts gives them with BATCH_COLUMNS, without reading: the store keeps logprobs and rewards in float32."""
     import numpy as np
 
     def stored(name: str, value: Any) -> Any:
@@ -158,7 +158,7 @@ def as_stored(rollouts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def read_batch(
-    house: "House",
+    store: "LanceStore",
     plan: BatchPlan,
     rollouts: Sequence[dict[str, Any]] = (),
     prompts: dict[str, list[int]] | None = None,
@@ -174,17 +174,17 @@ def read_batch(
         return [], []
     if not rollouts or "token_ids" not in rollouts[0]:
         where = _where(plan, [entry.rollout_id for entry in kept])
-        rollouts = house.read("rollouts", BATCH_COLUMNS, where).to_pylist()
+        rollouts = store.read("rollouts", BATCH_COLUMNS, where).to_pylist()
     rows = {row["rollout_id"]: row for row in rollouts}
     missing = [entry.rollout_id for entry in kept if entry.rollout_id not in rows]
     if missing:
         raise TrainingError(
-            f"Step {plan.step} of run {plan.run_id} trains on rollout {missing[0]}, which is not in the house.",
+            f"Step {plan.step} of run {plan.run_id} trains on rollout {missing[0]}, which is not in the store.",
             "`rollhouse check` lists what else is missing; the step cannot be run without it.",
         )
     prompts = {} if prompts is None else prompts
     unknown = [rows[entry.rollout_id] for entry in kept if prompt_key(rows[entry.rollout_id]) not in prompts]
-    prompts |= prompt_tokens(house, unknown) if unknown else {}
+    prompts |= prompt_tokens(store, unknown) if unknown else {}
     samples = [_sample(rows[entry.rollout_id], prompts, entry) for entry in kept]
     micro_batches: list[list[int]] = [[] for _ in range(max(entry.micro_batch or 0 for entry in kept) + 1)]
     for position, entry in enumerate(kept):
@@ -192,19 +192,19 @@ def read_batch(
     return samples, micro_batches
 
 
-def take_stored(house: "House", run_id: str, learner: Any, steps: Iterable[int]) -> Iterator[int]:
+def take_stored(store: "LanceStore", run_id: str, learner: Any, steps: Iterable[int]) -> Iterator[int]:
     """Lets a learner take steps of a run again, from their stored plans; gives each step once it is taken.
 
-    Raises TrainingError for one whose plan or rollouts are not in the house.
+    Raises TrainingError for one whose plan or rollouts are not in the store.
     """
     for step in steps:
-        plan = stored_plan(house, run_id, step)
+        plan = stored_plan(store, run_id, step)
         if plan is None:
             raise TrainingError(
-                f"Step {step} of run {run_id} has no plan in the house.",
+                f"Step {step} of run {run_id} has no plan in the store.",
                 "`rollhouse check` lists what else is missing.",
             )
-        learner.step(*read_batch(house, plan))
+        learner.step(*read_batch(store, plan))
         yield step
 
 
@@ -219,31 +219,31 @@ def _sample(row: Mapping[str, Any], prompts: Mapping[str, list[int]], entry: Ent
     )
 
 
-def in_the_house(house: "House", prompts: Iterable[tuple[str, str]], tokenizer: tuple[str, str]) -> set[str]:
-    """What the house has of prompts: task ids whose prompt it has too, and prompt_keys whose tokens it has.
+def in_the_store(store: "LanceStore", prompts: Iterable[tuple[str, str]], tokenizer: tuple[str, str]) -> set[str]:
+    """What the store has of prompts: task ids whose prompt it has too, and prompt_keys whose tokens it has.
 
     Args:
         prompts: task_id and prompt_id.
         tokenizer: Hashes of tokenizer and template.
     """
     wanted = dict(prompts)
-    tasks = _those_of(house, "tasks", wanted)
-    there = _those_of(house, "prompts", wanted.values())
-    keys = _those_of(house, "prompt_tokens", {hash_id(prompt_id, *tokenizer) for prompt_id in wanted.values()})
+    tasks = _those_of(store, "tasks", wanted)
+    there = _those_of(store, "prompts", wanted.values())
+    keys = _those_of(store, "prompt_tokens", {hash_id(prompt_id, *tokenizer) for prompt_id in wanted.values()})
     return {task_id for task_id in tasks if wanted[task_id] in there} | keys
 
 
-def _those_of(house: "House", table: str, keys: Iterable[str]) -> set[str]:
+def _those_of(store: "LanceStore", table: str, keys: Iterable[str]) -> set[str]:
     """The keys that a table has."""
     wanted, key = pa.array(set(keys), pa.string()), TABLES[table].key
-    columns = (batch.column(0) for batch in house.batches(table, [key]))
+    columns = (batch.column(0) for batch in store.batches(table, [key]))
     return {found for column in columns for found in column.filter(pc.is_in(column, value_set=wanted)).to_pylist()}
 
 
-def prompt_tokens(house: "House", rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+def prompt_tokens(store: "LanceStore", rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     """prompt_key → the rendered prompt's tokens, of rollout rows."""
     keys = ", ".join(quote(key) for key in {prompt_key(row) for row in rows})
-    found = house.read("prompt_tokens", ["row_id", "token_ids"], f"row_id in ({keys})").to_pylist()
+    found = store.read("prompt_tokens", ["row_id", "token_ids"], f"row_id in ({keys})").to_pylist()
     return {row["row_id"]: row["token_ids"] for row in found}
 
 

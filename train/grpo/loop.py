@@ -1,6 +1,6 @@
 """Online GRPO: groups of rollouts from the current policy, advantages, one optimizer step, new weights for the engine.
 
-`train_grpo` is the front door, `run_grpo` the loop; read it top-down. What a step trains on is in the house before the
+`train_grpo` is the front door, `run_grpo` the loop; read it top-down. What a step trains on is in the store before the
 step changes a weight (rollouts, then the plan), so a run that was cut short goes on by training its stored steps again, without generating.
 """
 
@@ -9,14 +9,14 @@ from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...collect.chat import ChatFormat
-from ...collect.engines.base import TokenEngine
-from ...collect.engines.restarting import restarts
-from ...collect.engines.sleeping import asleep
-from ...collect.environments.registry import environment_hash
-from ...collect.models import weights_hash
-from ...collect.types import Task
+from ...environments.registry import environment_hash
+from ...policies.chat import ChatFormat
+from ...policies.engines.base import TokenEngine
+from ...policies.engines.restarting import restarts
+from ...policies.engines.sleeping import asleep
+from ...policies.models import weights_hash
 from ...store.runs import get_run, start_run
+from ...store.task import Task
 from ...transform.materialize import grpo_tasks
 from ...transform.versions import get_dataset
 from ..checkpoints import checkpoint_folder, finished_before, resolve_model
@@ -37,13 +37,13 @@ from .validation import validate
 from .viewer import Viewer
 
 if TYPE_CHECKING:
-    from ...store.house import House
+    from ...store.lance_store import LanceStore
 
 Progress = Callable[[int, int, str], None]
 
 
 def train_grpo(
-    house: "House",
+    store: "LanceStore",
     config: GrpoConfig,
     *,
     engine: TokenEngine | None = None,
@@ -62,10 +62,10 @@ def train_grpo(
 
     Raises ConfigError, EngineError (no room for engine or learner, or the engine is not the learner), TrainingError (a loss that is not finite).
     """
-    dataset = get_dataset(house, config.dataset)
-    tasks = grpo_tasks(house, dataset)
+    dataset = get_dataset(store, config.dataset)
+    tasks = grpo_tasks(store, dataset)
     environment = open_environment(config, tasks)
-    model = resolve_model(house, config.policy.model_name)
+    model = resolve_model(store, config.policy.model_name)
     payload: dict[str, Any] = config.model_dump(mode="json") | {
         "dataset": dataset.label,
         "model_hash": weights_hash(model),
@@ -74,29 +74,29 @@ def train_grpo(
     if (content := environment_hash(config.environment.name or "")) is not None:
         payload["environment"]["sha256"] = content
     chat = ChatFormat.of(model, config.policy.chat)  # refuses a template before anything is paid for
-    refuse_what_cannot_run(house, config, environment, tasks, chat)
+    refuse_what_cannot_run(store, config, environment, tasks, chat)
     steps = config.grpo.max_num_steps
-    before = finished_before(house, "grpo", config.run, payload, MAY_CHANGE)
-    if before is not None and (before["step"] >= steps or stopped_early(house, config)):
+    before = finished_before(store, "grpo", config.run, payload, MAY_CHANGE)
+    if before is not None and (before["step"] >= steps or stopped_early(store, config)):
         if progress is not None:
             took = f" for {before['step']} steps; another run has another --run" if before["step"] > steps else ""
             progress(steps, steps, f"was trained before{took}; this is its checkpoint")
         return before
-    with start_run(house, "grpo", config.run, payload) as run:
+    with start_run(store, "grpo", config.run, payload) as run:
         checkpoint_folder(run, config.checkpointing.checkpoint_dir)  # refuses another run's before anything is paid for
         with own_ray(config):
             if engine is None and progress is not None:
                 progress(0, steps, "starting the engine")
             with (
                 open_processes(config, model, chat, engine, run) as (engine, learner),
-                open_parts(house, config, environment, engine, learner, run, model, chat) as parts,
+                open_parts(store, config, environment, engine, learner, run, model, chat) as parts,
             ):
                 return run_grpo(parts, tasks, progress, viewer)
 
 
-def stopped_early(house: "House", config: GrpoConfig) -> bool:
+def stopped_early(store: "LanceStore", config: GrpoConfig) -> bool:
     """Whether the finished run of that name ended by a rule that still holds."""
-    run = get_run(house, str(config.run))
+    run = get_run(store, str(config.run))
     rule = config.grpo.early_stop.model_dump(mode="json")
     return "stopped" in run["summary"] and run["config"]["grpo"]["early_stop"] == rule
 
@@ -152,10 +152,10 @@ def run_grpo(
 
 
 def train(parts: Parts, batch: Batch, watch: Stopwatch) -> StepResult:
-    """One optimizer step. The batch and its plan are in the house before it changes a weight; when it returns, its outcomes are on their way."""
+    """One optimizer step. The batch and its plan are in the store before it changes a weight; when it returns, its outcomes are on their way."""
     plan = batch.plan
     with watch("store"):
-        samples, micro_batches = read_batch(parts.house, plan, batch.rollouts, parts.prompts)
+        samples, micro_batches = read_batch(parts.store, plan, batch.rollouts, parts.prompts)
     if not parts.probe:
         # Before anything is trained on them: were the first rollouts sampled from the learner's own weights?
         parts.probe = choose_probe(samples)
@@ -171,7 +171,7 @@ def train(parts: Parts, batch: Batch, watch: Stopwatch) -> StepResult:
     with watch("train"), sleeping, parts.sync.training(plan.step):
         # A learner of this process computes its gradient meanwhile; a group of ranks begins when the batch is there.
         result = parts.learner.step(samples, micro_batches, committed)
-    parts.commits.begin(partial(commit_outcomes, parts.house, parts.run, plan.step, result.outcomes))
+    parts.commits.begin(partial(commit_outcomes, parts.store, parts.run, plan.step, result.outcomes))
     return result
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def save(parts: "Parts", step: int, numbers: dict[str, float]) -> dict[str, Any]:
     """A checkpoint `step_N` and its row, and the learner's state; of the earlier ones those stay that the configuration keeps."""
     row = save_checkpoint(
-        parts.house,
+        parts.store,
         parts.run,
         parts.learner,
         parts.policy.chat.tokenizer,
@@ -33,13 +33,13 @@ def save(parts: "Parts", step: int, numbers: dict[str, float]) -> dict[str, Any]
     )
     if parts.config.checkpointing.save_optimizer:
         save_state(parts, step)
-    keep_best(parts.house, parts.run.run_id, parts.config.checkpointing)
+    keep_best(parts.store, parts.run.run_id, parts.config.checkpointing)
     return row
 
 
 def saved(parts: "Parts", step: int) -> dict[str, Any]:
     """The row of the checkpoint that the run's state of this step lies beside."""
-    row = find_checkpoint(parts.house, f"{parts.run.run_id}/step_{step}")
+    row = find_checkpoint(parts.store, f"{parts.run.run_id}/step_{step}")
     return row if row is not None and Path(row["path"]).is_dir() else save(parts, step, {})
 
 
@@ -69,13 +69,13 @@ def load_newest_state(parts: "Parts") -> int:
 def restore(run: "Run", config: "GrpoConfig", learner: "LearnerGroup | Learner", step: int) -> None:
     """Makes of a learner with the run's first weights what it was after `step`, bit for bit: by the newest state, then by the stored plans."""
     first = _load_newest(run, config, learner, step) + 1
-    for _ in take_stored(run.house, run.run_id, learner, range(first, step + 1)):
+    for _ in take_stored(run.store, run.run_id, learner, range(first, step + 1)):
         pass
 
 
 def _load_newest(run: "Run", config: "GrpoConfig", learner: Any, last: int) -> int:
     """Takes up the newest of the run's states up to `last` and returns its step; 0 for none."""
-    folder = folder_of(run.house, run.run_id, config.checkpointing.checkpoint_dir)
+    folder = folder_of(run.store, run.run_id, config.checkpointing.checkpoint_dir)
     found = [step for step in states(folder) if step <= last]
     mine = [step for step in found if json.loads((state_folder(folder, step) / MARK).read_text())["run"] == run_identity(run)]  # fmt: skip
     if not mine:
@@ -95,4 +95,4 @@ def states(folder: Path) -> list[int]:
 
 
 def _folder(parts: "Parts") -> Path:
-    return folder_of(parts.house, parts.run.run_id, parts.config.checkpointing.checkpoint_dir)
+    return folder_of(parts.store, parts.run.run_id, parts.config.checkpointing.checkpoint_dir)

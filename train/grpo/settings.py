@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ...collect.models import need
-from ...collect.types import Sampling, Task
-from ...store.errors import ConfigError
+from ...base.errors import ConfigError
+from ...policies.models import need
+from ...policies.types import Sampling
+from ...store.task import Task
 from .algorithm.shaping import ShapingOptions
 from .config import GrpoConfig
 from .learner.settings import LearnerSettings, LoraSettings, LossSettings

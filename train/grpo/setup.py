@@ -7,17 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...collect.chat import ChatFormat
-from ...collect.engines.base import TokenEngine
-from ...collect.engines.cluster import ensure_ray, shutdown_ray
-from ...collect.engines.placement import engine_dtype, place
-from ...collect.engines.restarting import restarting_vllm
-from ...collect.environments.registry import NAMES, load_environment
-from ...collect.models import weights_hash
-from ...collect.policies import TokenPolicy
-from ...collect.types import Environment, Task
-from ...store.errors import ConfigError
+from ...base.errors import ConfigError
+from ...environments.registry import NAMES, load_environment
+from ...environments.types import Environment
+from ...policies.chat import ChatFormat
+from ...policies.engines.base import TokenEngine
+from ...policies.engines.cluster import ensure_ray, shutdown_ray
+from ...policies.engines.placement import engine_dtype, place
+from ...policies.engines.restarting import restarting_vllm
+from ...policies.models import weights_hash
+from ...policies.policy import TokenPolicy
 from ...store.runs import Run
+from ...store.task import Task
 from ...store.writer import RolloutWriter
 from ..tracking import Tracker
 from .commits import Commits
@@ -32,7 +33,7 @@ from .sync.sync import WeightSync, open_sync
 from .sync.verify import Verification
 
 if TYPE_CHECKING:
-    from ...store.house import House
+    from ...store.lance_store import LanceStore
     from .learner.learner import Learner
 
 
@@ -41,16 +42,16 @@ class Parts:
     """What the phases of a step work with.
 
     Attributes:
-        commits: What goes into the house beside the steps: a step's rollouts, its plan, its outcomes, its numbers, in this order.
+        commits: What goes into the store beside the steps: a step's rollouts, its plan, its outcomes, its numbers, in this order.
         sync: The way of weights from the learner to the engine.
         model_hash: weights_hash of the model the run starts from.
-        last_planned: The last step that the house had a plan of when the run was started; 0 for none.
+        last_planned: The last step that the store had a plan of when the run was started; 0 for none.
         prompts: Tokens of the rendered prompts of the steps so far, by ledger.prompt_key.
         probe: Sequences that engine and learner are compared on; the latest batch that had any.
         checking: The comparison under way; None when none is.
     """
 
-    house: "House"
+    store: "LanceStore"
     config: GrpoConfig
     run: Run
     environment: Environment
@@ -70,7 +71,7 @@ class Parts:
 
 @contextmanager
 def open_parts(
-    house: "House",
+    store: "LanceStore",
     config: GrpoConfig,
     environment: Environment,
     engine: TokenEngine,
@@ -84,14 +85,14 @@ def open_parts(
     with (
         closing(open_sync(kind, learner, engine, dtype=dtype, share_parameters=True)) as sync,
         Tracker(run, config.logger, run.config, by_itself=False) as tracker,
-        # One for all steps: it remembers which prompts and tasks are in the house. A step commits its rollouts when it has them all.
-        RolloutWriter(house, run, max_age_s=10) as writer,
+        # One for all steps: it remembers which prompts and tasks are in the store. A step commits its rollouts when it has them all.
+        RolloutWriter(store, run, max_age_s=10) as writer,
         Commits() as commits,
     ):
         policy = TokenPolicy(engine, chat, policy_id=run.run_id)
-        hashed, planned = run.config.get("model_hash") or weights_hash(model), last_planned(house, run.run_id)
+        hashed, planned = run.config.get("model_hash") or weights_hash(model), last_planned(store, run.run_id)
         yield Parts(
-            house, config, run, environment, engine, policy, learner, tracker, writer, commits, sync, hashed, planned
+            store, config, run, environment, engine, policy, learner, tracker, writer, commits, sync, hashed, planned
         )
 
 

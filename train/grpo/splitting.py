@@ -1,6 +1,6 @@
 """Micro-batches of a planned step, split anew: a step that ran out of memory is taken with a lower policy.train_mb_tokens.
 
-The plan stays as it is in the house. The other split is an event `note` of the run, so that whoever takes the step again splits it like that.
+The plan stays as it is in the store. The other split is an event `note` of the run, so that whoever takes the step again splits it like that.
 """
 
 import json
@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ...store.house import quote
+from ...store.lance_store import quote
 from .learner.batch import split_micro_batches
 from .plan import BatchPlan
 
 if TYPE_CHECKING:
-    from ...store.house import House
+    from ...store.lance_store import LanceStore
     from ...store.runs import Run
 
 
@@ -40,10 +40,10 @@ def fit_to_memory(run: "Run", plan: BatchPlan, rollouts: Sequence[Mapping[str, A
     return _split(plan, token_budget, split)
 
 
-def as_split(house: "House", plan: BatchPlan) -> BatchPlan:
+def as_split(store: "LanceStore", plan: BatchPlan) -> BatchPlan:
     """The plan of a stored row as it was, or is to be, trained on: with the last split on record."""
     where = f"run_id = {quote(plan.run_id)} and event = 'note'"
-    rows = house.read("run_events", ["incarnation", "sequence", "payload"], where).to_pylist()
+    rows = store.read("run_events", ["incarnation", "sequence", "payload"], where).to_pylist()
     rows.sort(key=lambda row: (row["incarnation"], row["sequence"]))
     notes = [note["split"] for row in rows if "split" in (note := json.loads(row["payload"]))]
     mine = [note for note in notes if note["step"] == plan.step]
@@ -64,4 +64,4 @@ def _split(plan: BatchPlan, token_budget: int, micro_batches: Sequence[Sequence[
 
 def _taken(run: "Run", step: int) -> bool:
     where = f"run_id = {quote(run.run_id)} and step = {step}"
-    return bool(run.house.dataset("training_outcomes").count_rows(where))
+    return bool(run.store.dataset("training_outcomes").count_rows(where))

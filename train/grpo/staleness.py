@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ...store.house import quote
+from ...store.lance_store import quote
 from .admission import age
 
 if TYPE_CHECKING:
-    from ...store.house import House
+    from ...store.lance_store import LanceStore
 
 
-def staleness_metrics(house: "House", step: int, rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def staleness_metrics(store: "LanceStore", step: int, rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """`staleness/{mean,max}` at each rollout's first token, `staleness/{token_mean,token_max}` over sampled tokens, in optimizer steps.
 
     Args:
@@ -21,7 +21,7 @@ def staleness_metrics(house: "House", step: int, rollouts: Sequence[Mapping[str,
     if not sampled:
         return {}
     first = [age(step, row["policy_version"]) for row in sampled]
-    mixed = _spans(house, [row for row in sampled if row["policy_version_last"] != row["policy_version"]])
+    mixed = _spans(store, [row for row in sampled if row["policy_version_last"] != row["policy_version"]])
     tokens = oldest = 0
     total = 0.0
     for row in sampled:
@@ -37,14 +37,14 @@ def staleness_metrics(house: "House", step: int, rollouts: Sequence[Mapping[str,
     }
 
 
-def _spans(house: "House", rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, int]]:
+def _spans(store: "LanceStore", rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, int]]:
     """rollout_id → weights version → sampled tokens, of rollouts that several versions sampled."""
     if not rows:
         return {}
     if "version_spans" in rows[0] and "loss_mask" in rows[0]:
         return {row["rollout_id"]: tokens_by_version(row["version_spans"], row["loss_mask"]) for row in rows}
     names = ", ".join(quote(row["rollout_id"]) for row in rows)
-    found = house.read("rollouts", ["rollout_id", "version_spans", "loss_mask"], f"rollout_id in ({names})").to_pylist()
+    found = store.read("rollouts", ["rollout_id", "version_spans", "loss_mask"], f"rollout_id in ({names})").to_pylist()
     return {row["rollout_id"]: tokens_by_version(row["version_spans"], row["loss_mask"]) for row in found}
 
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ...store.errors import ConfigError
-from ...store.house import quote
+from ...base.errors import ConfigError
+from ...store.lance_store import quote
 from ..retention import metric_key
 
 if TYPE_CHECKING:
@@ -67,6 +67,6 @@ class EarlyStop:
 def _logged(run: "Run", key: str, steps: set[int]) -> dict[int, float]:
     """Step → the number `key` that the run logged at it, the last life's."""
     where = f"run_id = {quote(run.run_id)} and name = {quote(key)}"
-    rows = run.house.read("metrics", ["incarnation", "step", "value"], where).to_pylist() if steps else []
+    rows = run.store.read("metrics", ["incarnation", "step", "value"], where).to_pylist() if steps else []
     rows.sort(key=lambda row: row["incarnation"])
     return {row["step"]: row["value"] for row in rows if row["step"] in steps}

@@ -11,9 +11,9 @@ def validate(parts: Parts, step: int) -> dict[str, float]:
     config = parts.config
     tasks = list(parts.environment.tasks("validation"))[: config.grpo.max_val_samples]
     payload = {"run": parts.run.run_id, "step": step, "model_hash": None}
-    with start_run(parts.house, "eval", f"{parts.run.run_id}-val-{step}", payload) as run:
+    with start_run(parts.store, "eval", f"{parts.run.run_id}-val-{step}", payload) as run:
         summary = evaluate_policy(
-            parts.house,
+            parts.store,
             run,
             parts.environment,
             parts.policy,

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...collect.environments.workplace_mini import run_tool
-from ...collect.policies import DONE
-from ...collect.types import Task
+from ...environments.workplace_mini import run_tool
+from ...policies.policy import DONE
 from ...store.messages import Message, ToolCall
+from ...store.task import Task
 
 
 @dataclass(frozen=True)

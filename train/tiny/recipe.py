@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...collect.environments.workplace_mini import MiniEnvironment
+from ...environments.workplace_mini import MiniEnvironment
 from ...store.ids import hash_id
 from .logs import Example, compact, script_rollout, whole
 from .model import EMBEDDING_STD, RESIDUAL_SCALE, SHAPE, build_model

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ...collect.environments.workplace_mini import MiniEnvironment
+from ...environments.workplace_mini import MiniEnvironment
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # Part of the text the policy writes or reads: they must survive decoding, so they are added but not special.

@@ -65,28 +65,28 @@ def make_samples():
 
 
 @pytest.fixture(scope="module")
-def prompt_house(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A house with the prompt set `mixed@1`: tasks that an unreliable script solves now and then."""
-    from rollhouse.collect.environments.workplace_mini import MiniEnvironment
-    from rollhouse.collect.policies import ScriptedPolicy
+def prompt_store(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A store with the prompt set `mixed@1`: tasks that an unreliable script solves now and then."""
     from rollhouse.collect.runner import collect
-    from rollhouse.store.house import House
+    from rollhouse.environments.workplace_mini import MiniEnvironment
+    from rollhouse.policies.policy import ScriptedPolicy
+    from rollhouse.store.lance_store import LanceStore
     from rollhouse.store.runs import start_run
     from rollhouse.store.snapshots import create_snapshot
     from rollhouse.transform.build import build_grpo
 
-    house = House.create(tmp_path_factory.mktemp("grpo") / "house")
+    store = LanceStore.create(tmp_path_factory.mktemp("grpo") / "store")
     environment = MiniEnvironment(n_train=24)
-    with start_run(house, "collect", "script") as run:
+    with start_run(store, "collect", "script") as run:
         policy = ScriptedPolicy(mistake_rate=0.5)
-        collect(house, run, environment, policy, environment.tasks("train"), num_repeats=4)
-    create_snapshot(house, "s1")
-    assert build_grpo(house, "mixed", "s1").n_rows > 2 * PROMPTS
-    return house
+        collect(store, run, environment, policy, environment.tasks("train"), num_repeats=4)
+    create_snapshot(store, "s1")
+    assert build_grpo(store, "mixed", "s1").n_rows > 2 * PROMPTS
+    return store
 
 
 @pytest.fixture(scope="module")
-def configure(prompt_house: Any, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def configure(prompt_store: Any, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """`configure(run=…, section__key=…)`: settings of a small run over `mixed`; inner sections are `section.inner__key`."""
     from rollhouse.train.grpo.config import GrpoConfig
 
@@ -119,10 +119,10 @@ def configure(prompt_house: Any, tiny_base: Path, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="module")
-def train_here(prompt_house: Any) -> Any:
-    """`train_here(config, …)`: a run on `prompt_house` in this process; see here.py."""
+def train_here(prompt_store: Any) -> Any:
+    """`train_here(config, …)`: a run on `prompt_store` in this process; see here.py."""
     from functools import partial
 
     from .here import train_here
 
-    return partial(train_here, prompt_house)
+    return partial(train_here, prompt_store)

@@ -1,6 +1,6 @@
 """A GRPO run with a learner and an engine of one process, which need neither Ray nor vLLM; as a program, what the tests kill.
 
-python here.py HOUSE CONFIG.json
+python here.py STORE CONFIG.json
 """
 
 import json
@@ -16,15 +16,15 @@ def same(thing: Any) -> Any:
 
 
 def train_here(
-    house: Any,
+    store: Any,
     config: Any,
     wrap: Callable[[Any], Any] = same,
     wrap_learner: Callable[[Any], Any] = same,
 ) -> dict[str, Any]:
     """run_grpo; `wrap` may put something around the engine, `wrap_learner` around the learner."""
-    from rollhouse.collect.chat import ChatFormat
-    from rollhouse.collect.engines.torch_engine import TorchEngine
-    from rollhouse.collect.models import weights_hash
+    from rollhouse.policies.chat import ChatFormat
+    from rollhouse.policies.engines.torch_engine import TorchEngine
+    from rollhouse.policies.models import weights_hash
     from rollhouse.store.runs import start_run
     from rollhouse.train.grpo.learner.learner import Learner
     from rollhouse.train.grpo.loop import run_grpo
@@ -33,23 +33,23 @@ def train_here(
     from rollhouse.transform.materialize import grpo_tasks
     from rollhouse.transform.versions import get_dataset
 
-    dataset = get_dataset(house, config.dataset)
-    tasks = grpo_tasks(house, dataset)
+    dataset = get_dataset(store, config.dataset)
+    tasks = grpo_tasks(store, dataset)
     model = Path(config.policy.model_name)
     chat, learner = ChatFormat.of(model), wrap_learner(Learner(str(model), learner_settings(config)))
     environment = open_environment(config, tasks)
     payload = config.model_dump(mode="json") | {"dataset": dataset.label, "model_hash": weights_hash(model)}
     with (
-        start_run(house, "grpo", config.run, payload) as run,
+        start_run(store, "grpo", config.run, payload) as run,
         closing(TorchEngine(model, 512)) as engine,
-        open_parts(house, config, environment, wrap(engine), learner, run, model, chat) as parts,
+        open_parts(store, config, environment, wrap(engine), learner, run, model, chat) as parts,
     ):
         return run_grpo(parts, tasks)
 
 
 if __name__ == "__main__":
-    from rollhouse.store.house import House
+    from rollhouse.store.lance_store import LanceStore
     from rollhouse.train.grpo.config import GrpoConfig
 
     place, settings = sys.argv[1:]
-    train_here(House.open(place), GrpoConfig.model_validate(json.loads(Path(settings).read_text())))
+    train_here(LanceStore.open(place), GrpoConfig.model_validate(json.loads(Path(settings).read_text())))

@@ -3,7 +3,7 @@
 from rollhouse.train.grpo.loop import train_grpo
 
 
-def test_a_run_with_shaped_rewards_kl_and_a_ratio_a_sequence(prompt_house, configure, engine):
+def test_a_run_with_shaped_rewards_kl_and_a_ratio_a_sequence(prompt_store, configure, engine):
     config = configure(
         run="shaped",
         grpo__max_num_steps=1,
@@ -20,9 +20,9 @@ def test_a_run_with_shaped_rewards_kl_and_a_ratio_a_sequence(prompt_house, confi
         loss_fn__use_kl_in_reward=True,
         loss_fn__entropy_bonus=0.01,
     )
-    train_grpo(prompt_house, config, engine=engine)
-    (plan,) = prompt_house.read("batch_plans", filter="run_id = 'shaped'").to_pylist()
-    verdicts = {row["rollout_id"]: row for row in prompt_house.read("rollouts", filter="run_id = 'shaped'").to_pylist()}
+    train_grpo(prompt_store, config, engine=engine)
+    (plan,) = prompt_store.read("batch_plans", filter="run_id = 'shaped'").to_pylist()
+    verdicts = {row["rollout_id"]: row for row in prompt_store.read("rollouts", filter="run_id = 'shaped'").to_pylist()}
     compared = [entry for entry in plan["entries"] if entry["advantage"] is not None]
     assert all(entry["kept"] for entry in compared), "with an entropy bonus groups without spread are trained on too"
     for entry in compared:
@@ -31,7 +31,7 @@ def test_a_run_with_shaped_rewards_kl_and_a_ratio_a_sequence(prompt_house, confi
         # Before the first update the policy is its own reference, so the KL takes nothing off.
         assert abs(entry["reward"] - (row["reward"] - penalty)) < 1e-4
     numbers = {
-        row["name"]: row["value"] for row in prompt_house.read("metrics", filter="run_id = 'shaped'").to_pylist()
+        row["name"]: row["value"] for row in prompt_store.read("metrics", filter="run_id = 'shaped'").to_pylist()
     }
     assert abs(numbers["adv/mean"]) < 3 and numbers["mismatch/masked_frac"] == 0
     assert numbers["train/reward_compared"] < numbers["train/reward"]

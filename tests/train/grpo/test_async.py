@@ -9,8 +9,8 @@ import time
 from dataclasses import replace
 
 import pytest
-from rollhouse.collect.engines.base import EngineGone
-from rollhouse.store.errors import EngineError, TrainingError
+from rollhouse.base.errors import EngineError, TrainingError
+from rollhouse.policies.engines.base import EngineGone
 from rollhouse.store.runs import get_run
 from rollhouse.train.grpo import generation
 from rollhouse.train.grpo.prompts import prompts_of_step
@@ -25,38 +25,38 @@ def asynchronous(**more):
 
 
 @pytest.fixture(scope="module")
-def runs(prompt_house, configure, train_here):
+def runs(prompt_store, configure, train_here):
     """One run with weights that arrive between two tokens; one whose weights wait until nothing is in flight, with dynamic sampling."""
     train_here(configure(run="async", **asynchronous()))
     drained = {"grpo.async_grpo__in_flight_weight_updates": False, "policy.generation__concurrency": 9}
     dynamic = {"grpo__use_dynamic_sampling": True, "grpo__dynamic_sampling_max_gen_batches": 3}
     train_here(configure(run="drained", **asynchronous(**drained, **dynamic)))
-    return prompt_house
+    return prompt_store
 
 
 @pytest.fixture(scope="module")
-def expected(prompt_house):
+def expected(prompt_store):
     """Step → the prompts that every run of this recipe consumes."""
-    tasks = grpo_tasks(prompt_house, get_dataset(prompt_house, "mixed"))
+    tasks = grpo_tasks(prompt_store, get_dataset(prompt_store, "mixed"))
     return {step: [task.task_id for task in prompts_of_step(tasks, step, PROMPTS, 0)] for step in range(1, STEPS + 1)}
 
 
-def prompts_by_step(house, run):
-    plans = house.read("batch_plans", filter=f"run_id = '{run}'").to_pylist()
+def prompts_by_step(store, run):
+    plans = store.read("batch_plans", filter=f"run_id = '{run}'").to_pylist()
     return {plan["step"]: json.loads(plan["settings"])["task_ids"] for plan in plans}
 
 
-def rollouts(house, run):
-    return house.read("rollouts", filter=f"run_id = '{run}'").to_pylist()
+def rollouts(store, run):
+    return store.read("rollouts", filter=f"run_id = '{run}'").to_pylist()
 
 
-def metrics(house, run, name):
-    rows = house.read("metrics", filter=f"run_id = '{run}' and name = '{name}'").to_pylist()
+def metrics(store, run, name):
+    rows = store.read("metrics", filter=f"run_id = '{run}' and name = '{name}'").to_pylist()
     return {row["step"]: row["value"] for row in rows}
 
 
-def issued(house, run):
-    rows = house.read("run_events", filter=f"run_id = '{run}' and event = 'note'").to_pylist()
+def issued(store, run):
+    rows = store.read("run_events", filter=f"run_id = '{run}' and event = 'note'").to_pylist()
     notes = [note for row in rows if (note := json.loads(row["payload"]).get("issued"))]
     return {(note["step"], note["round"]): note["task_ids"] for note in notes}
 
@@ -134,27 +134,27 @@ class Broken:
 
 
 def test_a_broken_run_goes_on_from_the_learners_state_as_if_it_had_trained_every_plan_again(
-    prompt_house, configure, train_here, expected
+    prompt_store, configure, train_here, expected
 ):
     config = configure(run="broken", **asynchronous())
     with pytest.raises(EngineError, match="has left"):
         train_here(config, lambda engine: Broken(engine, version=1, good=5))
-    before = {row["rollout_id"] for row in rollouts(prompt_house, "broken")}
-    assert before and get_run(prompt_house, "broken")["status"] == "failed"
+    before = {row["rollout_id"] for row in rollouts(prompt_store, "broken")}
+    assert before and get_run(prompt_store, "broken")["status"] == "failed"
     states = list(trained_folder(config).glob("state_*"))
     assert len(states) == 1, "it broke after its first steps, and one state is kept"
     went_on = train_here(config)
-    after = rollouts(prompt_house, "broken")
+    after = rollouts(prompt_store, "broken")
     assert before < {row["rollout_id"] for row in after}
     assert len({row["slot_id"] for row in after}) == len(after), "no slot was filled twice"
-    assert prompts_by_step(prompt_house, "broken") == expected
-    again = prompt_house.read("training_outcomes", filter="run_id = 'broken' and incarnation = 1").to_pylist()
+    assert prompts_by_step(prompt_store, "broken") == expected
+    again = prompt_store.read("training_outcomes", filter="run_id = 'broken' and incarnation = 1").to_pylist()
     assert min(row["step"] for row in again) == int(states[0].name.removeprefix("state_")) + 1
 
     shutil.rmtree(trained_folder(config) / f"state_{STEPS}")
     more = configure(run="broken", **asynchronous(grpo__max_num_steps=STEPS + 1), checkpointing__save_optimizer=False)
     train_here(more)
-    rows = prompt_house.read("checkpoints", filter="run_id = 'broken' and incarnation = 2").to_pylist()
+    rows = prompt_store.read("checkpoints", filter="run_id = 'broken' and incarnation = 2").to_pylist()
     assert [row["weights_hash"] for row in rows if row["step"] == STEPS] == [went_on["weights_hash"]]
 
 
@@ -177,17 +177,17 @@ class Poisoned:
         return self.learner.step(samples, micro_batches, *more)
 
 
-def test_a_step_that_is_not_finite_stops_the_run_or_costs_only_itself(prompt_house, configure, train_here):
+def test_a_step_that_is_not_finite_stops_the_run_or_costs_only_itself(prompt_store, configure, train_here):
     with pytest.raises(TrainingError, match="step 2 is nan"):
         train_here(configure(run="poisoned", **asynchronous(grpo__max_num_steps=3)), wrap_learner=Poisoned)
     skipping = configure(run="poisoned", **asynchronous(grpo__max_num_steps=3), grpo__on_nonfinite="skip")
     shutil.rmtree(trained_folder(skipping) / "state_1")
     train_here(skipping, wrap_learner=Poisoned)
-    assert metrics(prompt_house, "poisoned", "train/skipped") == {1: 0, 2: 1, 3: 0}
-    rows = prompt_house.read("checkpoints", filter="run_id = 'poisoned' and incarnation = 1").to_pylist()
+    assert metrics(prompt_store, "poisoned", "train/skipped") == {1: 0, 2: 1, 3: 0}
+    rows = prompt_store.read("checkpoints", filter="run_id = 'poisoned' and incarnation = 1").to_pylist()
     hashes = {row["step"]: row["weights_hash"] for row in rows}
     assert hashes[1] == hashes[2] != hashes[3]
-    assert max(metrics(prompt_house, "poisoned", "mismatch/sync_max_abs").values()) < 1e-3
+    assert max(metrics(prompt_store, "poisoned", "mismatch/sync_max_abs").values()) < 1e-3
 
 
 class Frozen(Broken):
@@ -201,7 +201,7 @@ class Frozen(Broken):
 
 
 @pytest.mark.filterwarnings("error")  # a coroutine that nobody awaited is one
-def test_a_thread_that_shows_no_sign_of_life_is_not_waited_for(prompt_house, configure, train_here, monkeypatch):
+def test_a_thread_that_shows_no_sign_of_life_is_not_waited_for(prompt_store, configure, train_here, monkeypatch):
     monkeypatch.setattr(generation, "_SLACK_S", 0.2)
     config = configure(run="frozen", **asynchronous(), **{"policy.generation__time_limit_s": 0.3})
     with pytest.raises(EngineError, match="no sign of life for 1 s"):

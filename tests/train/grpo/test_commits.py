@@ -1,4 +1,4 @@
-"""Commits beside the steps: in order, none after one that failed, and nothing has a step's weights before its batch is in the house."""
+"""Commits beside the steps: in order, none after one that failed, and nothing has a step's weights before its batch is in the store."""
 
 import threading
 import time
@@ -54,24 +54,24 @@ def test_the_error_on_its_way_is_the_one_to_show():
 
 
 class Watched:
-    """The engine, and what the house had of the step when it was given the step's weights."""
+    """The engine, and what the store had of the step when it was given the step's weights."""
 
-    def __init__(self, engine, house, run):
-        self.engine, self.house, self.run = engine, house, run
+    def __init__(self, engine, store, run):
+        self.engine, self.store, self.run = engine, store, run
         self.had = {}
 
     def __getattr__(self, name):
         return getattr(self.engine, name)
 
     async def load_weights(self, path, version):
-        plans = self.house.read("batch_plans", filter=f"run_id = '{self.run}' and step = {version}").to_pylist()
-        rows = self.house.read("rollouts", ["rollout_id"], f"run_id = '{self.run}'")["rollout_id"].to_pylist()
+        plans = self.store.read("batch_plans", filter=f"run_id = '{self.run}' and step = {version}").to_pylist()
+        rows = self.store.read("rollouts", ["rollout_id"], f"run_id = '{self.run}'")["rollout_id"].to_pylist()
         planned = [entry["rollout_id"] for plan in plans for entry in plan["entries"]]
         self.had[version] = len(plans), bool(planned) and set(planned) <= set(rows)
         await self.engine.load_weights(path, version)
 
 
-def test_no_engine_has_weights_of_a_batch_that_is_not_in_the_house(prompt_house, configure, train_here, monkeypatch):
+def test_no_engine_has_weights_of_a_batch_that_is_not_in_the_store(prompt_store, configure, train_here, monkeypatch):
     engines, given = [], []
     commit_plan = batches.commit_plan
 
@@ -80,7 +80,7 @@ def test_no_engine_has_weights_of_a_batch_that_is_not_in_the_house(prompt_house,
         commit_plan(*arguments)
 
     def watched(engine):
-        engines.append(Watched(engine, prompt_house, "watched"))
+        engines.append(Watched(engine, prompt_store, "watched"))
         return engines[0]
 
     def as_given(rows):
@@ -89,16 +89,16 @@ def test_no_engine_has_weights_of_a_batch_that_is_not_in_the_house(prompt_house,
 
     monkeypatch.setattr(batches, "commit_plan", late)
     monkeypatch.setattr(batches, "as_stored", as_given)
-    versions = {table: prompt_house.dataset(table).version for table in ("tasks", "prompts")}
+    versions = {table: prompt_store.dataset(table).version for table in ("tasks", "prompts")}
     train_here(configure(run="watched", **SMALL), watched)
     assert engines[0].had == {0: (0, False), 1: (1, True), 2: (1, True)}
     for step, rows in enumerate(given, 1):
-        read = {row["rollout_id"]: row for row in read_rollouts(prompt_house, "watched", step, list(rows[0]))}
-        assert {row["rollout_id"]: row for row in rows} == read, "what a step is taken on is what the house has"
+        read = {row["rollout_id"]: row for row in read_rollouts(prompt_store, "watched", step, list(rows[0]))}
+        assert {row["rollout_id"]: row for row in rows} == read, "what a step is taken on is what the store has"
     assert len(given) == 2
-    assert {table: prompt_house.dataset(table).version for table in versions} == versions, "those of the set were there"
-    outcomes = prompt_house.read("training_outcomes", ["step"], "run_id = 'watched'")["step"].to_pylist()
-    kept = sum(entry["kept"] for plan in prompt_house.read("batch_plans", filter="run_id = 'watched'").to_pylist() for entry in plan["entries"])  # fmt: skip
+    assert {table: prompt_store.dataset(table).version for table in versions} == versions, "those of the set were there"
+    outcomes = prompt_store.read("training_outcomes", ["step"], "run_id = 'watched'")["step"].to_pylist()
+    kept = sum(entry["kept"] for plan in prompt_store.read("batch_plans", filter="run_id = 'watched'").to_pylist() for entry in plan["entries"])  # fmt: skip
     assert len(outcomes) == kept
 
 
@@ -108,7 +108,7 @@ def test_no_engine_has_weights_of_a_batch_that_is_not_in_the_house(prompt_house,
     ids=["rollouts", "plan", "outcomes"],
 )
 def test_a_commit_that_fails_ends_the_run_and_the_same_command_goes_on(
-    prompt_house, configure, train_here, monkeypatch, place, name, pushed
+    prompt_store, configure, train_here, monkeypatch, place, name, pushed
 ):
     run, engines, real, failed = f"full-{name.strip('_')}", [], getattr(place, name), []
 
@@ -119,7 +119,7 @@ def test_a_commit_that_fails_ends_the_run_and_the_same_command_goes_on(
         return real(*arguments)
 
     def watched(engine):
-        engines.append(Watched(engine, prompt_house, run))
+        engines.append(Watched(engine, prompt_store, run))
         return engines[-1]
 
     monkeypatch.setattr(place, name, fails_once)
@@ -127,10 +127,10 @@ def test_a_commit_that_fails_ends_the_run_and_the_same_command_goes_on(
     config = configure(run=run, **SMALL)
     with pytest.raises(OSError, match="No space left"):
         train_here(config, watched)
-    assert get_run(prompt_house, run)["status"] == "failed"
-    assert max(engines[0].had) == pushed, "no weights of a batch that is not in the house"
+    assert get_run(prompt_store, run)["status"] == "failed"
+    assert max(engines[0].had) == pushed, "no weights of a batch that is not in the store"
     assert not list((config.checkpointing.checkpoint_dir / run).glob("*")), "no checkpoint of a step that is not"
     train_here(config, watched)
-    rows = prompt_house.read("rollouts", ["slot_id"], f"run_id = '{run}'")["slot_id"].to_pylist()
+    rows = prompt_store.read("rollouts", ["slot_id"], f"run_id = '{run}'")["slot_id"].to_pylist()
     assert len(set(rows)) == len(rows) == 2 * 2 * 2, "no slot is empty, none was filled twice"
-    assert get_run(prompt_house, run)["status"] == "finished" and not check(prompt_house)
+    assert get_run(prompt_store, run)["status"] == "finished" and not check(prompt_store)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from rollhouse.collect.environments.registry import load_environment
-from rollhouse.store.errors import ConfigError
+from rollhouse.base.errors import ConfigError
+from rollhouse.environments.registry import load_environment
 from rollhouse.train.grpo.config import GrpoConfig
 from rollhouse.train.grpo.setup import open_environment
 

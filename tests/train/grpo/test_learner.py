@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rollhouse.store.errors import TrainingError
+from rollhouse.base.errors import TrainingError
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.settings import LearnerSettings, LossSettings
 
@@ -146,8 +146,8 @@ assert "pydantic" not in sys.modules and "peft" not in sys.modules
 learner = Learner({str(fresh_model)!r}, LearnerSettings())
 print(learner.step([Sample("a", [1, 2], [3, 4], [1, 1], [-1.0, -1.0], 1.0)], [[0]]).loss is not None)
 
-from rollhouse.collect.engines.torch_engine import TorchEngine
-from rollhouse.collect.types import Sampling
+from rollhouse.policies.engines.torch_engine import TorchEngine
+from rollhouse.policies.types import Sampling
 engine = TorchEngine({str(fresh_model)!r}, stop_ids=[1])
 print(len(asyncio.run(engine.generate([5, 6, 7], Sampling(max_tokens=3, seed=0))).token_ids) > 0)
 print([name for name in blocked if sys.modules[name] is not None])

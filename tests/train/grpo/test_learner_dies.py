@@ -12,8 +12,8 @@ from typing import Any
 
 import psutil
 import pytest
-from rollhouse.store.errors import TrainingError
-from rollhouse.store.house import House
+from rollhouse.base.errors import TrainingError
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import get_run
 from rollhouse.train.grpo.learner.group import LearnerGone
 from rollhouse.train.grpo.learner.learner import Learner
@@ -53,51 +53,51 @@ class Kills:
         pass
 
 
-def restarts(house: House, run: str) -> dict[int, float]:
-    rows = house.read("metrics", filter=f"run_id = '{run}' and name = 'learner/restarts'").to_pylist()
+def restarts(store: LanceStore, run: str) -> dict[int, float]:
+    rows = store.read("metrics", filter=f"run_id = '{run}' and name = 'learner/restarts'").to_pylist()
     return {row["step"]: row["value"] for row in rows}
 
 
-def assert_whole(house: House, run: str, steps: int) -> None:
+def assert_whole(store: LanceStore, run: str, steps: int) -> None:
     """Nothing was sampled twice, and a learner that takes all plans in a row comes to the same bits."""
-    slots = house.read("rollouts", ["slot_id"], f"run_id = '{run}'")["slot_id"].to_pylist()
+    slots = store.read("rollouts", ["slot_id"], f"run_id = '{run}'")["slot_id"].to_pylist()
     assert len(set(slots)) == len(slots)
-    found = replay(house, run)
+    found = replay(store, run)
     assert found.identical and found.last_step == steps and found.difference is None
-    assert get_run(house, run)["incarnation"] == 0
+    assert get_run(store, run)["incarnation"] == 0
 
 
-def test_a_learner_that_is_killed_takes_its_steps_again(prompt_house, configure, engine):
+def test_a_learner_that_is_killed_takes_its_steps_again(prompt_store, configure, engine):
     lines = []
     config = configure(run="mended", checkpointing__save_period=None, grpo__num_prompts_per_step=3)
-    row = train_grpo(prompt_house, config, engine=engine, viewer=Kills((2, "train")), progress=lambda *line: lines.append(line[2]))  # fmt: skip
+    row = train_grpo(prompt_store, config, engine=engine, viewer=Kills((2, "train")), progress=lambda *line: lines.append(line[2]))  # fmt: skip
     assert row["checkpoint_id"] == "mended/step_2"
-    assert restarts(prompt_house, "mended") == {1: 0, 2: 1}
+    assert restarts(prompt_store, "mended") == {1: 0, 2: 1}
     assert "learner restarted 1×" in lines[-1] and "restarted" not in lines[0]
-    assert_whole(prompt_house, "mended", 2)
+    assert_whole(prompt_store, "mended", 2)
 
 
 @pytest.mark.system
-def test_ranks_that_are_killed_in_any_phase_are_started_again(prompt_house, configure, engine):
+def test_ranks_that_are_killed_in_any_phase_are_started_again(prompt_store, configure, engine):
     more = {"grpo.async_grpo__enabled": True}
     config = configure(run="mended-async", cluster__learner_ranks=2, grpo__max_num_steps=4, checkpointing__save_period=2, grpo__num_prompts_per_step=3, cluster__max_restarts=9, **more)  # fmt: skip
-    train_grpo(prompt_house, config, engine=engine, viewer=Kills((2, "sync"), (3, "train"), (4, "wait")))
-    assert restarts(prompt_house, config.run) == {1: 0, 2: 1, 3: 2, 4: 3}
-    assert_whole(prompt_house, config.run, 4)
+    train_grpo(prompt_store, config, engine=engine, viewer=Kills((2, "sync"), (3, "train"), (4, "wait")))
+    assert restarts(prompt_store, config.run) == {1: 0, 2: 1, 3: 2, 4: 3}
+    assert_whole(prompt_store, config.run, 4)
 
 
 @pytest.mark.system
-def test_the_command_whose_learner_is_killed_in_a_step_finishes(prompt_house, configure, tmp_path):
+def test_the_command_whose_learner_is_killed_in_a_step_finishes(prompt_store, configure, tmp_path):
     config = configure(run="command", grpo__max_num_steps=6, policy__device="cpu", cluster__learner_ranks=2)
     settings = tmp_path / "config.yaml"
     settings.write_text(json.dumps(config.model_dump(mode="json")))
     rollhouse = str(Path(sys.executable).with_name("rollhouse"))
-    command = [rollhouse, "train", "grpo", "--config", str(settings), "--house", prompt_house.uri]
+    command = [rollhouse, "train", "grpo", "--config", str(settings), "--store", prompt_store.uri]
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         limit = time.monotonic() + 600
-        while prompt_house.dataset("batch_plans").count_rows("run_id = 'command' and step = 2") == 0:
+        while prompt_store.dataset("batch_plans").count_rows("run_id = 'command' and step = 2") == 0:
             assert time.monotonic() < limit and process.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.02)
         os.kill(ranks_of(process.pid)[0].pid, signal.SIGKILL)
@@ -107,7 +107,7 @@ def test_the_command_whose_learner_is_killed_in_a_step_finishes(prompt_house, co
             process.kill()
             process.wait()
     assert "learner restarted 1×" in (tmp_path / "log").read_text()
-    assert_whole(prompt_house, "command", 6)
+    assert_whole(prompt_store, "command", 6)
 
 
 class Dying:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from rollhouse.collect.engines.cluster import ensure_ray, shutdown_ray
-from rollhouse.store.errors import TrainingError
+from rollhouse.base.errors import TrainingError
+from rollhouse.policies.engines.cluster import ensure_ray, shutdown_ray
 from rollhouse.train.grpo.learner.group import LearnerGroup
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.ranks import dealt
@@ -175,7 +175,7 @@ def test_a_rank_that_dies_in_a_step_ends_the_group(random_model, make_samples, g
 def test_three_placed_ranks_with_all_that_a_learner_can(random_model, make_samples, tmp_path, settings):
     from contextlib import closing
 
-    from rollhouse.collect.engines.placement import place
+    from rollhouse.policies.engines.placement import place
 
     one = Learner(str(random_model), settings)
     with (

@@ -7,7 +7,7 @@ from itertools import chain
 
 import pytest
 import torch
-from rollhouse.store.errors import ConfigError
+from rollhouse.base.errors import ConfigError
 from rollhouse.train.grpo.learner.adapters import adapter_layers
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.settings import LearnerSettings, LoraSettings, LossSettings

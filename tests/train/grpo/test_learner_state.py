@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rollhouse.store.errors import TrainingError
+from rollhouse.base.errors import TrainingError
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.settings import LearnerSettings, LossSettings
 

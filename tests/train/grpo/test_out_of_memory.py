@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from rollhouse.store.errors import TrainingError
+from rollhouse.base.errors import TrainingError
 from rollhouse.train.grpo.learner.memory import out_of_memory
 from rollhouse.train.grpo.ledger import read_batch, stored_plan
 from rollhouse.train.grpo.replay.replay import replay
@@ -30,26 +30,26 @@ class Small:
         return self.learner.step(samples, micro_batches, *more)
 
 
-def test_a_step_that_did_not_fit_is_split_anew_and_replayed_so(prompt_house, configure, train_here):
+def test_a_step_that_did_not_fit_is_split_anew_and_replayed_so(prompt_store, configure, train_here):
     small = {"grpo__num_prompts_per_step": 3}
     with pytest.raises(TrainingError, match=r"Memory ran out in step 2: .* Lower policy.train_mb_tokens"):
         train_here(configure(run="short", **small), wrap_learner=Small)
-    (planned,) = prompt_house.read("batch_plans", filter="run_id = 'short' and step = 2").to_pylist()
+    (planned,) = prompt_store.read("batch_plans", filter="run_id = 'short' and step = 2").to_pylist()
     row = train_here(configure(run="short", policy__train_mb_tokens=ROOM, **small), wrap_learner=Small)
     assert row["step"] == 2
 
-    (after,) = prompt_house.read("batch_plans", filter="run_id = 'short' and step = 2").to_pylist()
+    (after,) = prompt_store.read("batch_plans", filter="run_id = 'short' and step = 2").to_pylist()
     assert after == planned, "nothing is edited"
-    first, plan = (stored_plan(prompt_house, "short", step) for step in (1, 2))
+    first, plan = (stored_plan(prompt_store, "short", step) for step in (1, 2))
     assert first is not None and plan is not None
-    samples, micro_batches = read_batch(prompt_house, plan)
+    samples, micro_batches = read_batch(prompt_store, plan)
     kept = {entry["rollout_id"]: entry["advantage"] for entry in planned["entries"] if entry["kept"]}
     assert {sample.rollout_id: sample.advantage for sample in samples} == kept
     assert len(micro_batches) > 1 + max(entry["micro_batch"] or 0 for entry in planned["entries"])
     assert plan.settings["plan"]["token_budget"] == ROOM
     assert first.settings["plan"]["token_budget"] == 1024
 
-    found = replay(prompt_house, "short")
+    found = replay(prompt_store, "short")
     assert found.identical and found.plans == "stored" and found.compared == [1, 2]
-    copied = prompt_house.read("batch_plans", ["step", "settings"], f"run_id = '{found.replay}'").to_pylist()
+    copied = prompt_store.read("batch_plans", ["step", "settings"], f"run_id = '{found.replay}'").to_pylist()
     assert {row["step"]: json.loads(row["settings"])["plan"]["token_budget"] for row in copied} == {1: 1024, 2: ROOM}

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollhouse.store.errors import TrainingError
-from rollhouse.store.house import House
+from rollhouse.base.errors import TrainingError
 from rollhouse.store.ids import hash_id
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.train.grpo.algorithm.shaping import ShapingOptions
 from rollhouse.train.grpo.learner.batch import Sample
@@ -285,34 +285,34 @@ def test_failed_attempts_never_enter_statistics(rolls, failures, whiten, again):
 
 
 @pytest.fixture
-def house_with_rollouts(tmp_path):
-    house = House.create(tmp_path / "house")
+def store_with_rollouts(tmp_path):
+    store = LanceStore.create(tmp_path / "store")
     rows = [rollout(group, i, float(i % 3 == 0)) for group in ("a", "b") for i in range(5)]
     rows.append(rollout("a", 9, None, status="error", error_type="tool"))
-    house.append("rollouts", rows)
+    store.append("rollouts", rows)
     prompts = [
         {"row_id": hash_id(f"prompt {g}", "t", "c"), "prompt_id": f"prompt {g}", "token_ids": [1, 2, 3, n]}
         for n, g in enumerate("ab")
     ]
-    house.append("prompt_tokens", prompts)
-    return house
+    store.append("prompt_tokens", prompts)
+    return store
 
 
-def test_the_batch_of_a_stored_plan_is_the_batch_of_the_plan(house_with_rollouts):
-    house = house_with_rollouts
-    plan = make_plan("r", 1, read_rollouts(house, "r", 1), OPTIONS, seed=3, settings={"lr": 0.1})
-    commit_plan(house, plan)
-    commit_plan(house, plan)
-    assert house.read("batch_plans").num_rows == 1
-    again = stored_plan(house, "r", 1)
+def test_the_batch_of_a_stored_plan_is_the_batch_of_the_plan(store_with_rollouts):
+    store = store_with_rollouts
+    plan = make_plan("r", 1, read_rollouts(store, "r", 1), OPTIONS, seed=3, settings={"lr": 0.1})
+    commit_plan(store, plan)
+    commit_plan(store, plan)
+    assert store.read("batch_plans").num_rows == 1
+    again = stored_plan(store, "r", 1)
     assert again is not None and again == plan
-    assert stored_plan(house, "r", 2) is None
+    assert stored_plan(store, "r", 2) is None
 
-    samples, micro_batches = read_batch(house, again)
+    samples, micro_batches = read_batch(store, again)
     assert sorted(i for batch in micro_batches for i in batch) == list(range(10))
     assert all(len(batch) * 10 <= OPTIONS.token_budget for batch in micro_batches)
     assert [sample.rollout_id for sample in samples] == [entry.rollout_id for entry in plan.entries if entry.kept]
-    row = next(row for row in house.read("rollouts").to_pylist() if row["rollout_id"] == samples[0].rollout_id)
+    row = next(row for row in store.read("rollouts").to_pylist() if row["rollout_id"] == samples[0].rollout_id)
     prompt = [1, 2, 3, "ab".index(row["group_id"])]
     advantage = by_id(plan)[row["rollout_id"]].advantage
     assert advantage is not None
@@ -321,25 +321,25 @@ def test_the_batch_of_a_stored_plan_is_the_batch_of_the_plan(house_with_rollouts
     )
 
 
-def test_a_plan_whose_rollouts_are_gone_names_one(house_with_rollouts):
-    house = house_with_rollouts
-    plan = make_plan("r", 1, read_rollouts(house, "r", 1), OPTIONS, seed=3, settings={})
+def test_a_plan_whose_rollouts_are_gone_names_one(store_with_rollouts):
+    store = store_with_rollouts
+    plan = make_plan("r", 1, read_rollouts(store, "r", 1), OPTIONS, seed=3, settings={})
     lost = random.Random(0).choice([entry for entry in plan.entries if entry.kept]).rollout_id
-    house.dataset("rollouts").delete(f"rollout_id = '{lost}'")
+    store.dataset("rollouts").delete(f"rollout_id = '{lost}'")
     with pytest.raises(TrainingError, match=lost):
-        read_batch(house, plan)
+        read_batch(store, plan)
 
 
-def test_a_plan_that_keeps_nothing_is_an_empty_batch(house_with_rollouts):
+def test_a_plan_that_keeps_nothing_is_an_empty_batch(store_with_rollouts):
     plan = make_plan("r", 1, [rollout("a", 0, 1.0)], OPTIONS, seed=3, settings={})
-    assert read_batch(house_with_rollouts, plan) == ([], [])
+    assert read_batch(store_with_rollouts, plan) == ([], [])
 
 
-def test_outcomes_belong_to_an_incarnation(house_with_rollouts):
-    house = house_with_rollouts
+def test_outcomes_belong_to_an_incarnation(store_with_rollouts):
+    store = store_with_rollouts
     for _ in range(2):
-        with start_run(house, "grpo", "r") as run:
-            commit_outcomes(house, run, 1, [Outcome("x", [-0.5, -1.0], 1.01, 0.25)])
-    rows = sorted(house.read("training_outcomes").to_pylist(), key=lambda row: row["incarnation"])
+        with start_run(store, "grpo", "r") as run:
+            commit_outcomes(store, run, 1, [Outcome("x", [-0.5, -1.0], 1.01, 0.25)])
+    rows = sorted(store.read("training_outcomes").to_pylist(), key=lambda row: row["incarnation"])
     assert [row["incarnation"] for row in rows] == [0, 1]
     assert rows[0]["trainer_logprobs"] == [-0.5, -1.0] and rows[0]["clipped_share"] == 0.25

@@ -4,8 +4,8 @@ import math
 
 import pytest
 from pydantic import ValidationError
-from rollhouse.store.errors import ConfigError
-from rollhouse.store.house import House
+from rollhouse.base.errors import ConfigError
+from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.train.grpo.config_algorithm import AlgorithmConfig, EarlyStopConfig
 from rollhouse.train.grpo.stopping import EarlyStop, reason_to_stop
@@ -36,13 +36,13 @@ def test_the_rule(values, settings, stops):
 
 
 def test_earlier_lives_count_and_other_numbers_do_not(tmp_path):
-    house = House.create(tmp_path / "house")
-    with start_run(house, "grpo", "r") as run:
+    store = LanceStore.create(tmp_path / "store")
+    with start_run(store, "grpo", "r") as run:
         run.metrics(2, {"train/reward": 0.5, "train/loss": 1.0})
         run.metrics(3, {"train/reward": 0.9})
         run.metrics(4, {"train/reward": 0.4})
     rule = EarlyStopConfig(metric_name="train:reward_mean", patience=2)
-    with start_run(house, "grpo", "r") as run:
+    with start_run(store, "grpo", "r") as run:
         stop = EarlyStop(run, rule, [2, 4])
         assert stop.reason is None
         assert "not better for 2 validations" in str(stop.saw(6, {"train/reward": 0.3}))
@@ -56,14 +56,14 @@ def test_a_rule_without_validations_is_refused():
         AlgorithmConfig.model_validate({"early_stop": {"patience": 3}})
 
 
-def test_a_run_that_is_good_enough_before_its_first_step_takes_none(prompt_house, configure, train_here):
+def test_a_run_that_is_good_enough_before_its_first_step_takes_none(prompt_store, configure, train_here):
     small = {"run": "already", "grpo__num_prompts_per_step": 2, "grpo__max_val_samples": 2, "grpo__val_at_start": True, "grpo__val_period": 9}  # fmt: skip
     row = train_here(configure(**small, **{"grpo.early_stop__target": 0.0}))
     assert row["step"] == 0 and row["weights_hash"] == row["parent_hash"]
-    summary = get_run(prompt_house, "already")["summary"]
+    summary = get_run(prompt_store, "already")["summary"]
     assert summary["steps"] == 0 and "the target is 0" in summary["stopped"]
-    assert not prompt_house.read("batch_plans", filter="run_id = 'already'").num_rows
+    assert not prompt_store.read("batch_plans", filter="run_id = 'already'").num_rows
 
     assert train_here(configure(**small))["step"] == 2, "without the target it goes on"
     assert train_here(configure(**small, grpo__max_num_steps=1))["step"] == 2, "it has taken that many, and more"
-    assert prompt_house.read("batch_plans", filter="run_id = 'already'").num_rows == 2
+    assert prompt_store.read("batch_plans", filter="run_id = 'already'").num_rows == 2

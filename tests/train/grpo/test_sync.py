@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rollhouse.collect.chat import ChatFormat
-from rollhouse.collect.engines import weight_file
-from rollhouse.collect.engines.base import Generation
-from rollhouse.collect.engines.placement import engine_dtype
-from rollhouse.collect.engines.replicas import ReplicatedEngine
-from rollhouse.collect.engines.restarting import RestartingEngine
-from rollhouse.collect.engines.torch_engine import TorchEngine
-from rollhouse.collect.environments.workplace_mini import MiniEnvironment
-from rollhouse.collect.types import Sampling
-from rollhouse.store.errors import ConfigError, EngineError
+from rollhouse.base.errors import ConfigError, EngineError
+from rollhouse.environments.workplace_mini import MiniEnvironment
+from rollhouse.policies.chat import ChatFormat
+from rollhouse.policies.engines import weight_file
+from rollhouse.policies.engines.base import Generation
+from rollhouse.policies.engines.placement import engine_dtype
+from rollhouse.policies.engines.replicas import ReplicatedEngine
+from rollhouse.policies.engines.restarting import RestartingEngine
+from rollhouse.policies.engines.torch_engine import TorchEngine
+from rollhouse.policies.types import Sampling
 from rollhouse.train.grpo.learner.batch import Sample, split_micro_batches
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.settings import LearnerSettings

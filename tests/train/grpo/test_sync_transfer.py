@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from rollhouse.collect.engines.sleeping import asleep
-from rollhouse.collect.engines.torch_engine import TorchEngine
-from rollhouse.store.errors import ConfigError
+from rollhouse.base.errors import ConfigError
+from rollhouse.policies.engines.sleeping import asleep
+from rollhouse.policies.engines.torch_engine import TorchEngine
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.settings import LearnerSettings, LoraSettings
 from rollhouse.train.grpo.sync.sync import open_sync

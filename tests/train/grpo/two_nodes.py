@@ -20,9 +20,9 @@ def node_of(learner: object) -> str:
 
 def main(model: str) -> dict:
     import ray
-    from rollhouse.collect.engines.cluster import ensure_ray, shutdown_ray
-    from rollhouse.collect.engines.placement import place
-    from rollhouse.collect.engines.restarting import restarting_vllm, restarts
+    from rollhouse.policies.engines.cluster import ensure_ray, shutdown_ray
+    from rollhouse.policies.engines.placement import place
+    from rollhouse.policies.engines.restarting import restarting_vllm, restarts
     from rollhouse.train.grpo.learner.batch import Sample
     from rollhouse.train.grpo.learner.group import LearnerGroup
     from rollhouse.train.grpo.learner.settings import LearnerSettings

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....store.errors import ConfigError
+from ....base.errors import ConfigError
 from .settings import LoraSettings
 
 ADAPTER = "default"

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from ....collect.engines.cluster import our_error, require_resources
-from ....collect.models import need
-from ....store.errors import RollhouseError, TrainingError
+from ....base.errors import RollhouseError, TrainingError
+from ....policies.engines.cluster import our_error, require_resources
+from ....policies.models import need
 from .batch import Sample
 from .learner import Learner, StepResult
 from .settings import LearnerSettings

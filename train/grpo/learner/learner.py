@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....collect.engines.weight_file import mapped_parameters, write_weights
+from ....policies.engines.weight_file import mapped_parameters, write_weights
 from ..algorithm.aggregation import StepTotals
 from ..algorithm.loss import LossInputs, policy_loss
 from .adapters import merged_weights, without_adapters

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ....store.errors import TrainingError
+from ....base.errors import TrainingError
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ....store.errors import TrainingError
+from ....base.errors import TrainingError
 
 Found = TypeVar("Found")
 _reserved: dict[str, socket.socket] = {}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....store.errors import TrainingError
+from ....base.errors import TrainingError
 
 TENSORS, NUMBERS = "learner.safetensors", "learner.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ....store.errors import TrainingError
+from ....base.errors import TrainingError
 from ..algorithm.loss import LossInputs, PolicyLoss
 from .batch import Sample
 from .measures import Outcome, Tally, outcomes

@@ -1,12 +1,12 @@
-"""What the house knows of a GRPO run that is to be replayed."""
+"""What the store knows of a GRPO run that is to be replayed."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ....store.errors import ConfigError
-from ....store.house import quote
+from ....base.errors import ConfigError
+from ....store.lance_store import quote
 from ....store.runs import get_run
 from ...checkpoints import MARK, folder_of, starting_model
 from ...compare import stored_numbers
@@ -15,7 +15,7 @@ from ..config import GrpoConfig
 from .settings import stored_config
 
 if TYPE_CHECKING:
-    from ....store.house import House
+    from ....store.lance_store import LanceStore
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Original:
     tokenizer: Path
 
 
-def read_original(house: "House", run_id: str) -> Original:
+def read_original(store: "LanceStore", run_id: str) -> Original:
     """Raises StoreNotFound for a run there is not, ConfigError for one of another kind, or whose first model is no longer what it was."""
-    config = stored_config(house, run_id)
-    run = get_run(house, run_id)
-    model = starting_model(house, run)
-    rows = house.read("checkpoints", filter=f"run_id = {quote(run_id)}").to_pylist()
+    config = stored_config(store, run_id)
+    run = get_run(store, run_id)
+    model = starting_model(store, run)
+    rows = store.read("checkpoints", filter=f"run_id = {quote(run_id)}").to_pylist()
     last = {row["step"]: row for row in sorted(rows, key=lambda row: row["incarnation"])}
     folders = [Path(row["path"]) for _, row in sorted(last.items())]
     return Original(
@@ -59,10 +59,10 @@ def read_original(house: "House", run_id: str) -> Original:
         dataset=run["config"]["dataset"],
         model=model,
         model_hash=run["config"]["model_hash"],
-        planned=_planned(house, run_id),
+        planned=_planned(store, run_id),
         weights={step: row["weights_hash"] for step, row in last.items()},
-        numbers=stored_numbers(house, run_id),
-        states=_states(house, run_id, config),
+        numbers=stored_numbers(store, run_id),
+        states=_states(store, run_id, config),
         # A template of the user's own is in the checkpoints, not in the model they came from.
         tokenizer=next((folder for folder in reversed(folders) if folder.is_dir()), model),
     )
@@ -80,15 +80,15 @@ def steps_to_take(original: Original, from_step: int, max_num_steps: int) -> lis
     return steps
 
 
-def _planned(house: "House", run_id: str) -> list[int]:
-    there: list[Any] = house.read("batch_plans", ["step"], f"run_id = {quote(run_id)}")["step"].to_pylist()
+def _planned(store: "LanceStore", run_id: str) -> list[int]:
+    there: list[Any] = store.read("batch_plans", ["step"], f"run_id = {quote(run_id)}")["step"].to_pylist()
     steps = set(there)
     return [step for step in range(1, len(steps) + 1) if all(before in steps for before in range(1, step + 1))]
 
 
-def _states(house: "House", run_id: str, config: GrpoConfig) -> dict[int, Path]:
+def _states(store: "LanceStore", run_id: str, config: GrpoConfig) -> dict[int, Path]:
     """Whole states have the mark of the run that wrote them."""
-    folder, mine = folder_of(house, run_id, config.checkpointing.checkpoint_dir), identity_of(house, run_id)
+    folder, mine = folder_of(store, run_id, config.checkpointing.checkpoint_dir), identity_of(store, run_id)
     whole = [path for path in folder.glob("state_*") if (path / MARK).is_file()]
     own = [path for path in whole if json.loads((path / MARK).read_text())["run"] == mine]
     return {int(path.name.removeprefix("state_")): path for path in own}

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ....collect.models import load_tokenizer
-from ....store.errors import ConfigError
+from ....base.errors import ConfigError
+from ....policies.models import load_tokenizer
 from ....store.runs import Run, list_runs, start_run
 from ...checkpoints import checkpoint_folder, save_checkpoint
 from ...compare import COMPARED, Difference, first_difference, free_name
@@ -39,7 +39,7 @@ from .original import Original, read_original, steps_to_take
 from .settings import changed_settings, changes_learning, changes_plans, refuse_other_weights
 
 if TYPE_CHECKING:
-    from ....store.house import House
+    from ....store.lance_store import LanceStore
 
 Progress = Callable[[int, int, str], None]
 
@@ -74,7 +74,7 @@ class Replay:
 
 
 def replay(
-    house: "House",
+    store: "LanceStore",
     run_id: str,
     config: GrpoConfig | None = None,
     *,
@@ -95,13 +95,13 @@ def replay(
     Raises StoreNotFound for a run there is not; ConfigError for one that is not of kind grpo, has no such stored batch or whose first model
     is no longer what it was, and for a setting that a replay cannot change; TrainingError as training does.
     """
-    original = read_original(house, run_id)
+    original = read_original(store, run_id)
     config = config or original.config
     changed = changed_settings(original.config, config)
     if from_step > 1:
         refuse_other_weights(changed)
     steps = steps_to_take(original, from_step, config.grpo.max_num_steps)
-    name = _name(house, original, run or config.run)
+    name = _name(store, original, run or config.run)
     if config.logger.wandb.name == original.config.logger.wandb.name:
         config = config.model_copy(deep=True)
         config.logger.wandb.name = None  # the replay's own, not the original's
@@ -112,12 +112,12 @@ def replay(
         "replay_of": run_id,
         "from_step": from_step,
     }
-    with start_run(house, "replay", name, payload) as again:
+    with start_run(store, "replay", name, payload) as again:
         checkpoint_folder(
             again, config.checkpointing.checkpoint_dir
         )  # refuses another run's before anything is computed
-        with _learner_before(house, original, config, from_step, progress) as learner, Tracker(again, config.logger, payload) as tracker:  # fmt: skip
-            parts = _Parts(house, original, config, again, learner, tracker, changes_plans(original.config, config))
+        with _learner_before(store, original, config, from_step, progress) as learner, Tracker(again, config.logger, payload) as tracker:  # fmt: skip
+            parts = _Parts(store, original, config, again, learner, tracker, changes_plans(original.config, config))
             numbers = _take_all(parts, steps, progress, viewer)
         identical, difference = None, None
         if not changes_learning(original.config, config):
@@ -141,7 +141,7 @@ class _Parts:
         saved: Step → row of its checkpoint.
     """
 
-    house: "House"
+    store: "LanceStore"
     original: Original
     config: GrpoConfig
     run: Run
@@ -169,16 +169,16 @@ def _take_all(parts: _Parts, steps: list[int], progress: Progress | None, viewer
 
 
 def _take(parts: _Parts, step: int, viewer: Viewer | None) -> dict[str, float]:
-    """One optimizer step, with its plan and outcomes in the house; returns its numbers."""
+    """One optimizer step, with its plan and outcomes in the store; returns its numbers."""
     watch = Stopwatch(partial(viewer.phase, step) if viewer is not None else None)
     with watch("store"):
         plan, rollouts = _plan(parts, step)
-        commit_plan(parts.house, plan)
-        samples, micro_batches = read_batch(parts.house, plan)
+        commit_plan(parts.store, plan)
+        samples, micro_batches = read_batch(parts.store, plan)
     with watch("train"):
         result: StepResult = parts.learner.step(samples, micro_batches)
     with watch("store"):
-        commit_outcomes(parts.house, parts.run, step, result.outcomes)
+        commit_outcomes(parts.store, parts.run, step, result.outcomes)
     numbers = rollout_metrics(rollouts) | plan_metrics(plan) | result.metrics
     numbers |= {f"time/{phase}": seconds for phase, seconds in watch.seconds.items()}
     numbers["time/step"] = watch.total()
@@ -189,9 +189,9 @@ def _take(parts: _Parts, step: int, viewer: Viewer | None) -> dict[str, float]:
 
 def _plan(parts: _Parts, step: int) -> tuple[BatchPlan, list[dict[str, Any]]]:
     """The step's plan as the replay's own, and the rollouts of the original that it is over."""
-    stored = stored_plan(parts.house, parts.original.run_id, step)
+    stored = stored_plan(parts.store, parts.original.run_id, step)
     assert stored is not None, "steps_to_take lists those that have one"
-    rollouts = read_planned(parts.house, stored)
+    rollouts = read_planned(parts.store, stored)
     settings = plan_settings(parts.config, parts.original.model_hash, ())
     settings |= {
         "task_ids": stored.settings.get("task_ids"),
@@ -209,14 +209,14 @@ def _plan(parts: _Parts, step: int) -> tuple[BatchPlan, list[dict[str, Any]]]:
 
 def _reference_kl(parts: _Parts, stored: BatchPlan) -> dict[str, float]:
     """rollout_id → KL of the learner as it is now to the model the run started from, of all rollouts with tokens that the plan names."""
-    samples = read_planned_samples(parts.house, stored)
+    samples = read_planned_samples(parts.store, stored)
     values = parts.learner.reference_kl(samples)
     return {sample.rollout_id: value for sample, value in zip(samples, values, strict=True)}
 
 
 def _save(parts: _Parts, step: int, numbers: dict[str, float]) -> None:
     parts.saved[step] = save_checkpoint(
-        parts.house,
+        parts.store,
         parts.run,
         parts.learner,
         load_tokenizer(parts.original.tokenizer),
@@ -226,7 +226,7 @@ def _save(parts: _Parts, step: int, numbers: dict[str, float]) -> None:
         metrics=numbers,
         parent_hash=parts.original.model_hash,
     )
-    keep_best(parts.house, parts.run.run_id, parts.config.checkpointing)
+    keep_best(parts.store, parts.run.run_id, parts.config.checkpointing)
 
 
 def _due(step: int, config: GrpoConfig) -> bool:
@@ -245,17 +245,17 @@ def _difference(parts: _Parts, steps: list[int]) -> Difference | None:
     return number
 
 
-def _name(house: "House", original: Original, wanted: str | None) -> str:
+def _name(store: "LanceStore", original: Original, wanted: str | None) -> str:
     if wanted is None or wanted == original.run_id:
-        return free_name(house, original.run_id, "replay")
-    if wanted in {run["run_id"] for run in list_runs(house)}:
+        return free_name(store, original.run_id, "replay")
+    if wanted in {run["run_id"] for run in list_runs(store)}:
         raise ConfigError(f"There is a run {wanted!r} already.", "A replay is a run of its own: give it another name.")
     return wanted
 
 
 @contextmanager
 def _learner_before(
-    house: "House", original: Original, config: GrpoConfig, from_step: int, progress: Progress | None
+    store: "LanceStore", original: Original, config: GrpoConfig, from_step: int, progress: Progress | None
 ) -> Iterator[Any]:
     """The learner as it was before `from_step`, with the settings of `config` from there on."""
     if from_step == 1:
@@ -263,13 +263,15 @@ def _learner_before(
             yield learner
         return
     with tempfile.TemporaryDirectory(prefix="rollhouse-replay-") as folder:
-        state = _state_before(house, original, from_step, Path(folder), progress)
+        state = _state_before(store, original, from_step, Path(folder), progress)
         with open_learner(original.model, config) as learner:
             learner.load_state(str(state))
             yield learner
 
 
-def _state_before(house: "House", original: Original, from_step: int, folder: Path, progress: Progress | None) -> Path:
+def _state_before(
+    store: "LanceStore", original: Original, from_step: int, folder: Path, progress: Progress | None
+) -> Path:
     """A folder with the learner's state before a step: the run's own, or one made from an earlier state in `folder`."""
     kept = {step: path for step, path in original.states.items() if step < from_step}
     newest = max(kept, default=0)
@@ -278,7 +280,7 @@ def _state_before(house: "House", original: Original, from_step: int, folder: Pa
     with open_learner(original.model, original.config) as learner:
         if newest:
             learner.load_state(str(kept[newest]))
-        for step in take_stored(house, original.run_id, learner, range(newest + 1, from_step)):
+        for step in take_stored(store, original.run_id, learner, range(newest + 1, from_step)):
             if progress is not None:
                 progress(0, from_step - 1, f"step {step} with the run's own settings")
         learner.save_state(str(folder))

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
-from ....collect.chat_options import ChatOptions
-from ....store.errors import ConfigError
+from ....base.errors import ConfigError
+from ....policies.chat_options import ChatOptions
 from ....store.runs import get_run
 from ..config import GrpoConfig
 from ..settings import learner_settings, plan_options
 
 if TYPE_CHECKING:
-    from ....store.house import House
+    from ....store.lance_store import LanceStore
 
 FREE = (
     "loss_fn",
@@ -48,13 +48,13 @@ BESIDE = (
 """What may change without being another training: where it runs, what it keeps, how far it goes."""
 
 
-def stored_config(house: "House", run_id: str) -> GrpoConfig:
+def stored_config(store: "LanceStore", run_id: str) -> GrpoConfig:
     """The configuration of a GRPO run as it was last started, with `run` set to its id.
 
     The chat section is left at its defaults: a replay renders nothing. Raises StoreNotFound for a run there is not, ConfigError for one
     of another kind.
     """
-    run = get_run(house, run_id)
+    run = get_run(store, run_id)
     if run["kind"] != "grpo":
         raise ConfigError(
             f"Run {run_id!r} is of kind {run['kind']}; a replay is of a run of kind grpo.",

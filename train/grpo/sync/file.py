@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from ....collect.engines.base import TokenEngine
-from ....collect.engines.restarting import new_weights
+from ....policies.engines.base import TokenEngine
+from ....policies.engines.restarting import new_weights
 from .sync import LearnerLike
 from .weights_folder import weights_folder
 
 
 class FileSync:
-    """A WeightSync through one safetensors file in memory that is written in place; see collect/engines/weight_file.py.
+    """A WeightSync through one safetensors file in memory that is written in place; see policies/engines/weight_file.py.
 
     With `share_parameters` a learner on a CPU keeps its parameters in that file, and a push is the engine's copy alone. The file then changes
     while the learner steps: step inside `training`, or with no request in flight.

@@ -13,11 +13,11 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ....collect.engines.base import TokenEngine
-from ....collect.engines.cluster import call
-from ....collect.engines.placement import engine_node
-from ....collect.engines.restarting import new_weights
-from ....store.errors import EngineError, TrainingError
+from ....base.errors import EngineError, TrainingError
+from ....policies.engines.base import TokenEngine
+from ....policies.engines.cluster import call
+from ....policies.engines.placement import engine_node
+from ....policies.engines.restarting import new_weights
 from .sync import LearnerLike
 from .weights_folder import weights_folder
 

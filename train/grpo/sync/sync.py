@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from ....collect.engines.base import TokenEngine
-from ....store.errors import ConfigError
+from ....base.errors import ConfigError
+from ....policies.engines.base import TokenEngine
 
 KINDS = ("auto", "file", "object_store", "cuda_ipc", "nccl")
 

@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ....collect.engines.base import TokenEngine
-from ....collect.engines.cluster import call
-from ....collect.engines.restarting import RestartingEngine
-from ....collect.engines.vllm_client import engine_gone
-from ....store.errors import ConfigError, TrainingError
+from ....base.errors import ConfigError, TrainingError
+from ....policies.engines.base import TokenEngine
+from ....policies.engines.cluster import call
+from ....policies.engines.restarting import RestartingEngine
+from ....policies.engines.vllm_client import engine_gone
 from ..restarting import RestartingLearner
 
 BACKENDS = {"cuda_ipc": "ipc", "nccl": "nccl"}

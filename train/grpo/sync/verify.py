@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ....collect.engines.base import Generation, TokenEngine
-from ....collect.engines.restarting import restarts
-from ....collect.types import Sampling
-from ....store.errors import EngineError
+from ....base.errors import EngineError
+from ....policies.engines.base import Generation, TokenEngine
+from ....policies.engines.restarting import restarts
+from ....policies.types import Sampling
 from ..learner.batch import Sample
 from .sync import LearnerLike
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ....collect.engines.folders import owned_folder
+from ....policies.engines.folders import owned_folder
 
 PREFIX = "rollhouse-weights-"
 

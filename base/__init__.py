@@ -1,0 +1,1 @@
+"""What every folder shares: errors, plug-ins, worker processes, HTTP."""

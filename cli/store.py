@@ -1,0 +1,73 @@
+"""`rollhouse check`, `compact`, `gc`: keeping a store sound and small."""
+
+import sys
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from .common import Format, FormatOption, StoreOption, open_store, print_rows, progress
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    for command in (check, compact, gc):
+        app.command(command.__name__)(command)
+
+
+def check(
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="First mend what a crash can leave: journals, rows that are there twice, stray tags."
+        ),
+    ] = False,
+    store: StoreOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Verify the store: readable files, unique keys, references that resolve, empty journals, snapshots intact. Exit code 1 when something is wrong."""
+    from ..store.maintenance import check as find_problems
+    from ..store.repair import repair as mend
+
+    opened = open_store(store)
+    for done in mend(opened) if repair else ():
+        print(done, file=sys.stderr)
+    problems = _with_progress("check", find_problems, opened)
+    if format is not Format.table:
+        print_rows([{"problem": problem} for problem in problems], format)
+    else:
+        print("\n".join(problems) if problems else "The store is sound.")
+    raise typer.Exit(1 if problems else 0)
+
+
+def compact(store: StoreOption = None, format: FormatOption = Format.table) -> None:
+    """Join the small pieces that many commits leave, so that reading stays quick. Snapshots keep their rows."""
+    from ..store.maintenance import compact as join
+
+    print_rows(_with_progress("compact", join, open_store(store)), format)
+
+
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this it only says what it would free.")] = False,
+    keep_hours: Annotated[
+        float, typer.Option("--keep-hours", min=0, help="Keep versions younger than this; readers may hold them.")
+    ] = 1.0,
+    store: StoreOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Free old versions that no snapshot names."""
+    from ..store.maintenance import gc as clean
+
+    report = _with_progress("gc", clean, open_store(store), yes=yes, retention=timedelta(hours=keep_hours))
+    print_rows(report, format)
+    if format is Format.table:
+        total = sum(row["bytes"] for row in report)
+        print(f"{'freed' if yes else 'would free'} {total / 1e6:.2f} MB" + ("" if yes else "; give --yes to do it"))
+
+
+def _with_progress(what: str, function: Any, *args: Any, **options: Any) -> Any:
+    from ..store.tables import TABLES
+
+    with progress(transient=True) as bar:
+        task = bar.add_task(what, total=len(TABLES), note="")
+        return function(*args, on_table=lambda table: bar.update(task, advance=1, note=table), **options)

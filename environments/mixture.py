@@ -1,0 +1,125 @@
+"""Several environments as one: their tasks interleaved by weight, each played by the environment it is of."""
+
+import math
+from collections.abc import Awaitable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..base.errors import ConfigError
+from ..store.task import Task
+from .registry import load_environment
+from .shaping import RewardShaping
+from .types import Environment, Session
+
+
+class EnvironmentSpec(BaseModel):
+    """One entry of `environments` in a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    """What `--env` takes."""
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Its share of the tasks, relative to the others'."""
+    tables: str | None = None
+    tasks: str | None = None
+    tasks_split: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the environment's constructor."""
+    reward: RewardShaping = RewardShaping()
+
+
+class Mixture:
+    """Environments whose tasks come in turn, by weight.
+
+    Attributes:
+        environments: By the name that tasks, and so rollouts, carry; in the order of the recipe.
+        shaping: How rewards of each are shaped, by the same names.
+    """
+
+    name = "mixture"
+
+    def __init__(self, parts: Sequence[tuple[Environment, float, RewardShaping]]) -> None:
+        """(environment, weight, shaping) of each. Raises ConfigError when two have one name."""
+        self.environments: dict[str, Environment] = {}
+        self.shaping: dict[str, RewardShaping] = {}
+        self._weights: list[float] = []
+        for environment, weight, shaping in parts:
+            if environment.name in self.environments:
+                raise ConfigError(
+                    f"The environment {environment.name!r} stands twice in the mixture.",
+                    "Merge its tasks files with `rollhouse tasks prepare`, or give one class another name.",
+                )
+            self.environments[environment.name] = environment
+            self.shaping[environment.name] = shaping
+            self._weights.append(weight)
+
+    def tasks(self, split: str) -> Iterator[Task]:
+        """The tasks of all, interleaved: of the first n, each environment has n times its share of the weights, give or take less than one.
+
+        It ends where the environment whose turn it is has no task left, so that the shares hold to the end. Raises ConfigError when one has none at all.
+        """
+        waiting = [iter(environment.tasks(split)) for environment in self.environments.values()]
+        names = list(self.environments)
+        taken = [0] * len(names)
+        for turn in interleave(self._weights):
+            task = next(waiting[turn], None)
+            if task is None:
+                if not taken[turn]:
+                    raise ConfigError(
+                        f"{names[turn]} has no task in split {split!r}, so it cannot be mixed.",
+                        "Take it out, or say of which split its tasks file is with tasks_split.",
+                    )
+                return
+            taken[turn] += 1
+            yield task
+
+    def start(self, task: Task) -> Session | Awaitable[Session]:
+        """A session of the environment the task is of. Raises ConfigError when it is of none of them."""
+        if task.environment not in self.environments:
+            known = ", ".join(self.environments)
+            raise ConfigError(f"A task is of {task.environment!r}, which is not mixed here.", f"Mixed are {known}.")
+        return self.environments[task.environment].start(task)
+
+
+def open_mixture(specs: Sequence[EnvironmentSpec], seed: int | None = 0) -> Environment:
+    """The environment of one spec, or a Mixture of several.
+
+    Args:
+        seed: Seed of generated tasks; None is 0.
+
+    Raises ConfigError for no spec, an unknown name or two environments of one name.
+    """
+    if not specs:
+        raise ConfigError("There is no environment to collect on.", "Name one with --env, or under `environments`.")
+    opened = [
+        load_environment(spec.name, spec.tables, spec.tasks, seed, spec.tasks_split, **spec.options) for spec in specs
+    ]
+    if len(opened) == 1:
+        return opened[0]
+    return Mixture([(one, spec.weight, spec.reward) for one, spec in zip(opened, specs, strict=True)])
+
+
+def shaping_by_environment(environment: Environment, specs: Sequence[EnvironmentSpec]) -> dict[str, RewardShaping]:
+    """How to shape rewards, by `Task.environment`, of what `open_mixture` gave for these specs."""
+    return environment.shaping if isinstance(environment, Mixture) else {environment.name: specs[0].reward}
+
+
+def interleave(weights: Sequence[float]) -> Iterator[int]:
+    """Endless turns, as indices into weights: of the first n, index i has more than n · share − 1 and less than n · share + 1.
+
+    The j-th turn of i (from 0) falls into the slots from ⌊j / share⌋ to ⌈(j + 1) / share⌉; of those that may come, the one whose slots end first does,
+    which always works out when the shares add up to one (proportionate-progress scheduling on one processor; Baruah et al. 1996). Shares are exact fractions.
+    """
+    exact = [Fraction(weight) for weight in weights]
+    shares = [weight / sum(exact) for weight in exact]
+    counts = [0] * len(shares)
+    slot = 0
+    while True:
+        ready = [i for i, share in enumerate(shares) if math.floor(counts[i] / share) <= slot]
+        chosen = min(ready, key=lambda i: math.ceil((counts[i] + 1) / shares[i]))
+        counts[chosen] += 1
+        slot += 1
+        yield chosen

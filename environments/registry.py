@@ -1,0 +1,132 @@
+"""Environments by name, and the tasks of a split."""
+
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..base.errors import ConfigError, one_line
+from ..store.task import Task
+from .types import Environment
+
+NAMES = ("workplace", "workplace-mini", "math")
+_FORMS = "FILE.py[:CLASS], nemo-gym:URL and verifiers:ENVIRONMENT"
+
+
+def load_environment(
+    name: str,
+    /,
+    tables: str | Path | None = None,
+    tasks: str | Path | None = None,
+    seed: int | None = 0,
+    tasks_split: str | None = None,
+    **options: Any,
+) -> Environment:
+    """The environment of that name. Raises ConfigError for an unknown name, a missing file, or an option it does not take.
+
+    Args:
+        name: One of NAMES; `FILE.py` or `FILE.py:Class`, a class of one's own; `nemo-gym:URL`, a running NeMo Gym resources server;
+            `verifiers:ENVIRONMENT`, an environment of the verifiers package.
+        tables: Folder of the environment's tables, where it has any.
+        tasks: Tasks file, for an environment that does not generate its own.
+        seed: Seed of generated tasks; None is 0.
+        tasks_split: Split of the tasks file's rows that name none; None is train.
+        options: Further arguments of the environment's constructor.
+    """
+    split = tasks_split or "train"
+    kind, _, rest = name.partition(":")
+    if name == "workplace":
+        from .workplace import WorkplaceEnvironment
+
+        places = {"tables": None if tables is None else Path(tables), "tasks": None if tasks is None else Path(tasks)}
+        return _made(WorkplaceEnvironment, name, options, **places, tasks_split=split, seed=seed or 0)
+    if name == "workplace-mini":
+        from .workplace_mini import MiniEnvironment
+
+        return _made(MiniEnvironment, name, options, seed=seed or 0)
+    if name == "math":
+        from .math import MathEnvironment
+
+        return _made(MathEnvironment, name, options, tasks=tasks, seed=seed or 0, tasks_split=split)
+    if kind == "nemo-gym":
+        from .adapters.nemo_gym import NemoGymEnvironment
+
+        return _made(NemoGymEnvironment, kind, options, url=rest, tasks=tasks, tasks_split=split)
+    if kind == "verifiers":
+        from .adapters.verifiers import VerifiersEnvironment
+
+        return VerifiersEnvironment(rest, **options)
+    if (own := own_file(name)) is not None:
+        from .own import load_own
+
+        return load_own(*own, options, tables=tables, tasks=tasks, seed=seed or 0, tasks_split=split)
+    raise ConfigError(f"There is no environment {name!r}.", f"Environments are {', '.join(NAMES)}, {_FORMS}.")
+
+
+def generated_tasks(
+    name: str,
+    splits: Sequence[str],
+    count: int | None = None,
+    /,
+    tables: str | Path | None = None,
+    tasks: str | Path | None = None,
+    seed: int | None = 0,
+    tasks_split: str | None = None,
+) -> dict[str, list[Task]]:
+    """The environment's tasks by split.
+
+    Args:
+        count: So many of each split from a generator of ours; of any other source, at most so many. None is all.
+    """
+    sizes = {} if count is None or name not in NAMES else dict.fromkeys(("n_train", "n_validation", "n_test"), count)
+    environment = load_environment(name, tables, tasks, seed, tasks_split, **sizes)
+    return {split: list(islice(environment.tasks(split), count)) for split in splits}
+
+
+def _made(kind: type[Any], name: str, options: Mapping[str, Any], **given: Any) -> Environment:
+    """The environment with the user's options. Raises ConfigError for one that it does not take, or not so."""
+    takes = [option for option in inspect.signature(kind).parameters if option not in given]
+    for option in options:
+        if option not in takes:
+            raise ConfigError(f"The environment {name} takes no option {option!r}.", f"It takes: {', '.join(takes) or 'none'}.")  # fmt: skip
+    hints = get_type_hints(kind.__init__)
+    checked: dict[str, Any] = {}
+    for option, value in options.items():
+        try:
+            checked[option] = TypeAdapter(hints[option]).validate_python(value)
+        except ValidationError as error:
+            raise ConfigError(f"The option {option} of {name} is {one_line(repr(value), 80)}: {one_line(error.errors()[0]['msg'])}.", "Correct it.") from None  # fmt: skip
+    return kind(**given, **checked)
+
+
+def own_file(name: str) -> tuple[Path, str | None] | None:
+    """The file and the class (None: its only one) when the name is one of a file; None when it is another."""
+    if name.endswith(".py"):
+        return Path(name), None
+    file, _, class_name = name.rpartition(":")
+    return (Path(file), class_name) if file.endswith(".py") else None
+
+
+def environment_hash(name: str) -> str | None:
+    """SHA-256 of the file of an environment of one's own, for a run's configuration; None for other environments and a missing file.
+
+    What the file imports is not in it.
+    """
+    own = own_file(name)
+    return hashlib.sha256(own[0].read_bytes()).hexdigest() if own is not None and own[0].is_file() else None
+
+
+def tasks_of(environment: Environment, split: str, limit: int | None = None) -> list[Task]:
+    """The tasks of a split, at most `limit` of them. Raises ConfigError when it has none."""
+    tasks = list(islice(environment.tasks(split), limit))
+    if not tasks:
+        raise ConfigError(
+            f"{environment.name} has no task in split {split!r}.",
+            "Rows of a tasks file that name no split are of train: take them with `--split train`, "
+            f"or say that the file is of this one with `--tasks-split {split}`.",
+        )
+    return tasks

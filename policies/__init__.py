@@ -1,0 +1,1 @@
+"""What answers a conversation: models, chat templates, parsers, token engines and endpoints."""

@@ -1,0 +1,164 @@
+"""Between messages and tokens: what a prompt renders to, what follows a sampled turn, and what a sampled turn says.
+
+A trajectory's tokens are never made from its text again. The sampled tokens stay as they are; only what comes after them (tool
+results, a user turn, the next generation prompt) is rendered and appended.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..store.messages import Message, ToolCall
+from ..store.task import Task
+from .chat_options import ChatOptions
+from .models import load_tokenizer, stop_token_ids, template_hash, tokenizer_hash
+from .parsers import load_parser, opens_thinking, split_thinking
+from .template import Template, TemplateError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["ChatFormat", "TemplateError"]
+
+_CACHED_PROMPTS = 256
+_THINKING_TAIL = 16  # tokens that hold `<think>` and white space, even one token a byte
+
+
+class ChatFormat:
+    """The chat template, tokenizer and tool parser of one model.
+
+    Attributes:
+        stop_token_ids: Tokens that end a turn; the first is the template's own end-of-turn token.
+        tokenizer_hash, template_hash: As stored in `rollouts` and `prompt_tokens`; the template's with its settings.
+    """
+
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", stop_ids: Sequence[int] = (), options: ChatOptions | None = None
+    ) -> None:
+        """`stop_ids` are those the model names. Raises ConfigError for a template that drops or changes a trailing assistant message."""
+        options = options or ChatOptions()
+        named = [number for number in (*stop_ids, tokenizer.eos_token_id) if isinstance(number, int)]
+        self.tokenizer = tokenizer
+        self.template = Template(tokenizer, options.template_settings(), named)
+        self.stop_token_ids = tuple(dict.fromkeys((*self.template.stop_ids, *named)))
+        self.tokenizer_hash = tokenizer_hash(tokenizer)
+        self.template_hash = template_hash(tokenizer, options.template_settings())
+        self._read_calls = load_parser(options, tokenizer)
+        self._prompts: OrderedDict[int, tuple[Task, list[int]]] = OrderedDict()
+
+    @classmethod
+    def of(cls, folder: str | os.PathLike[str], options: ChatOptions | None = None) -> "ChatFormat":
+        """The chat format of a model folder. Raises ConfigError."""
+        options = options or ChatOptions()
+        tokenizer = load_tokenizer(folder, options.template)
+        return cls(tokenizer, stop_token_ids(folder, tokenizer), options)
+
+    def prompt_ids(self, task: Task) -> list[int]:
+        """The task's prompt with the generation prompt. Remembered, since a group asks for it many times."""
+        kept = self._prompts.get(id(task))
+        if kept is None:
+            kept = self._prompts[id(task)] = (task, self.render(task.messages, task.tools, generation_prompt=True))
+            if len(self._prompts) > _CACHED_PROMPTS:
+                self._prompts.popitem(last=False)
+        return list(kept[1])
+
+    def suffix_ids(self, task: Task, messages: Sequence[Message], last_sampled: int | None) -> list[int]:
+        """What to append after a sampled turn: the end of that turn if it was not sampled, what follows it, the generation prompt.
+
+        Args:
+            messages: Everything after the prompt; the sampled turn is its last assistant message.
+            last_sampled: The last token of the trajectory so far.
+        Raises:
+            TemplateError: The template loses the turn or its end.
+        """
+        last = max(number for number, message in enumerate(messages) if message.role == "assistant")
+        return self._after([*task.messages, *messages], len(task.messages) + last, task.tools, last_sampled)
+
+    def splice(
+        self,
+        prefix_ids: Sequence[int],
+        messages_before: Sequence[Message],
+        messages_all: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+    ) -> list[int]:
+        """The prompt of a client that sends messages only, true to the tokens sampled before: `prefix_ids` and what follows them.
+
+        Gives what NeMo Gym's prefix-token correction gives (docs/serve.md), without its reliance on counting end tokens.
+
+        Args:
+            prefix_ids: Prompt and sampled tokens of the latest assistant message whose tokens are known; empty when there is none.
+            messages_before: The history up to and with that message.
+            messages_all: The whole history, which begins with messages_before.
+        Raises:
+            TemplateError: The template loses the turn or its end, or messages_before does not end in an assistant message.
+        """
+        if not prefix_ids:
+            return self.render(messages_all, tools, generation_prompt=True)
+        if not messages_before or messages_before[-1].role != "assistant":
+            raise TemplateError("The history before a splice does not end in an assistant message.", "Send the turn whose tokens are known, then what follows it.")  # fmt: skip
+        return [*prefix_ids, *self._after(messages_all, len(messages_before) - 1, tools, prefix_ids[-1])]
+
+    def _after(
+        self, messages: Sequence[Message], turn: int, tools: Sequence[Mapping[str, Any]], last_sampled: int | None
+    ) -> list[int]:
+        # The text begins with an end token, where every tokenizer starts afresh: these are the tokens the whole would have there.
+        rest: Any = self.tokenizer(self.template.after_turn(messages, turn, tools), add_special_tokens=False)
+        ids = list(rest["input_ids"])
+        ended = last_sampled in self.stop_token_ids and not self.template.ends_are_headers
+        return ids[1:] if ended or last_sampled == ids[0] else ids
+
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generation_prompt: bool
+    ) -> list[int]:
+        """Messages and tools through the template, as token ids. Raises TemplateError."""
+        if tools and not self.template.renders_tools:
+            raise TemplateError("The model's chat template renders no tools.", "Name one that does with --chat-template FILE.")  # fmt: skip
+        how = {"add_generation_prompt": generation_prompt, "tokenize": True, "return_dict": False}
+        return list(self.template.apply(messages, tools, **how))
+
+    def render_with_mask(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], template: str | None = None
+    ) -> tuple[list[int], list[int]]:
+        """A whole conversation as token ids and a parallel mask: 1 inside the template's generation marks, the assistant's turns.
+
+        Args:
+            template: Used in place of the tokenizer's own, for one that has no generation marks; the mask is all zero without them.
+        Raises:
+            TemplateError: The template cannot render the conversation.
+        """
+        how = {"chat_template": template, "return_dict": True, "return_assistant_tokens_mask": True}
+        rendered = self.template.apply(messages, tools, tokenize=True, **how)
+        return list(rendered["input_ids"]), list(rendered["assistant_masks"])
+
+    def parse(
+        self,
+        token_ids: Sequence[int],
+        first_call: int = 0,
+        tools: Sequence[Mapping[str, Any]] = (),
+        before: Sequence[int] = (),
+    ) -> tuple[Message, int]:
+        """A sampled turn as a message, and how many of its tool calls could not be read.
+
+        `<think>…</think>` at its start becomes the message's reasoning; thinking that never ends is reasoning as a whole.
+
+        Args:
+            first_call: Number of the first call's id, `call_<n>`.
+            tools: The task's, for parsers that look at them.
+            before: What the turn was sampled after (its last tokens will do), to see whether the prompt opened the thinking.
+        """
+        sampled = list(token_ids)
+        if sampled and sampled[-1] in self.stop_token_ids:
+            sampled.pop()
+        opened = opens_thinking(self._decode(before[-_THINKING_TAIL:]))
+        reasoning, said = split_thinking(self._decode(sampled), opened)
+        text, calls, failures = self._read_calls(said, tools)
+        numbered = tuple(ToolCall(f"call_{first_call + i}", name, written) for i, (name, written) in enumerate(calls))
+        return Message("assistant", text, numbered, reasoning=reasoning), failures
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        if not token_ids:
+            return ""
+        return str(
+            self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )

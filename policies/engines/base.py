@@ -1,0 +1,78 @@
+"""What a token engine is: token ids in, sampled token ids with their logprobs out, weights changed while it runs."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ...base.errors import EngineError
+from ..types import Sampling, VersionSpan
+
+
+class EngineGone(EngineError):
+    """The engine's process or its stepping thread has ended: no later request can succeed."""
+
+
+class EngineRefused(EngineError):
+    """The engine's last word on this request: asking again gives the same answer, other requests may succeed.
+
+    `error_type` is what the rollout or case it ends is failed with.
+    """
+
+    error_type = "engine_refused"
+
+
+class PromptTooLong(EngineRefused):
+    """The engine's context does not hold the conversation."""
+
+    error_type = "prompt_too_long"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one request gave.
+
+    Attributes:
+        token_ids: The sampled tokens, the stop token included.
+        logprobs: Parallel to token_ids: log-probability under the distribution sampled from (after temperature and filters).
+        version_spans: Weights version from position `start` of token_ids on, oldest first; at least one.
+        stop_reason: `stop` at a stop token, `length` at the token limit.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    version_spans: tuple[VersionSpan, ...]
+    stop_reason: str
+
+
+class TokenEngine(Protocol):
+    """Token ids in, token ids out. All requests may be in flight at once; each raises EngineError, or EngineGone for good."""
+
+    kind: str
+    """`vllm` or `torch`; stored with each rollout."""
+    version: int
+    """Of the weights loaded last: optimizer steps taken since the run's start, 0 for the model it was opened with."""
+    max_model_len: int
+    """Prompt and sampled tokens together may not be more."""
+
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+        """Samples until a stop token or `sampling.max_tokens`."""
+        ...
+
+    async def score(self, token_ids: list[int]) -> list[float]:
+        """Parallel to token_ids: natural log-probability of each token given those before it, at temperature 1; the first is 0.0."""
+        ...
+
+    async def load_weights(self, path: str, version: int) -> None:
+        """Loads a safetensors file or a model folder. Requests in flight go on: their later tokens come from the new weights alone."""
+        ...
+
+    def close(self) -> None:
+        """Ends the engine's threads or processes."""
+        ...
+
+
+def version_spans(starts: list[tuple[int, int]]) -> tuple[VersionSpan, ...]:
+    """Spans from (start, version) marks in order; of marks at one position the last holds."""
+    kept: dict[int, int] = {}
+    for start, version in starts:
+        kept[start] = version
+    return tuple(VersionSpan(start, version) for start, version in kept.items())

@@ -1,0 +1,250 @@
+"""The handle of a vLLM engine in a Ray actor, and how such engines are opened: one, or several that answer as one."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...base.errors import ConfigError
+from ...store.ids import hash_id
+from ..chat import ChatFormat
+from ..models import architecture_hash, check_model_folder, need, require
+from ..types import Sampling
+from .base import Generation
+from .cluster import call, our_error, require_resources
+from .replicas import ReplicatedEngine
+from .vllm_client import Client, EngineActor, engine_gone
+
+_DEFAULT_MODEL_LEN = 4096
+
+
+class VllmActorEngine:
+    """A TokenEngine: the handle of a vLLM engine in a Ray actor. Picklable; the copy does not own the actor.
+
+    `max_model_len` is this handle's; the engine's own may be larger. `timeout_s` is for one request. `parallel` is the engine's workers.
+    """
+
+    kind = "vllm"
+
+    def __init__(
+        self,
+        actor: Any,
+        key: str,
+        max_model_len: int,
+        timeout_s: float = 600.0,
+        owned: bool = False,
+        parallel: int = 1,
+    ) -> None:
+        self.actor = actor
+        self.parallel = parallel
+        self.key = key
+        self.max_model_len = max_model_len
+        self.timeout_s = timeout_s
+        self.version = 0
+        self._owned = owned
+        self._clients: dict[asyncio.AbstractEventLoop, Client] = {}
+        self._clients_lock = threading.Lock()
+
+    def __reduce__(self) -> tuple:
+        return VllmActorEngine, (self.actor, self.key, self.max_model_len, self.timeout_s, False, self.parallel)
+
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+        """See TokenEngine."""
+        return await self._ask(prompt_ids, sampling)
+
+    async def score(self, token_ids: list[int]) -> list[float]:
+        """See TokenEngine."""
+        return await self._ask(token_ids, None)
+
+    async def load_weights(self, path: str, version: int) -> None:
+        """See TokenEngine."""
+        answer = asyncio.wrap_future(self.actor.load_weights.remote(str(path), version).future())
+        try:
+            await asyncio.wait_for(answer, self.timeout_s)
+        except Exception as error:
+            raise our_error(error, engine_gone) from error
+        self.version = version
+
+    async def transfer(self, step: str, *given: Any) -> None:
+        """A step of a weight transfer, or `sleep` and `wake`; see vllm_transfer."""
+        answer = asyncio.wrap_future(self.actor.transfer.remote(step, *given).future())
+        try:
+            await asyncio.wait_for(answer, self.timeout_s)
+        except Exception as error:
+            raise our_error(error, engine_gone) from error
+
+    async def _ask(self, token_ids: list[int], sampling: Sampling | None) -> Any:
+        return await self._client().ask(token_ids, sampling)
+
+    def _client(self) -> Client:
+        """Of the event loop that asks: each has its own, and several may ask at once."""
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = Client(self.actor, self.timeout_s)
+            with self._clients_lock:
+                live = {other: one for other, one in self._clients.items() if not other.is_closed()}
+                self._clients = live | {loop: client}
+        return client
+
+    def close(self) -> None:
+        """Ends the actor if this handle started it."""
+        if self._owned:
+            self._owned = False
+            if self in _open:
+                _open.remove(self)
+            import ray
+
+            if ray.is_initialized():
+                ray.kill(self.actor)
+
+
+# Engines this process started, so that a second `open_vllm` swaps weights instead of paying for another start.
+_open: list[VllmActorEngine] = []
+
+
+def open_vllm(
+    model: str | Path,
+    *,
+    max_model_len: int | None = None,
+    seed: int = 0,
+    num_gpus: float | None = None,
+    start_timeout_s: float = 300,
+    request_timeout_s: float = 600,
+    tensor_parallel_size: int = 1,
+    data_parallel_size: int = 1,
+    stop_ids: Sequence[int] = (),
+    take_over: bool = True,
+    placed: Sequence[dict[str, Any]] | None = None,
+    **options: Any,
+) -> VllmActorEngine | ReplicatedEngine:
+    """A vLLM engine with this model's weights, as version 0; Ray must be running (`ensure_ray`).
+
+    Engines of the same architecture and options that this process started before are taken over: their weights are swapped and
+    closing the handle leaves them running. Those of other options that hold the GPUs these need are closed.
+
+    Args:
+        max_model_len: None is the model's own limit, at most 4096.
+        num_gpus: Of each engine; None is one if the cluster has any. An engine split over several always has them whole.
+        tensor_parallel_size: Each engine's weights are split over so many GPUs of one machine (processes, without a GPU).
+        data_parallel_size: So many engines, each with all the weights, behind one handle.
+        stop_ids: Tokens that end a turn; none are those of the model's own chat format.
+        take_over: False starts new engines whatever runs already.
+        placed: Ray options of each engine, of a Placement; they take the place of num_gpus and of the check for room. Such engines are new.
+        options: Further vLLM EngineArgs.
+
+    Raises ConfigError, MissingExtra, EngineError.
+    """
+    if tensor_parallel_size < 1 or data_parallel_size < 1:
+        raise ConfigError("A parallel size is below 1.", "Leave it out for one engine on one device.")
+    folder = check_model_folder(model)
+    need("ray")
+    require("vllm")
+    stop_ids = tuple(stop_ids) or ChatFormat.of(folder).stop_token_ids
+    num_gpus = _gpus_of_each(placed[0]["num_gpus"] if placed is not None else num_gpus, tensor_parallel_size)
+    if tensor_parallel_size > 1:
+        _check_split(folder, tensor_parallel_size)
+        options = {**options, "tensor_parallel_size": tensor_parallel_size}
+    if not num_gpus:
+        options = {"dtype": "float32", **options}  # what it is on a CPU anyway: saying so makes no other engine
+    max_model_len = max_model_len or min(_position_limit(folder), _DEFAULT_MODEL_LEN)
+    key = hash_id(architecture_hash(folder), stop_ids, options, float(num_gpus))
+    taken = _running(key, max_model_len, data_parallel_size) if take_over and placed is None else []
+    missing = data_parallel_size - len(taken)
+    if placed is None:
+        _make_room(missing, num_gpus, taken)
+        placed = [{"num_cpus": 1, "num_gpus": num_gpus}] * missing
+    # Each has a seed of its own, or two would answer a prompt alike.
+    actors = [_start(placed[i], str(folder), stop_ids, max_model_len, seed + i, options) for i in range(missing)]
+    _wait_until_ready(actors, taken, folder, start_timeout_s)
+    shared: dict[str, Any] = {"timeout_s": request_timeout_s, "parallel": tensor_parallel_size}
+    handles = [VllmActorEngine(engine.actor, key, max_model_len, **shared) for engine in taken]
+    started = [VllmActorEngine(actor, key, max_model_len, owned=True, **shared) for actor in actors]
+    _open.extend(started)
+    engines = handles + started
+    return engines[0] if data_parallel_size == 1 else ReplicatedEngine(engines)
+
+
+def _gpus_of_each(wanted: float | None, split: int) -> float:
+    """GPUs of an engine; None wants one if the cluster has any, and one split over several has them whole."""
+    import ray
+
+    gpus = min(1, ray.cluster_resources().get("GPU", 0)) if wanted is None else wanted
+    return gpus if split == 1 else split * bool(gpus)
+
+
+def _start(place: dict[str, Any], *arguments: Any) -> Any:
+    """The actor of an engine that is starting; `arguments` as EngineActor's."""
+    import ray
+
+    return ray.remote(EngineActor).options(max_concurrency=10_000, **place).remote(*arguments)
+
+
+def _wait_until_ready(new: list[Any], taken: list[VllmActorEngine], folder: Path, timeout_s: float) -> None:
+    """Until new actors are up and engines taken over have the weights. Raises EngineError; the new ones are then ended."""
+    import ray
+
+    try:
+        for answer in [actor.ready.remote() for actor in new]:
+            call(answer, timeout_s, engine_gone)
+        for answer in [engine.actor.load_weights.remote(str(folder), 0) for engine in taken]:
+            call(answer, timeout_s, engine_gone)
+    except BaseException:
+        for actor in new:
+            ray.kill(actor)
+        raise
+
+
+def _check_split(folder: Path, parts: int) -> None:
+    """Raises ConfigError for a model whose attention heads cannot be split."""
+    config = json.loads((folder / "config.json").read_text())
+    heads = config.get("text_config", config).get("num_attention_heads")
+    if heads and heads % parts:
+        raise ConfigError(
+            f"The {heads} attention heads of {folder} cannot be split over {parts}.",
+            "Give --tensor-parallel-size a divisor of it, or use --data-parallel-size.",
+        )
+
+
+def _position_limit(folder: Path) -> int:
+    config = json.loads((folder / "config.json").read_text())
+    return config.get("max_position_embeddings") or _DEFAULT_MODEL_LEN
+
+
+def _running(key: str, max_model_len: int, at_most: int) -> list[VllmActorEngine]:
+    """Engines of this process that can be taken over."""
+    found: list[VllmActorEngine] = []
+    for engine in [engine for engine in _open if engine.key == key and engine.max_model_len >= max_model_len]:
+        if len(found) == at_most:
+            break
+        if _alive(engine):
+            found.append(engine)
+        else:
+            _open.remove(engine)
+    return found
+
+
+def _make_room(engines: int, num_gpus: float, keep: list[VllmActorEngine]) -> None:
+    """Sees to it that so many more engines can be placed. Raises EngineError."""
+    import ray
+
+    if not engines:
+        return
+    if engines * num_gpus > ray.available_resources().get("GPU", 0):
+        for engine in [engine for engine in _open if engine not in keep]:
+            engine.close()
+    who = "the vLLM engine" if engines == 1 else f"{engines} vLLM engines"
+    fix = "End what else runs on the cluster, or ask for smaller parallel sizes."
+    require_resources(who, fix, cpus=engines, gpus=engines * num_gpus)
+
+
+def _alive(engine: VllmActorEngine) -> bool:
+    import ray
+
+    try:
+        ray.get(engine.actor.ready.remote(), timeout=30)
+    except Exception:  # a dead actor, or one of a cluster that is no more
+        return False
+    return True

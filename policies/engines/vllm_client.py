@@ -1,0 +1,170 @@
+"""vLLM in a Ray worker, and the client that speaks to it for one event loop.
+
+Calls are batched both ways: requests made in one turn of the event loop travel in one call, and one waiting call brings back
+whatever has finished. So the cost of an actor call (0.7 ms) is paid per engine step at most, not per request.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import uuid
+from typing import Any
+
+from ...base.errors import EngineError
+from ..types import Sampling
+from .base import EngineGone
+from .cluster import our_error
+
+_POLL_S = 5.0
+_Item = tuple[int, list[int], Sampling | None]
+_Result = tuple[int, Any]
+
+
+class EngineActor:
+    """Runs in the Ray worker. A client is one event loop of one handle."""
+
+    def __init__(self, model: str, stop_ids: tuple[int, ...], max_model_len: int, seed: int, options: dict) -> None:
+        from .vllm_engine import VllmEngine
+
+        self.engine = VllmEngine(model, stop_ids, max_model_len, seed, **options)
+        self.done: dict[str, asyncio.Queue[_Result]] = {}
+        self.tasks: dict[tuple[str, int], asyncio.Task] = {}
+
+    async def ready(self) -> int:
+        """The process id, once the engine is up."""
+        import os
+
+        return os.getpid()
+
+    async def node(self) -> str:
+        """Id of the Ray node it runs on."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id()
+
+    async def dtype(self) -> str:
+        """See VllmEngine."""
+        return self.engine.dtype
+
+    async def submit(self, client: str, items: list[_Item], abandoned: list[int]) -> None:
+        """Starts requests and gives up others; results wait for `poll`."""
+        for number in abandoned:
+            task = self.tasks.get((client, number))
+            if task is not None:
+                task.cancel()
+        for number, token_ids, sampling in items:
+            work = self._answer(client, number, token_ids, sampling)
+            self.tasks[client, number] = asyncio.create_task(work)
+
+    async def _answer(self, client: str, number: int, token_ids: list[int], sampling: Sampling | None) -> None:
+        try:
+            engine = self.engine
+            result = await (engine.score(token_ids) if sampling is None else engine.generate(token_ids, sampling))
+        except Exception as error:
+            result = error
+        finally:
+            self.tasks.pop((client, number), None)
+        self.done.setdefault(client, asyncio.Queue()).put_nowait((number, result))
+
+    async def poll(self, client: str) -> list[_Result]:
+        """What has finished since the last call; waits for the first, at most a few seconds.
+
+        A client with nothing in flight is forgotten here, between two results: calls of an asyncio actor may overtake each other, so a call of
+        its own could throw away the answer to a request that was made after it.
+        """
+        done = self.done.setdefault(client, asyncio.Queue())
+        results = []
+        with contextlib.suppress(TimeoutError):
+            results.append(await asyncio.wait_for(done.get(), _POLL_S))
+        while not done.empty():
+            results.append(done.get_nowait())
+        if not any(owner == client for owner, _ in self.tasks):
+            self.done.pop(client, None)
+        return results
+
+    async def load_weights(self, path: str, version: int) -> None:
+        """See TokenEngine."""
+        await self.engine.load_weights(path, version)
+
+    async def transfer(self, step: str, *given: Any) -> None:
+        """See VllmEngine."""
+        await self.engine.transfer(step, *given)
+
+
+class Client:
+    """The requests of one event loop: an outbox that is sent once a loop turn, and a task that waits for results."""
+
+    def __init__(self, actor: Any, timeout_s: float) -> None:
+        self.actor = actor
+        self.timeout_s = timeout_s
+        self.name = uuid.uuid4().hex
+        self.loop = asyncio.get_running_loop()
+        self.numbers = itertools.count()
+        self.waiting: dict[int, asyncio.Future] = {}
+        self.outbox: list[_Item] = []
+        self.abandoned: list[int] = []
+        self.scheduled = False
+        self.poller: asyncio.Task | None = None
+
+    async def ask(self, token_ids: list[int], sampling: Sampling | None) -> Any:
+        number = next(self.numbers)
+        future = self.waiting[number] = self.loop.create_future()
+        self.outbox.append((number, token_ids, sampling))
+        self._schedule()
+        if self.poller is None or self.poller.done():
+            self.poller = self.loop.create_task(self._poll())
+        try:
+            return await asyncio.wait_for(future, self.timeout_s)
+        except (asyncio.CancelledError, TimeoutError) as error:
+            self.waiting.pop(number, None)
+            self.abandoned.append(number)
+            self._schedule()
+            if isinstance(error, TimeoutError):
+                raise EngineError(
+                    f"The engine did not answer a request within {self.timeout_s:.0f} s.",
+                    "Lower --max-tokens or the number of rollouts in flight.",
+                ) from error
+            raise
+
+    def _schedule(self) -> None:
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        self.scheduled = False
+        items, self.outbox = self.outbox, []
+        abandoned, self.abandoned = self.abandoned, []
+        try:
+            self.actor.submit.remote(self.name, items, abandoned)
+        except Exception as error:
+            self._fail(our_error(error, engine_gone))
+
+    async def _poll(self) -> None:
+        try:
+            while self.waiting:
+                answer = asyncio.wrap_future(self.actor.poll.remote(self.name).future())
+                for number, result in await asyncio.wait_for(answer, self.timeout_s):
+                    future = self.waiting.pop(number, None)
+                    if future is None or future.done():
+                        continue
+                    if isinstance(result, Exception):
+                        future.set_exception(result)
+                    else:
+                        future.set_result(result)
+        except Exception as error:
+            self._fail(our_error(error, engine_gone))
+
+    def _fail(self, error: Exception) -> None:
+        for future in self.waiting.values():
+            if not future.done():
+                future.set_exception(error)
+        self.waiting.clear()
+
+
+def engine_gone(why: str) -> EngineGone:
+    """The error of an engine that will never answer again."""
+    return EngineGone(
+        f"The vLLM engine's process is gone or does not answer: {why}.",
+        "Look at free memory (`rollhouse doctor`) and run the same command again; it continues where it stopped.",
+    )

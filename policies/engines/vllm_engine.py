@@ -1,0 +1,355 @@
+"""vLLM inside this process: one thread steps the engine, requests join and leave between steps, and so do new weights.
+
+The in-process engine is used (not AsyncLLM and its extra processes): it generates whole batches of rollouts about twice as fast
+on a small machine, and a weight update that happens between two steps is exact about which token came from which weights.
+"""
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from ...base.errors import ConfigError, EngineError
+from ..models import require, weight_files
+from ..types import Sampling
+from .base import EngineGone, Generation, version_spans
+from .environment import prepare_environment
+from .vllm_transfer import STEPS
+from .weight_file import read_weights
+
+EXTENSION = "rollhouse.policies.engines.plain_linear.WorkerExtension"
+_STEP_TOKENS = 4096
+_Command = tuple[Callable[[], None], Future]
+
+
+@dataclass
+class _Request:
+    """One request in flight.
+
+    Attributes:
+        name: vLLM's own name for it.
+        marks: (tokens sampled so far, version) at the start and at each weight update.
+        given_up: Set when the caller no longer wants it.
+    """
+
+    name: str
+    future: Future
+    scoring: bool
+    marks: list[tuple[int, int]]
+    given_up: threading.Event
+
+
+def make_llm_engine(model: str, max_model_len: int, seed: int, options: dict[str, Any]) -> Any:
+    """vLLM's LLMEngine over token ids; `options` are further EngineArgs."""
+    prepare_environment()
+    require("vllm")
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    on_cpu = current_platform.is_cpu()
+    settings: dict[str, Any] = {
+        "dtype": "float32" if on_cpu else "auto",
+        "enforce_eager": on_cpu,
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",  # otherwise the folder's sampling defaults apply silently
+        "logprobs_mode": "processed_logprobs",
+        "enable_prefix_caching": True,
+        "async_scheduling": False,  # a step must end with its tokens known, or version marks would be one token off
+        "worker_extension_cls": EXTENSION,
+        "disable_log_stats": True,
+    }
+    if on_cpu:
+        # A prompt cut over two steps makes vLLM rewind its request's generator, which no CPU generator can: a seeded request would end
+        # the engine. So no prompt is cut.
+        settings |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(max_model_len, _STEP_TOKENS)}
+    if options.get("tensor_parallel_size", 1) > 1:
+        settings["distributed_executor_backend"] = "mp"  # processes of this machine, whatever Ray would place elsewhere
+    settings.update(options)
+    return LLMEngine.from_engine_args(EngineArgs(model=model, max_model_len=max_model_len, seed=seed, **settings))
+
+
+class VllmEngine:
+    """A TokenEngine over vLLM in this process.
+
+    Everything that touches vLLM runs on one thread, which takes commands from a queue between steps. The public methods are async
+    and may be called from any event loop.
+    """
+
+    kind = "vllm"
+
+    def __init__(
+        self, model: str, stop_token_ids: tuple[int, ...] = (), max_model_len: int = 1024, seed: int = 0, **options: Any
+    ) -> None:
+        """Starts the engine and waits until it is ready. Raises MissingExtra or EngineError."""
+        self.stop_token_ids = stop_token_ids
+        self.max_model_len = max_model_len
+        self.version = 0
+        self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
+        self._requests: dict[str, _Request] = {}
+        self._count = 0
+        self.held = False  # no step is taken while it is set
+        self._mixture: str | None = None  # why the weights are no model's
+        self._lock = threading.Lock()  # guards _ended, so that no command is queued that nobody will read
+        self._ended = False
+        self._failure: BaseException | None = None
+        ready: Future = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(ready, model, max_model_len, seed, options), name="vllm-step", daemon=True
+        )
+        self._thread.start()
+        ready.result()
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in, where that was left to vLLM too: `bfloat16`, …"""
+        return str(self._engine.model_config.dtype).removeprefix("torch.")
+
+    # -- the async side ------------------------------------------------------------------------------------------------
+
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+        """See TokenEngine."""
+        return await self._request(prompt_ids, sampling)
+
+    async def score(self, token_ids: list[int]) -> list[float]:
+        """See TokenEngine."""
+        return await self._request(token_ids, None)
+
+    async def load_weights(self, path: str, version: int) -> None:
+        """See TokenEngine. The key-value cache is rebuilt, for requests in flight too."""
+        await asyncio.wrap_future(self._call(lambda: self._load(path, version)))
+
+    async def _request(self, token_ids: list[int], sampling: Sampling | None) -> Any:
+        future, given_up = Future(), threading.Event()
+        self._put(lambda: self._add(token_ids, sampling, future, given_up), future)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
+
+    def close(self) -> None:
+        """Ends the stepping thread; requests in flight fail."""
+        self._commands.put(None)
+        self._thread.join(timeout=30)
+
+    def _call(self, action: Callable[[], Any]) -> Future:
+        future: Future = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(action())
+            except Exception as error:
+                future.set_exception(_as_engine_error(error))
+
+        self._put(run, future)
+        return future
+
+    def _put(self, command: Callable[[], None], future: Future) -> None:
+        with self._lock:
+            if not self._ended:
+                self._commands.put((command, future))
+                return
+        future.set_exception(_gone(self._failure))
+
+    async def transfer(self, step: str, *given: Any) -> None:
+        """A step of vllm_transfer. One that ends with EngineGone ends the engine."""
+        await asyncio.wrap_future(self._call(lambda: self._transfer(step, *given)))
+
+    def _transfer(self, step: str, *given: Any) -> None:
+        try:
+            STEPS[step](self, *given)
+        except EngineGone as error:
+            self._failure = error
+            self._commands.put(None)
+            raise
+
+    # -- what a transfer works with, on the stepping thread ---------------------------------------------------------------
+
+    @property
+    def core(self) -> Any:
+        """vLLM's engine core."""
+        return self._engine.engine_core
+
+    def rpc(self, method: str, **given: Any) -> list[Any]:
+        """Calls a method of every worker."""
+        return self.core.collective_rpc(method, kwargs=given)
+
+    def in_flight(self) -> int:
+        """Requests that have begun."""
+        return len(self._requests)
+
+    def take_version(self, version: int) -> None:
+        """From here on tokens come from these weights. Requests in flight are preempted and prefilled again: no key or value of the old ones survives."""
+        # (The plain reset does nothing while any request is in flight.)
+        self.core.reset_prefix_cache(reset_running_requests=True)
+        self._mixture = None
+        self.version = version
+        states = self._engine.output_processor.request_states
+        for request in self._requests.values():
+            state = states.get(request.name)
+            sampled = state.detokenizer.num_output_tokens() if state is not None else 0
+            request.marks.append((sampled, version))
+
+    # -- the stepping thread -------------------------------------------------------------------------------------------
+
+    def _run(self, ready: Future, model: str, max_model_len: int, seed: int, options: dict[str, Any]) -> None:
+        try:
+            self._engine = make_llm_engine(model, max_model_len, seed, options)
+        except BaseException as error:
+            self._ended = True
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
+        try:
+            while self._take_commands():
+                if self._requests:
+                    self._step()
+        except BaseException as error:  # anything that escapes would otherwise hang every caller
+            self._failure = error
+        finally:
+            self._fail_all()
+            self._engine.engine_core.shutdown()
+
+    def _take_commands(self) -> bool:
+        """Runs what is queued, waiting for it when nothing is in flight. False when told to end."""
+        while True:
+            try:
+                command = self._commands.get(block=self.held or not self._requests)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            if command[1].set_running_or_notify_cancel():
+                command[0]()
+
+    def _step(self) -> None:
+        given_up = [number for number, request in self._requests.items() if request.given_up.is_set()]
+        if given_up:
+            self._engine.abort_request([self._requests.pop(number).name for number in given_up], internal=True)
+        for output in self._engine.step():
+            if output.finished:
+                request = self._requests.pop(output.request_id)
+                request.future.set_result(_prompt_logprobs(output) if request.scoring else _generation(output, request))
+
+    def _add(self, token_ids: list[int], sampling: Sampling | None, future: Future, given_up: threading.Event) -> None:
+        if self._mixture is not None:
+            future.set_exception(_mixed(self._mixture))
+            return
+        room = self.max_model_len - len(token_ids)
+        if not token_ids or room < 1:
+            future.set_exception(
+                ConfigError(
+                    f"A prompt of {len(token_ids)} tokens does not fit the engine's {self.max_model_len}.",
+                    "Raise --max-model-len, or give the episode fewer turns.",
+                )
+            )
+            return
+        self._count += 1
+        name = str(self._count)
+        try:
+            params = _sampling_params(sampling, room, self.stop_token_ids)
+            internal = self._engine.add_request(name, {"prompt_token_ids": token_ids}, params)
+        except Exception as error:
+            future.set_exception(_as_engine_error(error))
+            return
+        self._requests[name] = _Request(internal, future, sampling is None, [(0, self.version)], given_up)
+
+    def _load(self, path: str, version: int) -> None:
+        files = [str(file) for file in weight_files(path)]
+        if not files or not all(map(os.path.exists, files)):
+            raise ConfigError(f"There are no weights at {path}.", "Name a safetensors file or a model folder.")
+        for file in files:
+            read_weights(file)  # what is cut short is refused before anything is touched
+        try:
+            missing = sorted({name for part in self.rpc("rollhouse_load", files=files) for name in part})
+            if missing:
+                raise EngineError(
+                    f"The weights at {path} lack {len(missing)} parameters of the engine's model, {missing[0]} among them.",
+                    "Write all of the model's tensors; the engine now holds a mixture and must be given whole weights.",
+                )
+        except Exception as error:
+            self._refuse_mixture(error)
+            raise
+        self.take_version(version)
+
+    def _refuse_mixture(self, cause: Exception) -> None:
+        """After weights that arrived in part: no token may be sampled from them, of the requests in flight neither."""
+        self._mixture = f"its last weights arrived only in part ({str(cause).splitlines()[0].rstrip('.')})"
+        in_flight, self._requests = self._requests, {}
+        if in_flight:
+            self._engine.abort_request([request.name for request in in_flight.values()], internal=True)
+        for request in in_flight.values():
+            request.future.set_exception(_mixed(self._mixture))
+        self.core.reset_prefix_cache(reset_running_requests=True)
+
+    def _fail_all(self) -> None:
+        with self._lock:
+            self._ended = True
+        waiting = [request.future for request in self._requests.values()]
+        while not self._commands.empty():
+            command = self._commands.get()
+            if command is not None and command[1].set_running_or_notify_cancel():
+                waiting.append(command[1])
+        for future in waiting:
+            future.set_exception(_gone(self._failure))
+        self._requests.clear()
+
+
+def _sampling_params(sampling: Sampling | None, room: int, stop_token_ids: tuple[int, ...]) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    shared: dict[str, Any] = {
+        "detokenize": False,
+        "flat_logprobs": True,
+        "output_kind": RequestOutputKind.FINAL_ONLY,
+    }
+    if sampling is None:
+        return SamplingParams(max_tokens=1, prompt_logprobs=0, **shared)
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        seed=sampling.seed,
+        max_tokens=min(sampling.max_tokens, room),
+        stop_token_ids=list(stop_token_ids),
+        logprobs=0,  # the sampled token's only
+        **shared,
+    )
+
+
+def _generation(output: Any, request: _Request) -> Generation:
+    sampled = output.outputs[0]
+    tokens = list(sampled.token_ids)
+    firsts = sampled.logprobs.start_indices
+    logprobs = [sampled.logprobs.logprobs[first] for first in firsts]
+    if len(logprobs) != len(tokens):
+        raise EngineError(f"vLLM gave {len(tokens)} tokens and {len(logprobs)} logprobs.", "Report this as a bug.")
+    marks = [(start, version) for start, version in request.marks if start < len(tokens) or start == 0]
+    return Generation(tokens, logprobs, version_spans(marks), "length" if sampled.finish_reason == "length" else "stop")
+
+
+def _prompt_logprobs(output: Any) -> list[float]:
+    scored = output.prompt_logprobs
+    return [0.0] + [scored.logprobs[first] for first in scored.start_indices[1:]]
+
+
+def _as_engine_error(error: Exception) -> Exception:
+    if isinstance(error, (EngineError, ConfigError)):
+        return error
+    return EngineError(f"vLLM refused a request: {error}.", "Check the model, its weights and the sampling settings.")
+
+
+def _mixed(why: str) -> EngineError:
+    return EngineError(f"The engine does not answer: {why}.", "Push whole weights, or start the run again.")
+
+
+def _gone(cause: BaseException | None) -> EngineGone:
+    why = f": {type(cause).__name__}: {cause}" if cause is not None else ""
+    return EngineGone(f"The vLLM engine has ended{why}.", "Run the same command again; it continues where it stopped.")

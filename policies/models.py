@@ -1,0 +1,161 @@
+"""Model folders: what is in one, which weights they are, and how their text becomes tokens."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ..base.errors import ConfigError, MissingExtra
+from ..store.ids import canonical_json
+from .chat_options import read_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_EXTRA_OF = {"vllm": "vllm", "aiohttp": "endpoint", "verifiers": "verifiers"}
+# Fields of config.json that differ between saves of one architecture.
+_NOT_ARCHITECTURE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+_HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+
+
+def require(package: str) -> None:
+    """Raises MissingExtra, saying how to get it, when a package of an extra is not installed. Imports nothing."""
+    if find_spec(package) is None:
+        extra = _EXTRA_OF.get(package, "train")
+        raise MissingExtra(
+            f"The package {package} is not installed.",
+            f"Run `make setup` in a checkout, or `pip install 'rollhouse[{extra}]'`.",
+        )
+
+
+def need(package: str) -> ModuleType:
+    """Imports a package of an extra, or raises MissingExtra."""
+    require(package)
+    return import_module(package)
+
+
+def model_folder(name: str | os.PathLike[str]) -> Path:
+    """The folder of a model: the folder of that name, or the hub's `OWNER/NAME`, with `@REVISION` behind it if one is wanted.
+
+    Raises ConfigError and EngineError as `hub.hub_folder` does, and ConfigError for a name that is neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    found = _HUB_NAME.fullmatch(str(name))
+    if found is None or str(name).startswith("."):
+        raise ConfigError(
+            f"There is no model {str(name)!r}: it is neither a folder nor a name on the hub (OWNER/NAME).",
+            "Name a model folder or a hub name.",
+        )
+    from .hub import hub_folder
+
+    return hub_folder(found[1], revision=found[2])
+
+
+def check_model_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder, if an engine can load it. Raises ConfigError naming what it lacks."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"There is no model folder {folder}.", "Name a folder with config.json and safetensors files."
+        )
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{folder} has no config.json.", "Name a folder written by save_pretrained or by training.")
+    if not weight_files(folder):
+        raise ConfigError(
+            f"{folder} has no weights: no *.safetensors file is in it.",
+            "Copy the weights there, or save the model again with save_pretrained.",
+        )
+    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
+        raise ConfigError(f"{folder} has no tokenizer.", "Copy tokenizer.json and tokenizer_config.json there.")
+    return folder
+
+
+def weight_files(path: str | os.PathLike[str]) -> list[Path]:
+    """The safetensors files of a folder, sorted; a file stands for itself."""
+    path = Path(path)
+    return [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+
+
+def weights_hash(path: str | os.PathLike[str]) -> str:
+    """SHA-256 over names, shapes and bytes of the tensors in name order, 32 hex digits; split or not makes no difference."""
+    where = {}
+    for file in weight_files(path):
+        with open(file, "rb") as handle:
+            size = int.from_bytes(handle.read(8), "little")
+            header = json.loads(handle.read(size))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                where[name] = (file, 8 + size, entry)
+    if not where:
+        raise ConfigError(f"{path} has no weights.", "Name a model folder with *.safetensors files.")
+    digest = hashlib.sha256()
+    for name in sorted(where):
+        file, data_start, entry = where[name]
+        digest.update(f"{name}\0{entry['shape']}\0".encode())
+        _hash_bytes(digest, file, data_start + entry["data_offsets"][0], data_start + entry["data_offsets"][1])
+    return digest.hexdigest()[:32]
+
+
+def _hash_bytes(digest: Any, file: Path, start: int, end: int) -> None:
+    with open(file, "rb") as handle:
+        handle.seek(start)
+        while start < end:
+            block = handle.read(min(1 << 22, end - start))
+            digest.update(block)
+            start += len(block)
+
+
+def architecture_hash(folder: str | os.PathLike[str]) -> str:
+    """The same for two folders whose weights fit into the same running engine."""
+    config = json.loads((Path(folder) / "config.json").read_text())
+    for name in _NOT_ARCHITECTURE:
+        config.pop(name, None)
+    return hashlib.sha256(canonical_json(config).encode()).hexdigest()[:16]
+
+
+def load_tokenizer(folder: str | os.PathLike[str], template: str | None = None) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model folder, with the chat template of the file `template` where one is named.
+
+    Raises ConfigError when there is no chat template.
+    """
+    tokenizer = need("transformers").AutoTokenizer.from_pretrained(str(folder))
+    if template is not None:
+        tokenizer.chat_template = read_file(template, "--chat-template").decode()
+    if not tokenizer.chat_template:
+        raise ConfigError(f"The tokenizer in {folder} has no chat template.", "Name one with --chat-template FILE.")
+    return tokenizer
+
+
+def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Identifies how text becomes tokens; padding and truncation, which trainers change, do not count."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        state: dict[str, Any] = {"vocab": tokenizer.get_vocab()}  # type: ignore
+    else:
+        state = json.loads(backend.to_str())
+        state.pop("truncation", None)
+        state.pop("padding", None)
+    return hashlib.sha256(canonical_json(state).encode()).hexdigest()[:16]
+
+
+def template_hash(tokenizer: "PreTrainedTokenizerBase", settings: Mapping[str, Any] | None = None) -> str:
+    """Identifies the chat template and the settings it is called with, the default ones being none."""
+    what = [tokenizer.chat_template, dict(settings)] if settings else tokenizer.chat_template
+    return hashlib.sha256(canonical_json(what).encode()).hexdigest()[:16]
+
+
+def stop_token_ids(folder: str | os.PathLike[str], tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
+    """The tokens that end a turn: the tokenizer's end token first, then those of generation_config.json."""
+    found: list[Any] = [tokenizer.eos_token_id]
+    config = Path(folder) / "generation_config.json"
+    if config.is_file():
+        named = json.loads(config.read_text()).get("eos_token_id")
+        found += named if isinstance(named, list) else [named]
+    return tuple(dict.fromkeys(int(token) for token in found if token is not None))

@@ -1,0 +1,245 @@
+"""A chat template as it really behaves: what it wants its messages like and how it ends a turn, found by rendering probes.
+
+Nothing is assumed from a template's text. One that drops or rewrites what the assistant said last is refused before anything is
+sampled; one that strips earlier thinking is not, since a trajectory keeps its own tokens.
+"""
+
+import itertools
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..base.errors import ConfigError, RollhouseError
+from ..store.ids import hash_id
+from ..store.messages import Message, ToolCall
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Tools = Sequence[Mapping[str, Any]]
+
+MARK = f"mark{uuid.uuid4().hex}"
+"""A word no conversation holds: stands for a turn's text, to find where the turn ends."""
+_TOOL = {"name": "probe_tool", "description": "A probe.", "parameters": {"type": "object", "properties": {"x": {"type": "string", "description": "A word."}}, "required": ["x"]}}  # fmt: skip
+_TOOLS = ({"type": "function", "function": _TOOL},)
+_HELLO = Message("user", "hello")
+_NEXT = f"next{uuid.uuid4().hex}"
+_WRITTEN = f'{{"x":  "{MARK}"}}'
+# A turn of one call and a turn of two, and the results of both.
+_CALLS = tuple(Message("assistant", None, tuple(ToolCall(f"call_{i}", "probe_tool", _WRITTEN) for i in range(n))) for n in (1, 2))  # fmt: skip
+_RESULTS = tuple(Message("tool", f"{MARK} {i}", tool_call_id=f"call_{i}") for i in range(2))
+_RESULT = replace(_RESULTS[0], text=_NEXT)
+_OTHER_TEMPLATE = "Name a template that renders every turn as it is with --chat-template FILE."
+
+
+class TemplateError(RollhouseError):
+    """A chat template cannot render a conversation, or loses part of it."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What a template wants its messages like.
+
+    Attributes:
+        arguments_as_text: It prints a call's arguments that are a string as they are; otherwise they are given as an object.
+        takes_reasoning: It renders `reasoning_content`; otherwise thinking is put before the content, in its tags.
+        empty_content: A turn of calls alone has the content "", not none.
+        short_ids: Calls have ids of nine letters and digits, as Mistral's templates ask for.
+        one_call: A turn of several calls cannot be rendered, as by Llama 3's; what follows one still can.
+    """
+
+    arguments_as_text: bool = True
+    takes_reasoning: bool = True
+    empty_content: bool = False
+    short_ids: bool = False
+    one_call: bool = False
+
+
+class Template:
+    """The chat template of a tokenizer with its settings.
+
+    Attributes:
+        ends: Texts of the tokens that end a turn, the one of a plain answer first; those that end a turn only where it is not the last one are among them.
+        stop_ids: The tokens of those that end a conversation's last turn.
+        ends_are_headers: Turns have no end of their own: the header of what follows ends them, as in GLM's templates.
+        renders_tools: Whether it lists a task's tools; one that does not serves tasks without any.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", settings: Mapping[str, Any], named: Sequence[int]) -> None:
+        """`named` are the stop tokens that tokenizer and model name. Raises ConfigError when tokens rendered by it could not be trusted."""
+        self.tokenizer = tokenizer
+        self.settings = dict(settings)
+        self.habits = Habits()
+        source = str(tokenizer.chat_template)
+        self.renders_tools = False
+        for name in self.settings:
+            if name not in source:
+                raise ConfigError(f"The chat template has no setting {name!r}.", "Leave it out, or name another template with --chat-template FILE.")  # fmt: skip
+        self.habits = replace(self.habits, takes_reasoning=self._shows(Message("assistant", "a", reasoning=MARK)))
+        try:
+            self._check()
+            self._find_ends(set(named))
+            if self.renders_tools:
+                self.after_turn([_HELLO, _CALLS[0], _RESULT], 1, _TOOLS)
+        except TemplateError as error:
+            raise ConfigError(error.message, error.fix) from error
+
+    def text(self, messages: Sequence[Message], tools: Tools, generation_prompt: bool, lenient: bool = False) -> str:
+        """Messages and tools as the template's text. `lenient` leaves out of calls what a template cannot be given. Raises TemplateError."""
+        return self.apply(messages, tools, lenient, add_generation_prompt=generation_prompt, tokenize=False)
+
+    def apply(self, messages: Sequence[Message], tools: Tools, lenient: bool = False, **how: Any) -> Any:
+        """What the tokenizer's `apply_chat_template` gives, called `how`. Raises TemplateError."""
+        plain = [self._plain(message, lenient) for message in messages]
+        listed = [dict(tool) for tool in tools] or None
+        try:
+            return self.tokenizer.apply_chat_template(plain, tools=listed, **how, **self.settings)  # type: ignore[arg-type]
+        except Exception as error:  # Jinja errors, and whatever a template's own code raises
+            raise TemplateError(
+                f"The chat template cannot render the conversation: {error}.",
+                "Name another template with --chat-template FILE.",
+            ) from error
+
+    def after_turn(self, messages: Sequence[Message], turn: int, tools: Tools) -> str:
+        """What the template renders from the end of an assistant turn on: its end token, all that follows, the generation prompt.
+
+        The turn's text is replaced by a mark and its end is the first end token after the mark. So nothing that was sampled can be taken for an
+        end of turn, and no position is counted in a history that the template may render differently each time.
+
+        Raises TemplateError when the template loses the turn.
+        """
+        history = [*messages[:turn], _marked(messages[turn], self.renders_tools), *messages[turn + 1 :]]
+        rendered = self.text(history, tools, generation_prompt=True, lenient=True)
+        _, mark, rest = rendered.rpartition(MARK)
+        starts = [at for at in map(rest.find, self.ends) if at >= 0]
+        if not mark or not starts:
+            raise TemplateError(
+                "The chat template loses an assistant turn, or its end, once more follows.", _OTHER_TEMPLATE
+            )
+        return rest[min(starts) :]
+
+    def _plain(self, message: Message, lenient: bool = False) -> dict[str, Any]:
+        """The message as this template wants it."""
+        if message.reasoning is not None and not self.habits.takes_reasoning:
+            thought = f"<think>\n{message.reasoning}\n</think>\n\n"
+            message = replace(message, text=thought + (message.text or ""), reasoning=None)
+        plain = message.to_openai()
+        if self.habits.empty_content and plain["content"] is None:
+            plain["content"] = ""
+        if self.habits.short_ids and message.tool_call_id is not None:
+            plain["tool_call_id"] = _short(message.tool_call_id)
+        if lenient and self.habits.one_call and len(message.tool_calls) > 1:
+            plain["tool_calls"] = plain["tool_calls"][-1:]
+        for call in plain.get("tool_calls", ()):
+            if self.habits.short_ids:
+                call["id"] = _short(call["id"])
+            if not self.habits.arguments_as_text:
+                _give_object(call["function"], lenient)
+        return plain
+
+    # -- the start-up check --------------------------------------------------------------------------------------------
+
+    def _shows(self, last: Message, wanted: str = MARK) -> bool:
+        try:
+            return wanted in self.text([_HELLO, last], (), generation_prompt=False)
+        except TemplateError:
+            return False
+
+    def _check(self) -> None:
+        """Renders histories that end in an assistant message. Raises ConfigError when it is dropped or rewritten."""
+        self.renders_tools = "probe_tool" in self.text([_HELLO], _TOOLS, generation_prompt=True)
+        lost = self._lost()
+        if lost is None:
+            return
+        fix, settings = _OTHER_TEMPLATE, self.settings
+        if settings.get("enable_thinking") is not False and "enable_thinking" in str(self.tokenizer.chat_template):
+            self.settings = {**settings, "enable_thinking": False}
+            fix = "Use --no-enable-thinking, with which it is kept." if self._lost() is None else fix
+            self.settings = settings
+        raise ConfigError(f"The model's chat template {lost}.", fix)
+
+    def _lost(self) -> str | None:
+        """What the template does to a last assistant message, None when it is whole."""
+        answer = f"{MARK}  one.\nTwo {MARK}"
+        if not self._shows(Message("assistant", answer), answer):
+            what = "rewrites" if self._shows(Message("assistant", answer)) else "drops"
+            return f"{what} a conversation's last assistant message"
+        return self._lost_calls() if self.renders_tools else None
+
+    def _lost_calls(self) -> str | None:
+        """As _lost for a turn of tool calls and their results; sets the habits with which the template keeps them."""
+        before = self.habits
+        lost = "drops or rewrites the tool calls of a conversation's last message"
+        listed = self.text([_HELLO], _TOOLS, generation_prompt=True).count("probe_tool")
+        choices = itertools.product((2, 1), (False, True), (False, True), (True, False))
+        two_fail = True
+        for number, empty, short, as_text in choices:
+            if number == 1 and not two_fail:
+                break  # it renders turns of several calls, and wrongly
+            self.habits = replace(before, one_call=number == 1, empty_content=empty, short_ids=short, arguments_as_text=as_text)  # fmt: skip
+            try:
+                text = self.text([_HELLO, _CALLS[number - 1]], _TOOLS, False)
+                after = self.text([_HELLO, _CALLS[number - 1], *_RESULTS[:number]], _TOOLS, True)
+            except TemplateError:
+                continue
+            two_fail = two_fail and number == 1
+            shown = text.count(_WRITTEN if as_text else MARK) >= number and f'\\"{MARK}' not in text
+            if shown and text.count("probe_tool") >= listed + number:
+                if all(str(result.text) in after for result in _RESULTS[:number]):
+                    return None
+                lost = "drops tool results"
+        self.habits = before
+        return lost
+
+    # -- ends of turn --------------------------------------------------------------------------------------------------
+
+    def _find_ends(self, named: set[int]) -> None:
+        """Sets ends, stop_ids and ends_are_headers. Raises ConfigError when there are none."""
+        answer, on = Message("assistant", MARK), Message("user", _NEXT)
+        special = named | {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        last = self._first_of(special, [_HELLO, answer])
+        within = self._first_of(special, [_HELLO, answer, on])
+        if last is None and within is None:
+            raise ConfigError("The model's chat template ends an assistant turn with no special token.", "Name a template whose turns end in one with --chat-template FILE.")  # fmt: skip
+        stops, others = [last], [within]
+        if self.renders_tools:
+            # The tags of a call may be special tokens too, so an end that is known comes first.
+            known = {number for number in (last, within) if number is not None} | named
+            for ends, more in ((stops, []), (others, [_RESULT])):
+                history = [_HELLO, _CALLS[0], *more]
+                ends.append(self._first_of(known, history) or self._first_of(special, history))
+        found = [number for number in (*stops, *others) if number is not None]
+        self.ends_are_headers = last is None
+        wanted = found if self.ends_are_headers else stops
+        self.stop_ids = tuple(dict.fromkeys(number for number in wanted if number is not None))
+        self.ends = tuple(dict.fromkeys(str(self.tokenizer.convert_ids_to_tokens(number)) for number in found))
+
+    def _first_of(self, wanted: set[int], history: list[Message]) -> int | None:
+        """The first of these tokens behind the mark and before what follows; None when there is none."""
+        tools = _TOOLS if any(message.tool_calls for message in history) else ()
+        rest = self.text(history, tools, generation_prompt=False).rpartition(MARK)[2].partition(_NEXT)[0]
+        ids = self.tokenizer(rest, add_special_tokens=False)["input_ids"]
+        return next((number for number in ids if number in wanted), None)  # type: ignore[union-attr]
+
+
+def _marked(turn: Message, with_calls: bool) -> Message:
+    """The turn with the mark for its text and for the arguments of its calls; names stay, later messages may show them."""
+    if not with_calls:
+        return Message("assistant", MARK)
+    calls = tuple(replace(call, arguments=json.dumps({"x": MARK})) for call in turn.tool_calls)
+    text = turn.text if calls and not turn.text else MARK
+    return Message("assistant", text, calls)
+
+
+def _give_object(function: dict[str, Any], lenient: bool) -> None:
+    try:
+        function["arguments"] = json.loads(function["arguments"])
+    except (ValueError, RecursionError):  # the policy's own broken text, which only a string can carry
+        if lenient:
+            function["arguments"] = {}
+
+
+def _short(call_id: str) -> str:
+    return hash_id(call_id)[:9]

@@ -1,0 +1,229 @@
+"""The server's routes. Every v1 route also exists below `/rollouts/{id}`, so that a base URL alone says what is recorded where."""
+
+import contextlib
+import hmac
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from ..policies.engines.base import EngineGone
+from .asked import Body, body_of, is_ids, read_chat, read_completion
+from .backends import Known, TokenBackend
+from .errors import ApiError, as_api_error, refused
+from .events import chat_events, completion_events, response_events
+from .replies import chat_reply, completion_reply
+from .responses import read_response, response_reply
+from .rows import MAIN
+from .service import Caller, Service
+from .verdicts import read_ending, read_score
+
+MAX_BODY = 64 << 20
+_MAX_NAME = 200
+_OPEN_TO_ALL = ("/health",)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class Api:
+    """The handlers and what they need.
+
+    Attributes:
+        model: The name the model is served under.
+        api_key: What clients must send; None lets everybody in.
+        require_id: Refuse calls without a rollout id.
+        on_engine_gone: Called when the engine has ended, after which the server is of no use.
+    """
+
+    service: Service
+    model: str
+    api_key: str | None
+    require_id: bool
+    on_engine_gone: Callable[[EngineGone], None]
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """`/v1/chat/completions`."""
+        body = await _body(request)
+        asked = read_chat(body)
+        given = await self.service.chat(asked, self._caller(request, body))
+        reply = chat_reply(asked, given, self.model, self._text)
+        return await _events(request, chat_events(asked, reply)) if asked.stream else web.json_response(reply)
+
+    async def completions(self, request: web.Request) -> web.StreamResponse:
+        """`/v1/completions`."""
+        body = await _body(request)
+        asked = read_completion(body)
+        given = await self.service.completion(asked, self._caller(request, body))
+        reply = completion_reply(asked, given, self.model, self._text)
+        return await _events(request, completion_events(asked, reply)) if asked.stream else web.json_response(reply)
+
+    async def responses(self, request: web.Request) -> web.StreamResponse:
+        """`/v1/responses`."""
+        body = await _body(request)
+        asked = read_response(body)
+        given = await self.service.chat(asked, self._caller(request, body))
+        reply = response_reply(asked, body, given, self.model)
+        return await _events(request, response_events(reply)) if asked.stream else web.json_response(reply)
+
+    async def models(self, request: web.Request) -> web.StreamResponse:
+        """`/v1/models`: the one model, and what its tokens are."""
+        policy = self.service.backend.policy
+        tokenizer_hash, template_hash = policy.token_identity or (None, None)
+        card = {
+            "id": self.model,
+            "object": "model",
+            "created": 0,
+            "owned_by": "rollhouse",
+            "root": self.model,
+            "max_model_len": self.service.backend.max_model_len,
+            "policy_id": policy.policy_id,
+            "tokenizer_hash": tokenizer_hash,
+            "template_hash": template_hash,
+        }
+        return web.json_response({"object": "list", "data": [card]})
+
+    async def tokenize(self, request: web.Request) -> web.StreamResponse:
+        """`/tokenize`: of a text (`prompt`), or of `messages` and `tools` as the next prompt."""
+        body = await _body(request)
+        backend = self.service.backend
+        if "messages" in body:
+            generation_prompt = body.get("add_generation_prompt") is not False
+            asked = read_chat({**body, "add_generation_prompt": True})
+            prefix = asked.prefix
+            known = (
+                Known(asked.messages)
+                if prefix is None
+                else Known(asked.messages, prefix.length, prefix.token_ids, False)
+            )
+            tokens = backend.prompt_ids(known, asked.tools, generation_prompt)
+        elif isinstance(body.get("prompt"), str):
+            tokens = backend.tokenize(body["prompt"], body.get("add_special_tokens") is not False)
+        else:
+            raise refused("`/tokenize` takes a `prompt` that is text, or `messages`.")
+        texts = [self._text([token]) for token in tokens] if body.get("return_token_strs") else None
+        return web.json_response(
+            {"count": len(tokens), "max_model_len": backend.max_model_len, "tokens": tokens, "token_strs": texts}
+        )
+
+    async def detokenize(self, request: web.Request) -> web.StreamResponse:
+        """`/detokenize`."""
+        body = await _body(request)
+        if not is_ids(body.get("tokens")):
+            raise refused("`tokens` must be a list of token ids.")
+        return web.json_response({"prompt": self._text(body["tokens"])})
+
+    async def health(self, request: web.Request) -> web.StreamResponse:
+        """`/health`."""
+        return web.json_response({"status": "ok"})
+
+    async def finish(self, request: web.Request) -> web.StreamResponse:
+        """`/rollouts/{id}/finish`."""
+        ending = read_ending(await _body(request, may_be_empty=True))
+        return web.json_response(await self.service.recorder.finish(_path_id(request), ending))
+
+    async def score(self, request: web.Request) -> web.StreamResponse:
+        """`/rollouts/{id}/score`."""
+        score = read_score(await _body(request))
+        return web.json_response(await self.service.recorder.score(_path_id(request), score))
+
+    async def rollout(self, request: web.Request) -> web.StreamResponse:
+        """`/rollouts/{id}`."""
+        return web.json_response(self.service.recorder.state(_path_id(request)))
+
+    def _caller(self, request: web.Request, body: Body) -> Caller:
+        metadata = body.get("metadata")
+        told = metadata if isinstance(metadata, dict) else {}
+        found = [request.match_info.get("rollout"), request.headers.get("X-Rollout-Id"), body.get("rollout_id"), told.get("rollout_id")]  # fmt: skip
+        name = next((_name(one) for one in found if one is not None), None)
+        if name is None and self.require_id:
+            raise refused("Every call needs a rollout id here: send the header X-Rollout-Id, or use /rollouts/ID/v1 as base URL.", "rollout_id_required")  # fmt: skip
+        agents = [request.match_info.get("agent"), request.headers.get("X-Agent"), told.get("agent")]
+        return Caller(name, next((_name(one) for one in agents if one is not None), MAIN))
+
+    def _text(self, token_ids: list[int]) -> str:
+        backend = self.service.backend
+        # An endpoint's vocabulary is not known here: its tokens are named by their ids.
+        return backend.detokenize(token_ids) if isinstance(backend, TokenBackend) else " ".join(map(str, token_ids))
+
+    @web.middleware
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Lets in who has the key, and turns whatever goes wrong into an error an OpenAI client reads."""
+        try:
+            if request.path not in _OPEN_TO_ALL:
+                self._check_key(request)
+            return await handler(request)
+        except web.HTTPException as error:
+            failure = ApiError(error.status, error.reason or "The request failed.", "http_error")
+            if isinstance(error, web.HTTPRequestEntityTooLarge):
+                failure = ApiError(413, f"The body is larger than {MAX_BODY >> 20} MB.", "too_large")
+            elif error.status == 404:
+                failure = ApiError(404, f"There is no route {request.path}.", "not_found")
+        except Exception as error:
+            if isinstance(error, EngineGone):
+                self.on_engine_gone(error)
+            failure = as_api_error(error)
+            if failure.status == 500:
+                traceback.print_exception(error, file=sys.stderr)
+        return web.json_response(failure.body(), status=failure.status)
+
+    def _check_key(self, request: web.Request) -> None:
+        if self.api_key is None:
+            return
+        kind, _, sent = request.headers.get("Authorization", "").partition(" ")
+        # Compared in constant time: an answer's delay tells nothing of the key.
+        same = hmac.compare_digest(sent.strip().encode(errors="replace"), self.api_key.encode())
+        if kind.lower() != "bearer" or not same:
+            raise ApiError(401, "The API key is missing or wrong: send it as `Authorization: Bearer KEY`.", "invalid_api_key")  # fmt: skip
+
+
+def make_app(api: Api) -> web.Application:
+    """The application with its routes."""
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[api.guard])
+    v1 = {"chat/completions": api.chat, "completions": api.completions, "responses": api.responses}
+    plain = {"tokenize": api.tokenize, "detokenize": api.detokenize}
+    for base in ("", "/rollouts/{rollout}", "/rollouts/{rollout}/agents/{agent}"):
+        for name, handler in v1.items():
+            app.router.add_post(f"{base}/v1/{name}", handler)
+        app.router.add_get(f"{base}/v1/models", api.models)
+        for name, handler in plain.items():
+            app.router.add_post(f"{base}/{name}", handler)
+            app.router.add_post(f"{base}/v1/{name}", handler)
+    app.router.add_get("/health", api.health)
+    app.router.add_get("/rollouts/{rollout}", api.rollout)
+    app.router.add_post("/rollouts/{rollout}/finish", api.finish)
+    app.router.add_post("/rollouts/{rollout}/score", api.score)
+    return app
+
+
+async def _body(request: web.Request, may_be_empty: bool = False) -> Body:
+    # Only a page of this origin may send JSON without asking: so no other web page can use a server on this machine.
+    raw = await request.read()
+    if not raw and may_be_empty:
+        return {}
+    if request.content_type != "application/json":
+        raise ApiError(415, "The body must be JSON: send the header Content-Type: application/json.", "not_json")
+    return body_of(raw)
+
+
+async def _events(request: web.Request, events: Iterable[bytes]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+    with contextlib.suppress(ConnectionError):  # the client has hung up: its answer is recorded all the same
+        await response.prepare(request)
+        for event in events:
+            await response.write(event)
+        await response.write_eof()
+    return response
+
+
+def _path_id(request: web.Request) -> str:
+    return _name(request.match_info["rollout"])
+
+
+def _name(given: Any) -> str:
+    name = str(given)
+    if not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+        raise refused(f"A rollout id or an agent's name is 1 to {_MAX_NAME} printable characters.")
+    return name

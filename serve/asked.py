@@ -1,0 +1,304 @@
+"""What a client asks for: request bodies of the OpenAI routes, checked and put into our words."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..policies.types import Sampling
+from ..store.messages import Message
+from .errors import refused
+
+Body = dict[str, Any]
+
+# What would change the answer and is not done here, with the values that ask for nothing.
+_NOT_DONE: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "length_penalty": (1,),
+    "logit_bias": ({},),
+    "top_logprobs": (0,),
+    "prompt_logprobs": (),
+    "response_format": ({"type": "text"},),
+    "text": ({"format": {"type": "text"}},),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "web_search_options": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "structured_outputs": (),
+    "stop_token_ids": ([],),
+    "bad_words": ([],),
+    "min_tokens": (0,),
+    "ignore_eos": (False,),
+    "use_beam_search": (False,),
+    "continue_final_message": (False,),
+    "add_generation_prompt": (True,),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "truncate_prompt_tokens": (),
+    "echo": (False,),
+    "suffix": ("",),
+    "background": (False,),
+    "previous_response_id": (),
+    "conversation": (),
+    "prompt_cache_retention": (),
+}
+_ROLES = {"developer": "system", **{role: role for role in ("system", "user", "assistant", "tool")}}
+_LARGEST_SEED = 2**63 - 1
+_DEEPEST = (
+    100  # levels of lists and objects: far more than anybody needs, and what every reader of the journal can follow
+)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Tokens that a message of the request carries: what the model saw and sampled up to and with that message.
+
+    `length` is how many messages of the request they stand for.
+    """
+
+    token_ids: list[int]
+    length: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request for a model's answer.
+
+    Attributes:
+        prompt: Of a completion: its text or its token ids; None for a conversation.
+        sampling: `max_tokens` in it does not count.
+        max_tokens: None is as many as the context holds.
+        stop: Texts at which the answer ends; they are not part of it.
+        read_calls: Whether tool calls in the answer are to be read; otherwise it is text as it stands.
+        tokens_as_ids: Whether the list of logprobs names tokens by id.
+        show_tokens: Whether the answer carries token ids.
+    """
+
+    messages: tuple[Message, ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
+    prompt: str | list[int] | None = None
+    prefix: Prefix | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    read_calls: bool = False
+    logprobs: bool = False
+    tokens_as_ids: bool = False
+    stream: bool = False
+    stream_usage: bool = False
+    show_tokens: bool = True
+
+
+def read_chat(body: Body) -> Asked:
+    """A body of `/v1/chat/completions`. Raises ApiError naming what is wrong or not supported."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise refused("`messages` must be a list of at least one message.")
+    read = tuple(_message(message, number) for number, message in enumerate(messages))
+    asked = common(body, _first(body, "max_completion_tokens", "max_tokens"))
+    tools = tuple(_tool(tool, number) for number, tool in enumerate(listed(body, "tools")))
+    return replace(
+        asked, messages=read, tools=tools, prefix=_carried(body, messages), read_calls=reads_calls(body, tools)
+    )
+
+
+def read_completion(body: Body) -> Asked:
+    """A body of `/v1/completions`. Raises ApiError."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
+        prompt = prompt[0]
+    if not (isinstance(prompt, str) or is_ids(prompt)) or not prompt:
+        raise refused("`prompt` must be one text or one list of token ids, and not empty.")
+    wanted = body.get("logprobs")
+    if wanted is not None and wanted not in (0, 1):
+        raise refused("`logprobs` above 1 is not supported: the sampled token's is all there is.", "unsupported")
+    return replace(common(body | {"logprobs": wanted is not None}, body.get("max_tokens")), prompt=prompt)
+
+
+def common(body: Body, max_tokens: Any) -> Asked:
+    """What all routes have in common. Raises ApiError."""
+    _refuse_what_is_not_done(body)
+    seed = _whole(body, "seed", None, -_LARGEST_SEED - 1, _LARGEST_SEED)
+    top_k = _whole(body, "top_k", -1, -1, 2**31 - 1)
+    sampling = Sampling(
+        temperature=_number(body, "temperature", 1.0, 0.0, 100.0),
+        top_p=_number(body, "top_p", 1.0, 1e-9, 1.0),
+        top_k=top_k or -1,
+        min_p=_number(body, "min_p", 0.0, 0.0, 1.0),
+        seed=seed,
+    )
+    options = body.get("stream_options") or {}
+    return Asked(
+        sampling=sampling,
+        max_tokens=_whole({"max_tokens": max_tokens}, "max_tokens", None, 1, 2**31 - 1),
+        stop=_stops(body),
+        logprobs=bool(body.get("logprobs")),
+        tokens_as_ids=bool(body.get("return_tokens_as_token_ids")),
+        stream=bool(body.get("stream")),
+        stream_usage=isinstance(options, dict) and bool(options.get("include_usage")),
+        show_tokens=body.get("return_token_ids") is not False,
+    )
+
+
+def reads_calls(body: Body, tools: tuple[Mapping[str, Any], ...]) -> bool:
+    """Whether the answer's tool calls are to be read. Raises ApiError for a choice that would force one."""
+    choice = body.get("tool_choice") or "auto"
+    if choice not in ("auto", "none"):
+        raise refused("`tool_choice` can be auto or none: forcing a call is not supported.", "unsupported")
+    return bool(tools) and choice == "auto"
+
+
+def listed(body: Body, name: str) -> list[Any]:
+    """A field that is a list or absent. Raises ApiError."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, list):
+        raise refused(f"`{name}` must be a list.")
+    return value or []
+
+
+def is_ids(value: Any) -> bool:
+    """Whether it is a list of token ids."""
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**31 for item in value)
+
+
+def body_of(raw: bytes) -> Body:
+    """A request's bytes as a JSON object; nothing at all is an empty one. Raises ApiError."""
+    try:
+        body = json.loads(raw, parse_constant=_no_number, parse_float=_finite) if raw.strip() else {}
+        if b"\\ud" in raw.lower():  # half of a surrogate pair is no text that a tokenizer or a table could hold
+            json.dumps(body, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise refused(f"The body is not JSON: {str(error)[:200]}.") from error
+    if not isinstance(body, dict):
+        raise refused("The body must be a JSON object.")
+    if _is_deep(body):
+        raise refused(f"The body is nested more than {_DEEPEST} levels deep.")
+    return body
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):  # written again it would be no JSON
+        raise ValueError(f"{text[:20]} is too large a number")
+    return value
+
+
+def _is_deep(body: Body) -> bool:
+    level: list[Any] = [body]
+    for _ in range(_DEEPEST):
+        inside = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [value for values in inside for value in values if isinstance(value, (dict, list))]
+    return bool(level)
+
+
+def _refuse_what_is_not_done(body: Body) -> None:
+    for name in body.keys() & _NOT_DONE.keys():
+        value = body[name]
+        if value is not None and value not in _NOT_DONE[name]:
+            raise refused(f"`{name}` is not supported here; leave it out.", "unsupported")
+
+
+def _message(given: Any, number: int) -> Message:
+    where = f"messages[{number}]"
+    role = given.get("role") if isinstance(given, dict) else None
+    if not isinstance(role, str) or role not in _ROLES:
+        raise refused(f"`{where}` needs a role: {', '.join(_ROLES)}.")
+    try:
+        message = Message.from_openai({**given, "role": _ROLES[role], "content": text_of(given.get("content"), where)})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise refused(f"`{where}.tool_calls` are not calls of functions with a name and arguments.") from error
+    if not all(isinstance(call.name, str) and isinstance(call.id, str) for call in message.tool_calls):
+        raise refused(f"`{where}.tool_calls` are not calls of functions with a name and arguments.")
+    reasoning = given.get("reasoning_content", given.get("reasoning"))
+    return replace(message, reasoning=reasoning if isinstance(reasoning, str) else None)
+
+
+def text_of(content: Any, where: str) -> str | None:
+    """The text of a message's content, its parts joined. Raises ApiError for an image or another part that is no text."""
+    if content is None or isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(
+        isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
+    ):
+        return "".join(part["text"] for part in content)
+    raise refused(f"`{where}.content` must be text: images and other parts are not supported.", "unsupported")
+
+
+def _tool(tool: Any, number: int) -> Mapping[str, Any]:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or tool.get("type") != "function":
+        raise refused(f"`tools[{number}]` must be a function with a name.")
+    return tool
+
+
+def _carried(body: Body, messages: list[Any]) -> Prefix | None:
+    """The tokens of the latest message that carries its own, or those the request requires."""
+    required = body.get("required_prefix_token_ids")
+    assistants = [number for number, message in enumerate(messages) if message.get("role") == "assistant"]
+    if is_ids(required) and required and assistants:
+        return Prefix(required, assistants[-1] + 1)
+    for number in reversed(assistants):
+        prefix = carried_tokens(messages[number], number + 1)
+        if prefix is not None:
+            return prefix
+    return None
+
+
+def carried_tokens(holder: Mapping[str, Any], length: int) -> Prefix | None:
+    """The tokens a message or an item carries; None when it carries none. Raises ApiError when they are no token ids."""
+    prompt, generation = holder.get("prompt_token_ids"), holder.get("generation_token_ids")
+    if not prompt or not generation:
+        return None
+    if not is_ids(prompt) or not is_ids(generation):
+        raise refused("`prompt_token_ids` and `generation_token_ids` must be lists of token ids.")
+    return Prefix(prompt + generation, length)
+
+
+def _stops(body: Body) -> tuple[str, ...]:
+    stop = body.get("stop")
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if not isinstance(stops, list) or not all(isinstance(text, str) for text in stops):
+        raise refused("`stop` must be a text or a list of texts.")
+    return tuple(text for text in stops if text)
+
+
+def _first(body: Body, *names: str) -> Any:
+    return next((body[name] for name in names if body.get(name) is not None), None)
+
+
+def _number(body: Body, name: str, default: float, low: float, high: float) -> float:
+    value = body.get(name)
+    if value is None:
+        return default
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not math.isfinite(value)
+        or not low <= value <= high
+    ):
+        raise refused(f"`{name}` must be a number from {low:g} to {high:g}.")
+    return float(value)
+
+
+def _whole(body: Body, name: str, default: int | None, low: int, high: int) -> Any:
+    value = body.get(name)
+    if value is None:
+        return default
+    if type(value) is not int or not low <= value <= high:
+        raise refused(f"`{name}` must be a whole number from {low} to {high}.")
+    return value

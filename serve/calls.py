@@ -1,0 +1,176 @@
+"""The model calls of rollouts that are still open: in memory as differences, on disk as lines, so that a killed server loses none.
+
+One file for each open rollout, in the run's folder of the store's journal: `_journal/<run>/calls/<hash of its id>.jsonl`. Its first line
+names the rollout; a line each follows for its calls, and one for how it ended, written before its rows are. When the rows are in the
+writer's keeping the file is removed. A last line cut short by a kill was never acknowledged, and is dropped.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..policies.types import Sampling, VersionSpan
+from ..store.ids import hash_id
+from ..store.journal import has_journal
+from ..store.lance_store import LanceStore
+from ..store.messages import Message
+
+
+@dataclass(frozen=True)
+class Call:
+    """One model call, as what it adds to the call it continues.
+
+    Attributes:
+        number: Its place among the rollout's calls.
+        parent: Number of the call whose conversation it continues; None begins one.
+        messages: What the request adds to the parent's conversation; of a beginning, all of its messages.
+        tools: Offered with it, in order.
+        answer: What the model said.
+        added_ids: Tokens between the parent's last one and the first sampled here; the whole prompt of a beginning, and of a call that
+            was asked `anew`: one whose prompt does not begin with the parent's tokens. None when the engine shows no tokens.
+        token_ids: The sampled tokens; None when the engine shows none.
+        logprobs: Parallel to token_ids; None when the engine shows none.
+        version_spans: Starts are positions in token_ids.
+        seconds: Spent waiting for the engine.
+        token_identity: Of the tokens, where the policy knows it only from what it saw; see `Conversation`, also for logprobs_mode.
+        diverged: Of a beginning whose messages hold turns that were not recorded so, where it parts from the nearest recorded
+            conversation: {"call": its last call, "message": messages shared, "token": tokens shared}.
+    """
+
+    number: int
+    parent: int | None
+    agent: str
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...]
+    answer: Message
+    sampling: Sampling
+    max_tokens: int | None
+    started_at: datetime
+    seconds: float
+    added_ids: list[int] | None = None
+    token_ids: list[int] | None = None
+    logprobs: list[float] | None = None
+    version_spans: tuple[VersionSpan, ...] = ()
+    stop_reason: str = "stop"
+    parse_failures: int = 0
+    retries: int = 0
+    anew: bool = False
+    token_identity: tuple[str | None, str | None] | None = None
+    logprobs_mode: str | None = "processed"
+    diverged: dict[str, int] | None = None
+    completion: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """For a line of the file."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return plain | {
+            "messages": [message.to_row() for message in self.messages],
+            "answer": self.answer.to_row(),
+            "sampling": asdict(self.sampling),
+            "started_at": self.started_at.isoformat(),
+            "version_spans": [[span.start, span.version] for span in self.version_spans],
+        }
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> "Call":
+        """Reads `to_json`'s form."""
+        read = {
+            "messages": tuple(Message.from_row(row) for row in plain["messages"]),
+            "answer": Message.from_row(plain["answer"]),
+            "tools": tuple(plain["tools"]),
+            "sampling": Sampling(**plain["sampling"]),
+            "started_at": datetime.fromisoformat(plain["started_at"]),
+            "version_spans": tuple(VersionSpan(*span) for span in plain["version_spans"]),
+            "token_identity": plain["token_identity"] and tuple(plain["token_identity"]),
+        }
+        return cls(**{**plain, **read})
+
+
+@dataclass
+class Kept:
+    """What the files hold of one open rollout. `ending` is None until it was asked to end."""
+
+    name: str
+    calls: list[Call] = field(default_factory=list)
+    ending: dict[str, Any] | None = None
+
+
+class CallFiles:
+    """The files of one run. A store on an object store, where nothing can be appended to, has none: its open calls live in memory only."""
+
+    def __init__(self, store: LanceStore, run_id: str) -> None:
+        self.folder = Path(store.uri) / "_journal" / run_id / "calls" if has_journal(store) else None
+
+    def add_call(self, name: str, call: Call) -> None:
+        """Appends a call. When it returns, a kill of the process cannot take it. Raises OSError; the file is then as before."""
+        self._append(name, {"call": call.to_json()})
+
+    def add_ending(self, name: str, ending: dict[str, Any]) -> None:
+        """Appends how the rollout ended."""
+        self._append(name, {"ending": ending})
+
+    def remove(self, name: str) -> None:
+        """Forgets a rollout whose rows are written."""
+        if self.folder is None:
+            return
+        self._path(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # until the last one is gone there are others in them
+            for folder in (self.folder, self.folder.parent, self.folder.parent.parent):
+                folder.rmdir()
+
+    def read(self) -> Iterator[Kept]:
+        """The open rollouts, in the order of their first calls; half-written last lines are cut off."""
+        paths = list(self.folder.glob("*.jsonl")) if self.folder is not None else []
+        kept = [found for path in paths if (found := _read(path)) is not None]
+        yield from sorted(kept, key=lambda rollout: rollout.calls[0].started_at)
+
+    def _append(self, name: str, entry: dict[str, Any]) -> None:
+        if self.folder is None:
+            return
+        path = self._path(name)
+        line = _line(entry)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Unbuffered: what was written has left the process. A file for a moment only, since thousands may be open rollouts.
+        with open(path, "ab", buffering=0) as file:
+            start = file.tell()
+            data = memoryview(line if start else _line({"rollout": name}) + line)
+            try:
+                while data:
+                    data = data[file.write(data) :]
+            except OSError:
+                file.truncate(start)
+                raise
+
+    def _path(self, name: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{hash_id(name)}.jsonl"
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _read(path: Path) -> Kept | None:
+    """None, and the file removed, when not even one call of it was acknowledged."""
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+    kept: Kept | None = None
+    for line in whole.splitlines():
+        entry = json.loads(line)
+        if "rollout" in entry:
+            kept = Kept(entry["rollout"])
+        elif kept is not None and "call" in entry:
+            kept.calls.append(Call.from_json(entry["call"]))
+        elif kept is not None:
+            kept.ending = entry["ending"]
+    if kept is None or not kept.calls:
+        path.unlink()
+        return None
+    return kept

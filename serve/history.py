@@ -1,0 +1,209 @@
+"""One open rollout: its calls as a tree, and where in it a new request belongs.
+
+Clients send the whole conversation with each call and rarely as they were given it: extra fields are gone, arguments are written anew, an
+empty text is null. So a request is matched with what was recorded message by message, on what matters; the recorded messages and their
+tokens then stand for the part that matched.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import monotonic
+from typing import Any
+
+from ..policies.endpoint.reply import CallTokens
+from ..policies.endpoint.tokens import add_call
+from ..policies.types import Conversation, VersionSpan
+from ..store.ids import hash_id
+from ..store.messages import Message
+from ..store.task import Task
+from .calls import Call
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a request belongs.
+
+    Attributes:
+        parent: Number of the call it continues; None begins a conversation.
+        known: How many of the request's messages are the parent's conversation, its answer included.
+        nearest: Where the request has turns of the model that were not recorded so: (call it shares most messages with, how many of
+            them); None otherwise.
+    """
+
+    parent: int | None = None
+    known: int = 0
+    nearest: tuple[int, int] | None = None
+
+
+@dataclass
+class Rollout:
+    """The calls of one rollout id, in the order they were answered.
+
+    Attributes:
+        used_at: Of the monotonic clock, when it was last asked something.
+        in_flight: Calls that are not answered yet.
+        ending: Set once it is being written; no call is taken after that.
+    """
+
+    name: str
+    calls: list[Call] = field(default_factory=list)
+    used_at: float = field(default_factory=monotonic)
+    in_flight: int = 0
+    ending: dict[str, Any] | None = None
+    _ends: dict[str, int] = field(default_factory=dict)
+    _passed: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, call: Call) -> None:
+        """Takes an answered call."""
+        self.calls.append(call)
+        keys = list(_keys(call.agent, call.tools, [*self.history(call), call.answer]))
+        self._ends[keys[-1]] = call.number
+        for length, key in enumerate(keys):
+            self._passed.setdefault(key, (call.number, length))
+
+    def place(self, agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message]) -> Place:
+        """The longest recorded conversation of this agent, with these tools, that the messages begin with."""
+        keys = list(_keys(agent, tools, messages))
+        for known in range(len(messages), 0, -1):
+            if keys[known] in self._ends:
+                return Place(self._ends[keys[known]], known)
+        shared = next((self._passed[key] for key in reversed(keys) if key in self._passed), None)
+        spoke = any(message.role == "assistant" for message in messages)
+        mine = [call for call in self.calls if call.agent == agent]
+        return Place(nearest=(shared or (mine[0].number, 0)) if mine and spoke else None)
+
+    def place_completion(self, agent: str, prompt_ids: list[int]) -> int | None:
+        """The call that a prompt of tokens continues: the one whose tokens, sampled ones included, are the longest beginning of it."""
+        best, length = None, 0
+        for call in self.calls:
+            if call.completion and call.agent == agent:
+                ids = self.tokens(call)
+                if length < len(ids) <= len(prompt_ids) and prompt_ids[: len(ids)] == ids:
+                    best, length = call.number, len(ids)
+        return best
+
+    def with_tokens(self, agent: str, tools: Sequence[Mapping[str, Any]], token_ids: list[int]) -> int | None:
+        """The latest call of this agent, with these tools, whose tokens, sampled ones included, are these; None when there is none."""
+        offered = [dict(tool) for tool in tools]
+        for call in reversed(self.calls):
+            if (
+                call.agent == agent
+                and self.tokens(call) == token_ids
+                and [dict(tool) for tool in call.tools] == offered
+            ):
+                return call.number
+        return None
+
+    def path(self, call: Call) -> list[Call]:
+        """The calls that led to this one, first the beginning, this one last."""
+        found = [call]
+        while found[-1].parent is not None:
+            found.append(self.calls[found[-1].parent])
+        return found[::-1]
+
+    def history(self, call: Call) -> list[Message]:
+        """All messages the call was asked with; its answer follows them."""
+        *before, last = self.path(call)
+        return [message for one in before for message in (*one.messages, one.answer)] + list(last.messages)
+
+    def tokens(self, call: Call) -> list[int]:
+        """All the model saw and sampled up to the end of the call; empty where no tokens are known."""
+        ids: list[int] = []
+        for one in self.path(call):
+            if one.added_ids is None or one.token_ids is None:
+                return []
+            ids = [*([] if one.anew else ids), *one.added_ids, *one.token_ids]
+        return ids
+
+    def branches(self) -> list[tuple[str, int, list[Call]]]:
+        """(agent, branch, calls) of each path from a beginning to a call that none continues.
+
+        The main one comes first: of the first call's agent (`main`, where that is one), from its first beginning to its latest end. Branches
+        are numbered for each agent, in the order in which they began to differ from those before.
+        """
+        continued = {call.parent for call in self.calls}
+        leaves = [call for call in self.calls if call.number not in continued]
+        agents = list(dict.fromkeys(call.agent for call in self.calls))
+        agents.sort(key=lambda agent: agent != "main")
+        found = []
+        for agent in agents:
+            paths = [self.path(leaf) for leaf in leaves if leaf.agent == agent]
+            first = min(path[0].number for path in paths)
+            main = max((path for path in paths if path[0].number == first), key=lambda path: path[-1].number)
+            rest = sorted((path for path in paths if path is not main), key=lambda path: [call.number for call in path])
+            found += [(agent, branch, path) for branch, path in enumerate([main, *rest])]
+        return found
+
+
+def answering(new: Sequence[Message], sent: Sequence[Message], recorded: Sequence[Message]) -> list[Message]:
+    """New messages with the ids of the recorded calls they answer, where the client gave the calls ids of its own.
+
+    `sent` and `recorded` are the same conversation, message by message, as the client and as the server has it.
+    """
+    ids = {
+        its.id: ours.id
+        for one, other in zip(sent, recorded, strict=True)
+        for its, ours in zip(one.tool_calls, other.tool_calls, strict=True)
+    }
+    for message in new:  # a turn that was not recorded keeps its ids
+        for call in message.tool_calls:
+            ids.pop(call.id, None)
+    return [replace(message, tool_call_id=ids.get(message.tool_call_id or "", message.tool_call_id)) for message in new]
+
+
+def conversation(task: Task, path: Sequence[Call]) -> Conversation:
+    """The calls of one path as one conversation of the task, whose messages are those of the first call.
+
+    Tokens are joined as those of an endpoint are (`endpoint.tokens`): where a prompt does not begin with all tokens before it, `prefix_ok` is
+    False and a gap says where. The same holds for a beginning with turns of the model that were sampled otherwise.
+    """
+    first = path[0]
+    talk = Conversation(task, token_identity=first.token_identity, logprobs_mode=first.logprobs_mode)
+    if first.diverged is not None:
+        talk.prefix_ok = False
+        talk.gaps.append(f"history:message{first.diverged['message']}@{first.diverged['token']}")
+    prompt: list[int] = []  # what the call saw, then what the next one should begin with
+    for turn, call in enumerate(path, 1):
+        talk.messages += [*(call.messages if call is not first else ()), call.answer]
+        prompt = [*([] if call.anew else prompt), *(call.added_ids or ())]
+        shown = call.added_ids is not None and call.token_ids and call.logprobs is not None
+        spans = talk.version_spans
+        add_call(talk, CallTokens(prompt, call.token_ids or [], call.logprobs or []) if shown else None, turn)
+        if talk.version_spans is not spans:  # the call's tokens were taken
+            _place_spans(talk, spans, call)
+        prompt += call.token_ids or ()
+    return talk
+
+
+def _place_spans(talk: Conversation, before: Sequence[VersionSpan], call: Call) -> None:
+    """Puts the call's spans after those of the tokens that were kept."""
+    start = len(talk.token_ids) - len(call.token_ids or ())
+    spans = [span for span in before if span.start < start]
+    for span in call.version_spans:
+        if not spans or spans[-1].version != span.version:
+            spans.append(VersionSpan(start + span.start, span.version))
+    talk.version_spans = spans
+
+
+def _keys(agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message]) -> Iterator[str]:
+    """One key for each beginning of the conversation, the empty one first: equal beginnings have equal keys."""
+    key = hash_id(agent, [dict(tool) for tool in tools])
+    yield key
+    for message in messages:
+        key = hash_id(key, _matters(message))
+        yield key
+
+
+def _matters(message: Message) -> list[Any]:
+    """What of a message must be equal: not the ids of calls, reasoning, space around text, or how arguments are written."""
+    calls = [[call.name, _value(call.arguments)] for call in message.tool_calls]
+    text = message.text or ""
+    return [message.role, text.strip() if message.role == "assistant" else text, calls]
+
+
+def _value(arguments: str) -> Any:
+    try:
+        return [json.loads(arguments)]
+    except (ValueError, RecursionError):
+        return arguments

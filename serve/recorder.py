@@ -1,0 +1,214 @@
+"""Keeps what agents ask under their rollout ids: open rollouts in memory and on disk, finished ones as rows of the store, each exactly once."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import Any, TypeVar
+
+from ..base.errors import SchemaMismatch
+from ..collect.feed import unstorable
+from ..policies.types import Policy
+from ..store.journal import has_journal
+from ..store.lance_store import LanceStore, quote
+from ..store.runs import Run
+from ..store.task import Score
+from ..store.writer import RolloutWriter
+from .calls import Call, CallFiles
+from .errors import conflict
+from .history import Rollout
+from .rows import Episode, episode_rows, main_task, row_id, score_rows
+from .verdicts import Ending
+
+T = TypeVar("T")
+
+
+class Recorder:
+    """The rollouts of one run. All methods belong to one event loop.
+
+    Attributes:
+        open: Open rollouts by the client's id.
+        statuses: Rollouts finished by this process, by status.
+        calls: Calls recorded by this process.
+    """
+
+    def __init__(self, store: LanceStore, run: Run, policy: Policy, environment: str) -> None:
+        """Takes up what an earlier server of the run left open. Rollouts it was asked to finish come in with `resume`."""
+        self.open: dict[str, Rollout] = {}
+        self.statuses: Counter[str] = Counter()
+        self.calls = 0
+        self._store, self._run, self._policy, self._environment = store, run, policy, environment
+        self._files = CallFiles(store, run.run_id)
+        self._writer = RolloutWriter(store, run)
+        # One thread, so that a commit never holds up the calls in flight.
+        self._thread = ThreadPoolExecutor(1, "rollhouse-writer")
+        columns = ["rollout_id", "task_id", "sample_index", "attempt"]
+        rows = store.read("rollouts", columns, f"run_id = {quote(run.run_id)}").to_pylist()
+        self._finished = {row["rollout_id"] for row in rows}
+        self._next_sample: dict[str, int] = {}
+        self._attempts: dict[tuple[str, int], int] = {}
+        for row in rows:
+            self._count(row["task_id"], row["sample_index"], row["attempt"])
+        self._committing: set[asyncio.Task[Any]] = set()
+        self._to_finish: list[tuple[Rollout, Ending]] = []
+        for kept in self._files.read():
+            rollout = Rollout(kept.name)
+            for call in kept.calls:
+                rollout.add(call)
+            if self._is_finished(kept.name):  # killed after its rows were written
+                self._files.remove(kept.name)
+                continue
+            self.open[kept.name] = rollout
+            if kept.ending is not None:
+                self._to_finish.append((rollout, Ending.from_json(kept.ending)))
+
+    async def resume(self) -> None:
+        """Finishes what an earlier server was asked to finish and did not."""
+        for rollout, ending in self._to_finish:
+            await self._commit(rollout, ending)
+        self._to_finish.clear()
+
+    @contextlib.contextmanager
+    def asking(self, name: str) -> Iterator[Rollout]:
+        """The rollout of this id, made if it is new, for the time of one call. Raises ApiError (409) when it is finished."""
+        self._refuse_finished(name)
+        rollout = self.open.get(name) or Rollout(name)
+        rollout.in_flight += 1
+        self.open[name] = rollout
+        try:
+            yield rollout
+        finally:
+            rollout.in_flight -= 1
+            rollout.used_at = monotonic()
+            if not rollout.calls and not rollout.in_flight and self.open.get(name) is rollout:
+                del self.open[name]  # its first call failed: nothing is known of it
+
+    def record(self, rollout: Rollout, call: Call) -> None:
+        """Keeps an answered call; when it returns, a kill of the process cannot take it.
+
+        Raises ApiError (409) when the rollout was finished meanwhile, and OSError when the disk is full.
+        """
+        self._refuse_finished(rollout.name)
+        self._files.add_call(rollout.name, call)
+        rollout.add(call)
+        self.calls += 1
+
+    async def finish(self, name: str, ending: Ending) -> dict[str, Any]:
+        """Writes the rollout's rows and forgets it; says under which ids. Raises ApiError (409) for an unknown or finished id."""
+        self._refuse_finished(name)
+        rollout = self.open.get(name)
+        if rollout is None or not rollout.calls:
+            raise conflict(f"Rollout {name!r} is not known: no call was recorded under it.", "unknown_rollout")
+        # A client that hangs up does not undo what it asked for.
+        task = asyncio.get_running_loop().create_task(self._commit(rollout, ending))
+        self._committing.add(task)
+        task.add_done_callback(self._committing.discard)
+        return await asyncio.shield(task)
+
+    async def score(self, name: str, score: Score) -> dict[str, Any]:
+        """A verdict on a finished rollout, as rows of `scores`, one for each row of the episode.
+
+        Raises ApiError (409) for an id that is unknown or not finished, and when this scorer version gave its verdict before.
+        """
+        if not self._is_finished(name):
+            known = name in self.open
+            why = "is not finished: finish it first, or give the reward with /finish" if known else "is not known"
+            raise conflict(f"Rollout {name!r} {why}.", "rollout_open" if known else "unknown_rollout")
+        return await self._in_thread(lambda: self._add_scores(name, score))
+
+    async def expire(self, idle_limit_s: float) -> None:
+        """Finishes, with status `timeout`, the rollouts that nobody has asked for so long."""
+        for rollout in list(self.open.values()):
+            idle = monotonic() - rollout.used_at > idle_limit_s
+            if idle and not rollout.in_flight and not self._is_finished(rollout.name):
+                said = f"no call came for {idle_limit_s:g} s"
+                with contextlib.suppress(OSError):  # the disk is full: it stays on disk as it is, and is tried again
+                    await self._commit(rollout, Ending(status="timeout", error_type="timeout", error_message=said))
+
+    def state(self, name: str) -> dict[str, Any]:
+        """What is known of an id. Raises ApiError (409) when nothing is."""
+        rollout = self.open.get(name)
+        if rollout is not None:
+            return {
+                "rollout_id": name,
+                "status": "open",
+                "calls": len(rollout.calls),
+                "branches": len(rollout.branches()),
+            }
+        if self._is_finished(name):
+            return {"rollout_id": name, "status": "finished", "row": row_id(self._run.run_id, name)}
+        raise conflict(f"Rollout {name!r} is not known.", "unknown_rollout")
+
+    async def close(self) -> None:
+        """Waits for rollouts that are being finished and commits; open ones stay on disk."""
+        await asyncio.gather(*self._committing, return_exceptions=True)
+        self._thread.shutdown(wait=True)
+        self._writer.close()
+
+    async def _commit(self, rollout: Rollout, ending: Ending) -> dict[str, Any]:
+        name, run_id = rollout.name, self._run.run_id
+        task = main_task(rollout, self._environment, ending)
+        task_id = task.task_id
+        sample = ending.sample_index
+        if sample is None:
+            sample = self._next_sample.get(task_id, 0)
+        attempt = self._attempts.get((task_id, sample), 0)  # a place that was filled before is tried again
+        episode = episode_rows(run_id, rollout, self._policy, task, ending, (sample, attempt))
+        self._files.add_ending(name, Ending.to_json(ending) | {"sample_index": sample})
+        rollout.ending = ending.to_json()
+        self._finished.add(row_id(run_id, name))
+        self._count(task_id, sample, attempt)
+        try:
+            await self._in_thread(lambda: self._write(episode))
+        except BaseException:
+            # It stays on disk with its ending, and may be finished again.
+            self._finished.discard(row_id(run_id, name))
+            rollout.ending = None
+            raise
+        self._files.remove(name)
+        del self.open[name]
+        status = episode.rollouts[0]["status"]
+        self.statuses[status] += 1
+        columns = ("rollout_id", "agent", "branch", "n_turns", "prefix_ok")
+        listed = [{column: row.get(column) for column in columns} for row in episode.rollouts]
+        return {"rollout_id": name, "status": status, "run_id": run_id, "rows": listed}
+
+    def _write(self, episode: Episode) -> None:
+        references = (episode.prompts, episode.tasks, episode.prompt_tokens)
+        try:
+            self._writer.add_many(episode.rollouts, *references)
+        except (SchemaMismatch, UnicodeEncodeError) as error:
+            # What no table can hold becomes a row that says so; or no server of this run could start again.
+            self._writer.add_many([{**unstorable(row, error), "task_id": None, "prompt_id": None} for row in episode.rollouts])  # fmt: skip
+        if not has_journal(self._store):
+            self._writer.flush()
+
+    def _add_scores(self, name: str, score: Score) -> dict[str, Any]:
+        self._writer.flush()  # the rows may still be on their way
+        main = row_id(self._run.run_id, name)
+        episode = f"run_id = {quote(self._run.run_id)} and episode_id = {quote(main)}"
+        rollout_ids = self._store.read("rollouts", ["rollout_id"], episode)["rollout_id"].to_pylist()
+        new = self._store.insert_if_absent("scores", score_rows(rollout_ids, score, self._run.run_id))
+        if not new:
+            raise conflict(
+                f"Rollout {name!r} has a verdict of {score.scorer}@{score.scorer_version} already: name another scorer_version.",
+                "scored_already",
+            )
+        return {"rollout_id": name, "scored": new, "scorer": score.scorer, "scorer_version": score.scorer_version}
+
+    def _is_finished(self, name: str) -> bool:
+        return row_id(self._run.run_id, name) in self._finished
+
+    def _refuse_finished(self, name: str) -> None:
+        if self._is_finished(name):
+            raise conflict(f"Rollout {name!r} is finished: use another id.", "rollout_finished")
+
+    def _count(self, task_id: str | None, sample: int, attempt: int) -> None:
+        if task_id is not None:
+            self._next_sample[task_id] = max(self._next_sample.get(task_id, 0), sample + 1)
+            self._attempts[task_id, sample] = max(self._attempts.get((task_id, sample), 0), attempt + 1)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

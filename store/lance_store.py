@@ -1,0 +1,324 @@
+"""A store: a folder or object-store URI of Lance tables."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pyarrow as pa
+
+from ..base.errors import SchemaMismatch, StoreNotFound, VersionNotFound, WriteConflict
+from .columns import Table
+from .object_store import probe
+from .tables import TABLES
+
+if TYPE_CHECKING:
+    import lance
+
+Rows = pa.Table | Iterable[Mapping[str, Any]]
+DEFAULT_STORE = "rollouts"
+
+
+def store_location(explicit: str | None = None) -> str:
+    """The store a command works on: the option, else $ROLLHOUSE_STORE, else ./rollouts."""
+    return explicit or os.environ.get("ROLLHOUSE_STORE") or DEFAULT_STORE
+
+
+def quote(text: str) -> str:
+    """The text as a literal of a filter."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+class LanceStore:
+    """Reads and writes the tables. Cheap to make; every read opens the latest version unless `at` says otherwise.
+
+    Attributes:
+        uri: Where the tables are.
+        at: What every read opens that names no version itself, a snapshot's name or an ISO time; None is the latest. A store
+            opened at a version is for reading only.
+    """
+
+    def __init__(self, uri: str, at: str | None = None) -> None:
+        self.uri = uri
+        self.at = at
+
+    @classmethod
+    def create(cls, uri: str | os.PathLike[str]) -> Self:
+        """Opens the store, making the tables it lacks and adding the columns that an older version's tables lack.
+
+        Raises WriteConflict for an object store that may lose commits: it is tried once a process.
+        """
+        store = cls(str(uri))
+        if "://" not in store.uri:
+            Path(store.uri).mkdir(parents=True, exist_ok=True)
+        else:
+            probe(store.uri)
+        # `rollouts` comes last: where it is, the store is whole.
+        for table in sorted(TABLES.values(), key=lambda table: table.name == "rollouts"):
+            store.create_table(table)
+        return store
+
+    @classmethod
+    def open(cls, uri: str | os.PathLike[str], at: str | None = None) -> Self:
+        """Opens a store that exists, as it is or as it was. Raises StoreNotFound, and VersionNotFound for an unknown `at`."""
+        store = cls(str(uri), at)
+        if not store.has_table("rollouts"):
+            raise StoreNotFound(
+                f"There is no store at {store.uri}.",
+                "Name one with --store or $ROLLHOUSE_STORE; `rollhouse collect` and `rollhouse import` make one.",
+            )
+        if at is not None:
+            store.versions(at, tables=["rollouts"])
+        return store
+
+    def table_uri(self, table: str) -> str:
+        """Where a table lies; `lancedb.connect(store.uri).open_table(table)` opens the same one."""
+        return f"{self.uri.rstrip('/')}/{table}.lance"
+
+    def has_table(self, table: str) -> bool:
+        """Whether the table was made."""
+        if "://" not in self.uri:
+            return os.path.isdir(os.path.join(self.table_uri(table), "_versions"))
+        import lance
+
+        try:
+            lance.dataset(self.table_uri(table))
+        except ValueError:
+            return False
+        return True
+
+    def create_table(self, table: Table) -> None:
+        """Makes an empty table; one that is there already, or that another process makes first, stays as it is.
+
+        On an object store let one process make the store before others write: there a table cannot be put in place in one move.
+        """
+        if self.has_table(table.name):
+            self._add_columns(table)
+            return
+        if "://" in self.uri:
+            _write_empty(table, self.table_uri(table.name))
+            return
+        # Lance lets a late creation overwrite an early one, rows included; a rename does not.
+        making = os.path.join(self.uri, f".making-{table.name}-{uuid.uuid4().hex}")
+        _write_empty(table, making)
+        try:
+            os.rename(making, self.table_uri(table.name))
+        except OSError:
+            shutil.rmtree(making)
+            if not self.has_table(table.name):
+                raise
+
+    def _add_columns(self, table: Table) -> None:
+        from lance.commit import CommitConflictError
+
+        # Another process may be adding them, or writing: then the conflict says so, and a second look is due.
+        for attempt in range(5):
+            dataset = self.dataset(table.name)
+            lacking = [field for field in table.schema if field.name not in dataset.schema.names]
+            if not lacking:
+                return
+            try:
+                dataset.add_columns(lacking)
+            except (CommitConflictError, ValueError):
+                if attempt == 4:
+                    raise
+
+    def lancedb(self) -> Any:
+        """The same tables as a LanceDB connection (search goes through it)."""
+        import lancedb
+
+        return lancedb.connect(self.uri)
+
+    def dataset(self, table: str, at: str | None = None) -> "lance.LanceDataset":
+        """The Lance dataset at its latest version, or at a snapshot's name or an ISO time. Raises VersionNotFound."""
+        import lance
+
+        at = at if at is not None else self.at
+        if at is None:
+            return lance.dataset(self.table_uri(table))
+        versions = self.versions(at, tables=[table])
+        if table not in versions:
+            raise VersionNotFound(f"Table {table} did not exist at {at}.", "Ask for a later snapshot or time.")
+        return self.dataset_version(table, versions[table])
+
+    def dataset_version(self, table: str, version: int) -> "lance.LanceDataset":
+        """The Lance dataset at a version number."""
+        import lance
+
+        return lance.dataset(self.table_uri(table), version=version)
+
+    def versions(self, at: str, tables: Iterable[str] = TABLES) -> dict[str, int]:
+        """The version of each table at a snapshot's name or an ISO time (without a zone: UTC).
+
+        A table made later is left out. Raises VersionNotFound when there is no such snapshot, or when the versions of that time were
+        cleaned up.
+        """
+        latest = type(self)(self.uri)
+        rows = latest.read("snapshots", filter=f"name = {quote(at)}").to_pylist()
+        if rows:
+            found = {entry["table"]: entry["version"] for entry in rows[0]["versions"]}
+            return {table: found[table] for table in tables if table in found}
+        try:
+            time = datetime.fromisoformat(at)
+        except ValueError:
+            raise VersionNotFound(
+                f"There is no snapshot {at!r} in {self.uri}, and it is not an ISO time.",
+                "`rollhouse snapshot list` names them.",
+            ) from None
+        time = time.replace(tzinfo=time.tzinfo or UTC)
+        found = {table: latest._version_at(table, time) for table in tables}
+        return {table: version for table, version in found.items() if version is not None}
+
+    def _version_at(self, table: str, time: datetime) -> int | None:
+        versions: list[dict[str, Any]] = self.dataset(table).versions()  # type: ignore[assignment]
+        # Lance gives the time of each commit without a zone, in the machine's own.
+        older = [entry["version"] for entry in versions if entry["timestamp"].astimezone(UTC) <= time]
+        if not older:
+            if versions[0]["version"] == 1:
+                return None
+            raise self._cleaned_up(table, time)
+        numbers = {entry["version"] for entry in versions}
+        if older[-1] != versions[-1]["version"] and older[-1] + 1 not in numbers:
+            raise self._cleaned_up(table, time)
+        return older[-1]
+
+    def _cleaned_up(self, table: str, time: datetime) -> VersionNotFound:
+        when = time.isoformat(timespec="seconds")
+        return VersionNotFound(
+            f"The versions of {table} at {when} were cleaned up.",
+            "Snapshots are kept for ever: `rollhouse snapshot list`.",
+        )
+
+    def read(
+        self,
+        table: str,
+        columns: list[str] | None = None,
+        filter: str | None = None,
+        at: str | None = None,
+        batch_rows: int | None = None,
+    ) -> pa.Table:
+        """Rows as Arrow. `filter` is a Lance SQL expression; name `columns` to leave heavy lists unread.
+
+        `batch_rows` is how many are read at a time, None as Lance sees fit: for a million rows of narrow columns more is faster.
+
+        A column that the table did not have yet in that version is null; a filter cannot name it.
+        """
+        dataset = self.dataset(table, at)
+        lacking = [field for field in lacking_columns(table, dataset) if columns is None or field.name in columns]
+        if not lacking:
+            return dataset.to_table(columns=columns, filter=filter, batch_size=batch_rows)
+        there = None if columns is None else [name for name in columns if name in dataset.schema.names]
+        rows = dataset.scanner(columns=there, filter=filter, with_row_id=there == []).to_table()
+        for field in lacking:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+        return rows if columns is None else rows.select(columns)
+
+    def batches(
+        self,
+        table: str,
+        columns: list[str],
+        filter: str | None = None,
+        at: str | None = None,
+        max_bytes: int = 16 << 20,
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows in the order of the table, about `max_bytes` at a time, so that memory stays bounded however large the table is."""
+        dataset = self.dataset(table, at)
+        some = dataset.to_table(columns=columns, filter=filter, limit=64)
+        rows = max(1, max_bytes * some.num_rows // max(1, some.nbytes))
+        # Lance reads ahead by batches and fragments: its defaults hold gigabytes of wide rows.
+        yield from dataset.to_batches(
+            columns=columns, filter=filter, batch_size=min(rows, 8192), batch_readahead=2, fragment_readahead=1
+        )
+
+    def append(self, table: str, rows: Rows, before_commit: Callable[[], None] | None = None) -> int:
+        """Appends rows in one commit and returns how many. Missing columns become null; unknown ones raise SchemaMismatch.
+
+        `before_commit` is called when the files are written and only the commit is left; nothing is appended if it raises.
+        """
+        import lance
+
+        self._refuse_the_past(table)
+        data = self.to_arrow(table, rows)
+        if not data.num_rows:
+            return 0
+        dataset = self.dataset(table)
+        fragments = lance.fragment.write_fragments(data, dataset, mode="append", data_storage_version="2.2")
+        if before_commit:
+            before_commit()
+        lance.LanceDataset.commit(dataset, lance.LanceOperation.Append(fragments), read_version=dataset.version)
+        return data.num_rows
+
+    def insert_if_absent(self, table: str, rows: Rows) -> int:
+        """Inserts the rows whose key is not there yet and returns how many; replaying it changes nothing."""
+        self._refuse_the_past(table)
+        data = _first_of_each_key(self.to_arrow(table, rows), TABLES[table].key)
+        if not data.num_rows:
+            return 0
+        merge = self.dataset(table).merge_insert(TABLES[table].key).use_index(False)
+        return merge.when_not_matched_insert_all().execute(data)["num_inserted_rows"]
+
+    def _refuse_the_past(self, table: str) -> None:
+        if self.at is not None:
+            raise WriteConflict(
+                f"Table {table} was to be written in the store as it was at {self.at}.", "Open the store without `at`."
+            )
+
+    def to_arrow(self, table: str, rows: Rows) -> pa.Table:
+        """Rows in the table's schema. Raises SchemaMismatch naming the column that does not fit."""
+        if isinstance(rows, pa.Table):
+            return _conform(rows, table, TABLES[table].schema)
+        return pa.Table.from_batches([to_batch(table, rows)])
+
+
+def lacking_columns(table: str, dataset: "lance.LanceDataset") -> list[pa.Field]:
+    """The columns of a table that this version of it does not have: an older rollhouse made it."""
+    there = set(dataset.schema.names)
+    return [field for field in TABLES[table].schema if field.name not in there] if table in TABLES else []
+
+
+def to_batch(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
+    """Dicts as one record batch in the table's schema. Raises SchemaMismatch naming the column that does not fit."""
+    listed = [row if isinstance(row, dict) else dict(row) for row in rows]
+    names = TABLES[table].names
+    for row in listed:
+        if not row.keys() <= names:
+            unknown = min(row.keys() - names)
+            raise SchemaMismatch(f"Table {table} has no column {unknown!r}.", "See docs/store.md for its columns.")
+    try:
+        # One conversion of whole rows: column by column costs several times as much when rows come one by one.
+        structs = pa.array(listed, type=TABLES[table].struct)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError) as error:
+        raise SchemaMismatch(
+            f"A row does not fit table {table}: {error}.", "See docs/store.md for its columns."
+        ) from error
+    return pa.RecordBatch.from_struct_array(structs)
+
+
+def _write_empty(table: Table, uri: str) -> None:
+    import lance
+
+    lance.write_dataset(table.schema.empty_table(), uri, data_storage_version="2.2", enable_stable_row_ids=True)
+
+
+def _conform(data: pa.Table, table: str, schema: pa.Schema) -> pa.Table:
+    if data.schema.equals(schema, check_metadata=True):
+        return data
+    unknown = sorted(set(data.column_names) - set(schema.names))
+    if unknown:
+        raise SchemaMismatch(f"Table {table} has no column {unknown[0]!r}.", "See docs/store.md for its columns.")
+    columns = [
+        data[field.name].cast(field.type) if field.name in data.column_names else pa.nulls(data.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _first_of_each_key(data: pa.Table, key: str) -> pa.Table:
+    # merge_insert inserts duplicates inside one source batch, primary key or not.
+    codes = data[key].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    first = np.unique(codes, return_index=True)[1]
+    return data if len(first) == data.num_rows else data.take(pa.array(np.sort(first)))

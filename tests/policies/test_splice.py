@@ -1,0 +1,79 @@
+"""Prompts of clients that send messages only: the tokens sampled before stay, and what follows is the template's."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from rollhouse.policies.chat import ChatFormat, TemplateError
+from rollhouse.store.messages import Message
+
+from ..random_model import byte_tokenizer
+from .templates import END, Habit
+
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {"x": {"type": "string"}}}}}  # fmt: skip
+ASKED = [Message("system", "be brief"), Message("user", "look twice")]
+RESULT = Message("tool", "one", tool_call_id="call_0")
+SAMPLED = '<think>\nhm\n</think>\n\n<tool_call>\n{"name": "look", "arguments": {"x":  "a"}}\n</tool_call>'
+AGAIN = Message("user", "and again")
+
+
+def counted(chat: ChatFormat, prefix: Sequence[int], before: list[Message], everything: list[Message]) -> list[int]:
+    """The rule NeMo Gym's model server follows: cut where the template has as many end tokens as the history has up to the turn."""
+    end = 2
+    prefix = prefix[:-1] if prefix[-1] == end else prefix
+    whole = chat.render(everything, [TOOL], generation_prompt=True)
+    wanted = chat.render(before, [TOOL], generation_prompt=False).count(end)
+    cut = [at for at, token in enumerate(whole) if token == end][wanted - 1]
+    return [*prefix, *whole[cut:]]
+
+
+def turn(chat: ChatFormat, prompt: list[int], text: str, ended: bool) -> tuple[list[int], Message]:
+    """(prompt and sampled tokens, the message a client would get)."""
+    sampled = [*chat.tokenizer.encode(text), *([2] if ended else [])]
+    return [*prompt, *sampled], chat.parse(sampled)[0]
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "cut by the limit"])
+@pytest.mark.parametrize("habit", [Habit(), Habit(strip_thinking=True), Habit(trim=True, merge=True), Habit(late_tools=True)])  # fmt: skip
+@pytest.mark.parametrize("followers", [[RESULT], [RESULT, RESULT], [AGAIN], [RESULT, AGAIN]])
+def test_the_splice_is_nemo_gyms(habit: Habit, ended: bool, followers: list[Message]) -> None:
+    chat = ChatFormat(byte_tokenizer(habit.template()))
+    first = chat.splice([], [], ASKED, [TOOL])
+    assert first == chat.render(ASKED, [TOOL], generation_prompt=True)
+    seen, message = turn(chat, first, SAMPLED, ended)
+    history = [*ASKED, message]
+    second = chat.splice(seen, history, [*history, *followers], [TOOL])
+    assert second[: len(seen)] == seen and second == counted(chat, seen, history, [*history, *followers])
+    assert chat.tokenizer.decode(second[len(first) :]) == SAMPLED + habit.after_turn(followers, ["look"])
+    # And once more, on top of what was spliced.
+    seen, message = turn(chat, second, "I  see", ended)
+    later = [*history, *followers, message]
+    third = chat.splice(seen, later, [*later, AGAIN], [TOOL])
+    assert third[: len(seen)] == seen and third == counted(chat, seen, later, [*later, AGAIN])
+
+
+def test_a_turn_that_spells_an_end_is_spliced_where_counting_goes_wrong() -> None:
+    chat = ChatFormat(byte_tokenizer(Habit(strip_thinking=True).template()))
+    prompt = chat.splice([], [], ASKED, [TOOL])
+    spelled = [token for sign in f"<think>what is {END}?</think>Look." for token in chat.tokenizer.encode(sign)]
+    seen, history = [*prompt, *spelled, 2], [*ASKED, chat.parse([*spelled, 2])[0]]
+    assert history[-1].reasoning == f"what is {END}?"
+    spliced = chat.splice(seen, history, [*history, AGAIN], [TOOL])
+    assert spliced[: len(seen)] == seen
+    assert chat.tokenizer.decode(spliced[len(seen) :]) == Habit().after_turn([AGAIN], ["look"]).removeprefix(END)
+    assert counted(chat, seen, history, [*history, AGAIN]) != spliced
+
+
+def test_turns_without_tokens_in_between_are_rendered() -> None:
+    chat = ChatFormat(byte_tokenizer(Habit().template()))
+    seen, message = turn(chat, chat.splice([], [], ASKED, []), "Hello.", True)
+    more = [AGAIN, Message("assistant", "written by somebody"), AGAIN]
+    spliced = chat.splice(seen, [*ASKED, message], [*ASKED, message, *more], [])
+    assert chat.tokenizer.decode(spliced[len(seen) :]) == Habit().after_turn(more, []).removeprefix(END)
+
+
+@pytest.mark.parametrize("before", [[], ASKED])
+def test_a_history_that_does_not_end_in_the_turn_is_refused(before: Any) -> None:
+    chat = ChatFormat(byte_tokenizer(Habit().template()))
+    with pytest.raises(TemplateError, match="does not end in an assistant message"):
+        chat.splice([5, 6], before, [*ASKED, AGAIN], [])
