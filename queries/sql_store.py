@@ -12,7 +12,7 @@ from .answer import Answer
 
 
 class SqlStore(lance_store.LanceStore):
-    """A store that answers: `SqlStore.open("store").sql("select …").polars()`."""
+    """A store that answers: `SqlStore.open("store").sql("select …").pl()`."""
 
     def sql(
         self,

@@ -19,9 +19,11 @@ def test_one_answer_in_every_form(public: "rollhouse.SqlStore") -> None:
     rows = [{"run_id": "easy", "n": 4}, {"run_id": "hard", "n": 4}]
     assert len(answer) == 2 and answer.rows() == rows
     assert isinstance(answer.arrow(), pa.Table) and answer.arrow().to_pylist() == rows
-    assert isinstance(answer.polars(), pl.DataFrame) and answer.polars().to_dicts() == rows
-    assert isinstance(answer.duckdb(), duckdb.DuckDBPyRelation)
-    assert answer.duckdb().filter("run_id = 'hard'").fetchall() == [("hard", 4)]
+    assert isinstance(answer.pl(), pl.DataFrame) and answer.pl().to_dicts() == rows
+    assert isinstance(answer.relation(), duckdb.DuckDBPyRelation)
+    assert answer.relation().filter("run_id = 'hard'").fetchall() == [("hard", 4)]
+    assert answer.df().to_dict("records") == rows
+    assert "<td style='text-align:left'>easy</td>" in answer._repr_html_()
     assert pl.DataFrame(answer).to_dicts() == pa.table(answer).to_pylist() == rows
 
 
@@ -37,7 +39,7 @@ def test_options_reach_the_query(public: "rollhouse.SqlStore") -> None:
 
 
 def test_named_queries_and_their_parameters(public: "rollhouse.SqlStore") -> None:
-    assert public.query("pass_at_k", k=2, run="easy").polars()["groups"].to_list() == [1]
+    assert public.query("pass_at_k", k=2, run="easy").pl()["groups"].to_list() == [1]
     assert public.query("pass_rate_by_task", run="easy", scorer="kind").rows()[0]["mean_reward"] == 0.5
     assert public.query("pass_rate_by_task", at="easy").rows()[0]["rollouts"] == 4
     with pytest.raises(ConfigError, match="no parameter"):
