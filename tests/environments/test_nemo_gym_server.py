@@ -98,7 +98,7 @@ def test_outputs_and_verdicts_are_those_in_process(server: GymServer, rows: Path
 
 
 def test_verdicts_on_real_tasks_agree() -> None:
-    beside = Path(__file__).resolve().parents[4] / "shared" / "data"
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
     folder = Path(os.environ.get("ROLLHOUSE_CONFORMANCE_DATA") or beside) / "workplace"
     if not folder.is_dir():
         pytest.skip(f"no conformance data at {folder}; set ROLLHOUSE_CONFORMANCE_DATA")

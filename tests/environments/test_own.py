@@ -17,7 +17,7 @@ from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message
 from typer.testing import CliRunner
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DESK = EXAMPLES / "library_desk.py"
 
 GOOD = """

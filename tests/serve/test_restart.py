@@ -19,7 +19,7 @@ from rollhouse.store.task import Task
 from rollhouse.tests.serve.agent import kept
 from rollhouse.tests.serve.running import Server, serving
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 Request = Callable[..., dict[str, Any]]
 
 

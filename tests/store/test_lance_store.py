@@ -193,7 +193,7 @@ def test_store_location_prefers_the_option_then_the_environment(monkeypatch: pyt
     assert store_location("here") == "here"
     assert store_location() == "elsewhere"
     monkeypatch.delenv("ROLLHOUSE_STORE")
-    assert store_location() == "store"
+    assert store_location() == "rollouts"
 
 
 def test_a_store_opened_at_a_snapshot_reads_what_was_there_and_writes_nothing(tmp_path: Path) -> None:
