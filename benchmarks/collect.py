@@ -149,23 +149,23 @@ def report(found: list[dict[str, Measured]], held: Measured, engine: Measured | 
         "# Measurements of collecting",
         "",
         f"Made by `python benchmarks/collect.py{' --engine' if engine else ''}` on {os.cpu_count()} CPU cores ({platform.machine()}), load {os.getloadavg()[0]:.1f} at the end; "
-        f"Python {platform.python_version()}, aiohttp {version('aiohttp')}, pylance {version('pylance')}. Ratios travel; absolute times do not.",
+        f"Python {platform.python_version()}, aiohttp {version('aiohttp')}, pylance {version('pylance')}. Compare ratios, not absolute times.",
         "",
         "| goal | measured | met |",
         "| --- | --- | --- |",
         *(f"| {what} | {value:.3g} | {'yes' if met else '**no**'} |" for what, value, met in goals),
         "",
-        "## Workplace from an endpoint that answers at once",
+        "## Workplace with an endpoint that answers immediately",
         "",
-        "| | rollouts/s | share of the bare client | CPU ms a rollout | peak memory, MB |",
+        "| | rollouts/s | share of the bare client | CPU ms per rollout | peak memory, MB |",
         "| --- | --- | --- | --- | --- |",
         *("| " + " | ".join(row) + " |" for row in rows),
         "",
-        f"A rollout is two requests with 27 tools in each (about 30 KB), one tool call that writes to the tables, the verdict by final state, and a row in a store: "
-        f"{found[0]['many']['tasks']:,} tasks, {CONCURRENCY} rollouts in flight, medians of {len(found)} round{'s' if len(found) > 1 else ''}. The times hold planning, journal and commits. "
-        "The bare client (aiohttp as well) sends the same requests, encoded before, over as many connections, and does nothing with the answers; a share is of the mean of its rates "
-        f"before and after, in one round. Before the first rollout the process, with all it imports, the tables and the tasks, has {max(one['many']['peak_mb_before'] for one in found):,.0f} MB. "
-        "The last row's server keeps every answer back until all of them are asked for, so its rate says nothing; retries there: "
+        f"A rollout is two requests with 27 tools each (about 30 KB), one tool call that writes to the tables, the verdict by final state, and a stored row: "
+        f"{found[0]['many']['tasks']:,} tasks, {CONCURRENCY} rollouts in flight, medians of {len(found)} round{'s' if len(found) > 1 else ''}. Times include planning, journal and commits. "
+        "The bare client (aiohttp) sends the same pre-encoded requests over the same number of connections and discards the answers; shares are of its mean rate before and after, in one round. "
+        f"Before the first rollout the process has {max(one['many']['peak_mb_before'] for one in found):,.0f} MB. "
+        "In the last row the server holds every answer until all requests have arrived, so its rate is not comparable; retries there: "
         f"{held['retries']}.",
     ]  # fmt: skip
     if engine:
@@ -181,12 +181,12 @@ def engine_lines(engine: Measured, added: list[float]) -> list[str]:
         busy = (ours["cpu_seconds"] - straight["cpu_seconds"]) / straight["seconds"]
         rounds.append(f"| {ours['seconds']:.2f} | {straight['seconds']:.2f} | {100 * more:+.1f}% | {100 * busy:+.1f}% | {ours['tokens']:,}, {straight['tokens']:,} |")  # fmt: skip
     return [
-        "| collected, s | the same calls straight to the engine, s | added a token | added CPU time, of the latter | sampled tokens |",
+        "| collected, s | same calls directly to the engine, s | added per token | added CPU time, share of the latter | sampled tokens |",
         "| --- | --- | --- | --- | --- |",
         *rounds,
         "",
-        f"{engine['rollouts']:,} rollouts of workplace-mini by {engine['model']}, {engine['concurrency']} in flight, in vLLM on this machine; prompts and seeds are the same in both. "
-        "The CPU time is what the collecting process itself uses beyond a process that only asks the engine: tools, verdicts, template and store.",
+        f"{engine['rollouts']:,} rollouts of workplace-mini by {engine['model']}, {engine['concurrency']} in flight, in vLLM on this machine, with the same prompts and seeds. "
+        "CPU time is that of the collecting process beyond a process that only calls the engine: tools, verdicts, template and store.",
     ]  # fmt: skip
 
 

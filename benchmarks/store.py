@@ -1,4 +1,4 @@
-"""What the store costs and gives, against JSONL, Parquet and HF datasets, in one run on one machine. Ratios travel; absolute times do not.
+"""What the store costs and gives, against JSONL, Parquet and HF datasets, in one run on one machine. Compare ratios, not absolute times.
 
     python benchmarks/store.py [--quick] [--only NAME ...] [--kills 300] [--out docs/benchmarks-store.md]
 
@@ -61,7 +61,7 @@ def _head(bench: Bench, quick: bool) -> list[str]:
         "",
         f"Made by `python benchmarks/store.py{' --quick' if quick else ''}` on {os.cpu_count()} CPU cores ({platform.machine()}), {memory:.0f} GB of memory, local disk, "
         f"page cache warm, load {os.getloadavg()[0]:.1f} at the end; Python {platform.python_version()}, pylance {lance.__version__}, pyarrow {pa.__version__}, "
-        f"duckdb {duckdb.__version__}. Ratios travel; absolute times do not.",
+        f"duckdb {duckdb.__version__}. Compare ratios, not absolute times.",
     ]
     if bench.goals:
         lines += ["", row_of(["goal", "measured", "met"]), row_of(["---"] * 3)]

@@ -58,7 +58,7 @@ def random_batches(bench: Bench) -> None:
     }
     rows = [[name, f"{1e3 * t:,.1f}", f"{times['Parquet zstd'] / t:,.0f}"] for name, t in times.items()]
     bench.table("A random batch of 256 rollouts with tokens", ["store", "ms", "times faster than Parquet"], rows)
-    bench.say(f"Out of {n:,} rollouts. Parquet has row groups of 1,000 rows, and reads those that hold a wanted one.")
+    bench.say(f"Of {n:,} rollouts. Parquet has row groups of 1,000 rows and reads those that contain a requested row.")
     bench.goal(
         "random batch, times faster than Parquet",
         times["Parquet zstd"] / times["rollhouse, by position"],
@@ -99,7 +99,7 @@ def scalar_queries(bench: Bench) -> None:
         f"Scalar queries over {n:,} rollouts", ["query", "rollhouse, ms", "DuckDB on Parquet, ms", "ratio"], rows
     )
     bench.say(
-        "Where the goal is missed: a filter that lets most rows pass, and text grouped by. DuckDB reads such text from Parquet as dictionary codes and from Lance as text; aggregates over numbers and narrow filters are near or below Parquet's time."
+        "The goal is missed by filters that most rows pass and by grouping on text, which DuckDB reads from Parquet as dictionary codes and from Lance as text."
     )
     bench.goal("scalar queries against DuckDB on Parquet, worst", max(ratios), 2.5)
 

@@ -34,13 +34,13 @@ def size_and_ingest(bench: Bench) -> None:
         [name, f"{sizes[name]:,.0f}", f"{sizes[name] / sizes[ours]:.2f}", f"{n / made[name][1]:,.0f}", f"{made[name][1] / made[ours][1]:.2f}"]
         for name in FORMATS
     ]  # fmt: skip
-    head = ["format", "bytes a rollout", "against rollhouse", "rollouts/s", "time against rollhouse"]
+    head = ["format", "bytes per rollout", "against rollhouse", "rollouts/s", "time against rollhouse"]
     bench.table("Size, and writing from Python rows", head, rows)
     mean_tokens = np.mean([row["rollout"]["n_tokens"] for chunk in chunks for row in chunk])
     bench.say(
-        f"{n:,} rollouts in groups of 8, {mean_tokens:,.0f} tokens each after the prompt. A dump holds the prompt, its tools and its tokens in every row; "
-        "`same tables` are the rows of `rollouts`, `prompts`, `prompt_tokens` and `tasks` as rollhouse keeps them. rollhouse validates, journals and commits "
-        "every 8 MiB; it is given 64 rollouts at a time (`add_many`), or one by one (`add`)."
+        f"{n:,} rollouts in groups of 8, {mean_tokens:,.0f} tokens each after the prompt. In a dump every row has the prompt, its tools and its tokens; "
+        "`same tables` are the rows of `rollouts`, `prompts`, `prompt_tokens` and `tasks` as in the store. rollhouse validates, journals and commits "
+        "every 8 MiB; rollouts are added 64 at a time (`add_many`), or one by one (`add`)."
     )
     bench.goal("bytes against JSONL", sizes[ours] / sizes[jsonl], 1 / 5)
     bench.goal("bytes against Parquet zstd of the same tables", sizes[ours] / sizes[parquet], 1.2)
@@ -73,16 +73,16 @@ def small_appends(bench: Bench) -> None:
         [f"{i * tenth:,}", f"{1e3 * median(part):.1f}", f"{1e3 * float(np.quantile(part, 0.99)):.1f}"]
         for i, part in enumerate(parts)
     ]
-    bench.table("Many small commits of 8 rollouts", ["commits before", "median ms a commit", "99th percentile"], rows)
+    bench.table("Many small commits of 8 rollouts", ["commits before", "median ms per commit", "99th percentile"], rows)
     left = len(store.dataset("rollouts").get_fragments())
     scan = best(lambda: store.read("rollouts", ["reward"]), 3)
     bench.say(
         f"After {n:,} commits: {left} fragments, {len(list(versions.glob('*.manifest'))):,} versions, {size_of(versions) / 1e6:.1f} MB of manifests "
         f"(never more than {worst / 1e6:.1f} MB), one column of all {8 * n:,} rollouts read in {1e3 * scan:.0f} ms. "
-        f"The table holds {size_of(Path(store.table_uri('rollouts'), 'data')) / 1e6:,.0f} MB, what compaction replaced and `gc` would free included."
+        f"The table holds {size_of(Path(store.table_uri('rollouts'), 'data')) / 1e6:,.0f} MB, including files that compaction replaced and `gc` would remove."
     )
     bench.say(
-        "What grows is Lance's note of which commit made each row, about 20 bytes a commit in every version: larger commits, not more upkeep, keep it small."
+        "Lance records the commit of each row, about 20 bytes per commit in every version. Larger commits keep this small."
     )
     assert store.dataset("rollouts").count_rows() == 8 * n
     bench.goal("latency of a small commit, last tenth against first", median(parts[-1]) / median(parts[0]), 2)
@@ -111,7 +111,7 @@ def peer_import(bench: Bench) -> None:
         ["data files", f"{tables / 500:,.0f}"],
         ["the whole store, manifests and empty tables included", f"{size_of(Path(store.uri)) / 500:,.0f}"],
     ]
-    bench.table("Importing a peer's 500 rollouts", ["what", "bytes a rollout"], rows)
+    bench.table("Importing 500 rollouts of NeMo Gym", ["what", "bytes per rollout"], rows)
     bench.say(f"Imported in {seconds:.1f} s. An empty store has {empty / 1e3:.0f} kB.")
     bench.goal("imported rollout on disk, bytes", tables / 500, 1500, unit="")
 
@@ -124,11 +124,11 @@ def kills(bench: Bench) -> None:
 
     store = LanceStore.create(bench.folder / "kills")
     done = kill_often(store, bench.kills, seed=3)
-    bench.table("Kills", ["what", "how many"], [
+    bench.table("Kills", ["what", "count"], [
         ["kills with SIGKILL at random moments", bench.kills],
-        ["of them before the run had taken its first rollout", done["early"]],
+        ["of them before the run's first rollout", done["early"]],
         ["rollouts added", done["added"]],
-        ["rollouts that only the journal had when it was killed", done["from_journal"]],
+        ["rollouts recovered from the journal", done["from_journal"]],
         ["acknowledged or added rollouts lost", 0],
         ["rollouts there twice", 0],
     ])  # fmt: skip
