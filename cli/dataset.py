@@ -122,69 +122,67 @@ def list_(store: StoreOption = None, at: AtOption = None, format: FormatOption =
 
 def show(
     dataset: VersionArgument,
-    rows: Annotated[bool, typer.Option("--rows", help="Print the references instead of the manifest.")] = False,
-    flagged: Annotated[bool, typer.Option("--flagged", help="Print what is also in an evaluation set.")] = False,
+    rows: Annotated[bool, typer.Option("--rows", help="Print the references instead of the summary.")] = False,
+    flagged: Annotated[bool, typer.Option("--flagged", help="Print the tasks that are also in an evaluation set.")] = False,
     store: StoreOption = None,
     at: AtOption = None,
     format: FormatOption = Format.table,
-) -> None:
-    """Show a version: where it comes from, its recipe, how many rows, and what was left out for which reason."""
-    from ..transform.versions import get_dataset
+) -> None:  # fmt: skip
+    """Show a version: its source, its recipe, its rows, and why inputs were left out."""
+    from ..transform.dataset import load_dataset_version
 
-    found = get_dataset(open_store(store, at), dataset)
+    found = load_dataset_version(open_store(store, at), dataset)
     if rows or flagged:
-        print_rows(found.rows if rows else found.flags.to_dicts(), format, found.label)
+        print_rows((found.references if rows else found.flags).to_dicts(), format, found.label)
     else:
         print_summary(manifest(found), format, found.label)
 
 
 def why(
     dataset: VersionArgument,
-    id: Annotated[str, typer.Argument(metavar="ROLLOUT_OR_TASK", help="A rollout_id or task_id.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="A rollout_id or task_id, or the first digits of one.")],
     store: StoreOption = None,
     at: AtOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Say why a rollout or a task is in a version, or why not."""
-    from ..transform.explain import why as explain
-    from ..transform.versions import get_dataset
+    """Explain why a rollout or a task is in a version, or why not."""
+    from ..transform.dataset import load_dataset_version
 
-    place = open_store(store, at)
-    print_rows(explain(place, get_dataset(place, dataset), id), format)
+    print_rows(load_dataset_version(open_store(store, at), dataset).why(id), format)
 
 
 def diff(
     left: VersionArgument,
     right: VersionArgument,
-    rows: Annotated[bool, typer.Option("--rows", help="Print the rows that only one has.")] = False,
+    rows: Annotated[bool, typer.Option("--rows", help="Print the rows that only one version has.")] = False,
     store: StoreOption = None,
     at: AtOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Compare two versions of one kind: options, rows that only one has, and why the other left them out."""
-    from ..transform.explain import diff as compare
+    """Compare two versions of one kind: options, rows that only one has, and why the other lacks them."""
+    from ..transform.dataset import load_dataset_version
     from ..transform.explain import diff_rows
-    from ..transform.versions import get_dataset
 
     place = open_store(store, at)
-    ours, theirs = get_dataset(place, left), get_dataset(place, right)
-    found = compare(ours, theirs)
+    ours, theirs = load_dataset_version(place, left), load_dataset_version(place, right)
     if rows:
         print_rows(diff_rows(ours, theirs), format)
-    elif format is not Format.table:
+        return
+    found = ours.diff(theirs)
+    if format is not Format.table:
         print_summary(found, format)
-    else:
-        numbers = {name: value for name, value in found.items() if name not in ("recipe", "reasons")}
-        print_summary(numbers, format, f"{ours.label} and {theirs.label}")
-        for name, title in (("recipe", "options that differ"), ("reasons", "why the other lacks what only one has")):
-            if found[name]:
-                print_rows(found[name], format, title)
+        return
+    numbers = {name: value for name, value in found.items() if name not in ("recipe", "reasons")}
+    print_summary(numbers, format, f"{ours.label} and {theirs.label}")
+    for name, title in (("recipe", "options that differ"), ("reasons", "why rows are in one version only")):
+        if found[name]:
+            print_rows(found[name], format, title)
 
 
 def export(
     dataset: VersionArgument,
-    target: Annotated[str, typer.Argument(metavar="FORMAT", help="sft: trl, trl-messages, openai, nemo-response; dpo: trl, nemo-preference, nemo-binary; grpo: trl.")],
-    out: Annotated[str, typer.Argument(help="File to write: .jsonl, or .parquet for TRL's formats.")],
+    target: Annotated[str, typer.Argument(metavar="FORMAT", help="sft: trl, trl-messages, openai, nemo-response. dpo: trl, nemo-preference, nemo-binary. grpo: trl.")],
+    out: Annotated[str, typer.Argument(metavar="FILE", help="File to write: .jsonl, or .parquet for the trl formats.")],
     store: StoreOption = None,
     at: AtOption = None,
     format: FormatOption = Format.table,
@@ -195,16 +193,14 @@ def export(
     """
     from dataclasses import asdict
 
-    from ..transform.export import export_dataset
-    from ..transform.versions import get_dataset
+    from ..transform.dataset import load_dataset_version
 
-    place = open_store(store, at)
-    found = get_dataset(place, dataset)
-    print_summary(asdict(export_dataset(place, found, target, out)), format, f"{found.label} as {target}")
+    found = load_dataset_version(open_store(store, at), dataset)
+    print_summary(asdict(found.export(target, out)), format, f"{found.label} as {target}")
 
 
 def manifest(dataset: "DatasetVersion") -> dict[str, Any]:
-    """What a version says about itself, references left out."""
+    """A version as one flat record, without its references."""
     return {
         "dataset": dataset.label,
         "kind": dataset.kind,
@@ -248,6 +244,7 @@ def _build(
 ) -> None:
     import json
 
+    from ..eval.bfcl.references import evaluation_cases
     from .settings import resolve, to_yaml
 
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value not in (None, [])]
@@ -255,38 +252,25 @@ def _build(
     if dry_run:
         print(to_yaml(recipe), end="")
         return
-    dataset = build(open_store(store), name, snapshot, recipe, _references(recipe.contamination.against))
+    cases = evaluation_cases(recipe.contamination.against)
+    dataset = build(open_store(store), name, snapshot, recipe, cases)
     if format is not Format.table:
         print_rows([{**manifest(dataset), "existed": dataset.existed}], format)
     else:
         _print_built(dataset)
 
 
-def _references(against: tuple[str, ...]) -> list[Any]:
-    """The cases of the evaluation sets that the store does not hold."""
-    from ..transform.references import OWN_SPLITS, file_references
-
-    found: list[Any] = []
-    for name in against:
-        source, _, categories = name.partition(":")
-        if source == "bfcl":
-            from ..eval.bfcl.references import bfcl_references
-
-            found += bfcl_references(categories.split(",") if categories else None)
-        elif name not in OWN_SPLITS:
-            found += file_references(name)
-    return found
-
-
 def _print_built(dataset: "DatasetVersion") -> None:
+    from ..transform.dataset import UNITS
+
     out = console()
-    made = "exists already: the same recipe on the same snapshot" if dataset.existed else "is new"
+    made = "exists already: same recipe, same snapshot" if dataset.existed else "is new"
     out.print(f"{dataset.label} {made}.", markup=False)
-    unit = {"sft": "demonstrations", "dpo": "pairs", "grpo": "prompts"}[dataset.kind]
+    unit = UNITS[dataset.kind]
     tasks = f"{dataset.counts['tasks']} of {dataset.counts['tasks_seen']} tasks"
     out.print(f"{dataset.n_rows} {unit} from {tasks}, out of {dataset.counts['inputs']} rollouts.", markup=False)
-    for what, key in (("left out because", "dropped"), ("also in an evaluation set", "flagged")):
-        counts = [{what: reason, "count": count} for reason, count in dataset.counts.get(key, {}).items()]
+    for what, key in (("reason", "dropped"), ("also in an evaluation set", "flagged")):
+        counts = [{what: reason, "inputs": count} for reason, count in dataset.counts.get(key, {}).items()]
         if counts:
             print_rows(counts, Format.table)
     out.print(

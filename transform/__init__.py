@@ -1,1 +1,1 @@
-"""Rollouts to datasets: `sft`, `dpo` and `grpo`, with a reason for everything left out."""
+"""Builds datasets of kind `sft`, `dpo` and `grpo` from rollouts, with a reason for everything that is left out."""

@@ -1,4 +1,4 @@
-"""Building datasets: a snapshot and a recipe in, a version of a named dataset out."""
+"""Builds datasets: from a snapshot and a recipe to a version of a named dataset."""
 
 import re
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from ..base.errors import ConfigError
 from ..store.lance_store import LanceStore
 from .candidates import name_dropped, read_candidates, to_polars
 from .contamination import exclude_seen
+from .dataset import Dataset
 from .digests import with_digests
 from .dpo import (
     choose_pairs,
@@ -35,18 +36,21 @@ NOT_NAMED = "the recipe does not name it"
 
 def build_sft(
     store: LanceStore, name: str, snapshot: str, options: SftOptions | None = None, references: Sequence[Reference] = ()
-) -> DatasetVersion:
-    """A set of demonstrations, one rollout a row.
+) -> Dataset:
+    """Builds a set of demonstrations, one rollout per row.
 
-    Building again what exists returns the version there is, with `existed` set.
+    The same recipe on the same snapshot returns the version that exists, with `existed` set.
 
     Args:
-        references: Evaluation cases of sets that `contamination.against` names and the store does not hold.
+        name: Name of the dataset; a new recipe or snapshot makes its next version.
+        snapshot: Name of the snapshot whose rollouts are the inputs.
+        references: Evaluation cases of the sets that `contamination.against` names and the store does not hold.
 
     Raises:
-        EvalLeak: The options choose rollouts of validation or test tasks.
-        EmptyDataset: Nothing is left; the message names the filter that took the last.
+        EvalLeak: The options select rollouts of validation or test tasks.
+        EmptyDataset: No row is left; the message names the filter that removed the last inputs.
         VersionNotFound: There is no such snapshot.
+        ConfigError: The name, a condition or a recipe's function is wrong.
     """
     options = (options or SftOptions()).resolved()
     selection = read_candidates(store, snapshot, options, demo_columns(options))
@@ -65,8 +69,8 @@ def build_sft(
 
 def build_dpo(
     store: LanceStore, name: str, snapshot: str, options: DpoOptions | None = None, references: Sequence[Reference] = ()
-) -> DatasetVersion:
-    """A set of preference pairs, two rollouts a row. Takes, returns and raises as build_sft."""
+) -> Dataset:
+    """Builds a set of preference pairs, two rollouts per row. Arguments, result and errors are those of build_sft."""
     options = (options or DpoOptions()).resolved()
     selection = read_candidates(store, snapshot, options, pair_columns(options))
     n_tasks = _tasks_in(selection)
@@ -94,8 +98,8 @@ def build_grpo(
     snapshot: str,
     options: GrpoOptions | None = None,
     references: Sequence[Reference] = (),
-) -> DatasetVersion:
-    """A set of prompts for online training, one task a row. Takes, returns and raises as build_sft."""
+) -> Dataset:
+    """Builds a set of prompts for online training, one task per row. Arguments, result and errors are those of build_sft."""
     options = (options or GrpoOptions()).resolved()
     selection = read_candidates(store, snapshot, options, WANTED)
     n_inputs = selection.n_inputs
@@ -121,12 +125,12 @@ def build_grpo(
 
 
 def _tasks_in(selection: Selection) -> int:
-    # Hashes of 64 bits are counted faster than ids.
+    # 64-bit hashes are counted faster than ids.
     return selection.frame["task_id"].hash().n_unique()
 
 
 def _keep_named(selection: Selection, named: pl.DataFrame | None) -> None:
-    """Leaves what the recipe's SELECT or function names; an id that is no candidate is left out by what made it none."""
+    """Keeps what the recipe's SELECT or function names. A named id that is no candidate was already dropped, for its own reason."""
     if named is None:
         return
     column = "task_id" if named.columns == ["task_id"] else "rollout_id"
@@ -144,7 +148,7 @@ def _keep(
     selection: Selection,
     extra: dict[str, Any],
     flagged: pl.DataFrame,
-) -> DatasetVersion:
+) -> Dataset:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(f"{name!r} cannot name a dataset.", "Use letters, digits, '.', '-' and '_'.")
     recipe = options.model_dump(mode="json")
@@ -171,4 +175,4 @@ def _keep(
         flags=flagged.drop("reference_set"),
         counts=counts,
     )
-    return keep_version(store, made)
+    return Dataset.of(store, keep_version(store, made))

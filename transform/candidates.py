@@ -1,4 +1,4 @@
-"""The rollouts of a snapshot as scalar columns: what every builder starts from."""
+"""Reads the rollouts of a snapshot as scalar columns, the input of every builder."""
 
 from collections.abc import Collection
 
@@ -22,19 +22,19 @@ HELD_OUT = ("validation", "test")
 
 
 def read_candidates(store: LanceStore, snapshot: str, options: SourceOptions, columns: Collection[str]) -> Selection:
-    """The rollouts the options choose, the last attempt of each slot, in no particular order.
+    """The rollouts that the options select, the last attempt of each slot, in no particular order.
 
-    The frame has `columns`, with `reward` and `passed` of the scorer the options name, and `offset`, the row's position in the
-    table at the snapshot; where the options hold a condition or a function, all a recipe may ask for. Without `rollout_id`
-    what falls out is named by its offset until `name_dropped`.
+    The frame has `columns`, with `reward` and `passed` of the scorer that the options name, and `offset`, the position of the row
+    in the table at the snapshot. With a condition or a function it has every column that these may use. Without `rollout_id`
+    a dropped row is identified by its offset until `name_dropped`.
 
     Args:
-        columns: What the caller looks at, among COLUMNS and `split`, `category` and `difficulty` of the task.
+        columns: The columns that the caller uses, of COLUMNS and of the task's `split`, `category` and `difficulty`.
 
     Raises:
-        EvalLeak: A chosen rollout belongs to a validation or test task. It is never filtered out silently.
-        EmptyDataset: The options choose nothing.
-        ConfigError: `where` is not a condition over these columns, or the scorer never scored anything.
+        EvalLeak: A selected rollout belongs to a validation or test task. Such rollouts are never filtered out silently.
+        EmptyDataset: The options select no rollout.
+        ConfigError: `where` is not a condition over these columns, or the scorer has no scores.
     """
     wanted = {*columns, "task_id", "reward", "attempt", *(column for column, chosen in _choices(options) if chosen)}
     if options.where is not None or options.function is not None:
@@ -55,8 +55,8 @@ def read_candidates(store: LanceStore, snapshot: str, options: SourceOptions, co
     frame = _chosen(frame, options)
     if frame.is_empty():
         raise EmptyDataset(
-            f"No rollout of snapshot {snapshot!r} is chosen{'' if options.where is None else f' by where={options.where!r}'}.",
-            f"`rollhouse query reward_by_run --at {snapshot}` shows what the snapshot holds.",
+            f"No rollout of snapshot {snapshot!r} is selected{'' if options.where is None else f' by where={options.where!r}'}.",
+            f"See what the snapshot holds with `rollhouse query reward_by_run --at {snapshot}`.",
         )
     refuse_held_out(frame, store, snapshot)
     frame = frame.with_columns(pl.col("reward").cast(pl.Float64))
@@ -68,7 +68,7 @@ def read_candidates(store: LanceStore, snapshot: str, options: SourceOptions, co
 
 
 def name_dropped(selection: Selection, store: LanceStore, snapshot: str) -> None:
-    """Gives what fell out by its offset the id of its rollout: reading a million ids for a few of them comes last."""
+    """Replaces the offsets of dropped rows by rollout ids. The ids are read last, because a snapshot may hold millions of them."""
     if selection.id_column != "offset" or not selection.dropped:
         return
     ids = to_polars(store, "rollouts", snapshot, ["rollout_id"])["rollout_id"]
@@ -77,14 +77,14 @@ def name_dropped(selection: Selection, store: LanceStore, snapshot: str) -> None
 
 def to_polars(store: LanceStore, table: str, snapshot: str, columns: list[str]) -> pl.DataFrame:
     """Columns of a table at a snapshot."""
-    # Lance's own batches are small: of narrow columns more rows at a time are read in two thirds of the time.
+    # Lance's own batches are small: larger ones of narrow columns are read in two thirds of the time.
     frame = pl.from_arrow(store.read(table, columns, at=snapshot, batch_rows=_ROWS_AT_ONCE))
     assert isinstance(frame, pl.DataFrame)
     return frame
 
 
 def held_out_tasks(store: LanceStore, snapshot: str) -> pl.DataFrame:
-    """`task_id`, `prompt_id` and `split` of the tasks of validation and test."""
+    """`task_id`, `prompt_id` and `split` of the validation and test tasks."""
     held_out = f"split in ({', '.join(quote(name) for name in HELD_OUT)})"
     found = pl.from_arrow(store.read("tasks", ["task_id", "prompt_id", "split"], held_out, snapshot))
     assert isinstance(found, pl.DataFrame)
@@ -92,7 +92,7 @@ def held_out_tasks(store: LanceStore, snapshot: str) -> pl.DataFrame:
 
 
 def refuse_held_out(frame: pl.DataFrame, store: LanceStore, snapshot: str) -> None:
-    """Raises EvalLeak when a row's task is of split validation or test; an unknown split passes."""
+    """Raises EvalLeak when the task of a row is of split validation or test. An unknown split passes."""
     held_out = held_out_tasks(store, snapshot)
     if held_out.is_empty():
         return
@@ -103,18 +103,16 @@ def refuse_held_out(frame: pl.DataFrame, store: LanceStore, snapshot: str) -> No
     run_ids = to_polars(store, "rollouts", snapshot, ["run_id"])["run_id"]
     runs = sorted(run_ids.gather(leaked["offset"]).unique())
     clean = sorted(set(run_ids.gather(frame["offset"]).unique()) - set(runs))
-    advice = (
-        f"Name runs without them: --run {' --run '.join(clean[:4])}." if clean else "Collect rollouts of train tasks."
-    )
+    advice = f"Select other runs: --run {' --run '.join(clean[:4])}." if clean else "Collect rollouts of train tasks."
     raise EvalLeak(
-        f"{leaked.height} of the {frame.height} rollouts chosen from snapshot {snapshot!r} belong to {splits} tasks "
-        f"(run {', '.join(runs[:3])}{', …' if len(runs) > 3 else ''}), which never enter a training set.",
+        f"{leaked.height} of the {frame.height} rollouts selected from snapshot {snapshot!r} belong to {splits} tasks "
+        f"(run {', '.join(runs[:3])}{', …' if len(runs) > 3 else ''}), which cannot be trained on.",
         advice,
     )
 
 
 def _choices(options: SourceOptions) -> list[tuple[str, tuple[str, ...]]]:
-    """What the options choose by: column, and the values allowed; none allows all."""
+    """(column, allowed values) of each option that selects by value; no values allow all."""
     return [("run_id", options.runs), ("environment", options.environments), ("policy_id", options.policies)]
 
 
@@ -126,8 +124,8 @@ def _chosen(frame: pl.DataFrame, options: SourceOptions) -> pl.DataFrame:
             if frame.is_empty():
                 some = f"{', '.join(there[:5])}{', …' if len(there) > 5 else ''}" if len(there) else "none"
                 raise EmptyDataset(
-                    f"No rollout that the recipe looks at has {column} {' or '.join(wanted)}.",
-                    f"There is {some}.",
+                    f"No selected rollout has {column} {' or '.join(wanted)}.",
+                    f"Known values: {some}.",
                 )
     if options.where is None:
         return frame
@@ -136,13 +134,13 @@ def _chosen(frame: pl.DataFrame, options: SourceOptions) -> pl.DataFrame:
     except pl.exceptions.PolarsError as error:
         reason = str(error).strip().split("\n")[0].split("; valid columns")[0]
         raise ConfigError(
-            f"where={options.where!r} cannot be read: {reason}.",
+            f"where={options.where!r} is not a valid condition: {reason}.",
             f"Write a condition over {', '.join([*COLUMNS, *_OF_TASK])}.",
         ) from error
 
 
 def _with_verdicts(frame: pl.DataFrame, store: LanceStore, snapshot: str, scorer: str) -> pl.DataFrame:
-    """`reward` and `passed` replaced by the latest verdict of `NAME` or `NAME@VERSION`, null where it has none."""
+    """Replaces `reward` and `passed` by the latest verdict of `NAME` or `NAME@VERSION`, null where the scorer has none."""
     ours = sql(store, f"SELECT rollout_id, reward, passed FROM ({verdicts_sql(scorer)})", snapshot, scorer=scorer)
     latest = pl.from_arrow(ours)
     assert isinstance(latest, pl.DataFrame)

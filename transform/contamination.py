@@ -1,4 +1,4 @@
-"""Prompts that are also in an evaluation: excluded, or flagged, by text, by true calls, and by tool schemas."""
+"""Finds prompts that are also in an evaluation set, by text, true calls or tool schemas, and excludes or flags them."""
 
 import json
 from collections.abc import Sequence
@@ -21,13 +21,14 @@ _FLAGS = {"id": pl.String, "reference": pl.String, "method": pl.String, "score":
 def exclude_seen(
     selection: Selection, store: LanceStore, snapshot: str, options: SourceOptions, references: Sequence[Reference]
 ) -> pl.DataFrame:
-    """Leaves out what the options say may not be trained on, and returns what was found, left out or not.
+    """Drops candidates whose task overlaps with an evaluation set, and returns every overlap found, dropped or only flagged.
 
     Returns:
-        id (a task's), reference (the evaluation case's), method (text, calls or schemas), score (0 to 1), reference_set.
+        One row per overlap: id (of the task), reference (id of the evaluation case), method (text, calls or schemas), score
+        (0 to 1), reference_set.
 
     Raises:
-        ConfigError: `against` names a set of which there is no case.
+        ConfigError: The sets named by `against` hold no case.
     """
     held_out = held_out_tasks(store, snapshot)["prompt_id"].drop_nulls().unique()
     exact = pl.col("prompt_id").is_in(held_out.implode())
@@ -61,15 +62,18 @@ def exclude_seen(
 def _refuse_absent(rules: Contamination, cases: Sequence[Reference]) -> None:
     if not cases:
         raise ConfigError(
-            f"There is no evaluation case in {', '.join(rules.against)}.",
-            "Name validation, test, bfcl or a JSONL file with cases in it.",
+            f"No evaluation case was found in {', '.join(rules.against)}.",
+            "Name validation, test, bfcl or a JSONL file of cases.",
         )
 
 
 def _by_text(
     tasks: pl.DataFrame, store: LanceStore, snapshot: str, cases: Sequence[Reference], rules: Contamination
 ) -> pl.DataFrame:
-    """Of each prompt the case it covers most, where that is enough: the share of the case's n-grams it has; of short cases Jaccard's index."""
+    """For each prompt the case that it covers most, if the score is high enough.
+
+    The score is the share of the case's n-grams that the prompt contains; for short cases it is the Jaccard index.
+    """
     starts, flat = ngrams(pl.Series([case.text for case in cases], dtype=pl.String), rules.ngram)
     sizes = np.diff(starts)
     words = pl.Series([case.text for case in cases], dtype=pl.String).str.extract_all(r"\w+").list.len().to_numpy()
@@ -98,7 +102,7 @@ def _by_text(
 def _by_calls(
     tasks: pl.DataFrame, store: LanceStore, snapshot: str, cases: Sequence[Reference], rules: Contamination
 ) -> pl.DataFrame:
-    """Tasks whose true calls hold all of a case's, each with an accepted value for every argument."""
+    """Tasks whose true calls include all calls of a case, each with an accepted value for every argument."""
     by_name: dict[str, list[Reference]] = {}
     for case in cases:
         if case.calls:
@@ -125,7 +129,7 @@ def _same(mine: tuple[str, dict], theirs: tuple[str, dict]) -> bool:
 def _by_schemas(
     tasks: pl.DataFrame, store: LanceStore, snapshot: str, cases: Sequence[Reference], rules: Contamination
 ) -> pl.DataFrame:
-    """Tasks with a tool of a case's name and parameters; the score is the share of the task's tools that are some case's."""
+    """Tasks that share a tool (name and parameters) with a case; the score is the share of the task's tools that a case has."""
     known: dict[tuple[str, tuple[str, ...]], Reference] = {}
     for case in cases:
         for tool in case.tools:

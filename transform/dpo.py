@@ -1,4 +1,4 @@
-"""Preference pairs: per task and prompt, an accepted response against one that is worse for a reason worth learning.
+"""The rules for preference pairs: for each task and prompt, an accepted response and a worse one.
 
 Pairs are chosen on columns: a round takes the next acceptable response of every group at once and finds its rejected one.
 """
@@ -16,11 +16,10 @@ import polars as pl
 from .options import DpoOptions
 from .order import shuffled
 from .selection import Selection, is_binary, keep_verdicts, status_reason
-from .steps import step_pairs
 
-TWO_SIGMA_FROM = 8  # with fewer rollouts the spread says little, and the nearest miss teaches most
-_MOST_COMBINATIONS = 4_000_000  # pairs looked at at once where all are wanted
-_TOLERANCE = 1e-6  # rewards are 32 bits
+TWO_SIGMA_FROM = 8  # with fewer rollouts the spread is a poor estimate
+_MOST_COMBINATIONS = 4_000_000  # pairs in memory at once with pairing=all
+_TOLERANCE = 1e-6  # rewards are stored in 32 bits
 _CHOSEN_BY = (
     "offset", "rollout_id", "task_id", "prompt_id", "branch", "reward", "status", "n_turns", "n_tool_calls", "n_tool_errors",
     "n_parse_failures", "n_sampled_tokens",
@@ -30,12 +29,12 @@ _SIDE = ["idx", "g", "rollout_id", "task_id", "branch", "reward", "length", "res
 
 @dataclass(frozen=True)
 class PairRules:
-    """The options with what depends on the data filled in.
+    """The options, with the values that depend on the data filled in.
 
     Attributes:
         floor: Least reward of a chosen response.
         gap: Least difference in reward.
-        group: The columns whose values a pair shares.
+        group: The columns in which both sides of a pair have equal values.
     """
 
     floor: float
@@ -45,12 +44,12 @@ class PairRules:
 
 
 def pair_columns(options: DpoOptions) -> set[str]:
-    """The columns of candidates that these rules look at."""
+    """The columns of candidates that these rules use."""
     return {*_CHOSEN_BY, *_group(options), "trainable"} - {"offset"}
 
 
 def pair_digests(options: DpoOptions) -> set[str]:
-    """The digests that these rules look at, see `with_digests`."""
+    """The digests that these rules use, see `with_digests`."""
     return {"length", "response"} | ({"states", "turns"} if options.pairing == "step" else set())
 
 
@@ -61,9 +60,9 @@ def _group(options: DpoOptions) -> list[str]:
 
 
 def filter_pairable(selection: Selection, options: DpoOptions) -> PairRules:
-    """Leaves the rollouts of groups that hold an accepted and a worse response.
+    """Keeps the rollouts of groups that hold an accepted and a worse response.
 
-    Infrastructure failures are not worse answers: they fall out before groups are looked at.
+    Infrastructure failures are not worse answers, so they are dropped before groups are compared.
     """
     allowed = ["completed", "truncated"] if options.allow_truncated_rejected else ["completed"]
     selection.keep(pl.col("trainable").fill_null(True), "not the agent being trained")
@@ -76,7 +75,7 @@ def filter_pairable(selection: Selection, options: DpoOptions) -> PairRules:
     gap = 1.0 if binary and options.pairing != "step" else options.min_gap
     rules = PairRules(floor, gap, _group(options), options)
     selection.narrow(*_CHOSEN_BY, *rules.group)
-    # Groups by a hash of 64 bits: numbers are told apart faster than ids.
+    # Groups are identified by a 64-bit hash, because numbers are compared faster than ids.
     keys = [pl.col(name).hash(seed) for seed, name in enumerate(rules.group)]
     selection.frame = selection.frame.with_columns(g=functools.reduce(operator.xor, keys))
     groups = selection.frame.group_by("g").agg(
@@ -90,9 +89,9 @@ def filter_pairable(selection: Selection, options: DpoOptions) -> PairRules:
 
 
 def choose_pairs(selection: Selection, rules: PairRules) -> pl.DataFrame:
-    """The pairs in training order: every column of _SIDE but the group for the chosen side, and with `_rejected` for the other.
+    """The pairs in training order, with the columns of _SIDE for the chosen side and, suffixed `_rejected`, for the other.
 
-    The frame has the digests of `with_digests`.
+    The frame of the selection has the columns of `pair_digests`.
 
     Raises:
         EmptyDataset: No group makes a pair.
@@ -112,7 +111,7 @@ def choose_pairs(selection: Selection, rules: PairRules) -> pl.DataFrame:
 
 
 def explicit_pairs(selection: Selection, wanted: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """The pairs a recipe names by `chosen_id` and `rejected_id`, as choose_pairs gives them; where a side is no candidate there is no pair."""
+    """The pairs that a recipe names by `chosen_id` and `rejected_id`, in the form of choose_pairs. A pair with a side that is no candidate is left out."""
     rules = PairRules(0.0, 0.0, ["task_id", "prompt_id"], DpoOptions())
     selection.frame = selection.frame.with_columns(g=pl.col("task_id").hash(0) ^ pl.col("prompt_id").hash(1))
     pool = _pool(_numbered(selection), rules)
@@ -124,7 +123,7 @@ def explicit_pairs(selection: Selection, wanted: pl.DataFrame, seed: int) -> pl.
 
 
 def pair_references(pairs: pl.DataFrame) -> pl.DataFrame:
-    """The references of a version: two entries, chosen and rejected, a row."""
+    """The references of a version: two, chosen and rejected, per row."""
     numbered = pairs.with_columns(row=pl.int_range(pl.len()), weight=1.0)
     columns = ["rollout_id", "task_id", "branch", "weight", "role", "row"]
     sides = [
@@ -142,7 +141,7 @@ def pair_references(pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def pair_statistics(pairs: pl.DataFrame) -> dict[str, float | None]:
-    """Mean gap in reward and in length (chosen minus rejected), how often the chosen side is the longer one, and the correlation of length with being chosen."""
+    """Statistics of the pairs: mean_gap (reward) and mean_length_delta (both chosen minus rejected), chosen_longer (share of pairs), and length_correlation with being chosen (None when it is undefined)."""
     delta = pl.col("length") - pl.col("length_rejected")
     lengths = pl.concat([pairs["length"], pairs["length_rejected"]])
     chosen = pl.concat([pl.repeat(1, pairs.height, eager=True), pl.repeat(0, pairs.height, eager=True)])
@@ -158,7 +157,7 @@ def pair_statistics(pairs: pl.DataFrame) -> dict[str, float | None]:
 
 
 def _pool(frame: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
-    """The candidates with what pairing asks of them: whether they may be chosen, their faults, and the reward sought below."""
+    """The candidates with the columns that pairing needs: `acceptable` (may be chosen), `faults`, `off_median` (length), and `target`, the reward sought for the rejected side."""
     of_group = frame.group_by("g").agg(
         n=pl.len(),
         median=pl.col("length").quantile(0.5, "higher"),
@@ -173,7 +172,7 @@ def _pool(frame: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
 
 
 def _target(options: DpoOptions) -> pl.Expr:
-    """The reward a rejected response should be nearest to."""
+    """The reward that a rejected response should be nearest to."""
     if options.pairing == "auto":
         return pl.when(pl.col("n") >= TWO_SIGMA_FROM).then("low").otherwise(float("inf"))
     named = {"two_sigma": pl.col("low"), "best_worst": pl.lit(float("-inf"))}
@@ -181,17 +180,17 @@ def _target(options: DpoOptions) -> pl.Expr:
 
 
 def _ranked(pool: pl.DataFrame) -> pl.DataFrame:
-    """Distinct acceptable responses, `place` 0 the best of its group: reward, then fewer model calls, then a length near the median."""
+    """The distinct acceptable responses with their `place` in the group, 0 the best: by reward, then fewer turns, then a length near the median."""
     best = pool.filter("acceptable").sort("g", -pl.col("reward"), pl.col("n_turns").fill_null(0), "off_median", "idx")
     best = best.unique(["g", "response"], keep="first", maintain_order=True)
     return best.with_columns(place=pl.int_range(pl.len()).over("g"))
 
 
 def _pairs_in_rounds(pool: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
-    """Round by round the next acceptable response of each group, with the unused worse one nearest to the target.
+    """Each round pairs the next acceptable response of each group with the unused worse response nearest to the target.
 
-    Among equals comes the one with fewer malformed calls and tool errors, then the one nearest in length, so that length
-    does not give the answer away.
+    Ties go to the response with fewer malformed calls and tool errors, then to the one nearest in length, so that length does
+    not reveal which side is better.
     """
     most = 1 if rules.options.pairing == "best_worst" else rules.options.max_pairs_per_group
     ranked = _ranked(pool)
@@ -217,7 +216,7 @@ def _pairs_in_rounds(pool: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
 
 
 def _nearest(joined: pl.DataFrame) -> pl.DataFrame:
-    """Of each group's possible pairs the one to take."""
+    """The best of the possible pairs of each group."""
     reward, target = pl.col("reward_rejected"), pl.col("target")
     distance = pl.when(target.is_infinite()).then(-reward * target.sign()).otherwise((reward - target).abs().round(6))
     apart = (pl.col("length") - pl.col("length_rejected")).abs()
@@ -238,7 +237,7 @@ def _compatible(joined: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
 
 
 def _ranked_pairs(pool: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
-    """The i-th best with the i-th worst, as long as the margin holds."""
+    """Pairs the i-th best response with the i-th worst, as long as their rewards differ enough."""
     worst = pool.sort("g", "reward", "faults", "off_median", "idx").unique(
         ["g", "response"], keep="first", maintain_order=True
     )
@@ -254,7 +253,7 @@ def _ranked_pairs(pool: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
 
 
 def _all_pairs(pool: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
-    """All pairs with the margin, the widest first where a group may have only some of them."""
+    """All pairs whose rewards differ enough; of a group with too many, those that differ most."""
     found = [_nearest(_no_pairs(pool))]
     for part in _by_combinations(pool):
         distinct = part.sort("idx").unique(["g", "response"], keep="first", maintain_order=True)
@@ -270,7 +269,7 @@ def _all_pairs(pool: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
 
 
 def _by_combinations(pool: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """The pool, whole groups at a time, so that what is joined stays bounded."""
+    """The pool in parts of whole groups, so that the size of a join stays bounded."""
     sizes = pool.group_by("g").len().sort("g")
     parts = sizes.with_columns(part=(pl.col("len").cast(pl.Int64) ** 2).cum_sum() // _MOST_COMBINATIONS)
     parted = pool.join(parts.select("g", "part"), on="g", how="left", maintain_order="left")
@@ -278,16 +277,51 @@ def _by_combinations(pool: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 
 def _step_pairs(pool: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
-    pairs = step_pairs(
-        pool.select(*_SIDE, "n", "acceptable", "states", "turns"), rules.gap, rules.options.min_shared_turns, _SIDE
-    )
-    pairs = (
-        _compatible(pairs.with_columns(target=pl.lit(float("-inf"))), rules)
-        if rules.options.max_length_ratio
-        else pairs
-    )
+    """Pairs of steps: two turns taken after the same messages, compared by the results of all rollouts that took either.
+
+    The value of a step is the mean reward of the group's rollouts that took it after the same messages: the Monte Carlo estimate
+    of Math-Shepherd (Wang et al. 2024) and IPR (Xiong et al. 2024), from rollouts that exist already. Each side is represented
+    by one rollout that took the step: the chosen step by its best rollout, the rejected one by its worst. `reward` and
+    `reward_rejected` are the values of the steps. The pairs with the widest difference come first within each group.
+    """
+    values = _step_values(pool, rules.options.min_shared_turns)
+    chosen = values.filter(pl.col("best").is_not_null()).sort("g", "states", -pl.col("value"), "best")
+    chosen = chosen.unique(["g", "states"], keep="first", maintain_order=True)
+    rejected = values.sort("g", "states", "value", "worst").unique(["g", "states"], keep="first", maintain_order=True)
+    both = chosen.join(rejected, on=["g", "states", "place"], suffix="_rejected")
+    wide = pl.col("value") - pl.col("value_rejected")
+    both = both.filter((pl.col("turns") != pl.col("turns_rejected")) & (wide >= rules.gap - _TOLERANCE))
+    both = both.sort("g", -wide.round(6), "place", "best", "worst_rejected")
+    pairs = both.select("g", "best", "worst_rejected", reward="value", reward_rejected="value_rejected")
+    side = pool.select(name for name in _SIDE if name not in ("g", "reward"))
+    pairs = pairs.join(side, left_on="best", right_on="idx", maintain_order="left")
+    pairs = pairs.join(side, left_on="worst_rejected", right_on="idx", suffix="_rejected", maintain_order="left")
+    pairs = pairs.rename({"best": "idx", "worst_rejected": "idx_rejected"})
+    if rules.options.max_length_ratio:
+        pairs = _compatible(pairs.with_columns(target=pl.lit(float("-inf"))), rules)
     most = rules.options.max_pairs_per_group
     return pairs if most is None else pairs.filter(pl.int_range(pl.len()).over("g") < most)
+
+
+def _step_values(pool: pl.DataFrame, min_shared: int) -> pl.DataFrame:
+    """The steps where a group's rollouts part, after `min_shared` assistant turns or more: `value`, and the rollouts `best` and `worst`."""
+    steps = (
+        pool.select("g", "idx", "reward", "acceptable", "states", "turns")
+        .explode("states", "turns", empty_as_null=False)
+        .with_columns(place=pl.int_range(pl.len()).over("idx"))
+        .filter(pl.col("place") >= min_shared)
+    )
+    # Where all rollouts take the same turn there is nothing to compare.
+    forks = steps.filter(pl.col("turns").n_unique().over("g", "states") > 1)
+    return (
+        forks.sort("idx")
+        .group_by("g", "states", "turns", "place", maintain_order=True)
+        .agg(
+            value=pl.col("reward").mean().round(6),
+            best=pl.col("idx").filter("acceptable").sort_by(pl.col("reward").filter("acceptable"), descending=True, maintain_order=True).first(),
+            worst=pl.col("idx").sort_by("reward", maintain_order=True).first(),
+        )
+    )  # fmt: skip
 
 
 def _no_pairs(pool: pl.DataFrame) -> pl.DataFrame:
@@ -302,6 +336,6 @@ def _keep_used(selection: Selection, pairs: pl.DataFrame, reason: str) -> None:
 
 
 def _numbered(selection: Selection) -> pl.DataFrame:
-    """The frame with `idx`, the place of each rollout by its id: what decides among equals."""
+    """The frame with `idx`, the rank of each rollout by its id, which breaks ties."""
     selection.frame = selection.frame.with_columns(idx=pl.col("rollout_id").rank("ordinal").cast(pl.UInt32) - 1)
     return selection.frame

@@ -9,11 +9,11 @@ from .selection import Selection
 from .signatures import PERMUTATIONS, minhashes
 
 NEAR_DUPLICATE = "its prompt is nearly the same as another's"
-_FOUND = 0.995  # the share of pairs at the threshold that banding must bring together
+_FOUND = 0.995  # share of the pairs at the threshold that banding must find
 
 
 def exclude_near_duplicates(selection: Selection, store: LanceStore, snapshot: str, threshold: float | None) -> None:
-    """Of prompts that are nearly the same, directly or by way of others, leaves the one with the least id."""
+    """Keeps one prompt, the one with the least id, of each cluster of near duplicates. A threshold of None keeps all."""
     if threshold is None:
         return
     ids, rows = minhashes(store, snapshot, selection.frame["prompt_id"].drop_nulls())
@@ -23,10 +23,10 @@ def exclude_near_duplicates(selection: Selection, store: LanceStore, snapshot: s
 
 
 def clusters(rows: np.ndarray, threshold: float) -> np.ndarray:
-    """For each row of MinHashes the first row of its cluster.
+    """For each row of MinHashes the index of the first row of its cluster.
 
-    Rows that agree in a whole band are compared with the first of them; those whose agreement over all places, the estimate of
-    their Jaccard similarity (standard error 0.04 at most), reaches the threshold are joined.
+    Rows that agree in a whole band are compared with the first of them. Two rows are joined when the share of equal places, an
+    estimate of their Jaccard similarity (standard error at most 0.04), reaches the threshold.
     """
     edges = []
     for band in np.array_split(rows, bands(threshold), axis=1):
@@ -52,7 +52,7 @@ def clusters(rows: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def bands(threshold: float) -> int:
-    """The fewest bands that bring together _FOUND of the pairs at the threshold: 1 - (1 - t**r)**b for b bands of r places."""
+    """The fewest bands that find the share _FOUND of the pairs at the threshold: 1 - (1 - t**r)**b for b bands of r places."""
     for count in range(1, PERMUTATIONS):
         if 1 - (1 - threshold ** -(-PERMUTATIONS // count)) ** count >= _FOUND:
             return count

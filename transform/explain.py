@@ -1,4 +1,4 @@
-"""Why something is in a version or not, and what two versions have not in common."""
+"""Why a rollout or task is in a version or not, and how two versions differ."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,16 +13,19 @@ _KEYS = {"sft": ["rollout_id"], "dpo": ["chosen_id", "rejected_id"], "grpo": ["t
 
 
 def why(store: LanceStore, dataset: DatasetVersion, id: str) -> list[dict[str, Any]]:
-    """What became of a rollout or task: one entry (id, in_dataset, row, role, weight, reason) for each place it has in the version.
+    """Why a rollout or task is in a version, or why not.
 
-    In a prompt set, which holds tasks, a rollout that counted is in or out as its task is.
+    A prompt set holds tasks: there, a rollout that counted is in or out with its task.
 
     Args:
-        id: A rollout's or a task's, or as much of it as no other begins with.
+        id: A rollout_id or task_id, or an unambiguous prefix of one.
+
+    Returns:
+        One entry per row that holds it, else one per reason: id, in_dataset, row, role, weight, reason.
 
     Raises:
         StoreNotFound: The snapshot does not hold the id.
-        ConfigError: Several ids begin so.
+        ConfigError: Several ids begin with the prefix.
     """
     id, task = _known(store, dataset, id)
     if dataset.kind == "grpo" and task and not dataset.drops["id"].is_in([id]).any():
@@ -32,7 +35,7 @@ def why(store: LanceStore, dataset: DatasetVersion, id: str) -> list[dict[str, A
     if mine.height:
         return [_entry(id, True, "; ".join(["chosen", *notes]), row) for row in mine.iter_rows(named=True)]
     left_out = dataset.drops.filter(pl.col("id") == id)["reason"].to_list() or _reasons_of_task(store, dataset, id)
-    left_out = left_out or ["not among the runs, environments and policies the recipe names"]
+    left_out = left_out or ["not among the runs, environments and policies that the recipe names"]
     return [_entry(id, False, "; ".join([reason, *notes])) for reason in left_out]
 
 
@@ -40,15 +43,17 @@ def diff(left: DatasetVersion, right: DatasetVersion) -> dict[str, Any]:
     """How two versions of one kind differ.
 
     Returns:
-        recipe ((option, left, right) where they differ), snapshots, in_both, only_left, only_right (rows), reordered and
-        reweighted (rows of both at another place among these, or with another weight), and reasons: why the other version left
-        out what only one has, (side, reason, n).
+        recipe ((option, left, right) where they differ), snapshots, in_both, only_left, only_right (numbers of rows), reordered
+        and reweighted (rows of both versions with another relative position, or another weight), and reasons: why a version
+        lacks the rows that only the other one has, (side, reason, n).
 
-    Raises ConfigError for versions of two kinds.
+    Raises:
+        ConfigError: The two versions are of different kinds.
     """
     if left.kind != right.kind:
         raise ConfigError(
-            f"{left.label} is of kind {left.kind} and {right.label} of kind {right.kind}.", "Compare two of one kind."
+            f"{left.label} is of kind {left.kind} and {right.label} is of kind {right.kind}.",
+            "Compare two versions of the same kind.",
         )
     key = _KEYS[left.kind]
     ours, theirs = _rows(left), _rows(right)
@@ -66,7 +71,7 @@ def diff(left: DatasetVersion, right: DatasetVersion) -> dict[str, Any]:
 
 
 def diff_rows(left: DatasetVersion, right: DatasetVersion) -> list[dict[str, Any]]:
-    """One entry for each row that only one of the versions has: only_in, and its ids."""
+    """One entry per row that only one of the versions has: only_in (a label) and the ids of the row."""
     key = _KEYS[left.kind]
     ours, theirs = _rows(left), _rows(right)
     only = [
@@ -77,7 +82,7 @@ def diff_rows(left: DatasetVersion, right: DatasetVersion) -> list[dict[str, Any
 
 
 def _rows(dataset: DatasetVersion) -> pl.DataFrame:
-    """One row a dataset row: the ids that make it, `row` and `weight`."""
+    """One row per dataset row: the ids that identify it, `row` and `weight`."""
     references = dataset.references
     if dataset.kind != "dpo":
         return references
@@ -95,15 +100,19 @@ def _recipe_changes(left: DatasetVersion, right: DatasetVersion) -> list[dict[st
 def _reasons(
     side: str, mine: pl.DataFrame, other: pl.DataFrame, without: DatasetVersion, key: Sequence[str]
 ) -> list[dict]:
-    """Why the version that lacks them has not the ids of the rows only the other has."""
+    """Why one version lacks the rows that only the other one has."""
     only = mine.join(other, on=key, how="anti")
     ids = pl.concat([only.select(id=name) for name in key]).unique()
     used = pl.concat([without.references.select(id=name) for name in ("rollout_id", "task_id")]).drop_nulls().unique()
-    said = ids.join(without.drops, on="id", how="left").join(used.with_columns(used=True), on="id", how="left")
+    explained = ids.join(without.drops, on="id", how="left").join(used.with_columns(used=True), on="id", how="left")
     if without.kind == "dpo":
-        said = said.with_columns(pl.when("used").then(pl.lit("in another pair")).otherwise("reason").alias("reason"))
+        explained = explained.with_columns(
+            pl.when("used").then(pl.lit("in another pair")).otherwise("reason").alias("reason")
+        )
     counted = (
-        said.group_by(pl.col("reason").fill_null("not an input")).len("n").sort("n", "reason", descending=[True, False])
+        explained.group_by(pl.col("reason").fill_null("not an input"))
+        .len("n")
+        .sort("n", "reason", descending=[True, False])
     )
     return [{"side": side, **row} for row in counted.to_dicts()]
 
@@ -120,7 +129,7 @@ def _flags(dataset: DatasetVersion, id: str) -> list[str]:
 
 
 def _reasons_of_task(store: LanceStore, dataset: DatasetVersion, task: str) -> list[str]:
-    """The reasons of a task's rollouts, with how many each took."""
+    """The reasons of a task's rollouts, each with the number of rollouts."""
     mine = store.read("rollouts", ["rollout_id"], f"task_id = {quote(task)}", dataset.snapshot)["rollout_id"]
     counts = dataset.drops.filter(pl.col("id").is_in(mine.to_pylist())).group_by("reason").len("n")
     rows = counts.sort("n", "reason", descending=[True, False]).iter_rows()
@@ -128,7 +137,7 @@ def _reasons_of_task(store: LanceStore, dataset: DatasetVersion, task: str) -> l
 
 
 def _known(store: LanceStore, dataset: DatasetVersion, id: str) -> tuple[str, str | None]:
-    """The whole id, and where it is a rollout's its task's."""
+    """The complete id, and for a rollout the id of its task."""
     whole, begins = f"= {quote(id)}", f"like {quote(id + '%')}"
     for how in (whole, begins) if id.isalnum() else (whole,):
         rollouts = store.read("rollouts", ["rollout_id", "task_id"], f"rollout_id {how}", dataset.snapshot)
@@ -136,7 +145,7 @@ def _known(store: LanceStore, dataset: DatasetVersion, id: str) -> tuple[str, st
         found = [*rollouts.to_pylist(), *tasks.to_pylist()]
         if len(found) > 1:
             raise ConfigError(
-                f"{len(found)} rollouts and tasks have an id that begins with {id!r}.", "Give more of it."
+                f"{len(found)} rollouts and tasks have an id that begins with {id!r}.", "Give more digits."
             )
         if found and "rollout_id" in found[0]:
             return found[0]["rollout_id"], found[0]["task_id"]
@@ -144,5 +153,5 @@ def _known(store: LanceStore, dataset: DatasetVersion, id: str) -> tuple[str, st
             return found[0]["task_id"], None
     raise StoreNotFound(
         f"Snapshot {dataset.snapshot!r} of {dataset.label} holds no rollout or task {id!r}.",
-        "`rollhouse sql` over final_rollouts finds its id.",
+        "Find its id with `rollhouse sql` over final_rollouts.",
     )

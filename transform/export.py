@@ -1,16 +1,19 @@
-"""A dataset version as files other trainers read: TRL's, NeMo RL's, and OpenAI's chat form. Rows are read and written a few at a time."""
+"""A dataset version as files that other trainers read: TRL's, NeMo RL's and OpenAI's chat form. A few rows are in memory at a time."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from ..base.errors import ConfigError, EmptyDataset
 from ..interop.lines import write_objects
 from ..interop.parquet_files import write_parquet
-from ..interop.rollout import Rollout, Row, text_of, value_of
-from ..interop.trl import COLUMNS, flat, row_of, schema_of
+from ..interop.rollout import Row, text_of, value_of
+from ..interop.trl import COLUMNS, flat, schema_of
 from ..store.lance_store import LanceStore
 from ..store.messages import Message
 from ..store.task import Task
@@ -19,11 +22,17 @@ from .versions import DatasetVersion
 
 _PREFERENCE = ("prompt", "chosen", "rejected", "tools", "chosen_id", "rejected_id")
 _PROMPTS = ("prompt", "tools", "task_id", "ground_truth", "weight")
+_ROWS_A_BATCH = 64
 
 
 @dataclass
-class Exported:
-    """What an export wrote: rows, and by reason those the format has no way to say."""
+class ExportSummary:
+    """What an export wrote.
+
+    Attributes:
+        rows: Number of rows in the file.
+        left_out: Reason to number of rows, for rows that the format cannot represent.
+    """
 
     file: str
     rows: int = 0
@@ -31,40 +40,33 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Target:
-    """One format of one kind.
+class ExportTarget:
+    """One format for one kind of dataset.
 
     Attributes:
-        row: The row of a demonstration, a pair, or a task and its weight; a text says why there is none.
-        columns: What makes a Parquet file of it; None where it is JSONL only.
+        row: Makes a row from a demonstration, a pair, or a task and its weight; returns a string, the reason, when it cannot.
+        columns: The columns of a Parquet file; None when the format is JSONL only.
     """
 
     row: Callable[..., Row | str]
     columns: tuple[str, ...] | None = None
 
 
-def export_dataset(store: LanceStore, dataset: DatasetVersion, format: str, path: str | Path) -> Exported:
-    """Writes the rows in order; a file of that name is replaced once the new one is complete.
+def export_dataset(store: LanceStore, dataset: DatasetVersion, format: str, path: str | Path) -> ExportSummary:
+    """Writes the rows in order. An existing file is replaced once the new one is complete.
 
     Args:
         format: A key of FORMATS for the kind of the dataset.
         path: `.parquet` where the format has columns, else JSONL.
 
-    Raises ConfigError for a format the kind does not have or a file that says it is of another, EmptyDataset when no row can be said in it.
+    Raises:
+        ConfigError: The kind has no such format, or the format cannot be written with that suffix.
+        EmptyDataset: The format can represent no row.
     """
     path = Path(path)
-    formats = FORMATS[dataset.kind]
-    if format not in formats:
-        raise ConfigError(
-            f"A dataset of kind {dataset.kind} has no format {format!r}.", f"Formats are {', '.join(formats)}."
-        )
-    target = formats[format]
-    if path.suffix == ".parquet" and target.columns is None:
-        raise ConfigError(f"{format} is JSON lines.", "Name a file that ends in .jsonl.")
-    if path.suffix not in (".parquet", ".jsonl", ".json", ""):
-        raise ConfigError(f"{path} would not be {path.suffix[1:]}.", "Name a file that ends in .jsonl or .parquet.")
+    target = _target(dataset.kind, format, path)
     left_out: Counter[str] = Counter()
-    exported = Exported(str(path))
+    summary = ExportSummary(str(path))
 
     def rows() -> Iterator[Row]:
         for entry in _entries(store, dataset):
@@ -72,7 +74,7 @@ def export_dataset(store: LanceStore, dataset: DatasetVersion, format: str, path
             if isinstance(row, str):
                 left_out[row] += 1
             else:
-                exported.rows += 1
+                summary.rows += 1
                 yield row
 
     lines = _refuse_none(rows(), format, left_out)
@@ -80,11 +82,43 @@ def export_dataset(store: LanceStore, dataset: DatasetVersion, format: str, path
         write_parquet((flat(row) for row in lines), schema_of(target.columns), path)
     else:
         write_objects(lines, path)
-    exported.left_out = dict(left_out)
-    return exported
+    summary.left_out = dict(left_out)
+    return summary
+
+
+def trl_rows(store: LanceStore, dataset: DatasetVersion) -> Iterator[Row]:
+    """The rows in order, in the columns of the format `trl`."""
+    make = FORMATS[dataset.kind]["trl"].row
+    for entry in _entries(store, dataset):
+        row = make(*entry)
+        assert not isinstance(row, str), "the format trl represents every row"
+        yield row
+
+
+def trl_batches(store: LanceStore, dataset: DatasetVersion) -> tuple[Iterator[pa.RecordBatch], pa.Schema]:
+    """The rows of `trl_rows` as Arrow batches, and their schema."""
+    schema = schema_of(FORMATS[dataset.kind]["trl"].columns or ())
+    rows = (flat(row) for row in trl_rows(store, dataset))
+    parts = iter(lambda: list(islice(rows, _ROWS_A_BATCH)), [])
+    return (pa.RecordBatch.from_pylist(some, schema) for some in parts), schema
+
+
+def _target(kind: str, format: str, path: Path) -> ExportTarget:
+    formats = FORMATS[kind]
+    if format not in formats:
+        raise ConfigError(
+            f"A dataset of kind {kind} has no export format {format!r}.", f"Formats are {', '.join(formats)}."
+        )
+    target = formats[format]
+    if path.suffix == ".parquet" and target.columns is None:
+        raise ConfigError(f"The format {format} cannot be written as Parquet.", "Name a file that ends in .jsonl.")
+    if path.suffix not in (".parquet", ".jsonl", ".json", ""):
+        raise ConfigError(f"Unsupported extension {path.suffix} of {path}.", "Use .jsonl or .parquet.")
+    return target
 
 
 def _entries(store: LanceStore, dataset: DatasetVersion) -> Iterator[tuple[Any, ...]]:
+    """The arguments of ExportTarget.row, one tuple per row."""
     if dataset.kind == "sft":
         return ((demo,) for demo in iter_sft(store, dataset))
     if dataset.kind == "dpo":
@@ -99,18 +133,26 @@ def _refuse_none(rows: Iterable[Row], format: str, left_out: Counter[str]) -> It
         empty = False
         yield row
     if empty:
-        why = "; ".join(f"{reason} ({count} rows)" for reason, count in left_out.most_common())
-        raise EmptyDataset(f"Nothing can be said in {format}: {why}.", "Choose another format.")
+        reasons = "; ".join(f"{reason} ({count} rows)" for reason, count in left_out.most_common())
+        raise EmptyDataset(f"No row can be exported as {format}: {reasons}.", "Choose another format.")
 
 
-def _trl(kind: str) -> Target:
-    def row(demo: Trajectory) -> Row:
-        return row_of(_rollout(demo), COLUMNS[kind])
-
-    return Target(row, COLUMNS[kind])
+def _trl_demo(demo: Trajectory) -> Row:
+    """Prompt and completion, each a list of messages."""
+    return {"prompt": _chat(demo.prompt), "completion": _chat(demo.messages), **_beside(demo)}
 
 
-def _openai_sft(demo: Trajectory) -> Row | str:
+def _trl_messages(demo: Trajectory) -> Row:
+    """The whole conversation as one list of messages."""
+    return {"messages": _chat((*demo.prompt, *demo.messages)), **_beside(demo)}
+
+
+def _beside(demo: Trajectory) -> Row:
+    tools = text_of(value_of(demo.tools) or None)
+    return {"tools": tools, "rollout_id": demo.rollout_id, "run_id": demo.run_id, "reward": demo.reward}
+
+
+def _openai_demo(demo: Trajectory) -> Row | str:
     """`messages` and `tools`; the last message must be the assistant's."""
     if demo.messages[-1].role != "assistant":
         return "the last message is not the assistant's"
@@ -119,15 +161,15 @@ def _openai_sft(demo: Trajectory) -> Row | str:
     return {**line, "tools": tools} if tools else line
 
 
-def _response(demo: Trajectory) -> Row | str:
+def _nemo_response(demo: Trajectory) -> Row | str:
     """One question and one answer, both plain text."""
-    asked, answered = _plain(demo.prompt[-1:]), _plain(demo.messages)
-    if asked is None or answered is None or len(demo.prompt) > 1:
+    question, answer = _plain(demo.prompt[-1:]), _plain(demo.messages)
+    if question is None or answer is None or len(demo.prompt) > 1:
         return "it is more than one question and one plain answer"
-    return {"input": asked, "output": answered}
+    return {"input": question, "output": answer}
 
 
-def _preference(pair: Pair) -> Row:
+def _trl_pair(pair: Pair) -> Row:
     """TRL's explicit prompt: what both sides share, and either side."""
     return {
         "prompt": _chat(pair.chosen.prompt),
@@ -149,14 +191,14 @@ def _nemo_preference(pair: Pair) -> Row:
 
 
 def _nemo_binary(pair: Pair) -> Row | str:
-    """NeMo RL's BinaryPreferenceDataset: both sides are one plain text."""
+    """NeMo RL's BinaryPreferenceDataset: either side is one plain text."""
     chosen, rejected = _plain(pair.chosen.messages), _plain(pair.rejected.messages)
     if chosen is None or rejected is None:
         return "a side is more than one plain answer"
     return {"prompt": _chat(pair.chosen.prompt), "chosen": chosen, "rejected": rejected}
 
 
-def _prompt(task: Task, weight: float) -> Row:
+def _trl_prompt(task: Task, weight: float) -> Row:
     return {
         "prompt": _chat(task.messages),
         "tools": text_of(list(task.tools) or None),
@@ -171,28 +213,23 @@ def _chat(messages: Iterable[Message]) -> list[Row]:
 
 
 def _plain(messages: tuple[Message, ...]) -> str | None:
-    """The text of the one message; None for several, and for calls, reasoning or parts."""
+    """The text of the only message; None when there are several, or it has calls, reasoning or parts."""
     if len(messages) != 1 or messages[0].tool_calls or messages[0].reasoning or messages[0].parts:
         return None
     return messages[0].text
 
 
-def _rollout(demo: Trajectory) -> Rollout:
-    columns = {"rollout_id": demo.rollout_id, "run_id": demo.run_id, "reward": demo.reward}
-    return Rollout(list(demo.prompt), value_of(demo.tools) or [], list(demo.messages), columns)
-
-
-FORMATS: dict[str, dict[str, Target]] = {
+FORMATS: dict[str, dict[str, ExportTarget]] = {
     "sft": {
-        "trl": _trl("trl"),
-        "trl-messages": _trl("trl-messages"),
-        "openai": Target(_openai_sft),
-        "nemo-response": Target(_response),
+        "trl": ExportTarget(_trl_demo, COLUMNS["trl"]),
+        "trl-messages": ExportTarget(_trl_messages, COLUMNS["trl-messages"]),
+        "openai": ExportTarget(_openai_demo),
+        "nemo-response": ExportTarget(_nemo_response),
     },
     "dpo": {
-        "trl": Target(_preference, _PREFERENCE),
-        "nemo-preference": Target(_nemo_preference),
-        "nemo-binary": Target(_nemo_binary),
+        "trl": ExportTarget(_trl_pair, _PREFERENCE),
+        "nemo-preference": ExportTarget(_nemo_preference),
+        "nemo-binary": ExportTarget(_nemo_binary),
     },
-    "grpo": {"trl": Target(_prompt, _PROMPTS)},
+    "grpo": {"trl": ExportTarget(_trl_prompt, _PROMPTS)},
 }

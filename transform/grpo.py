@@ -1,4 +1,4 @@
-"""Prompt sets: the tasks on which groups of rollouts differ, because only those teach."""
+"""Prompt sets: the tasks on which the rewards of a group differ, because only those give a gradient."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from .order import shuffled
 from .selection import Selection, keep_verdicts, status_reason
 from .sft import cap_categories
 
-# What a task is judged by; of a million rollouts every further column costs.
+# Only the columns that are needed: each one costs time on a million rollouts.
 WANTED = (
     "task_id", "trainable", "policy_id", "policy_version", "status", "reward", "passed", "started_at",
 )  # fmt: skip
@@ -20,9 +20,9 @@ _DAY_US = 86_400_000_000
 def task_statistics(selection: Selection, known: pl.DataFrame, options: GrpoOptions) -> Selection:
     """From rollouts to tasks: `n` scored rollouts, `k` solved, the mean reward and its spread, and the task's prompt and category.
 
-    Infrastructure failures and rollouts without a verdict say nothing about a task and are left out first; a truncated
-    rollout counts as the failure it is. A rollout is solved when its verdict says so, or, without that, at reward 1. A task
-    of which only rollouts past the age limit are left has n = 0: it is unknown, or drops out where the options say so.
+    Infrastructure failures and rollouts without a verdict are dropped first, because they tell nothing about a task; a truncated
+    rollout counts as a failure. A rollout is solved when its verdict says so, or, without one, at reward 1. A task with only
+    rollouts past the age limit has n = 0: it is unknown, or dropped if the options demand it.
 
     Args:
         known: `task_id`, `prompt_id` and `category` of every task of the store.
@@ -35,8 +35,8 @@ def task_statistics(selection: Selection, known: pl.DataFrame, options: GrpoOpti
     if options.stale == "drop":
         rollouts.keep(pl.col("fresh"), "past the age limit")
     fresh = pl.col("fresh")
-    # In one lazy query, and tasks by a hash of 64 bits: numbers are told apart faster than ids. What is too old becomes null
-    # first: a filter within each group would cost ten times the rest.
+    # One lazy query, grouped by a 64-bit hash, because numbers are compared faster than ids. The rewards of old rollouts become
+    # null first: a filter within each group would take ten times as long.
     judged = rollouts.frame.lazy().select(
         "task_id",
         "fresh",
@@ -56,7 +56,7 @@ def task_statistics(selection: Selection, known: pl.DataFrame, options: GrpoOpti
 
 
 def pass_rate_sources(selection: Selection) -> list[dict[str, Any]]:
-    """Whose rollouts the pass rates come from: policy_id, first and last policy_version, rollouts; the most first."""
+    """The policies whose rollouts the pass rates come from, most rollouts first: policy_id, first_version, last_version, rollouts."""
     found = selection.frame.filter("fresh").group_by("policy_id").agg(
         first_version=pl.col("policy_version").min(), last_version=pl.col("policy_version").max(), rollouts=pl.len()
     )  # fmt: skip
@@ -64,7 +64,7 @@ def pass_rate_sources(selection: Selection) -> list[dict[str, Any]]:
 
 
 def choose_prompts(tasks: Selection, options: GrpoOptions) -> pl.DataFrame:
-    """The tasks of the set with their `weight`, in training order."""
+    """The tasks of the prompt set with their `weight`, in training order."""
     unknown = pl.col("n") == 0
     tasks.keep(unknown | (pl.col("n") >= options.min_samples), f"fewer than {options.min_samples} rollouts")
     spared = unknown | _probes(tasks.frame, options)
@@ -84,7 +84,7 @@ def choose_prompts(tasks: Selection, options: GrpoOptions) -> pl.DataFrame:
 
 
 def wilson(side: int) -> pl.Expr:
-    """One end of the 95 % Wilson score interval of k successes in n (Wilson 1927): side -1 the lower, +1 the upper."""
+    """One end of the 95 % Wilson score interval of k successes in n (Wilson 1927): side -1 is the lower end, +1 the upper."""
     n, p = pl.col("n"), pl.col("k") / pl.col("n")
     centre = p + _Z95**2 / (2 * n)
     spread = _Z95 * (p * (1 - p) / n + _Z95**2 / (4 * n**2)).sqrt()
@@ -92,7 +92,7 @@ def wilson(side: int) -> pl.Expr:
 
 
 def prompt_references(prompts: pl.DataFrame) -> pl.DataFrame:
-    """The references of a version: one task a row."""
+    """The references of a version: one task per row."""
     return prompts.select(
         rollout_id=pl.lit(None, pl.String), task_id="task_id", branch=pl.lit(None, pl.Int32), weight="weight",
         role=pl.lit("prompt"), row=pl.int_range(pl.len()),
@@ -100,7 +100,7 @@ def prompt_references(prompts: pl.DataFrame) -> pl.DataFrame:
 
 
 def _fresh(options: GrpoOptions) -> pl.Expr:
-    """Whether a rollout is within the age limits; one whose age is not known is."""
+    """Whether a rollout is within the age limits; a rollout of unknown age is."""
     fresh = pl.lit(True)
     if options.max_age_versions is not None:
         behind = pl.col("policy_version").max().over("policy_id") - pl.col("policy_version")
@@ -112,7 +112,7 @@ def _fresh(options: GrpoOptions) -> pl.Expr:
 
 
 def _mix(tasks: Selection, shares: dict[str, float]) -> None:
-    """Leaves the largest set whose categories have these shares."""
+    """Keeps the largest set whose categories have these shares."""
     total = sum(shares.values())
     tasks.keep(
         pl.col("category").is_in([name for name, share in shares.items() if share > 0]), "not in the category mix"
@@ -126,10 +126,10 @@ def _mix(tasks: Selection, shares: dict[str, float]) -> None:
 
 
 def _weight(options: GrpoOptions) -> pl.Expr:
-    """How often a prompt is drawn, 1 on average. The rate is (k + 1) / (n + 2), so that no prompt has weight 0."""
+    """The relative rate of drawing a prompt, 1 on average. The pass rate is (k + 1) / (n + 2), so that no prompt has weight 0."""
     rate = (pl.col("k") + 1) / (pl.col("n") + 2)
     weight = {"none": pl.lit(1.0), "variance": rate * (1 - rate), "hard": 1 - rate}[options.weights]
-    # What is unknown is neither favoured nor passed over.
+    # Unknown tasks get the mean weight.
     known = pl.when(pl.col("n") > 0).then(weight)
     scaled = (known / known.mean()).fill_null(1.0)
     return (scaled / scaled.mean()).round(6).cast(pl.Float32)

@@ -1,4 +1,4 @@
-"""From references to what a trainer eats: trajectories with messages and tokens, preference pairs, tasks; a few at a time."""
+"""From references to training data: trajectories with messages and tokens, preference pairs, tasks. A few are in memory at a time."""
 
 import functools
 import operator
@@ -19,28 +19,28 @@ from .versions import DatasetVersion
 
 _COLUMNS = ["rollout_id", "run_id", "task_id", "prompt_id", "reward", "messages", "token_ids", "loss_mask", "tokenizer_hash", "template_hash", "prefix_ok"]  # fmt: skip
 _TOKEN_KEY = ["prompt_id", "tokenizer_hash", "template_hash"]
-# Many short rows are read several times as fast together; long ones would fill memory.
+# Reading many short rows together is several times as fast; many long rows would fill memory.
 _ROWS_AT_ONCE = (64, 1024)  # at least and at most
 _BYTES_AT_ONCE = 8 << 20  # in Arrow; Python's numbers take ten times as much
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One rollout as training sees it.
+    """One rollout as training data.
 
     Attributes:
-        prompt: System and user messages; of a step of a rollout all that came before it, too.
+        prompt: System and user messages; for a step of a rollout also everything before the step.
         tools: JSON list of the tool schemas, in order, as stored.
         messages: Everything after the prompt.
-        prompt_ids: The rendered prompt under the rollout's tokenizer and template; None when it is not stored.
-        token_ids: Everything after the prompt; None when the policy showed no tokens.
-        loss_mask: Parallel to token_ids: 1 where the policy sampled.
-        tokenizer_hash: Whose ids these are; None without tokens.
-        template_hash: Which template rendered them.
-        prefix_ok: Whether every prompt began with all tokens before it; None without tokens.
-        weight: Of its dataset row.
+        prompt_ids: Token ids of the prompt under the rollout's tokenizer and template; None when they are not stored.
+        token_ids: Token ids of everything after the prompt; None when the policy reported no tokens.
+        loss_mask: Parallel to token_ids: 1 where the policy sampled the token, else 0. None without tokens.
+        tokenizer_hash: Identifies the tokenizer of the ids; None without tokens.
+        template_hash: Identifies the chat template that rendered them; None without tokens.
+        prefix_ok: Whether every prompt of the rollout began with all tokens before it; None without tokens.
+        weight: Weight of its dataset row.
         run_id: The run that collected it.
-        reward: Of collection time.
+        reward: Reward at collection time; None when there was none.
     """
 
     rollout_id: str
@@ -61,18 +61,18 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Pair:
-    """An accepted trajectory and a worse one of the same prompt."""
+    """An accepted trajectory and a worse one for the same prompt."""
 
     chosen: Trajectory
     rejected: Trajectory
 
 
 class PromptSet(list[Task]):
-    """The tasks of a prompt set in order, and how training is to take them.
+    """The tasks of a prompt set in order, and how training draws them.
 
     Attributes:
-        weights: Parallel to the tasks: how often each is drawn, 1 on average; None draws all alike.
-        in_order: Whether they are a curriculum, to be taken as they stand.
+        weights: Parallel to the tasks: the relative rate of drawing each, 1 on average; None draws all equally often.
+        in_order: Whether the order is a curriculum that training must keep.
     """
 
     weights: list[float] | None = None
@@ -80,23 +80,29 @@ class PromptSet(list[Task]):
 
 
 def sft_rows(store: LanceStore, dataset: DatasetVersion) -> list[Trajectory]:
-    """The demonstrations in order. Raises ConfigError for a dataset of another kind."""
+    """All demonstrations in order. Raises as iter_sft."""
     return list(iter_sft(store, dataset))
 
 
 def dpo_rows(store: LanceStore, dataset: DatasetVersion) -> list[Pair]:
-    """The pairs in order. Raises ConfigError for a dataset of another kind."""
+    """All pairs in order. Raises as iter_dpo."""
     return list(iter_dpo(store, dataset))
 
 
 def iter_sft(store: LanceStore, dataset: DatasetVersion) -> Iterator[Trajectory]:
-    """The demonstrations in order, read a few at a time: memory does not grow with the set."""
+    """The demonstrations in order, read a few at a time: memory does not grow with the set.
+
+    Raises:
+        ConfigError: The dataset is of another kind.
+        EvalLeak: The dataset holds tasks of a held-out split.
+        FormatError: The store lacks a row that the dataset refers to.
+    """
     _expect(dataset, "sft")
     return iter_trajectories(store, dataset)
 
 
 def iter_dpo(store: LanceStore, dataset: DatasetVersion) -> Iterator[Pair]:
-    """The pairs in order, read a few at a time. Pairs of steps are cut to what differs (steps of options.DpoOptions)."""
+    """The pairs in order, read a few at a time. Pairs of steps are cut to the part that differs (`step_scope` of DpoOptions). Raises as iter_sft."""
     _expect(dataset, "dpo")
     sides = iter_trajectories(store, dataset)
     scope = dataset.recipe.get("step_scope", "turn") if dataset.recipe.get("pairing") == "step" else None
@@ -106,7 +112,7 @@ def iter_dpo(store: LanceStore, dataset: DatasetVersion) -> Iterator[Pair]:
 
 
 def grpo_tasks(store: LanceStore, dataset: DatasetVersion) -> PromptSet:
-    """The tasks in order. Raises ConfigError for a dataset of another kind, EvalLeak for held-out tasks."""
+    """The tasks in order. Raises as iter_sft."""
     _expect(dataset, "grpo")
     ids = dataset.references["task_id"].to_list()
     _refuse_held_out(store, dataset)
@@ -119,7 +125,7 @@ def grpo_tasks(store: LanceStore, dataset: DatasetVersion) -> PromptSet:
 
 
 def read_tasks(store: LanceStore, ids: list[str], at: str | None = None) -> dict[str, Task]:
-    """Tasks by id. Raises FormatError when the store lacks one."""
+    """Tasks by id, of the snapshot `at` or of the latest version. Raises FormatError when the store lacks one."""
     rows = _Lookup(store, "tasks", ["task_id"], at).get(ids)
     prompts = _Lookup(store, "prompts", ["prompt_id"], at).get([row["prompt_id"] for row in rows.values()])
     return {id: task_from_rows(row, prompts[row["prompt_id"]]) for id, row in rows.items()}
@@ -138,20 +144,20 @@ def iter_trajectories(store: LanceStore, dataset: DatasetVersion) -> Iterator[Tr
         rows = rollouts.get(some["rollout_id"].to_list())
         start += count
         count = min(max(_BYTES_AT_ONCE // rollouts.row_bytes, _ROWS_AT_ONCE[0]), most)
-        asked = prompts.get([row["prompt_id"] for row in rows.values()])
+        prompt_rows = prompts.get([row["prompt_id"] for row in rows.values()])
         keys = [tuple(row[name] for name in _TOKEN_KEY) for row in rows.values() if row["token_ids"] is not None]
         rendered = tokens.get(keys, must_exist=False)
         for id, weight in zip(some["rollout_id"], some["weight"], strict=True):
             row = rows[id]
             key = tuple(row[name] for name in _TOKEN_KEY)
-            yield _trajectory(row, asked[row["prompt_id"]], rendered.get(key), weight)
+            yield _trajectory(row, prompt_rows[row["prompt_id"]], rendered.get(key), weight)
 
 
 def from_first_difference(pair: Pair, one_turn: bool) -> Pair:
-    """The pair cut to where its sides first say different things; what they share joins the prompt.
+    """The pair cut to where its sides first differ; the messages that they share become part of the prompt.
 
     Args:
-        one_turn: Each side is the one message that differs; else everything from it on.
+        one_turn: Each side is only the message that differs; else everything from it on.
     """
     sides = (pair.chosen, pair.rejected)
     shared = 0
@@ -159,9 +165,9 @@ def from_first_difference(pair: Pair, one_turn: bool) -> Pair:
         if _unnamed(left) != _unnamed(right):
             break
         shared += 1
-    # The step begins with the turn that differs: what a tool answered before it was the same.
+    # The step begins with the turn that differs; the tool results before it are equal.
     turns = sum(message.role == "assistant" for message in pair.chosen.messages[:shared])
-    # The rejected side answers the same messages, ids of calls and all.
+    # Both sides get the same prompt, including the ids of its calls.
     prompt = pair.chosen.prompt + pair.chosen.messages[:shared]
     cut = [_cut(side, prompt, shared, turns, one_turn) for side in sides]
     if cut[0].prompt_ids != cut[1].prompt_ids:
@@ -186,7 +192,7 @@ def _cut(side: Trajectory, prompt: tuple[Message, ...], shared: int, turns: int,
 
 
 def _sampled_spans(mask: list[int]) -> list[tuple[int, int]]:
-    """(start, end) of each run of ones: the turns of the policy."""
+    """(start, end) of each sequence of ones: the turns of the policy."""
     edges = [at for at in range(len(mask) + 1) if (mask[at] if at < len(mask) else 0) != (mask[at - 1] if at else 0)]
     return list(zip(edges[::2], edges[1::2], strict=True))
 
@@ -196,7 +202,7 @@ def _without_tokens(side: Trajectory) -> Trajectory:
 
 
 def _unnamed(message: Message) -> tuple:
-    """What a message says, ids of calls left out: engines make them up."""
+    """The content of a message without the ids of its calls, which engines choose at random."""
     calls = [(call.name, call.arguments) for call in message.tool_calls]
     return message.role, message.text, message.reasoning, message.parts, calls
 
@@ -231,20 +237,22 @@ def _expect(dataset: DatasetVersion, kind: str) -> None:
 
 
 def _refuse_held_out(store: LanceStore, dataset: DatasetVersion) -> None:
-    # The builder refused them; this holds for versions other hands wrote.
+    # The builder refuses them; this check covers versions written by other programs.
     held_out = held_out_tasks(store, dataset.snapshot)["task_id"]
     leaked = dataset.references.filter(pl.col("task_id").is_in(held_out.implode()))["task_id"].n_unique()
     if leaked:
-        raise EvalLeak(f"Dataset {dataset.label} holds {leaked} held-out tasks.", "Build it again from train tasks.")
+        raise EvalLeak(
+            f"Dataset {dataset.label} holds {leaked} tasks of validation or test.", "Build it again from train tasks."
+        )
 
 
 class _Lookup:
-    """Rows of a table by key. One scan of the key columns says where they lie; rows are read when they are asked for.
+    """Rows of a table by key. One scan of the key columns finds their positions; `get` reads the rows themselves.
 
-    Of each key only a hash of 64 bits is kept, sorted; what it finds is compared with the key itself.
+    Only a sorted 64-bit hash is kept for each key; the rows found are compared with the key itself.
 
     Attributes:
-        row_bytes: What a row of those read last takes in Arrow, on average.
+        row_bytes: Mean size in Arrow of the rows read last, in bytes.
     """
 
     row_bytes = 1
@@ -262,7 +270,7 @@ class _Lookup:
         self._hashes = hashes[self._places]
 
     def get(self, keys: list[Any], must_exist: bool = True) -> dict[Any, dict[str, Any]]:
-        """Rows by key (a tuple where it has several columns). Raises FormatError when one is missing that must exist."""
+        """Rows by key (a tuple when the key has several columns). Raises FormatError when a row is missing and `must_exist` is set."""
         single = len(self._key) == 1
         wanted = list(dict.fromkeys(keys))
         frame = pl.DataFrame(
@@ -280,8 +288,8 @@ class _Lookup:
         missing = [key for key in wanted if key not in found]
         if missing and must_exist:
             raise FormatError(
-                f"{self._what} lacks {len(missing)} rows the dataset needs, {self._key[0]} {missing[0]} first.",
-                "`rollhouse check` says what else is missing; import the source again.",
+                f"{self._what} lacks {len(missing)} rows that the dataset refers to, the first with {self._key[0]} {missing[0]}.",
+                "Run `rollhouse check` for a full list, and import the source again.",
             )
         return found
 

@@ -1,4 +1,4 @@
-"""Recipes that are more than options: a SELECT over the store, or a Python function over the candidates, that names ids."""
+"""Recipes that select by code: a SELECT over the store, or a Python function over the candidates."""
 
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,19 @@ from ..queries.session import sql
 from ..store.lance_store import LanceStore
 from .options import SourceOptions
 
-# What a recipe may answer with, the most telling first.
+# The columns that a recipe may return, the most specific first.
 ANSWERS = (("chosen_id", "rejected_id"), ("rollout_id",), ("task_id",))
 
 
 def chosen_ids(
     store: LanceStore, snapshot: str, candidates: pl.DataFrame, options: SourceOptions
 ) -> pl.DataFrame | None:
-    """What the recipe's SELECT or function names, in columns of one of ANSWERS; None where it has neither.
+    """The ids that the recipe's SELECT or function returns, with the columns of one of ANSWERS; None for a recipe without either.
 
     Raises:
-        QueryError: The SELECT is not one, or fails.
-        ConfigError: The function cannot be run, or the answer has no such column.
-        EmptyDataset: It names nothing.
+        QueryError: The SELECT is not a SELECT, or fails.
+        ConfigError: The function fails, or the result has none of these columns.
+        EmptyDataset: The result is empty.
     """
     if options.sql is not None:
         answer = pl.from_arrow(sql(store, options.sql, snapshot, scorer=options.scorer))
@@ -38,19 +38,19 @@ def chosen_ids(
             break
     else:
         raise ConfigError(
-            f"{what[0].upper()}{what[1:]} answers with {', '.join(answer.columns) or 'nothing'}.",
-            "Let it give rollout_id, task_id, or chosen_id and rejected_id.",
+            f"{what[0].upper()}{what[1:]} returns the columns {', '.join(answer.columns) or '(none)'}.",
+            "Return rollout_id, task_id, or chosen_id and rejected_id.",
         )
     if answer.is_empty():
-        raise EmptyDataset(f"The dataset would be empty: {what} names no rollout.", "Loosen it.")
+        raise EmptyDataset(f"The dataset would be empty: {what} selects no rollout.", "Make it select more.")
     return answer.select(pl.col(name).cast(pl.String) for name in columns)
 
 
 def read_function(reference: str) -> tuple[str, str]:
-    """`FILE.py:NAME` as (source of the file, NAME). The source is what a version keeps, so the file may move or change."""
+    """`FILE.py:NAME` as (source of the file, NAME). A version keeps the source, so the file may be moved or changed later."""
     file, colon, name = reference.rpartition(":")
     if not colon or not name.isidentifier():
-        raise ConfigError(f"{reference!r} does not name a function.", "Write FILE.py:NAME.")
+        raise ConfigError(f"{reference!r} is not a reference to a function.", "Write FILE.py:NAME.")
     try:
         return Path(file).read_text(encoding="utf-8"), name
     except OSError as error:
@@ -66,18 +66,23 @@ def read_sql(file: str) -> str:
 
 
 def _call(source: str, name: str, candidates: pl.DataFrame) -> pl.DataFrame:
-    # The user's own code, as any script of theirs: it may do what they may.
+    # The user's own code runs with the user's rights, as any script of theirs does.
     scope: dict[str, Any] = {"__name__": "recipe"}
     try:
         exec(compile(source, f"<recipe {name}>", "exec"), scope)
         answer = scope[name](candidates.lazy())
         answer = answer.collect() if isinstance(answer, pl.LazyFrame) else answer
     except KeyError as error:
-        raise ConfigError(f"The recipe's source has no function {error}.", "Name one that it defines.") from error
+        raise ConfigError(
+            f"The recipe's source defines no function {error}.", "Name a function that it defines."
+        ) from error
     except Exception as error:
         raise ConfigError(
-            f"The recipe's function {name} failed: {type(error).__name__}: {one_line(error)}.", "Correct it."
+            f"The recipe's function {name} failed: {type(error).__name__}: {one_line(error)}.", "Correct the function."
         ) from error
     if not isinstance(answer, pl.DataFrame):
-        raise ConfigError(f"The recipe's function {name} gave a {type(answer).__name__}.", "Return a LazyFrame.")
+        raise ConfigError(
+            f"The recipe's function {name} returned a {type(answer).__name__}.",
+            "Return a Polars LazyFrame or DataFrame.",
+        )
     return answer

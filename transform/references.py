@@ -19,11 +19,11 @@ class Reference:
     """One case of an evaluation set.
 
     Attributes:
-        set: The set's name: `bfcl`, `validation`, a file's stem.
-        id: The case's.
-        text: What the user says.
-        tools: (name, sorted parameter names) of its tools.
-        calls: (name, arguments) of its true calls; the value of an argument is a tuple of those accepted, as JSON.
+        set: Name of the set: `bfcl`, `validation`, `test` or the stem of a file's name.
+        id: Id of the case within the set.
+        text: The user messages.
+        tools: (name, sorted parameter names) of each tool.
+        calls: (name, arguments) of each true call; an argument has a tuple of accepted values, each as JSON text.
     """
 
     set: str
@@ -34,7 +34,7 @@ class Reference:
 
 
 def store_references(store: LanceStore, snapshot: str, split: str) -> Iterator[Reference]:
-    """The tasks of a split at a snapshot. Their tools are left out: an environment's splits share them."""
+    """The tasks of a split at a snapshot, without tools, because all splits of an environment share them."""
     rows = store.read(
         "tasks", ["task_id", "prompt_id", "ground_truth"], f"split = {quote(split)}", snapshot
     ).to_pylist()
@@ -52,35 +52,36 @@ def store_references(store: LanceStore, snapshot: str, split: str) -> Iterator[R
 
 
 def file_references(path: str) -> Iterator[Reference]:
-    """The cases of a JSONL file: `text`, `prompt` or `messages`; and where it has them `id`, `tools`, `ground_truth`.
+    """The cases of a JSONL file. A line has `text`, `prompt`, `messages` or `question`, and optionally `id`, `tools` and `ground_truth`.
 
-    Raises FormatError for a line without a text, or when there is no such file.
+    Raises:
+        FormatError: A line has no text, or there is no such file.
     """
     for line, row in read_objects(Path(path), None):
-        said = next((row[name] for name in ("text", "prompt", "messages", "question") if row.get(name)), None)
-        if said is None:
-            raise FormatError(f"Line {line.number} of {path} has no text.", "Give text, prompt or messages.")
-        text = said if isinstance(said, str) else user_text(said)
+        content = next((row[name] for name in ("text", "prompt", "messages", "question") if row.get(name)), None)
+        if content is None:
+            raise FormatError(f"Line {line.number} of {path} has no text.", "Add text, prompt or messages.")
+        text = content if isinstance(content, str) else user_text(content)
         tools = tuple(signature(tool) for tool in row.get("tools") or ())
         calls = tuple(true_calls(row.get("ground_truth")))
         yield Reference(Path(path).stem, str(row.get("id", line.number)), text, tools, calls)
 
 
 def user_text(messages: list[dict[str, Any]]) -> str:
-    """What users say in messages, stored or in chat form."""
-    said = [message.get("text", message.get("content")) for message in messages if message.get("role") == "user"]
-    return "\n".join(text if isinstance(text, str) else "" for text in said)
+    """The text of the user messages, in stored or in chat form."""
+    texts = [message.get("text", message.get("content")) for message in messages if message.get("role") == "user"]
+    return "\n".join(text if isinstance(text, str) else "" for text in texts)
 
 
 def signature(tool: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """A tool's name and sorted parameter names, in lower case."""
+    """The name and the sorted parameter names of a tool, in lower case."""
     function = function_of(tool)
     parameters = (function.get("parameters") or {}).get("properties") or {}
     return (function.get("name") or "").lower(), tuple(sorted(name.lower() for name in parameters))
 
 
 def true_calls(truth: Any) -> Iterator[tuple[str, dict[str, tuple[str, ...]]]]:
-    """The calls with arguments that a ground truth holds, wherever they are: `{name, arguments}`, the arguments an object or its JSON."""
+    """The calls with arguments at any depth of a ground truth: `{name, arguments}`, where arguments is an object or its JSON text."""
     if isinstance(truth, list):
         for entry in truth:
             yield from true_calls(entry)
@@ -99,6 +100,6 @@ def true_calls(truth: Any) -> Iterator[tuple[str, dict[str, tuple[str, ...]]]]:
 
 
 def value_key(value: Any) -> str:
-    """A value in the one form in which it is compared."""
+    """A value as normalized JSON text, for comparison."""
     text = value.strip().lower() if isinstance(value, str) else value
     return json.dumps(text, sort_keys=True, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Tool schemas: a call of a tool that the prompt does not describe teaches a policy to make tools up."""
+"""Rules about tool schemas: a call of a tool that the prompt does not describe teaches a policy to invent tools."""
 
 import json
 
@@ -13,7 +13,7 @@ NO_TOOLS = "it calls tools and its prompt has no tool schemas"
 
 
 def keep_with_schemas(selection: Selection, store: LanceStore, snapshot: str) -> None:
-    """Leaves the rollouts that call only tools of their prompt. The frame has `called` of `with_digests`."""
+    """Keeps the rollouts that call only tools of their prompt. The frame has the column `called` of `with_digests`."""
     calls = selection.frame.select("prompt_id", "called").explode("called", empty_as_null=False)
     wanted = calls.unique().drop_nulls()
     if wanted.is_empty():
@@ -31,7 +31,7 @@ def keep_with_schemas(selection: Selection, store: LanceStore, snapshot: str) ->
 
 
 def keep_with_tools(selection: Selection, store: LanceStore, snapshot: str) -> None:
-    """Leaves the rollouts that call nothing or whose prompt has tools. An unknown name may be just what a rejected response got wrong."""
+    """Keeps the rollouts that call no tool or whose prompt has tools. Unknown names are kept: they may be the fault of a rejected response."""
     calling = selection.frame.filter(pl.col("n_tool_calls").fill_null(0) > 0)["prompt_id"].unique()
     if calling.is_empty():
         return
@@ -43,11 +43,11 @@ def keep_with_tools(selection: Selection, store: LanceStore, snapshot: str) -> N
 
 
 def prompt_tools(store: LanceStore, snapshot: str, prompts: pl.Series) -> pl.DataFrame:
-    """(prompt_id, tool): the names of the tools each of the prompts describes."""
+    """(prompt_id, tool): the names of the tools that each prompt describes."""
     table = pl.from_arrow(store.read("prompts", ["prompt_id", "tools"], at=snapshot))
     assert isinstance(table, pl.DataFrame)
     table = table.filter(pl.col("prompt_id").is_in(prompts.implode()))
-    # Thousands of prompts share a tool set: each text is read once.
+    # Thousands of prompts share a tool set, so each distinct text is parsed once.
     sets = table["tools"].drop_nulls().unique().sort()
     names = pl.DataFrame(
         {"tools": sets, "tool": [_names(text) for text in sets]},
@@ -62,5 +62,5 @@ def _names(tools: str) -> list[str]:
 
 
 def function_of(tool: dict) -> dict:
-    """The function of a tool in chat form, or of one in flat form."""
+    """The function of a tool in chat form or in flat form."""
     return tool.get("function") or tool

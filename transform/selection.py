@@ -1,4 +1,4 @@
-"""Candidates on their way into a dataset, and the reason of each that falls out."""
+"""The candidates of a dataset, and a reason for each one that is dropped."""
 
 from dataclasses import dataclass, field
 
@@ -9,13 +9,13 @@ from ..base.errors import EmptyDataset
 
 @dataclass
 class Selection:
-    """What is still in, and what fell out and why.
+    """The remaining candidates, and the dropped ones with their reasons.
 
     Attributes:
-        frame: One row a candidate.
-        id_column: The column of `frame` that names a candidate: rollout_id, or task_id for prompt sets.
-        n_inputs: Candidates at the start.
-        dropped: Frames of (id, reason), in the order the filters ran.
+        frame: One row per remaining candidate.
+        id_column: The column of `frame` that identifies a candidate: rollout_id or offset, or task_id for prompt sets.
+        n_inputs: Number of candidates at the start.
+        dropped: Frames of (id, reason), in the order of the filters.
     """
 
     frame: pl.DataFrame
@@ -27,10 +27,10 @@ class Selection:
         self.n_inputs = self.n_inputs or self.frame.height
 
     def keep(self, condition: pl.Expr | pl.Series, reason: str | pl.Expr) -> None:
-        """Keeps the rows for which `condition` is true (null is not).
+        """Keeps the rows for which `condition` is true (not null) and drops the others with `reason`.
 
         Raises:
-            EmptyDataset: This filter left nothing.
+            EmptyDataset: No row is left.
         """
         kept = self.frame.select(_kept=condition).to_series().fill_null(False)
         if kept.len() == 1 != self.frame.height:
@@ -44,29 +44,29 @@ class Selection:
         if self.frame.is_empty():
             last = out["reason"].mode().sort()[0]
             raise EmptyDataset(
-                f"The dataset would be empty: the filter {last!r} left out the last {out.height} of {self.n_inputs} inputs.",
-                "Loosen that option, or collect more rollouts and take a new snapshot.",
+                f"The dataset would be empty: the filter {last!r} dropped the last {out.height} of {self.n_inputs} inputs.",
+                "Relax that option, or collect more rollouts and take a new snapshot.",
             )
 
     def narrow(self, *columns: str) -> None:
-        """Forgets all other columns: of a million rows each is worth forgetting."""
+        """Removes all other columns, to save memory."""
         self.frame = self.frame.select(name for name in self.frame.columns if name in columns)
 
     def drop_reasons(self) -> pl.DataFrame:
-        """(id, reason) of everything that fell out."""
+        """(id, reason) of every dropped candidate."""
         empty = pl.DataFrame(schema={"id": pl.String, "reason": pl.String})
         return pl.concat([empty, *self.dropped])
 
 
 def keep_verdicts(selection: Selection, required: bool = True) -> None:
-    """Leaves the rollouts whose reward is a number, or, not required, missing. No verdict and a broken one are two reasons."""
+    """Keeps the rollouts with a finite reward; unless `required`, also those without a reward."""
     if required:
         selection.keep(pl.col("reward").is_not_null(), "no reward")
     selection.keep(pl.col("reward").is_finite().fill_null(True), "reward is NaN or infinite")
 
 
 def status_reason() -> pl.Expr:
-    """The reason of a rollout left out for its status."""
+    """The reason for dropping a rollout because of its status."""
     return pl.concat_str(pl.lit("status is "), pl.col("status").fill_null("unknown"))
 
 

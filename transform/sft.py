@@ -1,4 +1,4 @@
-"""Demonstrations: which rollouts are worth imitating."""
+"""The rules for demonstrations: which rollouts are worth imitating."""
 
 import math
 
@@ -19,24 +19,24 @@ _FILTERED_BY = (
 
 
 def demo_columns(options: SftOptions) -> set[str]:
-    """The columns of candidates that these rules look at; the category of a million rollouts costs a join."""
+    """The columns of candidates that these rules use. The category is left out unless needed, because it takes a join."""
     by_category = options.max_per_category is not None or options.max_category_ratio is not None
     return {*_CHOSEN_BY, *_FILTERED_BY} - {"offset"} - (set() if by_category else {"category"})
 
 
 def demo_digests(options: SftOptions) -> set[str]:
-    """The digests that these rules look at, see `with_digests`."""
-    asked = {
+    """The digests that these rules use, see `with_digests`."""
+    digests = {
         "response": options.dedupe,
         "path": options.per_task_cap is not None and options.prefer == "diverse",
         "called": options.require_tool_schemas,
         "ends_in_text": options.require_final_text,
     }
-    return {"length", *(name for name, wanted in asked.items() if wanted)}
+    return {"length", *(name for name, wanted in digests.items() if wanted)}
 
 
 def filter_demos(selection: Selection, options: SftOptions) -> float | None:
-    """Leaves the rollouts that pass every filter on scalar columns, and returns the general reward floor that was used."""
+    """Keeps the rollouts that pass every filter on scalar columns, and returns the least reward that applied (None for none)."""
     selection.keep(pl.col("trainable").fill_null(True), "not the agent being trained")
     selection.keep(pl.col("status") == "completed", status_reason())
     floor = _filter_rewards(selection, options)
@@ -83,11 +83,11 @@ def _filter_rewards(selection: Selection, options: SftOptions) -> float | None:
 
 
 def choose_demos(selection: Selection, options: SftOptions) -> pl.DataFrame:
-    """The demonstrations in training order, after duplicates and the caps. The frame has the digests of `with_digests`."""
+    """The demonstrations in training order, after removing duplicates and applying the caps. The frame has the columns of `demo_digests`."""
     if options.require_final_text:
         selection.keep(pl.col("ends_in_text"), "no text at the end")
     selection.narrow(*_CHOSEN_BY, "response", "path", "length")
-    # Of equal responses the one with tokens stays: these are trained on as they were sampled.
+    # Of equal responses the one with tokens is kept, because training can use its sampled tokens as they are.
     no_tokens = pl.col("n_sampled_tokens").is_null()
     first = {"diverse": [], "reward": [-pl.col("reward")], "short": [pl.col("length")]}[options.prefer]
     selection.frame = selection.frame.sort(*first, "n_turns", "length", no_tokens, "rollout_id", nulls_last=True)
@@ -108,13 +108,13 @@ def choose_demos(selection: Selection, options: SftOptions) -> pl.DataFrame:
 
 
 def demo_references(demos: pl.DataFrame) -> pl.DataFrame:
-    """The references of a version: one demonstration a row."""
+    """The references of a version: one demonstration per row."""
     number = pl.int_range(pl.len())
     return demos.select("rollout_id", "task_id", "branch", weight=1.0, role=pl.lit("demo"), row=number)
 
 
 def cap_categories(selection: Selection, most: int | None) -> None:
-    """Leaves the first `most` rows of each category, as they stand."""
+    """Keeps the first `most` rows of each category, in the present order; None keeps all."""
     if most is not None:
         place = pl.int_range(pl.len()).over("category")
         selection.keep(place < most, f"over {most} of its category")
@@ -126,21 +126,21 @@ def _cap_recoveries(selection: Selection, options: SftOptions) -> None:
         return
     recovers = pl.col("n_tool_errors").fill_null(0) > 0
     clean = selection.frame.select((~recovers).sum()).item()
-    # One stays even where nothing is clean: an empty set would teach less.
+    # One is kept even when every demonstration has an error, so that the set is not empty.
     most = max(math.floor(share / (1 - share) * clean), 0 if clean else 1)
     selection.keep(~recovers | (recovers.cum_sum() <= most), f"over {share:.0%} of demonstrations with a tool error")
 
 
 def _cap_tasks(selection: Selection, cap: int, diverse: bool) -> None:
-    """Leaves the first `cap` episodes of each task; with `diverse`, other tool paths come before second ones."""
+    """Keeps the first `cap` episodes of each task. With `diverse`, a tool path is repeated only after all other paths."""
     number = pl.int_range(pl.len())
-    # Hashes of 64 bits are told apart faster than ids, and put in order without the rest of the row.
+    # 64-bit hashes are compared faster than ids, and sorted without the rest of the row.
     rows = selection.frame.select(
         *(["path"] if diverse else []), number=number, task=pl.col("task_id").hash(), episode=_episode().hash()
     )
     if diverse:
         rows = rows.with_columns(repeat=number.over("task", "path")).sort("repeat", maintain_order=True)
-    # The branches of an episode stand or fall together.
+    # The branches of an episode are kept or dropped together.
     rows = rows.with_columns(opens=pl.col("episode").is_first_distinct())
     rows = rows.with_columns(place=pl.col("opens").cum_sum().over("task"))
     if not rows["opens"].all():

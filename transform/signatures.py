@@ -1,7 +1,7 @@
-"""What a prompt's text is compared by: hashes of its word n-grams, and a MinHash of them. Each is worked out once a prompt and kept in the store.
+"""Signatures for comparing the texts of prompts: hashes of word n-grams, and MinHashes. Each is computed once per prompt and kept in the store.
 
-Only what users say counts: system messages and tools are shared by every prompt of an environment. All hashes are the same on
-every machine (order.py), because which prompts are near duplicates depends on them.
+Only user messages count, because every prompt of an environment shares its system message and tools. All hashes are the same on
+every machine (order.py), so that the same prompts are near duplicates everywhere.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,17 +19,17 @@ from .order import hash_texts, mixed, seed_of
 PERMUTATIONS = 128
 SHINGLE_WORDS = 5
 SHORT_WORDS = 13
-"""Texts of fewer words are compared by their characters: they have hardly an n-gram of words."""
+"""Texts of fewer words are compared by their characters, because they have too few n-grams of words."""
 SHORT_CHARACTERS = 5
 _VERSION = 1
 _FACTOR = 0xD6E8FEB86659FD93
 _PROMPTS_AT_ONCE = 20_000
 _SHINGLES_AT_ONCE = 1 << 17
 
-# Beside the tables of docs/store.md, as the leases are: a cache, part of no snapshot. Its folder may be deleted.
+# A cache that is part of no snapshot, as the leases are. Its folder may be deleted.
 SIGNATURES = Table(
     "signatures",
-    "What a prompt's text is compared by, worked out once.",
+    "Signatures of the texts of prompts, computed once.",
     "row_id",
     (
         Column("row_id", pa.string(), "prompt_id:method"),
@@ -40,11 +40,11 @@ SIGNATURES = Table(
 )
 
 Lists = tuple[np.ndarray, np.ndarray]
-"""Where each list starts (one more entry than lists), and the entries of all laid end to end."""
+"""The start of each list (one more entry than lists), and the concatenated entries of all lists."""
 
 
 def gram_lists(store: LanceStore, snapshot: str, prompts: pl.Series, words: int) -> Iterator[tuple[pl.Series, Lists]]:
-    """The distinct n-gram hashes of each prompt, ascending, some prompts at a time: (prompt ids, Lists)."""
+    """The distinct n-gram hashes of each prompt, ascending, in parts: (prompt ids, Lists parallel to them)."""
     for ids, data in _kept(store, snapshot, prompts, f"grams:{words}:{_VERSION}", lambda texts: ngrams(texts, words)):
         sizes = data.bin.size(unit="b").to_numpy() // 8
         flat = np.frombuffer(b"".join(data.to_list()), "<u8")
@@ -64,7 +64,7 @@ def minhashes(store: LanceStore, snapshot: str, prompts: pl.Series) -> tuple[pl.
 
 
 def ngrams(texts: pl.Series, words: int) -> Lists:
-    """Hashes of the distinct n-grams of each text, ascending; of its characters where it is short. Case and punctuation do not count."""
+    """Hashes of the distinct word n-grams of each text, ascending; for a short text, of its character n-grams. Case and punctuation are ignored."""
     frame = pl.DataFrame({"words": texts.fill_null("").str.to_lowercase().str.extract_all(r"\w+")})
     frame = frame.with_columns(short=pl.col("words").list.len() < max(words, SHORT_WORDS))
     joined = pl.when("short").then(pl.col("words").list.join(" ")).otherwise(pl.lit(""))
@@ -74,14 +74,16 @@ def ngrams(texts: pl.Series, words: int) -> Lists:
     starts = np.concatenate([[0], np.cumsum(pieces.list.len().to_numpy(), dtype=np.int64)])
     hashes = _hash_distinct(pieces.explode(empty_as_null=False))
     length = np.where(short.to_numpy(), SHORT_CHARACTERS, words)
-    # Pieces of characters and of words never meet.
+    # N-grams of characters and of words get different hashes.
     return _distinct(*_windows(starts, hashes, length), short.to_numpy())
 
 
 def minhash(lists: Lists) -> np.ndarray:
-    """For each list PERMUTATIONS times the least of its entries under a hash of multiply-shift kind (Broder 1997): shape (lists, PERMUTATIONS).
+    """MinHashes (Broder 1997) of each list: the least of its entries under PERMUTATIONS multiply-shift hashes.
 
-    The share of places in which two agree estimates the Jaccard similarity of the lists. An empty list has all ones.
+    Returns:
+        uint32 of shape (lists, PERMUTATIONS). The share of equal places of two rows estimates the Jaccard similarity of their
+        lists. An empty list has all bits set.
     """
     starts, flat = lists
     numbers = np.array([[seed_of("minhash", j, part) for part in "ab"] for j in range(PERMUTATIONS)], np.uint64)
@@ -98,13 +100,13 @@ def minhash(lists: Lists) -> np.ndarray:
 
 
 def prompt_texts(store: LanceStore, snapshot: str, prompts: pl.Series) -> pl.DataFrame:
-    """(prompt_id, text): what the user says in each prompt, ascending by id."""
+    """(prompt_id, text): the user messages of each prompt, ascending by id."""
     table = store.read("prompts", ["prompt_id", "messages"], at=snapshot)
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
-    said = pl.element().struct.field("text").filter(pl.element().struct.field("role") == "user").fill_null("")
+    user = pl.element().struct.field("text").filter(pl.element().struct.field("role") == "user").fill_null("")
     frame = frame.filter(pl.col("prompt_id").is_in(prompts.implode()))
-    return frame.select("prompt_id", text=pl.col("messages").list.eval(said).list.join("\n")).sort("prompt_id")
+    return frame.select("prompt_id", text=pl.col("messages").list.eval(user).list.join("\n")).sort("prompt_id")
 
 
 def _minhash_texts(texts: pl.Series) -> Lists:
@@ -115,7 +117,7 @@ def _minhash_texts(texts: pl.Series) -> Lists:
 def _kept(
     store: LanceStore, snapshot: str, prompts: pl.Series, method: str, compute: Callable[[pl.Series], Lists]
 ) -> Iterator[tuple[pl.Series, pl.Series]]:
-    """(ids, bytes) of every prompt, ascending by id: read where they were kept, else worked out and kept."""
+    """(ids, bytes) of every prompt, ascending by id: read from the cache, or computed and cached."""
     if not store.has_table(SIGNATURES.name):
         store.create_table(SIGNATURES)
     wanted = prompts.unique().sort()
@@ -150,7 +152,7 @@ def _as_bytes(lists: Lists) -> pl.Series:
 
 
 def _hash_distinct(pieces: pl.Series) -> np.ndarray:
-    """Hashes of the pieces, each distinct one hashed once."""
+    """Hashes of the pieces; each distinct piece is hashed once."""
     encoded: Any = pieces.fill_null("").to_arrow()
     encoded = encoded.dictionary_encode()
     hashes = hash_texts(pl.Series(encoded.dictionary))
@@ -158,7 +160,7 @@ def _hash_distinct(pieces: pl.Series) -> np.ndarray:
 
 
 def _windows(starts: np.ndarray, hashes: np.ndarray, length: np.ndarray) -> Lists:
-    """A hash of every run of `length` entries in each list; of the whole list where it is shorter."""
+    """A hash of every window of `length` entries in each list; of the whole list where it is shorter."""
     sizes = np.diff(starts)
     length = np.minimum(length, np.maximum(sizes, 1))
     counts = np.where(sizes > 0, sizes - length + 1, 0)
@@ -185,7 +187,7 @@ def _distinct(edges: np.ndarray, hashes: np.ndarray, short: np.ndarray) -> Lists
 
 
 def _cuts(starts: np.ndarray, rows: np.ndarray) -> Iterator[slice]:
-    """Slices of `rows` (which follow each other but for empty lists) of about _SHINGLES_AT_ONCE entries: what stays in a cache."""
+    """Slices of `rows` (ascending, empty lists left out) with about _SHINGLES_AT_ONCE entries each, so that a slice fits in a CPU cache."""
     parts = starts[rows] // _SHINGLES_AT_ONCE
     bounds = np.concatenate([[0], np.flatnonzero(np.diff(parts)) + 1, [len(rows)]])
     return (slice(low, high) for low, high in pairwise(bounds) if high > low)

@@ -1,4 +1,4 @@
-"""Versions of datasets: ordered references into a snapshot, the recipe that chose them, and why the rest was left out."""
+"""Versions of datasets: ordered references into a snapshot, the recipe that chose them, and why the other inputs were left out."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ from ..store.lance_store import LanceStore, quote
 from ..store.runs import start_run
 from ..store.tables import DATASETS
 
-# The tables that decide what a dataset is made of.
+# The tables whose versions are part of a fingerprint.
 SOURCES = ("rollouts", "prompts", "prompt_tokens", "tasks", "scores")
 CODE_VERSION = "2"
 _LISTS = {"rows": "references", "dropped": "drops", "flagged": "flags"}
@@ -25,18 +25,23 @@ _REFERENCE = {"rollout_id": pl.String, "task_id": pl.String, "branch": pl.Int32,
 
 @dataclass(frozen=True)
 class DatasetVersion:
-    """One version of a training set.
+    """The record of one version of a training set.
 
     Attributes:
-        version: From 1; 0 before it is kept.
+        version: From 1; 0 before the version is stored.
         kind: sft, dpo or grpo.
-        recipe: The options it was built with.
-        fingerprint: Hash of kind, source versions, recipe and references.
-        references: In order, with the columns of _REFERENCE; a pair is two references of one `row`.
-        drops: (id, reason) of every input that did not make it; the id is a rollout's or, in prompt sets, a task's.
+        snapshot: Name of the snapshot it was built from.
+        scorer: Whose rewards counted: `collected`, NAME or NAME@VERSION.
+        recipe: Every option it was built with, by name.
+        fingerprint: Hash of kind, versions of the source tables, recipe and references.
+        references: In training order, one row per rollout or task with the columns of _REFERENCE; a pair is two references with
+            the same `row`.
+        drops: (id, reason) of every input that was left out; the id is a rollout's or, in prompt sets, a task's.
         flags: (id, reference, method, score) of tasks that are also in an evaluation set, left out or not.
         counts: inputs, rows, tasks, dropped (reason to count), and what the kind adds.
-        existed: Whether building it found this version instead of making it.
+        code_version: Version of the building code; it does not enter the fingerprint.
+        run_id: The run of kind `build` that made it; None before the version is stored.
+        existed: Whether building returned this version instead of making it.
     """
 
     name: str
@@ -62,22 +67,12 @@ class DatasetVersion:
 
     @property
     def n_rows(self) -> int:
-        """Dataset rows; a pair is one."""
+        """Number of dataset rows; a pair counts once."""
         return int(self.references["row"][-1]) + 1 if self.references.height else 0
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The references as dicts."""
-        return self.references.to_dicts()
-
-    @property
-    def dropped(self) -> list[dict[str, str]]:
-        """The drops as dicts."""
-        return self.drops.to_dicts()
 
 
 def fingerprint(store: LanceStore, kind: str, snapshot: str, recipe: dict[str, Any], references: pl.DataFrame) -> str:
-    """The same recipe on the same snapshot gives the same one on any machine."""
+    """Hash that the same recipe on the same snapshot gives on any machine."""
     versions = store.versions(snapshot)
     digest = sha256()
     frame = references.select(pl.col(name).cast(type) for name, type in _REFERENCE.items())
@@ -91,19 +86,19 @@ def fingerprint(store: LanceStore, kind: str, snapshot: str, recipe: dict[str, A
 
 
 def keep_version(store: LanceStore, dataset: DatasetVersion) -> DatasetVersion:
-    """The version of that name with this fingerprint, if there is one; else the next version, written now."""
-    # The references of a version are read only where they are wanted: they are most of it.
+    """The stored version of that name with this fingerprint, if there is one; else stores this one as the next version."""
+    # References make up most of a version, so they are read for the matching one only.
     there = _read(store, dataset.name, columns=["version", "fingerprint"])
     for known in there:
         if known["fingerprint"] == dataset.fingerprint:
             return replace(get_dataset(store, f"{dataset.name}@{known['version']}"), existed=True)
-    store.create_table(DATASETS)  # columns that an older version's table lacks
+    store.create_table(DATASETS)  # adds columns that the table of an older release lacks
     config = {"dataset_name": dataset.name, "snapshot": dataset.snapshot, "recipe": dataset.recipe}
     with start_run(store, "build", config=config) as run:
         while True:
             number = 1 + max((row["version"] for row in there), default=0)
             kept = replace(dataset, version=number, run_id=run.run_id, created_at=datetime.now(UTC))
-            # Another build may have taken the number since.
+            # Another build may have taken the number meanwhile.
             if store.insert_if_absent("datasets", _to_table(kept)):
                 break
             there = _read(store, dataset.name, columns=["version"])
@@ -112,23 +107,28 @@ def keep_version(store: LanceStore, dataset: DatasetVersion) -> DatasetVersion:
 
 
 def get_dataset(store: LanceStore, label: str) -> DatasetVersion:
-    """The dataset `NAME@VERSION`, or the latest version of `NAME`. Raises StoreNotFound naming near ones."""
+    """The record of `NAME@VERSION`, or of the latest version of `NAME`.
+
+    Raises:
+        StoreNotFound: The store holds no such dataset; the message names similar ones.
+        ConfigError: The part after `@` is not a number.
+    """
     name, at, version = label.partition("@")
     if at and not version.isdigit():
-        raise ConfigError(f"{label!r} does not name a dataset version.", "Write NAME or NAME@NUMBER.")
+        raise ConfigError(f"{label!r} is not the name of a dataset version.", "Write NAME or NAME@NUMBER.")
     versions = [row["version"] for row in _read(store, name, columns=["version"])]
     wanted = int(version) if at else max(versions, default=0)
     if wanted not in versions:
         known = [f"{row['name']}@{row['version']}" for row in _read(store, columns=["name", "version"])]
         near = get_close_matches(label, known, n=1) or sorted(known)[:5]
-        advice = f"There is {', '.join(near)}." if near else "`rollhouse dataset build` makes one."
+        advice = f"Known datasets: {', '.join(near)}." if near else "Build one with `rollhouse dataset build`."
         raise StoreNotFound(f"There is no dataset {label!r} in {store.uri}.", advice)
     where = f"name = {quote(name)} and version = {wanted}"
     return _from_table(store.read("datasets", filter=where))
 
 
 def list_datasets(store: LanceStore) -> list[dict[str, Any]]:
-    """Every version: dataset, kind, rows, snapshot, scorer, fingerprint, run_id, created_at, by name and version."""
+    """Every version, ordered by name and version: dataset, kind, rows, snapshot, scorer, fingerprint, run_id, created_at."""
     columns = ["name", "version", "kind", "n_rows", "snapshot", "scorer", "fingerprint", "run_id", "created_at"]
     rows = sorted(_read(store, columns=columns), key=lambda row: (row["name"], row["version"]))
     return [
@@ -166,7 +166,7 @@ def _to_table(dataset: DatasetVersion) -> pa.Table:
 
 
 def _one_list(frame: pl.DataFrame, type: pa.ListType) -> pa.ListArray:
-    """All rows of a frame as the one entry of a list column: a million of them are never Python objects."""
+    """All rows of a frame as the only entry of a list column, without making Python objects of them."""
     fields = list(type.value_type)
     table = frame.to_arrow().combine_chunks()
     arrays = [pa.concat_arrays([*table[each.name].cast(each.type).chunks, pa.array([], each.type)]) for each in fields]

@@ -1,18 +1,39 @@
-"""BFCL's questions, functions and answers, for datasets that must not hold them."""
+"""The cases of evaluation sets outside the store, BFCL among them, for datasets that must not contain them."""
 
 import ast
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ...transform.references import Reference, signature, user_text, value_key
+from ...transform.references import OWN_SPLITS, Reference, file_references, signature, user_text, value_key
 from .categories import FORMAT_SENSITIVITY, MEMORY, categories_named
 from .checker import require_bfcl
 
 Call = tuple[str, dict[str, tuple[str, ...]]]
+
+
+def evaluation_cases(sets: Iterable[str]) -> list[Reference]:
+    """The cases of the named evaluation sets that the store does not hold.
+
+    Args:
+        sets: `bfcl` or `bfcl:CATEGORY,…`, or a JSONL file. `validation` and `test` are skipped: the store holds their cases.
+
+    Raises:
+        MissingExtra: A set is `bfcl`, and bfcl-eval is not installed.
+        ConfigError: An unknown category.
+        FormatError: A file that does not exist or has a line without a text.
+    """
+    found: list[Reference] = []
+    for name in sets:
+        source, _, categories = name.partition(":")
+        if source == "bfcl":
+            found += bfcl_references(categories.split(",") if categories else None)
+        elif name not in OWN_SPLITS:
+            found += file_references(name)
+    return found
 
 
 def bfcl_references(categories: list[str] | None = None) -> Iterator[Reference]:

@@ -71,7 +71,7 @@ def test_requests_that_are_wrong(store: Path) -> None:
         code, said = refusal(*arguments)
         assert code == 2 and says in said, said
     code, said = refusal(*build, "s1", "min_reward=2")
-    assert code == 1 and "'reward below 2' left out the last 48 of 48" in said
+    assert code == 1 and "'reward below 2' dropped the last 48 of 48" in said
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo"])

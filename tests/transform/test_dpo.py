@@ -7,7 +7,7 @@ from rollhouse.transform.options import DpoOptions
 
 
 def pairs(dataset) -> list[tuple[str, str]]:
-    sides = {(row["row"], row["role"]): row["rollout_id"] for row in dataset.rows}
+    sides = {(row["row"], row["role"]): row["rollout_id"] for row in dataset.references.to_dicts()}
     return [(sides[row, "chosen"], sides[row, "rejected"]) for row in range(dataset.n_rows)]
 
 
@@ -80,4 +80,4 @@ def test_truncated_is_rejected_only_when_allowed_and_never_chosen(filled) -> Non
     with pytest.raises(EmptyDataset):
         build_dpo(filled.store, "pairs", snapshot)
     dataset = build_dpo(filled.store, "pairs", snapshot, DpoOptions(allow_truncated_rejected=True))
-    assert {row["task_id"] for row in dataset.rows} == {filled.tasks["a"].task_id}
+    assert {row["task_id"] for row in dataset.references.to_dicts()} == {filled.tasks["a"].task_id}

@@ -140,7 +140,7 @@ def test_what_every_way_of_pairing_promises(tmp_path_factory, groups, pairing, m
             rewards[filled.rollout(str(task), reward, index)] = reward
     options = DpoOptions(pairing=pairing, max_pairs_per_group=most)
     dataset = build_dpo(filled.store, "pairs", filled.snapshot(), options)
-    task_of = {row["rollout_id"]: row["task_id"] for row in dataset.rows}
+    task_of = {row["rollout_id"]: row["task_id"] for row in dataset.references.to_dicts()}
     found = pairs(dataset)
     for chosen, rejected in found:
         assert task_of[chosen] == task_of[rejected] and rewards[chosen] >= 0.5

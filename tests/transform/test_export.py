@@ -53,14 +53,14 @@ def test_demonstrations(filled, tmp_path) -> None:
     assert not (tmp_path / "no.jsonl").exists()
     with pytest.raises(ConfigError, match="Formats are trl, trl-messages"):
         export_dataset(filled.store, demos, "nemo-binary", tmp_path / "no.jsonl")
-    with pytest.raises(ConfigError, match="JSON lines"):
+    with pytest.raises(ConfigError, match="cannot be written as Parquet"):
         export_dataset(filled.store, demos, "openai", tmp_path / "no.parquet")
 
 
 def test_a_file_is_what_its_name_says(filled, tmp_path) -> None:
     filled.rollout("a", 1.0)
     demos = build_sft(filled.store, "demos", filled.snapshot())
-    with pytest.raises(ConfigError, match="would not be csv"):
+    with pytest.raises(ConfigError, match=r"Unsupported extension \.csv"):
         export_dataset(filled.store, demos, "trl", tmp_path / "demos.csv")
     assert not list(tmp_path.glob("demos*"))
 
@@ -130,7 +130,7 @@ def test_prompts_with_their_truth_and_weight(filled, tmp_path) -> None:
     prompts = build_grpo(filled.store, "prompts", fill(filled), GrpoOptions(weights="variance"))
     export_dataset(filled.store, prompts, "trl", tmp_path / "g.jsonl")
     rows = lines(tmp_path / "g.jsonl")
-    assert [row["task_id"] for row in rows] == [row["task_id"] for row in prompts.rows]
+    assert [row["task_id"] for row in rows] == [row["task_id"] for row in prompts.references.to_dicts()]
     assert all(row["weight"] == 1.0 and json.loads(row["ground_truth"]) for row in rows)
 
 
@@ -142,12 +142,14 @@ def test_materialising_reads_a_few_rows_at_a_time(filled, monkeypatch) -> None:
     monkeypatch.setattr(materialize._Lookup, "get", lambda self, keys, **more: taken.append(len(keys)) or get(self, keys, **more))  # fmt: skip
     snapshot = fill(filled)
     demos, pairs = build_sft(filled.store, "demos", snapshot), build_dpo(filled.store, "pairs", snapshot)
-    assert [row.rollout_id for row in iter_sft(filled.store, demos)] == [row["rollout_id"] for row in demos.rows]
+    assert [row.rollout_id for row in iter_sft(filled.store, demos)] == [
+        row["rollout_id"] for row in demos.references.to_dicts()
+    ]
     assert max(taken) == 2, "small rows are read together, as many as may be"
     taken.clear()
     monkeypatch.setattr(materialize, "_BYTES_AT_ONCE", 1)
     sides = [side.rollout_id for pair in iter_dpo(filled.store, pairs) for side in (pair.chosen, pair.rejected)]
-    assert sides == [row["rollout_id"] for row in pairs.rows] and max(taken) == 1, "large ones are not"
+    assert sides == [row["rollout_id"] for row in pairs.references.to_dicts()] and max(taken) == 1, "large ones are not"
 
 
 def test_two_versions_compared(filled) -> None:

@@ -22,8 +22,8 @@ def test_always_and_never_solved_tasks_are_left_out(filled) -> None:
     always, never = fill(filled, "easy", 4, 0), fill(filled, "hard", 0, 4)
     filled.rollout("hard", 1.0, 9, status="error")
     dataset = build_grpo(filled.store, "prompts", filled.snapshot())
-    assert sorted(row["task_id"] for row in dataset.rows) == sorted(mixed)
-    dropped = {entry["id"]: entry["reason"] for entry in dataset.dropped}
+    assert sorted(row["task_id"] for row in dataset.references.to_dicts()) == sorted(mixed)
+    dropped = {entry["id"]: entry["reason"] for entry in dataset.drops.to_dicts()}
     assert dropped[always] == "always solved" and dropped[never] == "never solved"
     assert "status is error" in dropped.values()
     of = {(row["task_id"], row["status"]): row["rollout_id"] for row in filled.store.read("rollouts").to_pylist()}
@@ -32,7 +32,7 @@ def test_always_and_never_solved_tasks_are_left_out(filled) -> None:
     assert why(filled.store, dataset, of[mixed[0], "completed"])[0]["in_dataset"]
     assert dataset.counts["inputs"] == 17 and dataset.counts["tasks_seen"] == 4
     tasks = grpo_tasks(filled.store, dataset)
-    assert [task.task_id for task in tasks] == [row["task_id"] for row in dataset.rows]
+    assert [task.task_id for task in tasks] == [row["task_id"] for row in dataset.references.to_dicts()]
     assert {task.source_key for task in tasks} == {"m1", "m2"} and tasks[0].ground_truth == [tasks[0].source_key]
 
 
@@ -46,8 +46,8 @@ def test_the_band_is_compared_with_an_interval_not_a_point(filled) -> None:
     few, many = fill(filled, "few", 3, 1), fill(filled, "many", 38, 2)
     options = GrpoOptions(pass_band=(0.2, 0.8))
     dataset = build_grpo(filled.store, "prompts", filled.snapshot(), options)
-    assert [row["task_id"] for row in dataset.rows] == [few]
-    assert {"id": many, "reason": "pass rate outside 0.2 to 0.8"} in dataset.dropped
+    assert [row["task_id"] for row in dataset.references.to_dicts()] == [few]
+    assert {"id": many, "reason": "pass rate outside 0.2 to 0.8"} in dataset.drops.to_dicts()
 
 
 def test_probes_samples_and_a_limit(filled) -> None:
@@ -73,5 +73,5 @@ def test_held_out_tasks_of_a_version_by_other_hands_are_not_trained_on(filled) -
     held_out = filled.task("v", split="validation").task_id
     dataset = build_grpo(filled.store, "prompts", filled.snapshot())
     leaked = replace(dataset, references=dataset.references.with_columns(task_id=pl.lit(held_out)))
-    with pytest.raises(EvalLeak, match="1 held-out task"):
+    with pytest.raises(EvalLeak, match="1 tasks of validation or test"):
         grpo_tasks(filled.store, leaked)

@@ -43,7 +43,7 @@ def test_weights_are_stored_with_mean_one_and_decide_how_often_a_prompt_is_drawn
     filled, graded, weights, order
 ) -> None:
     dataset = build(filled, weights=weights)
-    weight = {row["task_id"]: row["weight"] for row in dataset.rows}
+    weight = {row["task_id"]: row["weight"] for row in dataset.references.to_dicts()}
     values = [weight[graded[name]] for name in order]
     assert values == sorted(values) and len(set(values)) == len(values)
     assert sum(weight.values()) == pytest.approx(len(weight))
@@ -63,7 +63,7 @@ def test_rollouts_past_the_age_limit_say_nothing(filled) -> None:
     kept = build(filled, max_age_versions=3)
     assert kept.n_rows == 2 and kept.counts["samples"] == 4 and kept.counts["pass_rate_from"][0]["first_version"] == 9
     dropped = build_grpo(filled.store, "fresh", "s1", GrpoOptions(max_age_versions=3, stale="drop"))
-    assert [row["task_id"] for row in dropped.rows] == [other]
+    assert [row["task_id"] for row in dropped.references.to_dicts()] == [other]
     assert dropped.counts["dropped"] == {"past the age limit": 4}
 
 
@@ -81,7 +81,7 @@ def test_zero_variance_may_stay_and_unknown_weighs_one(filled) -> None:
     fill(filled, "mixed", 1, 3)
     assert build(filled).n_rows == 1
     dataset = build_grpo(filled.store, "all", "s1", GrpoOptions(zero_variance="keep", weights="hard"))
-    weight = {row["task_id"]: row["weight"] for row in dataset.rows}
+    weight = {row["task_id"]: row["weight"] for row in dataset.references.to_dicts()}
     assert 0 < weight[filled.tasks["solved"].task_id] < 1 < weight[filled.tasks["mixed"].task_id]
 
 

@@ -105,7 +105,7 @@ def test_a_prompt_of_a_held_out_task_never_enters(filled) -> None:
     filled.rollout("b", 1.0)
     filled.tasks["v"] = filled.task("v", "validation", says=LONG)
     dataset = build_sft(filled.store, "demos", filled.snapshot())
-    assert dataset.dropped == [{"id": leaked, "reason": "its prompt is also a held-out task's"}]
+    assert dataset.drops.to_dicts() == [{"id": leaked, "reason": "its prompt is also a held-out task's"}]
 
 
 def contaminated(filled, **rules):
@@ -125,7 +125,7 @@ def contaminated(filled, **rules):
 
 def test_text_and_calls_of_the_validation_split_are_left_out(filled) -> None:
     dataset = contaminated(filled)
-    assert [row["task_id"] for row in dataset.rows] == [filled.tasks["clean"].task_id]
+    assert [row["task_id"] for row in dataset.references.to_dicts()] == [filled.tasks["clean"].task_id]
     assert dataset.counts["dropped"] == {
         "in evaluation set validation by calls": 1,
         "in evaluation set validation by text": 1,
@@ -176,7 +176,7 @@ def test_schemas_and_questions_of_a_file(filled, tmp_path) -> None:
     flagged = build_sft(filled.store, "demos", snapshot, SftOptions(contamination=rules), cases)
     assert flagged.n_rows == 1 and flagged.counts["flagged"] == {"cases: schemas": 1}
     assert flagged.flags["reference"].to_list() == ["7"] and flagged.flags["score"].to_list() == [1.0]
-    with pytest.raises(ConfigError, match="no evaluation case"):
+    with pytest.raises(ConfigError, match="No evaluation case"):
         build_sft(filled.store, "demos", snapshot, SftOptions(contamination=Contamination(against=("test",))))
 
 
@@ -191,5 +191,5 @@ def test_bfcl_is_an_evaluation_set(filled) -> None:
     clean = filled.rollout("b", 1.0)
     options = SftOptions(contamination=Contamination(against=("bfcl",)))
     dataset = build_sft(filled.store, "demos", filled.snapshot(), options, list(cases.values()))
-    assert [row["rollout_id"] for row in dataset.rows] == [clean]
+    assert [row["rollout_id"] for row in dataset.references.to_dicts()] == [clean]
     assert dataset.flags["reference"].to_list() == ["simple_python_0"]

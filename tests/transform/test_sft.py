@@ -11,7 +11,7 @@ from rollhouse.transform.versions import DatasetVersion
 
 
 def reasons(dataset: DatasetVersion) -> dict[str, str]:
-    return {entry["id"]: entry["reason"] for entry in dataset.dropped}
+    return {entry["id"]: entry["reason"] for entry in dataset.drops.to_dicts()}
 
 
 def test_each_filter_leaves_its_reason(filled) -> None:
@@ -28,11 +28,11 @@ def test_each_filter_leaves_its_reason(filled) -> None:
     }
     retried = filled.rollout("c", 1.0, 8, attempt=1)
     dataset = build_sft(filled.store, "demos", filled.snapshot())
-    assert {row["rollout_id"] for row in dataset.rows} == {good, retried}
+    assert {row["rollout_id"] for row in dataset.references.to_dicts()} == {good, retried}
     assert reasons(dataset) == out
     assert dataset.counts["inputs"] == 10 and dataset.counts["rows"] == 2 and dataset.counts["tasks"] == 2
     assert dataset.counts["dropped"]["no reward"] == 1
-    assert all(row["role"] == "demo" and row["weight"] == 1.0 for row in dataset.rows)
+    assert all(row["role"] == "demo" and row["weight"] == 1.0 for row in dataset.references.to_dicts())
 
 
 def test_equal_responses_count_once_and_the_cap_prefers_other_paths(filled) -> None:
@@ -42,7 +42,7 @@ def test_equal_responses_count_once_and_the_cap_prefers_other_paths(filled) -> N
     long = filled.rollout("b", 1.0, 9, calls=3)
     options = SftOptions(per_task_cap=2)
     dataset = build_sft(filled.store, "demos", filled.snapshot(), options)
-    chosen = {row["rollout_id"] for row in dataset.rows}
+    chosen = {row["rollout_id"] for row in dataset.references.to_dicts()}
     assert dataset.counts["dropped"] == {"over 2 a task": 4, "same response as another rollout": 2}
     assert long in chosen and len(chosen & set(short)) == 1
 
@@ -53,7 +53,7 @@ def test_the_floor_is_one_for_binary_rewards_and_lower_otherwise(filled) -> None
     filled.rollout("c", 0.5)
     snapshot = filled.snapshot()
     assert build_sft(filled.store, "auto", snapshot).counts["min_reward"] == 0.9
-    assert high in {row["rollout_id"] for row in build_sft(filled.store, "auto", snapshot).rows}
+    assert high in {row["rollout_id"] for row in build_sft(filled.store, "auto", snapshot).references.to_dicts()}
     strict = build_sft(filled.store, "strict", snapshot, SftOptions(min_reward=1.0))
     assert strict.n_rows == 1
 
@@ -73,7 +73,7 @@ def test_an_empty_set_names_the_filter_that_emptied_it(filled) -> None:
     filled.rollout("a", 0.0)
     filled.rollout("b", 1.0, status="error")
     snapshot = filled.snapshot()
-    with pytest.raises(EmptyDataset, match=r"'reward below 1' left out the last 1 of 2"):
+    with pytest.raises(EmptyDataset, match=r"'reward below 1' dropped the last 1 of 2"):
         build_sft(filled.store, "demos", snapshot, SftOptions(min_reward=1.0))
     with pytest.raises(EmptyDataset, match="run_id absent"):
         build_sft(filled.store, "demos", snapshot, SftOptions(runs=("absent",)))

@@ -10,7 +10,7 @@ from .test_sft import reasons
 
 def chosen(filled, **options) -> set[str]:
     dataset = build_sft(filled.store, "demos", filled.snapshot(), SftOptions(**options))
-    return {row["rollout_id"] for row in dataset.rows}
+    return {row["rollout_id"] for row in dataset.references.to_dicts()}
 
 
 def test_floors_of_single_environments_and_quantiles(filled) -> None:
@@ -18,12 +18,17 @@ def test_floors_of_single_environments_and_quantiles(filled) -> None:
     office = {reward: filled.rollout(f"o{reward}", reward) for reward in (0.3, 0.95)}
     snapshot = filled.snapshot()
     floors = build_sft(filled.store, "floors", snapshot, SftOptions(min_reward_of={"math": 0.5}))
-    assert {row["rollout_id"] for row in floors.rows} == {math[0.6], math[0.8], office[0.95]}
+    assert {row["rollout_id"] for row in floors.references.to_dicts()} == {math[0.6], math[0.8], office[0.95]}
     assert reasons(floors)[math[0.4]] == "reward below 0.5" and reasons(floors)[office[0.3]] == "reward below 0.9"
     upper = build_sft(filled.store, "upper", snapshot, SftOptions(min_reward_quantile=0.75))
-    assert {row["rollout_id"] for row in upper.rows} == {math[0.6], math[0.8], office[0.3], office[0.95]}
+    assert {row["rollout_id"] for row in upper.references.to_dicts()} == {
+        math[0.6],
+        math[0.8],
+        office[0.3],
+        office[0.95],
+    }
     top = build_sft(filled.store, "top", snapshot, SftOptions(min_reward_quantile=1.0))
-    assert {row["rollout_id"] for row in top.rows} == {math[0.8], office[0.95]}
+    assert {row["rollout_id"] for row in top.references.to_dicts()} == {math[0.8], office[0.95]}
     assert reasons(top)[office[0.3]] == "reward below its environment's 1 quantile"
 
 
@@ -75,7 +80,7 @@ def test_branches_of_an_episode_are_rows_and_count_as_one_under_the_cap(filled) 
     other = filled.rollout("a", 1.0, 5, calls=5)
     assert chosen(filled, per_task_cap=2) == {*branches, other}
     last = build_sft(filled.store, "last", "s1", SftOptions(branches="last"))
-    assert {row["rollout_id"] for row in last.rows} == {branches[2], other}
+    assert {row["rollout_id"] for row in last.references.to_dicts()} == {branches[2], other}
     assert last.counts["dropped"] == {"a later branch of its episode": 2}
 
 
@@ -85,7 +90,7 @@ def test_tools_without_a_schema_are_named_with_their_count(filled) -> None:
     filled.rollout("bare", 1.0, 1)
     good = filled.rollout("a", 1.0)
     dataset = build_sft(filled.store, "demos", filled.snapshot())
-    assert [row["rollout_id"] for row in dataset.rows] == [good]
+    assert [row["rollout_id"] for row in dataset.references.to_dicts()] == [good]
     assert dataset.counts["dropped"] == {"it calls a tool its prompt has no schema for": 2}
     assert build_sft(filled.store, "all", "s1", SftOptions(require_tool_schemas=False)).n_rows == 3
 
@@ -105,13 +110,15 @@ def test_sql_names_what_goes_in_and_switches_the_other_rules_off(filled) -> None
     snapshot = filled.snapshot()
     query = "SELECT rollout_id FROM rollouts WHERE reward IS NULL OR reward < 0.5"
     dataset = build_sft(filled.store, "low", snapshot, SftOptions(sql=query))
-    assert {row["rollout_id"] for row in dataset.rows} == {low, unscored} and dataset.recipe["sql"] == query
+    assert {row["rollout_id"] for row in dataset.references.to_dicts()} == {low, unscored} and dataset.recipe[
+        "sql"
+    ] == query
     assert reasons(dataset) == {high: "the recipe does not name it"}
     strict = SftOptions(sql="SELECT rollout_id FROM rollouts", min_reward=0.5, require_reward=True)
     assert build_sft(filled.store, "strict", snapshot, strict).n_rows == 1
-    with pytest.raises(ConfigError, match="answers with reward"):
+    with pytest.raises(ConfigError, match="returns the columns reward"):
         build_sft(filled.store, "bad", snapshot, SftOptions(sql="SELECT reward FROM rollouts"))
-    with pytest.raises(EmptyDataset, match="names no rollout"):
+    with pytest.raises(EmptyDataset, match="selects no rollout"):
         build_sft(filled.store, "bad", snapshot, SftOptions(sql="SELECT rollout_id FROM rollouts WHERE reward > 2"))
 
 
@@ -121,7 +128,9 @@ def test_a_python_function_over_a_lazy_frame(filled) -> None:
     source = "import polars as pl\ndef long(frame):\n    return frame.filter(pl.col('n_tool_calls') > 1)\n"
     snapshot = filled.snapshot()
     dataset = build_sft(filled.store, "long", snapshot, SftOptions(function=source, function_name="long"))
-    assert [row["rollout_id"] for row in dataset.rows] == [two] and dataset.recipe["function"] == source
+    assert [row["rollout_id"] for row in dataset.references.to_dicts()] == [two] and dataset.recipe[
+        "function"
+    ] == source
     with pytest.raises(ConfigError, match="no function 'short'"):
         build_sft(filled.store, "bad", snapshot, SftOptions(function=source, function_name="short"))
     broken = "def long(frame):\n    return 1 / 0\n"
@@ -132,5 +141,5 @@ def test_a_python_function_over_a_lazy_frame(filled) -> None:
 def test_rewards_that_are_no_numbers_empty_a_set_by_name(filled) -> None:
     filled.rollout("a", float("nan"))
     filled.rollout("b", float("nan"))
-    with pytest.raises(EmptyDataset, match="'reward is NaN or infinite' left out the last 2 of 2"):
+    with pytest.raises(EmptyDataset, match="'reward is NaN or infinite' dropped the last 2 of 2"):
         build_sft(filled.store, "demos", filled.snapshot())

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from rollhouse.base.errors import ConfigError, StoreNotFound, VersionNotFound
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.transform.build import build_dpo, build_sft
+from rollhouse.transform.dataset import load_dataset_version
 from rollhouse.transform.materialize import dpo_rows, sft_rows
 from rollhouse.transform.options import DpoOptions, SftOptions
-from rollhouse.transform.versions import get_dataset, list_datasets
+from rollhouse.transform.versions import list_datasets
 
 from .conftest import Filled
 
@@ -29,7 +30,9 @@ def test_building_again_returns_the_version_that_exists(filled) -> None:
     assert (first.label, first.existed, again.label, again.existed) == ("demos@1", False, "demos@1", True)
     other = build_sft(filled.store, "demos", snapshot, SftOptions(per_task_cap=1))
     assert other.label == "demos@2" and other.fingerprint != first.fingerprint
-    assert get_dataset(filled.store, "demos") == other and get_dataset(filled.store, "demos@1") == first
+    assert (
+        load_dataset_version(filled.store, "demos") == other and load_dataset_version(filled.store, "demos@1") == first
+    )
     assert [row["dataset"] for row in list_datasets(filled.store)] == ["demos@1", "demos@2"]
 
 
@@ -86,7 +89,7 @@ def test_another_scorer_decides_when_the_recipe_names_it(filled) -> None:
         )
     snapshot = filled.snapshot()
     dataset = build_sft(filled.store, "demos", snapshot, SftOptions(scorer="strict"))
-    assert [row["rollout_id"] for row in dataset.rows] == [kept] and dataset.scorer == "strict"
+    assert [row["rollout_id"] for row in dataset.references.to_dicts()] == [kept] and dataset.scorer == "strict"
     with pytest.raises(ConfigError, match="collected, strict"):
         build_sft(filled.store, "demos", snapshot, SftOptions(scorer="absent"))
     assert build_sft(filled.store, "second", snapshot, SftOptions(scorer="strict@2")).n_rows == dataset.n_rows
@@ -105,9 +108,9 @@ def test_wrong_names_are_named(filled) -> None:
     with pytest.raises(ConfigError, match="cannot name a dataset"):
         build_sft(filled.store, "a b", snapshot)
     with pytest.raises(StoreNotFound, match="demos@1"):
-        get_dataset(filled.store, "demo")
+        load_dataset_version(filled.store, "demo")
     with pytest.raises(ConfigError, match="NAME@NUMBER"):
-        get_dataset(filled.store, "demos@one")
+        load_dataset_version(filled.store, "demos@one")
     with pytest.raises(ConfigError, match="of kind sft, not dpo"):
         dpo_rows(filled.store, demos)
 
@@ -130,7 +133,7 @@ def test_every_input_is_in_the_set_or_has_one_reason(tmp_path_factory, rewards, 
         build_sft(filled.store, "demos", snapshot, SftOptions(per_task_cap=cap)),
         build_dpo(filled.store, "pairs", snapshot, DpoOptions(max_pairs_per_group=cap)),
     ):
-        chosen = {row["rollout_id"] for row in dataset.rows}
-        dropped = [entry["id"] for entry in dataset.dropped]
+        chosen = {row["rollout_id"] for row in dataset.references.to_dicts()}
+        dropped = [entry["id"] for entry in dataset.drops.to_dicts()]
         assert len(dropped) == len(set(dropped)) and chosen | set(dropped) == ids and not chosen & set(dropped)
         assert sum(dataset.counts["dropped"].values()) == len(dropped)
