@@ -1,6 +1,5 @@
 """Environments by name, and the tasks of a split."""
 
-import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -10,11 +9,13 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from ..base.errors import ConfigError, one_line
+from ..base.plugins import parse_plugin, plugin_hash
 from ..store.task import Task
 from .types import Environment
 
 NAMES = ("workplace", "workplace-mini", "math")
-_FORMS = "FILE.py[:CLASS], nemo-gym:URL and verifiers:ENVIRONMENT"
+_FORMS = "FILE.py:CLASS, module:CLASS, nemo-gym:URL and verifiers:ENVIRONMENT"
+_ADAPTERS = ("nemo-gym", "verifiers")
 
 
 def load_environment(
@@ -29,8 +30,8 @@ def load_environment(
     """The environment of that name. Raises ConfigError for an unknown name, a missing file, or an option it does not take.
 
     Args:
-        name: One of NAMES; `FILE.py` or `FILE.py:Class`, a class of one's own; `nemo-gym:URL`, a running NeMo Gym resources server;
-            `verifiers:ENVIRONMENT`, an environment of the verifiers package.
+        name: One of NAMES; a user's class as `FILE.py:Class`, `module:Class`, or `FILE.py` when the file has one environment;
+            `nemo-gym:URL`, a running NeMo Gym resources server; `verifiers:ENVIRONMENT`, an environment of the verifiers package.
         tables: Folder of the environment's tables, where it has any.
         tasks: Tasks file, for an environment that does not generate its own.
         seed: Seed of generated tasks; None is 0.
@@ -60,10 +61,10 @@ def load_environment(
         from .adapters.verifiers import VerifiersEnvironment
 
         return VerifiersEnvironment(rest, **options)
-    if (own := own_file(name)) is not None:
-        from .own import load_own
+    if is_user_environment(name):
+        from .user_environment import load_user_environment
 
-        return load_own(*own, options, tables=tables, tasks=tasks, seed=seed or 0, tasks_split=split)
+        return load_user_environment(name, options, tables=tables, tasks=tasks, seed=seed or 0, tasks_split=split)
     raise ConfigError(f"There is no environment {name!r}.", f"Environments are {', '.join(NAMES)}, {_FORMS}.")
 
 
@@ -80,7 +81,7 @@ def generated_tasks(
     """The environment's tasks by split.
 
     Args:
-        count: So many of each split from a generator of ours; of any other source, at most so many. None is all.
+        count: How many of each split a built-in generator makes; the most that are taken of any other source. None is all.
     """
     sizes = {} if count is None or name not in NAMES else dict.fromkeys(("n_train", "n_validation", "n_test"), count)
     environment = load_environment(name, tables, tasks, seed, tasks_split, **sizes)
@@ -88,7 +89,7 @@ def generated_tasks(
 
 
 def _made(kind: type[Any], name: str, options: Mapping[str, Any], **given: Any) -> Environment:
-    """The environment with the user's options. Raises ConfigError for one that it does not take, or not so."""
+    """The environment with the user's options. Raises ConfigError for an unknown option and for a value of the wrong type."""
     takes = [option for option in inspect.signature(kind).parameters if option not in given]
     for option in options:
         if option not in takes:
@@ -103,21 +104,17 @@ def _made(kind: type[Any], name: str, options: Mapping[str, Any], **given: Any) 
     return kind(**given, **checked)
 
 
-def own_file(name: str) -> tuple[Path, str | None] | None:
-    """The file and the class (None: its only one) when the name is one of a file; None when it is another."""
-    if name.endswith(".py"):
-        return Path(name), None
-    file, _, class_name = name.rpartition(":")
-    return (Path(file), class_name) if file.endswith(".py") else None
+def is_user_environment(name: str) -> bool:
+    """Whether the name is a plug-in (`FILE.py`, `FILE.py:Class` or `module:Class`) and not of an adapter."""
+    return parse_plugin(name) is not None and name.partition(":")[0] not in _ADAPTERS
 
 
 def environment_hash(name: str) -> str | None:
-    """SHA-256 of the file of an environment of one's own, for a run's configuration; None for other environments and a missing file.
+    """SHA-256 (64 hex digits) of the file of a user's environment, for a run's configuration; None for other environments and a missing file.
 
-    What the file imports is not in it.
+    What the file imports is not hashed.
     """
-    own = own_file(name)
-    return hashlib.sha256(own[0].read_bytes()).hexdigest() if own is not None and own[0].is_file() else None
+    return plugin_hash(name) if is_user_environment(name) else None
 
 
 def tasks_of(environment: Environment, split: str, limit: int | None = None) -> list[Task]:
@@ -126,7 +123,7 @@ def tasks_of(environment: Environment, split: str, limit: int | None = None) -> 
     if not tasks:
         raise ConfigError(
             f"{environment.name} has no task in split {split!r}.",
-            "Rows of a tasks file that name no split are of train: take them with `--split train`, "
-            f"or say that the file is of this one with `--tasks-split {split}`.",
+            "Rows of a tasks file without a split are of train: choose `--split train`, "
+            f"or set the split of such rows with `--tasks-split {split}`.",
         )
     return tasks

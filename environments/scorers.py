@@ -1,16 +1,14 @@
-"""What can give a verdict on a stored rollout: an environment that replays it, or any function."""
+"""Scorers of stored rollouts: an environment that replays them, or a user's function."""
 
 import asyncio
 import inspect
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from ..base.errors import ConfigError
+from ..base.plugins import FORMS, load_plugin, parse_plugin, plugin_hash
 from ..policies.types import Turn
 from ..store.ids import hash_id
 from ..store.messages import Message
@@ -25,12 +23,12 @@ class Scorer:
     """A judge of stored rollouts. Picklable, as it works in several processes.
 
     Attributes:
-        name: What its user calls it.
-        environment: The environment whose rollouts it judges; None all of them.
-        config_hash: Names its settings: other settings give other verdicts.
-        needs_truth: Whether it can say nothing about a rollout whose task has no ground truth, or that did not end by itself or at a limit.
-        judge: The verdict on a rollout (its columns without tokens) of a task (None when the store has none with a truth); None when it
-            has nothing to say.
+        name: As the user wrote it.
+        environment: The environment whose rollouts it judges; None is all of them.
+        config_hash: Hash of its settings, stored with each verdict.
+        needs_truth: Whether it cannot judge a rollout whose task has no ground truth, or one that failed.
+        judge: Takes a task (None when the store has none with a ground truth) and a rollout's columns without tokens; returns the verdict,
+            or None when it gives none.
     """
 
     name: str
@@ -41,18 +39,19 @@ class Scorer:
 
 
 def open_scorer(name: str, tables: str | None = None) -> Scorer:
-    """The scorer of that name: an environment's verifier, `workplace-lenient`, or `module:function`.
+    """The scorer of that name: an environment's verifier, `workplace-lenient`, or a plug-in: a function or an environment class.
 
     Args:
         tables: Folder of the environment's tables, where it has any.
 
     Raises ConfigError when there is none of that name.
     """
-    from .registry import load_environment, own_file
+    from .registry import is_user_environment, load_environment
 
     if name == "workplace-lenient":
         return environment_scorer(load_environment("workplace", tables=tables, verifier="lenient"), name)
-    if ":" in name and own_file(name) is None and name.partition(":")[0] not in ("nemo-gym", "verifiers"):
+    parsed = parse_plugin(name)
+    if is_user_environment(name) and parsed and parsed.name and not inspect.isclass(load_plugin(name, "scorer")):
         return function_scorer(name)
     return environment_scorer(load_environment(name, tables=tables))
 
@@ -63,22 +62,34 @@ def environment_scorer(environment: Environment, name: str | None = None) -> Sco
     return Scorer(name or environment.name, environment.name, config, True, partial(_replay, environment))
 
 
-def function_scorer(path: str) -> Scorer:
-    """The function `module:name`, found as Python finds it, also in the current folder. Raises ConfigError when it is not there.
+def function_scorer(spec: str) -> Scorer:
+    """The function that `module:name` or `FILE.py:name` names. Raises ConfigError when it cannot be loaded.
 
-    It takes a Task or None and a rollout (a dictionary of columns) and returns a Score or None.
+    It takes a Task (None when the store has none with a ground truth) and a rollout (a dictionary of columns), and returns a Score or None.
     """
-    module, _, name = path.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        judge: Any = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"There is no scorer {path!r}: {error}.", "Write module:function.") from None
-    if not callable(judge):
-        raise ConfigError(f"{path!r} is not a function.", "Write module:function.")
-    scorer: Any = judge
-    return Scorer(path, None, hash_id(path), False, scorer)
+    judge: Any = load_plugin(spec, "scorer")
+    if not callable(judge) or inspect.isclass(judge):
+        raise ConfigError(f"The scorer {spec!r} is not a function.", f"Name a function as {FORMS}.")
+    parsed = parse_plugin(spec)
+    assert parsed is not None
+    if parsed.file is None:
+        function: Any = judge
+        return Scorer(spec, None, hash_id(spec), False, function)
+    return Scorer(spec, None, hash_id(parsed.name, plugin_hash(spec)), False, _FileFunction(str(parsed.file.resolve()), parsed.name or ""))  # fmt: skip
+
+
+class _FileFunction:
+    """A function of a file, which other processes load again: pickle cannot find the file's module."""
+
+    def __init__(self, file: str, name: str) -> None:
+        self._place = file, name
+        self._function = load_plugin(f"{file}:{name}", "scorer")
+
+    def __call__(self, task: Task | None, rollout: dict[str, Any]) -> Score | None:
+        return self._function(task, rollout)
+
+    def __reduce__(self) -> Any:
+        return _FileFunction, self._place
 
 
 def _replay(environment: Environment, task: Task | None, rollout: dict[str, Any]) -> Score | None:

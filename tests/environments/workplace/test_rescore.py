@@ -12,7 +12,7 @@ from rollhouse.base.errors import ConfigError, EvaluationError
 from rollhouse.cli.main import app
 from rollhouse.collect.rescore import rescore
 from rollhouse.collect.runner import collect
-from rollhouse.environments.scorers import function_scorer
+from rollhouse.environments.scorers import function_scorer, open_scorer
 from rollhouse.environments.types import Environment
 from rollhouse.environments.workplace import WorkplaceEnvironment
 from rollhouse.environments.workplace_mini import MiniEnvironment
@@ -131,6 +131,13 @@ def test_any_function_is_a_scorer(store: LanceStore) -> None:
     assert {row["rollout_id"]: row["reward"] for row in scores} == {id: float(n <= 2) for id, n in turns.items()}
     assert (summary.scorer, summary.scorer_version, summary.environment) == ("short", "1", None)
     assert scores[0]["components"] == [{"name": "turns", "value": turns[scores[0]["rollout_id"]], "weight": 1.0}]
+
+
+def test_a_function_of_a_file_is_a_scorer_in_other_processes_too(store: LanceStore) -> None:
+    collect_scripted(store, MiniEnvironment(), 0.5, limit=10)
+    file = Path(__file__).with_name("scorers_of_a_user.py")
+    summary = rescore(store, open_scorer(f"{file}:short"), workers=2)
+    assert (summary.scorer, summary.scored) == ("short", store.read("rollouts").num_rows)
 
 
 def test_a_function_that_breaks_or_says_nothing_is_counted(store: LanceStore) -> None:

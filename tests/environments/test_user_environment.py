@@ -1,4 +1,4 @@
-"""An environment in a file of one's own: the examples collect, and each way to get the file wrong has its sentence."""
+"""A user's environment class: the examples collect, and each mistake in the file has its sentence."""
 
 import asyncio
 import json
@@ -10,8 +10,8 @@ import pytest
 from rollhouse.base.errors import ConfigError
 from rollhouse.cli.main import app
 from rollhouse.collect.episode import Slot, run_episode
-from rollhouse.environments.own import OwnEnvironment
 from rollhouse.environments.registry import environment_hash, load_environment, tasks_of
+from rollhouse.environments.user_environment import UserEnvironment
 from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message
@@ -103,9 +103,19 @@ def test_a_user_answers_turns_without_calls() -> None:
 def test_options_and_other_processes(tmp_path: Path) -> None:
     file = write(tmp_path, GOOD)
     own = load_environment(f"{file}:Corner", colour="blue")
-    again: OwnEnvironment = pickle.loads(pickle.dumps(own))
+    again: UserEnvironment = pickle.loads(pickle.dumps(own))
     assert [task.messages[0].text for task in again.tasks("train")] == ["blue"]
     assert again.state_hash == own.state_hash  # type: ignore[attr-defined]
+
+
+def test_a_module_names_one_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path, GOOD, "module_of_a_corner.py")
+    corner = load_environment("module_of_a_corner:Corner", colour="blue")
+    assert [task.messages[0].text for task in pickle.loads(pickle.dumps(corner)).tasks("train")] == ["blue"]
+    assert environment_hash("module_of_a_corner:Corner") == environment_hash(str(file))
+    with pytest.raises(ConfigError, match="is not a class"):
+        load_environment("module_of_a_corner:tool_session")
 
 
 def test_its_hash_follows_the_file(tmp_path: Path) -> None:
@@ -118,7 +128,7 @@ def test_its_hash_follows_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("x = 1\n", "has no class with the methods tasks and start"),
         (GOOD + GOOD.replace("Corner", "Other"), "has several environments: Corner, Other"),
@@ -129,50 +139,50 @@ def test_its_hash_follows_the_file(tmp_path: Path) -> None:
         (GOOD + "raise SystemExit(2)\n", "cannot be imported: line 18: SystemExit"),
         (
             GOOD.replace("self.colour = colour", "self.colour = 1 / 0"),
-            r"Corner\(\) in .* fails: line 11: ZeroDivisionError",
+            r"Corner\(\) in .* raises an error: line 11: ZeroDivisionError",
         ),
     ],
 )
-def test_a_file_that_cannot_be_one_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_without_a_valid_environment(tmp_path: Path, text: str, message: str) -> None:
     file = write(tmp_path, text)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         load_environment(str(file))
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "message"),
     [
-        ("return [Task(", "return []\n        return [Task(", "gives no task"),
-        ("Task(self.name", 'Task("elsewhere"', "is of environment 'elsewhere', not 'corner'"),
-        ("return [Task(", "return [1, Task(", "gives a int"),
-        ("split=split", 'split="training"', "Task 1 .* is of split 'training'"),
-        ('(Message("user", self.colour),)', "self.colour", "messages that are no messages"),
-        ('(Message("user", self.colour),)', 'Message("user", self.colour)', "messages that are no messages"),
-        ("(), split", "(print,), split", "tools that are no schemas"),
-        ("split=split", "split=split, ground_truth={1, 2}", "ground_truth that is no JSON"),
-        ("split=split", "split=split, state={(1, 2): 3}", "state that is no JSON"),
-        ("self.colour),)", "chr(0xD800)),)", "prompt that is no JSON"),
-        ("split=split", "split=split, category=3", "category that is no text"),
+        ("return [Task(", "return []\n        return [Task(", "yields no task"),
+        ("Task(self.name", 'Task("elsewhere"', "has environment 'elsewhere' instead of 'corner'"),
+        ("return [Task(", "return [1, Task(", "yields an object of type int"),
+        ("split=split", 'split="training"', "Task 1 .* has split 'training'"),
+        ('(Message("user", self.colour),)', "self.colour", "messages that are not Message objects"),
+        ('(Message("user", self.colour),)', 'Message("user", self.colour)', "messages that are not Message objects"),
+        ("(), split", "(print,), split", "tools that are not schemas"),
+        ("split=split", "split=split, ground_truth={1, 2}", "ground_truth that is not JSON"),
+        ("split=split", "split=split, state={(1, 2): 3}", "state that is not JSON"),
+        ("self.colour),)", "chr(0xD800)),)", "prompt that is not JSON"),
+        ("split=split", "split=split, category=3", "category that is not a string"),
         ("split=split", 'split=split, difficulty="hard"', "the difficulty 'hard'"),
-        ("return [Task(", "return [1 / 0, Task(", r"fails: line 14: ZeroDivisionError"),
+        ("return [Task(", "return [1 / 0, Task(", r"raises an error: line 14: ZeroDivisionError"),
     ],
 )
-def test_tasks_that_are_none_are_named(tmp_path: Path, before: str, after: str, said: str) -> None:
+def test_invalid_tasks(tmp_path: Path, before: str, after: str, message: str) -> None:
     own = load_environment(str(write(tmp_path, GOOD.replace(before, after))))
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         tasks_of(own, "train")
 
 
-def test_what_was_asked_and_is_not_there(tmp_path: Path) -> None:
+def test_missing_files_classes_and_arguments(tmp_path: Path) -> None:
     file = write(tmp_path, GOOD)
     wrong: list[tuple[str, dict[str, Any], str]] = [
-        (str(tmp_path / "none.py"), {}, "There is no environment file"),
-        (f"{file}:Elsewhere", {}, "There is no class 'Elsewhere' in"),
+        (str(tmp_path / "none.py"), {}, "environment file .*none.py cannot be read"),
+        (f"{file}:Elsewhere", {}, "does not exist: .*mine.py has no 'Elsewhere'"),
         (str(file), {"shape": "round"}, "takes no argument 'shape'"),
         (str(file), {"tasks": "rows.jsonl"}, "takes no argument 'tasks'"),
     ]
-    for name, options, said in wrong:
-        with pytest.raises(ConfigError, match=said):
+    for name, options, message in wrong:
+        with pytest.raises(ConfigError, match=message):
             load_environment(name, **options)
 
 
