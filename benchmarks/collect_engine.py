@@ -18,9 +18,9 @@ from typing import Any
 from rollhouse.benchmarks.collect_parts import Clock
 from rollhouse.collect.runner import collect_async
 from rollhouse.environments.workplace_mini import MiniEnvironment
-from rollhouse.policies.engines.base import Generation
+from rollhouse.policies.engines.base import SampledTokens
 from rollhouse.policies.opening import open_policy
-from rollhouse.policies.policy import TokenPolicy
+from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Sampling
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
@@ -39,7 +39,7 @@ class Recorder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
         """As the engine's own."""
         self.calls.setdefault(asyncio.current_task(), []).append((prompt_ids, sampling))
         return await self._engine.generate(prompt_ids, sampling)

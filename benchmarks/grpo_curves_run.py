@@ -69,7 +69,7 @@ def train_ours(arm: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
 def make_prompts(store: Any, count: int) -> None:
     """The prompt set `prompts`: the first training tasks, whatever a script makes of them."""
     from rollhouse.collect.runner import collect
-    from rollhouse.policies.policy import ScriptedPolicy
+    from rollhouse.policies.scripted import ScriptedPolicy
     from rollhouse.store.runs import start_run
     from rollhouse.store.snapshots import create_snapshot
     from rollhouse.transform.build import build_grpo

@@ -14,7 +14,7 @@ from rollhouse.benchmarks.grpo_curves_run import MAX_LENGTH, MAX_TOKENS, MAX_TUR
 from rollhouse.collect.episode import Episode, Slot, play_episode
 from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.policies.chat import ChatFormat
-from rollhouse.policies.policy import TokenPolicy
+from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Sampling
 from rollhouse.store.task import Task
 from rollhouse.train.grpo.prompts import prompts_of_step

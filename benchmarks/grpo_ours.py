@@ -51,7 +51,7 @@ def run(work: dict[str, Any]) -> dict[str, Any]:
 def make_prompts(store: Any, work: dict[str, Any]) -> None:
     """The prompt set `prompts`. A set is built from rollouts, so a script leaves one of each task."""
     from rollhouse.collect.runner import collect
-    from rollhouse.policies.policy import ScriptedPolicy
+    from rollhouse.policies.scripted import ScriptedPolicy
     from rollhouse.store.runs import start_run
     from rollhouse.store.snapshots import create_snapshot
     from rollhouse.transform.build import build_grpo

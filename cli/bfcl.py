@@ -7,7 +7,6 @@ import typer
 from .chat import (
     DataOption,
     ParserOption,
-    PluginOption,
     TemplateOption,
     TensorOption,
     ThinkingOption,
@@ -38,7 +37,6 @@ def bfcl(
     chat_template: TemplateOption = None,
     enable_thinking: ThinkingOption = None,
     tool_parser: ParserOption = "hermes",
-    tool_parser_plugin: PluginOption = None,
     tensor_parallel_size: TensorOption = 1,
     data_parallel_size: DataOption = 1,
     concurrency: Annotated[int, typer.Option(min=1, help="Cases in flight.")] = 32,
@@ -59,7 +57,7 @@ def bfcl(
     place = make_store(store)
     categories_named(category or ["single_turn"], mode)  # a wrong name is told before a model is looked for
     job = BfclJob(tuple(category or ["single_turn"]), limit, max_tokens, mode)
-    chat = chat_options(chat_template, enable_thinking, tool_parser, tool_parser_plugin)
+    chat = chat_options(chat_template, enable_thinking, tool_parser)
     sizes = tensor_parallel_size, data_parallel_size
     found = []
     for name, named in _stages(place, engine, model, run, before, after):

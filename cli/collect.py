@@ -42,7 +42,6 @@ def collect(
     chat_template: Annotated[str | None, typer.Option(help="Jinja file used in place of the model's chat template.")] = None,
     enable_thinking: Annotated[bool | None, typer.Option("--enable-thinking/--no-enable-thinking", help="The template's setting of that name.")] = None,
     tool_parser: Annotated[str | None, typer.Option(help="hermes, or the name of one of vLLM's tool parsers [default: hermes].")] = None,
-    tool_parser_plugin: Annotated[str | None, typer.Option(help="Python file that reads tool calls.")] = None,
     mistake_rate: Annotated[float | None, typer.Option(help="How often the scripted policy stops before its last call [default: 0].")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Rollouts in flight [default: 64].")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds a rollout may take [default: 600].")] = None,
@@ -65,7 +64,7 @@ def collect(
         "num_repeats": num_repeats, "limit": limit, "seed": seed, "run": run, "temperature": temperature, "top_p": top_p,
         "max_tokens": max_tokens, "max_turns": max_turns, "token_budget": token_budget, "max_model_len": max_model_len,
         "tensor_parallel_size": tensor_parallel_size, "data_parallel_size": data_parallel_size, "chat.template": chat_template,
-        "chat.enable_thinking": enable_thinking, "chat.tool_parser": tool_parser, "chat.parser_plugin": tool_parser_plugin,
+        "chat.enable_thinking": enable_thinking, "chat.tool_parser": tool_parser,
         "mistake_rate": mistake_rate, "concurrency": concurrency, "time_limit_s": time_limit, "tool_time_limit_s": tool_time_limit,
         "endpoint.max_retries": max_retries, "workers": workers, "retry_failed": retry_failed, "snapshot": snapshot,
     }  # fmt: skip
@@ -108,7 +107,9 @@ def _resolved(recipe: str | None, flags: dict[str, Any], settings: list[str]) ->
 
 
 def _with_model(place: Any, config: "CollectConfig") -> "CollectConfig":
-    if config.model is None or config.engine not in ("vllm", "torch"):
+    from ..policies.opening import loads_model
+
+    if config.model is None or not loads_model(config.engine):
         return config
     from ..train.checkpoints import resolve_model
 

@@ -8,7 +8,6 @@ from . import bfcl, compare
 from .chat import (
     DataOption,
     ParserOption,
-    PluginOption,
     TemplateOption,
     TensorOption,
     ThinkingOption,
@@ -58,7 +57,6 @@ def env(
     chat_template: TemplateOption = None,
     enable_thinking: ThinkingOption = None,
     tool_parser: ParserOption = "hermes",
-    tool_parser_plugin: PluginOption = None,
     tensor_parallel_size: TensorOption = 1,
     data_parallel_size: DataOption = 1,
     mistake_rate: Annotated[float, typer.Option(min=0, max=1, help="How often the scripted policy stops before its last call.")] = 0.0,
@@ -82,7 +80,7 @@ def env(
     job = EnvironmentJob(
         env, tables, tasks, split, limit, mode, samples, of_sampled, max_tokens, max_turns, seed, tasks_split
     )
-    chat = chat_options(chat_template, enable_thinking, tool_parser, tool_parser_plugin)
+    chat = chat_options(chat_template, enable_thinking, tool_parser)
     sizes = tensor_parallel_size, data_parallel_size
     choice = policy_choice(place, engine, model, max_model_len, chat, sizes, mistake_rate, seed)
     with progress() as bar:

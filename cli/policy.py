@@ -26,8 +26,9 @@ def policy_choice(
 ) -> "PolicyChoice":
     """The policy; a model may be named as a checkpoint or a run of the store. `sizes`: tensor and data parallel."""
     from ..eval.job import PolicyChoice
+    from ..policies.opening import loads_model
 
-    if model is not None and engine in ("vllm", "torch"):
+    if model is not None and loads_model(engine):
         from ..train.checkpoints import resolve_model
 
         model = str(resolve_model(store, model))

@@ -34,7 +34,6 @@ def serve(
     chat_template: Annotated[str | None, typer.Option(help="Jinja file in place of the model's chat template.")] = None,
     enable_thinking: Annotated[bool | None, typer.Option("--enable-thinking/--no-enable-thinking", help="The template's setting of that name.")] = None,
     tool_parser: Annotated[str, typer.Option(help="hermes, or the name of one of vLLM's parsers.")] = "hermes",
-    tool_parser_plugin: Annotated[str | None, typer.Option(help="Python file that reads tool calls.")] = None,
     tensor_parallel_size: Annotated[int, typer.Option(min=1, help="GPUs a copy of the model is spread over (vllm).")] = 1,
     data_parallel_size: Annotated[int, typer.Option(min=1, help="Copies of the model (vllm).")] = 1,
     store: StoreOption = None,
@@ -46,6 +45,7 @@ def serve(
     `rollhouse serve --engine torch --model ./model --port 0 --idle-limit 600`.
     """
     from ..policies.chat_options import ChatOptions
+    from ..policies.opening import loads_model
     from ..serve.job import ServeJob, run_server
     from ..train.checkpoints import resolve_model
 
@@ -58,12 +58,12 @@ def serve(
     place = make_store(store)
     if served_name is None:
         served_name = model
-    if model is not None and engine in ("vllm", "torch"):
+    if model is not None and loads_model(engine):
         model = str(resolve_model(place, model))
     job = ServeJob(
         engine=engine, model=model, served_name=served_name, environment=env, host=host, port=port, api_key=api_key,
         idle_limit_s=idle_limit, require_id=require_id, max_model_len=max_model_len,
-        chat=ChatOptions(chat_template, enable_thinking, tool_parser=tool_parser, parser_plugin=tool_parser_plugin),
+        chat=ChatOptions(chat_template, enable_thinking, tool_parser=tool_parser),
         tensor_parallel_size=tensor_parallel_size, data_parallel_size=data_parallel_size,
     )  # fmt: skip
     summary = run_server(place, job, run, lambda listening: _print_address(listening, format))

@@ -32,7 +32,6 @@ class ChatSection(_Section):
     enable_thinking: bool | None = None
     template_kwargs: dict[str, Any] = Field(default_factory=dict)
     tool_parser: str = ChatOptions.tool_parser
-    parser_plugin: str | None = None
 
     def options(self) -> ChatOptions:
         """As `open_policy` takes them."""

@@ -229,7 +229,7 @@ def _with_whole_paths(config: CollectConfig) -> CollectConfig:
         for spec in config.specs()
     ]
     chat = config.chat.model_copy(
-        update={"template": whole(config.chat.template), "parser_plugin": whole(config.chat.parser_plugin)}
+        update={"template": whole(config.chat.template), "tool_parser": named(config.chat.tool_parser)}
     )
     apart = {"environment": None, "tables": None, "tasks": None, "tasks_split": None}
     return config.model_copy(

@@ -1,4 +1,4 @@
-"""How conversations become tokens and sampled text becomes calls, where the model's own folder does not settle it."""
+"""Chat settings beside a model's folder: the template, its settings, and the tool parser."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import ConfigError
+from ..base.plugins import parse_plugin, plugin_hash
 
 
 @dataclass(frozen=True)
@@ -17,15 +18,13 @@ class ChatOptions:
         template: Path of a Jinja file used in place of the model's own chat template; None keeps the model's.
         enable_thinking: The template's setting of that name; None leaves it to the template.
         template_kwargs: Further settings of the template, by its own names.
-        tool_parser: `hermes`, or the name of one of vLLM's tool parsers.
-        parser_plugin: A Python file that reads tool calls, see `parsers`; None has none.
+        tool_parser: `hermes`, the name of one of vLLM's tool parsers, or a plug-in (`FILE.py:name`, `module:name`), see `parsers`.
     """
 
     template: str | None = None
     enable_thinking: bool | None = None
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     tool_parser: str = "hermes"
-    parser_plugin: str | None = None
 
     def template_settings(self) -> dict[str, Any]:
         """What the template is called with besides messages and tools."""
@@ -37,17 +36,26 @@ class ChatOptions:
 
         Raises ConfigError when a file is not there.
         """
+        name, digest = self._parser()
         settings = {
-            "chat_template_sha256": _file_hash(self.template, "--chat-template"),
+            "chat_template_sha256": None
+            if self.template is None
+            else hashlib.sha256(read_file(self.template, "--chat-template")).hexdigest(),
             "template_kwargs": self.template_settings() or None,
-            "tool_parser": None if self.tool_parser == "hermes" else self.tool_parser,
-            "tool_parser_plugin_sha256": _file_hash(self.parser_plugin, "--tool-parser-plugin"),
+            "tool_parser": name,
+            "tool_parser_plugin_sha256": digest,
         }
         return {name: value for name, value in settings.items() if value is not None}
 
-
-def _file_hash(path: str | None, option: str) -> str | None:
-    return None if path is None else hashlib.sha256(read_file(path, option)).hexdigest()
+    def _parser(self) -> tuple[str | None, str | None]:
+        """Name of the parser (None for the default one) and hash of its file; a function `parse` of a file is known by the hash alone."""
+        plugin = parse_plugin(self.tool_parser)
+        if plugin is None:
+            return None if self.tool_parser == "hermes" else self.tool_parser, None
+        if plugin.file is None:
+            return self.tool_parser, plugin_hash(self.tool_parser)
+        digest = hashlib.sha256(read_file(str(plugin.file), "--tool-parser")).hexdigest()
+        return None if plugin.name == "parse" else plugin.name, digest
 
 
 def read_file(path: str, option: str) -> bytes:
@@ -55,4 +63,4 @@ def read_file(path: str, option: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise ConfigError(f"{option} {path} cannot be read: {error.strerror}.", "Name a file that is there.") from error
+        raise ConfigError(f"{option} {path} cannot be read: {error.strerror}.", "Check the path.") from error

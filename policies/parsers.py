@@ -1,25 +1,23 @@
-"""From a sampled turn's text to thinking, words and tool calls: our own reader of the Hermes form, vLLM's by name, or a user's file.
+"""Reads thinking, text and tool calls out of a sampled turn: the Hermes form, vLLM's parsers by name, or a user's plug-in.
 
-A user's file is one function::
+A plug-in (`module:name` or `FILE.py:name`) is one function::
 
     def parse(text: str) -> tuple[str | None, list[tuple[str, str]], int]:
-        '''The words outside the calls (None for none), each call's (name, JSON text of its arguments), and how many calls
-        could not be read.'''
+        '''The text outside the calls (None for none), each call's (name, JSON text of its arguments), and the number of calls
+        that could not be read.'''
 
-or a module that registers a parser class with vLLM, as `vllm serve --tool-parser-plugin` takes it.
+or a parser class of vLLM's kind (a subclass of `vllm.tool_parsers.ToolParser`).
 """
 
-import hashlib
-import importlib.util
+import inspect
 import json
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import ConfigError, FormatError, one_line
-from .chat_options import ChatOptions, read_file
+from ..base.plugins import FORMS, load_plugin, parse_plugin
+from .chat_options import ChatOptions
 from .engines.environment import prepare_environment
 from .hermes import parse_turn
 from .models import require
@@ -28,9 +26,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Parsed = tuple[str | None, list[tuple[str, str]], int]
-"""Words outside the calls, (name, arguments' text) of each call, and how many calls could not be read."""
+"""Text outside the calls, (name, arguments as JSON text) of each call, and the number of calls that could not be read."""
 Parser = Callable[[str, Sequence[Mapping[str, Any]]], Parsed]
-"""Text of a turn without thinking, and the task's tools."""
+"""Takes the text of a turn without thinking, and the task's tools."""
 
 OPEN, CLOSE = "<think>", "</think>"
 
@@ -41,9 +39,9 @@ def opens_thinking(prompt: str) -> bool:
 
 
 def split_thinking(text: str, opened: bool = False) -> tuple[str | None, str]:
-    """The thinking at a turn's start and the rest; None without any.
+    """The thinking at a turn's start (None without any) and the rest.
 
-    Line ends around the thinking belong to neither. `opened` says that the prompt held the opening tag.
+    Line ends around the thinking belong to neither. `opened`: the prompt ended in the opening tag.
     """
     start = text.lstrip()
     if start.startswith(OPEN):
@@ -57,9 +55,9 @@ def split_thinking(text: str, opened: bool = False) -> tuple[str | None, str]:
 
 
 def load_parser(options: ChatOptions, tokenizer: "PreTrainedTokenizerBase") -> Parser:
-    """The parser the options name. Raises ConfigError when there is none such, MissingExtra when it is vLLM's and vLLM is not installed."""
-    if options.parser_plugin is not None:
-        return _plugin(options.parser_plugin, options.tool_parser, tokenizer)
+    """The parser of the options. Raises ConfigError for an unknown one, MissingExtra for one of vLLM's when vLLM is not installed."""
+    if parse_plugin(options.tool_parser) is not None:
+        return _plugin_parser(options.tool_parser, tokenizer)
     if options.tool_parser == "hermes":
         return _hermes
     return _vllm_parser(options.tool_parser, tokenizer)
@@ -74,21 +72,29 @@ def _hermes(text: str, tools: Sequence[Mapping[str, Any]]) -> Parsed:
 
 
 def _vllm_parser(name: str, tokenizer: "PreTrainedTokenizerBase") -> Parser:
-    """vLLM's parser of that name over whole texts. It writes arguments anew, so they are not byte for byte what was sampled."""
-    manager = _parser_manager()
-    if name not in manager.list_registered():
+    """vLLM's parser of that name."""
+    require("vllm")
+    prepare_environment()
+    from vllm.tool_parsers import ToolParserManager
+
+    if name not in ToolParserManager.list_registered():
         raise ConfigError(
             f"There is no tool parser {name!r}.",
-            f"Parsers are hermes (ours) and vLLM's: {', '.join(manager.list_registered())}; or name a file with --tool-parser-plugin.",
+            f"Parsers are hermes (built in), vLLM's ({', '.join(ToolParserManager.list_registered())}), or a plug-in: {FORMS}.",
         )
+    return _reader(lambda: ToolParserManager.get_tool_parser(name), name, tokenizer)
+
+
+def _reader(load: Callable[[], Any], name: str, tokenizer: "PreTrainedTokenizerBase") -> Parser:
+    """A parser class of vLLM's over whole texts. It rewrites arguments, so they are not byte for byte what was sampled."""
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.tokenizers.hf import get_cached_tokenizer
 
     try:
-        make, cached = manager.get_tool_parser(name), get_cached_tokenizer(tokenizer)  # type: ignore[type-var]
+        make, cached = load(), get_cached_tokenizer(tokenizer)  # type: ignore[type-var]
         make(cached)
-    except Exception as error:  # most want tokens of their own model in the vocabulary
-        raise ConfigError(f"The tool parser {name!r} does not fit this model: {one_line(error, 200)}.", "Name the parser of its family.") from error  # fmt: skip
+    except Exception as error:  # most need special tokens of their own model in the vocabulary
+        raise ConfigError(f"The tool parser {name!r} does not fit this model: {one_line(error, 200)}.", "Name the parser of the model's family.") from error  # fmt: skip
 
     swallowed = _Swallowed(make)
 
@@ -97,9 +103,9 @@ def _vllm_parser(name: str, tokenizer: "PreTrainedTokenizerBase") -> Parser:
         request = ChatCompletionRequest.model_validate({"model": "policy", "messages": [], "tools": listed})
         swallowed.count = 0
         try:
-            # A parser keeps state of its turn, so each turn has its own.
+            # A parser keeps state of its turn, so each turn gets a new one.
             found = make(cached, request.tools).extract_tool_calls(text, request)
-        except Exception:  # the text is the policy's: what no parser can read is a failure of the policy
+        except Exception:  # the policy wrote the text: a parser that fails on it counts as one unreadable call
             return text, [], 1
         calls = [(call.function.name, call.function.arguments) for call in found.tool_calls]
         failures = max(sum(not _is_object(arguments) for _, arguments in calls), min(swallowed.count, 1))
@@ -109,7 +115,7 @@ def _vllm_parser(name: str, tokenizer: "PreTrainedTokenizerBase") -> Parser:
 
 
 class _Swallowed(logging.Filter):
-    """Counts what a parser only logs: an exception on a text it cannot read. The log is spared a trace for each such turn."""
+    """Counts exceptions that a parser logs on a text it cannot read, and keeps their traces out of the log."""
 
     count = 0
 
@@ -124,14 +130,6 @@ class _Swallowed(logging.Filter):
         return not record.exc_info
 
 
-def _parser_manager() -> Any:
-    require("vllm")
-    prepare_environment()
-    from vllm.tool_parsers import ToolParserManager
-
-    return ToolParserManager
-
-
 def _is_object(arguments: str) -> bool:
     try:
         return isinstance(json.loads(arguments), dict)
@@ -139,66 +137,28 @@ def _is_object(arguments: str) -> bool:
         return False
 
 
-# -- a user's file -----------------------------------------------------------------------------------------------------
+# -- a user's plug-in --------------------------------------------------------------------------------------------------
 
 
-def _plugin(path: str, name: str, tokenizer: "PreTrainedTokenizerBase") -> Parser:
-    registered = set(_registered())
-    module = _load(path)
-    function = getattr(module, "parse", None)
-    if callable(function):
-        return lambda text, tools: _checked(function(text), path)
-    new = sorted(set(_registered()) - registered) or sorted(_named_in(module))
-    if name not in new and len(new) != 1:
-        raise ConfigError(
-            f"{path} has no function parse(text) and registers {'the parsers ' + ', '.join(new) if new else 'no parser with vLLM'}.",
-            "Name the one to use with --tool-parser."
-            if new
-            else "Write one of the two; docs/models.md has an example.",
-        )
-    return _vllm_parser(name if name in new else new[0], tokenizer)
-
-
-def _load(path: str) -> Any:
-    source = read_file(path, "--tool-parser-plugin")
-    # Named after its content: two files of one name are two modules, and one file is loaded once.
-    name = f"rollhouse_parser_{hashlib.sha256(source).hexdigest()[:16]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, Path(path).resolve())
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} is no Python file.", "Name a file that ends in .py.")
+def _plugin_parser(spec: str, tokenizer: "PreTrainedTokenizerBase") -> Parser:
     prepare_environment()  # the file may import vLLM
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    found = load_plugin(spec, "tool parser")
+    if inspect.isclass(found):
+        require("vllm")
+        return _reader(lambda: found, spec, tokenizer)
+    if not callable(found):
+        raise ConfigError(f"The tool parser {spec!r} is neither a function nor a parser class.", "docs/models.md has an example.")  # fmt: skip
+    return lambda text, tools: _checked(found(text), spec)
+
+
+def _checked(parsed: Any, spec: str) -> Parsed:
+    """Raises FormatError for a value that is not a Parsed."""
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ConfigError(f"{path} cannot be loaded: {type(error).__name__}: {one_line(error, 200)}.", "Mend the file.") from error  # fmt: skip
-    return module
-
-
-def _registered() -> list[str]:
-    """Parsers vLLM knows by now; none while nothing has imported it."""
-    manager = getattr(sys.modules.get("vllm.tool_parsers"), "ToolParserManager", None)
-    return manager.list_registered() if manager is not None else []
-
-
-def _named_in(module: Any) -> list[str]:
-    """Names a module loaded earlier has registered."""
-    manager = getattr(sys.modules.get("vllm.tool_parsers"), "ToolParserManager", None)
-    lazy = manager.lazy_parsers.items() if manager is not None else ()
-    return [name for name, (where, _) in lazy if where == module.__name__]
-
-
-def _checked(parsed: Any, path: str) -> Parsed:
-    """Raises FormatError for what is not a Parsed."""
-    try:
-        words, calls, failures = parsed
+        text, calls, failures = parsed
         pairs = [(name, arguments) for name, arguments in calls]
     except (TypeError, ValueError):
-        words, pairs, failures = 0, [], 0
-    texts = [text for pair in pairs for text in pair]
-    if not (words is None or isinstance(words, str)) or not all(isinstance(text, str) for text in texts) or not isinstance(failures, int):  # fmt: skip
-        raise FormatError(f"parse(text) of {path} did not return (words, [(name, arguments' text)], failures).", "See docs/models.md.")  # fmt: skip
-    return words, pairs, failures
+        text, pairs, failures = 0, [], 0
+    strings = [part for pair in pairs for part in pair]
+    if not (text is None or isinstance(text, str)) or not all(isinstance(part, str) for part in strings) or not isinstance(failures, int):  # fmt: skip
+        raise FormatError(f"The tool parser {spec} did not return (text, [(name, JSON text of arguments)], failures).", "See docs/models.md.")  # fmt: skip
+    return text, pairs, failures

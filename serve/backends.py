@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..policies.chat import TemplateError
-from ..policies.engines.base import EngineRefused, Generation, PromptTooLong
+from ..policies.engines.base import EngineRefused, PromptTooLong, SampledTokens
 from ..policies.parsers import opens_thinking, split_thinking
-from ..policies.policy import TokenPolicy
+from ..policies.token_policy import TokenPolicy
 from ..policies.types import Conversation, Policy, VersionSpan
 from ..store.messages import Message
 from ..store.task import Task
@@ -132,7 +132,7 @@ class TokenBackend:
                 "Send less of it.",
             )
 
-    async def _generate(self, prompt_ids: list[int], asked: Asked) -> Generation:
+    async def _generate(self, prompt_ids: list[int], asked: Asked) -> SampledTokens:
         room = self.engine.max_model_len - len(prompt_ids)
         if room < 1:
             raise PromptTooLong(
@@ -142,7 +142,7 @@ class TokenBackend:
         limit = room if asked.max_tokens is None else min(asked.max_tokens, room)
         return await self.engine.generate(prompt_ids, replace(asked.sampling, max_tokens=limit))
 
-    def _cut_at_stop(self, generation: Generation, stops: Sequence[str]) -> tuple[Generation, str | None]:
+    def _cut_at_stop(self, generation: SampledTokens, stops: Sequence[str]) -> tuple[SampledTokens, str | None]:
         """The generation up to the token that completes the first stop text, and that text; None when none occurs.
 
         Engines stop at tokens, so what they sampled after the text is thrown away here: nobody has seen it.
@@ -155,7 +155,7 @@ class TokenBackend:
         stop = min(found)[1]
         count = bisect_left(range(1, len(ids) + 1), True, key=lambda length: stop in self._decode(ids[:length])) + 1
         spans = tuple(span for span in generation.version_spans if span.start < count)
-        return Generation(ids[:count], generation.logprobs[:count], spans, "stop"), stop
+        return SampledTokens(ids[:count], generation.logprobs[:count], spans, "stop"), stop
 
     def _has_turns_of(
         self, token_ids: Sequence[int], before: Sequence[Message], tools: Sequence[Mapping[str, Any]]
@@ -237,7 +237,7 @@ def backend_of(policy: Policy) -> Backend:
     return TokenBackend(policy) if isinstance(policy, TokenPolicy) else EndpointBackend(policy)
 
 
-def _given(message: Message, prompt_ids: list[int], generation: Generation, failures: int = 0) -> Given:
+def _given(message: Message, prompt_ids: list[int], generation: SampledTokens, failures: int = 0) -> Given:
     spans = generation.version_spans
     return Given(
         message, prompt_ids, generation.token_ids, generation.logprobs, spans, generation.stop_reason, failures

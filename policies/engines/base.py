@@ -27,8 +27,8 @@ class PromptTooLong(EngineRefused):
 
 
 @dataclass(frozen=True)
-class Generation:
-    """What one request gave.
+class SampledTokens:
+    """The result of one request.
 
     Attributes:
         token_ids: The sampled tokens, the stop token included.
@@ -53,7 +53,7 @@ class TokenEngine(Protocol):
     max_model_len: int
     """Prompt and sampled tokens together may not be more."""
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
         """Samples until a stop token or `sampling.max_tokens`."""
         ...
 

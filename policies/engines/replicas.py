@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..types import Sampling
-from .base import Generation, TokenEngine
+from .base import SampledTokens, TokenEngine
 
 
 class ReplicatedEngine:
@@ -27,7 +27,7 @@ class ReplicatedEngine:
     def __reduce__(self) -> tuple:
         return ReplicatedEngine, (self.engines,)
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
         """See TokenEngine."""
         return await self._ask("generate", prompt_ids, sampling)
 

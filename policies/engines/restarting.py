@@ -14,7 +14,7 @@ from typing import Any
 
 from ...base.errors import RollhouseError
 from ..types import Sampling
-from .base import EngineGone, Generation, TokenEngine
+from .base import EngineGone, SampledTokens, TokenEngine
 from .replicas import ReplicatedEngine
 
 
@@ -54,7 +54,7 @@ class RestartingEngine:
         """The engine of now."""
         return self._engine
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
         """See TokenEngine."""
         return await self._ask("generate", prompt_ids, sampling)
 

@@ -11,7 +11,7 @@ from ...base.errors import ConfigError, EngineError, RollhouseError
 from ..chat import ChatFormat
 from ..models import check_model_folder, need, weight_files
 from ..types import Sampling, VersionSpan
-from .base import EngineGone, Generation
+from .base import EngineGone, SampledTokens
 from .weight_file import read_weights
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class TorchEngine:
         self._model_lock = threading.Lock()
         self._closed = threading.Event()
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
         """See TokenEngine."""
         return await self._ask(prompt_ids, sampling)
 
@@ -171,7 +171,7 @@ class TorchEngine:
                 scores.append([0.0, *logps.gather(1, ids[0, 1:, None])[:, 0].tolist()])
         return scores
 
-    def _generate_batch(self, batch: list[_Request], cancelled: threading.Event) -> list[Generation]:
+    def _generate_batch(self, batch: list[_Request], cancelled: threading.Event) -> list[SampledTokens]:
         import torch
 
         settings = [request.sampling or Sampling() for request in batch]
@@ -201,7 +201,7 @@ class TorchEngine:
                 mask = torch.cat([mask, mask.new_ones(len(batch), 1)], dim=1)
                 positions = positions[:, -1:] + 1
         return [
-            Generation(ids, logps, (VersionSpan(0, version),), "stop" if ids and ids[-1] in self._stop else "length")
+            SampledTokens(ids, logps, (VersionSpan(0, version),), "stop" if ids and ids[-1] in self._stop else "length")
             for ids, logps in zip(tokens, logprobs, strict=True)
         ]
 

@@ -12,7 +12,7 @@ from ...store.ids import hash_id
 from ..chat import ChatFormat
 from ..models import architecture_hash, check_model_folder, need, require
 from ..types import Sampling
-from .base import Generation
+from .base import SampledTokens
 from .cluster import call, our_error, require_resources
 from .replicas import ReplicatedEngine
 from .vllm_client import Client, EngineActor, engine_gone
@@ -50,7 +50,7 @@ class VllmActorEngine:
     def __reduce__(self) -> tuple:
         return VllmActorEngine, (self.actor, self.key, self.max_model_len, self.timeout_s, False, self.parallel)
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
         """See TokenEngine."""
         return await self._ask(prompt_ids, sampling)
 

@@ -16,7 +16,7 @@ from typing import Any
 from ...base.errors import ConfigError, EngineError
 from ..models import require, weight_files
 from ..types import Sampling
-from .base import EngineGone, Generation, version_spans
+from .base import EngineGone, SampledTokens, version_spans
 from .environment import prepare_environment
 from .vllm_transfer import STEPS
 from .weight_file import read_weights
@@ -111,7 +111,7 @@ class VllmEngine:
 
     # -- the async side ------------------------------------------------------------------------------------------------
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
         """See TokenEngine."""
         return await self._request(prompt_ids, sampling)
 
@@ -324,7 +324,7 @@ def _sampling_params(sampling: Sampling | None, room: int, stop_token_ids: tuple
     )
 
 
-def _generation(output: Any, request: _Request) -> Generation:
+def _generation(output: Any, request: _Request) -> SampledTokens:
     sampled = output.outputs[0]
     tokens = list(sampled.token_ids)
     firsts = sampled.logprobs.start_indices
@@ -332,7 +332,9 @@ def _generation(output: Any, request: _Request) -> Generation:
     if len(logprobs) != len(tokens):
         raise EngineError(f"vLLM gave {len(tokens)} tokens and {len(logprobs)} logprobs.", "Report this as a bug.")
     marks = [(start, version) for start, version in request.marks if start < len(tokens) or start == 0]
-    return Generation(tokens, logprobs, version_spans(marks), "length" if sampled.finish_reason == "length" else "stop")
+    return SampledTokens(
+        tokens, logprobs, version_spans(marks), "length" if sampled.finish_reason == "length" else "stop"
+    )
 
 
 def _prompt_logprobs(output: Any) -> list[float]:

@@ -48,8 +48,8 @@ def test_scripted_policy_on_the_mini_workplace(store: Path) -> None:
         (("env", "--env", "workplace-mini", "--engine", "vllm"), "needs a model"),
         (("bfcl", "--category", "simple_pyton", "--engine", "openai:http://localhost:9"), "'simple_pyton'"),
         (("bfcl", "--engine", "torch"), "needs a model"),
-        (("env", "--env", "workplace-mini", "--data-parallel-size", "2"), "takes no parallel sizes"),
-        (("bfcl", "--engine", "openai:http://localhost:9", "--tensor-parallel-size", "2"), "takes no parallel sizes"),
+        (("env", "--env", "workplace-mini", "--data-parallel-size", "2"), "has no parallel sizes"),
+        (("bfcl", "--engine", "openai:http://localhost:9", "--tensor-parallel-size", "2"), "has no parallel sizes"),
     ],
 )
 def test_bad_requests_are_two_sentences_and_exit_2(store: Path, arguments: tuple[str, ...], message: str) -> None:

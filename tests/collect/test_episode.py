@@ -14,7 +14,8 @@ from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.policies.chat import ChatFormat, TemplateError
 from rollhouse.policies.engines.base import EngineGone, EngineRefused, PromptTooLong
 from rollhouse.policies.engines.torch_engine import TorchEngine
-from rollhouse.policies.policy import ScriptedPolicy, TokenPolicy
+from rollhouse.policies.scripted import ScriptedPolicy
+from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.task import Score, Task

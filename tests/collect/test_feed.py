@@ -8,7 +8,7 @@ import pytest
 from rollhouse.collect.episode import Slot, play_episode
 from rollhouse.collect.feed import Entry, Feed
 from rollhouse.environments.workplace_mini import MiniEnvironment
-from rollhouse.policies.policy import ScriptedPolicy
+from rollhouse.policies.scripted import ScriptedPolicy
 from rollhouse.policies.types import Sampling
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run

@@ -18,7 +18,8 @@ from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.policies.chat import ChatFormat
 from rollhouse.policies.engines.base import EngineGone
 from rollhouse.policies.engines.torch_engine import TorchEngine
-from rollhouse.policies.policy import ScriptedPolicy, TokenPolicy
+from rollhouse.policies.scripted import ScriptedPolicy
+from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import check

@@ -15,7 +15,7 @@ from rollhouse.cli.main import app
 from rollhouse.collect.episode import Slot, run_episode
 from rollhouse.environments.registry import load_environment, tasks_of
 from rollhouse.environments.workplace import WorkplaceEnvironment
-from rollhouse.policies.policy import ScriptedPolicy
+from rollhouse.policies.scripted import ScriptedPolicy
 from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall

@@ -178,4 +178,4 @@ def test_many_at_once_and_from_the_command_line(tmp_path: Path) -> None:
     assert sum(asyncio.run(all_at_once())) == 25
     words = ["collect", "--env", "verifiers:adding-up", "--store", str(tmp_path / "store"), "--format", "json"]
     done = CliRunner().invoke(app, words)  # the scripted policy has no calls to play here
-    assert done.exit_code == 1 and "no ground truth to play" in json.dumps(done.stderr)
+    assert done.exit_code == 1 and "needs a ground truth" in json.dumps(done.stderr)

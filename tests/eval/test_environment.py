@@ -9,7 +9,7 @@ from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.eval.environment import evaluate_policy
 from rollhouse.policies.chat import TemplateError
 from rollhouse.policies.engines.base import EngineRefused, PromptTooLong
-from rollhouse.policies.policy import ScriptedPolicy
+from rollhouse.policies.scripted import ScriptedPolicy
 from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run

@@ -12,7 +12,7 @@ from rollhouse.collect.runner import collect
 from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.interop.exporting import export_file
 from rollhouse.interop.importing import import_file
-from rollhouse.policies.policy import ScriptedPolicy
+from rollhouse.policies.scripted import ScriptedPolicy
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 

@@ -13,10 +13,10 @@ import torch
 from rollhouse.base.errors import ConfigError, EngineError
 from rollhouse.policies.chat import ChatFormat
 from rollhouse.policies.engines import cluster
-from rollhouse.policies.engines.base import EngineGone, Generation, version_spans
+from rollhouse.policies.engines.base import EngineGone, SampledTokens, version_spans
 from rollhouse.policies.engines.torch_engine import TorchEngine, sample
 from rollhouse.policies.engines.vllm_actor import open_vllm
-from rollhouse.policies.policy import TokenPolicy
+from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Conversation, Sampling, VersionSpan
 from rollhouse.store.messages import Message
 from rollhouse.store.task import Task
@@ -88,7 +88,7 @@ def test_vllm_records_which_token_came_from_which_weights(engine: Any, tiny_base
     asyncio.run(engine.load_weights(str(tiny_base), 0))
     shared = ChatFormat.of(tiny_base).prompt_ids(TASK) * 2
 
-    async def under_way() -> list[Generation]:
+    async def under_way() -> list[SampledTokens]:
         wanted = [engine.generate([*shared, 20 + i], Sampling(1.5, max_tokens=150, seed=i)) for i in range(24)]
         running = [asyncio.ensure_future(one) for one in wanted]
         while not all(one.done() for one in running):
@@ -112,7 +112,7 @@ def test_vllm_temperature_and_limits(engine: Any, tiny_base: Path) -> None:
     asyncio.run(engine.load_weights(str(tiny_base), 0))
     prompt = ChatFormat.of(tiny_base).prompt_ids(TASK)
 
-    async def ask(sampling: Sampling) -> Generation:
+    async def ask(sampling: Sampling) -> SampledTokens:
         return await engine.generate(prompt, sampling)
 
     hot = asyncio.run(ask(Sampling(temperature=2.0, max_tokens=16, seed=1)))
@@ -127,7 +127,7 @@ def test_vllm_many_seeded_prompts_at_once(engine: Any, tiny_base: Path) -> None:
     """More prompt tokens than fit one step: a seeded prompt that is cut in two would end the engine."""
     prompt = ChatFormat.of(tiny_base).prompt_ids(TASK) * 6
 
-    async def ask() -> list[Generation]:
+    async def ask() -> list[SampledTokens]:
         return await asyncio.gather(
             *[engine.generate([*prompt, i], Sampling(max_tokens=4, seed=i)) for i in range(7, 50)]
         )

@@ -1,8 +1,7 @@
-"""Thinking told from words, and calls read by a file of the user's or by vLLM's parsers."""
+"""Thinking is separated from text, and calls are read by a user's plug-in or by vLLM's parsers."""
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rollhouse.base.errors import ConfigError, FormatError
@@ -49,10 +48,10 @@ def test_calls_in_thinking_are_thoughts() -> None:
     assert chat.parse(chat.tokenizer.encode("hm"), before=[*prompt, 9])[0].reasoning is None
 
 
-def chat_with(folder: Path, source: str, **options: Any) -> ChatFormat:
+def chat_with(folder: Path, source: str, name: str = "parse") -> ChatFormat:
     file = folder / "calls.py"
     file.write_text(source)
-    return ChatFormat(byte_tokenizer(), options=ChatOptions(parser_plugin=str(file), **options))
+    return ChatFormat(byte_tokenizer(), options=ChatOptions(tool_parser=f"{file}:{name}"))
 
 
 def test_a_file_of_the_users_reads_calls(tmp_path: Path) -> None:
@@ -61,13 +60,15 @@ def test_a_file_of_the_users_reads_calls(tmp_path: Path) -> None:
     message, failures = chat.parse([*sampled, 2], first_call=2, tools=[TOOL])
     assert failures == 1 and (message.text, message.reasoning) == ("I look", "hm")
     assert message.tool_calls == (ToolCall("call_2", "look", '{"x":  1}'), ToolCall("call_3", "look", "{bad"))
-    assert ChatOptions(parser_plugin=str(tmp_path / "calls.py")).config().keys() == {"tool_parser_plugin_sha256"}
+    assert ChatOptions(tool_parser=f"{tmp_path}/calls.py:parse").config().keys() == {"tool_parser_plugin_sha256"}
+    assert ChatOptions(tool_parser=f"{tmp_path}/calls.py:other").config()["tool_parser"] == "other"
 
 
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ("x = 1\n", "has no function parse"),
+        ("x = 1\n", "has no 'parse'"),
+        ("parse = 1\n", "neither a function nor a parser class"),
         ("import no_such_package_here\n", "No module named"),
         ("def parse(text:\n", "SyntaxError"),
     ],
@@ -85,8 +86,10 @@ def test_what_a_file_returns_is_checked(tmp_path: Path, value: str) -> None:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--tool-parser-plugin .*none\.py cannot be read"):
-        ChatFormat(byte_tokenizer(), options=ChatOptions(parser_plugin=str(tmp_path / "none.py")))
+    with pytest.raises(ConfigError, match=r"tool parser file .*none\.py cannot be read"):
+        ChatFormat(byte_tokenizer(), options=ChatOptions(tool_parser=f"{tmp_path}/none.py:parse"))
+    with pytest.raises(ConfigError, match=r"--tool-parser .*none\.py cannot be read"):
+        ChatOptions(tool_parser=f"{tmp_path}/none.py:parse").config()
 
 
 VLLM_PLUGIN = """
@@ -107,7 +110,7 @@ class AtSigns(ToolParser):
 
 @pytest.mark.system
 def test_vllms_parsers_by_name_and_from_a_file(tmp_path: Path) -> None:
-    """Importing vLLM takes many seconds, so all of it is one test."""
+    """Importing vLLM takes many seconds, so this is one test."""
 
     def parse(chat: ChatFormat, text: str) -> tuple[Message, int]:
         return chat.parse([*chat.tokenizer.encode(text), 2], tools=[TOOL])
@@ -126,10 +129,10 @@ def test_vllms_parsers_by_name_and_from_a_file(tmp_path: Path) -> None:
     assert parse(longcat, broken) == (Message("assistant", broken), 1)
     with pytest.raises(ConfigError, match="no tool parser 'nobody'") as unknown:
         named("nobody")
-    assert "qwen3_coder" in unknown.value.fix and "--tool-parser-plugin" in unknown.value.fix
+    assert "qwen3_coder" in unknown.value.fix and "FILE.py:name" in unknown.value.fix
     with pytest.raises(ConfigError, match="does not fit this model"):
         named("mistral")
 
-    chat = chat_with(tmp_path, VLLM_PLUGIN, tool_parser="at_signs")
-    assert parse(chat, '@look {"x": 1}') == (call, 0) == parse(chat_with(tmp_path, VLLM_PLUGIN), '@look {"x": 1}')
+    chat = chat_with(tmp_path, VLLM_PLUGIN, "AtSigns")
+    assert parse(chat, '@look {"x": 1}') == (call, 0)
     assert parse(chat, "@look {") == (Message("assistant", None, (ToolCall("call_0", "look", "{"),)), 1)

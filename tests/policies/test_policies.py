@@ -8,7 +8,8 @@ import pytest
 from rollhouse.base.errors import EngineError
 from rollhouse.policies.chat import ChatFormat
 from rollhouse.policies.engines.torch_engine import TorchEngine
-from rollhouse.policies.policy import DONE, ScriptedPolicy, TokenPolicy
+from rollhouse.policies.scripted import DONE, ScriptedPolicy
+from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Conversation, Sampling
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.task import Task
@@ -61,7 +62,7 @@ def test_mistakes_leave_out_the_last_call_at_their_rate_and_the_same_ones_each_t
 
 
 def test_the_script_needs_a_list_of_calls() -> None:
-    with pytest.raises(EngineError, match="no ground truth"):
+    with pytest.raises(EngineError, match="needs a ground truth"):
         asyncio.run(ScriptedPolicy().respond(Conversation(Task("test", (), (TOOL,), ground_truth="42")), Sampling()))
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from rollhouse.base.errors import ConfigError, EngineError
-from rollhouse.policies.engines.base import Generation
+from rollhouse.policies.engines.base import SampledTokens
 from rollhouse.policies.engines.replicas import ReplicatedEngine
 from rollhouse.policies.engines.torch_engine import TorchEngine
 from rollhouse.policies.engines.vllm_actor import open_vllm
 from rollhouse.policies.opening import open_policy
-from rollhouse.policies.policy import TokenPolicy
+from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Sampling, VersionSpan
 
 from ..random_model import reference_logprobs
@@ -24,12 +24,12 @@ class Counted(TorchEngine):
 
     asked = 0
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
         self.asked += 1
         return await super().generate(prompt_ids, sampling)
 
 
-def check(folder: Path, prompt: list[int], generation: Generation, version: int) -> None:
+def check(folder: Path, prompt: list[int], generation: SampledTokens, version: int) -> None:
     expected = reference_logprobs(folder, prompt + generation.token_ids)[len(prompt) :]
     assert generation.logprobs == pytest.approx(expected, abs=1e-4)
     assert generation.version_spans == (VersionSpan(0, version),)
@@ -41,7 +41,7 @@ def test_requests_go_to_the_least_busy_and_weights_to_all(random_models: tuple[P
     engine = ReplicatedEngine(engines)
     assert (engine.kind, engine.version, engine.max_model_len) == ("torch", 0, 256)
 
-    async def several(number: int) -> list[Generation]:
+    async def several(number: int) -> list[SampledTokens]:
         return await asyncio.gather(
             *[engine.generate([5, 6, i], Sampling(max_tokens=6, seed=i)) for i in range(number)]
         )
@@ -50,7 +50,7 @@ def test_requests_go_to_the_least_busy_and_weights_to_all(random_models: tuple[P
         check(first, [5, 6, i], generation, 0)
     assert [one.asked for one in engines] == [3, 3, 3]
 
-    async def swap() -> list[Generation]:
+    async def swap() -> list[SampledTokens]:
         # One engine is slower than the others: what comes later goes around it.
         long = asyncio.ensure_future(engine.generate([5, 6, 7], Sampling(2.0, max_tokens=200, seed=1)))
         await asyncio.sleep(0)
@@ -74,7 +74,7 @@ def test_requests_go_to_the_least_busy_and_weights_to_all(random_models: tuple[P
 def test_sizes_that_cannot_be_are_refused(random_models: tuple[Path, Path], tiny_base: Path) -> None:
     with pytest.raises(ConfigError, match="below 1"):
         open_vllm(random_models[0], data_parallel_size=0)
-    with pytest.raises(ConfigError, match="takes no parallel sizes"), open_policy("torch", random_models[0], data_parallel_size=2):  # fmt: skip
+    with pytest.raises(ConfigError, match="has no parallel sizes"), open_policy("torch", random_models[0], data_parallel_size=2):  # fmt: skip
         pass
 
 
@@ -94,7 +94,7 @@ def test_two_vllm_engines_answer_as_one(ray_session: None, random_models: tuple[
         pids = {pid_of(one) for one in engine.engines}
         assert len(pids) == 2
 
-        async def several(seeds: list[int | None]) -> list[Generation]:
+        async def several(seeds: list[int | None]) -> list[SampledTokens]:
             return await asyncio.gather(
                 *[engine.generate([5, 6], Sampling(max_tokens=30, seed=seed)) for seed in seeds]
             )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from rollhouse.base.errors import ConfigError, EngineError
-from rollhouse.policies.engines.base import EngineGone, Generation, TokenEngine
+from rollhouse.policies.engines.base import EngineGone, SampledTokens, TokenEngine
 from rollhouse.policies.engines.replicas import ReplicatedEngine
 from rollhouse.policies.engines.restarting import RestartingEngine, new_weights, restarting_vllm, restarts
 from rollhouse.policies.engines.torch_engine import TorchEngine
@@ -24,13 +24,13 @@ def restarting(folder: Path, max_restarts: int = 3) -> RestartingEngine:
     return RestartingEngine(lambda: TorchEngine(folder, max_model_len=512), max_restarts)
 
 
-def check(folder: Path, prompt: list[int], generation: Generation, version: int) -> None:
+def check(folder: Path, prompt: list[int], generation: SampledTokens, version: int) -> None:
     expected = reference_logprobs(folder, prompt + generation.token_ids)[len(prompt) :]
     assert generation.logprobs == pytest.approx(expected, abs=1e-4)
     assert generation.version_spans == (VersionSpan(0, version),)
 
 
-async def ask_and_end(engine: TokenEngine, ends: Any, n: int = 6) -> tuple[list[Generation], list[float]]:
+async def ask_and_end(engine: TokenEngine, ends: Any, n: int = 6) -> tuple[list[SampledTokens], list[float]]:
     """Long requests and a score; `ends` is called while they are in flight."""
     asked = [asyncio.ensure_future(engine.generate([5, 6, i], Sampling(max_tokens=400, seed=i))) for i in range(n)]
     asked_scores = asyncio.ensure_future(engine.score([5, 6, 7]))
@@ -109,7 +109,7 @@ def test_a_restart_waits_for_the_file_that_is_written_and_refuses_half_of_one(
     shutil.copy(first / "model.safetensors", file)
     asyncio.run(engine.load_weights(str(file), 1))
     whole = (second / "model.safetensors").read_bytes()
-    answer: list[Generation] = []
+    answer: list[SampledTokens] = []
     prompt = [5, 6]
     asking = threading.Thread(
         target=lambda: answer.append(asyncio.run(engine.generate(prompt, Sampling(max_tokens=5, seed=1))))
@@ -149,7 +149,7 @@ def in_two_threads(work: Any) -> list[Any]:
     return results
 
 
-async def many(engine: TokenEngine, number: int) -> list[tuple[list[int], Generation]]:
+async def many(engine: TokenEngine, number: int) -> list[tuple[list[int], SampledTokens]]:
     answers = []
     for round in range(4):
         prompts = [[5, 6, number, round, i] for i in range(8)]

@@ -222,4 +222,4 @@ def test_the_options_reach_the_template(command: list[str], random_models: tuple
         "--chat-template", str(tmp_path / "popping.jinja")
     )
     assert "no setting 'enable_thinking'" in refusal("--no-enable-thinking")
-    assert "has no function parse" in refusal("--tool-parser-plugin", str(tmp_path / "calls.py"))
+    assert "has no 'parse'" in refusal("--tool-parser", f"{tmp_path}/calls.py:parse")

@@ -14,10 +14,10 @@ from rollhouse.collect.episode import Episode, Slot, play_episode
 from rollhouse.environments.types import Done
 from rollhouse.policies.chat import ChatFormat
 from rollhouse.policies.chat_options import ChatOptions
-from rollhouse.policies.engines.base import Generation, TokenEngine
+from rollhouse.policies.engines.base import SampledTokens, TokenEngine
 from rollhouse.policies.engines.torch_engine import TorchEngine
 from rollhouse.policies.models import load_tokenizer
-from rollhouse.policies.policy import TokenPolicy
+from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Sampling, Turn, VersionSpan
 from rollhouse.store.messages import Message
 from rollhouse.store.task import Score, Task
@@ -78,11 +78,11 @@ class Says:
         self.stop_ids = stop_ids
         self.given: list[list[int]] = []
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
         sampled = self.turns[len(self.given) % len(self.turns)]
         self.given.append(list(prompt_ids))
         stop = "stop" if sampled[-1] in self.stop_ids else "length"
-        return Generation(list(sampled), [-0.5] * len(sampled), (VersionSpan(0, 0),), stop)
+        return SampledTokens(list(sampled), [-0.5] * len(sampled), (VersionSpan(0, 0),), stop)
 
     async def score(self, token_ids: list[int]) -> list[float]:
         return [0.0] * len(token_ids)
@@ -104,7 +104,7 @@ class Recorded:
         self.given: list[list[int]] = []
         self.turns: list[list[int]] = []
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> Generation:
+    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
         self.given.append(list(prompt_ids))
         generation = await self.engine.generate(prompt_ids, sampling)
         self.turns.append(generation.token_ids)

@@ -9,7 +9,7 @@ from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.policies.chat import ChatFormat
 from rollhouse.policies.engines.torch_engine import TorchEngine
 from rollhouse.policies.models import weights_hash
-from rollhouse.policies.policy import TokenPolicy
+from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.task import Task
 from rollhouse.tests.serve.running import Server, Watched, serving

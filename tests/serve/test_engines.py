@@ -18,7 +18,7 @@ from rollhouse.policies.endpoint import OpenAIPolicy
 from rollhouse.policies.engines.base import EngineGone
 from rollhouse.policies.engines.torch_engine import TorchEngine
 from rollhouse.policies.models import weights_hash
-from rollhouse.policies.policy import TokenPolicy
+from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Conversation, Sampling
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rollhouse.policies.policy import TokenPolicy
+from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.serve.calls import CallFiles
 from rollhouse.serve.recorder import Recorder
 from rollhouse.store.lance_store import LanceStore

@@ -7,7 +7,7 @@ from typing import Any
 
 import openai
 import pytest
-from rollhouse.policies.policy import TokenPolicy
+from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.task import Task
 from rollhouse.tests.serve.running import Server, serving

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.environments.types import Done
 from rollhouse.environments.workplace_mini import MiniEnvironment
-from rollhouse.policies.policy import ScriptedPolicy
+from rollhouse.policies.scripted import ScriptedPolicy
 from rollhouse.policies.types import Conversation, Sampling
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.task import Task

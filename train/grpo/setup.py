@@ -16,7 +16,7 @@ from ...policies.engines.cluster import ensure_ray, shutdown_ray
 from ...policies.engines.placement import engine_dtype, place
 from ...policies.engines.restarting import restarting_vllm
 from ...policies.models import weights_hash
-from ...policies.policy import TokenPolicy
+from ...policies.token_policy import TokenPolicy
 from ...store.runs import Run
 from ...store.task import Task
 from ...store.writer import RolloutWriter

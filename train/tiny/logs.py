@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...environments.workplace_mini import run_tool
-from ...policies.policy import DONE
+from ...policies.scripted import DONE
 from ...store.messages import Message, ToolCall
 from ...store.task import Task
 

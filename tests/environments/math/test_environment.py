@@ -11,7 +11,7 @@ from rollhouse.base.errors import ConfigError, MissingExtra
 from rollhouse.cli.main import app
 from rollhouse.environments.math import MathEnvironment
 from rollhouse.environments.types import Done
-from rollhouse.policies.policy import ScriptedPolicy
+from rollhouse.policies.scripted import ScriptedPolicy
 from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.queries.sql_store import SqlStore
 from rollhouse.store.messages import Message, ToolCall

@@ -17,7 +17,7 @@ from rollhouse.environments.types import Environment
 from rollhouse.environments.workplace import WorkplaceEnvironment
 from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.interop.nemo_gym import import_nemo_gym
-from rollhouse.policies.policy import ScriptedPolicy
+from rollhouse.policies.scripted import ScriptedPolicy
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.task import Score, Task

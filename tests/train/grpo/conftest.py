@@ -69,7 +69,7 @@ def prompt_store(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A store with the prompt set `mixed@1`: tasks that an unreliable script solves now and then."""
     from rollhouse.collect.runner import collect
     from rollhouse.environments.workplace_mini import MiniEnvironment
-    from rollhouse.policies.policy import ScriptedPolicy
+    from rollhouse.policies.scripted import ScriptedPolicy
     from rollhouse.store.lance_store import LanceStore
     from rollhouse.store.runs import start_run
     from rollhouse.store.snapshots import create_snapshot

@@ -12,7 +12,8 @@ from rollhouse.cli.main import app
 from rollhouse.collect.runner import collect
 from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.policies.chat import ChatFormat
-from rollhouse.policies.policy import ScriptedPolicy, TokenPolicy
+from rollhouse.policies.scripted import ScriptedPolicy
+from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Sampling
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import get_run, start_run

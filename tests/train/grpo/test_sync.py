@@ -11,7 +11,7 @@ from rollhouse.base.errors import ConfigError, EngineError
 from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.policies.chat import ChatFormat
 from rollhouse.policies.engines import weight_file
-from rollhouse.policies.engines.base import Generation
+from rollhouse.policies.engines.base import SampledTokens
 from rollhouse.policies.engines.placement import engine_dtype
 from rollhouse.policies.engines.replicas import ReplicatedEngine
 from rollhouse.policies.engines.restarting import RestartingEngine
@@ -149,7 +149,7 @@ def test_an_engine_with_half_a_set_of_weights_does_not_answer(engine, tiny_base,
         return await asyncio.gather(*asked, engine.score([5, 6]), return_exceptions=True)
 
     *in_flight, scores = asyncio.run(half_way())
-    refused = [answer for answer in in_flight if not isinstance(answer, Generation)]  # others ended before
+    refused = [answer for answer in in_flight if not isinstance(answer, SampledTokens)]  # others ended before
     assert refused and all(isinstance(one, EngineError) and "only in part" in one.message for one in [*refused, scores])
     (tmp_path / "cut.safetensors").write_bytes((tiny_base / "model.safetensors").read_bytes()[:-9])
     with pytest.raises(EngineError, match="not whole"):

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ....base.errors import EngineError
-from ....policies.engines.base import Generation, TokenEngine
+from ....policies.engines.base import SampledTokens, TokenEngine
 from ....policies.engines.restarting import restarts
 from ....policies.types import Sampling
 from ..learner.batch import Sample
@@ -35,7 +35,7 @@ class _Answers:
     """
 
     scores: list[list[float]]
-    sampled: list[Generation]
+    sampled: list[SampledTokens]
     scored: list[list[float]]
 
 
@@ -119,7 +119,7 @@ async def _ask(engines: Sequence[TokenEngine], probe: Sequence[Sample], whole: S
     """All three are parallel."""
     sampling = Sampling(temperature=1.0, max_tokens=PROBE_TOKENS, seed=0)
 
-    async def sample_and_score(engine: TokenEngine, prompt_ids: list[int]) -> tuple[Generation, list[float]]:
+    async def sample_and_score(engine: TokenEngine, prompt_ids: list[int]) -> tuple[SampledTokens, list[float]]:
         answer = await engine.generate(prompt_ids, sampling)
         room = engine.max_model_len - 1 - len(prompt_ids)  # scoring takes one token more
         scores = await engine.score([*prompt_ids, *answer.token_ids[:room]])
