@@ -121,7 +121,7 @@ def test_when_all_failed_there_is_no_snapshot_and_the_advice_works(store: Path, 
         code, said = refusal(*command, *more)
         assert code == 1 and "All 1 rollouts of run r failed" in said and "--run r --retry-failed" in said
     shown = rollhouse(*command, "--retry-failed")
-    assert shown.exit_code == 1 and "failures" in shown.stdout and "no ground truth" in shown.stdout, shown.stdout
+    assert shown.exit_code == 1 and "failures" in shown.stdout and "needs a ground truth" in shown.stdout, shown.stdout
     assert get_run(LanceStore.open(store), "r")["status"] == "failed"
     assert [row["attempt"] for row in LanceStore.open(store).read("rollouts").to_pylist()] == [0, 1, 2]
     assert "snapshot" in refusal("snapshot", "show", "s", "--store", store)[1]
