@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from ..base.config import Section
 from ..base.errors import ConfigError, RollhouseError, StoreNotFound
-from ..collect.runner import refuse_other_config
 from ..policies.models import model_folder, weights_hash
 from ..store.ids import hash_id
 from ..store.lance_store import quote
+from ..store.run_settings import refuse_other_config
 from ..store.runs import get_run
 from .identity import run_identity
 from .retention import best_first
-from .section import Section
 from .tiny import base_policy
 
 if TYPE_CHECKING:
@@ -173,11 +173,16 @@ def models_of(store: "LanceStore", run_id: str) -> tuple[Path, Path]:
 
 
 def finished_before(
-    store: "LanceStore", kind: str, name: str | None, config: dict[str, Any], free: tuple[str, ...]
+    store: "LanceStore",
+    kind: str,
+    name: str | None,
+    model: type[Section],
+    payload: dict[str, Any],
+    free: tuple[str, ...] = (),
 ) -> dict[str, Any] | None:
     """The last checkpoint of the run of that name, if it finished with this configuration; None when there is something to train.
 
-    `free` as in refuse_other_config. Raises ConfigError when the run was started with another configuration and something came of it.
+    `payload` and `free` as in refuse_other_config. Raises ConfigError when the run has another configuration and something came of it.
     """
     try:
         before = get_run(store, name) if name else None
@@ -186,7 +191,7 @@ def finished_before(
     if not name or before is None or before["kind"] != kind:  # start_run refuses a name of another kind
         return None
     if any(store.dataset(table).count_rows(f"run_id = {quote(name)}") for table in ("checkpoints", "rollouts")):
-        refuse_other_config(store, name, config, free)
+        refuse_other_config(store, name, model, payload, free)
     if before["status"] != "finished":
         return None
     row = find_checkpoint(store, str(before["summary"].get("checkpoint")))

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
+from ..base.config import Section
 from ..base.errors import ConfigError
 from ..policies.models import need
 from ..store.lance_store import LanceStore
@@ -17,7 +18,6 @@ from .lora import peft_config
 from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
 from .offline_config import OfflineConfig, make_arguments, trl_arguments
 from .row_files import write_rows
-from .section import Section
 from .tokens import Tokenizing, TokenRow
 
 DPO_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "chosen_mask", "rejected_mask")

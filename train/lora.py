@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import Field
 
+from ..base.config import Section
 from ..base.errors import ConfigError
 from ..policies.models import need
-from .section import Section
 
 
 class LoraConfig(Section):

@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from ..base.config import Section
 from ..base.errors import ConfigError
 from ..policies.models import need
 from .checkpoints import CheckpointingConfig
 from .lora import LoraConfig
 from .processes import world_size
-from .section import Section
 from .tracking import LoggerConfig
 
 # What rows, checkpoints and metrics rely on.

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
+from ..base.config import Section
 from ..policies.models import need
 from ..store.lance_store import LanceStore
 from ..transform.materialize import iter_sft
@@ -12,7 +13,6 @@ from .lora import peft_config
 from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
 from .offline_config import OfflineConfig, make_arguments, trl_arguments
 from .row_files import write_rows
-from .section import Section
 from .tokens import Tokenizing, TokenRow
 
 IGNORED = -100

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from .section import Section
+from ..base.config import Section
 from .wandb_log import WandbLog
 
 if TYPE_CHECKING:
