@@ -13,6 +13,7 @@ from ..policies.config import PolicySettings
 from ..policies.opening import check_engine, model_hash, open_policy
 from ..policies.types import Sampling
 from ..store.lance_store import LanceStore
+from ..store.rollout import Rollout
 from ..store.run_settings import refuse_other_config, run_payload
 from ..store.runs import start_run
 from ..store.task import Task
@@ -29,7 +30,7 @@ def run_evaluation(
     config: EvaluationConfig,
     *,
     on_start: Callable[[int], None] | None = None,
-    on_done: Callable[[dict[str, Any], CollectSummary], None] | None = None,
+    on_done: Callable[[Rollout, CollectSummary], None] | None = None,
 ) -> tuple[str, EvalSummary]:
     """Evaluates on an environment in a run of kind `eval`, resuming the one of that name. Returns its id and the summary.
 

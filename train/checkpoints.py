@@ -12,6 +12,7 @@ from pydantic import Field
 from ..base.config import Section
 from ..base.errors import ConfigError, RollhouseError, StoreNotFound
 from ..policies.models import model_folder, weights_hash
+from ..store.appending import insert_if_absent
 from ..store.ids import hash_id
 from ..store.lance_store import quote
 from ..store.run_settings import refuse_other_config
@@ -115,7 +116,7 @@ def save_checkpoint(
         "metrics": json.dumps(dict(metrics or {})),
         "created_at": datetime.now(UTC),
     }
-    store.insert_if_absent("checkpoints", [row])
+    insert_if_absent(store, "checkpoints", [row])
     return row
 
 
