@@ -7,8 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ...base.config import Content, Section
 from ...environments.config import environment_hash
-from ..checkpoints import CheckpointingConfig
-from ..tracking import LoggerConfig
+from ..config import CheckpointingConfig, LoggerConfig
 from .algorithms import ALGORITHMS, with_preset
 from .config_algorithm import AlgorithmConfig
 from .config_loss import LossConfig

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ...base.config import Section
 from ...policies.config import ChatOptions
-from ..lora import LoraConfig
+from ..config import LoraConfig
 
 # What the loop relies on.
 _OURS = {"model", "max_model_len", "seed", "logprobs_mode", "async_scheduling", "skip_tokenizer_init", "worker_extension_cls"}  # fmt: skip

@@ -13,8 +13,7 @@ from ...policies.config import ChatOptions
 from ...store.lance_store import quote
 from ...store.runs import get_run
 from ..checkpoints import MARK, folder_of, starting_model
-from ..compare import stored_numbers
-from ..identity import identity_of
+from ..runs import identity_of, stored_numbers
 from .config import GrpoConfig
 from .custom import code_hashes, recorded_hashes
 from .plan import has_more_terms, kl_off_rewards

@@ -16,9 +16,8 @@ from ...base.errors import ConfigError
 from ...policies.models import load_tokenizer
 from ...store.run_settings import run_payload
 from ...store.runs import Run, list_runs, start_run
-from ..checkpoints import checkpoint_folder, save_checkpoint
-from ..compare import COMPARED, Difference, first_difference, free_name
-from ..retention import keep_best
+from ..checkpoints import checkpoint_folder, keep_best, save_checkpoint
+from ..runs import COMPARED, Difference, first_difference, free_name
 from ..tracking import Tracker
 from .config import GrpoConfig
 from .learner.settings import learner_settings

@@ -8,7 +8,7 @@ from ...base.errors import ConfigError
 from ...eval.environment import evaluate_policy
 from ...store.lance_store import quote
 from ...store.runs import start_run
-from ..retention import metric_key
+from ..checkpoints import metric_key
 from .config_algorithm import EarlyStopConfig
 from .generation import playing, sampling
 from .parts import Parts
