@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from rollhouse.base.errors import ConfigError, TrainingError
-from rollhouse.collect.plan import refuse_other_config
 from rollhouse.store.lance_store import LanceStore
+from rollhouse.store.run_settings import refuse_other_config
 from rollhouse.store.runs import start_run
+from rollhouse.train.grpo.config import GrpoConfig
 from rollhouse.train.grpo.config_loss import LossConfig
 from rollhouse.train.grpo.custom import load_advantage, load_loss
 from rollhouse.train.grpo.learner.learner import Learner
@@ -144,7 +145,7 @@ def test_a_changed_file_is_another_run(tmp_path):
     config = grpo_config(run="own", loss_fn__custom=f"{file}:clipped", grpo__advantage=f"{file}:shorter_is_better")
     with start_run(store, "grpo", "own", run_config(config, "prompts@1", "weights")):
         pass
-    refuse_other_config(store, "own", run_config(config, "prompts@1", "weights"), MAY_CHANGE)
+    refuse_other_config(store, "own", GrpoConfig, run_config(config, "prompts@1", "weights"), MAY_CHANGE)
     file.write_text(OWN.read_text() + "\n")
     with pytest.raises(ConfigError, match="sha256 was"):
-        refuse_other_config(store, "own", run_config(config, "prompts@1", "weights"), MAY_CHANGE)
+        refuse_other_config(store, "own", GrpoConfig, run_config(config, "prompts@1", "weights"), MAY_CHANGE)
