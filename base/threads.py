@@ -21,7 +21,7 @@ async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
 
     Every call gets a thread of its own, not one of a pool that a few endless calls would fill. When the caller is cancelled (a time limit), the thread is
     told to stop: Python code ends at its next step, native code that waits goes on waiting, as a daemon that holds up nothing. Code that keeps the
-    interpreter to itself (one long regular expression) stalls the loop all the same: that wants a process (`guard`).
+    interpreter to itself (one long regular expression) stalls the loop all the same: it needs a process (`worker_pool`).
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Any] = loop.create_future()

@@ -1,10 +1,10 @@
-"""What runs in a guarded process: `math-verify` on one text and one expected answer."""
+"""Runs in a worker process: `math-verify` on one text and one expected answer."""
 
 import logging
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-# A text without an answer is no event; nothing that a policy wrote goes to a log.
+# A text without an answer is not worth a log line, and policy text must not reach a log.
 logging.disable(logging.CRITICAL)
 _GOLD = (LatexExtractionConfig(),)
 _PREDICTION = (ExprExtractionConfig(), LatexExtractionConfig())

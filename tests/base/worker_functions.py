@@ -1,4 +1,4 @@
-"""What the tests of guarded processes call in them."""
+"""Functions that the tests call in worker processes."""
 
 import os
 import time
@@ -11,14 +11,14 @@ def add(a: int, b: int) -> int:
 
 
 def count() -> tuple[int, int]:
-    """How often this process was asked, and which one it is."""
+    """How many calls this process has had, and its id."""
     global CALLS
     CALLS += 1
     return CALLS, os.getpid()
 
 
-def refuse(said: str) -> None:
-    raise ValueError(said)
+def refuse(message: str) -> None:
+    raise ValueError(message)
 
 
 def die() -> None:

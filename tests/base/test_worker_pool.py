@@ -1,4 +1,4 @@
-"""Guarded processes: what hangs, crashes or eats memory ends alone."""
+"""Worker processes: a call that hangs, crashes or eats memory ends alone."""
 
 import asyncio
 import os
@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rollhouse.base.guard import GuardCrash, GuardedPool, GuardError, GuardTimeout, GuardUnavailable
+from rollhouse.base.worker_pool import WorkerPool
+from rollhouse.base.worker_process import WorkerDied, WorkerError, WorkerTimeout, WorkerUnavailable
 
-HERE = "rollhouse.tests.base.guarded:"
+HERE = "rollhouse.tests.base.worker_functions:"
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[GuardedPool]:
+def pool() -> Iterator[WorkerPool]:
     """Short of time, and of memory; calls that should succeed take none."""
-    pool = GuardedPool(2, 1.5, memory_mb=600, modules=["rollhouse.tests.base.guarded"])
+    pool = WorkerPool(2, 1.5, memory_mb=600, modules=["rollhouse.tests.base.worker_functions"])
     yield pool
     pool.close()
 
@@ -40,14 +41,14 @@ def wait_until_dead(pid: int) -> None:
     raise AssertionError(f"process {pid} lives")
 
 
-def test_a_worker_is_used_again_and_what_it_prints_does_no_harm(pool: GuardedPool) -> None:
+def test_a_worker_is_used_again_and_what_it_prints_does_no_harm(pool: WorkerPool) -> None:
     first, pid = pool.call_sync(HERE + "count")
     assert pool.call_sync(HERE + "talk", 3) == "xxx"
     assert pool.call_sync(HERE + "count") == [first + 1, pid]
     assert pid != os.getpid()
 
 
-def test_what_goes_wrong_ends_alone(pool: GuardedPool) -> None:
+def test_what_goes_wrong_ends_alone(pool: WorkerPool) -> None:
     async def all_at_once() -> list:
         calls = [
             pool.call(HERE + "stuck_in_native_code"),
@@ -60,17 +61,17 @@ def test_what_goes_wrong_ends_alone(pool: GuardedPool) -> None:
         return await asyncio.gather(*calls, return_exceptions=True)
 
     stuck, dead, eaten, refused, long, *sums = asyncio.run(all_at_once())
-    assert type(stuck) is GuardTimeout
-    assert type(dead) is GuardCrash
-    assert type(eaten) is GuardCrash
-    assert type(refused) is GuardError
+    assert type(stuck) is WorkerTimeout
+    assert type(dead) is WorkerDied
+    assert type(eaten) is WorkerDied
+    assert type(refused) is WorkerError
     assert "ValueError: not this" in str(refused)
     assert "OverflowError" in str(long)
     assert sums == list(range(1, 51))
 
 
 def test_slow_calls_make_room_for_others() -> None:
-    pool = GuardedPool(1, 30, modules=["rollhouse.tests.base.guarded"])
+    pool = WorkerPool(1, 30, modules=["rollhouse.tests.base.worker_functions"])
 
     async def order() -> list[str]:
         ended: list[str] = []
@@ -86,14 +87,14 @@ def test_slow_calls_make_room_for_others() -> None:
     pool.close()
 
 
-def test_a_worker_killed_while_idle_costs_no_call(pool: GuardedPool) -> None:
+def test_a_worker_killed_while_idle_costs_no_call(pool: WorkerPool) -> None:
     _, pid = pool.call_sync(HERE + "count")
     os.kill(pid, signal.SIGKILL)
     wait_until_dead(pid)
     assert [pool.call_sync(HERE + "add", 1, 1) for _ in range(3)] == [2, 2, 2]
 
 
-def test_an_abandoned_call_leaves_its_worker_in_order(pool: GuardedPool) -> None:
+def test_an_abandoned_call_leaves_its_worker_in_order(pool: WorkerPool) -> None:
     async def give_up() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(pool.call(HERE + "sleep", 0.4), 0.05)
@@ -104,16 +105,16 @@ def test_an_abandoned_call_leaves_its_worker_in_order(pool: GuardedPool) -> None
 
 def test_no_secret_of_ours_is_in_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
-    pool = GuardedPool(1, 5)
+    pool = WorkerPool(1, 5)
     assert "secret" not in str(pool.call_sync(HERE + "environment"))
     pool.close()
-    with pytest.raises(GuardUnavailable, match="closed"):
+    with pytest.raises(WorkerUnavailable, match="closed"):
         pool.call_sync(HERE + "add", 1, 1)
 
 
-def test_a_module_that_is_not_there_is_said() -> None:
-    pool = GuardedPool(1, 5, modules=["no_such_module"])
-    with pytest.raises(GuardUnavailable, match="no_such_module"):
+def test_a_missing_module_is_reported() -> None:
+    pool = WorkerPool(1, 5, modules=["no_such_module"])
+    with pytest.raises(WorkerUnavailable, match="no_such_module"):
         pool.call_sync(HERE + "add", 1, 1)
     pool.close()
 
@@ -121,8 +122,8 @@ def test_a_module_that_is_not_there_is_said() -> None:
 def test_workers_end_with_a_killed_parent() -> None:
     script = f"""
 import threading, time
-from rollhouse.base.guard import GuardedPool
-pool = GuardedPool(2, 60)
+from rollhouse.base.worker_pool import WorkerPool
+pool = WorkerPool(2, 60)
 print(pool.call_sync("{HERE}count")[1], flush=True)
 threading.Thread(target=pool.call_sync, args=("{HERE}sleep", 59.0), daemon=True).start()
 while pool._idle.qsize(): time.sleep(0.01)
