@@ -94,7 +94,9 @@ class WorkerPool:
         except TimeoutError:
             raise WorkerTimeout(f"{function} took longer than {self.limit_s:g} s.", "Raise the limit if the work needs more time.") from None  # fmt: skip
         except WorkerError as error:
-            sound = not isinstance(error, WorkerDied | WorkerUnavailable)  # the function raised, and the process is well
+            sound = not isinstance(
+                error, WorkerDied | WorkerUnavailable
+            )  # the function raised, and the process is well
             raise
         finally:
             # Workers that stood in for slow ones are not kept.

@@ -53,7 +53,12 @@ class WorkerDied(WorkerError):
 
 
 class WorkerUnavailable(WorkerError):
-    """The call was never made: no process could be started, or the pool is closed."""
+    """The call was never made: no process could be started, or the pool is closed.
+
+    `import_error` is the error of a module of its setup; None for another cause.
+    """
+
+    import_error: str | None = None
 
 
 def isolated_environment() -> dict[str, str]:
@@ -140,7 +145,9 @@ class WorkerProcess:
             raise
         if "error" in greeting:
             self.kill()
-            raise WorkerUnavailable(f"A worker process did not start: {greeting['error']}.", "Install the package it needs.")  # fmt: skip
+            failed = WorkerUnavailable(f"A worker process did not start: {greeting['error']}.", "Install the package it needs.")  # fmt: skip
+            failed.import_error = greeting["error"]
+            raise failed
 
     def call(self, function: str, args: Sequence[Any] | Mapping[str, Any], timeout_s: float | None) -> Any:
         """The value of `package.module:function`, or bytes (a bytearray) for a payload. See `request` and `reply` for the two halves."""

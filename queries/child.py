@@ -1,26 +1,21 @@
-"""A query in a process of its own, watched from outside: DuckDB's memory limit does not count the buffers of Lance's reader.
+"""A query in a worker process, whose memory is watched from outside: DuckDB's memory limit does not count the buffers of Lance's reader.
 
-The parent sends a request, the child answers with one line of JSON and, when it went well, the rows as an Arrow stream. Pickle carries the
-request because parameters may be dates or bytes; both ends are ours. The watcher kills; a limit of the kernel's made a library that could not
-allocate wait for ever.
+The watcher kills. A memory limit of the kernel's made a library that could not allocate wait forever.
 """
 
-import json
 import os
-import pickle
 import re
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 
 from ..base import errors
-from ..base.errors import ConfigError, QueryError, RollhouseError
+from ..base.errors import ConfigError, QueryError
+from ..base.worker_process import WorkerDied, WorkerError, WorkerProcess, WorkerSetup
 from ..store.lance_store import LanceStore
 from . import session
 
@@ -36,9 +31,9 @@ _UNITS = {
     "TIB": 2**40,
 }
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?B)", re.IGNORECASE)
-# A query that does not let itself be interrupted in this time is killed.
+# A query that cannot be interrupted in this time is killed.
 _GRACE_S = 10.0
-_LOOK_EVERY_S = 0.02
+_FUNCTION = "rollhouse.queries.child:run_query"
 
 
 def sql(
@@ -51,48 +46,94 @@ def sql(
     memory_limit: str = "4GB",
     timeout_s: float | None = None,
 ) -> pa.Table:
-    """As `session.sql`, but `memory_limit` bounds all that the query's process holds, and `timeout_s` ends whatever it does.
+    """As `session.sql`, but `memory_limit` bounds all memory of the query's process, and `timeout_s` ends it in any case.
 
-    The bound is looked at fifty times a second, so a query may pass it for a moment. Off Linux it is DuckDB's own bound only.
-    Raises ConfigError for a limit that is not a size; else what `session.sql` raises.
+    The memory is looked at fifty times a second, so a query may exceed the bound for a moment. Off Linux only DuckDB's own bound holds.
+    Raises ConfigError for a limit that is not a size and for a parameter of an unknown type; else the errors of `session.sql`.
     """
-    limit = memory_bytes(memory_limit)
-    request = {"uri": store.uri, "query": query, "at": at if at is not None else store.at, "params": params, "scorer": scorer, "memory_limit": memory_limit, "timeout_s": timeout_s}  # fmt: skip
-    command = [sys.executable, "-m", "rollhouse.queries.child"]
-    broke: list[str] = []
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        threading.Thread(target=_watch, args=(process, limit, timeout_s, broke), daemon=True).start()
-        try:
-            output, _ = process.communicate(pickle.dumps(request))
-        finally:
-            process.kill()
-    if "time" in broke:
-        raise QueryError(f"The query took longer than {timeout_s:g} s.", "Narrow it, or allow it more time.")
-    if "memory" in broke:
-        raise QueryError(f"The query needs more memory than {memory_limit}.", "Narrow it, or raise the limit.")
-    return _read(output)
-
-
-def _watch(process: "subprocess.Popen[bytes]", limit: int, timeout_s: float | None, broke: list[str]) -> None:
-    """Kills the process when it holds too much or goes on too long, and says in `broke` why."""
-    deadline = time.monotonic() + timeout_s + _GRACE_S if timeout_s else None
-    while process.poll() is None:
-        if _held_bytes(process.pid) > limit:
-            broke.append("memory")
-            process.kill()
-        elif deadline and time.monotonic() > deadline:
-            broke.append("time")
-            process.kill()
-        time.sleep(_LOOK_EVERY_S)
-
-
-def _held_bytes(pid: int) -> int:
-    """What the process holds besides the pages of its program files; 0 where that cannot be told."""
+    setup = WorkerSetup(
+        modules=[__name__],
+        resident_bytes=memory_bytes(memory_limit),
+        file_bytes=None,
+        environment=None,  # an object store's credentials are in it
+        cwd=os.getcwd(),
+    )
+    request = {"uri": store.uri, "query": query, "at": at if at is not None else store.at, "scorer": scorer, "memory_limit": memory_limit, "timeout_s": timeout_s}  # fmt: skip
+    request["params"] = None if params is None else {name: _coded(name, value) for name, value in params.items()}
+    worker: WorkerProcess | None = None
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "VmSwap:")))
+        worker = WorkerProcess(setup)
+        rows = worker.call(_FUNCTION, request, timeout_s + _GRACE_S if timeout_s else None)
+    except TimeoutError:
+        raise QueryError(f"The query took longer than {timeout_s:g} s.", "Narrow it, or raise the limit.") from None
+    except WorkerDied as error:
+        if error.over_memory:
+            raise QueryError(f"The query needs more memory than {memory_limit}.", "Narrow it, or raise the limit.") from None  # fmt: skip
+        raise QueryError("The query's process ended without a result.", "It may have run out of memory: narrow the query.") from None  # fmt: skip
+    except WorkerError as error:
+        if error.fields is None:
+            raise
+        raise getattr(errors, error.fields["type"], QueryError)(error.fields["message"], error.fields["fix"]) from None
+    finally:
+        if worker is not None:
+            worker.kill()
+    return pa.ipc.open_stream(pa.py_buffer(rows)).read_all()
+
+
+class _Rows:
+    """A table as the payload of a reply."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def write_payload(self, file: Any) -> None:
+        with pa.ipc.new_stream(file, self._table.schema) as stream:
+            stream.write_table(self._table)
+
+
+def run_query(uri: str, params: dict[str, Any] | None, **request: Any) -> _Rows:
+    """Runs in the worker process."""
+    values = None if params is None else {name: _decoded(value) for name, value in params.items()}
+    return _Rows(session.sql(LanceStore(uri), params=values, **request))
+
+
+# -- parameters of a query as JSON ---------------------------------------------------------------------------------------
+
+_CODES: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
+    "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
+    "date": (date, date.isoformat, date.fromisoformat),
+    "time": (time, time.isoformat, time.fromisoformat),
+    "timedelta": (timedelta, lambda value: str(value // timedelta(microseconds=1)), lambda text: timedelta(microseconds=int(text))),
+    "decimal": (Decimal, str, Decimal),
+    "uuid": (UUID, str, UUID),
+    "bytes": (bytes, bytes.hex, bytes.fromhex),
+}  # fmt: skip
+
+
+def _coded(name: str, value: Any) -> Any:
+    """A parameter as JSON: {"is": type, "value": text} for a type that JSON lacks. Raises ConfigError for an unknown type."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_coded(name, item) for item in value]
+    if isinstance(value, Mapping):
+        return {"is": "dict", "value": [[_coded(name, key), _coded(name, item)] for key, item in value.items()]}
+    for code, (kind, write, _) in _CODES.items():
+        if isinstance(value, kind):
+            return {"is": code, "value": write(value)}
+    if hasattr(value, "item"):  # a scalar of NumPy's
+        return _coded(name, value.item())
+    raise ConfigError(f"The query parameter {name!r} has type {type(value).__name__}.", "Pass a number, a string, bytes, a date or a list.")  # fmt: skip
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
+    if isinstance(value, dict):
+        if value["is"] == "dict":
+            return {_decoded(key): _decoded(item) for key, item in value["value"]}
+        return _CODES[value["is"]][2](value["value"])
+    return value
 
 
 def memory_bytes(text: str) -> int:
@@ -101,34 +142,3 @@ def memory_bytes(text: str) -> int:
     if not match:
         raise ConfigError(f"{text!r} is not an amount of memory.", "Write 500MB or 4GB.")
     return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-def _read(output: bytes) -> pa.Table:
-    line, newline, rows = output.partition(b"\n")
-    if not newline:
-        raise QueryError("The query's process ended without an answer.", "It may have run out of memory: narrow it.")
-    head = json.loads(line)
-    if head["error"]:
-        raise getattr(errors, head["error"])(head["message"], head["fix"])
-    return pa.ipc.open_stream(pa.py_buffer(rows)).read_all()
-
-
-def _serve() -> None:
-    """One request from stdin, one answer to stdout. Whatever a library prints goes elsewhere."""
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    request = pickle.loads(sys.stdin.buffer.read())
-    store = LanceStore(request.pop("uri"))
-    try:
-        table = session.sql(store, **request)
-        out.write(b'{"error": null}\n')
-        with pa.ipc.new_stream(out, table.schema) as stream:
-            stream.write_table(table)
-    except RollhouseError as error:
-        head = {"error": type(error).__name__, "message": error.message, "fix": error.fix}
-        out.write(json.dumps(head).encode() + b"\n")
-    out.flush()
-
-
-if __name__ == "__main__":
-    _serve()

@@ -1,12 +1,6 @@
 """A handle on the process that checks answers: time limits, restarts, and never more than one case lost."""
 
 import importlib.util
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -15,6 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ...base.errors import EvaluationError, MissingExtra
+from ...base.worker_process import (
+    WorkerError,
+    WorkerProcess,
+    WorkerSetup,
+    WorkerUnavailable,
+    isolated_environment,
+)
 
 INSTALL = (
     "pip install --no-deps bfcl-eval==2026.3.23 tree_sitter==0.21.3 tree-sitter-java==0.21.0 "
@@ -22,6 +23,8 @@ INSTALL = (
 )
 ANSWER_BYTES = 1 << 20  # the longest gold answer has 2 KB
 START_S = 60.0
+MEMORY_BYTES = 2 << 30
+FILE_BYTES = 4 << 20  # a full memory, every character of it escaped, is under two
 
 Answer = Sequence[tuple[str, str]] | str
 """What one model call said: in mode `fc` its calls as (function name, JSON text of the arguments), else its text."""
@@ -49,7 +52,7 @@ class CheckerFailed(Exception):
 
 
 class Checker:
-    """Serves cases and verdicts from a guarded process: `with Checker() as checker: checker.check(category, id, calls)`.
+    """Returns cases and verdicts of a worker process: `with Checker() as checker: checker.check(category, id, calls)`.
 
     The process is isolated (no environment, own folder, bounded memory and CPU time), gets JSON and evaluates none of it.
     One that hangs or dies is replaced and the case it was given fails. Not safe to use from two threads at once.
@@ -68,8 +71,7 @@ class Checker:
         self.spent_s = 0.0
         self.restarts = -1
         self._folder = tempfile.TemporaryDirectory(prefix="rollhouse-bfcl-")
-        self._process: subprocess.Popen[bytes] | None = None
-        self._unread = b""
+        self._process: WorkerProcess | None = None
 
     def __enter__(self) -> "Checker":
         self._start()
@@ -188,71 +190,45 @@ class Checker:
         """The reply, or `checker_timeout` / `checker_died` after replacing the process."""
         started = time.monotonic()
         try:
-            process = self._process or self._start()
-            assert process.stdin is not None
-            # JSON text escapes every line break, so a request is one line whatever a policy wrote.
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-            return self._read(process, seconds)
+            worker = self._process or self._start()
+            arguments = {name: value for name, value in request.items() if name != "op"}
+            return worker.call(f"operations:{request['op']}", arguments, seconds)
         except TimeoutError:
             self._stop()
             return "checker_timeout"
-        except (EOFError, BrokenPipeError):
+        except (WorkerError, BrokenPipeError):
             self._stop()
             return "checker_died"
         finally:
             self.spent_s += time.monotonic() - started
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> WorkerProcess:
         folder = self._folder.name
-        # -I: neither PYTHON* variables nor the working directory decide what is imported.
-        command = [sys.executable, "-I", str(Path(__file__).with_name("guarded")), str(self.case_s)]
-        environment = {"BFCL_PROJECT_ROOT": folder, "HOME": folder, "OMP_NUM_THREADS": "1", "LANG": "C.UTF-8"}
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+        setup = WorkerSetup(
+            modules=["operations"],
+            folders=[str(Path(__file__).with_name("guarded"))],
+            path=None,
+            memory_bytes=MEMORY_BYTES,
+            file_bytes=FILE_BYTES,
+            reply_bytes=None,
+            cpu_s=self.case_s,
+            environment={**isolated_environment(), "BFCL_PROJECT_ROOT": folder, "HOME": folder},
             cwd=folder,
-            env=environment,
-            start_new_session=True,  # Ctrl-C reaches us, and we stop it
+            start_s=START_S,
         )
-        self._unread = b""
         self.restarts += 1
         try:
-            greeting = self._read(self._process, START_S)
-        except (TimeoutError, EOFError) as error:
-            self._stop()
+            self._process = WorkerProcess(setup)
+        except WorkerError as error:
+            if isinstance(error, WorkerUnavailable) and error.import_error is not None:
+                raise missing(f"bfcl-eval cannot be imported: {error.import_error}.") from error
             raise EvaluationError("The process that checks BFCL answers did not start.", "Run it again.") from error
-        if "import_error" in greeting:
-            self._stop()
-            raise missing(f"bfcl-eval does not import: {greeting['import_error']}.")
         return self._process
-
-    def _read(self, process: subprocess.Popen[bytes], seconds: float) -> Any:
-        """One line of JSON. Raises TimeoutError or EOFError."""
-        assert process.stdout is not None
-        deadline = time.monotonic() + seconds
-        poller = select.poll()  # select.select fails on descriptors past 1023
-        poller.register(process.stdout, select.POLLIN)
-        while b"\n" not in self._unread:
-            if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise TimeoutError
-            chunk = os.read(process.stdout.fileno(), 1 << 20)
-            if not chunk:
-                raise EOFError
-            self._unread += chunk
-        line, _, self._unread = self._unread.partition(b"\n")
-        return json.loads(line)
 
     def _stop(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        # It holds nothing worth a goodbye. The group is its own (start_new_session) and it is not reaped yet.
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        if process is not None:
+            process.kill()
 
 
 def _length(answer: Answer) -> int:

@@ -1,7 +1,10 @@
 """A query in a process of its own: the same answers, and bounds that hold for all it does."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from uuid import UUID
 
+import numpy as np
 import pytest
 from rollhouse.base.errors import ConfigError, QueryError, VersionNotFound
 from rollhouse.queries import child, session
@@ -16,6 +19,17 @@ def test_the_answer_is_the_same(store: LanceStore) -> None:
     assert child.sql(store, "SELECT reward FROM rollouts WHERE reward IS NOT NULL", scorer="kind").to_pylist() == [
         {"reward": 0.5}
     ]
+
+
+def test_parameters_of_every_type_arrive(store: LanceStore) -> None:
+    values = {
+        "a": date(2024, 2, 29), "b": datetime(2024, 2, 29, 1, 2, 3, 4, UTC), "c": b"\x00\xff", "d": Decimal("1.50"), "e": [1, 2],
+        "f": timedelta(days=1, microseconds=3), "g": None, "h": time(1, 2), "i": {"x": 1.5}, "j": True, "k": UUID(int=7), "l": np.float64(0.5),
+    }  # fmt: skip
+    query = "SELECT " + ", ".join(f"${name} AS {name}" for name in values)
+    assert child.sql(store, query, params=values) == session.sql(store, query, params=values)
+    with pytest.raises(ConfigError, match="'a' has type object"):
+        child.sql(store, "SELECT $a", params={"a": object()})
 
 
 def test_what_is_wrong_is_told_as_in_this_process(store: LanceStore) -> None:

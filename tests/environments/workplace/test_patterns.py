@@ -1,4 +1,4 @@
-"""Regular expressions that a policy sends: the matcher's own answers, and an end for those that would run for years."""
+"""Regular expressions that a policy sends: the matcher's own results, and a time limit for those that would run for years."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rollhouse.environments.types import Done
 from rollhouse.environments.workplace import WorkplaceEnvironment
 from rollhouse.environments.workplace import patterns as patterns_module
-from rollhouse.environments.workplace.match_process import answer
+from rollhouse.environments.workplace.matcher.matching import match
 from rollhouse.environments.workplace.patterns import find_pattern, is_quick, may_wait
 from rollhouse.policies.types import Turn
 from rollhouse.store.messages import Message, ToolCall
@@ -42,7 +42,7 @@ def test_both_ways_give_the_same_answer(pattern: str) -> None:
         expected = [re.search(pattern, text, re.IGNORECASE) is not None for text in texts]
     except (re.error, OverflowError) as error:
         expected = str(error)
-    assert answer(pattern, texts) == expected
+    assert match(pattern, texts) == expected
     if is_quick(pattern, texts):
         try:
             assert find_pattern(pattern, texts) == expected
@@ -50,7 +50,7 @@ def test_both_ways_give_the_same_answer(pattern: str) -> None:
             assert str(error) == expected
 
 
-def test_the_process_answers_as_the_matcher_does() -> None:
+def test_the_worker_matches_as_this_process_does() -> None:
     assert find_pattern("(wa|ta)*lk", TEXTS) == [True, True, False, False]
     assert find_pattern("(é|ß)+", ["STRASSE", "É", "\ud800"]) == [False, True, False]
     with pytest.raises(re.error, match="invalid group reference 2 at position 1"):
@@ -71,8 +71,9 @@ def create_and_search(environment: WorkplaceEnvironment, name: str, query: str) 
             await other.step(turn("email_search_emails", {"query": "harbour"}))
             await asyncio.sleep(0.001)
             others += 1
-        assert others > 1
         found = await searching
+        # A worker that is there already may be done before the other session's second step.
+        assert others > 1 or session.tool_seconds["calendar_search_events"] < 0.1
         assert not isinstance(found, Done)
         return found[0].text or ""
 
@@ -84,15 +85,15 @@ def turn(name: str, arguments: dict[str, str]) -> Turn:
     return Turn(Message("assistant", tool_calls=(ToolCall("c", name, json.dumps(arguments)),)))
 
 
-def test_a_hostile_pattern_gets_an_error_and_stalls_nobody(
+def test_a_hostile_pattern_gets_an_error_and_stalls_no_other_session(
     environment: WorkplaceEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(patterns_module, "LIMIT_S", 0.3)
     said, seconds = create_and_search(environment, "a" * 60 + "!", "(a+)+$")
     assert said == "Error executing tool 'calendar_search_events': matching the pattern took longer than 0.3 s"
     assert seconds >= 0.3
-    # Asked again, it is refused without another try.
-    monkeypatch.setattr(patterns_module, "_ask", None)
+    # The second time it is refused without another try.
+    monkeypatch.setattr(patterns_module, "_matchers", None)
     with pytest.raises(TimeoutError):
         find_pattern("(a+)+$", event_names(environment, "a" * 60 + "!"))
 

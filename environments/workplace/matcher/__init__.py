@@ -1,0 +1,1 @@
+"""Code that runs in the worker processes of `patterns`, imported by its folder."""
