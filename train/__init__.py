@@ -1,1 +1,1 @@
-"""GRPO on Ray and vLLM, SFT and DPO through TRL, checkpoints and tracking."""
+"""Training: GRPO on Ray and vLLM, SFT and DPO with TRL, checkpoints and tracking."""

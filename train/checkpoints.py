@@ -1,72 +1,53 @@
-"""Checkpoints: folders that transformers and vLLM load, each with a row that says what made it."""
+"""Checkpoints: folders that transformers and vLLM load, each with a row in the store that records its origin."""
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic import Field
+from typing import Any
 
 from ..base.errors import ConfigError, RollhouseError, StoreNotFound
 from ..collect.runner import refuse_other_config
 from ..policies.models import model_folder, weights_hash
 from ..store.ids import hash_id
-from ..store.lance_store import quote
-from ..store.runs import get_run
-from .identity import run_identity
-from .retention import best_first
-from .section import Section
+from ..store.lance_store import LanceStore, quote
+from ..store.runs import Run, get_run
+from .config import CheckpointingConfig
+from .runs import run_identity
 from .tiny import base_policy
 
-if TYPE_CHECKING:
-    from ..store.lance_store import LanceStore
-    from ..store.runs import Run
-
 MARK = "rollhouse.json"
-"""File in a checkpoint's folder that says which run wrote it."""
+"""File in a checkpoint's folder that names the run that wrote it."""
 TINY_BASE = "tiny-base"
-"""Names the tiny base policy wherever a model is asked for."""
+"""Name of the tiny base policy, accepted wherever a model is named."""
+_METRIC_NAMES = {"train/reward_mean": "train/reward"}
 
 
-class CheckpointingConfig(Section):
-    """Where checkpoints go and how often they are taken."""
-
-    checkpoint_dir: Path | None = None
-    """Checkpoints lie in `<checkpoint_dir>/<run>/step_N`; None is `checkpoints` in the store, and `results` here for a store elsewhere."""
-    save_period: int | None = None
-    """Optimizer steps between two checkpoints; None takes one, at the end."""
-    metric_name: str | None = None
-    """What makes a checkpoint good, as `val:accuracy` or `val/accuracy`; None is the newest."""
-    higher_is_better: bool = True
-    keep_top_k: int | None = Field(default=None, ge=1)
-    """So many of the best stay on the disk, and the newest; None keeps all."""
-
-
-def folder_of(store: "LanceStore", run_id: str, checkpoint_dir: Path | None) -> Path:
-    """Where a run's checkpoints go, absolute; whether others lie there is not looked at."""
+def folder_of(store: LanceStore, run_id: str, checkpoint_dir: Path | None) -> Path:
+    """The folder of a run's checkpoints, absolute. It is not checked for checkpoints of other runs."""
     local = Path(store.uri) / "checkpoints" if "://" not in store.uri else Path("results")
     return (checkpoint_dir or local).resolve() / run_id
 
 
-def checkpoint_folder(run: "Run", checkpoint_dir: Path | None) -> Path:
-    """`<checkpoint_dir>/<run_id>`, absolute. Raises ConfigError when checkpoints of another run lie there."""
+def checkpoint_folder(run: Run, checkpoint_dir: Path | None) -> Path:
+    """`<checkpoint_dir>/<run_id>`, absolute. Raises ConfigError when it holds checkpoints of another run."""
     folder = folder_of(run.store, run.run_id, checkpoint_dir)
     mine = run_identity(run)
     for step in sorted(folder.glob("step_*")):
         mark = step / MARK
         if not mark.is_file() or json.loads(mark.read_text())["run"] != mine:
             raise ConfigError(
-                f"{step} is not of run {run.run_id!r} in {run.store.uri}, and would be replaced.",
-                "Give the run another name, or another checkpointing.checkpoint_dir.",
+                f"{step} belongs to another run than {run.run_id!r} of {run.store.uri} and would be replaced.",
+                "Name the run differently, or set another checkpointing.checkpoint_dir.",
             )
     return folder
 
 
 def save_checkpoint(
-    store: "LanceStore",
-    run: "Run",
+    store: LanceStore,
+    run: Run,
     model: Any,
     tokenizer: Any,
     step: int,
@@ -77,19 +58,20 @@ def save_checkpoint(
 ) -> dict[str, Any]:
     """Writes `<folder>/<run_id>/step_N` and its row, and returns the row.
 
-    The folder is written under another name and renamed, so that one called `step_N` is always whole. One that a
-    former incarnation of the run left is replaced.
+    The folder is written under another name and renamed, so that a folder `step_N` is always complete. A folder of an earlier
+    incarnation of the run is replaced.
 
     Args:
-        model: A transformers model; it is saved in the precision it has.
+        model: A transformers model; it is saved in its own precision.
         tokenizer: Its tokenizer, with the chat template.
-        step: Optimizer steps taken.
+        step: Number of optimizer steps taken.
         folder: `checkpoint_dir` of the configuration.
-        dataset: "NAME@VERSION" it was trained on.
+        dataset: NAME@VERSION of the dataset it was trained on.
         metrics: Its metrics, by name.
-        parent_hash: weights_hash of the model the run started from.
+        parent_hash: weights_hash of the model that the run started from.
 
-    Raises ConfigError when checkpoints of another run lie there.
+    Raises:
+        ConfigError: The folder holds checkpoints of another run.
     """
     path = checkpoint_folder(run, folder) / f"step_{step}"
     checkpoint_id = f"{run.run_id}/step_{step}"
@@ -119,10 +101,10 @@ def save_checkpoint(
     return row
 
 
-def find_checkpoint(store: "LanceStore", name: str) -> dict[str, Any] | None:
-    """The row of a checkpoint by its id (`RUN/step_N`), of a run's last one by the run's id or its best by `RUN/best`; None when there is none.
+def find_checkpoint(store: LanceStore, name: str) -> dict[str, Any] | None:
+    """The row of a checkpoint (`RUN/step_N`), of a run's last checkpoint (`RUN`) or of its best (`RUN/best`); None when there is none.
 
-    The best is by `checkpointing.metric_name` of the run's own configuration.
+    The best is the best by `checkpointing.metric_name` of the run's own configuration.
     """
     if name.endswith("/best"):
         return _best(store, name.removesuffix("/best"))
@@ -133,7 +115,7 @@ def find_checkpoint(store: "LanceStore", name: str) -> dict[str, Any] | None:
     return max(rows, key=lambda row: (row["incarnation"], row["step"])) if rows else None
 
 
-def _best(store: "LanceStore", run_id: str) -> dict[str, Any] | None:
+def _best(store: LanceStore, run_id: str) -> dict[str, Any] | None:
     rows = store.read("checkpoints", filter=f"run_id = {quote(run_id)}").to_pylist()
     if not rows:
         return None
@@ -142,42 +124,48 @@ def _best(store: "LanceStore", run_id: str) -> dict[str, Any] | None:
     return next((row for row in ranked if Path(row["path"]).is_dir()), ranked[0])
 
 
-def model_before(store: "LanceStore", run_id: str) -> Path:
-    """The model a training run started from.
+def model_before(store: LanceStore, run_id: str) -> Path:
+    """The folder of the model that a training run started from.
 
-    Raises StoreNotFound for a run there is not, ConfigError when it saved nothing or that model is no longer what it was.
+    Raises:
+        StoreNotFound: There is no such run.
+        ConfigError: The run saved no checkpoint, or the weights of that model have changed.
     """
     run = get_run(store, run_id)
     named = run["config"].get("policy", {}).get("model_name")
     if named is None or find_checkpoint(store, run_id) is None:
         raise ConfigError(
-            f"Run {run_id!r} ({run['kind']}) has no model before and after it.", "Name a training run that saved one."
+            f"Run {run_id!r} of kind {run['kind']} saved no checkpoint.", "Name a training run that saved one."
         )
     return starting_model(store, run)
 
 
-def starting_model(store: "LanceStore", run: Mapping[str, Any]) -> Path:
-    """The model that a training run (a row of get_run) started from, whether it saved one or not. Raises ConfigError when it is no longer what it was."""
+def starting_model(store: LanceStore, run: Mapping[str, Any]) -> Path:
+    """The folder of the model that a training run (a row of get_run) started from. Raises ConfigError when its weights have changed."""
     before, hashed = resolve_model(store, run["config"]["policy"]["model_name"]), run["config"]["model_hash"]
     if (found := weights_hash(before)) != hashed:
         raise ConfigError(
-            f"{before} is no longer the model that run {run['run_id']!r} started from: its weights are {found}, not {hashed}.",
-            "Put the old weights back, or name models by their folders.",
+            f"The weights in {before} have changed since run {run['run_id']!r} started from them: their hash is {found}, not {hashed}.",
+            "Restore the old weights.",
         )
     return before
 
 
-def models_of(store: "LanceStore", run_id: str) -> tuple[Path, Path]:
-    """The model a training run started from and its last checkpoint's folder. Raises as model_before and resolve_model."""
+def models_of(store: LanceStore, run_id: str) -> tuple[Path, Path]:
+    """The folders of the model that a training run started from and of its last checkpoint. Raises as model_before and resolve_model."""
     return model_before(store, run_id), resolve_model(store, run_id)
 
 
 def finished_before(
-    store: "LanceStore", kind: str, name: str | None, config: dict[str, Any], free: tuple[str, ...]
+    store: LanceStore, kind: str, name: str | None, config: dict[str, Any], free: tuple[str, ...]
 ) -> dict[str, Any] | None:
-    """The last checkpoint of the run of that name, if it finished with this configuration; None when there is something to train.
+    """The last checkpoint of the run of that name, if it finished with this configuration; None when training is needed.
 
-    `free` as in refuse_other_config. Raises ConfigError when the run was started with another configuration and something came of it.
+    Args:
+        free: Settings that may differ, as in refuse_other_config.
+
+    Raises:
+        ConfigError: The run has results of another configuration.
     """
     try:
         before = get_run(store, name) if name else None
@@ -193,24 +181,24 @@ def finished_before(
     return row if row is not None and Path(row["path"]).is_dir() else None
 
 
-def resolve_model(store: "LanceStore | None", name: str | Path) -> Path:
-    """The folder of a model: a checkpoint's id, a run's id (its last checkpoint), `RUN/best`, a folder, `tiny-base`, or a name on the hub.
+def resolve_model(store: LanceStore | None, name: str | Path) -> Path:
+    """The folder of a model, named by a checkpoint's id, a run's id (its last checkpoint), `RUN/best`, a folder, `tiny-base`, or a name on the hub.
 
     Raises:
-        ConfigError: It is none of these, or its folder is gone or holds other weights than the checkpoint's row says.
+        ConfigError: The name is none of these, or the checkpoint's folder is missing or its weights have changed.
     """
     row = find_checkpoint(store, str(name)) if store is not None else None
     if row is not None:
         if not Path(row["path"]).is_dir():
             raise ConfigError(
-                f"Checkpoint {row['checkpoint_id']} should lie in {row['path']}, which is not there.",
-                "Put the folder back, or name another model.",
+                f"The folder {row['path']} of checkpoint {row['checkpoint_id']} does not exist.",
+                "Restore the folder, or name another model.",
             )
         found = weights_hash(row["path"])
         if found != row["weights_hash"]:
             raise ConfigError(
-                f"{row['path']} no longer holds checkpoint {row['checkpoint_id']}: its weights are {found}, not {row['weights_hash']}.",
-                "Put the folder back, or name it by its path if these weights are wanted.",
+                f"{row['path']} no longer holds checkpoint {row['checkpoint_id']}: the hash of its weights is {found}, not {row['weights_hash']}.",
+                "Restore the folder, or name the model by its path to use the present weights.",
             )
         return Path(row["path"])
     if str(name) == TINY_BASE and not Path(name).is_dir():
@@ -219,4 +207,39 @@ def resolve_model(store: "LanceStore | None", name: str | Path) -> Path:
         return model_folder(name)
     except RollhouseError as error:
         message = error.message.rstrip(".")
-        raise type(error)(f"{message}, and no checkpoint or run is called {str(name)!r}.", error.fix) from error
+        raise type(error)(f"{message}, and there is no checkpoint or run {str(name)!r}.", error.fix) from error
+
+
+def metric_key(name: str) -> str:
+    """The name of a metric in the store: `val:accuracy` is `val/accuracy`, `train:reward_mean` is `train/reward`."""
+    name = name.replace(":", "/", 1)
+    return _METRIC_NAMES.get(name, name)
+
+
+def best_first(rows: list[dict[str, Any]], config: CheckpointingConfig) -> list[dict[str, Any]]:
+    """Rows of `checkpoints`, best first by the metric, ties newest first. Rows without a finite value come last."""
+    key, sign = metric_key(config.metric_name or ""), 1 if config.higher_is_better else -1
+
+    def rank(row: Mapping[str, Any]) -> tuple[float, int, int]:
+        value = json.loads(row["metrics"] or "{}").get(key)
+        rated = sign * value if value is not None and math.isfinite(value) else -math.inf
+        return (rated, row["incarnation"], row["step"])
+
+    return sorted(rows, key=rank, reverse=True)
+
+
+def keep_best(store: LanceStore, run_id: str, config: CheckpointingConfig) -> list[Path]:
+    """Removes the folders of a run's checkpoints that are neither the newest nor among the `keep_top_k` best, and returns them.
+
+    Their rows stay in the store. Without keep_top_k nothing is removed; without a metric the newest are kept.
+    """
+    if config.keep_top_k is None:
+        return []
+    rows = store.read("checkpoints", filter=f"run_id = {quote(run_id)}").to_pylist()
+    newest = max(rows, key=lambda row: (row["incarnation"], row["step"]), default=None)
+    kept = {row["path"] for row in best_first(rows, config)[: config.keep_top_k]}
+    kept |= {newest["path"]} if newest else set()
+    gone = [Path(row["path"]) for row in rows if row["path"] not in kept and Path(row["path"]).is_dir()]
+    for path in gone:
+        shutil.rmtree(path)
+    return gone

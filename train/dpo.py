@@ -1,7 +1,7 @@
-"""Direct preference optimisation: TRL's DPOTrainer, taught to score only what the policy said.
+"""Direct preference optimisation with TRL's DPOTrainer, scoring only the tokens of the policy.
 
-TRL takes a completion as one stretch of the policy's text. A trajectory is not: tool results stand between the turns. So the
-rows arrive tokenised, each side with its mask, and the collator puts the masks where TRL has a completion mask of all ones.
+TRL treats a completion as one text of the policy. In a trajectory tool results stand between the turns. The rows are therefore
+tokenised here, each side with its mask, and the collator puts these masks in the place of TRL's completion mask of all ones.
 """
 
 from pathlib import Path
@@ -13,42 +13,43 @@ from ..base.errors import ConfigError
 from ..policies.models import need
 from ..store.lance_store import LanceStore
 from ..transform.materialize import Pair, iter_dpo
+from .config import Section
 from .lora import peft_config
 from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
-from .offline_config import OfflineConfig, make_arguments, trl_arguments
+from .offline_config import OfflineConfig
 from .row_files import write_rows
-from .section import Section
 from .tokens import Tokenizing, TokenRow
+from .trl_setup import make_arguments, trl_arguments
 
 DPO_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "chosen_mask", "rejected_mask")
 
 
 class DpoAlgorithm(Section):
-    """The loss, and how long."""
+    """Settings of the section `dpo`: the loss and the length of the training."""
 
     reference_policy_kl_penalty: float = Field(default=0.1, gt=0)
-    """Beta: how strongly the policy is held to where it started."""
+    """Beta: how strongly the policy is kept near the model it started from."""
     preference_average_log_probs: bool = False
     """Compare mean instead of summed log-probabilities."""
     preference_loss_weight: float = Field(default=1.0, gt=0)
     reference_free: bool = False
-    """Reward the policy's own log-probabilities in place of their difference to the reference's; with `preference_average_log_probs` the loss of SimPO (Meng et al. 2024) without its margin."""
+    """Use the policy's own log-probabilities instead of their difference to the reference's. With `preference_average_log_probs` this is the loss of SimPO (Meng et al. 2024) without its margin."""
     sft_loss_weight: float = Field(default=0.0, ge=0)
-    """Weight of the negative log-likelihood of the chosen side, which keeps it from falling."""
+    """Weight of the negative log-likelihood of the chosen side, which keeps its likelihood from falling."""
     max_num_epochs: float = Field(default=1, gt=0)
     max_num_steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps; None takes as many as the epochs have."""
+    """Number of optimizer steps; None takes those of `max_num_epochs`."""
     seed: int = 0
 
 
 class DpoConfig(OfflineConfig):
-    """Everything a DPO run depends on. The batch sizes count pairs."""
+    """The configuration of `train dpo`. Batch sizes count pairs."""
 
     dpo: DpoAlgorithm = Field(default_factory=DpoAlgorithm)
 
 
 def train_dpo(store: LanceStore, config: DpoConfig, on_step: OnStep | None = None) -> dict[str, Any]:
-    """Trains on a dataset of pairs and returns the row of the last checkpoint. Raises as train_sft."""
+    """Trains on a dataset of pairs and returns the row of the last checkpoint. Arguments, result and errors are those of train_sft."""
 
     def prepare(start: Start, scratch: Path) -> tuple[dict[str, int], MakeTrainer]:
         tokenizer = start.chat.tokenizer
@@ -61,7 +62,7 @@ def train_dpo(store: LanceStore, config: DpoConfig, on_step: OnStep | None = Non
         def make_trainer(state: Path) -> Any:
             algorithm = config.dpo
             ours = trl_arguments(config, state, algorithm.max_num_steps, algorithm.max_num_epochs, algorithm.seed)
-            # The reference is the model before its first step: its log-probabilities are computed once, ahead.
+            # The reference is the model before its first step, so its log-probabilities are computed once, before training.
             ours |= {"beta": algorithm.reference_policy_kl_penalty, "precompute_ref_log_probs": True, **loss(algorithm)}
             args = make_arguments(need("trl").DPOConfig, ours, config.trl)
             return trajectory_trainer(algorithm.reference_free)(
@@ -89,25 +90,25 @@ def loss(algorithm: DpoAlgorithm) -> dict[str, Any]:
 
 
 def tokenize_pair(pair: Pair, tokens: Tokenizing) -> tuple[TokenRow, TokenRow]:
-    """(chosen, rejected) in tokens. Sides that do not begin with the same prompt tokens are counted, for check_pairs."""
+    """(chosen, rejected) in tokens. Pairs whose sides have different prompt tokens are counted, for check_pairs."""
     chosen, rejected = tokens.row(pair.chosen), tokens.row(pair.rejected)
     tokens.counts["prompts_apart"] += chosen.prompt_ids != rejected.prompt_ids
     return chosen, rejected
 
 
 def check_pairs(tokens: Tokenizing) -> dict[str, int]:
-    """The counts of `Tokenizing.check` over both sides. Raises ConfigError as that, and when prompts of pairs differ."""
+    """The counts of `Tokenizing.check` over both sides. Raises as `Tokenizing.check`, and ConfigError when the prompts of a pair differ."""
     counts, apart = tokens.check(), tokens.counts["prompts_apart"]
     if apart:
         raise ConfigError(
-            f"{apart} of {(counts['sampled'] + counts['rendered']) // 2} pairs have sides whose prompts differ in tokens.",
-            "Build the dataset from rollouts of one tokenizer and template (`policies` or `runs`).",
+            f"{apart} of {(counts['sampled'] + counts['rendered']) // 2} pairs have sides whose prompts have different tokens.",
+            "Build the dataset from rollouts of one tokenizer and template (options `policies` or `runs`).",
         )
     return counts
 
 
 def dpo_columns(chosen: TokenRow, rejected: TokenRow) -> dict[str, list[int]]:
-    """The pair in TRL's tokenised columns, and a mask parallel to each side."""
+    """The pair in TRL's tokenised columns, with a mask parallel to the tokens of each side."""
     return {
         "prompt_ids": chosen.prompt_ids,
         "chosen_ids": chosen.response_ids,
@@ -118,7 +119,7 @@ def dpo_columns(chosen: TokenRow, rejected: TokenRow) -> dict[str, list[int]]:
 
 
 def trajectory_trainer(reference_free: bool = False) -> type:
-    """TRL's DPOTrainer for rows that are tokenised already; without a reference its log-probabilities are 0, and no pass computes them."""
+    """TRL's DPOTrainer for tokenised rows. With `reference_free` the reference log-probabilities are 0 and are not computed."""
     import torch
     from trl.trainer.dpo_trainer import DPOTrainer
 

@@ -1,28 +1,15 @@
-"""Low-rank adapters: what is trained is small, what is saved is a whole model again."""
+"""Low-rank adapters: adapters are trained, and merged models are saved."""
 
 import copy
 from typing import Any
 
-from pydantic import Field
-
 from ..base.errors import ConfigError
 from ..policies.models import need
-from .section import Section
-
-
-class LoraConfig(Section):
-    """Adapters in place of training every weight (Hu et al. 2021)."""
-
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32, gt=0)
-    """The adapter's output is scaled by alpha / rank."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: str | list[str] = "all-linear"
-    """Names of the layers that get one; `all-linear` is every linear layer but the output's."""
+from .config import LoraConfig
 
 
 def peft_config(lora: LoraConfig | None) -> Any:
-    """peft's configuration, None for training every weight. Raises MissingExtra without peft."""
+    """The configuration for peft; None when every weight is trained. Raises MissingExtra without peft."""
     if lora is None:
         return None
     peft = need("peft")
@@ -36,14 +23,15 @@ def peft_config(lora: LoraConfig | None) -> Any:
 
 
 def merged(model: Any) -> Any:
-    """A model with its adapters added into its weights; the model itself when it has none. Costs a copy of the model.
+    """A copy of a model with its adapters merged into the weights; the model itself when it has none.
 
-    Raises ConfigError when a weight is not finite after it.
+    Raises:
+        ConfigError: A merged weight is not finite.
     """
     if not hasattr(model, "merge_and_unload"):
         return model
     try:
-        # On a copy: taking the adapters out again would not give back the same bits, and training goes on.
+        # A copy, because unmerging the adapters would not restore the same bits and training goes on.
         return copy.deepcopy(model).merge_and_unload(safe_merge=True)
     except ValueError as error:
         raise ConfigError(f"The adapters cannot be merged: {error}.", "Lower the learning rate.") from error

@@ -1,4 +1,4 @@
-"""What SFT and DPO share: the way from a dataset and a model to a checkpoint, also for a run that was cut short."""
+"""What SFT and DPO share: training from a dataset and a model to a checkpoint, and resuming an interrupted run."""
 
 import json
 import math
@@ -18,29 +18,28 @@ from ..policies.models import check_model_folder, need, weights_hash
 from ..store.lance_store import LanceStore
 from ..store.runs import Run, start_run
 from ..transform.versions import DatasetVersion, get_dataset
-from .checkpoints import checkpoint_folder, finished_before, folder_of, resolve_model, save_checkpoint
+from .checkpoints import checkpoint_folder, finished_before, folder_of, keep_best, resolve_model, save_checkpoint
 from .lora import merged
 from .offline_config import OfflineConfig
-from .processes import rank, require_name
-from .retention import keep_best
 from .tracking import Tracker
+from .trl_setup import rank, require_name
 
-# What may differ when a run of that name is there already; the weights of model_name may not.
+# Settings that may differ when a run is resumed. The weights that model_name refers to may not.
 _MAY_CHANGE = ("run", "policy.model_name", "checkpointing", "logger")
 
 OnStep = Callable[[int, int, str], None]
-"""Gets optimizer steps done, steps in all, and a note for people."""
+"""Called with optimizer steps done, total steps, and a note to show."""
 
 
 def load_model(folder: Path) -> Any:
-    """The model in float32: master weights; on a GPU the trainer computes in bfloat16."""
+    """The model with float32 master weights; on a GPU the trainer computes in bfloat16."""
     torch = need("torch")
     return need("transformers").AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
 
 
 @dataclass(frozen=True)
 class Start:
-    """What training starts from. `context` is the model's, in tokens; None when its config names none."""
+    """What training starts from: the folder of the model, the dataset version and the chat format."""
 
     folder: Path
     dataset: DatasetVersion
@@ -48,11 +47,12 @@ class Start:
 
     @property
     def context(self) -> int | None:
+        """The model's context length in tokens; None when its config states none."""
         return json.loads((self.folder / "config.json").read_text()).get("max_position_embeddings")
 
 
 MakeTrainer = Callable[[Path], Any]
-"""From the folder that holds what a run cut short goes on from to TRL's trainer."""
+"""Makes TRL's trainer, given the folder for the state that an interrupted run resumes from."""
 
 
 def train_offline(
@@ -62,16 +62,16 @@ def train_offline(
     prepare: Callable[[Start, Path], tuple[dict[str, int], MakeTrainer]],
     on_step: OnStep | None,
 ) -> dict[str, Any]:
-    """Goes from dataset and model to a checkpoint, under a run of its own, and returns the last checkpoint's row.
+    """Trains a model on a dataset in a run, and returns the row of the last checkpoint.
 
-    A run of that name that finished with the same configuration is left as it is, and its checkpoint returned; one that was cut short goes on
-    from its last checkpoint, to the same weights.
+    A run of that name that finished with the same configuration is not trained again: its checkpoint is returned. An interrupted
+    run resumes from its last saved state and reaches the same weights.
 
-    Where a launcher started several processes the first does all this, and the others only train along and return {}.
+    When a launcher started several processes, process 0 writes the run and the others train with it and return {}.
 
     Args:
-        prepare: Writes the rows into the folder it is given, which lasts as long as the training, and gives how they came about
-            (kept in the run's summary) and the trainer.
+        prepare: Given what training starts from and a folder that exists until training ends, writes the rows into the folder and
+            returns how they were tokenised (for the run's summary) and a function that makes the trainer.
     """
     need("trl")
     require_name(config.run)
@@ -81,7 +81,7 @@ def train_offline(
     before = finished_before(store, kind, config.run, payload, _MAY_CHANGE)
     if before is not None:
         if on_step is not None:
-            on_step(before["step"], before["step"], "was trained before; this is its checkpoint")
+            on_step(before["step"], before["step"], "already trained; this is its checkpoint")
         return before
     with tempfile.TemporaryDirectory(prefix="rollhouse-rows-") as scratch:
         rows, make_trainer = prepare(Start(folder, dataset, ChatFormat.of(folder)), Path(scratch))
@@ -101,7 +101,7 @@ def _train(
     make_trainer: MakeTrainer,
     on_step: OnStep | None,
 ) -> dict[str, Any]:
-    """The first process's part: the run, its metrics and its checkpoints."""
+    """The part of process 0: the run, its metrics and its checkpoints."""
     dataset, parent = payload["dataset"], payload["model_hash"]
     with start_run(store, kind, config.run, payload) as run, Tracker(run, config.logger, payload) as tracker, quiet():
         place = config.checkpointing.checkpoint_dir
@@ -122,24 +122,24 @@ def _train(
         run_trainer(trainer, interrupted_at, config)
         checkpoint = keep(trainer.state.global_step)
         _finish(run, checkpoint, trainer, rows)
-        shutil.rmtree(state, ignore_errors=True)  # nothing goes on from a finished run
+        shutil.rmtree(state, ignore_errors=True)  # a finished run is not resumed
     return checkpoint
 
 
 def follow(make_trainer: MakeTrainer, state: Path, config: OfflineConfig) -> None:
-    """Trains along with the first process, which writes everything."""
+    """Trains together with process 0, which writes everything."""
     interrupted_at = last_state(state)
     with quiet():
         run_trainer(make_trainer(state), interrupted_at, config)
 
 
 def run_trainer(trainer: Any, interrupted_at: Path | None, config: OfflineConfig) -> None:
-    """Trains to the end and measures at it; several processes do this alike, for measuring takes all of them."""
+    """Trains to the end and evaluates there. All processes do this, because evaluation needs all of them."""
     from transformers import PrinterCallback, TrainerCallback
 
     class Measure(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            # A checkpoint knows its step's numbers, so they are logged and measured before it is saved.
+            # Log and evaluate before a checkpoint is saved, so that the checkpoint has the metrics of its step.
             due = is_due(state, config)
             control.should_log = control.should_log or due
             control.should_evaluate = control.should_evaluate or (due and config.validation.share > 0)
@@ -152,20 +152,20 @@ def run_trainer(trainer: Any, interrupted_at: Path | None, config: OfflineConfig
 
 
 def is_due(state: Any, config: OfflineConfig) -> bool:
-    """Whether a checkpoint is taken on the way at this step of the trainer; the last step's is taken in any case."""
+    """Whether an intermediate checkpoint is due at this step. The checkpoint of the last step is always saved, by _train."""
     period = config.checkpointing.save_period
     return bool(period) and state.global_step % period == 0 and state.global_step < state.max_steps
 
 
 def last_state(folder: Path) -> Path | None:
-    """The newest whole state that the trainer of an interrupted run left; None when there is none."""
+    """The newest complete state that the trainer of an interrupted run left; None when there is none."""
     whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
     return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars but ours, and no deprecation notes that the libraries write to each other."""
+    """Turns off the libraries' progress bars and deprecation warnings."""
     import warnings
 
     import datasets
@@ -191,7 +191,7 @@ def quiet() -> Iterator[None]:
 def watch(
     trainer: Any, tracker: Tracker, keep: Callable[[int], Any], config: OfflineConfig, on_step: OnStep | None
 ) -> None:
-    """Sends the trainer's numbers to the tracker, takes checkpoints on the way, and stops at a loss that is not finite."""
+    """Adds a callback that logs metrics, saves intermediate checkpoints, and raises TrainingError for a loss that is not finite."""
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
@@ -212,7 +212,7 @@ def watch(
 
 
 def metrics_of(logs: dict[str, Any]) -> dict[str, float]:
-    """TRL's numbers under our names: `loss` is `train/loss`, `eval_loss` is `val/loss`. Its closing summary gives none."""
+    """TRL's metrics under our names: `loss` is `train/loss`, `eval_loss` is `val/loss`. TRL's closing summary is left out."""
     return {
         f"val/{name[5:]}" if name.startswith("eval_") else f"train/{name}": float(value)
         for name, value in logs.items()
@@ -221,7 +221,7 @@ def metrics_of(logs: dict[str, Any]) -> dict[str, float]:
 
 
 def last_metrics(trainer: Any) -> dict[str, float]:
-    """The numbers of the trainer's last step, of training and, where they were measured at it, of validation."""
+    """The training metrics of the trainer's last step, and the validation metrics if they were measured at that step."""
     history = trainer.state.log_history
     numbers: dict[str, float] = {}
     for entry in history:
@@ -231,7 +231,7 @@ def last_metrics(trainer: Any) -> dict[str, float]:
 
 
 def measured(trainer: Any) -> bool:
-    """Whether the validation loss of the last step is known."""
+    """Whether the validation loss was measured at the last step."""
     return "val/loss" in last_metrics(trainer)
 
 

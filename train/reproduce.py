@@ -1,4 +1,4 @@
-"""Trains a run again from what it says of itself, and compares: the same weights, or the first step that differs."""
+"""Repeats a training run from its stored configuration and compares: equal weights, or the first step that differs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from ..base.errors import ConfigError
 from ..store.lance_store import LanceStore
 from ..store.runs import get_run
 from .checkpoints import find_checkpoint, model_before
-from .compare import Difference, first_difference, free_name, stored_numbers
 from .dpo import DpoConfig, train_dpo
 from .offline import OnStep
+from .runs import Difference, first_difference, free_name, stored_numbers
 from .sft import SftConfig, train_sft
 
 _KINDS: dict[str, tuple[Any, Callable[..., dict[str, Any]]]] = {
@@ -21,12 +21,12 @@ _KINDS: dict[str, tuple[Any, Callable[..., dict[str, Any]]]] = {
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What training again gave.
+    """The result of repeating a run.
 
     Attributes:
         run_id, again: The run and its repetition.
         before, after: weights_hash of their last checkpoints.
-        difference: None when every step's loss and gradient norm are the same bits.
+        difference: The first loss or gradient norm that differs; None when all are equal bit for bit.
     """
 
     run_id: str
@@ -37,23 +37,25 @@ class Reproduction:
 
     @property
     def identical(self) -> bool:
-        """Whether the weights are the same, bit for bit."""
+        """Whether the weights are equal bit for bit."""
         return self.before == self.after
 
 
 def reproduce(store: LanceStore, run_id: str, on_step: OnStep | None = None) -> Reproduction:
-    """Trains the run's dataset version, model, settings and seed again, as a run `RUN-again-N`.
+    """Trains with the run's dataset version, model, settings and seed again, as a run `RUN-again-N`.
 
-    Raises ConfigError for a run that is not of sft or dpo, is not finished, or whose first model is no longer what it was.
+    Raises:
+        StoreNotFound: There is no such run.
+        ConfigError: The run is not of kind sft or dpo, is not finished, or the weights it started from have changed.
     """
     run = get_run(store, run_id)
     if run["kind"] not in _KINDS:
         raise ConfigError(
-            f"Run {run_id!r} is of kind {run['kind']}, which is not trained from a dataset alone.",
-            "Runs of kind sft and dpo can be reproduced.",
+            f"Run {run_id!r} is of kind {run['kind']} and cannot be reproduced.",
+            "Name a run of kind sft or dpo; `rollhouse train replay` repeats a grpo run.",
         )
     if run["status"] != "finished":
-        raise ConfigError(f"Run {run_id!r} is {run['status']}.", "Finish it first: give its command again.")
+        raise ConfigError(f"Run {run_id!r} is {run['status']}, not finished.", "Run its command again to finish it.")
     base = model_before(store, run_id)
     kind, train = _KINDS[run["kind"]]
     settings = {name: value for name, value in run["config"].items() if name != "model_hash"}

@@ -1,4 +1,4 @@
-"""Rows on their way to a trainer, in files of Arrow that are read where they lie: memory does not grow with the dataset."""
+"""Tokenised rows in memory-mapped Arrow files for a trainer: memory does not grow with the dataset."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -16,14 +16,16 @@ _ROWS_A_BATCH = 64
 def write_rows(
     rows: Iterable[tuple[str, Mapping[str, list[int]]]], folder: Path, columns: tuple[str, ...], share: float
 ) -> tuple[Any, Any | None]:
-    """Writes the rows as they come and returns the datasets to train and to validate on, the second None without a share.
+    """Writes the rows and returns the Hugging Face datasets for training and validation, the second None without a share.
 
     Args:
-        rows: (task_id, column → integers); which side a row is on depends on its task's id alone.
-        folder: Where the files lie, as long as the datasets are in use.
-        share: Of tasks to validate on.
+        rows: (task_id, column → integers). The side of a row depends on its task_id alone.
+        folder: Folder for the files; it must exist as long as the datasets are used.
+        columns: The columns of the files, each a list of int32.
+        share: Share of the tasks to validate on.
 
-    Raises ConfigError when a share is asked for and one side is empty.
+    Raises:
+        ConfigError: A share is given and one side is empty.
     """
     from datasets import Dataset
 
@@ -46,14 +48,14 @@ def write_rows(
     if share and not all(counts):
         raise ConfigError(
             f"validation.share={share:g} of {len(tasks)} tasks leaves {counts[0]} rows to train on and {counts[1]} to validate on.",
-            "Ask for another share, or build a dataset of more tasks.",
+            "Set another share, or build a dataset of more tasks.",
         )
     train, validation = (Dataset.from_file(str(file)) for file in files)
     return train, validation if share else None
 
 
 def is_held_out(task_id: str, share: float) -> bool:
-    """Whether a task's rows are validated on rather than trained on, whatever else is in the dataset."""
+    """Whether a task's rows are for validation. It depends on the task_id alone."""
     return int(hash_id("validation", task_id)[:12], 16) / 16**12 < share
 
 

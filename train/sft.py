@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on demonstrations: TRL's SFTTrainer fed with tokens and their loss mask."""
+"""Supervised fine-tuning on demonstrations with TRL's SFTTrainer, from tokens and their loss mask."""
 
 from pathlib import Path
 from typing import Any
@@ -8,29 +8,30 @@ from pydantic import Field
 from ..policies.models import need
 from ..store.lance_store import LanceStore
 from ..transform.materialize import iter_sft
+from .config import Section
 from .lora import peft_config
 from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
-from .offline_config import OfflineConfig, make_arguments, trl_arguments
+from .offline_config import OfflineConfig
 from .row_files import write_rows
-from .section import Section
 from .tokens import Tokenizing, TokenRow
+from .trl_setup import make_arguments, trl_arguments
 
 IGNORED = -100
-"""Label of a token that is not learned from."""
+"""Label of a token that is excluded from the loss."""
 SFT_COLUMNS = ("input_ids", "labels")
 
 
 class SftAlgorithm(Section):
-    """How long and in what order."""
+    """Settings of the section `sft`: the length of the training and the order of the rows."""
 
     max_num_epochs: float = Field(default=1, gt=0)
     max_num_steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps; None takes as many as the epochs have."""
+    """Number of optimizer steps; None takes those of `max_num_epochs`."""
     seed: int = 0
 
 
 class SftConfig(OfflineConfig):
-    """Everything an SFT run depends on."""
+    """The configuration of `train sft`."""
 
     sft: SftAlgorithm = Field(default_factory=SftAlgorithm)
 
@@ -38,12 +39,21 @@ class SftConfig(OfflineConfig):
 def train_sft(store: LanceStore, config: SftConfig, on_step: OnStep | None = None) -> dict[str, Any]:
     """Trains on a dataset of demonstrations and returns the row of the last checkpoint.
 
-    A run of that name that finished with the same configuration is not trained again: its checkpoint is returned.
+    A run of that name that finished with the same configuration is not trained again: its checkpoint is returned. An interrupted
+    run resumes from its last saved state and reaches the same weights.
+
+    Args:
+        on_step: Called after every optimizer step with steps done, total steps and a note.
+
+    Returns:
+        The row of the table `checkpoints`; empty in processes other than the first of a distributed run.
 
     Raises:
-        ConfigError: A model, dataset or setting that does not fit, or a run of that name with another configuration, found before
-            training starts.
-        TrainingError: The loss stopped being finite.
+        ConfigError: The model, the dataset or a setting does not fit, or a run of that name exists with a different
+            configuration. Raised before training starts.
+        StoreNotFound: There is no such dataset.
+        MissingExtra: TRL is not installed.
+        TrainingError: The loss is not finite.
     """
 
     def prepare(start: Start, scratch: Path) -> tuple[dict[str, int], MakeTrainer]:
@@ -70,6 +80,6 @@ def train_sft(store: LanceStore, config: SftConfig, on_step: OnStep | None = Non
 
 
 def sft_columns(row: TokenRow) -> dict[str, list[int]]:
-    """The row as TRL takes tokenised data: `input_ids`, and `labels` that ignore what the policy did not say."""
+    """The row in TRL's tokenised columns: `input_ids`, and parallel `labels` that exclude the tokens that the policy did not sample."""
     learned = [token if bit else IGNORED for token, bit in zip(row.response_ids, row.mask, strict=True)]
     return {"input_ids": row.prompt_ids + row.response_ids, "labels": [IGNORED] * len(row.prompt_ids) + learned}

@@ -1,8 +1,8 @@
-"""From trajectories to the tokens a trainer scores.
+"""From trajectories to the tokens that a trainer scores.
 
-Where a rollout carries the tokens its policy sampled, under the tokenizer and template of the model in training, these are
-trained on as they are: text rendered again need not give the same tokens. Elsewhere the template renders the messages, and
-its generation marks say which tokens are the assistant's.
+A rollout may carry the tokens that its policy sampled. If they belong to the tokenizer and template of the model in training, they
+are used unchanged, because rendering the text again need not give the same tokens. Otherwise the template renders the messages,
+and its generation marks tell which tokens are the assistant's.
 """
 
 import json
@@ -21,9 +21,10 @@ class TokenRow:
     """One trajectory in tokens.
 
     Attributes:
-        response_ids: Everything after the prompt, tool results included.
-        mask: Parallel to response_ids: 1 where the policy's own token is learned from.
-        rendered: Whether the template made the tokens; otherwise they are those that were sampled.
+        prompt_ids: Token ids of the prompt.
+        response_ids: Token ids of everything after the prompt, tool results included.
+        mask: Parallel to response_ids: 1 for a token of the policy, which is learned, else 0.
+        rendered: Whether the template rendered the tokens; otherwise they are the sampled ones.
     """
 
     prompt_ids: list[int]
@@ -37,15 +38,15 @@ class TokenRow:
 
 @dataclass
 class Tokenizing:
-    """Turns trajectories into tokens one by one and keeps count, for `check` to say what is wrong with all of them.
+    """Turns trajectories into tokens one by one and counts what `check` reports at the end.
 
     Attributes:
-        max_length: The longest row that is trained on, in tokens.
-        context: The longest row the model takes; None when it does not say.
-        counts: `sampled` rows kept their tokens, `rendered` ones did not have any of this model, of these `other_model` have
-            tokens of another tokenizer or template, and of the sampled ones `retokenised_differently` would have got other
-            tokens from the template; further what `check` looks at.
-        longest: In tokens.
+        max_length: The longest row that may be trained on, in tokens.
+        context: The longest row that the model accepts, in tokens; None when the model states none.
+        counts: Numbers of rows: `sampled` rows kept their sampled tokens and `rendered` rows did not; of the rendered rows,
+            `other_model` have tokens of another tokenizer or template; of the sampled rows, `retokenised_differently` would get
+            other tokens from the template. Further counts are for `check`.
+        longest: Length of the longest row so far, in tokens.
     """
 
     chat: ChatFormat
@@ -72,27 +73,27 @@ class Tokenizing:
         return row
 
     def check(self) -> dict[str, int]:
-        """What the run's summary keeps of the counts.
+        """The counts for the run's summary.
 
         Raises:
-            ConfigError: Rows longer than `max_length` or `context` or without a token to learn from, or a template whose
-                generation marks do not agree with what was sampled.
+            ConfigError: Rows are longer than `max_length` or `context` or have no token to learn from, or the generation marks of
+                the template disagree with the sampled tokens.
         """
         counts, n = self.counts, self.counts["sampled"] + self.counts["rendered"]
         if counts["masks_disagree"]:
             raise ConfigError(
                 f"The template's generation marks disagree with the stored loss mask on {counts['masks_disagree']} of {n} rows.",
-                "Let the marks enclose the assistant's text and its end-of-turn token, and nothing else.",
+                "Place the marks around the assistant's text and its end-of-turn token, and nothing else.",
             )
         if counts["beyond_context"]:
             raise ConfigError(
                 f"{counts['beyond_context']} of {n} rows are longer than the model's context of {self.context} tokens (the longest has {self.longest}).",
-                "Take a model with a longer context, or build the dataset with a lower max_tokens.",
+                "Use a model with a longer context, or build the dataset with a lower max_tokens.",
             )
         if counts["too_long"]:
             raise ConfigError(
                 f"{counts['too_long']} of {n} rows are longer than policy.max_total_sequence_length={self.max_length} (the longest has {self.longest} tokens).",
-                "Raise it, or build the dataset with a lower max_tokens.",
+                "Increase it, or build the dataset with a lower max_tokens.",
             )
         if counts["silent"]:
             raise ConfigError(
@@ -103,7 +104,7 @@ class Tokenizing:
 
 
 def sampled_row(trajectory: Trajectory, chat: ChatFormat) -> TokenRow | None:
-    """The tokens as they were sampled; None when there are none, or they are of another tokenizer or template."""
+    """The sampled tokens; None when there are none, or they belong to another tokenizer or template."""
     same = (trajectory.tokenizer_hash, trajectory.template_hash) == (chat.tokenizer_hash, chat.template_hash)
     prompt, response, mask = trajectory.prompt_ids, trajectory.token_ids, trajectory.loss_mask
     if not same or prompt is None or response is None or mask is None or trajectory.prefix_ok is False:
@@ -112,7 +113,7 @@ def sampled_row(trajectory: Trajectory, chat: ChatFormat) -> TokenRow | None:
 
 
 def render(trajectory: Trajectory, chat: ChatFormat, template: str | None = None) -> TokenRow:
-    """The messages through the template. What the template appends after the last assistant token is left out."""
+    """The messages rendered by the template, without what the template appends after the last assistant token."""
     tools = json.loads(trajectory.tools)
     prompt = chat.render(trajectory.prompt, tools, generation_prompt=True)
     whole, mask = chat.render_with_mask((*trajectory.prompt, *trajectory.messages), tools, template)
@@ -122,7 +123,7 @@ def render(trajectory: Trajectory, chat: ChatFormat, template: str | None = None
 
 
 def marked_template(chat: ChatFormat) -> str | None:
-    """A template with generation marks to use in place of one without; None when the tokenizer's own has them or none is known."""
+    """A template with generation marks for a tokenizer whose template has none; None when it has them, or none is known."""
     if "generation" in str(chat.tokenizer.chat_template).replace("add_generation_prompt", ""):
         return None
     from trl.chat_template_utils import get_training_chat_template
@@ -141,7 +142,7 @@ def _compare(sampled: TokenRow, rendered: TokenRow) -> str:
 
 
 def _common_prefix(one: Sequence[Any], other: Sequence[Any]) -> int:
-    # Some templates render the start of a turn differently once it has content; the response starts where they part.
+    # Some templates render the start of a turn differently once it has content; the response starts at the first difference.
     for at, (left, right) in enumerate(zip(one, other, strict=False)):
         if left != right:
             return at

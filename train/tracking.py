@@ -1,14 +1,11 @@
-"""Where the numbers of a training run go: the store always, Weights & Biases when it is switched on."""
+"""Logs the metrics of a training run: to the store always, to Weights & Biases when enabled."""
 
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from .section import Section
+from .config import LoggerConfig
 from .wandb_log import WandbLog
 
 if TYPE_CHECKING:
@@ -17,29 +14,10 @@ if TYPE_CHECKING:
 FLUSH_AFTER_S = 2.0
 
 
-class WandbConfig(Section):
-    """Where in Weights & Biases a run appears."""
-
-    project: str = "rollhouse"
-    name: str | None = None
-    """The run's id when not given."""
-    timeout_s: float = Field(default=30, gt=0)
-    """How long its server is waited for when a run starts and when it ends; a step never waits. Past it the files are kept for `wandb sync`."""
-
-
-class LoggerConfig(Section):
-    """What is logged besides the store."""
-
-    log_dir: Path = Path("logs")
-    """Where Weights & Biases keeps its files."""
-    wandb_enabled: bool = False
-    wandb: WandbConfig = Field(default_factory=WandbConfig)
-
-
 class Tracker:
-    """Logs the numbers of one run.
+    """Logs the metrics of one run.
 
-    Numbers reach the store at the latest two seconds after they were logged, and on leaving the `with`.
+    Metrics are written to the store within two seconds of being logged, and on leaving the `with` block.
     """
 
     def __init__(
@@ -49,7 +27,15 @@ class Tracker:
         config: Mapping[str, Any] | None = None,
         by_itself: bool = True,
     ) -> None:
-        """`by_itself=False` leaves it to the caller to flush() when it is due()."""
+        """Opens the log of a run.
+
+        Args:
+            config: The configuration to show in Weights & Biases.
+            by_itself: Whether log() flushes; False leaves it to the caller to flush() when it is due().
+
+        Raises:
+            MissingExtra: Weights & Biases is enabled but not installed.
+        """
         self.run = run
         self._waiting: dict[int, dict[str, float]] = {}
         self._lock = threading.Lock()
@@ -58,7 +44,7 @@ class Tracker:
         self._wandb = WandbLog(run, logger, config) if logger and logger.wandb_enabled else None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of one optimizer step, counted from 1; 0 is before training."""
+        """Logs metrics of one optimizer step, counted from 1; step 0 is before training."""
         with self._lock:
             self._waiting.setdefault(step, {}).update({name: float(value) for name, value in values.items()})
         if self._wandb is not None:
@@ -67,11 +53,11 @@ class Tracker:
             self.flush()
 
     def due(self) -> bool:
-        """Whether the last flush is two seconds ago."""
+        """Whether the last flush is more than two seconds ago."""
         return time.monotonic() - self._flushed_at > FLUSH_AFTER_S
 
     def flush(self) -> None:
-        """Writes what waits to the store; may be called on another thread than log()."""
+        """Writes pending metrics to the store. May be called on another thread than log()."""
         with self._lock:
             waiting, self._waiting = self._waiting, {}
         try:
@@ -79,13 +65,13 @@ class Tracker:
                 self.run.metrics(step, waiting[step])
                 del waiting[step]
         finally:
-            with self._lock:  # after a failure they wait on
+            with self._lock:  # after a failure they stay pending
                 for step, values in waiting.items():
                     self._waiting[step] = values | self._waiting.get(step, {})
         self._flushed_at = time.monotonic()
 
     def close(self, failed: bool = False) -> None:
-        """Writes what waits and ends the Weights & Biases run."""
+        """Writes pending metrics and ends the run in Weights & Biases."""
         self.flush()
         if self._wandb is not None:
             self._wandb.close(failed)

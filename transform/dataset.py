@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from ..base.errors import MissingExtra
+from ..base.html import html_pairs
 from ..store.lance_store import LanceStore
 from .explain import diff, why
 from .export import ExportSummary, export_dataset, trl_batches, trl_rows
@@ -120,25 +120,20 @@ class Dataset(DatasetVersion):
     def _repr_html_(self) -> str:
         """A table for notebooks: what the version is, and why inputs were left out."""
         left_out = list(self.counts.get("dropped", {}).items())
-        shown = left_out[:_REASONS_SHOWN]
+        reasons = left_out[:_REASONS_SHOWN]
         if rest := left_out[_REASONS_SHOWN:]:
-            shown.append((f"{len(rest)} further reasons", sum(count for _, count in rest)))
+            reasons.append((f"{len(rest)} further reasons", sum(count for _, count in rest)))
         facts = {
             "kind": self.kind,
-            "rows": f"{self.n_rows} {UNITS[self.kind]}",
+            "rows": f"{self.n_rows:,} {UNITS[self.kind]}",
             "tasks": self.counts.get("tasks"),
             "inputs": self.counts.get("inputs"),
             "snapshot": self.snapshot,
             "scorer": self.scorer,
             "fingerprint": self.fingerprint,
-            "left out": "<br>".join(f"{escape(str(reason))}: {count}" for reason, count in shown),
+            **{f"left out: {reason}": count for reason, count in reasons},
         }
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{value if name == 'left out' else escape(str(value))}</td></tr>"
-            for name, value in facts.items()
-            if value not in (None, "")
-        )
-        return f"<table><caption>Dataset {escape(self.label)}</caption>{cells}</table>"
+        return html_pairs(facts.items(), title=f"dataset {self.label}")
 
 
 def load_dataset_version(store: LanceStore, label: str) -> Dataset:

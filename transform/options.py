@@ -1,4 +1,4 @@
-"""What a dataset recipe may say. The options of a version are kept with it and make part of its fingerprint."""
+"""The options of dataset recipes. A version keeps its options, and they are part of its fingerprint."""
 
 from typing import Any, Literal, Self
 
@@ -8,46 +8,50 @@ Share = tuple[float, float]
 
 
 class Contamination(BaseModel):
-    """Overlap with what the policy will be measured on. Prompts of the store's held-out tasks never enter, whatever this says."""
+    """Overlap with the tasks that the policy will be evaluated on. Prompts of the store's validation and test tasks are always left out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     against: tuple[str, ...] = ()
-    """Evaluation sets: `validation` and `test` are the store's own splits, `bfcl` or `bfcl:CATEGORY` the benchmark, anything else a JSONL file."""
+    """Leave out tasks that are also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file."""
     ngram: int = Field(default=8, ge=2)
-    """Words a shared piece has."""
+    """Words per n-gram."""
     min_overlap: float = Field(default=0.5, gt=0, le=1)
-    """Share of an evaluation prompt's pieces found in a prompt from which on it counts as seen."""
+    """Least share of an evaluation prompt's n-grams that a prompt must contain to count as an overlap."""
     text: Literal["exclude", "flag", "off"] = "exclude"
+    """What to do with prompts that share n-grams with an evaluation prompt: exclude, flag or off."""
     calls: Literal["exclude", "flag", "off"] = "exclude"
-    """Tasks whose true calls, arguments included, are an evaluation case's."""
+    """The same for tasks whose true calls, arguments included, contain those of an evaluation case."""
     schemas: Literal["exclude", "flag", "off"] = "flag"
-    """Tools of the same name and the same parameters."""
+    """The same for tasks with a tool of the same name and parameters."""
 
 
 class SourceOptions(BaseModel):
-    """Which rollouts of the snapshot are looked at, and whose verdict counts."""
+    """The options of every kind: which rollouts of the snapshot are inputs, and whose rewards count."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     runs: tuple[str, ...] = ()
-    """Runs whose rollouts are inputs; empty takes every run."""
+    """Use only rollouts of this run; repeatable."""
     environments: tuple[str, ...] = ()
+    """Use only rollouts of this environment; repeatable."""
     policies: tuple[str, ...] = ()
+    """Use only rollouts of these policies (policy_id)."""
     where: str | None = None
-    """SQL condition over scalar columns of the rollout, `split` and `category` of its task."""
+    """Use only rollouts that meet this SQL condition over their scalar columns and the split, category and difficulty of the task."""
     sql: str | None = None
-    """A SELECT of `rollout_id` (or `task_id`; for pairs also `chosen_id` and `rejected_id`) over the store: what it names is chosen, and rules not set here are off."""
+    """A SELECT over the store of rollout_id, task_id or (for pairs) chosen_id and rejected_id. Its result is the dataset; rules that are not set are off."""
     function: str | None = None
-    """Python source of a function of a Polars LazyFrame of candidates that returns those to choose; as `sql`."""
+    """Python source of a function that takes a Polars LazyFrame of candidates and returns those to choose; otherwise as `sql`."""
     function_name: str | None = None
+    """Name of the function in `function`."""
     scorer: str = "collected"
-    """`collected` is the verdict at collection time; NAME or NAME@VERSION takes that scorer's latest."""
+    """Scorer whose rewards count: NAME or NAME@VERSION; `collected` is the reward at collection time."""
     near_duplicates: float | None = Field(default=None, gt=0, le=1)
-    """Of prompts whose MinHash says they share this much (Jaccard), one stays; None is off."""
+    """Keep one of several prompts whose estimated Jaccard similarity is at least this; None keeps all."""
     contamination: Contamination = Contamination()
     seed: int = 0
-    """Decides order and every choice among equals."""
+    """Seed for the order of rows and for ties."""
 
     @model_validator(mode="after")
     def _one_recipe(self) -> Self:
@@ -58,56 +62,62 @@ class SourceOptions(BaseModel):
         return self
 
     def resolved(self) -> Self:
-        """The options in force: where `sql` or `function` chooses, rules that were not set are off."""
+        """The options in effect: with `sql` or `function`, rules that were not set are off."""
         if self.sql is None and self.function is None:
             return self
         return self.model_copy(update={key: off for key, off in self.OFF.items() if key not in self.model_fields_set})
 
     @property
     def OFF(self) -> dict[str, Any]:
-        """For each rule with a default, the value that turns it off."""
+        """For each rule that is on by default, the value that turns it off."""
         return {}
 
 
 class SftOptions(SourceOptions):
-    """Demonstrations: completed, rewarded, distinct, not too many of one task."""
+    """Options of `dataset build sft`: completed, rewarded, distinct rollouts, a limited number per task."""
 
     require_reward: bool = True
-    """Only rollouts with a verdict; otherwise there is no floor but the one that is set."""
+    """Use only rollouts with a reward. If off, only a `min_reward` that is set applies."""
     min_reward: float | None = None
-    """None is 1 where all rewards are 0 or 1, else 0.9; no floor where a quantile is given."""
+    """Least reward. The default is 1 when all rewards are 0 or 1, else 0.9; none with min_reward_quantile."""
     min_reward_of: dict[str, float] = {}
-    """The floor of single environments, by name."""
+    """Least reward in single environments, by name."""
     min_reward_quantile: float | None = Field(default=None, ge=0, le=1)
-    """Reward at least this quantile of its environment's."""
+    """Least reward as a quantile of the rewards in the environment."""
     require_passed: bool = False
-    """Only rollouts whose verdict says solved."""
+    """Use only rollouts that passed."""
     max_tool_errors: int | None = Field(default=1, ge=0)
-    """Tool calls answered by an error that a demonstration may hold; None is any number."""
+    """Most failed tool calls in a demonstration; None is no limit."""
     max_recovery_share: float | None = Field(default=0.2, ge=0, le=1)
-    """Share of demonstrations that may hold a tool error at all; None is any."""
+    """Most demonstrations with a failed tool call, as a share of all; None is no limit."""
     allow_parse_failures: bool = False
+    """Use rollouts with a tool call that could not be parsed."""
     require_tool_schemas: bool = True
-    """Every tool that is called has its schema in the prompt."""
+    """Leave out rollouts that call a tool whose schema is not in the prompt."""
     require_final_text: bool = False
-    """The last message is the assistant's, with text."""
+    """Use only rollouts that end with a text of the assistant."""
     min_turns: int | None = Field(default=None, ge=1)
+    """Fewest turns; None is no limit."""
     max_turns: int | None = Field(default=40, ge=1)
+    """Most turns; None is no limit."""
     min_tokens: int | None = Field(default=None, ge=1)
+    """Fewest tokens of the response; None is no limit. Rollouts without tokens pass."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """Bounds of the response in tokens; rollouts without tokens pass."""
+    """Most tokens of the response; None is no limit. Rollouts without tokens pass."""
     branches: Literal["all", "last"] = "all"
-    """A row for each branch of an episode, or for its last one."""
+    """Use every branch of an episode, or only the last one."""
     dedupe: bool = True
-    """One of several equal responses to one prompt."""
+    """Keep one of several equal responses to one prompt."""
     per_task_cap: int | None = Field(default=4, ge=1)
-    """Episodes of one task: the best n."""
+    """Most episodes of one task; None is no limit."""
     prefer: Literal["diverse", "reward", "short"] = "diverse"
-    """What is best under the cap: other tool paths first, the higher reward, or the shorter response."""
+    """Which episodes of a task to keep: those with different tool calls (diverse), higher rewards, or shorter responses."""
     max_per_category: int | None = Field(default=None, ge=1)
+    """Most rows of one category; None is no limit."""
     max_category_ratio: float | None = Field(default=None, ge=1)
-    """How many times the smallest category's rows another may have."""
+    """Most rows of a category, as a multiple of the smallest category; None is no limit."""
     max_rows: int | None = Field(default=None, ge=1)
+    """Most rows; None is no limit."""
 
     @property
     def OFF(self) -> dict[str, Any]:
@@ -118,54 +128,59 @@ class SftOptions(SourceOptions):
 
 
 class DpoOptions(SourceOptions):
-    """Preference pairs: per task and prompt, an accepted response against a worse one."""
+    """Options of `dataset build dpo`: for each task and prompt, an accepted response and a worse one."""
 
     pairing: Literal["auto", "nearest_miss", "two_sigma", "best_worst", "ranked", "all", "step"] = "auto"
-    """How a rejected response is found, see docs/datasets.md; `auto` is `two_sigma` from 8 rollouts on, else `nearest_miss`."""
+    """How the rejected response is chosen: auto, nearest_miss, two_sigma, best_worst, ranked, all or step."""
     min_chosen_reward: float | None = None
-    """None is 1 where all rewards are 0 or 1, else 0.5."""
+    """Least reward of the chosen response. The default is 1 when all rewards are 0 or 1, else 0.5."""
     min_gap: float = Field(default=0.2, gt=0)
-    """Least difference in reward; 1 where all rewards are 0 or 1, except between steps."""
+    """Least difference in reward. It is 1 when all rewards are 0 or 1, except with pairing=step."""
     max_pairs_per_group: int | None = Field(default=2, ge=1)
+    """Most pairs of one task and prompt; None is no limit."""
     max_length_ratio: float | None = Field(default=None, ge=1)
-    """Bound on how much longer one side may be than the other; None is off, see docs/datasets.md."""
+    """Longest side of a pair, as a multiple of the other side; None is no limit."""
     min_shared_turns: int = Field(default=1, ge=0)
-    """For `step`: assistant turns the shared prefix has at least."""
+    """With pairing=step: fewest assistant turns that both sides share."""
     step_scope: Literal["turn", "rest"] = "turn"
-    """For `step`: a side is the one turn that differs, or everything from it on."""
+    """With pairing=step: a side is the turn that differs (turn), or everything from it on (rest)."""
     allow_truncated_rejected: bool = False
+    """Use truncated rollouts as rejected responses."""
     same_policy: bool = False
-    """Pairs only within one policy_id."""
+    """Pair only rollouts of the same policy."""
     same_version: bool = False
-    """And within one policy_version."""
+    """Pair only rollouts of the same policy and policy version."""
     max_pairs: int | None = Field(default=None, ge=1)
+    """Most pairs; None is no limit."""
 
 
 class GrpoOptions(SourceOptions):
-    """Prompts worth sampling from: tasks that are neither always solved nor never."""
+    """Options of `dataset build grpo`: tasks that are neither always solved nor never."""
 
     pass_band: Share | None = None
-    """Keep tasks whose 95 % Wilson interval of the pass rate overlaps this; None is off."""
+    """Keep tasks whose pass rate is in this range [LOW, HIGH], judged by its 95 % Wilson interval; None keeps all."""
     min_samples: int = Field(default=1, ge=1)
-    """Tasks with fewer scored rollouts are left out."""
+    """Fewest rewarded rollouts of a task."""
     zero_variance: Literal["exclude", "keep"] = "exclude"
-    """What becomes of tasks that were always or never solved."""
+    """Exclude or keep tasks that were always or never solved."""
     keep_extremes: float = Field(default=0.0, ge=0, le=1)
-    """Share of the always and never solved tasks that is kept: a moving policy may find them mixed later."""
+    """Share of the always and never solved tasks to keep, because the policy will change."""
     max_age_versions: int | None = Field(default=None, ge=0)
-    """Rollouts of a policy more versions behind its newest say nothing about a task; None is any age."""
+    """Ignore rollouts that are more versions than this behind the newest of their policy; None is no limit."""
     max_age_days: float | None = Field(default=None, gt=0)
-    """The same for rollouts that started so long before the newest one."""
+    """Ignore rollouts that started more days than this before the newest; None is no limit."""
     stale: Literal["keep", "drop"] = "keep"
-    """Tasks with only such rollouts: kept as unknown, or left out."""
+    """Keep tasks with only ignored rollouts, as unknown, or drop them."""
     weights: Literal["none", "variance", "hard"] = "none"
-    """How often a prompt is drawn: alike, by p(1-p), or by 1-p of its pass rate."""
+    """Rate of drawing a prompt with pass rate p: equal (none), p(1-p) (variance) or 1-p (hard)."""
     order: Literal["shuffled", "easy_first", "hard_first"] = "shuffled"
-    """easy_first and hard_first are a curriculum: training takes the prompts as they stand."""
+    """Order of the prompts: shuffled, or a curriculum that training keeps (easy_first, hard_first)."""
     category_mix: dict[str, float] = {}
-    """Share of each category, by name; categories not named are left out. Empty takes them as they come."""
+    """Share of each category, by name; others are left out. Empty keeps the shares as they are."""
     max_per_category: int | None = Field(default=None, ge=1)
+    """Most prompts of one category; None is no limit."""
     max_prompts: int | None = Field(default=None, ge=1)
+    """Most prompts; None is no limit."""
 
     @property
     def OFF(self) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def test_train_from_the_command_line(store: Path, tiny_base: Path, kind: str) ->
     (made,) = rows(*command)
     assert made["checkpoint_id"] == f"cli-{kind}/step_1" and made["metrics"]["train/loss"] > 0
     assert Path(made["path"]) == store / "checkpoints" / f"cli-{kind}" / "step_1"
-    assert rows(*command) == [made] and "trained before" in refusal(*command)[1]
+    assert rows(*command) == [made] and "already trained" in refusal(*command)[1]
     code, said = refusal(*command, f"{kind}.seed=1")
     assert code == 2 and f"{kind}.seed was 0 and is now 1" in said
     code, said = refusal(*command, "--run", "logs")

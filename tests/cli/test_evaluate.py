@@ -168,7 +168,7 @@ def test_bfcl_before_and_after_want_a_training_run(store: Path) -> None:
         rollhouse("eval", "env", "--env", "workplace-mini", "--limit", 2, "--run", "e", "--store", store).exit_code == 0
     )
     result = rollhouse("eval", "bfcl", "--before", "--run", "e", "--store", store)
-    assert result.exit_code == 2 and "no model before and after" in result.stderr
+    assert result.exit_code == 2 and "saved no checkpoint" in result.stderr
 
 
 def test_compare_says_what_is_noise(store: Path) -> None:

@@ -112,7 +112,7 @@ def test_models_come_from_a_folder_or_the_hub(
             assert policy.policy_id == weights_hash(folder) == model_hash("torch", "us/tiny")
         with pytest.raises(ConfigError, match="no revision 'v9'"):
             model_folder("us/tiny@v9")
-        with pytest.raises(ConfigError, match="us/other', and no checkpoint or run is called 'us/other'"):
+        with pytest.raises(ConfigError, match="us/other', and there is no checkpoint or run 'us/other'"):
             resolve_model(None, "us/other")
         hub.status = 429
         with pytest.raises(EngineError, match="asked too often"):

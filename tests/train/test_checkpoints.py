@@ -54,7 +54,7 @@ def test_names_of_models(store, fresh_model, tmp_path) -> None:
     with pytest.raises(ConfigError, match="no model 'no such/model/there'"):
         resolve_model(store, "no such/model/there")
     Path(last).rename(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match="r/step_10 should lie in"):
+    with pytest.raises(ConfigError, match="of checkpoint r/step_10 does not exist"):
         resolve_model(store, "r")
 
 
@@ -64,17 +64,17 @@ def test_a_store_keeps_its_checkpoints_to_itself(store, fresh_model, tmp_path) -
     assert Path(mine["path"]) == tmp_path / "store" / "checkpoints" / "r" / "step_1" != Path(theirs["path"])
     shared = tmp_path / "shared"
     save(store, fresh_model, 1, shared)
-    with pytest.raises(ConfigError, match=r"step_1 is not of run 'r' in .*other"):
+    with pytest.raises(ConfigError, match=r"step_1 belongs to another run than 'r' in .*other"):
         save(other, fresh_model, 2, shared)
     (tmp_path / "bare" / "r" / "step_1").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="step_1 is not of run 'r'"):
+    with pytest.raises(ConfigError, match="step_1 belongs to another run than 'r'"):
         save(store, fresh_model, 1, tmp_path / "bare")
 
 
 def test_weights_that_were_exchanged_are_noticed(store, fresh_model, tiny_base) -> None:
     path = Path(save(store, fresh_model, 1)["path"])
     shutil.copy(tiny_base / "model.safetensors", path / "model.safetensors")
-    with pytest.raises(ConfigError, match=f"r/step_1: its weights are {weights_hash(tiny_base)}"):
+    with pytest.raises(ConfigError, match=f"r/step_1: the hash of its weights is {weights_hash(tiny_base)}"):
         resolve_model(store, "r")
 
 

@@ -13,11 +13,11 @@ from rollhouse.policies.models import weights_hash
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.train.checkpoints import find_checkpoint, resolve_model
-from rollhouse.train.identity import run_identity
 from rollhouse.train.offline import quiet
-from rollhouse.train.offline_config import on_one_device
+from rollhouse.train.runs import run_identity
 from rollhouse.train.sft import SftConfig, sft_columns, train_sft
 from rollhouse.train.tokens import Tokenizing
+from rollhouse.train.trl_setup import on_one_device
 from rollhouse.transform.build import build_sft
 from rollhouse.transform.materialize import sft_rows
 from rollhouse.transform.options import SftOptions
@@ -68,7 +68,7 @@ def test_a_run_that_is_done_is_not_trained_again(office, fresh_model, tmp_path) 
     seen = []
     first = train_sft(office.store, settings)
     assert train_sft(office.store, settings, on_step=lambda *step: seen.append(step)) == first
-    assert [step[:2] for step in seen] == [(1, 1)] and "trained before" in seen[0][2]
+    assert [step[:2] for step in seen] == [(1, 1)] and "already trained" in seen[0][2]
     assert get_run(office.store, "learn")["incarnation"] == 0 and office.store.read("checkpoints").num_rows == 1
     with pytest.raises(
         ConfigError, match=r"'learn' was started otherwise: .*policy\.optimizer\.lr was 0\.002 and is now"
@@ -157,7 +157,7 @@ def test_what_does_not_fit_is_named_before_a_run_starts(office, fresh_model, tmp
     for overrides, says in (
         (["policy.train_micro_batch_size=4"], "multiple"),
         (["trl.pakking=true"], "pakking"),
-        (["trl.output_dir=x"], "not free"),
+        (["trl.output_dir=x"], "cannot be set"),
     ):
         with pytest.raises(ConfigError, match=says):
             train_sft(office.store, config(fresh_model, tmp_path / "r", *overrides))

@@ -62,8 +62,8 @@ def test_why_diff_and_export_are_methods(filled, snapshot, tmp_path) -> None:
 def test_a_notebook_shows_it_escaped(filled, snapshot) -> None:
     filled.rollout("a", 0.0, 9, status="<b>odd</b>")
     shown = build_sft(filled.store, "demos", filled.snapshot("s2"))._repr_html_()
-    assert "Dataset demos@1" in shown and "<td style='text-align:left'>s2</td>" in shown and "4 demonstrations" in shown
-    assert "status is &lt;b&gt;odd&lt;/b&gt;: 1" in shown and "<b>" not in shown
+    assert "dataset demos@1" in shown and ">s2</td>" in shown and "4 demonstrations" in shown
+    assert "left out: status is &lt;b&gt;odd&lt;/b&gt;</td>" in shown and "<b>odd" not in shown
 
 
 def test_hugging_face_is_optional(filled, snapshot, monkeypatch: pytest.MonkeyPatch) -> None:

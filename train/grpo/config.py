@@ -4,9 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from ..checkpoints import CheckpointingConfig
-from ..section import Section
-from ..tracking import LoggerConfig
+from ..config import CheckpointingConfig, LoggerConfig, Section
 from .config_algorithm import AlgorithmConfig
 from .config_loss import LossConfig
 from .config_policy import PolicyConfig

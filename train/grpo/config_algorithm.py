@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..section import Section
+from ..config import Section
 
 
 class RewardShapingConfig(Section):

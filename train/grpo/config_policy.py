@@ -5,8 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ...policies.chat_options import ChatOptions
-from ..lora import LoraConfig
-from ..section import Section
+from ..config import LoraConfig, Section
 
 # What the loop relies on.
 _OURS = {"model", "max_model_len", "seed", "logprobs_mode", "async_scheduling", "skip_tokenizer_init", "worker_extension_cls"}  # fmt: skip

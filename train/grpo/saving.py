@@ -5,9 +5,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints import MARK, find_checkpoint, folder_of, save_checkpoint
-from ..identity import run_identity
-from ..retention import keep_best
+from ..checkpoints import MARK, find_checkpoint, folder_of, keep_best, save_checkpoint
+from ..runs import run_identity
 from .ledger import take_stored
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...base.errors import ConfigError
 from ...store.lance_store import quote
-from ..retention import metric_key
+from ..checkpoints import metric_key
 
 if TYPE_CHECKING:
     from ...store.runs import Run

@@ -1,4 +1,4 @@
-"""The base policy as a model folder, from the shipped weights or, when the recipe has changed, by following the recipe."""
+"""The tiny base policy as a model folder, from the shipped weights or, when its recipe has changed, by training."""
 
 import os
 import shutil
@@ -14,15 +14,15 @@ SHIPPED = Path(__file__).with_name("base.safetensors")
 
 
 def default_cache() -> Path:
-    """Where model folders are kept between runs: `$ROLLHOUSE_CACHE`, else `~/.cache/rollhouse`."""
+    """The folder for cached models: `$ROLLHOUSE_CACHE`, else `~/.cache/rollhouse`."""
     return Path(os.environ.get("ROLLHOUSE_CACHE") or Path.home() / ".cache" / "rollhouse")
 
 
 def base_policy(cache_dir: str | Path | None = None, progress: Progress | None = None, recipe: Recipe = RECIPE) -> Path:
     """A model folder (config, float32 weights, tokenizer, chat template) that transformers and vLLM load.
 
-    It stands in the cache under the hash of its recipe and is made once: from the package's half-precision file in a second or two,
-    or, when that file belongs to another recipe, by training for minutes, with `progress(done, total, note)` after every step.
+    The folder is cached under the hash of the recipe and made once: from the package's half-precision file in a second or two, or,
+    when that file belongs to another recipe, by minutes of training, which calls `progress(done, total, note)` after every step.
     """
     tokenizer = build_tokenizer()
     key = recipe_hash(recipe, tokenizer=tokenizer)
@@ -34,7 +34,7 @@ def base_policy(cache_dir: str | Path | None = None, progress: Progress | None =
 
 
 def write_folder(folder: Path, weights: dict[str, Any], tokenizer: Any) -> None:
-    """Writes a model folder beside its place and renames it, so that no half-made one ever bears the name."""
+    """Writes a model folder under a temporary name and renames it, so that a folder of that name is always complete."""
     from safetensors.torch import save_file
 
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def write_folder(folder: Path, weights: dict[str, Any], tokenizer: Any) -> None:
     try:
         scratch.rename(folder)
     except OSError:
-        # Somebody else made it meanwhile.
+        # Another process made it meanwhile.
         shutil.rmtree(scratch)
         if not folder.exists():
             raise

@@ -1,4 +1,4 @@
-"""Makes the weights file that the package ships: `python -m rollhouse.train.tiny.build` (minutes on one core)."""
+"""Makes the weights file of the package: `python -m rollhouse.train.tiny.build` (minutes on one core)."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from .tokenizer import build_tokenizer
 
 
 def main() -> None:
-    """Follows the recipe and writes base.safetensors in half precision, with the recipe's hash in its metadata."""
+    """Trains by the recipe and writes base.safetensors in half precision, with the recipe's hash in its metadata."""
     from safetensors.torch import save_file
 
     started = time.monotonic()

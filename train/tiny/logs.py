@@ -1,4 +1,4 @@
-"""What the tiny policy learns from: the script's rollouts, as token sequences with a mask of what the script wrote."""
+"""The training data of the tiny policy: the script's rollouts as token sequences, with a mask of the script's tokens."""
 
 import copy
 from collections.abc import Sequence
@@ -13,16 +13,17 @@ from ...store.task import Task
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids, and parallel to them 1 where the script wrote."""
+    """Token ids, and a parallel mask: 1 for a token of the script, which is learned."""
 
     token_ids: list[int]
     mask: list[int]
 
 
 def script_rollout(task: Task, omit_last: bool = False) -> list[Message]:
-    """Everything after the prompt when the script plays the ground truth, one call a turn, and says it is done.
+    """Everything after the prompt when the script plays the ground truth, one call per turn, and ends with the text DONE.
 
-    With `omit_last` it leaves the last call out and says so all the same."""
+    With `omit_last` the script omits the last call and ends with DONE all the same.
+    """
     state = copy.deepcopy(task.state)
     messages: list[Message] = []
     for number, call in enumerate(task.ground_truth[: -1 if omit_last else None]):
@@ -35,12 +36,12 @@ def script_rollout(task: Task, omit_last: bool = False) -> list[Message]:
 
 
 def whole(tokenizer: Any, task: Task, rollout: list[Message]) -> Example:
-    """The rollout as the policy sees it: tools, request, turns. Every assistant turn is learned from."""
+    """The rollout as the policy sees it: tools, request, turns. Every assistant turn is learned."""
     return _render(tokenizer, [*task.messages, *rollout], list(task.tools))
 
 
 def compact(tokenizer: Any, task: Task, rollout: list[Message]) -> list[Example]:
-    """One sequence per assistant turn, without the tools: short, so that copying is learned sooner. Only the last turn is learned from."""
+    """One sequence per assistant turn, without the tools: short, so that copying is learned sooner. Only the last turn is learned."""
     sequences = []
     for number, message in enumerate(rollout):
         if message.role == "assistant":

@@ -1,4 +1,4 @@
-"""The tiny policy's model: Qwen3's shape, small enough to learn on one core."""
+"""The model of the tiny policy: the Qwen3 architecture, small enough to learn on one core."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The recipe of the base policy: a skill learned from the script's good rollouts, then cloned from its imperfect logs."""
+"""The recipe of the tiny base policy: it learns from the script's good rollouts, then clones its imperfect ones."""
 
 import random
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from .model import EMBEDDING_STD, RESIDUAL_SCALE, SHAPE, build_model
 from .training import train
 
 Progress = Callable[[int, int, str], None]
-"""Gets steps done, steps in all, and the stage's name."""
+"""Called with steps done, total steps, and a note to show."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training.
+    """One stage of training.
 
     Attributes:
         examples: `compact` (one short sequence per turn), `whole` (whole rollouts) or `logs` (whole rollouts of the imperfect script).
@@ -31,11 +31,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything the base policy's weights depend on, besides tokenizer, template and shape.
+    """Everything that the weights depend on, besides tokenizer, template and shape.
 
     Attributes:
-        task_seed: Seed of the environment whose train tasks are learned from.
-        mistake_rate: How often the imperfect script omits its last call and says that it is done.
+        task_seed: Seed of the environment whose train tasks are used.
+        mistake_rate: Share of rollouts in which the imperfect script omits its last call.
     """
 
     stages: tuple[Stage, ...]
@@ -59,7 +59,7 @@ RECIPE = Recipe(
 
 
 def recipe_hash(recipe: Recipe = RECIPE, *, tokenizer: Any) -> str:
-    """Identifies the recipe: its numbers, the model's shape, the tokenizer, and what it learns from (in a sample of all nine kinds)."""
+    """Identifies the recipe: a hash of its numbers, the model's shape, the tokenizer, and a sample of the data that covers all nine kinds of tasks."""
     tasks = MiniEnvironment(recipe.task_seed, n_train=27).tasks("train")
     sample = [whole(tokenizer, task, script_rollout(task)).token_ids for task in tasks]
     return hash_id(
@@ -72,7 +72,7 @@ def recipe_hash(recipe: Recipe = RECIPE, *, tokenizer: Any) -> str:
 
 
 def train_base(tokenizer: Any, recipe: Recipe = RECIPE, progress: Progress | None = None) -> Any:
-    """Follows the recipe from fresh weights and returns the model; takes minutes on one core."""
+    """Trains new weights by the recipe and returns the model; takes minutes on one core."""
     model = build_model(len(tokenizer), recipe.seed)
     total, done = sum(stage.steps for stage in recipe.stages), 0
     for number, stage in enumerate(recipe.stages):

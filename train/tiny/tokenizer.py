@@ -1,7 +1,7 @@
-"""The tokenizer: a word of the office is one token, a digit is one token, and any other text falls back to its bytes.
+"""The tokenizer of the tiny policy: a word of the office is one token, a digit is one token, and other text is one token per byte.
 
-It is a byte-level BPE without merges: a piece of text that is in the vocabulary is taken whole (`ignore_merges`), another one
-becomes the tokens of its bytes. So nothing is trained, and every text encodes and decodes to itself.
+It is a byte-level BPE without merges: a piece of text in the vocabulary is one token (`ignore_merges`), any other piece becomes the
+tokens of its bytes. Nothing is trained, and every text is encoded and decoded without loss.
 """
 
 import json
@@ -11,9 +11,9 @@ from typing import Any
 from ...environments.workplace_mini import MiniEnvironment
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-# Part of the text the policy writes or reads: they must survive decoding, so they are added but not special.
+# The policy reads and writes these tags as text: they must survive decoding, so they are not special tokens.
 TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
-# A word with the space before it, one digit, a run of signs with the space before it, or one white space.
+# A word with the space before it, one digit, a run of signs with the space before it, or one white-space character.
 PIECES = r" ?[A-Za-z_]+|\d| ?[^\sA-Za-z_\d]+|\s"
 CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 
@@ -50,7 +50,7 @@ def build_tokenizer() -> Any:
 
 
 def _corpus() -> list[str]:
-    """Texts that together hold every word of the office, as requests, states, calls, tools and results write them."""
+    """Texts that together contain every word of the office, in requests, states, calls, tools and results."""
     office = MiniEnvironment(seed=0, n_train=900)
     texts = [
         "system",

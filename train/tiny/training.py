@@ -6,7 +6,7 @@ from typing import Any
 
 from .logs import Example
 
-# The rate is constant and falls to zero over this last share of the steps.
+# The learning rate is constant, then falls to zero over this last share of the steps.
 DECAY_SHARE = 0.3
 MAX_GRAD_NORM = 1.0
 
@@ -21,9 +21,12 @@ def train(
     seed: int,
     on_step: Callable[[int, float], None] | None = None,
 ) -> list[float]:
-    """Minimises the mean negative log-likelihood of the masked tokens, in place. Returns the loss of each step, in nats per token.
+    """Minimises the mean negative log-likelihood of the masked tokens, in place, and returns the loss of each step, in nats per token.
 
-    Every example is used once before one is used again. `on_step` gets the steps done and the loss after each step.
+    Every example is used once before one is used again.
+
+    Args:
+        on_step: Called after each step with the steps done and the loss.
     """
     rng = random.Random(seed)
     optimizers = muon_and_adamw(model, lr)
@@ -43,9 +46,10 @@ def train(
 
 
 def muon_and_adamw(model: Any, lr: float) -> list[Any]:
-    """Muon for every two-dimensional weight but the embedding, AdamW for the others, both at one rate.
+    """Muon for every two-dimensional weight except the embedding, AdamW for the others, both with the same learning rate.
 
-    Muon is what makes copying appear within minutes: AdamW alone learned the JSON and copied nothing."""
+    With Muon the model learns to copy within minutes; with AdamW alone it learned the JSON but did not copy.
+    """
     import torch
 
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
@@ -60,7 +64,7 @@ def _step(model: Any, optimizers: list[Any], batch: list[Example]) -> float:
     import torch
 
     ids, mask = _pad(batch)
-    # Padding stands at the end, so the causal mask alone keeps it from every token that counts.
+    # Padding is at the end, so the causal mask alone hides it from every token that counts.
     hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
     learned = mask[:, 1:]
     loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[learned]), ids[:, 1:][learned])

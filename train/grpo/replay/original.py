@@ -9,8 +9,7 @@ from ....base.errors import ConfigError
 from ....store.lance_store import quote
 from ....store.runs import get_run
 from ...checkpoints import MARK, folder_of, starting_model
-from ...compare import stored_numbers
-from ...identity import identity_of
+from ...runs import identity_of, stored_numbers
 from ..config import GrpoConfig
 from .settings import stored_config
 

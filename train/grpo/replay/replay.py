@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ....base.errors import ConfigError
 from ....policies.models import load_tokenizer
 from ....store.runs import Run, list_runs, start_run
-from ...checkpoints import checkpoint_folder, save_checkpoint
-from ...compare import COMPARED, Difference, first_difference, free_name
-from ...retention import keep_best
+from ...checkpoints import checkpoint_folder, keep_best, save_checkpoint
+from ...runs import COMPARED, Difference, first_difference, free_name
 from ...tracking import Tracker
 from ..config import GrpoConfig
 from ..learner.learner import StepResult
