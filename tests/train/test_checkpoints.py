@@ -64,7 +64,7 @@ def test_a_store_keeps_its_checkpoints_to_itself(store, fresh_model, tmp_path) -
     assert Path(mine["path"]) == tmp_path / "store" / "checkpoints" / "r" / "step_1" != Path(theirs["path"])
     shared = tmp_path / "shared"
     save(store, fresh_model, 1, shared)
-    with pytest.raises(ConfigError, match=r"step_1 belongs to another run than 'r' in .*other"):
+    with pytest.raises(ConfigError, match=r"step_1 belongs to another run than 'r' of .*other"):
         save(other, fresh_model, 2, shared)
     (tmp_path / "bare" / "r" / "step_1").mkdir(parents=True)
     with pytest.raises(ConfigError, match="step_1 belongs to another run than 'r'"):
