@@ -71,22 +71,23 @@ def train_trl(arm: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
     validation: list[tuple[int, float]] = []
     rewards: list[float] = []
 
-    def rollouts(prompts: list[Any], trainer: Any) -> dict[str, list[Any]]:
+    def play(prompts: list[Any], trainer: Any) -> dict[str, list[Any]]:
         asked = [tasks[prompt[-1]["content"]] for prompt in prompts]
         episodes = player.play(trainer.model, asked, trainer.state.global_step)
-        found = [episode.row["reward"] for episode in episodes]
+        rollouts = [episode.rollout for episode in episodes]
+        found = [rollout.reward or 0.0 for rollout in rollouts]
         rewards.append(sum(found) / len(found))
         return {
-            "prompt_ids": [episode.prompt_ids for episode in episodes],
-            "completion_ids": [episode.row["token_ids"] for episode in episodes],
-            "env_mask": [episode.row["loss_mask"] for episode in episodes],
-            "logprobs": [spread(episode.row["logprobs"], episode.row["loss_mask"]) for episode in episodes],
+            "prompt_ids": [rollout.prompt_token_ids for rollout in rollouts],
+            "completion_ids": [rollout.token_ids for rollout in rollouts],
+            "env_mask": [rollout.loss_mask for rollout in rollouts],
+            "logprobs": [spread(rollout.logprobs or [], rollout.loss_mask or []) for rollout in rollouts],
             "verdict": found,
         }
 
     def validate(model: Any, step: int) -> None:
         episodes = player.play(model, held_out, 10_000 + step)
-        validation.append((step, sum(bool(episode.row["passed"]) for episode in episodes) / len(episodes)))
+        validation.append((step, sum(bool(episode.rollout.passed) for episode in episodes) / len(episodes)))
 
     class Validate(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
@@ -100,7 +101,7 @@ def train_trl(arm: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
         model=str(base),
         reward_funcs=lambda verdict, **columns: verdict,
         args=trainer_config(arm, folder),
-        rollout_func=rollouts,
+        rollout_func=play,
         callbacks=[Validate()],
         train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": task.messages[-1].text}]} for task in order]),
     )  # fmt: skip

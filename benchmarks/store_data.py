@@ -11,12 +11,16 @@ import random
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 from rollhouse.store import ids
 from rollhouse.store.messages import Message, ToolCall
+from rollhouse.store.rollout import Rollout, VersionSpan
+from rollhouse.store.rows import rollout_rows
+from rollhouse.store.task import PROMPT_TOKENS, PROMPTS, TASKS, Task
 
 GROUP = 8
 VOCABULARY = 150_000
@@ -113,45 +117,37 @@ def tools(chance: random.Random) -> list[dict[str, Any]]:
     return made
 
 
-def groups(n: int, run_id: str = "bench", seed: int = 0) -> Iterator[list[dict[str, dict[str, Any]]]]:
-    """`n` groups of eight. Each rollout comes as RolloutWriter.add takes it: rollout, prompt, task, prompt_tokens."""
+@dataclass(frozen=True)
+class Sample:
+    """A rollout, and the same as rows of the tables, for writers that take rows."""
+
+    rollout: Rollout
+    row: dict[str, Any]
+    prompt: dict[str, Any]
+    task: dict[str, Any]
+    prompt_tokens: dict[str, Any]
+
+    @classmethod
+    def of(cls, rollout: Rollout) -> "Sample":
+        """With its rows."""
+        rows = rollout_rows([rollout], rollout.run_id)
+        referred = PROMPTS.row(rows.prompts[0]), TASKS.row(rows.tasks[0]), PROMPT_TOKENS.row(rows.prompt_tokens[0])
+        return cls(rows.rollouts[0], rows.rollouts[0].to_row(), *referred)
+
+
+def groups(n: int, run_id: str = "bench", seed: int = 0) -> Iterator[list[Sample]]:
+    """`n` groups of eight."""
     chance = random.Random(seed)
     numbers = np.random.default_rng(seed)
-    vocabulary, schemas = words(chance), tools(chance)
+    vocabulary, schemas = words(chance), tuple(tools(chance))
+    schema_text = ids.canonical_json(list(schemas))
     for number in range(n):
         question = Message("user", _sentence(chance, vocabulary, chance.randint(20, 80)))
         system = Message("system", _sentence(random.Random(1), vocabulary, 120))
-        key = ids.prompt_id([system.to_openai(), question.to_openai()], schemas)
-        prompt = {
-            "prompt_id": key,
-            "messages": [system.to_row(), question.to_row()],
-            "tools": ids.canonical_json(schemas),
-        }
-        task = {
-            "task_id": ids.task_id("desk", key, {"n": number}, None),
-            "environment": "desk",
-            "prompt_id": key,
-            "ground_truth": ids.canonical_json({"n": number}),
-            "split": "train",
-            "created_at": _STARTED,
-        }
-        asked = {
-            "prompt_id": key,
-            "row_id": ids.hash_id(key, "tok", "tpl"),
-            "tokenizer_hash": "tok",
-            "template_hash": "tpl",
-            "token_ids": token_ids(f"{system.text}{prompt['tools']}{question.text}"),
-        }
-        step = number // 16
-        yield [
-            {
-                "rollout": _rollout(chance, numbers, vocabulary, run_id, step, task, asked, sample),
-                "prompt": prompt,
-                "task": task,
-                "prompt_tokens": asked,
-            }
-            for sample in range(GROUP)
-        ]
+        task = Task("desk", (system, question), schemas, {"n": number}, created_at=_STARTED)
+        prompt = token_ids(f"{system.text}{schema_text}{question.text}")
+        rollouts = [_rollout(chance, numbers, vocabulary, run_id, number // 16, task, prompt, i) for i in range(GROUP)]
+        yield [Sample.of(rollout) for rollout in rollouts]
 
 
 def _rollout(
@@ -160,10 +156,10 @@ def _rollout(
     vocabulary: list[str],
     run_id: str,
     step: int,
-    task: dict[str, Any],
-    asked: dict[str, Any],
+    task: Task,
+    prompt: list[int],
     sample: int,
-) -> dict[str, Any]:
+) -> Rollout:
     messages, tokens, mask = [], [], []
     n_turns = chance.randint(3, 7)
     for turn in range(n_turns):
@@ -184,70 +180,59 @@ def _rollout(
         numbers.random(n_sampled) < 0.7, numbers.exponential(0.01, n_sampled), numbers.exponential(1, n_sampled)
     )
     passed = chance.random() < 0.4
-    place = (run_id, step, task["task_id"])
-    return {
-        "rollout_id": ids.rollout_id(*place, sample),
-        "slot_id": ids.slot_id(*place, sample),
-        "run_id": run_id,
-        "step": step,
-        "task_id": task["task_id"],
-        "prompt_id": task["prompt_id"],
-        "group_id": ids.group_id(*place),
-        "sample_index": sample,
-        "attempt": 0,
-        "branch": 0,
-        "trainable": True,
-        "environment": "desk",
-        "policy_id": run_id,
-        "policy_version": step,
-        "policy_version_last": step,
-        "version_spans": [{"start": 0, "version": step}],
-        "tokenizer_hash": "tok",
-        "template_hash": "tpl",
-        "engine": "vllm",
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "top_k": -1,
-        "max_tokens": 512,
-        "sampling_seed": chance.randrange(2**31),
-        "logprobs_mode": "processed",
-        "messages": [message.to_row() for message in messages],
-        "token_ids": tokens,
-        "loss_mask": mask,
-        "logprobs": (-surprise).astype(np.float32).tolist(),
-        "n_prompt_tokens": len(asked["token_ids"]),
-        "n_tokens": len(tokens),
-        "n_sampled_tokens": n_sampled,
-        "n_turns": n_turns,
-        "n_tool_calls": n_turns - 1,
-        "n_tool_errors": 0,
-        "reward": float(passed),
-        "passed": passed,
-        "scorer": "desk",
-        "scorer_version": "1",
-        "status": "completed",
-        "stop_reason": "stop",
-        "prefix_ok": True,
-        "started_at": _STARTED + timedelta(seconds=step),
-        "duration_s": chance.random() * 30,
-        "generate_s": chance.random() * 25,
-        "tool_s": chance.random(),
-        "verify_s": chance.random() / 100,
-    }
+    return Rollout(
+        run_id=run_id,
+        step=step,
+        task=task,
+        sample_index=sample,
+        policy_id=run_id,
+        policy_version=step,
+        policy_version_last=step,
+        version_spans=[VersionSpan(0, step)],
+        tokenizer_hash="tok",
+        template_hash="tpl",
+        engine="vllm",
+        temperature=1.0,
+        top_p=1.0,
+        top_k=-1,
+        max_tokens=512,
+        sampling_seed=chance.randrange(2**31),
+        logprobs_mode="processed",
+        messages=messages,
+        prompt_token_ids=prompt,
+        token_ids=tokens,
+        loss_mask=mask,
+        logprobs=(-surprise).astype(np.float32).tolist(),
+        n_turns=n_turns,
+        n_tool_errors=0,
+        reward=float(passed),
+        passed=passed,
+        scorer="desk",
+        scorer_version="1",
+        stop_reason="stop",
+        gaps=[],
+        started_at=_STARTED + timedelta(seconds=step),
+        duration_s=chance.random() * 30,
+        generate_s=chance.random() * 25,
+        tool_s=chance.random(),
+        verify_s=chance.random() / 100,
+    )
 
 
-def dump_row(
-    rollout: dict[str, Any], prompt: dict[str, Any], task: dict[str, Any], prompt_tokens: dict[str, Any]
-) -> dict[str, Any]:
+def dump_row(sample: Sample) -> dict[str, Any]:
     """The same rollout as dumps hold it: everything in one row, prompt and tools with it."""
-    row = {name: value for name, value in rollout.items() if name not in ("messages", "started_at")}
+    row = {
+        name: value
+        for name, value in sample.row.items()
+        if name not in ("messages", "started_at") and value is not None
+    }
     return {
         **row,
-        "started_at": rollout["started_at"].isoformat(),
-        "tools": json.loads(prompt["tools"]),
-        "messages": [Message.from_row(message).to_openai() for message in prompt["messages"] + rollout["messages"]],
-        "prompt_token_ids": prompt_tokens["token_ids"],
-        "ground_truth": task["ground_truth"],
+        "started_at": sample.row["started_at"].isoformat(),
+        "tools": json.loads(sample.prompt["tools"]),
+        "messages": sample.rollout.to_openai(),
+        "prompt_token_ids": sample.prompt_tokens["token_ids"],
+        "ground_truth": sample.task["ground_truth"],
     }
 
 

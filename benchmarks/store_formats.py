@@ -15,26 +15,26 @@ from rollhouse.store.tables import TABLES
 from rollhouse.store.writer import RolloutWriter
 
 JOURNALED = ("prompts", "prompt_tokens", "tasks", "rollouts")
-Chunks = list[list[dict[str, dict[str, Any]]]]
+Chunks = list[list[store_data.Sample]]
 
 
 def _write_jsonl(path: Path, chunks: Chunks) -> None:
     with path.open("w") as file:
         for chunk in chunks:
-            file.writelines(json.dumps(store_data.dump_row(**row)) + "\n" for row in chunk)
+            file.writelines(json.dumps(store_data.dump_row(row)) + "\n" for row in chunk)
 
 
 def _write_jsonl_zst(path: Path, chunks: Chunks) -> None:
     with pa.CompressedOutputStream(str(path), "zstd") as file:
         for chunk in chunks:
             for row in chunk:
-                file.write((json.dumps(store_data.dump_row(**row)) + "\n").encode())
+                file.write((json.dumps(store_data.dump_row(row)) + "\n").encode())
 
 
 def _write_parquet_dump(path: Path, chunks: Chunks) -> None:
     writer = None
     for chunk in chunks:
-        rows = [store_data.dump_row(**row) for row in chunk]
+        rows = [store_data.dump_row(row) for row in chunk]
         data = pa.Table.from_pylist([{**row, "tools": json.dumps(row["tools"])} for row in rows])
         writer = writer or pq.ParquetWriter(path, data.schema, compression="zstd")
         writer.write_table(data.cast(writer.schema))
@@ -61,7 +61,7 @@ def _write_datasets(path: Path, chunks: Chunks) -> None:
     rows = [
         {**row, "tools": json.dumps(row["tools"])}
         for chunk in chunks
-        for row in (store_data.dump_row(**r) for r in chunk)
+        for row in (store_data.dump_row(r) for r in chunk)
     ]
     datasets.Dataset.from_list(rows).save_to_disk(str(path))
 
@@ -71,32 +71,30 @@ def _write_store(path: Path, chunks: Chunks) -> None:
     with start_run(store, "collect", "bench") as run, RolloutWriter(store, run) as writer:
         for chunk in chunks:
             for row in chunk:
-                writer.add(row["rollout"], row["prompt"], row["task"], row["prompt_tokens"])
+                writer.add(row.rollout)
 
 
 def _write_store_by_64(path: Path, chunks: Chunks) -> None:
     store = LanceStore.create(path)
-    seen: set[str] = set()
     with start_run(store, "collect", "bench") as run, RolloutWriter(store, run) as writer:
         for chunk in chunks:
             for start in range(0, len(chunk), 64):
-                rows = _tables(chunk[start : start + 64], seen)
-                writer.add_many(rows["rollouts"], rows["prompts"], rows["tasks"], rows["prompt_tokens"])
+                writer.add_many([row.rollout for row in chunk[start : start + 64]])
 
 
-def _tables(chunk: list[dict[str, dict[str, Any]]], seen: set[str]) -> dict[str, list[dict[str, Any]]]:
+def _tables(chunk: list[store_data.Sample], seen: set[str]) -> dict[str, list[dict[str, Any]]]:
     """The rows of each table; what was seen in an earlier chunk is left out."""
     tables: dict[str, list[dict[str, Any]]] = {table: [] for table in JOURNALED}
     for row in chunk:
-        tables["rollouts"].append(row["rollout"])
-        for table, name, key in (
-            ("prompts", "prompt", "prompt_id"),
-            ("tasks", "task", "task_id"),
-            ("prompt_tokens", "prompt_tokens", "row_id"),
+        tables["rollouts"].append(row.row)
+        for table, referred, key in (
+            ("prompts", row.prompt, "prompt_id"),
+            ("tasks", row.task, "task_id"),
+            ("prompt_tokens", row.prompt_tokens, "row_id"),
         ):
-            if (mark := f"{table}/{row[name][key]}") not in seen:
+            if (mark := f"{table}/{referred[key]}") not in seen:
                 seen.add(mark)
-                tables[table].append(row[name])
+                tables[table].append(referred)
     return tables
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rollhouse.benchmarks import store_data
 from rollhouse.benchmarks.store_parts import TOKENS, Bench, best
+from rollhouse.store.appending import append_rows, to_arrow
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.tables import TABLES
@@ -77,11 +78,11 @@ def scalar_queries(bench: Bench) -> None:
     data = _scalar_rollouts(n)
     store = LanceStore.create(bench.folder / "scalars")
     for start in range(0, n, 100_000):
-        store.append("rollouts", data.slice(start, 100_000))
+        append_rows(store, "rollouts", data.slice(start, 100_000))
     with start_run(store, "collect", "upkeep") as run:
-        from rollhouse.store.upkeep import Policy, maintain
+        from rollhouse.store.upkeep import UpkeepPolicy, maintain
 
-        maintain(store, Policy(fragments=1, index_rows=1000))
+        maintain(store, UpkeepPolicy(fragments=1, index_rows=1000))
         run.finish({})
     parquet = bench.folder / "scalars.parquet"
     pq.write_table(data.drop_columns([*TOKENS, "messages"]), parquet, compression="zstd")
@@ -106,16 +107,14 @@ def scalar_queries(bench: Bench) -> None:
 
 def _many_rollouts(bench: Bench, n: int) -> tuple[LanceStore, Path, int]:
     """A store and a Parquet file of the same `n` rollouts: some made, the rest copies of them under other ids."""
-    some = pa.Table.from_pylist(
-        [r["rollout"] for g in store_data.groups(1000) for r in g], schema=TABLES["rollouts"].schema
-    )
+    some = pa.Table.from_pylist([r.row for g in store_data.groups(1000) for r in g], schema=TABLES["rollouts"].schema)
     store, parquet = LanceStore.create(bench.folder / "many"), bench.folder / "many.parquet"
     with pq.ParquetWriter(parquet, some.schema, compression="zstd") as writer:
         for start in range(0, n, some.num_rows):
             part = some.slice(0, min(some.num_rows, n - start))
             keys = pa.array([f"{start + i:032d}" for i in range(part.num_rows)])
             part = part.set_column(0, some.schema.field(0), keys)
-            store.append("rollouts", part)
+            append_rows(store, "rollouts", part)
             writer.write_table(part, row_group_size=1000)
     return store, parquet, n
 
@@ -177,4 +176,4 @@ def _scalar_rollouts(n: int) -> pa.Table:
         "n_sampled_tokens": pa.array(chance.integers(50, 900, n).astype(np.int32)),
         "duration_s": pa.array(chance.random(n) * 30),
     }
-    return LanceStore("unused").to_arrow("rollouts", pa.table(columns))
+    return to_arrow("rollouts", pa.table(columns))

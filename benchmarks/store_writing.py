@@ -36,7 +36,7 @@ def size_and_ingest(bench: Bench) -> None:
     ]  # fmt: skip
     head = ["format", "bytes per rollout", "against rollhouse", "rollouts/s", "time against rollhouse"]
     bench.table("Size, and writing from Python rows", head, rows)
-    mean_tokens = np.mean([row["rollout"]["n_tokens"] for chunk in chunks for row in chunk])
+    mean_tokens = np.mean([row.row["n_tokens"] for chunk in chunks for row in chunk])
     bench.say(
         f"{n:,} rollouts in groups of 8, {mean_tokens:,.0f} tokens each after the prompt. In a dump every row has the prompt, its tools and its tokens; "
         "`same tables` are the rows of `rollouts`, `prompts`, `prompt_tokens` and `tasks` as in the store. rollhouse validates, journals and commits "
@@ -60,8 +60,7 @@ def small_appends(bench: Bench) -> None:
         for number in range(n):
             for sample in range(8):
                 row = some[(number * 8 + sample) % len(some)]
-                rollout = {**row["rollout"], "rollout_id": f"{number:030d}-{sample}"}
-                writer.add(rollout, row["prompt"], row["task"], row["prompt_tokens"])
+                writer.add(row.rollout.changed(rollout_id=f"{number:030d}-{sample}"))
             start = time.perf_counter()
             writer.flush()
             times.append(time.perf_counter() - start)

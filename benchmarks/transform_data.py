@@ -5,11 +5,14 @@ from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
+from rollhouse.store.appending import append_rows
 from rollhouse.store.lance_store import LanceStore
+from rollhouse.store.messages import Message
+from rollhouse.store.schema import arrow_type
 from rollhouse.store.snapshots import create_snapshot
-from rollhouse.store.tables import MESSAGES
 
 GROUP = 8
+_MESSAGES = arrow_type(list[Message])
 _ROWS_AT_ONCE = 40_000
 _SAID = "I will look that up in the calendar first, and then write the mail you asked for with every detail you gave."
 _ANSWER = json.dumps(
@@ -32,11 +35,14 @@ def make(folder: str, n: int, seed: int = 0) -> LanceStore:
     solved = chance.beta(0.7, 0.7, n_tasks)
     for start in range(0, n, _ROWS_AT_ONCE):
         rows = np.arange(start, min(start + _ROWS_AT_ONCE, n))
-        store.append("rollouts", _rollouts(rows, tasks, prompts, solved, chance))
-    store.append(
-        "prompts", pa.table({"prompt_id": prompts, "messages": _prompts(n_tasks, chance), "tools": [_TOOLS] * n_tasks})
+        append_rows(store, "rollouts", _rollouts(rows, tasks, prompts, solved, chance))
+    append_rows(
+        store,
+        "prompts",
+        pa.table({"prompt_id": prompts, "messages": _prompts(n_tasks, chance), "tools": [_TOOLS] * n_tasks}),
     )
-    store.append(
+    append_rows(
+        store,
         "tasks",
         pa.table(
             {
@@ -72,7 +78,7 @@ def _rollouts(
     variants = chance.integers(0, 40, n)
     messages = [_response(int(variant), int(at)) for variant, at in zip(variants, task, strict=True)]
     return pa.table(
-        {name: pa.array(values) for name, values in columns.items()} | {"messages": pa.array(messages, MESSAGES)}
+        {name: pa.array(values) for name, values in columns.items()} | {"messages": pa.array(messages, _MESSAGES)}
     )
 
 
@@ -90,7 +96,7 @@ def _prompts(n: int, chance: np.random.Generator) -> pa.Array:
     drawn = chance.integers(0, len(words), (n, 60))
     said = [" ".join(words[at] for at in row) for row in drawn]
     return pa.array(
-        [[{"role": "system", "text": "Use tools."}, {"role": "user", "text": text}] for text in said], MESSAGES
+        [[{"role": "system", "text": "Use tools."}, {"role": "user", "text": text}] for text in said], _MESSAGES
     )
 
 

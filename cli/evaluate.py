@@ -90,7 +90,7 @@ def env(
             starting = "starting the engine" if engine in ("vllm", "torch") else ""
             bar.update(line, total=planned, note=starting, visible=True)
 
-        def on_done(row: dict[str, Any], so_far: Any) -> None:
+        def on_done(rollout: Any, so_far: Any) -> None:
             bar.update(line, completed=so_far.skipped + so_far.collected, note=f"{so_far.passed} passed")
 
         run_id, summary = run_environment_job(

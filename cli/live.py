@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .common import console, progress
 
@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ..collect.summary import CollectSummary
+    from ..store.rollout import Rollout
 
 OnStart = Callable[[int], None]
 OnPlan = Callable[["CollectSummary"], None]
-OnDone = Callable[[dict[str, Any], "CollectSummary"], None]
+OnDone = Callable[["Rollout", "CollectSummary"], None]
 
 _WINDOW_S = 30.0
 REFRESH_PER_S = 4
@@ -121,7 +122,7 @@ def _plain(name: str, starting: str) -> Iterator[tuple[OnStart, OnPlan, OnDone]]
         def on_plan(summary: "CollectSummary") -> None:
             bar.update(line, total=summary.planned, completed=summary.skipped, note="")
 
-        def on_done(row: dict[str, Any], so_far: "CollectSummary") -> None:
+        def on_done(rollout: "Rollout", so_far: "CollectSummary") -> None:
             bar.update(line, completed=so_far.skipped + so_far.collected, note=_note(so_far))
 
         yield on_start, on_plan, on_done

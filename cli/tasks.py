@@ -34,7 +34,7 @@ def generate(
     Example: `rollhouse tasks generate --env workplace-mini --seed 0`.
     """
     from ..environments.registry import generated_tasks
-    from ..environments.task_rows import store_tasks
+    from ..environments.stored_tasks import store_tasks
     from ..environments.tasks_file import write_tasks
 
     made = generated_tasks(env, split or ["train", "validation"], count, tables, tasks, seed, tasks_split)

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from ..base.errors import EngineError, RollhouseError, one_line
+from ..base.errors import EngineError, RollhouseError, SchemaMismatch, one_line
 from ..environments.shaping import check_score
 from ..environments.types import Environment
-from ..environments.verdicts import score_columns
 from ..policies.chat import TemplateError
 from ..policies.engines.base import EngineGone, EngineRefused
 from ..policies.types import Conversation, Policy, Sampling, Turn
 from ..store.ids import group_id, rollout_id, slot_id
+from ..store.rollout import Rollout, verdict_columns
 from ..store.task import Score, Task
 
 _CLOSE_LIMIT_S = 10.0
@@ -66,35 +66,16 @@ class _Record:
 
 @dataclass(frozen=True)
 class Episode:
-    """What one rollout came to.
+    """The result of one episode.
 
     Attributes:
-        row: Of `rollouts`.
-        prompt_ids: The rendered prompt, None when no tokens were observed.
-        token_identity: Hashes of tokenizer and template of the prompt's tokens, None when the policy shows none.
         score: The environment's own verdict, None when it gave none.
-        tool_seconds: Tool name to its slowest call, in seconds; empty when the session does not say.
+        tool_seconds: Tool name to its slowest call, in seconds; empty when the session does not report them.
     """
 
-    row: dict[str, Any]
-    prompt_ids: list[int] | None = None
-    token_identity: tuple[str | None, str | None] | None = None
+    rollout: Rollout
     score: Score | None = None
     tool_seconds: Mapping[str, float] = field(default_factory=dict)
-
-
-async def run_episode(
-    environment: Environment,
-    policy: Policy,
-    slot: Slot,
-    sampling: Sampling,
-    max_turns: int = 6,
-    time_limit_s: float = 600.0,
-    tool_limit_s: float | None = None,
-) -> dict[str, Any]:
-    """Plays one rollout and returns its row of `rollouts`; see `play_episode`."""
-    episode = await play_episode(environment, policy, slot, sampling, max_turns, time_limit_s, tool_limit_s)
-    return episode.row
 
 
 async def play_episode(
@@ -127,15 +108,14 @@ async def play_episode(
     if limit.expired():
         record.status, record.stop_reason, record.score = "timeout", "timeout", None
         record.error_type, record.error_message = "timeout", f"the rollout took longer than {time_limit_s:g} s"
-    row = _row(record, policy, slot, sampling, started_at, time.perf_counter() - start)
-    identity = _token_identity(record.conversation, policy)
-    return Episode(row, record.conversation.prompt_ids, identity, record.score, record.tool_seconds)
+    rollout = _rollout(record, policy, slot, sampling, started_at, time.perf_counter() - start)
+    return Episode(rollout, record.score, record.tool_seconds)
 
 
 def lost_episode(policy: Policy, slot: Slot, sampling: Sampling, error_type: str, message: str) -> Episode:
     """The rollout of a slot that nothing can be said about but that it failed."""
     record = _Record(Conversation(slot.task, sample_index=slot.sample_index), "error", "error", error_type, message)
-    return Episode(_row(record, policy, slot, sampling, datetime.now(UTC), 0.0))
+    return Episode(_rollout(record, policy, slot, sampling, datetime.now(UTC), 0.0))
 
 
 async def _play(
@@ -218,48 +198,55 @@ async def _timed(record: _Record, name: str, work: Any) -> Any:
         setattr(record, name, getattr(record, name) + time.perf_counter() - start)
 
 
-def _row(
+def _rollout(
     record: _Record, policy: Policy, slot: Slot, sampling: Sampling, started_at: datetime, duration_s: float
-) -> dict[str, Any]:
-    messages = record.conversation.messages
-    identity = (slot.run_id, slot.step, slot.task_id, slot.sample_index)
-    return {
+) -> Rollout:
+    talk = record.conversation
+    columns: dict[str, Any] = {
         "rollout_id": slot.rollout_id,
-        "slot_id": slot_id(*identity),
+        "slot_id": slot_id(slot.run_id, slot.step, slot.task_id, slot.sample_index),
         "run_id": slot.run_id,
         "step": slot.step,
+        "task": slot.task,
         "task_id": slot.task_id,
         "prompt_id": slot.prompt_id,
         "group_id": group_id(slot.run_id, slot.step, slot.task_id),
         "sample_index": slot.sample_index,
         "attempt": slot.attempt,
         "episode_id": slot.rollout_id,
-        "agent": "main",
-        "branch": 0,
-        "trainable": True,
         "environment": slot.task.environment,
         "policy_id": policy.policy_id,
         "engine": policy.engine,
         **_sampling_columns(policy, sampling),
-        "messages": [message.to_row() for message in messages],
-        **token_columns(record.conversation, policy),
         "n_turns": record.n_turns,
-        "n_tool_calls": sum(len(message.tool_calls) for message in messages),
         "n_tool_errors": record.n_tool_errors,
         "n_parse_failures": record.n_parse_failures,
         "n_retries": record.n_retries,
-        **score_columns(record.score),
-        "status": record.status,
-        "stop_reason": record.stop_reason,
-        "error_type": record.error_type,
-        "error_message": record.error_message,
-        "gaps": record.conversation.gaps,
+        "gaps": talk.gaps,
         "started_at": started_at,
         "duration_s": duration_s,
         "generate_s": record.generate_s,
         "tool_s": record.tool_s,
         "verify_s": record.verify_s,
-    }  # fmt: skip
+    }
+    ended = {
+        "status": record.status,
+        "stop_reason": record.stop_reason,
+        "error_type": record.error_type,
+        "error_message": record.error_message,
+    }
+    try:
+        return Rollout(
+            messages=talk.messages, **columns, **ended, **token_columns(talk, policy), **verdict_columns(record.score)
+        )
+    except SchemaMismatch as error:
+        return Rollout(messages=[], **columns, **unstorable(error))
+
+
+def unstorable(error: Exception) -> dict[str, Any]:
+    """The columns that say why a rollout could not be stored as it was."""
+    message = one_line(ascii(str(error)).strip("'\""))
+    return {"status": "error", "error_type": "store", "error_message": message}
 
 
 def _sampling_columns(policy: Policy, sampling: Sampling) -> dict[str, Any]:
@@ -276,7 +263,7 @@ def _sampling_columns(policy: Policy, sampling: Sampling) -> dict[str, Any]:
 
 
 def token_columns(conversation: Conversation, policy: Policy) -> dict[str, Any]:
-    """Token columns; null when no tokens were observed. A policy without weights of its own has version 0."""
+    """Token columns and the prompt's tokens; None when no tokens were observed. A policy without weights of its own has version 0."""
     spans = conversation.version_spans
     version = getattr(policy, "version", 0)
     versions = {
@@ -290,10 +277,11 @@ def token_columns(conversation: Conversation, policy: Policy) -> dict[str, Any]:
     shown = bool(conversation.logprobs) or not sampled
     return {
         **versions,
-        "version_spans": [{"start": span.start, "version": span.version} for span in spans],
+        "version_spans": spans,
         "tokenizer_hash": tokenizer_hash,
         "template_hash": template_hash,
         "logprobs_mode": conversation.logprobs_mode if shown else None,
+        "prompt_token_ids": conversation.prompt_ids,
         "token_ids": conversation.token_ids,
         "loss_mask": conversation.loss_mask,
         "logprobs": conversation.logprobs if shown else None,

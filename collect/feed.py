@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
-from ..base.errors import SchemaMismatch, one_line
-from ..environments.task_rows import task_rows
-from ..store.ids import hash_id
+from ..base.errors import SchemaMismatch
+from ..store.rollout import VERDICT, Rollout
 from ..store.writer import RolloutWriter
-from .episode import Episode, Slot
+from .episode import Slot, unstorable
 
 # A row alone costs the writer four times what it costs among many. So long a row waits for others.
 _GATHER_S = 0.05
@@ -27,19 +25,16 @@ class Entry:
     """One rollout to be written.
 
     Attributes:
-        row: Of `rollouts`; once written, the row that the writer took.
-        score: A row of `scores` that goes with it.
+        rollout: Once written, the rollout that the writer took.
     """
 
     slot: Slot
-    episode: Episode
-    row: dict[str, Any]
-    score: dict[str, Any] | None = None
+    rollout: Rollout
 
     @property
     def size(self) -> int:
         """About how many bytes it holds as Python objects."""
-        return 8192 + 80 * (self.row.get("n_tokens") or 0)
+        return 8192 + 80 * (self.rollout.n_tokens or 0)
 
 
 class Feed:
@@ -148,50 +143,25 @@ class Feed:
         self._batch = []
 
     def _write_many(self, entries: Sequence[Entry]) -> None:
-        tasks: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
-        tokens: dict[str, dict[str, Any]] = {}
-        for entry in entries:
-            slot = entry.slot
-            if not self._writer.has(slot.task_id) and slot.task_id not in tasks:
-                tasks[slot.task_id] = task_rows(slot.task, slot.task_id, slot.prompt_id)
-            seen = prompt_tokens(entry.episode, slot)
-            if seen is not None and not self._writer.has(seen["row_id"]):
-                tokens[seen["row_id"]] = seen
-        self._writer.add_many(
-            [entry.row for entry in entries],
-            [prompt for prompt, _ in tasks.values()],
-            [task for _, task in tasks.values()],
-            list(tokens.values()),
-            [entry.score for entry in entries if entry.score is not None],
-        )
+        self._writer.add_many([entry.rollout for entry in entries])
 
     def _write_one(self, entry: Entry) -> None:
-        """A row no table can hold becomes a row that says so; when its task is at fault, one without task_id and prompt_id."""
+        """A rollout no table can hold becomes one that says so; when its task is at fault, one that refers to none."""
         for _ in range(2):
             try:
                 return self._write_many([entry])
             except _UNSTORABLE as error:
-                entry.row, entry.score = unstorable(entry.row, error), None
-        entry.row = {**entry.row, "task_id": None, "prompt_id": None}
-        self._writer.add_many([entry.row])
+                entry.rollout = without_content(entry.rollout, error)
+        entry.rollout = without_task(entry.rollout)
+        self._write_many([entry])
 
 
-def unstorable(row: dict[str, Any], error: Exception) -> dict[str, Any]:
-    """The row without what was said in it."""
-    said = ("messages", "token_ids", "loss_mask", "logprobs", "version_spans", "reward", "reward_components", "passed")
-    reason = {"status": "error", "error_type": "store", "error_message": one_line(ascii(str(error)).strip("'\""))}
-    return {**row, **dict.fromkeys(said), **reason}
+def without_content(rollout: Rollout, error: Exception) -> Rollout:
+    """The rollout without its messages, tokens and verdict, as an error of the store."""
+    nothing = dict.fromkeys(("token_ids", "loss_mask", "logprobs", "version_spans", "prompt_token_ids", *VERDICT))
+    return rollout.changed(**nothing, messages=[], scores=[], **unstorable(error))
 
 
-def prompt_tokens(episode: Episode, slot: Slot) -> dict[str, Any] | None:
-    """The row of `prompt_tokens` that a rollout refers to; None when it failed before its prompt was rendered, and for a policy without tokens."""
-    if episode.token_identity is None or not episode.prompt_ids:
-        return None
-    tokenizer_hash, template_hash = episode.token_identity
-    return {
-        "row_id": hash_id(slot.prompt_id, tokenizer_hash, template_hash),
-        "prompt_id": slot.prompt_id,
-        "tokenizer_hash": tokenizer_hash,
-        "template_hash": template_hash,
-        "token_ids": episode.prompt_ids,
-    }
+def without_task(rollout: Rollout) -> Rollout:
+    """The rollout, referring to no task and no prompt."""
+    return rollout.changed(task=None, task_id=None, prompt=None, prompt_id=None)

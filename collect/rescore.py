@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -18,10 +17,11 @@ from ..environments.stored_tasks import StoredTasks
 from ..environments.types import Environment
 from ..queries.named import run_query
 from ..queries.verdicts import COLLECTED, parse_scorer
+from ..store.appending import insert_if_absent
 from ..store.ids import hash_id
 from ..store.lance_store import LanceStore, quote
 from ..store.runs import start_run
-from ..store.task import Score, Task
+from ..store.task import SCORES, Score, Task
 
 COLUMNS = [
     "rollout_id", "run_id", "step", "task_id", "prompt_id", "environment", "policy_id", "messages", "status", "stop_reason", "reward",
@@ -96,7 +96,7 @@ def rescore(
         batches = rollouts.to_batches(columns=COLUMNS, filter=where, batch_size=_ROWS_AT_ONCE)
         pairs = (work.pairs(batch.to_pylist()) for batch in batches)
         for looked_at, todo, verdicts in _judged(judge, pairs, workers or _workers(total)):
-            summary.new += store.insert_if_absent("scores", work.rows(todo, verdicts))
+            summary.new += insert_if_absent(store, "scores", SCORES.batch(work.scores(todo, verdicts)))
             done += looked_at
             if on_progress:
                 on_progress(done, total)
@@ -141,16 +141,16 @@ class _Work:
                 todo.append((task, rollout))
         return len(rollouts), todo
 
-    def rows(self, todo: list[Pair], verdicts: list[Verdict]) -> list[dict[str, Any]]:
-        """The rows of `scores` that the verdicts make."""
-        rows = []
+    def scores(self, todo: list[Pair], verdicts: list[Verdict]) -> list[Score]:
+        """The verdicts as they are stored."""
+        scores = []
         for (_, rollout), verdict in zip(todo, verdicts, strict=True):
             if isinstance(verdict, Score):
                 self._count(rollout, verdict.reward, verdict.passed)
-                rows.append(_row(rollout["rollout_id"], verdict, self.scorer.config_hash, self.summary.run_id))
+                scores.append(verdict.about(rollout["rollout_id"], self.summary.run_id, self.scorer.config_hash))
             else:
                 self._leave_out(verdict or "no_verdict")
-        return rows
+        return scores
 
     def _is_known(self, task: Task | None, rollout: dict[str, Any]) -> bool:
         if self.summary.scorer is None:
@@ -227,18 +227,3 @@ def _verdict(scorer: Scorer, pair: Pair) -> Verdict:
         return scorer.judge(*pair)
     except Exception as error:
         return f"scorer_error {type(error).__name__}"
-
-
-def _row(rollout_id: str, score: Score, config: str, run_id: str) -> dict[str, Any]:
-    return {
-        "row_id": hash_id(rollout_id, score.scorer, score.scorer_version, config),
-        "rollout_id": rollout_id,
-        "scorer": score.scorer,
-        "scorer_version": score.scorer_version,
-        "config_hash": config,
-        "reward": score.reward,
-        "passed": score.passed,
-        "components": [{"name": name, "value": value, "weight": weight} for name, value, weight in score.components],
-        "run_id": run_id,
-        "created_at": datetime.now(UTC),
-    }

@@ -9,9 +9,10 @@ from typing import Any
 from ..base.errors import ConfigError
 from ..environments.shaping import RewardShaping
 from ..environments.types import Environment
-from ..environments.verdicts import ShapingRule, shaped_rows, shaping_rules
+from ..environments.verdicts import ShapingRule, shaped_rollout, shaping_rules
 from ..policies.types import Policy, Sampling
 from ..store.lance_store import LanceStore
+from ..store.rollout import Rollout
 from ..store.runs import Run
 from ..store.task import Task
 from ..store.writer import RolloutWriter
@@ -22,7 +23,7 @@ from .summary import CollectSummary
 
 __all__ = ["CollectSummary", "collect", "collect_async", "collect_slots", "failed", "refuse_other_config", "unanswered"]
 
-OnDone = Callable[[dict[str, Any], CollectSummary], None]
+OnDone = Callable[[Rollout, CollectSummary], None]
 Play = Callable[[Slot, Sampling], Awaitable[Episode]]
 """Plays one rollout, here or elsewhere. Raises EngineGone when no other could succeed."""
 
@@ -68,7 +69,7 @@ async def collect_async(
         shaping: By name of environment, how rewards are shaped; the raw verdict is kept as a row of `scores`.
         retry: Slots whose last attempt it is true of (`failed`, `unanswered`) get another one, as a new row; None is no slot.
         on_plan: Called once with the summary that will be filled, before the first rollout.
-        on_done: Called with each row, as the writer has taken it, and the summary so far.
+        on_done: Called with each rollout, as the writer has taken it, and the summary so far.
 
     Raises EngineGone when the engine has ended, ConfigError for a token budget on a policy that shows no tokens, and what the store raises
     (a full disk, a run taken over). When it returns, and also when it raises, all rollouts that were finished have been written if the
@@ -112,9 +113,9 @@ async def collect_slots(
     writer = run.writer if run.writer is not None else RolloutWriter(store, run)
 
     def on_written(entry: Entry) -> None:
-        summary.add(entry.row, entry.slot.task.category)
+        summary.add(entry.rollout, entry.slot.task.category)
         if on_done is not None:
-            on_done(entry.row, summary)
+            on_done(entry.rollout, summary)
 
     feed = Feed(writer, on_written)
     budget = _Budget(token_budget, plan.sampled_before)
@@ -130,7 +131,7 @@ async def collect_slots(
             summary.saw_tools(episode.tool_seconds)
             rule = (shaping or {}).get(slot.task.environment)
             await feed.put(_entry(slot, episode, rule))
-            budget.count(episode.row)
+            budget.count(episode.rollout)
 
     async def work_all() -> float:
         await _all_or_first_error([work() for _ in range(min(concurrency, plan.planned - plan.skipped))])
@@ -166,10 +167,10 @@ class _Budget:
                 return
             yield slot
 
-    def count(self, row: Mapping[str, Any]) -> None:
+    def count(self, rollout: Rollout) -> None:
         """Takes what a rollout sampled off. Raises ConfigError when a rollout that got a verdict shows no tokens."""
-        tokens = row.get("n_sampled_tokens")
-        if self.limit is not None and tokens is None and row["reward"] is not None:
+        tokens = rollout.n_sampled_tokens
+        if self.limit is not None and tokens is None and rollout.reward is not None:
             raise no_token_budget()
         self.spent += tokens or 0
 
@@ -184,8 +185,8 @@ def no_token_budget() -> ConfigError:
 
 def _entry(slot: Slot, episode: Episode, rule: ShapingRule | None) -> Entry:
     if rule is None or episode.score is None:
-        return Entry(slot, episode, episode.row)
-    return Entry(slot, episode, *shaped_rows(episode.row, episode.score, rule))
+        return Entry(slot, episode.rollout)
+    return Entry(slot, shaped_rollout(episode.rollout, episode.score, rule))
 
 
 async def _all_or_first_error(work: Sequence[Any]) -> list[Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..queries.passk import pass_at_k
+from ..store.rollout import FAILED, Rollout
 
 
 @dataclass
@@ -27,17 +28,18 @@ class Tally:
     _mean: float = 0.0
     _squares: float = 0.0
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, rollout: Rollout) -> None:
         """Counts one rollout."""
         self.rollouts += 1
-        self.failed += row["status"] in ("error", "timeout", "aborted")
-        reward = row["reward"]
+        self.failed += rollout.status in FAILED
+        reward = rollout.reward
         if reward is None:
             return
         self.verdicts += 1
-        self.passed += bool(row["passed"])
-        n, c = self.tasks.get(row["task_id"], (0, 0))
-        self.tasks[row["task_id"]] = n + 1, c + bool(row["passed"])
+        self.passed += bool(rollout.passed)
+        task_id = rollout.task_id or ""
+        n, c = self.tasks.get(task_id, (0, 0))
+        self.tasks[task_id] = n + 1, c + bool(rollout.passed)
         self._total += reward
         # Running variance (Welford 1962): a difference of large sums would lose the digits that matter.
         before = reward - self._mean
@@ -148,23 +150,23 @@ class CollectSummary:
         """None before the first verdict."""
         return self.total.reward_mean
 
-    def add(self, row: Mapping[str, Any], category: str | None = None) -> None:
+    def add(self, rollout: Rollout, category: str | None = None) -> None:
         """Counts one rollout, as it was written."""
-        self.statuses[row["status"]] += 1
-        if row["error_type"]:
-            self.errors[row["error_type"]] += 1
-            self.examples[row["error_type"]] = self.last_error = row["error_message"]
-        self.total.add(row)
-        key = (row["environment"], category)
+        self.statuses[rollout.status] += 1
+        if rollout.error_type:
+            self.errors[rollout.error_type] += 1
+            self.examples[rollout.error_type] = self.last_error = rollout.error_message or ""
+        self.total.add(rollout)
+        key = (rollout.environment, category)
         if key not in self.tallies:
             self.tallies[key] = Tally()
-        self.tallies[key].add(row)
-        self.sampled_tokens += row.get("n_sampled_tokens") or 0
-        self.turns += row["n_turns"]
-        self.tool_calls += row["n_tool_calls"]
-        self.tool_errors += row["n_tool_errors"]
-        self.parse_failures += row["n_parse_failures"]
-        self.retries += row.get("n_retries") or 0
+        self.tallies[key].add(rollout)
+        self.sampled_tokens += rollout.n_sampled_tokens or 0
+        self.turns += rollout.n_turns or 0
+        self.tool_calls += rollout.n_tool_calls or 0
+        self.tool_errors += rollout.n_tool_errors or 0
+        self.parse_failures += rollout.n_parse_failures or 0
+        self.retries += rollout.n_retries or 0
 
     def saw_tools(self, tool_seconds: Mapping[str, float]) -> None:
         """Takes note of the slowest call of each tool of one rollout, in seconds."""

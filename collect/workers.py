@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,9 @@ class Player:
         await self.open()
         limits = self._config.max_turns, self._config.time_limit_s, self._config.tool_time_limit_s
         try:
-            return await play_episode(self._environment, self._policy, slot, sampling, *limits)
+            episode = await play_episode(self._environment, self._policy, slot, sampling, *limits)
+            # The task goes with the slot: it need not travel back, tools and all.
+            return replace(episode, rollout=episode.rollout.changed(task=None, prompt=None, tools=None))
         except EngineGone as error:
             return _Gone(error.message)
 
@@ -126,7 +128,8 @@ class Workers:
                 worker.in_flight -= 1
             if isinstance(played, Episode):
                 self._deaths_in_a_row = 0
-                return played
+                task = slot.task
+                return replace(played, rollout=played.rollout.changed(task=task, prompt=task.prompt, tools=task.tools))
             if self._policy.engine == "openai":  # another process would find the endpoint no better
                 raise EngineGone(played.message)
             why = self._lost(worker, played.message)

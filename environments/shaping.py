@@ -64,6 +64,10 @@ class RewardShaping(BaseModel):
         return self == RewardShaping()
 
 
+COUNTS = (*_COUNTS.values(), "status")
+"""The columns of a rollout that shaping looks at."""
+
+
 def shape(score: Score, row_counts: Mapping[str, Any], shaping: RewardShaping) -> Score:
     """The shaped verdict; the verdict itself when the shaping changes nothing.
 

@@ -1,60 +1,49 @@
-"""Tasks read back from a store."""
+"""Tasks in a store: putting them in, and reading them back."""
 
-import json
+from collections.abc import Iterable
 from typing import Any
 
+from ..store.appending import insert_if_absent
 from ..store.lance_store import LanceStore, quote
-from ..store.messages import Message
-from ..store.task import Task
+from ..store.rows import task_rows
+from ..store.task import Prompt, Task
 
 _PROMPTS_AT_ONCE = 500
 
 
+def store_tasks(store: LanceStore, tasks: Iterable[Task]) -> int:
+    """Puts tasks and their prompts into the store and returns how many tasks were new; prompts first, so that none is missing."""
+    rows = task_rows(tasks).batches()
+    if not rows:
+        return 0
+    insert_if_absent(store, "prompts", rows["prompts"])
+    return insert_if_absent(store, "tasks", rows["tasks"])
+
+
 class StoredTasks:
-    """The tasks of one environment (None: of all) that have a truth, by id and by prompt."""
+    """The tasks of one environment (None: of all) that have a ground truth, by id and by prompt."""
 
     def __init__(self, store: LanceStore, environment: str | None) -> None:
         of = f"environment = {quote(environment)} and " if environment is not None else ""
-        where = f"{of}ground_truth is not null"
-        rows = store.read("tasks", filter=where).to_pylist()
+        rows = store.read("tasks", filter=f"{of}ground_truth is not null").to_pylist()
         prompts = _read_prompts(store, sorted({row["prompt_id"] for row in rows}))
-        self._by_id = {row["task_id"]: task_from_rows(row, prompts[row["prompt_id"]]) for row in rows}
+        self._by_id = {row["task_id"]: Task.from_row(row, prompts[row["prompt_id"]]) for row in rows}
         self._by_prompt: dict[str, list[str]] = {}
         for row in rows:
             self._by_prompt.setdefault(row["prompt_id"], []).append(row["task_id"])
 
     def find(self, task_id: str | None, prompt_id: str | None) -> Task | None:
-        """The task of that id; else the one task with that prompt, for rollouts whose source did not tell; else None."""
+        """The task of that id; else the one task with that prompt, for rollouts whose source named none; else None."""
         if task_id in self._by_id:
             return self._by_id[task_id]
         same_prompt = self._by_prompt.get(prompt_id or "", [])
         return self._by_id[same_prompt[0]] if len(same_prompt) == 1 else None
 
 
-def task_from_rows(row: dict[str, Any], prompt: dict[str, Any]) -> Task:
-    """A row of `tasks` and its row of `prompts` as a Task."""
-
-    def value(text: str | None) -> Any:
-        return None if text is None else json.loads(text)
-
-    return Task(
-        environment=row["environment"],
-        messages=tuple(Message.from_row(message) for message in prompt["messages"] or ()),
-        tools=tuple(value(prompt["tools"]) or ()),
-        ground_truth=value(row["ground_truth"]),
-        state=value(row["state"]),
-        split=row["split"] or "train",
-        category=row["category"],
-        difficulty=row["difficulty"],
-        source_key=row["source_key"],
-        extra=value(row["extra"]) or {},
-    )
-
-
-def _read_prompts(store: LanceStore, prompt_ids: list[str]) -> dict[str, dict[str, Any]]:
-    found = {}
+def _read_prompts(store: LanceStore, prompt_ids: list[str]) -> dict[str, Prompt]:
+    found: dict[str, Any] = {}
     for start in range(0, len(prompt_ids), _PROMPTS_AT_ONCE):
-        wanted = ", ".join(quote(prompt_id) for prompt_id in prompt_ids[start : start + _PROMPTS_AT_ONCE])
-        for row in store.read("prompts", filter=f"prompt_id in ({wanted})").to_pylist():
-            found[row["prompt_id"]] = row
+        some = ", ".join(quote(prompt_id) for prompt_id in prompt_ids[start : start + _PROMPTS_AT_ONCE])
+        for row in store.read("prompts", filter=f"prompt_id in ({some})").to_pylist():
+            found[row["prompt_id"]] = Prompt.from_row(row)
     return found

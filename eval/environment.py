@@ -8,6 +8,7 @@ from ..base.errors import ConfigError, EvaluationError
 from ..collect.runner import collect, unanswered
 from ..environments.types import Environment
 from ..policies.types import Policy, Sampling
+from ..store.appending import insert_if_absent
 from ..store.lance_store import LanceStore, quote
 from ..store.runs import Run
 from ..store.task import Task
@@ -63,7 +64,7 @@ def evaluate_policy(
         **options,
     )
     rows = _evaluated(store, run, environment.name, mode, listed, samples)
-    store.insert_if_absent("evaluations", rows)
+    insert_if_absent(store, "evaluations", rows)
     if len(rows) < done.planned:
         raise EvaluationError(
             f"The engine left {done.planned - len(rows)} of {done.planned} rollouts of run {run.run_id!r} without an answer.",

@@ -11,6 +11,7 @@ from ..policies.chat_options import ChatOptions
 from ..policies.opening import check_engine, model_hash, open_policy
 from ..policies.types import Sampling
 from ..store.lance_store import LanceStore
+from ..store.rollout import Rollout
 from ..store.runs import start_run
 from .bfcl import BfclSummary, evaluate_bfcl
 from .bfcl.categories import categories_named
@@ -93,7 +94,7 @@ def run_environment_job(
     *,
     concurrency: int = 64,
     on_start: Callable[[int], None] | None = None,
-    on_done: Callable[[dict[str, Any], CollectSummary], None] | None = None,
+    on_done: Callable[[Rollout, CollectSummary], None] | None = None,
 ) -> tuple[str, EvalSummary]:
     """Evaluates in a run of kind `eval`, resuming the one of that name, and returns its id and the summary.
 

@@ -13,7 +13,7 @@ from ..store.ids import hash_id
 from ..store.messages import Message, ToolCall
 from .chat import read_tools
 from .lines import Line, Quarantine, read_objects, whole_file, write_objects
-from .rollout import Rollout, Row, keepsake, take_keepsake
+from .rollout import FileRollout, Row, keepsake, take_keepsake
 from .source_record import source_record
 from .storing import Source
 
@@ -23,7 +23,7 @@ _VERSION = "ATIF-v1.6"
 _EPISODE = "_rollhouse_episode"
 
 
-def held(rollout: Rollout) -> set[str]:
+def held(rollout: FileRollout) -> set[str]:
     """The columns it has a place for."""
     return {"policy_id", "agent"}
 
@@ -53,7 +53,7 @@ def records(
             on_progress(done)
 
 
-def read(trajectory: Row, source: Source) -> list[Rollout]:
+def read(trajectory: Row, source: Source) -> list[FileRollout]:
     """One trajectory. Steps before the agent's first are the prompt."""
     gaps = {"no_reward"}
     prompt: list[Message] = []
@@ -65,7 +65,7 @@ def read(trajectory: Row, source: Source) -> list[Rollout]:
             (messages if messages else prompt).append(_said(step["source"], step.get("message")))
     agent = trajectory.get("agent") or {}
     columns = {"policy_id": agent.get("model_name"), "agent": agent.get("name")}
-    rollout = Rollout(prompt, read_tools(agent.get("tool_definitions")), messages, columns, gaps=gaps)
+    rollout = FileRollout(prompt, read_tools(agent.get("tool_definitions")), messages, columns, gaps=gaps)
     session = trajectory.get("session_id")
     rollout.source_key = session
     if trajectory.get(_EPISODE) or session:
@@ -83,7 +83,7 @@ def wanted(built: Row, trajectory: Row) -> Row:
     return {name: value for name, value in trajectory.items() if name != _EPISODE}
 
 
-def record(rollouts: list[Rollout], plain: bool = True) -> Row:
+def record(rollouts: list[FileRollout], plain: bool = True) -> Row:
     """The trajectory of one rollout."""
     [rollout] = rollouts
     steps: list[Row] = []
@@ -108,7 +108,7 @@ def record(rollouts: list[Rollout], plain: bool = True) -> Row:
     }
 
 
-def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) -> None:
+def write(episodes: Iterable[list[FileRollout]], path: Path, plain: bool = False) -> None:
     """Writes a trajectory a line for a path that ends in .jsonl, else a folder with a file for each rollout."""
     trajectories = ((rollout, _trajectory(rollout, plain)) for rollouts in episodes for rollout in rollouts)
     if path.suffix == ".jsonl":
@@ -120,13 +120,13 @@ def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) ->
             json.dump(trajectory, file, ensure_ascii=False, indent=1)
 
 
-def _trajectory(rollout: Rollout, plain: bool) -> Row:
+def _trajectory(rollout: FileRollout, plain: bool) -> Row:
     if _FORMAT in rollout.extra:
         return source_record(record, [rollout], rollout.extra[_FORMAT])
     return record([rollout], plain)
 
 
-def _calls(rollout: Rollout) -> list[Any]:
+def _calls(rollout: FileRollout) -> list[Any]:
     from .tokens import calls_of
 
     return [] if _FORMAT in rollout.extra else calls_of(rollout) or []

@@ -11,7 +11,7 @@ from ..queries.verdicts import COLLECTED
 from ..store.lance_store import LanceStore
 from .card import card_path, write_card
 from .formats import EXPORTS, Format, format_named
-from .rollout import Rollout, unheld
+from .rollout import FileRollout, unheld
 from .stored import StoredRollouts
 
 
@@ -69,7 +69,7 @@ def export_file(
     lost: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
 
-    def watched() -> Iterator[list[Rollout]]:
+    def watched() -> Iterator[list[FileRollout]]:
         done = 0
         for rollouts in stored:
             kept = [rollout for rollout in rollouts if _reason(format, rollout, left_out) is None]
@@ -94,14 +94,14 @@ def export_file(
     return summary
 
 
-def _reason(format: Format, rollout: Rollout, left_out: Counter[str]) -> str | None:
+def _reason(format: Format, rollout: FileRollout, left_out: Counter[str]) -> str | None:
     reason = format.unfit(rollout) if format.unfit else None
     if reason:
         left_out[reason] += 1
     return reason
 
 
-def _lost(rollout: Rollout, name: str, format: Format, plain: bool) -> list[str]:
+def _lost(rollout: FileRollout, name: str, format: Format, plain: bool) -> list[str]:
     """A rollout that came from this format goes back whole but for another scorer's verdict, and where others travel along only other
     formats' own fields are lost."""
     if format.record is not None and name in rollout.extra:

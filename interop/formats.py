@@ -19,7 +19,7 @@ from . import (  # fmt: skip
     verifiers_v0,
 )
 from .lines import Line, Quarantine, read_objects
-from .rollout import Rollout, Row
+from .rollout import FileRollout, Row
 from .storing import Source
 
 Progress = Callable[[int], None] | None
@@ -43,15 +43,15 @@ class Format:
         unfit: Why an export has to leave a rollout out; None when it need not.
     """
 
-    read: Callable[[Row, Source], list[Rollout]] | None
-    write: Callable[[Iterable[list[Rollout]], Path, bool], None] | None
-    held: Callable[[Rollout], set[str]]
-    record: Callable[[list[Rollout]], Row] | None = None
+    read: Callable[[Row, Source], list[FileRollout]] | None
+    write: Callable[[Iterable[list[FileRollout]], Path, bool], None] | None
+    held: Callable[[FileRollout], set[str]]
+    record: Callable[[list[FileRollout]], Row] | None = None
     carries: bool = False
     records: Callable[[Path, Quarantine, Progress], Iterator[tuple[Line, Row]]] = read_objects
     companion: Callable[[Path, Any], Any] | None = None
     wanted: Callable[[Row, Row], Row] | None = None
-    unfit: Callable[[Rollout], str | None] | None = None
+    unfit: Callable[[FileRollout], str | None] | None = None
 
 
 FORMATS: dict[str, Format] = {

@@ -4,19 +4,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..base.errors import FormatError
 from ..store.lance_store import LanceStore
+from ..store.rollout import Rollout
 from ..store.runs import Run, start_run
-from ..store.validation import check_rollout
 from ..store.writer import RolloutWriter
 from .formats import IMPORTS, Format, format_named
 from .lines import BadLine, Quarantine
 from .rollout import Row
-from .storing import Source, StoreRows, to_rows
-
-_SCORES_AT_ONCE = 2000
+from .storing import Source, to_store
 
 
 @dataclass
@@ -91,37 +88,28 @@ def _bring_in(
     on_progress: Callable[[int], None] | None,
 ) -> None:  # fmt: skip
     gaps: Counter[str] = Counter()
-    scores: list[Row] = []
     with RolloutWriter(store, run, journal=False) as writer:
         for line, record in format.records(path, quarantine, on_progress):
             try:
-                found = rows_of(record, format, source)
-                for rows in found:
-                    check_rollout(rows.rollout, run.run_id)
-                for rows in found:
-                    writer.add(rows.rollout, rows.prompt, rows.task, rows.prompt_tokens)
+                found = rollouts_of(record, format, source)
+                writer.add_many(found)
             except ValueError as error:  # BadLine, SchemaMismatch, or text that is not UTF-8
                 quarantine.add(line, str(error))
                 continue
             summary.rows += 1
-            for rows in found:
-                gaps.update(rows.rollout["gaps"])
-                scores += [rows.score] if rows.score else []
-            if len(scores) >= _SCORES_AT_ONCE:
-                writer.flush()
-                _write_scores(store, scores)
+            for rollout in found:
+                gaps.update(rollout.gaps or ())
         writer.flush()
-        _write_scores(store, scores)
     summary.added, summary.present = writer.written, writer.skipped
     summary.gaps = dict(sorted(gaps.items()))
 
 
-def rows_of(record: Row, format: Format, source: Source) -> list[StoreRows]:
-    """The rows of one record. Raises BadLine saying what is wrong with it."""
+def rollouts_of(record: Row, format: Format, source: Source) -> list[Rollout]:
+    """The rollouts of one record. Raises BadLine saying what is wrong with it."""
     if format.read is None:
         raise TypeError(f"{source.format} is not read")
     try:
-        return to_rows(format.read(record, source), record, source, format.record, format.wanted)
+        return to_store(format.read(record, source), record, source, format.record, format.wanted)
     except KeyError as error:
         raise BadLine(f"{error.args[0]!r} is missing") from error
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -141,11 +129,6 @@ def _refuse_if_too_bad(summary: ImportSummary, max_bad: float) -> None:
             f"{summary.bad} of {total} lines of {summary.file} are bad, more than --max-bad {max_bad:g} allows.",
             f"The others were imported; {summary.quarantine} names the bad ones and says why.",
         )
-
-
-def _write_scores(store: LanceStore, scores: list[dict[str, Any]]) -> None:
-    store.insert_if_absent("scores", scores)
-    scores.clear()
 
 
 def _known_tasks(store: LanceStore) -> dict[tuple[str, str], set[str]]:

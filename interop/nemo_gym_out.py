@@ -10,7 +10,7 @@ from typing import Any
 
 from .lines import whole_file
 from .responses import flat_tools, input_items, output_items
-from .rollout import Rollout, Row, keepsake
+from .rollout import FileRollout, Row, keepsake
 from .source_record import source_record
 from .tokens import calls_of
 
@@ -34,12 +34,12 @@ HELD = {
 _NAMES = {"workplace": ("workplace_assistant", "workplace_assistant_simple_agent")}
 
 
-def held(rollout: Rollout) -> set[str]:
+def held(rollout: FileRollout) -> set[str]:
     """The columns a row has a place for; those of tokens only where it can be said which call sampled which."""
     return HELD if rollout.get("token_ids") is None or calls_of(rollout) is not None else HELD - _TOKENS
 
 
-def record(rollouts: list[Rollout], plain: bool = True) -> Row:
+def record(rollouts: list[FileRollout], plain: bool = True) -> Row:
     """The result row of one rollout, without indices.
 
     Args:
@@ -78,7 +78,7 @@ def todays_shape(built: Row, row: Row) -> Row:
     return {**built, **rest, "responses_create_params": params}
 
 
-def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) -> None:
+def write(episodes: Iterable[list[FileRollout]], path: Path, plain: bool = False) -> None:
     """Writes results, `<stem>_materialized_inputs.jsonl` and `<stem>_failures.jsonl`.
 
     Rollouts that the store imported from this format come out as they were; others are numbered in order: tasks by first appearance, and
@@ -98,7 +98,7 @@ def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) ->
             (failures if failed else results).write(_line(row))
 
 
-def _row(rollout: Rollout, tasks: dict[str, int], counts: Counter[str], plain: bool) -> tuple[Row, bool]:
+def _row(rollout: FileRollout, tasks: dict[str, int], counts: Counter[str], plain: bool) -> tuple[Row, bool]:
     if _FORMAT in rollout.extra:
         # Without its task, as it was when the overlay was made.
         row = source_record(record, [replace(rollout, task=None)], rollout.extra[_FORMAT])
@@ -116,12 +116,12 @@ def _row(rollout: Rollout, tasks: dict[str, int], counts: Counter[str], plain: b
     return row, failed
 
 
-def _input_row(rollout: Rollout, row: Row) -> Row:
+def _input_row(rollout: FileRollout, row: Row) -> Row:
     names = ("responses_create_params", "_ng_task_index", "_ng_rollout_index", "agent_ref")
     return {**{name: row[name] for name in names if name in row}, **_verifier_fields(rollout)}
 
 
-def _params(rollout: Rollout, tools: list[Row]) -> Row:
+def _params(rollout: FileRollout, tools: list[Row]) -> Row:
     columns = rollout.columns
     return {
         **dict.fromkeys(_PARAMS),
@@ -135,7 +135,7 @@ def _params(rollout: Rollout, tools: list[Row]) -> Row:
     }
 
 
-def _response(rollout: Rollout, tools: list[Row]) -> Row:
+def _response(rollout: FileRollout, tools: list[Row]) -> Row:
     columns = rollout.columns
     started = columns.get("started_at")
     response: Row = {
@@ -161,12 +161,12 @@ def _response(rollout: Rollout, tools: list[Row]) -> Row:
     return response
 
 
-def _agent(rollout: Rollout) -> str:
+def _agent(rollout: FileRollout) -> str:
     agent, environment = rollout.get("agent"), rollout.get("environment")
     return agent if agent not in (None, "main") else _NAMES.get(environment, (environment, environment))[1]
 
 
-def _verifier_fields(rollout: Rollout) -> Row:
+def _verifier_fields(rollout: FileRollout) -> Row:
     """What upstream's verifiers want at the top level."""
     task = rollout.task
     if task is None:

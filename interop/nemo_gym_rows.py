@@ -7,7 +7,7 @@ from typing import Any
 
 from ..store.ids import canonical_json, hash_id
 from .responses import Transcript, chat_tools, prompt_messages, read_items
-from .rollout import Rollout, Row, take_keepsake
+from .rollout import FileRollout, Row, take_keepsake
 from .storing import Source
 from .tokens import linearise
 
@@ -39,7 +39,7 @@ class Companion:
     tried: Counter[tuple[Any, Any]] = field(default_factory=Counter)
 
 
-def read(row: Row, source: Source) -> list[Rollout]:
+def read(row: Row, source: Source) -> list[FileRollout]:
     """Maps one row, of today's or of the older shape, or of the failures file.
 
     Raises KeyError, TypeError, ValueError or AttributeError for what is not one.
@@ -52,7 +52,7 @@ def read(row: Row, source: Source) -> list[Rollout]:
     tools = chat_tools(params.get("tools") or [])
     said = response if response else row
     transcript = read_items(said.get("output", []) if failed else said["output"])
-    rollout = Rollout(prompt_messages(params["input"]), tools, transcript.messages, gaps=set(transcript.gaps))
+    rollout = FileRollout(prompt_messages(params["input"]), tools, transcript.messages, gaps=set(transcript.gaps))
     if companion.inputs is None:
         rollout.gaps.add("no_inputs_file")
     truth = _task_fields(row, planned)
@@ -82,7 +82,7 @@ def index_key(row: Row) -> tuple[Any, Any]:
     return row.get("_ng_task_index"), row.get("_ng_rollout_index")
 
 
-def _join_attempts(rollout: Rollout, row: Row, companion: Companion, source: Source, failed: bool) -> None:
+def _join_attempts(rollout: FileRollout, row: Row, companion: Companion, source: Source, failed: bool) -> None:
     """Failed attempts share the slot of the result that came at last, so that the view `final_rollouts` has that one only."""
     key = index_key(row)
     if key not in companion.failed:
@@ -128,7 +128,7 @@ def _environment(row: Row, truth: Row, tools: list[Row]) -> str:
     return named or "unknown"
 
 
-def _place_tokens(rollout: Rollout, transcript: Transcript) -> None:
+def _place_tokens(rollout: FileRollout, transcript: Transcript) -> None:
     if not transcript.token_calls:
         return
     linear = linearise(transcript.token_calls)

@@ -10,16 +10,22 @@ from pathlib import Path
 import pyarrow as pa
 
 from ..store.messages import Message
-from ..store.tables import MESSAGES, ROLLOUTS
+from ..store.rollout import ROLLOUTS
+from ..store.schema import arrow_type
 from .chat import read_messages
 from .parquet_files import write_parquet
-from .rollout import Rollout, Row, text_of, value_of
+from .rollout import FileRollout, Row, text_of, value_of
 from .storing import Source
 
 _FORMAT = "parquet"
 _JSON_TASK, _PLAIN_TASK = ("ground_truth", "state", "extra"), ("split", "category", "difficulty", "source_key")
 _TASK_COLUMNS = {f"task_{name}": pa.float32() if name == "difficulty" else pa.string() for name in (*_JSON_TASK, *_PLAIN_TASK)}  # fmt: skip
-_REFERRED = {"prompt": MESSAGES, "tools": pa.string(), "prompt_token_ids": pa.list_(pa.int32()), **_TASK_COLUMNS}
+_REFERRED = {
+    "prompt": arrow_type(list[Message]),
+    "tools": pa.string(),
+    "prompt_token_ids": pa.list_(pa.int32()),
+    **_TASK_COLUMNS,
+}
 _NAMES = ROLLOUTS.schema.names
 # Worked out again on the way in, from what they are made of.
 _REMADE = {"messages", "gaps", "extra", "run_id", "task_id", "prompt_id"}
@@ -31,16 +37,16 @@ def schema() -> pa.Schema:
     return pa.schema(columns + [pa.field(name, type) for name, type in _REFERRED.items()])
 
 
-def held(rollout: Rollout) -> set[str]:
+def held(rollout: FileRollout) -> set[str]:
     """Everything."""
     tasks = {f"task.{name}" for name in (*_JSON_TASK, *_PLAIN_TASK)}
     return {*_NAMES, "prompt_token_ids", *tasks, *(f"extra.{name}" for name in rollout.extra)}
 
 
-def read(row: Row, source: Source) -> list[Rollout]:
+def read(row: Row, source: Source) -> list[FileRollout]:
     """One row. It needs `messages` and `prompt`; columns we do not know go to `extra`."""
     columns = {name: row[name] for name in _NAMES if name not in _REMADE and row.get(name) is not None}
-    rollout = Rollout(
+    rollout = FileRollout(
         prompt=_messages(row["prompt"]),
         tools=value_of(row.get("tools")) or [],
         messages=_messages(row["messages"]),
@@ -70,12 +76,12 @@ def _messages(structs: list[Row] | None) -> list[Message]:
     return [Message.from_row({"tool_calls": (), **struct}) for struct in structs]
 
 
-def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) -> None:
+def write(episodes: Iterable[list[FileRollout]], path: Path, plain: bool = False) -> None:
     """Writes a file; a rollout that was imported from such a file names the run it had there."""
     write_parquet((_row(rollout) for rollouts in episodes for rollout in rollouts), schema(), path)
 
 
-def _row(rollout: Rollout) -> Row:
+def _row(rollout: FileRollout) -> Row:
     task = rollout.task or {}
     told = dict(rollout.extra.get(_FORMAT) or {})
     run_id = told.pop("run_id", rollout.get("run_id"))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..store.messages import Message, ToolCall
+from ..store.messages import Message, ToolCall, first_unanswered
 from .tokens import TokenCall
 
 _TOKEN_KEYS = ("prompt_token_ids", "generation_token_ids", "generation_log_probs")
@@ -104,13 +104,6 @@ def _add_output(transcript: Transcript, item: Item) -> None:
     text = output if isinstance(output, str) else None
     parts = None if text is not None or output is None else json.dumps(output, ensure_ascii=False)
     transcript.messages.append(Message("tool", text, tool_call_id=call_id, parts=parts))
-
-
-def first_unanswered(messages: list[Message]) -> str | None:
-    """The id of the first call without a tool message; None when all have one."""
-    answered = {message.tool_call_id for message in messages}
-    asked = [call.id for message in messages for call in message.tool_calls]
-    return next((call_id for call_id in asked if call_id not in answered), None)
 
 
 def _text(content: str | list[Item] | None) -> str | None:

@@ -16,15 +16,14 @@ DERIVED = {
     "rollout_id", "slot_id", "task_id", "prompt_id", "n_prompt_tokens", "n_tokens", "n_sampled_tokens",
     "n_turns", "n_tool_calls", "n_tool_errors", "n_parse_failures", "prefix_ok", "branch", "trainable",
 }  # fmt: skip
-# The columns that are a verdict.
-VERDICT = ("reward", "passed", "reward_components", "scorer", "scorer_version")
+
 # Always there, and the reader's own words about its source.
 _NOT_CONTENT = {"messages", "gaps", "extra"}
 _IDENTITY = {"rollout_id", "slot_id", "run_id", "group_id", "episode_id", "task_id", "prompt_id"}
 
 
 @dataclass
-class Rollout:
+class FileRollout:
     """One trajectory.
 
     Attributes:
@@ -62,7 +61,7 @@ class Rollout:
         return self.columns.get(column)
 
 
-def unheld(rollout: Rollout, held: Collection[str]) -> list[str]:
+def unheld(rollout: FileRollout, held: Collection[str]) -> list[str]:
     """The columns with a value that a format which holds `held` has no place for, and what an import brought from another format."""
     tokens = ("token_ids", "loss_mask", "logprobs")
     skipped = {*DERIVED, *_NOT_CONTENT, *(() if rollout.get("token_ids") is not None else tokens)}
@@ -75,7 +74,7 @@ def unheld(rollout: Rollout, held: Collection[str]) -> list[str]:
     return found + [f"extra.{name}" for name in rollout.extra]
 
 
-def keepsake(rollout: Rollout, held: Collection[str]) -> Row:
+def keepsake(rollout: FileRollout, held: Collection[str]) -> Row:
     """What a format has no column for, as JSON, to travel under a key of ours that other readers pass over."""
     kept = {name: rollout.get(name) for name in unheld(rollout, held) if name in TABLES["rollouts"].schema.names}
     if rollout.get("started_at") is not None and "started_at" in kept:
@@ -88,7 +87,7 @@ def keepsake(rollout: Rollout, held: Collection[str]) -> Row:
     return {"rollout_id": rollout.get("rollout_id"), **kept, **({"task": task} if task else {})}
 
 
-def take_keepsake(rollout: Rollout, kept: Any) -> None:
+def take_keepsake(rollout: FileRollout, kept: Any) -> None:
     """Puts back what `keepsake` packed; the ids become the source's names. Raises TypeError or ValueError when it is not one."""
     if not kept:
         return

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from .overlay import SAME, difference, lay_over
-from .rollout import Rollout, Row
+from .rollout import FileRollout, Row
 
 
-def source_record(record: Callable[[list[Rollout]], Row], rollouts: Sequence[Rollout], overlay: Any) -> Row:
+def source_record(record: Callable[[list[FileRollout]], Row], rollouts: Sequence[FileRollout], overlay: Any) -> Row:
     """The source's record as it was, except for what another scorer's verdict changes in it.
 
     Args:

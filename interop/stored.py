@@ -11,7 +11,8 @@ from ..queries.session import sql
 from ..queries.verdicts import is_chosen
 from ..store.lance_store import LanceStore, quote
 from ..store.messages import Message
-from .rollout import VERDICT, Rollout, Row, value_of
+from ..store.rollout import VERDICT
+from .rollout import FileRollout, Row, value_of
 
 _ROWS_AT_ONCE = 64
 _PROMPTS_KEPT = 256
@@ -49,7 +50,7 @@ class StoredRollouts:
         self._tasks = _Referred(store, "tasks", ("task_id",), at)
         self._tokens = _Referred(store, "prompt_tokens", ("prompt_id", "tokenizer_hash", "template_hash"), at)
 
-    def __iter__(self) -> Iterator[list[Rollout]]:
+    def __iter__(self) -> Iterator[list[FileRollout]]:
         """The rollouts of one episode after another's."""
         order = [(number, position) for number, positions in enumerate(self._episodes) for position in positions]
         rows = self._rows([position for _, position in order])
@@ -71,7 +72,7 @@ class StoredRollouts:
         for start in range(0, len(positions), _ROWS_AT_ONCE):
             yield from self._rollouts.take(positions[start : start + _ROWS_AT_ONCE]).to_pylist()
 
-    def _rollout(self, row: Row) -> Rollout:
+    def _rollout(self, row: Row) -> FileRollout:
         prompt = self._prompts.get(row["prompt_id"]) or {}
         tokens = self._tokens.get(row["prompt_id"], row["tokenizer_hash"], row["template_hash"]) or {}
         messages, gaps, extra = (row.pop(name) for name in ("messages", "gaps", "extra"))
@@ -79,7 +80,7 @@ class StoredRollouts:
         if self._verdicts is not None:
             collected = {name: row[name] for name in VERDICT}
             row |= self._verdicts.slice(self._verdict_of[row["rollout_id"]], 1).to_pylist()[0]
-        return Rollout(
+        return FileRollout(
             prompt=[Message.from_row(message) for message in prompt.get("messages") or ()],
             tools=value_of(prompt.get("tools")) or [],
             messages=[Message.from_row(message) for message in messages or ()],

@@ -5,20 +5,19 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ..store.ids import canonical_json, hash_id, prompt_id, task_id
-from ..store.messages import Message
+from ..store.ids import canonical_json, hash_id
+from ..store.rollout import Rollout
 from ..store.tables import TABLES
+from ..store.task import Prompt, Score, Task
 from .overlay import SAME, difference
-from .rollout import Rollout, Row, text_of
+from .rollout import FileRollout, Row
 
 SCORER_VERSION = "imported"
-_TOOL_ERRORS = ('{"error":', '{"detail":', '{"output":"Error executing tool')
 _FLOATS = [field.name for field in TABLES["rollouts"].schema if field.type == pa.float32()]
 
 
@@ -47,25 +46,14 @@ class Source:
     group_sizes: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True)
-class StoreRows:
-    """What one rollout becomes; None where it has nothing to say."""
-
-    rollout: Row
-    prompt: Row
-    task: Row | None
-    prompt_tokens: Row | None
-    score: Row | None
-
-
-def to_rows(
-    rollouts: Sequence[Rollout],
+def to_store(
+    rollouts: Sequence[FileRollout],
     record: Row,
     source: Source,
-    build: Callable[[list[Rollout]], Row] | None,
+    build: Callable[[list[FileRollout]], Row] | None,
     wanted: Callable[[Row, Row], Row] | None = None,
-) -> list[StoreRows]:
-    """The rows of one record's rollouts.
+) -> list[Rollout]:
+    """One record's rollouts as the store takes them.
 
     Args:
         build: The format's writer of one record; None when what the columns do not say is in the rollouts' `extra` already.
@@ -78,7 +66,7 @@ def to_rows(
         content = hash_id(_canonical(record))
         content = [content, source.occurrences[content]]
         source.occurrences[content[0]] += 1
-    rows = [_place(rollout, index, content, source) for index, rollout in enumerate(rollouts)]
+    tasks = [_place(rollout, index, content, source) for index, rollout in enumerate(rollouts)]
     if build is not None:
         # The task may come from the store or from a companion file: what the record itself says of it is part of the overlay.
         stored = [replace(rollout, task=None, columns=_as_stored(rollout.columns)) for rollout in rollouts]
@@ -86,7 +74,7 @@ def to_rows(
         overlay = difference(built, wanted(built, record) if wanted else record)
         # Even when there is no difference: the name says that this format gives the record back.
         rollouts[0].extra[source.format] = {} if overlay is SAME else overlay
-    return [_finish(rollout, *row) for rollout, row in zip(rollouts, rows, strict=True)]
+    return [_finish(rollout, *task, source) for rollout, task in zip(rollouts, tasks, strict=True)]
 
 
 def _canonical(record: Row) -> str:
@@ -96,77 +84,75 @@ def _canonical(record: Row) -> str:
         return canonical_json(json.loads(json.dumps(record, default=str)))
 
 
-def _place(rollout: Rollout, index: int, content: list[Any] | None, source: Source) -> tuple[Row, Row | None, Row | None]:  # fmt: skip
-    """Fills in the columns an importer works out; returns the rows of prompt, task and prompt tokens."""
+def _place(rollout: FileRollout, index: int, content: list[Any] | None, source: Source) -> tuple[Prompt, Task | None]:
+    """Fills in the columns an importer works out; returns the prompt and the task, None for one that the store has."""
     columns = rollout.columns
-    prompt = prompt_id([message.to_openai() for message in rollout.prompt], rollout.tools)
+    prompt = Prompt(tuple(rollout.prompt), tuple(rollout.tools))
     columns["environment"] = source.environment or columns.get("environment") or "unknown"
-    told = set(rollout.gaps)
+    own_gaps = set(rollout.gaps)
     rollout.gaps |= _prompt_gaps(rollout)
-    task, task_row = _task(rollout, columns["environment"], prompt, source)
-    columns |= {"run_id": source.run_id, "task_id": task, "prompt_id": prompt}
+    task_id, task = _task(rollout, columns["environment"], prompt, source)
+    columns |= {"run_id": source.run_id, "task_id": task_id}
     _identify(rollout, index, content, source)
     columns.setdefault("engine", source.format)
     columns.setdefault("status", "completed")
-    for name, count in _counts(rollout.messages).items():
-        columns.setdefault(name, count)
     _judge(rollout, source)
-    prompt_row = {
-        "prompt_id": prompt,
-        "messages": [message.to_row() for message in rollout.prompt],
-        "tools": json.dumps(rollout.tools, ensure_ascii=False),
-    }
-    tokens_row = _tokens(rollout, prompt, source.format)
+    _tokens(rollout, source.format)
     if rollout.complete:
-        rollout.gaps = told
-    return prompt_row, task_row, tokens_row
+        rollout.gaps = own_gaps
+    return prompt, task
 
 
-def _finish(rollout: Rollout, prompt: Row, task: Row | None, tokens: Row | None) -> StoreRows:
-    row = {
-        **rollout.columns,
-        "messages": [message.to_row() for message in rollout.messages],
-        "gaps": sorted(rollout.gaps),
-        "extra": text_of(rollout.extra or None),
-    }
-    return StoreRows(row, prompt, task, tokens, _score(row))
+def _finish(rollout: FileRollout, prompt: Prompt, task: Task | None, source: Source) -> Rollout:
+    columns = {name: value for name, value in rollout.columns.items() if value is not None}
+    found = Rollout(
+        messages=rollout.messages,
+        prompt=prompt,
+        task=task,
+        prompt_token_ids=rollout.prompt_ids,
+        gaps=sorted(rollout.gaps),
+        extra=rollout.extra,
+        **columns,
+    )
+    found.stop_reason = rollout.get("stop_reason")  # null where the source has none
+    if found.reward is not None:
+        config = hash_id(source.format, source.source_run)
+        components: Any = tuple(found.reward_components or ())
+        score = Score(found.reward, bool(found.passed), found.scorer or "", found.scorer_version or "", components, config_hash=config)  # fmt: skip
+        found.scores = [score]
+    return found
 
 
-def _prompt_gaps(rollout: Rollout) -> set[str]:
+def _prompt_gaps(rollout: FileRollout) -> set[str]:
     gaps = set() if rollout.tools else {"no_tools"}
     has_system = any(message.role in ("system", "developer") for message in rollout.prompt)
     return gaps if has_system else gaps | {"no_system_prompt"}
 
 
-def _task(rollout: Rollout, environment: str, prompt: str, source: Source) -> tuple[str, Row | None]:
-    """The task's id, and its row unless the store has it: the one task of the prompt whose truth is known, else one without truth."""
-    told = rollout.task or {}
-    truth, state = told.get("ground_truth"), told.get("state")
+def _task(rollout: FileRollout, environment: str, prompt: Prompt, source: Source) -> tuple[str, Task | None]:
+    """The task's id, and the task unless the store has it: the one task of the prompt whose truth is known, else one without truth."""
+    fields = rollout.task or {}
+    truth, key = fields.get("ground_truth"), fields.get("source_key")
     if truth is None:
-        known = source.tasks.get((environment, prompt), set())
+        known = source.tasks.get((environment, prompt.prompt_id), set())
         if len(known) == 1:
             return next(iter(known)), None
         rollout.gaps.add("no_task")
-    state_hash = None if state is None else hash_id(state)
-    key = task_id(environment, prompt, truth, state_hash)
-    row = {
-        "task_id": key,
-        "environment": environment,
-        "prompt_id": prompt,
-        "ground_truth": text_of(truth),
-        "state_hash": state_hash,
-        "state": text_of(state),
-        "split": told.get("split") or "train",
-        "category": told.get("category"),
-        "difficulty": told.get("difficulty"),
-        "source_key": None if told.get("source_key") is None else str(told["source_key"]),
-        "extra": text_of(told.get("extra")),
-        "created_at": datetime.now(UTC),
-    }
-    return key, row
+    task = Task.of(
+        environment,
+        prompt,
+        ground_truth=truth,
+        state=fields.get("state"),
+        split=fields.get("split") or "train",
+        category=fields.get("category"),
+        difficulty=fields.get("difficulty"),
+        source_key=None if key is None else str(key),
+        extra=fields.get("extra") or {},
+    )
+    return task.task_id, task
 
 
-def _identify(rollout: Rollout, index: int, content: list[Any] | None, source: Source) -> None:
+def _identify(rollout: FileRollout, index: int, content: list[Any] | None, source: Source) -> None:
     """Ids that stay the same when the file is imported again, renamed or grown."""
     columns = rollout.columns
     run = source.source_run or rollout.source_run
@@ -188,26 +174,7 @@ def _identify(rollout: Rollout, index: int, content: list[Any] | None, source: S
             columns[name] = value
 
 
-def _counts(messages: list[Message]) -> Row:
-    calls = [call for message in messages for call in message.tool_calls]
-    outputs = [message.text or "" for message in messages if message.role == "tool"]
-    return {
-        "n_turns": sum(message.role == "assistant" for message in messages),
-        "n_tool_calls": len(calls),
-        "n_tool_errors": sum(text.startswith(_TOOL_ERRORS) for text in outputs),
-        "n_parse_failures": sum(not _parses(call.arguments) for call in calls),
-    }
-
-
-def _parses(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _judge(rollout: Rollout, source: Source) -> None:
+def _judge(rollout: FileRollout, source: Source) -> None:
     columns = rollout.columns
     if columns.get("reward") is None:
         columns["reward"] = None
@@ -218,48 +185,23 @@ def _judge(rollout: Rollout, source: Source) -> None:
                         ("scorer_version", SCORER_VERSION)):  # fmt: skip
         if columns.get(name) is None:
             columns[name] = value
-    columns["_score_config"] = hash_id(source.format, source.source_run)
 
 
-def _score(row: Row) -> Row | None:
-    config = row.pop("_score_config", None)
-    if config is None:
-        return None
-    return {
-        "row_id": hash_id(row["rollout_id"], row["scorer"], row["scorer_version"], config),
-        "rollout_id": row["rollout_id"],
-        "scorer": row["scorer"],
-        "scorer_version": row["scorer_version"],
-        "config_hash": config,
-        "reward": row["reward"],
-        "passed": row["passed"],
-        "components": row["reward_components"],
-        "run_id": row["run_id"],
-        "created_at": datetime.now(UTC),
-    }
-
-
-def _tokens(rollout: Rollout, prompt: str, source_format: str) -> Row | None:
-    """Fills in the token columns; returns the prompt's tokens as a row."""
+def _tokens(rollout: FileRollout, source_format: str) -> None:
+    """Fills in the token columns that no source has."""
     columns = rollout.columns
     if columns.get("token_ids") is None:
         if columns.get("prefix_ok") is None:
             rollout.gaps.add("no_token_ids")
-        return None
+        return
     if any(not math.isfinite(value) for value in columns.get("logprobs") or ()):
         raise ValueError("a logprob is not a finite number")
-    columns.setdefault("prefix_ok", True)
-    columns["n_tokens"] = len(columns["token_ids"])
-    columns["n_sampled_tokens"] = sum(columns["loss_mask"])
     if rollout.prompt_ids is None:
         rollout.gaps.add("no_prompt_tokens")
-        return None
-    columns["n_prompt_tokens"] = len(rollout.prompt_ids)
-    # Where nobody says which tokenizer and template these are: named after the model, and after the tokens the prompt became.
+        return
+    # Where no source names the tokenizer and the template: named after the model, and after the tokens the prompt became.
     columns.setdefault("tokenizer_hash", f"{source_format}:{columns.get('policy_id')}")
     columns.setdefault("template_hash", hash_id("prompt tokens", rollout.prompt_ids))
-    hashes = {name: columns[name] for name in ("tokenizer_hash", "template_hash")}
-    return {"prompt_id": prompt, **hashes, "token_ids": rollout.prompt_ids}
 
 
 def _as_stored(columns: Row) -> Row:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from .rollout import Rollout
+from .rollout import FileRollout
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def linearise(calls: Sequence[TokenCall]) -> Linear | None:
     return linear
 
 
-def calls_of(rollout: Rollout) -> list[TokenCall] | None:
+def calls_of(rollout: FileRollout) -> list[TokenCall] | None:
     """The other way: what each model call saw and sampled, one call an assistant message, in order.
 
     None when that cannot be told: no tokens, no logprobs, no prompt, or not as many sampled stretches as assistant messages.

@@ -13,7 +13,7 @@ import pyarrow as pa
 from .chat import read_conversation, read_tools, split_prompt
 from .lines import Line, Quarantine, read_objects, write_objects
 from .parquet_files import read_parquet, write_parquet
-from .rollout import Rollout, Row, text_of
+from .rollout import FileRollout, Row, text_of
 from .storing import Source
 
 _CALL = pa.struct([("id", pa.string()), ("type", pa.string()), ("function", pa.struct([("name", pa.string()), ("arguments", pa.string())]))])  # fmt: skip
@@ -39,7 +39,7 @@ COLUMNS = {
 _KNOWN = {*_TYPES, "step", "advantage", "model"}
 
 
-def held(rollout: Rollout) -> set[str]:
+def held(rollout: FileRollout) -> set[str]:
     """The columns it has a place for."""
     return {"reward", "run_id"}
 
@@ -51,7 +51,7 @@ def records(
     return (read_parquet if path.suffix == ".parquet" else read_objects)(path, quarantine, on_progress)
 
 
-def read(row: Row, source: Source) -> list[Rollout]:
+def read(row: Row, source: Source) -> list[FileRollout]:
     """A row with prompt and completion, or with messages; TRL's own log of completions is such a file too.
 
     Other numbers are components of the verdict; the rest, an advantage included, goes to `extra`.
@@ -73,7 +73,7 @@ def read(row: Row, source: Source) -> list[Rollout]:
         "reward": sum(numbers.values()) if reward is None and numbers else reward,
         "reward_components": [{"name": name, "value": value, "weight": None} for name, value in numbers.items()],
     }
-    rollout = Rollout(prompt, read_tools(row.get("tools")), messages, columns, gaps=gaps)
+    rollout = FileRollout(prompt, read_tools(row.get("tools")), messages, columns, gaps=gaps)
     rollout.extra = {"trl": rest} if rest else {}
     rollout.source_run, rollout.source_key = row.get("run_id"), row.get("rollout_id")
     return [rollout]
@@ -83,7 +83,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def row_of(rollout: Rollout, names: Iterable[str]) -> Row:
+def row_of(rollout: FileRollout, names: Iterable[str]) -> Row:
     """The named columns of one rollout."""
     prompt = [message.to_openai() for message in rollout.prompt]
     completion = [message.to_openai() for message in rollout.messages]
@@ -102,15 +102,15 @@ def row_of(rollout: Rollout, names: Iterable[str]) -> Row:
     return {name: values[name] for name in names}
 
 
-def unlabelled(rollout: Rollout) -> str | None:
+def unlabelled(rollout: FileRollout) -> str | None:
     """KTO needs a label."""
     return "no verdict" if rollout.get("passed") is None else None
 
 
-def writer(kind: str) -> Callable[[Iterable[list[Rollout]], Path, bool], None]:
+def writer(kind: str) -> Callable[[Iterable[list[FileRollout]], Path, bool], None]:
     """The function that writes files of one dataset type, a key of COLUMNS."""
 
-    def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) -> None:
+    def write(episodes: Iterable[list[FileRollout]], path: Path, plain: bool = False) -> None:
         names = [name for name in COLUMNS[kind] if not (plain and name in _OURS)]
         rows = (row_of(rollout, names) for rollouts in episodes for rollout in rollouts)
         if kind == "trl-prompt":

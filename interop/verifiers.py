@@ -12,7 +12,7 @@ from typing import Any
 
 from .chat import read_messages, read_tools
 from .lines import write_objects
-from .rollout import Rollout, Row, keepsake, take_keepsake
+from .rollout import FileRollout, Row, keepsake, take_keepsake
 from .source_record import source_record
 from .storing import Source
 from .verifiers_nodes import NODES, nodes_hold, nodes_of, place_tokens
@@ -27,19 +27,19 @@ HELD = {
 _TOKENS = {"token_ids", "loss_mask", "logprobs", "prompt_token_ids"}
 
 
-def held(rollout: Rollout) -> set[str]:
+def held(rollout: FileRollout) -> set[str]:
     """The columns it has a place for: of tokens with their prompt only, of components where their weighted sum is the reward."""
     places = HELD if rollout.get("token_ids") is None or nodes_hold(rollout) else HELD - _TOKENS
     return places if _is_weighted_sum(rollout) else places - {"reward_components"}
 
 
-def _is_weighted_sum(rollout: Rollout) -> bool:
+def _is_weighted_sum(rollout: FileRollout) -> bool:
     weighted = [part for part in rollout.get("reward_components") or () if part["weight"] is not None]
     total = sum(part["value"] * part["weight"] for part in weighted)
     return bool(weighted) and math.isclose(total, rollout.get("reward") or 0.0, rel_tol=1e-6)
 
 
-def read(episode: Row, source: Source) -> list[Rollout]:
+def read(episode: Row, source: Source) -> list[FileRollout]:
     """The rollouts of an episode, in the order of its traces and their branches. A line that is one bare trace is read as an episode."""
     traces = episode["traces"] if "nodes" not in episode else [episode]
     if not traces:
@@ -56,7 +56,7 @@ def read(episode: Row, source: Source) -> list[Rollout]:
     return rollouts
 
 
-def record(rollouts: list[Rollout], plain: bool = True, apart: bool = False) -> Row:
+def record(rollouts: list[FileRollout], plain: bool = True, apart: bool = False) -> Row:
     """The episode of some rollouts. What is unknown is left out, as upstream does.
 
     Args:
@@ -82,12 +82,12 @@ def record(rollouts: list[Rollout], plain: bool = True, apart: bool = False) -> 
     )
 
 
-def write(episodes: Iterable[list[Rollout]], path: Path, plain: bool = False) -> None:
+def write(episodes: Iterable[list[FileRollout]], path: Path, plain: bool = False) -> None:
     """Writes a file; whole episodes that the store imported from this format come out as they were."""
     write_objects((_line(rollouts, plain) for rollouts in episodes), path)
 
 
-def _line(rollouts: list[Rollout], plain: bool) -> Row:
+def _line(rollouts: list[FileRollout], plain: bool) -> Row:
     ordered = _in_order(rollouts)
     first = ordered[0]
     # The overlay fits the episode as it was read; of a part of it only the columns are told.
@@ -96,7 +96,7 @@ def _line(rollouts: list[Rollout], plain: bool) -> Row:
     return record(ordered, plain, apart=True)
 
 
-def _in_order(rollouts: list[Rollout]) -> list[Rollout]:
+def _in_order(rollouts: list[FileRollout]) -> list[FileRollout]:
     return sorted(rollouts, key=lambda rollout: (rollout.extra.get(NODES, {}).get("trace", 0), rollout.get("branch") or 0))  # fmt: skip
 
 
@@ -121,14 +121,14 @@ def _paths(nodes: list[Row]) -> list[list[Row]]:
     return paths or [[]]
 
 
-def _rollout(episode: Row, trace: Row, path: list[Row], branch: int) -> Rollout:
+def _rollout(episode: Row, trace: Row, path: list[Row], branch: int) -> FileRollout:
     gaps: set[str] = set()
     messages = read_messages([node["message"] for node in path], gaps)
     sampled = [bool(node.get("sampled")) for node in path]
     # Few-shot turns that nobody sampled belong to the prompt.
     start = sampled.index(True) if True in sampled else len(path)
     run, agent, calls = episode.get("run") or {}, trace.get("agent") or {}, trace.get("calls") or []
-    rollout = Rollout(messages[:start], read_tools(trace.get("tools")), messages[start:], gaps=gaps)
+    rollout = FileRollout(messages[:start], read_tools(trace.get("tools")), messages[start:], gaps=gaps)
     work = run.get("work") or {}
     policy = work.get("policy") or {}
     rollout.columns = {
@@ -202,7 +202,7 @@ def _times(trace: Row) -> Row:
     return {"started_at": datetime.fromtimestamp(started, UTC) if started else None}
 
 
-def _trace(rollout: Rollout, plain: bool) -> Row:
+def _trace(rollout: FileRollout, plain: bool) -> Row:
     columns = rollout.columns
     sampling = _told({name: columns.get(name) for name in ("temperature", "top_p", "max_tokens")})
     nodes = nodes_of(rollout)
@@ -253,6 +253,6 @@ def _trace(rollout: Rollout, plain: bool) -> Row:
     )  # fmt: skip
 
 
-def _task_data(rollout: Rollout) -> Row:
+def _task_data(rollout: FileRollout) -> Row:
     task = rollout.task or {}
     return _told({"answer": task.get("ground_truth"), "category": task.get("category")})

@@ -5,14 +5,14 @@ from itertools import groupby
 import numpy as np
 
 from ..store.messages import Message
-from .rollout import Rollout, Row
+from .rollout import FileRollout, Row
 
 # In `extra`: how many tokens each node has, and to how many decimals logprobs were rounded.
 NODES = "verifiers.nodes"
 _DECIMALS = 6
 
 
-def place_tokens(rollout: Rollout, path: list[Row], start: int) -> Row:
+def place_tokens(rollout: FileRollout, path: list[Row], start: int) -> Row:
     """Fills in the token columns from the nodes of a path; what comes before the first sampled token is the prompt's.
 
     Args:
@@ -41,7 +41,7 @@ def place_tokens(rollout: Rollout, path: list[Row], start: int) -> Row:
     return split
 
 
-def nodes_of(rollout: Rollout) -> list[Row]:
+def nodes_of(rollout: FileRollout) -> list[Row]:
     """The nodes of one path, prompt first. Without a split of its own, what lies between two calls goes on the message before the second."""
     messages = [*rollout.prompt, *rollout.messages]
     start = len(rollout.prompt)
@@ -70,7 +70,7 @@ def nodes_of(rollout: Rollout) -> list[Row]:
     return nodes
 
 
-def nodes_hold(rollout: Rollout) -> bool:
+def nodes_hold(rollout: FileRollout) -> bool:
     """Whether the nodes have a place for all of a rollout's tokens."""
     tokens = rollout.columns["token_ids"]
     return sum(len(node["token_ids"]) for node in nodes_of(rollout)) == len(rollout.prompt_ids or ()) + len(tokens) > 0

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from .chat import read_conversation, read_tools
-from .rollout import Rollout, Row
+from .rollout import FileRollout, Row
 from .storing import Source
 
 _PLACED = {"prompt", "completion", "reward", "metrics", "tool_defs", "answer"}
 
 
-def held(rollout: Rollout) -> set[str]:
+def held(rollout: FileRollout) -> set[str]:
     """Not written."""
     return set()
 
@@ -22,7 +22,7 @@ def companion(path: Path, inputs: Any = None) -> Row:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def read(row: Row, source: Source) -> list[Rollout]:
+def read(row: Row, source: Source) -> list[FileRollout]:
     """One row; `example_id` is required, as it is upstream, and groups the rows."""
     about: Row = source.companion or {}
     gaps: set[str] = set() if about else {"no_metadata"}
@@ -30,7 +30,7 @@ def read(row: Row, source: Source) -> list[Rollout]:
     messages = read_conversation(row["completion"], "assistant", gaps)
     sampling = about.get("sampling_args") or {}
     metrics = row.get("metrics") or {}
-    rollout = Rollout(prompt, read_tools(row.get("tool_defs")), messages, gaps=gaps, group_key=row["example_id"])
+    rollout = FileRollout(prompt, read_tools(row.get("tool_defs")), messages, gaps=gaps, group_key=row["example_id"])
     rollout.columns = {
         "environment": about.get("env_id") or row.get("task"),
         "policy_id": about.get("model"),

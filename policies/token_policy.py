@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from ..store.messages import Message
+from ..store.rollout import VersionSpan
 from .chat import ChatFormat
 from .engines.base import TokenEngine
-from .types import Conversation, Sampling, Turn, VersionSpan
+from .types import Conversation, Sampling, Turn
 
 
 class TokenPolicy:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..store.messages import Message
+from ..store.rollout import VersionSpan
 from ..store.task import Task
 
 
@@ -17,14 +18,6 @@ class Sampling:
     min_p: float = 0.0
     max_tokens: int = 256
     seed: int | None = None
-
-
-@dataclass(frozen=True)
-class VersionSpan:
-    """From token position `start` on (until the next span), tokens came from policy version `version`."""
-
-    start: int
-    version: int
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ..base.errors import QueryError
-from ..store.columns import Table
 from ..store.lance_store import LanceStore
+from ..store.schema import Table
 from ..store.tables import TABLES
 from .passk import MACRO
 from .verdicts import is_chosen, refuse_unknown_scorer, rollouts_sql

@@ -10,8 +10,9 @@ from ..policies.chat import TemplateError
 from ..policies.engines.base import EngineRefused, PromptTooLong, SampledTokens
 from ..policies.parsers import opens_thinking, split_thinking
 from ..policies.token_policy import TokenPolicy
-from ..policies.types import Conversation, Policy, VersionSpan
+from ..policies.types import Conversation, Policy
 from ..store.messages import Message
+from ..store.rollout import VersionSpan
 from ..store.task import Task
 from .asked import Asked
 from .errors import refused

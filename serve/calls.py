@@ -14,11 +14,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..policies.types import Sampling, VersionSpan
+from ..policies.types import Sampling
 from ..store.ids import hash_id
 from ..store.journal import has_journal
 from ..store.lance_store import LanceStore
 from ..store.messages import Message
+from ..store.rollout import VersionSpan
 
 
 @dataclass(frozen=True)

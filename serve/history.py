@@ -13,9 +13,10 @@ from typing import Any
 
 from ..policies.endpoint.reply import CallTokens
 from ..policies.endpoint.tokens import add_call
-from ..policies.types import Conversation, VersionSpan
+from ..policies.types import Conversation
 from ..store.ids import hash_id
 from ..store.messages import Message
+from ..store.rollout import VersionSpan
 from ..store.task import Task
 from .calls import Call
 
@@ -37,7 +38,7 @@ class Place:
 
 
 @dataclass
-class Rollout:
+class OpenRollout:
     """The calls of one rollout id, in the order they were answered.
 
     Attributes:

@@ -9,17 +9,19 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from ..base.errors import SchemaMismatch
-from ..collect.feed import unstorable
+from ..collect.feed import without_content, without_task
 from ..policies.types import Policy
+from ..store.appending import insert_if_absent
 from ..store.journal import has_journal
 from ..store.lance_store import LanceStore, quote
+from ..store.rollout import Rollout
 from ..store.runs import Run
-from ..store.task import Score
+from ..store.task import SCORES, Score
 from ..store.writer import RolloutWriter
 from .calls import Call, CallFiles
 from .errors import conflict
-from .history import Rollout
-from .rows import Episode, episode_rows, main_task, row_id, score_rows
+from .history import OpenRollout
+from .rows import episode_rollouts, main_task, row_id
 from .verdicts import Ending
 
 T = TypeVar("T")
@@ -36,7 +38,7 @@ class Recorder:
 
     def __init__(self, store: LanceStore, run: Run, policy: Policy, environment: str) -> None:
         """Takes up what an earlier server of the run left open. Rollouts it was asked to finish come in with `resume`."""
-        self.open: dict[str, Rollout] = {}
+        self.open: dict[str, OpenRollout] = {}
         self.statuses: Counter[str] = Counter()
         self.calls = 0
         self._store, self._run, self._policy, self._environment = store, run, policy, environment
@@ -52,9 +54,9 @@ class Recorder:
         for row in rows:
             self._count(row["task_id"], row["sample_index"], row["attempt"])
         self._committing: set[asyncio.Task[Any]] = set()
-        self._to_finish: list[tuple[Rollout, Ending]] = []
+        self._to_finish: list[tuple[OpenRollout, Ending]] = []
         for kept in self._files.read():
-            rollout = Rollout(kept.name)
+            rollout = OpenRollout(kept.name)
             for call in kept.calls:
                 rollout.add(call)
             if self._is_finished(kept.name):  # killed after its rows were written
@@ -71,10 +73,10 @@ class Recorder:
         self._to_finish.clear()
 
     @contextlib.contextmanager
-    def asking(self, name: str) -> Iterator[Rollout]:
+    def asking(self, name: str) -> Iterator[OpenRollout]:
         """The rollout of this id, made if it is new, for the time of one call. Raises ApiError (409) when it is finished."""
         self._refuse_finished(name)
-        rollout = self.open.get(name) or Rollout(name)
+        rollout = self.open.get(name) or OpenRollout(name)
         rollout.in_flight += 1
         self.open[name] = rollout
         try:
@@ -85,7 +87,7 @@ class Recorder:
             if not rollout.calls and not rollout.in_flight and self.open.get(name) is rollout:
                 del self.open[name]  # its first call failed: nothing is known of it
 
-    def record(self, rollout: Rollout, call: Call) -> None:
+    def record(self, rollout: OpenRollout, call: Call) -> None:
         """Keeps an answered call; when it returns, a kill of the process cannot take it.
 
         Raises ApiError (409) when the rollout was finished meanwhile, and OSError when the disk is full.
@@ -147,7 +149,7 @@ class Recorder:
         self._thread.shutdown(wait=True)
         self._writer.close()
 
-    async def _commit(self, rollout: Rollout, ending: Ending) -> dict[str, Any]:
+    async def _commit(self, rollout: OpenRollout, ending: Ending) -> dict[str, Any]:
         name, run_id = rollout.name, self._run.run_id
         task = main_task(rollout, self._environment, ending)
         task_id = task.task_id
@@ -155,7 +157,7 @@ class Recorder:
         if sample is None:
             sample = self._next_sample.get(task_id, 0)
         attempt = self._attempts.get((task_id, sample), 0)  # a place that was filled before is tried again
-        episode = episode_rows(run_id, rollout, self._policy, task, ending, (sample, attempt))
+        episode = episode_rollouts(run_id, rollout, self._policy, task, ending, (sample, attempt))
         self._files.add_ending(name, Ending.to_json(ending) | {"sample_index": sample})
         rollout.ending = ending.to_json()
         self._finished.add(row_id(run_id, name))
@@ -169,19 +171,18 @@ class Recorder:
             raise
         self._files.remove(name)
         del self.open[name]
-        status = episode.rollouts[0]["status"]
+        status = episode[0].status
         self.statuses[status] += 1
         columns = ("rollout_id", "agent", "branch", "n_turns", "prefix_ok")
-        listed = [{column: row.get(column) for column in columns} for row in episode.rollouts]
+        listed = [{column: getattr(row, column) for column in columns} for row in episode]
         return {"rollout_id": name, "status": status, "run_id": run_id, "rows": listed}
 
-    def _write(self, episode: Episode) -> None:
-        references = (episode.prompts, episode.tasks, episode.prompt_tokens)
+    def _write(self, episode: list[Rollout]) -> None:
         try:
-            self._writer.add_many(episode.rollouts, *references)
+            self._writer.add_many(episode)
         except (SchemaMismatch, UnicodeEncodeError) as error:
             # What no table can hold becomes a row that says so; or no server of this run could start again.
-            self._writer.add_many([{**unstorable(row, error), "task_id": None, "prompt_id": None} for row in episode.rollouts])  # fmt: skip
+            self._writer.add_many([without_task(without_content(rollout, error)) for rollout in episode])
         if not has_journal(self._store):
             self._writer.flush()
 
@@ -190,7 +191,8 @@ class Recorder:
         main = row_id(self._run.run_id, name)
         episode = f"run_id = {quote(self._run.run_id)} and episode_id = {quote(main)}"
         rollout_ids = self._store.read("rollouts", ["rollout_id"], episode)["rollout_id"].to_pylist()
-        new = self._store.insert_if_absent("scores", score_rows(rollout_ids, score, self._run.run_id))
+        scores = [score.about(rollout_id, self._run.run_id) for rollout_id in rollout_ids]
+        new = insert_if_absent(self._store, "scores", SCORES.batch(scores))
         if not new:
             raise conflict(
                 f"Rollout {name!r} has a verdict of {score.scorer}@{score.scorer_version} already: name another scorer_version.",

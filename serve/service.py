@@ -10,7 +10,7 @@ from ..store.messages import Message
 from .asked import Asked
 from .backends import Backend, Given, Known
 from .calls import Call
-from .history import Place, Rollout, answering
+from .history import OpenRollout, Place, answering
 from .recorder import Recorder
 
 
@@ -65,7 +65,7 @@ class Service:
     def _rollout(self, caller: Caller):
         return nullcontext() if caller.rollout_id is None else self.recorder.asking(caller.rollout_id)
 
-    def _known(self, asked: Asked, caller: Caller, rollout: Rollout | None) -> tuple[Place, Known]:
+    def _known(self, asked: Asked, caller: Caller, rollout: OpenRollout | None) -> tuple[Place, Known]:
         """What the request continues: what was recorded, else what its messages carry."""
         place = Place() if rollout is None else rollout.place(caller.agent, asked.tools, asked.messages)
         if rollout is not None and place.parent is not None:
@@ -81,7 +81,7 @@ class Service:
 
     def _call(
         self,
-        rollout: Rollout,
+        rollout: OpenRollout,
         caller: Caller,
         asked: Asked,
         given: Given,
@@ -118,7 +118,7 @@ class Service:
             logprobs_mode=given.logprobs_mode,
         )
 
-    def _with_divergence(self, rollout: Rollout, call: Call, place: Place) -> Call:
+    def _with_divergence(self, rollout: OpenRollout, call: Call, place: Place) -> Call:
         """Notes where a beginning with turns that were sampled otherwise parts from the nearest recorded conversation."""
         if place.nearest is None:
             return call

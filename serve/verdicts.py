@@ -1,10 +1,10 @@
 """How a client says its rollout ended: the bodies of `/finish` and `/score`, checked."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..base.errors import one_line
-from ..store.tables import STATUSES
+from ..store.rollout import STATUSES
 from ..store.task import Score
 from .errors import refused
 
@@ -38,7 +38,9 @@ class Ending:
 
     def to_json(self) -> dict[str, Any]:
         """For a line of the rollout's file."""
-        return asdict(self)
+        score = self.score
+        verdict = score and {name: getattr(score, name) for name in ("reward", *_VERDICT_FIELDS)}
+        return {each.name: getattr(self, each.name) for each in fields(self)} | {"score": verdict}
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "Ending":

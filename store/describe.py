@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from .columns import Table
+from .schema import Table
 from .tables import TABLES
 
 BEGIN = "<!-- tables: rendered by rollhouse.store.describe -->"

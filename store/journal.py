@@ -18,6 +18,7 @@ from typing import IO
 
 import pyarrow as pa
 
+from .appending import insert_if_absent
 from .lance_store import LanceStore
 from .tables import TABLES
 
@@ -98,7 +99,7 @@ def replay(store: LanceStore, run_id: str) -> int:
             tables[table].append(batch)
         for table, batches in tables.items():
             if batches:
-                rows = store.insert_if_absent(table, pa.Table.from_batches(batches).combine_chunks())
+                rows = insert_if_absent(store, table, pa.Table.from_batches(batches).combine_chunks())
                 inserted += rows if table == "rollouts" else 0
         _remove(path)
     return inserted

@@ -3,23 +3,21 @@
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import pyarrow as pa
 
-from ..base.errors import SchemaMismatch, StoreNotFound, VersionNotFound, WriteConflict
-from .columns import Table
+from ..base.errors import StoreNotFound, VersionNotFound
 from .object_store import probe
+from .schema import Table
 from .tables import TABLES
 
 if TYPE_CHECKING:
     import lance
 
-Rows = pa.Table | Iterable[Mapping[str, Any]]
 DEFAULT_STORE = "rollouts"
 
 
@@ -234,45 +232,6 @@ class LanceStore:
             columns=columns, filter=filter, batch_size=min(rows, 8192), batch_readahead=2, fragment_readahead=1
         )
 
-    def append(self, table: str, rows: Rows, before_commit: Callable[[], None] | None = None) -> int:
-        """Appends rows in one commit and returns how many. Missing columns become null; unknown ones raise SchemaMismatch.
-
-        `before_commit` is called when the files are written and only the commit is left; nothing is appended if it raises.
-        """
-        import lance
-
-        self._refuse_the_past(table)
-        data = self.to_arrow(table, rows)
-        if not data.num_rows:
-            return 0
-        dataset = self.dataset(table)
-        fragments = lance.fragment.write_fragments(data, dataset, mode="append", data_storage_version="2.2")
-        if before_commit:
-            before_commit()
-        lance.LanceDataset.commit(dataset, lance.LanceOperation.Append(fragments), read_version=dataset.version)
-        return data.num_rows
-
-    def insert_if_absent(self, table: str, rows: Rows) -> int:
-        """Inserts the rows whose key is not there yet and returns how many; replaying it changes nothing."""
-        self._refuse_the_past(table)
-        data = _first_of_each_key(self.to_arrow(table, rows), TABLES[table].key)
-        if not data.num_rows:
-            return 0
-        merge = self.dataset(table).merge_insert(TABLES[table].key).use_index(False)
-        return merge.when_not_matched_insert_all().execute(data)["num_inserted_rows"]
-
-    def _refuse_the_past(self, table: str) -> None:
-        if self.at is not None:
-            raise WriteConflict(
-                f"Table {table} was to be written in the store as it was at {self.at}.", "Open the store without `at`."
-            )
-
-    def to_arrow(self, table: str, rows: Rows) -> pa.Table:
-        """Rows in the table's schema. Raises SchemaMismatch naming the column that does not fit."""
-        if isinstance(rows, pa.Table):
-            return _conform(rows, table, TABLES[table].schema)
-        return pa.Table.from_batches([to_batch(table, rows)])
-
 
 def lacking_columns(table: str, dataset: "lance.LanceDataset") -> list[pa.Field]:
     """The columns of a table that this version of it does not have: an older rollhouse made it."""
@@ -280,45 +239,7 @@ def lacking_columns(table: str, dataset: "lance.LanceDataset") -> list[pa.Field]
     return [field for field in TABLES[table].schema if field.name not in there] if table in TABLES else []
 
 
-def to_batch(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
-    """Dicts as one record batch in the table's schema. Raises SchemaMismatch naming the column that does not fit."""
-    listed = [row if isinstance(row, dict) else dict(row) for row in rows]
-    names = TABLES[table].names
-    for row in listed:
-        if not row.keys() <= names:
-            unknown = min(row.keys() - names)
-            raise SchemaMismatch(f"Table {table} has no column {unknown!r}.", "See docs/store.md for its columns.")
-    try:
-        # One conversion of whole rows: column by column costs several times as much when rows come one by one.
-        structs = pa.array(listed, type=TABLES[table].struct)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError) as error:
-        raise SchemaMismatch(
-            f"A row does not fit table {table}: {error}.", "See docs/store.md for its columns."
-        ) from error
-    return pa.RecordBatch.from_struct_array(structs)
-
-
 def _write_empty(table: Table, uri: str) -> None:
     import lance
 
     lance.write_dataset(table.schema.empty_table(), uri, data_storage_version="2.2", enable_stable_row_ids=True)
-
-
-def _conform(data: pa.Table, table: str, schema: pa.Schema) -> pa.Table:
-    if data.schema.equals(schema, check_metadata=True):
-        return data
-    unknown = sorted(set(data.column_names) - set(schema.names))
-    if unknown:
-        raise SchemaMismatch(f"Table {table} has no column {unknown[0]!r}.", "See docs/store.md for its columns.")
-    columns = [
-        data[field.name].cast(field.type) if field.name in data.column_names else pa.nulls(data.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)
-
-
-def _first_of_each_key(data: pa.Table, key: str) -> pa.Table:
-    # merge_insert inserts duplicates inside one source batch, primary key or not.
-    codes = data[key].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    first = np.unique(codes, return_index=True)[1]
-    return data if len(first) == data.num_rows else data.take(pa.array(np.sort(first)))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ..base.errors import WriteConflict
-from .columns import Column, Table
+from .schema import Column, Table
 
 if TYPE_CHECKING:
     from .lance_store import LanceStore

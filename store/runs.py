@@ -13,6 +13,7 @@ from typing import Any
 from ..base.errors import ConfigError, StoreNotFound, interrupted
 from . import journal
 from . import lease as leases
+from .appending import append_rows, insert_if_absent
 from .ids import hash_id
 from .lance_store import LanceStore, quote
 from .lease import Lease
@@ -76,9 +77,9 @@ class Run:
             for name, value in new.items()
         ]
         # Until the append has returned, nobody knows whether it landed.
-        write = self.store.insert_if_absent if self._in_doubt else self.store.append
+        write = insert_if_absent if self._in_doubt else append_rows
         self._in_doubt = True
-        write("metrics", rows)
+        write(self.store, "metrics", rows)
         self._in_doubt = False
         self.upkeep.wrote("metrics")
         self._metrics.update((step, name) for name in new)
@@ -222,7 +223,7 @@ def _write_event(
             "payload": to_json(payload),
             "created_at": datetime.now(UTC),
         }
-        if run.store.insert_if_absent("run_events", [row]):
+        if insert_if_absent(run.store, "run_events", [row]):
             run._next_event = sequence + 1
             return
     raise StoreNotFound(f"Run {run.run_id!r} has too many writers of events.", "Start it once only.")

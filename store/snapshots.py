@@ -10,6 +10,7 @@ import pyarrow.compute
 
 from ..base.errors import ConfigError, VersionNotFound
 from . import lease as leases
+from .appending import insert_if_absent
 from .lance_store import LanceStore, quote
 
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
@@ -48,7 +49,7 @@ def create_snapshot(store: LanceStore, name: str, note: str = "", run_id: str | 
             "run_id": run_id,
             "created_at": datetime.now(UTC),
         }
-        store.insert_if_absent("snapshots", [row])
+        insert_if_absent(store, "snapshots", [row])
     finally:
         lease.release()
     return show_snapshot(store, name)

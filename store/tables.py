@@ -1,148 +1,16 @@
-"""Every table of a store. A list is parallel to what its text says; null means not observed, empty means there was none."""
+"""Every table of a store. A list is parallel to what its text says; null means not observed, empty means there was none.
+
+Rollouts and what they refer to are defined by their classes; the other tables by lists of columns.
+"""
 
 import pyarrow as pa
 
-from .columns import Column, Table
+from .rollout import ROLLOUTS
+from .schema import Column, Table
+from .task import PROMPT_TOKENS, PROMPTS, SCORES, TASKS
 
 STR, I32, I64, F32, F64 = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64()
 BOOL, TIME = pa.bool_(), pa.timestamp("us", tz="UTC")
-
-MESSAGES = pa.list_(
-    pa.struct(
-        [
-            ("role", STR),
-            ("text", STR),
-            ("parts", STR),
-            ("reasoning", STR),
-            ("tool_calls", pa.list_(pa.struct([("id", STR), ("name", STR), ("arguments", STR)]))),
-            ("tool_call_id", STR),
-        ]
-    )
-)
-COMPONENTS = pa.list_(pa.struct([("name", STR), ("value", F64), ("weight", F64)]))
-
-ROLLOUTS = Table(
-    "rollouts",
-    "One trajectory of one agent: what it was asked, did, was sampled from, and earned at collection time.",
-    "rollout_id",
-    (
-        Column("rollout_id", STR, "H(run_id, step or -1, task_id, sample_index, attempt): the slot, not the content"),
-        Column("slot_id", STR, "the rollout_id without the attempt"),
-        Column("run_id", STR, "the run that collected or imported it"),
-        Column("step", I32, "optimizer step it was collected for; null outside online training"),
-        Column("task_id", STR, "row of `tasks`"),
-        Column("prompt_id", STR, "row of `prompts`"),
-        Column("group_id", STR, "rollouts of one task sampled together"),
-        Column("sample_index", I32, "position in the group, from 0"),
-        Column("attempt", I32, "0 for the first try at a slot"),
-        Column("episode_id", STR, "shared by the rows of one episode (several agents or branches)"),
-        Column("agent", STR, "which agent of the episode"),
-        Column("branch", I32, "which branch of the agent's conversation, from 0"),
-        Column("trainable", BOOL, "whether the agent is the one being trained"),
-        Column("environment", STR, "name of the environment"),
-        Column("policy_id", STR, "weights hash of the model, run_id of the online run, or the endpoint's model name"),
-        Column("policy_version", I32, "optimizer steps behind the weights of the first sampled token"),
-        Column("policy_version_last", I32, "the same for the last sampled token"),
-        Column(
-            "version_spans",
-            pa.list_(pa.struct([("start", I32), ("version", I32)])),
-            "policy version from position `start` of token_ids on, oldest first; null without tokens",
-        ),
-        Column("tokenizer_hash", STR, "identifies the tokenizer of token_ids; null without tokens"),
-        Column("template_hash", STR, "identifies the chat template that rendered the prompt"),
-        Column("engine", STR, "what sampled it: vllm, torch, openai, scripted, or the imported format"),
-        Column("temperature", F32, "sampling temperature; null where the engine has none"),
-        Column("top_p", F32, "nucleus bound"),
-        Column("top_k", I32, "-1 is off"),
-        Column("min_p", F32, "0 is off"),
-        Column("max_tokens", I32, "limit on sampled tokens a model call"),
-        Column("sampling_seed", I64, "seed given to the engine"),
-        Column("logprobs_mode", STR, "processed: probabilities sampled from; raw: before temperature and filters"),
-        Column("messages", MESSAGES, "everything after the prompt: assistant and tool messages in order"),
-        Column(
-            "token_ids",
-            pa.list_(I32),
-            "everything after the prompt, tool results included; exactly what the engine saw",
-            zstd=True,
-        ),
-        Column("loss_mask", pa.list_(pa.int8()), "parallel to token_ids: 1 where the policy sampled the token"),
-        Column("logprobs", pa.list_(F32), "one per sampled token (loss_mask 1), in order, from the engine", zstd=True),
-        Column("n_prompt_tokens", I32, "length of the prompt in tokens"),
-        Column("n_tokens", I32, "length of token_ids"),
-        Column("n_sampled_tokens", I32, "sum of loss_mask"),
-        Column("n_turns", I32, "model calls made"),
-        Column("n_tool_calls", I32, "tool calls the policy made"),
-        Column("n_tool_errors", I32, "tool calls answered by an error"),
-        Column("n_parse_failures", I32, "tool calls whose text or arguments did not parse"),
-        Column("reward", F32, "the environment's verdict at collection time; null when there is none"),
-        Column("reward_components", COMPONENTS, "named parts of the reward"),
-        Column("passed", BOOL, "whether the verdict counts as solved"),
-        Column("scorer", STR, "who gave the verdict"),
-        Column("scorer_version", STR, "and in which version"),
-        Column("status", STR, "completed, truncated, error, timeout or aborted"),
-        Column("stop_reason", STR, "why the episode ended: stop, length, max_turns, …"),
-        Column(
-            "error_type",
-            STR,
-            "the boundary that failed: engine, tool, environment, verifier, template, …; null if none",
-        ),
-        Column("error_message", STR, "one line"),
-        Column("prefix_ok", BOOL, "every prompt began with all tokens before it; null without tokens"),
-        Column("gaps", pa.list_(STR), "what the source did not tell: no_token_ids, no_task, …"),
-        Column("extra", STR, "JSON of what an import brought that no column represents"),
-        Column("started_at", TIME, "wall clock at the first model call"),
-        Column("duration_s", F64, "seconds from start to verdict"),
-        Column("generate_s", F64, "seconds spent waiting for the policy"),
-        Column("tool_s", F64, "seconds spent in tools"),
-        Column("verify_s", F64, "seconds spent in the verifier"),
-        Column("n_retries", I32, "requests to the policy that were sent again; null when not observed"),
-    ),
-    "exactly once: appended under the run's lease, inserted if absent when in doubt",
-)
-
-PROMPTS = Table(
-    "prompts",
-    "One distinct prompt: messages and ordered tools, addressed by content.",
-    "prompt_id",
-    (
-        Column("prompt_id", STR, "hash of messages and tools"),
-        Column("messages", MESSAGES, "system and user messages"),
-        Column("tools", STR, "JSON list of tool schemas in OpenAI chat form, in order"),
-    ),
-)
-
-PROMPT_TOKENS = Table(
-    "prompt_tokens",
-    "The token ids of a prompt under one tokenizer and template.",
-    "row_id",
-    (
-        Column("row_id", STR, "H(prompt_id, tokenizer_hash, template_hash)"),
-        Column("prompt_id", STR, "row of `prompts`"),
-        Column("tokenizer_hash", STR, "as in `rollouts`"),
-        Column("template_hash", STR, "as in `rollouts`"),
-        Column("token_ids", pa.list_(I32), "the rendered prompt up to the first sampled token", zstd=True),
-    ),
-)
-
-TASKS = Table(
-    "tasks",
-    "One task: environment, prompt, ground truth, initial state, split, category.",
-    "task_id",
-    (
-        Column("task_id", STR, "hash of environment, prompt_id, ground truth and state_hash"),
-        Column("environment", STR, "name of the environment"),
-        Column("prompt_id", STR, "row of `prompts`"),
-        Column("ground_truth", STR, "JSON the scorer needs; null when the source has none"),
-        Column("state_hash", STR, "hash of the initial state; null when the environment needs none"),
-        Column("state", STR, "JSON of the initial state where the environment does not hold it itself"),
-        Column("split", STR, "train, validation or test"),
-        Column("category", STR, "kind of task"),
-        Column("difficulty", F32, "the generator's own label; null when unknown"),
-        Column("source_key", STR, "the row's key in its source"),
-        Column("extra", STR, "JSON of the source's other fields"),
-        Column("created_at", TIME, "when it entered the store"),
-    ),
-)
 
 BLOBS = Table(
     "blobs",
@@ -153,26 +21,6 @@ BLOBS = Table(
         Column("media_type", STR, "MIME type"),
         Column("data", pa.large_binary(), "the bytes"),
     ),
-)
-
-SCORES = Table(
-    "scores",
-    "One verdict of one scorer version on one rollout.",
-    "row_id",
-    (
-        Column("row_id", STR, "H(rollout_id, scorer, scorer_version, config_hash)"),
-        Column("rollout_id", STR, "row of `rollouts`"),
-        Column("scorer", STR, "name of the scorer"),
-        Column("scorer_version", STR, "its version"),
-        Column("config_hash", STR, "hash of its settings"),
-        Column("reward", F32, "the verdict; null when it could not be scored"),
-        Column("passed", BOOL, "whether the verdict counts as solved"),
-        Column("components", COMPONENTS, "named parts"),
-        Column("error_type", STR, "why it could not be scored"),
-        Column("run_id", STR, "the run that scored it"),
-        Column("created_at", TIME, "when"),
-    ),
-    "inserted if absent: the first verdict of a scorer version under one configuration stays",
 )
 
 RUN_EVENTS = Table(
@@ -382,5 +230,4 @@ TABLES: dict[str, Table] = {
     )
 }  # fmt: skip
 
-STATUSES = ("completed", "truncated", "error", "timeout", "aborted")
 RUN_KINDS = ("collect", "import", "rescore", "build", "sft", "dpo", "grpo", "replay", "eval", "clone")

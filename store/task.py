@@ -1,20 +1,93 @@
-"""Tasks and verdicts."""
+"""Prompts, their tokens, tasks and verdicts: what a rollout refers to. Each class is the definition of a table."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, NamedTuple
+
+import pyarrow as pa
 
 from ..base.remembered import remembered
 from .ids import canonical_json, hash_id, hash_text, task_id
-from .messages import Message
+from .messages import Message, read_chat
+from .schema import Stored, Table, json_object_text, json_text
+
+_DOUBLE = pa.float64()
 
 
-def _tools_text(tools: tuple[Mapping[str, Any], ...]) -> str:
-    return canonical_json([dict(tool) for tool in tools])
+def _plain_tools(tools: Any) -> list[dict[str, Any]]:
+    return [dict(tool) for tool in tools]
 
 
-_tools_json = remembered(_tools_text, 64)
+# Tasks share their tools, so each tuple of tools is encoded once.
+_canonical_tools: Callable[[Any], str] = remembered(lambda tools: canonical_json(_plain_tools(tools)), 64)
+_tools_text: Callable[[Any], str] = remembered(lambda tools: json.dumps(_plain_tools(tools), ensure_ascii=False), 64)
+
+
+def _prompt_id(prompt: Any) -> str:
+    # `ids.prompt_id`, without encoding the tools again.
+    messages = canonical_json([message.to_openai() for message in prompt.messages])
+    return hash_text(f'["prompt",{messages},{_canonical_tools(prompt.tools)}]')
+
+
+def _read_messages(of: Any) -> None:
+    """Replaces chat messages in OpenAI form by `Message` objects, and lists by tuples."""
+    messages = of.messages
+    if not isinstance(messages, tuple) or not all(isinstance(message, Message) for message in messages):
+        object.__setattr__(of, "messages", tuple(read_chat(messages, set())))
+    if not isinstance(of.tools, tuple):
+        object.__setattr__(of, "tools", tuple(of.tools or ()))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One distinct prompt.
+
+    Attributes:
+        prompt_id: Content address of messages and tools.
+        messages: System and user messages, as `Message` objects or in OpenAI chat form.
+        tools: Tool schemas in OpenAI chat form (`{"type": "function", "function": {...}}`), in order.
+    """
+
+    prompt_id: Annotated[str, Stored("hash of messages and tools")] = field(
+        init=False, compare=False, repr=False, default=cached_property(_prompt_id)  # type: ignore[assignment]
+    )  # fmt: skip
+    messages: Annotated[tuple[Message, ...], Stored("system and user messages")]
+    tools: Annotated[
+        tuple[Mapping[str, Any], ...],
+        Stored("JSON list of tool schemas in OpenAI chat form, in order", text=_tools_text),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        _read_messages(self)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "Prompt":
+        """A row of `prompts`. Its prompt_id is the stored one."""
+        tools = row.get("tools")
+        messages = tuple(Message.from_row(message) for message in row.get("messages") or ())
+        prompt = cls(messages, tuple(json.loads(tools)) if tools else ())
+        prompt.__dict__["prompt_id"] = row["prompt_id"]
+        return prompt
+
+
+def _tokens_id(tokens: "PromptTokens") -> str:
+    return hash_id(tokens.prompt_id, tokens.tokenizer_hash, tokens.template_hash)
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """The tokens of a prompt under one tokenizer and chat template."""
+
+    row_id: Annotated[str, Stored("H(prompt_id, tokenizer_hash, template_hash)")] = field(
+        init=False, compare=False, repr=False, default=cached_property(_tokens_id)  # type: ignore[assignment]
+    )  # fmt: skip
+    prompt_id: Annotated[str, Stored("row of `prompts`")]
+    tokenizer_hash: Annotated[str | None, Stored("as in `rollouts`")]
+    template_hash: Annotated[str | None, Stored("as in `rollouts`")]
+    token_ids: Annotated[list[int], Stored("the rendered prompt up to the first sampled token", zstd=True)]
 
 
 @dataclass(frozen=True)
@@ -22,54 +95,155 @@ class Task:
     """One task of an environment.
 
     Attributes:
-        messages: The prompt: system and user messages.
+        messages: The prompt: system and user messages, as `Message` objects or in OpenAI chat form.
         tools: Tool schemas in OpenAI chat form (`{"type": "function", "function": {...}}`), in order.
         ground_truth: JSON value the verifier needs; None when the source has none.
         state: JSON value of the initial state where the environment does not hold it itself.
         difficulty: The generator's own label, None when unknown.
-        extra: The source's other fields, kept as they were.
+        extra: The source's other fields, unchanged.
+        created_at: When it entered the store; None is now.
     """
 
-    environment: str
+    task_id: Annotated[str, Stored("hash of environment, prompt_id, ground truth and state_hash")] = field(
+        init=False, compare=False, repr=False, default=cached_property(lambda task: _task_id(task))  # type: ignore[assignment]
+    )  # fmt: skip
+    environment: Annotated[str, Stored("name of the environment")]
     messages: tuple[Message, ...]
-    tools: tuple[Mapping[str, Any], ...]
-    ground_truth: Any = None
-    state: Any = None
-    split: str = "train"
-    category: str | None = None
-    difficulty: float | None = None
-    source_key: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Mapping[str, Any], ...] = ()
+    prompt_id: Annotated[str, Stored("row of `prompts`")] = field(
+        init=False, compare=False, repr=False, default=cached_property(_prompt_id)  # type: ignore[assignment]
+    )  # fmt: skip
+    ground_truth: Annotated[Any, Stored("JSON the scorer needs; null when the source has none", text=json_text)] = None
+    state_hash: Annotated[
+        str | None, Stored("hash of the initial state; null when the environment needs none")
+    ] = field(
+        init=False, compare=False, repr=False, default=cached_property(lambda task: _state_hash(task))  # type: ignore[assignment]
+    )  # fmt: skip
+    state: Annotated[
+        Any, Stored("JSON of the initial state where the environment does not hold it itself", text=json_text)
+    ] = None
+    split: Annotated[str, Stored("train, validation or test")] = "train"
+    category: Annotated[str | None, Stored("kind of task")] = None
+    difficulty: Annotated[float | None, Stored("the generator's own label; null when unknown")] = None
+    source_key: Annotated[str | None, Stored("the row's key in its source")] = None
+    extra: Annotated[Mapping[str, Any], Stored("JSON of the source's other fields", text=json_object_text)] = field(
+        default_factory=dict
+    )
+    created_at: Annotated[datetime | None, Stored("when it entered the store")] = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        _read_messages(self)
 
     @cached_property
-    def prompt_id(self) -> str:
-        """Content address of messages and tools."""
-        messages = canonical_json([message.to_openai() for message in self.messages])
-        return hash_text(
-            f'["prompt",{messages},{_tools_json(self.tools)}]'
-        )  # `ids.prompt_id`, the tools encoded once for all tasks
+    def prompt(self) -> Prompt:
+        """Its prompt."""
+        prompt = Prompt(self.messages, self.tools)
+        prompt.__dict__["prompt_id"] = self.prompt_id
+        return prompt
 
-    @cached_property
-    def state_hash(self) -> str | None:
-        """Hash of the initial state, None when the task has none of its own."""
-        return None if self.state is None else hash_id(self.state)
+    @classmethod
+    def of(cls, environment: str, prompt: Prompt, **fields: Any) -> "Task":
+        """A task of a prompt; `fields` are the constructor's."""
+        task = cls(environment, prompt.messages, prompt.tools, **fields)
+        task.__dict__.update(prompt_id=prompt.prompt_id, prompt=prompt)
+        return task
 
-    @cached_property
-    def task_id(self) -> str:
-        """Content address of the task."""
-        return task_id(self.environment, self.prompt_id, self.ground_truth, self.state_hash)
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], prompt: Prompt) -> "Task":
+        """A row of `tasks`, and its prompt. Its task_id, prompt_id and state_hash are the stored ones."""
+
+        def value(text: str | None) -> Any:
+            return None if text is None else json.loads(text)
+
+        task = cls(
+            environment=row["environment"],
+            messages=prompt.messages,
+            tools=prompt.tools,
+            ground_truth=value(row["ground_truth"]),
+            state=value(row["state"]),
+            split=row["split"] or "train",
+            category=row["category"],
+            difficulty=row["difficulty"],
+            source_key=row["source_key"],
+            extra=value(row["extra"]) or {},
+            created_at=row["created_at"],
+        )
+        task.__dict__.update({name: row[name] for name in ("task_id", "prompt_id", "state_hash")})
+        return task
+
+
+def _state_hash(task: Task) -> str | None:
+    return None if task.state is None else hash_id(task.state)
+
+
+def _task_id(task: Task) -> str:
+    return task_id(task.environment, task.prompt_id, task.ground_truth, task.state_hash)
+
+
+class Component(NamedTuple):
+    """A named part of a verdict. `weight` is its factor in the reward; None when the source has none."""
+
+    name: str
+    value: Annotated[float | None, Stored(type=_DOUBLE)]
+    weight: Annotated[float | None, Stored(type=_DOUBLE)] = None
+
+
+def _score_id(score: "Score") -> str:
+    return hash_id(score.rollout_id, score.scorer, score.scorer_version, score.config_hash)
+
+
+NO_SETTINGS = hash_id({})
+"""The config_hash of a scorer without settings."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A verdict.
+    """A verdict. An environment returns one without the keyword-only fields; they say what it is about once it is stored.
 
     Attributes:
         components: (name, value, weight) of its parts.
+        rollout_id: The rollout that was scored.
+        config_hash: Hash of the scorer's settings.
+        error_type: Why there is no verdict; None when there is one.
+        created_at: When it was given; None is now.
     """
 
-    reward: float
-    passed: bool
-    scorer: str
-    scorer_version: str
-    components: tuple[tuple[str, float, float], ...] = ()
+    reward: Annotated[float, Stored("the verdict; null when it could not be scored")]
+    passed: Annotated[bool, Stored("whether the verdict counts as solved")]
+    scorer: Annotated[str, Stored("name of the scorer")]
+    scorer_version: Annotated[str, Stored("its version")]
+    components: Annotated[tuple[tuple[str, float, float], ...], Stored("named parts", like=list[Component])] = ()
+    rollout_id: Annotated[str | None, Stored("row of `rollouts`")] = field(default=None, kw_only=True)
+    config_hash: Annotated[str, Stored("hash of its settings")] = field(default=NO_SETTINGS, kw_only=True)
+    error_type: Annotated[str | None, Stored("why it could not be scored")] = field(default=None, kw_only=True)
+    run_id: Annotated[str | None, Stored("the run that scored it")] = field(default=None, kw_only=True)
+    created_at: Annotated[datetime | None, Stored("when")] = field(default=None, kw_only=True, compare=False)
+    row_id: Annotated[str, Stored("H(rollout_id, scorer, scorer_version, config_hash)")] = field(
+        init=False, compare=False, repr=False, default=cached_property(_score_id)  # type: ignore[assignment]
+    )  # fmt: skip
+
+    def about(self, rollout_id: str, run_id: str, config_hash: str = NO_SETTINGS) -> "Score":
+        """The verdict as one on a rollout, given now by a run."""
+        return Score(
+            self.reward, self.passed, self.scorer, self.scorer_version, self.components,
+            rollout_id=rollout_id, config_hash=config_hash, run_id=run_id, created_at=datetime.now(UTC),
+        )  # fmt: skip
+
+
+PROMPTS = Table.of_class(
+    "prompts", "One distinct prompt: messages and ordered tools, addressed by content.", "prompt_id", Prompt
+)
+PROMPT_TOKENS = Table.of_class(
+    "prompt_tokens", "The token ids of a prompt under one tokenizer and template.", "row_id", PromptTokens
+)
+TASKS = Table.of_class(
+    "tasks", "One task: environment, prompt, ground truth, initial state, split, category.", "task_id", Task
+)
+SCORES = Table.of_class(
+    "scores",
+    "One verdict of one scorer version on one rollout.",
+    "row_id",
+    Score,
+    "inserted if absent: the first verdict of a scorer version under one configuration stays",
+    order=("row_id", "rollout_id", "scorer", "scorer_version", "config_hash", "reward", "passed", "components"),
+)

@@ -30,7 +30,7 @@ _NEWEST = 100
 
 
 @dataclass(frozen=True)
-class Policy:
+class UpkeepPolicy:
     """When upkeep is due.
 
     Attributes:
@@ -51,9 +51,9 @@ class Policy:
 class Upkeep:
     """One process's share in a store's upkeep. A failure of it is logged and never reaches the writer."""
 
-    def __init__(self, store: LanceStore, policy: Policy | None = None) -> None:
+    def __init__(self, store: LanceStore, policy: UpkeepPolicy | None = None) -> None:
         self.store = store
-        self.policy = policy or Policy()
+        self.policy = policy or UpkeepPolicy()
         self._commits: Counter[str] = Counter()
         self._thread: threading.Thread | None = None
 
@@ -83,7 +83,7 @@ class Upkeep:
         return {**self.__dict__, "_thread": None}
 
 
-def maintain(store: LanceStore, policy: Policy) -> None:
+def maintain(store: LanceStore, policy: UpkeepPolicy) -> None:
     """Joins fragments, thins versions and brings indices up to date, in every table where it is due.
 
     Raises WriteConflict while other maintenance runs.
@@ -117,7 +117,7 @@ def join_fragments(store: LanceStore, table: str, at_least: int) -> None:
             )
 
 
-def _is_due(dataset: Any, policy: Policy) -> bool:
+def _is_due(dataset: Any, policy: UpkeepPolicy) -> bool:
     sizes = _sizes(dataset)
     return any(sum(size < rows for size in sizes) >= policy.fragments for rows in TIERS)
 
@@ -126,7 +126,7 @@ def _sizes(dataset: Any) -> list[int]:
     return [fragment.metadata.num_rows for fragment in dataset.get_fragments()]
 
 
-def _thin_versions(store: LanceStore, table: str, policy: Policy) -> None:
+def _thin_versions(store: LanceStore, table: str, policy: UpkeepPolicy) -> None:
     dataset = store.dataset(table)
     versions: list[Any] = dataset.versions()
     if len(versions) <= policy.versions:
@@ -158,7 +158,7 @@ def _only_appended(before: dict[str, str], after: dict[str, str]) -> bool:
     return more and after["total_deletion_files"] == before["total_deletion_files"]
 
 
-def _index(store: LanceStore, table: str, policy: Policy) -> None:
+def _index(store: LanceStore, table: str, policy: UpkeepPolicy) -> None:
     columns = _INDEXED.get(table, ())
     dataset = store.dataset(table)
     if not columns or dataset.count_rows() < policy.index_rows:

@@ -1,7 +1,6 @@
 """What a rollout must be before it enters a store, checked a batch at a time on Arrow columns."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,39 +8,33 @@ import pyarrow as pa
 import pyarrow.compute
 
 from ..base.errors import SchemaMismatch
-from .lance_store import to_batch
-from .tables import STATUSES
+from .rollout import STATUSES, Rollout
 
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
 pc: Any = pyarrow.compute
 
-_REQUIRED = ("rollout_id", "slot_id", "run_id", "status", "environment", "sample_index", "attempt")
+# Columns of `rollouts` that are never null.
+REQUIRED = ("rollout_id", "slot_id", "run_id", "status", "environment", "sample_index", "attempt")
 _STATUSES = pa.array(STATUSES)
 
 # A problem: the row it is in, and what it is.
 Problem = tuple[int, str]
 
 
-def check_rollout(rollout: Mapping[str, Any], run_id: str) -> Mapping[str, Any]:
-    """The row, if it fits the table and its columns agree with each other. Raises SchemaMismatch naming the rollout and what is wrong."""
-    check_rollouts(to_batch("rollouts", [rollout]), run_id)
-    return rollout
-
-
-def surely_fine(rollout: Mapping[str, Any], run_id: str) -> bool:
-    """Whether a row can be told to be right at a glance; if not, check_rollouts has to look. For rows that come one by one."""
-    tokens, mask, logprobs = rollout.get("token_ids"), rollout.get("loss_mask"), rollout.get("logprobs")
+def surely_fine(rollout: Rollout, run_id: str) -> bool:
+    """Whether a rollout can be told to be right at a glance; if not, check_rollouts has to look. For rollouts that come one by one."""
+    tokens, mask, logprobs = rollout.token_ids, rollout.loss_mask, rollout.logprobs
     if not (isinstance(tokens, list) and isinstance(mask, list) and isinstance(logprobs, list)):
         return False
     if len(tokens) != len(mask) or len(logprobs) != sum(mask) or not math.isfinite(sum(logprobs)):
         return False
-    reward, spans = rollout.get("reward"), rollout.get("version_spans") or ()
+    reward, spans = rollout.reward, rollout.version_spans or ()
     return (
-        rollout["run_id"] == run_id
-        and rollout["status"] in STATUSES
+        rollout.run_id == run_id
+        and rollout.status in STATUSES
         and (reward is None or math.isfinite(reward))
-        and (len(spans) == 0 or (len(spans) == 1 and spans[0]["start"] == 0))
-        and all(rollout.get(name) is not None for name in _REQUIRED)
+        and (len(spans) == 0 or (len(spans) == 1 and spans[0].start == 0))
+        and all(getattr(rollout, name) is not None for name in REQUIRED)
     )
 
 
@@ -56,7 +49,7 @@ def check_rollouts(batch: pa.RecordBatch, run_id: str) -> None:
 
 
 def _scalar_problem(batch: pa.RecordBatch, run_id: str) -> Problem | None:
-    for name in _REQUIRED:
+    for name in REQUIRED:
         column = batch.column(name)
         if column.null_count:
             return _first(column.is_null()), f"{name} is missing"

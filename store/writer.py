@@ -2,30 +2,51 @@
 
 import contextlib
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any
 
 import pyarrow as pa
 
 from ..base.errors import WriteConflict
-from .ids import hash_id
+from .appending import append_rows, insert_if_absent, to_arrow
 from .journal import JOURNALED, Journal, has_journal
-from .known import Known
-from .lance_store import LanceStore, to_batch
+from .lance_store import LanceStore
 from .repair import remove_copies
+from .rollout import Rollout
+from .rows import rollout_rows
 from .runs import Run
 from .tables import TABLES
-from .upkeep import Policy
-from .validation import check_rollout, check_rollouts, surely_fine
+from .upkeep import UpkeepPolicy
+from .validation import check_rollouts, surely_fine
 
 # What a rollout refers to, in the order it is written; rollouts come after all of them, and before what refers to them.
 _DEPENDENCIES = JOURNALED[: JOURNALED.index("rollouts")]
 _NEVER = float("inf")
+_MOST_KEYS = 500_000
 
-__all__ = ["RolloutWriter", "check_rollout"]
 
-Row = Mapping[str, Any]
+class KnownKeys:
+    """The keys a writer has seen, in bounded memory: when there are too many the oldest are forgotten, and `complete` becomes False.
+
+    A writer that has forgotten keys no longer knows alone what it wrote: it inserts if absent.
+    """
+
+    def __init__(self, limit: int = _MOST_KEYS) -> None:
+        self.complete = True
+        self._limit = limit
+        self._keys: dict[str, None] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def add(self, key: str) -> None:
+        """Remembers a key."""
+        self._keys[key] = None
+        if len(self._keys) > self._limit:
+            self.complete = False
+            for old in list(self._keys)[: self._limit // 10]:
+                del self._keys[old]
 
 
 class RolloutWriter:
@@ -50,7 +71,7 @@ class RolloutWriter:
         max_age_s: float = 2.0,
         *,
         journal: bool = True,
-        policy: Policy | None = None,
+        policy: UpkeepPolicy | None = None,
     ) -> None:
         """`journal=False` does without one: quicker, and a crash loses what was not acknowledged. `policy` is when upkeep is due."""
         if run.writer is not None:
@@ -63,7 +84,8 @@ class RolloutWriter:
         self._in_doubt = run.incarnation > 0 or run.kind == "import"
         self._waiting: dict[str, list[pa.RecordBatch]] = {table: [] for table in JOURNALED}
         self._bytes = 0
-        self._rollouts, self._references = Known(), Known()
+        self._rollouts, self._references = KnownKeys(), KnownKeys()
+        self._places: Counter[str] = Counter()
         self._journal = Journal(store, run.run_id, run.incarnation) if journal and has_journal(store) else None
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
@@ -73,42 +95,29 @@ class RolloutWriter:
             run.upkeep.policy = policy
         run.writer = self
 
-    def add(
-        self, rollout: Row, prompt: Row | None = None, task: Row | None = None, prompt_tokens: Row | None = None
-    ) -> bool:
-        """Takes one rollout and the rows it refers to; returns False when this writer has had its rollout_id before.
+    def add(self, rollout: Rollout) -> bool:
+        """Takes one rollout and what it refers to; returns False when this writer has had its rollout_id before.
 
-        Raises SchemaMismatch for a row that does not fit, and OSError when the journal's disk is full; the buffer is then as it was.
-        Raises what an automatic flush in the background ran into.
+        Ids that it lacks are filled in (`rows.placed`) in what is written; `rollout` itself stays as it is.
+        Raises SchemaMismatch for a rollout that does not fit, and OSError when the journal's disk is full; the buffer is then as it was.
+        Raises the error of an automatic flush in the background.
         """
-        given = {"prompts": prompt, "prompt_tokens": prompt_tokens, "tasks": task}
+        return self.add_many((rollout,)) == 1
+
+    def add_many(self, rollouts: Sequence[Rollout]) -> int:
+        """Takes rollouts, converted all at once: half the time of one by one. Returns how many were new. Raises as `add` does, and then takes none."""
+        if not rollouts:
+            return 0
         with self._lock:
             self._check_open()
-            data = to_batch("rollouts", [rollout])
-            if not surely_fine(rollout, self._run.run_id):
-                check_rollouts(data, self._run.run_id)
-            batches = {table: self._new_row(table, row) for table, row in given.items() if row is not None}
-            return self._take({**batches, "rollouts": data}) == 1
-
-    def add_many(
-        self,
-        rollouts: Sequence[Row],
-        prompts: Sequence[Row] = (),
-        tasks: Sequence[Row] = (),
-        prompt_tokens: Sequence[Row] = (),
-        scores: Sequence[Row] = (),
-    ) -> int:
-        """Takes rollouts and the rows they refer to, converted all at once: half the time of one by one. Returns how many were new.
-
-        `scores` are further verdicts on these rollouts; they enter the store after them. prompt_tokens need their row_id. Raises as add does, and then takes none of them.
-        """
-        given = {"prompts": prompts, "prompt_tokens": prompt_tokens, "tasks": tasks, "scores": scores}
-        with self._lock:
-            self._check_open()
-            batches = {table: to_batch(table, rows) for table, rows in given.items() if rows}
-            data = to_batch("rollouts", rollouts)
-            check_rollouts(data, self._run.run_id)
-            return self._take({**batches, "rollouts": data})
+            places = self._places.copy()
+            rows = rollout_rows(rollouts, self._run.run_id, self._references, places)
+            batches = rows.batches()
+            if len(rows.rollouts) != 1 or not surely_fine(rows.rollouts[0], self._run.run_id):
+                check_rollouts(batches["rollouts"], self._run.run_id)
+            taken = self._take(batches)
+            self._places = places
+            return taken
 
     def add_table(
         self,
@@ -125,12 +134,8 @@ class RolloutWriter:
         given = {"prompts": prompts, "prompt_tokens": prompt_tokens, "tasks": tasks}
         with self._lock:
             self._check_open()
-            references = {
-                table: _one_batch(self._store.to_arrow(table, rows))
-                for table, rows in given.items()
-                if rows is not None
-            }
-            data = self._store.to_arrow("rollouts", rollouts)
+            references = {table: _one_batch(to_arrow(table, rows)) for table, rows in given.items() if rows is not None}
+            data = to_arrow("rollouts", rollouts)
             rows_at_once = max(1, int(self._max_bytes / max(1.0, data.nbytes / max(1, data.num_rows))))
             new = 0
             for start in range(0, data.num_rows, rows_at_once):
@@ -142,7 +147,7 @@ class RolloutWriter:
             return new
 
     def has(self, key: str) -> bool:
-        """Whether this writer took the prompt, the task or the row of prompt_tokens of that key, or was told of it."""
+        """Whether this writer took the prompt, the task or the row of prompt_tokens of that key, or `tell` named it."""
         return key in self._references
 
     def tell(self, keys: Iterable[str]) -> None:
@@ -159,7 +164,7 @@ class RolloutWriter:
             self._failure = None
             for table in _DEPENDENCIES:
                 if self._waiting[table]:
-                    self._store.insert_if_absent(table, _joined(self._waiting[table]))
+                    insert_if_absent(self._store, table, _joined(self._waiting[table]))
                     self._waiting[table] = []
                     self._run.upkeep.wrote(table)
             if self._waiting["rollouts"]:
@@ -167,7 +172,7 @@ class RolloutWriter:
                 self._waiting["rollouts"] = []
                 self._run.upkeep.wrote("rollouts")
             if self._waiting["scores"]:
-                self._store.insert_if_absent("scores", _joined(self._waiting["scores"]))
+                insert_if_absent(self._store, "scores", _joined(self._waiting["scores"]))
                 self._waiting["scores"] = []
                 self._run.upkeep.wrote("scores")
             self._bytes = 0
@@ -201,15 +206,14 @@ class RolloutWriter:
             self.close()
         self._abandon()
 
-    def _take(self, batches: dict[str, pa.RecordBatch | None]) -> int:
+    def _take(self, batches: dict[str, pa.RecordBatch]) -> int:
         """Journals and buffers the rows whose key is new; returns how many of them are rollouts."""
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-        asked = _rows(batches["rollouts"])
-        new = {table: self._unknown(table, batch) for table, batch in batches.items() if batch is not None}
-        taken = _rows(new["rollouts"])
-        self.skipped += asked - taken
+        new = {table: self._unknown(table, batch) for table, batch in batches.items()}
+        taken = new["rollouts"].num_rows
+        self.skipped += batches["rollouts"].num_rows - taken
         if not taken:
             return 0
         new = {table: batch for table, batch in new.items() if batch.num_rows}
@@ -236,22 +240,17 @@ class RolloutWriter:
                 fresh.append(row)
         return batch if len(fresh) == batch.num_rows else batch.take(pa.array(fresh, pa.int64()))
 
-    def _known(self, table: str) -> Known:
+    def _known(self, table: str) -> KnownKeys:
         return self._rollouts if table == "rollouts" else self._references
-
-    def _new_row(self, table: str, row: Row) -> pa.RecordBatch | None:
-        if table == "prompt_tokens" and not row.get("row_id"):
-            row = {**row, "row_id": hash_id(row["prompt_id"], row["tokenizer_hash"], row["template_hash"])}
-        return None if row[TABLES[table].key] in self._references else to_batch(table, [row])
 
     def _commit_rollouts(self, batch: pa.Table) -> None:
         lease = self._run.lease
         lease.check()
         doubt, self._in_doubt = self._in_doubt, True  # until all of this has returned, nobody knows whether it landed
         if doubt or not self._rollouts.complete:
-            inserted = self._store.insert_if_absent("rollouts", batch)
+            inserted = insert_if_absent(self._store, "rollouts", batch)
         else:
-            inserted = self._store.append("rollouts", batch, before_commit=lease.check)
+            inserted = append_rows(self._store, "rollouts", batch, before_commit=lease.check)
         try:
             lease.check()
         except WriteConflict:
@@ -297,10 +296,6 @@ class RolloutWriter:
         if self._run.writer is self:
             self._run.writer = None
         self._run.upkeep.wait()
-
-
-def _rows(batch: pa.RecordBatch | None) -> int:
-    return batch.num_rows if batch is not None else 0
 
 
 def _one_batch(data: pa.Table) -> pa.RecordBatch:

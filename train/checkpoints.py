@@ -11,6 +11,7 @@ from typing import Any
 from ..base.errors import ConfigError, RollhouseError, StoreNotFound
 from ..collect.runner import refuse_other_config
 from ..policies.models import model_folder, weights_hash
+from ..store.appending import insert_if_absent
 from ..store.ids import hash_id
 from ..store.lance_store import LanceStore, quote
 from ..store.runs import Run, get_run
@@ -97,7 +98,7 @@ def save_checkpoint(
         "metrics": json.dumps(dict(metrics or {})),
         "created_at": datetime.now(UTC),
     }
-    store.insert_if_absent("checkpoints", [row])
+    insert_if_absent(store, "checkpoints", [row])
     return row
 
 

@@ -10,10 +10,9 @@ import numpy as np
 import polars as pl
 
 from ..base.errors import ConfigError, EvalLeak, FormatError
-from ..environments.stored_tasks import task_from_rows
 from ..store.lance_store import LanceStore
 from ..store.messages import Message
-from ..store.task import Task
+from ..store.task import Prompt, Task
 from .candidates import held_out_tasks
 from .versions import DatasetVersion
 
@@ -128,7 +127,7 @@ def read_tasks(store: LanceStore, ids: list[str], at: str | None = None) -> dict
     """Tasks by id, of the snapshot `at` or of the latest version. Raises FormatError when the store lacks one."""
     rows = _Lookup(store, "tasks", ["task_id"], at).get(ids)
     prompts = _Lookup(store, "prompts", ["prompt_id"], at).get([row["prompt_id"] for row in rows.values()])
-    return {id: task_from_rows(row, prompts[row["prompt_id"]]) for id, row in rows.items()}
+    return {id: Task.from_row(row, Prompt.from_row(prompts[row["prompt_id"]])) for id, row in rows.items()}
 
 
 def iter_trajectories(store: LanceStore, dataset: DatasetVersion) -> Iterator[Trajectory]:

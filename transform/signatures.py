@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ..store.columns import Column, Table
 from ..store.lance_store import LanceStore
+from ..store.schema import Column, Table
 from .order import hash_texts, mixed, seed_of
 
 PERMUTATIONS = 128

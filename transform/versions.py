@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from ..base.errors import ConfigError, StoreNotFound
+from ..store.appending import insert_if_absent
 from ..store.ids import canonical_json, hash_id
 from ..store.lance_store import LanceStore, quote
 from ..store.runs import start_run
@@ -99,7 +100,7 @@ def keep_version(store: LanceStore, dataset: DatasetVersion) -> DatasetVersion:
             number = 1 + max((row["version"] for row in there), default=0)
             kept = replace(dataset, version=number, run_id=run.run_id, created_at=datetime.now(UTC))
             # Another build may have taken the number meanwhile.
-            if store.insert_if_absent("datasets", _to_table(kept)):
+            if insert_if_absent(store, "datasets", _to_table(kept)):
                 break
             there = _read(store, dataset.name, columns=["version"])
         run.finish({"dataset": kept.label, **kept.counts})

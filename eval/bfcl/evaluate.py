@@ -12,6 +12,7 @@ from typing import Any
 from ...base.errors import EngineError, EvaluationError
 from ...policies.engines.base import EngineGone
 from ...policies.types import Policy, Sampling
+from ...store.appending import insert_if_absent
 from ...store.lance_store import LanceStore
 from ...store.runs import Run
 from ..rows import evaluation_id, refuse_mixture, rows_of_run
@@ -124,7 +125,7 @@ class _Work:
         self.on_done()
 
     def commit(self) -> None:
-        self.store.insert_if_absent("evaluations", self.rows)
+        insert_if_absent(self.store, "evaluations", self.rows)
         self.rows.clear()
 
 

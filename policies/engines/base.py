@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ...base.errors import EngineError
-from ..types import Sampling, VersionSpan
+from ...store.rollout import VersionSpan
+from ..types import Sampling
 
 
 class EngineGone(EngineError):

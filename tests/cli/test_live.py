@@ -13,6 +13,7 @@ from rich.console import Console
 from rollhouse.cli.live import Pace, Panel
 from rollhouse.cli.main import app
 from rollhouse.collect.summary import CollectSummary
+from rollhouse.tests.rows import sum_rollout
 from typer.testing import CliRunner
 
 OFFICE = Path(__file__).with_name("slow_office.py")
@@ -29,11 +30,10 @@ def test_the_panel_says_what_happens() -> None:
     assert "starting" in drawn(panel, 0.0)
     panel.summary = so_far = CollectSummary("mine", planned=100, skipped=10)
     assert "10/100" in drawn(panel, 0.0)
-    columns = {"task_id": "t", "environment": "e", "n_turns": 1, "n_tool_calls": 0, "n_tool_errors": 0, "n_parse_failures": 0}  # fmt: skip
-    good = {**columns, "status": "completed", "error_type": None, "reward": 1.0, "passed": True, "n_sampled_tokens": 50}
-    bad = {**columns, "status": "error", "error_type": "engine", "error_message": "It is down." * 20, "reward": None, "passed": None}  # fmt: skip
-    for row in [good] * 18 + [bad] * 2:
-        so_far.add(row)
+    good = sum_rollout("mine", n_sampled_tokens=50)
+    bad = sum_rollout("mine", status="error", error_type="engine", error_message="It is down." * 20, reward=None, passed=None, n_sampled_tokens=0)  # fmt: skip
+    for rollout in [good] * 18 + [bad] * 2:
+        so_far.add(rollout)
     so_far.in_flight = 7
     so_far.saw_tools({"search": 3.25})
     shown = drawn(panel, 10.0)

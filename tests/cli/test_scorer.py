@@ -7,14 +7,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from rollhouse.cli.main import app
+from rollhouse.store.appending import append_rows
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import STARTED, prompt_row, rollout_row, task_row
+from rollhouse.tests.rows import STARTED, sum_rollout
 from typer.testing import CliRunner
 
-IDS = [rollout_row("own", i)["rollout_id"] for i in range(3)]
+IDS = [sum_rollout("own", i).rollout_id for i in range(3)]
 
 
 def score(number: int, rollout_id: str, version: str, reward: float) -> dict[str, Any]:
@@ -32,10 +33,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LanceStore:
     store = LanceStore.create(tmp_path_factory.mktemp("scorer") / "store")
     with start_run(store, "collect", "own") as run, RolloutWriter(store, run) as writer:
         for i in range(3):
-            writer.add(rollout_row("own", i), prompt_row(), task_row())
+            writer.add(sum_rollout("own", i))
     create_snapshot(store, "unscored")
-    store.append("scores", [score(i, IDS[i], "2", float(i)) for i in range(2)])
-    store.append("scores", [score(i, IDS[i], "1", 0.25) for i in range(2)])
+    append_rows(store, "scores", [score(i, IDS[i], "2", float(i)) for i in range(2)])
+    append_rows(store, "scores", [score(i, IDS[i], "1", 0.25) for i in range(2)])
     return store
 
 
@@ -100,7 +101,7 @@ def test_what_was_imported_is_exported_with_only_its_verdict_changed(tmp_path: P
     rollhouse("import", "nemo-gym", source, "--store", place)
     store = LanceStore.open(str(place))
     (id,) = store.read("rollouts", ["rollout_id"])["rollout_id"].to_pylist()
-    store.append("scores", [score(0, id, "2", 1.0)])
+    append_rows(store, "scores", [score(0, id, "2", 1.0)])
     told = rollhouse("export", "nemo-gym", tmp_path / "b.jsonl", "--store", place, "--format", "json")
     assert lines(tmp_path / "b.jsonl") == [row] and json.loads(told)[0]["lost"] == {}
     command = ("export", "nemo-gym", tmp_path / "c.jsonl", "--scorer", "strict", "--store", place, "--format", "json")
@@ -125,7 +126,7 @@ def test_report_judges_evaluations_by_the_scorer(tmp_path: Path) -> None:
     )
     store = LanceStore.open(str(place))
     ids = store.read("evaluations", ["rollout_id"])["rollout_id"].to_pylist()
-    store.append("scores", [score(i, id, "2", 0.0) for i, id in enumerate(ids)])
+    append_rows(store, "scores", [score(i, id, "2", 0.0) for i, id in enumerate(ids)])
     for options, best in (((), "100%"), (("--scorer", "strict"), "0%")):
         rollhouse("report", "e", "--out", tmp_path / "r.html", *options, "--store", place)
         assert f"<b>{best}</b><span>best pass rate" in (tmp_path / "r.html").read_text()

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from rollhouse.cli.common import Format, print_rows
 from rollhouse.cli.main import app
+from rollhouse.store.appending import append_rows
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import prompt_row, rollout_row, task_row
+from rollhouse.tests.rows import rollout_row, sum_rollout
 from typer.testing import CliRunner
 
 
@@ -30,7 +31,7 @@ def store(tmp_path: Path) -> LanceStore:
 def collect(store: LanceStore, name: str) -> None:
     with start_run(store, "collect", name, {"limit": 4}) as run, RolloutWriter(store, run, max_bytes=1) as writer:
         for i in range(4):
-            writer.add(rollout_row(name, i, reward=float(i % 2), passed=i % 2 == 1), prompt_row(), task_row())
+            writer.add(sum_rollout(name, i, reward=float(i % 2), passed=i % 2 == 1))
         run.finish({"rollouts": 4})
 
 
@@ -139,7 +140,7 @@ def test_check_says_what_is_wrong_and_exits_with_1(store: LanceStore) -> None:
     result = rollhouse(store, "check")
     assert (result.exit_code, result.stdout.strip()) == (0, "The store is sound.")
     assert answer(store, "check") == []
-    store.append("rollouts", [rollout_row("first", 0)])
+    append_rows(store, "rollouts", [rollout_row("first", 0)])
     result = rollhouse(store, "check")
     assert result.exit_code == 1 and "rollouts has 1 keys more than once" in result.stdout
     result = rollhouse(store, "check", "--repair")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from rollhouse.base.errors import EngineError
-from rollhouse.collect.episode import Slot, play_episode, run_episode
+from rollhouse.collect.episode import Slot, play_episode
 from rollhouse.environments.tools import ToolOutput, ToolSession
 from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.policies.chat import ChatFormat, TemplateError
@@ -18,8 +18,10 @@ from rollhouse.policies.scripted import ScriptedPolicy
 from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.messages import Message, ToolCall
+from rollhouse.store.rollout import ROLLOUTS
 from rollhouse.store.task import Score, Task
-from rollhouse.store.writer import check_rollout
+from rollhouse.store.validation import check_rollouts
+from rollhouse.tests.episodes import run_episode
 
 
 def slot(task: Task, sample: int = 0) -> Slot:
@@ -28,7 +30,8 @@ def slot(task: Task, sample: int = 0) -> Slot:
 
 def play(environment: Any, policy: Any, task: Task, **options: Any) -> dict[str, Any]:
     row = asyncio.run(run_episode(environment, policy, slot(task), options.pop("sampling", Sampling()), **options))
-    return dict(check_rollout(row, "run"))
+    check_rollouts(ROLLOUTS.batch_of_rows([row]), "run")
+    return row
 
 
 def mini_task(calls: int) -> tuple[MiniEnvironment, Task]:
@@ -139,8 +142,8 @@ def test_a_session_may_be_awaited_and_is_told_its_tools_limit() -> None:
     what = room.tasks("train")[0]
     policy: Any = Says(CALLS)
     episode = asyncio.run(play_episode(room, policy, slot(what), Sampling(), max_turns=2, tool_limit_s=7.0))
-    assert (episode.row["reward"], episode.row["n_tool_calls"], sessions[0].tool_limit_s) == (4.0, 4, 7.0)
-    assert episode.tool_seconds == {"f": 0.5} and episode.prompt_ids is None
+    assert (episode.rollout.reward, episode.rollout.n_tool_calls, sessions[0].tool_limit_s) == (4.0, 4, 7.0)
+    assert episode.tool_seconds == {"f": 0.5} and episode.rollout.prompt_token_ids is None
 
 
 def test_tokens_come_from_the_conversation_whatever_shows_them() -> None:

@@ -24,10 +24,10 @@ def test_a_writer_that_is_behind_holds_rollouts_back_and_loses_none(
     go_on, batches, written = threading.Event(), [], []
     add_many = RolloutWriter.add_many
 
-    def slowly(self: RolloutWriter, rollouts: Any, *others: Any) -> int:
+    def slowly(self: RolloutWriter, rollouts: Any) -> int:
         batches.append(len(rollouts))
         assert go_on.wait(60)
-        return add_many(self, rollouts, *others)
+        return add_many(self, rollouts)
 
     monkeypatch.setattr(RolloutWriter, "add_many", slowly)
     (task,) = OFFICE.tasks("train")
@@ -43,8 +43,8 @@ def test_a_writer_that_is_behind_holds_rollouts_back_and_loses_none(
                 slot = Slot("r", None, task, task.task_id, task.prompt_id, i)
                 if i == 0:
                     first = await play_episode(OFFICE, ScriptedPolicy(), slot, Sampling())
-                row = {**first.row, "rollout_id": slot.rollout_id, "sample_index": i}
-                await feed.put(Entry(slot, first, row))
+                rollout = first.rollout.changed(rollout_id=slot.rollout_id, sample_index=i)
+                await feed.put(Entry(slot, rollout))
                 handed += 1
 
         putting = asyncio.create_task(put_all())

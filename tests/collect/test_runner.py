@@ -204,7 +204,7 @@ def test_each_rollout_has_its_own_seed_and_the_same_one_next_time(
 
 def test_progress_is_told_of_every_rollout(store: LanceStore) -> None:
     seen: list[tuple[str, int]] = []
-    collect_run(store, on_done=lambda row, so_far: seen.append((row["rollout_id"], so_far.collected)))
+    collect_run(store, on_done=lambda row, so_far: seen.append((row.rollout_id, so_far.collected)))
     assert [count for _, count in seen] == list(range(1, 31)) and len({one for one, _ in seen}) == 30
 
 
@@ -240,7 +240,7 @@ def test_a_token_budget_ends_the_beginning_of_rollouts_and_a_bigger_one_goes_on(
 def test_a_shaped_reward_keeps_the_raw_verdict_beside_it(store: LanceStore) -> None:
     shaping = {OFFICE.name: RewardShaping(scale=2.0, penalties={"turn": 0.25})}  # type: ignore[arg-type]
     summary = collect_run(store, ScriptedPolicy(0.5), shaping=shaping)
-    raw = {row["rollout_id"]: row for row in store.read("scores").to_pylist()}
+    raw = {row.rollout_id: row for row in store.read("scores").to_pylist()}
     rows = rows_of(store)
     assert len(raw) == len(rows) == 30 and {row["reward"] for row in raw.values()} == {0.0, 1.0}
     for row in rows:
@@ -279,12 +279,12 @@ def test_a_writer_that_fails_ends_the_run_with_its_error(store: LanceStore, monk
     add_many = RolloutWriter.add_many
     full: list[int] = []
 
-    def runs_full(self: RolloutWriter, rollouts: Any, *others: Any, **more: Any) -> int:
+    def runs_full(self: RolloutWriter, rollouts: Any) -> int:
         if len(full) == 1:
             full.append(len(rollouts))
             raise OSError(28, "No space left on device")
         full.append(len(rollouts))
-        return add_many(self, rollouts, *others, **more)
+        return add_many(self, rollouts)
 
     monkeypatch.setattr(RolloutWriter, "add_many", runs_full)
     with pytest.raises(OSError, match="No space left"):
@@ -311,7 +311,7 @@ def test_five_thousand_in_flight(store: LanceStore) -> None:
 
     summary = collect_run(store, Waits(), num_repeats=200, concurrency=5000)
     assert Waits.most == 5000 and summary.statuses == {"completed": 6000}
-    assert len({row["rollout_id"] for row in store.read("rollouts", ["rollout_id"]).to_pylist()}) == 6000
+    assert len({row.rollout_id for row in store.read("rollouts", ["rollout_id"]).to_pylist()}) == 6000
 
 
 def test_two_collections_at_once_share_the_writer_of_their_run(store: LanceStore) -> None:
@@ -321,7 +321,7 @@ def test_two_collections_at_once_share_the_writer_of_their_run(store: LanceStore
         done: list[str] = []
         policy = Breaks(10_000, ZeroDivisionError())
         options: dict[str, Any] = {"num_repeats": 4, "step": number, "concurrency": 20}
-        summary = await collect_async(store, run, OFFICE, policy, TASKS, on_done=lambda row, _: done.append(row["rollout_id"]), **options)  # fmt: skip
+        summary = await collect_async(store, run, OFFICE, policy, TASKS, on_done=lambda row, _: done.append(row.rollout_id), **options)  # fmt: skip
         mine = store.read("rollouts", ["rollout_id"], f"step = {number}")["rollout_id"].to_pylist()
         assert sorted(mine) == sorted(done)
         return summary, len(mine)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.collect.summary import CollectSummary, Tally
 from rollhouse.queries.passk import pass_at_k
+from rollhouse.store.rollout import Rollout
 
 ROLLOUT = st.fixed_dictionaries(
     {
@@ -19,23 +20,21 @@ ROLLOUT = st.fixed_dictionaries(
 )
 
 
-def row(**columns: Any) -> dict[str, Any]:
-    judged = columns["reward"] is not None
-    return {
-        "n_turns": 2, "n_tool_calls": 1, "n_tool_errors": 0, "n_parse_failures": 0, "status": "completed" if judged else "error",
-        "error_type": None if judged else "engine", "error_message": None if judged else "It is down.", **columns,
-        "passed": columns["passed"] if judged else None,
-    }  # fmt: skip
+def made(**columns: Any) -> Rollout:
+    if columns["reward"] is not None:
+        return Rollout(messages=[], prompt_id="p", **columns)
+    failed = {"passed": None, "status": "error", "error_type": "engine", "error_message": "It is down."}
+    return Rollout(messages=[], prompt_id="p", **(columns | failed))
 
 
 @settings(deadline=None)
 @given(st.lists(ROLLOUT, min_size=1, max_size=40))
 def test_running_counts_are_those_of_the_whole_list(rollouts: list[dict[str, Any]]) -> None:
-    rows = [row(**one) for one in rollouts]
+    rows = [made(**one) for one in rollouts]
     summary = CollectSummary("r", len(rows))
     for one in rows:
-        summary.add(one, category=one["task_id"])
-    rewards = [one["reward"] for one in rows if one["reward"] is not None]
+        summary.add(one, category=one.task_id)
+    rewards = [one.reward for one in rows if one.reward is not None]
     assert (summary.collected, summary.verdicts, summary.failed) == (len(rows), len(rewards), len(rows) - len(rewards))
     if rewards:
         assert summary.reward_mean == pytest.approx(statistics.fmean(rewards), abs=1e-6)
@@ -45,8 +44,8 @@ def test_running_counts_are_those_of_the_whole_list(rollouts: list[dict[str, Any
     assert [entry["rollouts"] for entry in said["failures"]] == ([summary.failed] if summary.failed else [])
     counts: dict[str, list[bool]] = {}
     for one in rows:
-        if one["reward"] is not None:
-            counts.setdefault(one["task_id"], []).append(bool(one["passed"]))
+        if one.reward is not None:
+            counts.setdefault(one.task_id or "", []).append(bool(one.passed))
     for k, value in said["pass_at_k"].items():
         each = [pass_at_k(len(passes), sum(passes), int(k)) for passes in counts.values() if len(passes) >= int(k)]
         assert value == pytest.approx(statistics.fmean([one for one in each if one is not None]))
@@ -56,7 +55,7 @@ def test_running_counts_are_those_of_the_whole_list(rollouts: list[dict[str, Any
 def test_pass_at_k_counts_each_task_once() -> None:
     tally = Tally()
     for task_id, passed in [("a", True), ("a", False), ("a", False), ("a", False), ("b", True), ("b", True)]:
-        tally.add(row(task_id=task_id, environment="math", reward=float(passed), passed=passed))
+        tally.add(made(task_id=task_id, environment="math", reward=float(passed), passed=passed))
     assert tally.pass_at(1) == pytest.approx((0.25 + 1) / 2) and tally.pass_rate == 0.5
     assert tally.pass_at(2) == pytest.approx((0.5 + 1) / 2)
     assert tally.pass_at(4) == 1.0 and tally.pass_at(5) is None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rollhouse.base.errors import ConfigError
 from rollhouse.cli.main import app
-from rollhouse.collect.episode import Slot, run_episode
+from rollhouse.collect.episode import Slot
 from rollhouse.environments.registry import load_environment, tasks_of
 from rollhouse.environments.workplace import WorkplaceEnvironment
 from rollhouse.policies.scripted import ScriptedPolicy
@@ -20,6 +20,7 @@ from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.task import Task
+from rollhouse.tests.episodes import run_episode
 from rollhouse.tests.gym_server import GymServer, serving
 from rollhouse.tests.office import TASKS, write_tables
 from typer.testing import CliRunner

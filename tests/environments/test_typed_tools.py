@@ -13,13 +13,14 @@ import pytest
 from pydantic import Field
 from rollhouse.base import threads
 from rollhouse.base.errors import ConfigError
-from rollhouse.collect.episode import Slot, run_episode
+from rollhouse.collect.episode import Slot
 from rollhouse.environments.tools import ToolSession, schema_of, tool_session
 from rollhouse.environments.typed_tools import ArgumentsError, as_text, typed_tool
 from rollhouse.environments.types import Done
 from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.task import Score, Task
+from rollhouse.tests.episodes import run_episode
 
 
 @dataclass

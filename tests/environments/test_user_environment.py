@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from rollhouse.base.errors import ConfigError
 from rollhouse.cli.main import app
-from rollhouse.collect.episode import Slot, run_episode
+from rollhouse.collect.episode import Slot
 from rollhouse.environments.registry import environment_hash, load_environment, tasks_of
 from rollhouse.environments.user_environment import UserEnvironment
 from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message
+from rollhouse.tests.episodes import run_episode
 from typer.testing import CliRunner
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from rollhouse.base.errors import ConfigError
 from rollhouse.cli.main import app
-from rollhouse.collect.episode import Slot, run_episode
+from rollhouse.collect.episode import Slot
 from rollhouse.environments.registry import load_environment, tasks_of
 from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.task import Task
+from rollhouse.tests.episodes import run_episode
 from typer.testing import CliRunner
 
 pytestmark = pytest.mark.system  # importing the package takes five seconds

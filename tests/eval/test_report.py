@@ -10,6 +10,7 @@ from rollhouse.base.errors import ConfigError, StoreNotFound
 from rollhouse.eval.report import StageResult, stages_of_runs, write_report
 from rollhouse.eval.rows import evaluation_id
 from rollhouse.eval.summary import CategoryScore, summarize
+from rollhouse.store.appending import append_rows
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.runs import start_run
@@ -82,19 +83,19 @@ def _case(run: str, policy: str, mode: str, case: int, passed: bool, benchmark: 
 def store(tmp_path: Path) -> LanceStore:
     store = LanceStore.create(tmp_path / "store")
     prompt = [Message("user", f"Delete it. {HOSTILE}").to_row()]
-    store.append("prompts", [{"prompt_id": "p", "messages": prompt, "tools": "[]"}])
+    append_rows(store, "prompts", [{"prompt_id": "p", "messages": prompt, "tools": "[]"}])
     with start_run(store, "grpo", "online") as run:
         rows = [
             _rollout("online", 10 * step + i, step, float(i < step), HOSTILE) for step in (1, 2, 3) for i in range(4)
         ]
-        store.append("rollouts", rows)
+        append_rows(store, "rollouts", rows)
         for step in (1, 2, 3):
             run.metrics(step, {"train/reward": step / 4, "train/loss": 1 / step, HOSTILE: step})
     with start_run(store, "eval", "before") as run:
-        store.append("evaluations", [_case("before", "base", "greedy", case, case < 2) for case in range(10)])
-        store.append("evaluations", [_case("before", "base", "fc", case, False, "bfcl") for case in range(3)])
+        append_rows(store, "evaluations", [_case("before", "base", "greedy", case, case < 2) for case in range(10)])
+        append_rows(store, "evaluations", [_case("before", "base", "fc", case, False, "bfcl") for case in range(3)])
     with start_run(store, "eval", "after") as run:
-        store.append("evaluations", [_case("after", "tuned", "greedy", case, case < 7) for case in range(10)])
+        append_rows(store, "evaluations", [_case("after", "tuned", "greedy", case, case < 7) for case in range(10)])
     return store
 
 
@@ -138,7 +139,7 @@ def test_the_charts_hold_the_numbers(store: LanceStore, tmp_path: Path) -> None:
 
 def test_reward_of_a_run_without_metrics_comes_from_its_rollouts(store: LanceStore, tmp_path: Path) -> None:
     with start_run(store, "collect", "quiet"):
-        store.append("rollouts", [_rollout("quiet", step, step, step / 10, "ok") for step in (1, 2, 3)])
+        append_rows(store, "rollouts", [_rollout("quiet", step, step, step / 10, "ok") for step in (1, 2, 3)])
     page = Page(write_report(store, tmp_path / "r.html", title="T", runs=["quiet"]).read_text())
     assert page.charts[0]["data"][0]["y"] == pytest.approx([0.1, 0.2, 0.3])
 
@@ -152,15 +153,15 @@ def test_stages_are_the_policies_of_eval_runs(store: LanceStore) -> None:
     row = {"row_id": "r", "checkpoint_id": "tuned@3", "run_id": "online", "weights_hash": "tuned", "step": 3}
     later = row | {"row_id": "s", "run_id": "again", "checkpoint_id": "again@3"}  # the same training, reproduced
     times = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2)]
-    store.append(
-        "checkpoints", [one | {"created_at": at} for one, at in zip((later, row), reversed(times), strict=True)]
+    append_rows(
+        store, "checkpoints", [one | {"created_at": at} for one, at in zip((later, row), reversed(times), strict=True)]
     )
     assert [stage.name for stage in stages_of_runs(store, ["before", "after"])] == ["before", "online"]
 
 
 def test_one_policy_on_two_environments_is_two_stages(store: LanceStore) -> None:
     with start_run(store, "eval", "elsewhere"):
-        store.append("evaluations", [_case("elsewhere", "base", "greedy", i, i < 9, "shop") for i in range(10)])
+        append_rows(store, "evaluations", [_case("elsewhere", "base", "greedy", i, i < 9, "shop") for i in range(10)])
     stages = stages_of_runs(store, ["before", "elsewhere", "after"])
     assert [stage.name for stage in stages] == ["before, office", "before, shop", "before", "after"]
     office, shop, bfcl, after = stages
@@ -171,7 +172,7 @@ def test_one_policy_on_two_environments_is_two_stages(store: LanceStore) -> None
 
 def test_modes_of_the_leaderboard_are_not_added_up(store: LanceStore, tmp_path: Path) -> None:
     with start_run(store, "eval", "asked"):
-        store.append("evaluations", [_case("asked", "base", "prompt", i, i < 2, "bfcl") for i in range(3)])
+        append_rows(store, "evaluations", [_case("asked", "base", "prompt", i, i < 2, "bfcl") for i in range(3)])
     (stage,) = stages_of_runs(store, ["before", "asked"])
     assert stage.bfcl == {"x": CategoryScore(0, 3)} and stage.bfcl_prompt == {"x": CategoryScore(2, 3)}
     page = write_report(store, tmp_path / "r.html", title="T", stages=[stage], runs=[]).read_text()
@@ -182,9 +183,9 @@ def test_before_and_after_with_links_to_what_flipped(store: LanceStore, tmp_path
     for run, solved in (("first", range(4)), ("second", range(3, 40)), ("again", range(4))):
         with start_run(store, "eval", run):
             rows = [_rollout(run, number, None, float(number in solved), HOSTILE) for number in range(40)]
-            store.append("rollouts", rows)
+            append_rows(store, "rollouts", rows)
             cases = [_case(run, run, "greedy", number, number in solved, "shop") for number in range(40)]
-            store.append("evaluations", [row | {"rollout_id": f"{run}-{row['case_id']}"} for row in cases])
+            append_rows(store, "evaluations", [row | {"rollout_id": f"{run}-{row['case_id']}"} for row in cases])
     runs = ["online", "first", "before", "second", "again"]
     page = Page(write_report(store, tmp_path / "r.html", title="T", runs=runs).read_text())
     # `before` judged other cases and is in no pair; the others stand against the first.
@@ -201,7 +202,7 @@ def test_before_and_after_with_links_to_what_flipped(store: LanceStore, tmp_path
 
 def test_the_best_pass_rate_is_of_one_environment(store: LanceStore, tmp_path: Path) -> None:
     with start_run(store, "eval", "elsewhere"):
-        store.append("evaluations", [_case("elsewhere", "base", "greedy", i, i < 9, "shop") for i in range(10)])
+        append_rows(store, "evaluations", [_case("elsewhere", "base", "greedy", i, i < 9, "shop") for i in range(10)])
     stages = stages_of_runs(store, ["before", "elsewhere", "after"])
     page = Page(write_report(store, tmp_path / "r.html", title="T", stages=stages).read_text())
     assert "70%best pass rate, greedy, officeafter, +50 points on before" in page.text

@@ -6,13 +6,13 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.interop.formats import FORMATS
-from rollhouse.interop.importing import rows_of
+from rollhouse.interop.importing import rollouts_of
 from rollhouse.interop.lines import BadLine
 from rollhouse.interop.overlay import lay_over
-from rollhouse.interop.rollout import Rollout
+from rollhouse.interop.rollout import FileRollout
 from rollhouse.interop.storing import Source
-from rollhouse.store.lance_store import to_batch
 from rollhouse.store.messages import Message
+from rollhouse.store.rows import rollout_rows
 
 TEXT = st.text(max_size=3)
 ODD = st.recursive(st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-1, 1) | TEXT, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2), max_leaves=4)  # fmt: skip
@@ -50,18 +50,18 @@ def given_back(format_name: str, record: dict[str, Any]) -> dict[str, Any] | Non
     """The record by way of rows as a store has them; None for one that is refused."""
     format = FORMATS[format_name]
     try:
-        [rows] = rows_of(record, format, Source(format_name, "run"))
-        [stored] = to_batch("rollouts", [rows.rollout]).to_pylist()
-        [prompt] = to_batch("prompts", [rows.prompt]).to_pylist()
+        rows = rollout_rows(rollouts_of(record, format, Source(format_name, "run")), "run")
+        batches = rows.batches()
+        [stored], [prompt] = batches["rollouts"].to_pylist(), batches["prompts"].to_pylist()
     except (BadLine, ValueError):
         return None
     messages, extra = stored.pop("messages"), json.loads(stored.pop("extra"))
-    rollout = Rollout(
+    rollout = FileRollout(
         [Message.from_row(row) for row in prompt["messages"]],
         json.loads(prompt["tools"]),
         [Message.from_row(row) for row in messages],
         stored,
-        None if rows.prompt_tokens is None else rows.prompt_tokens["token_ids"],
+        rows.prompt_tokens[0].token_ids if rows.prompt_tokens else None,
         extra=extra,
     )
     assert format.record is not None

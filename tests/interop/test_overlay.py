@@ -48,7 +48,7 @@ ASSISTANTS = st.builds(
     st.none() | TEXTS,
     st.lists(CALLS, max_size=3).map(tuple),
     st.none(),
-    st.none() | TEXTS,
+    reasoning=st.none() | TEXTS,
 )
 OTHERS = st.builds(Message, st.just("user"), TEXTS) | st.builds(
     Message, st.just("tool"), st.none() | TEXTS, st.just(()), st.text("xyz", min_size=1, max_size=3)

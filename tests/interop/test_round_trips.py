@@ -11,7 +11,7 @@ from rollhouse.interop.importing import ImportSummary, import_file
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
+from rollhouse.tests.rows import sum_rollout
 
 Episode = dict[str, Any]
 
@@ -262,9 +262,7 @@ def collected(tmp_path: Path) -> LanceStore:
                   "token_ids": [], "loss_mask": [], "logprobs": [], "reward": None, "passed": None, "n_turns": 0, "n_tool_calls": 0,
                   "n_tokens": 0, "n_sampled_tokens": 0, "scorer": None, "scorer_version": None, "version_spans": [], "prefix_ok": True}  # fmt: skip
         for index, columns in enumerate((good, {**good, "temperature": 0.5, "step": 3}, failed)):
-            row = rollout_row("own", index, agent="main", **columns)
-            row["episode_id"] = row["rollout_id"]
-            writer.add(row, prompt_row(), task_row(), prompt_tokens_row())
+            writer.add(sum_rollout("own", index, **columns))
     return store
 
 

@@ -14,7 +14,8 @@ from rollhouse.policies.engines.torch_engine import TorchEngine
 from rollhouse.policies.engines.vllm_actor import open_vllm
 from rollhouse.policies.opening import open_policy
 from rollhouse.policies.token_policy import TokenPolicy
-from rollhouse.policies.types import Sampling, VersionSpan
+from rollhouse.policies.types import Sampling
+from rollhouse.store.rollout import VersionSpan
 
 from ..random_model import reference_logprobs
 

@@ -15,7 +15,8 @@ from rollhouse.policies.engines.base import EngineGone, SampledTokens, TokenEngi
 from rollhouse.policies.engines.replicas import ReplicatedEngine
 from rollhouse.policies.engines.restarting import RestartingEngine, new_weights, restarting_vllm, restarts
 from rollhouse.policies.engines.torch_engine import TorchEngine
-from rollhouse.policies.types import Sampling, VersionSpan
+from rollhouse.policies.types import Sampling
+from rollhouse.store.rollout import VersionSpan
 
 from ..random_model import reference_logprobs
 

@@ -18,8 +18,9 @@ from rollhouse.policies.engines.base import SampledTokens, TokenEngine
 from rollhouse.policies.engines.torch_engine import TorchEngine
 from rollhouse.policies.models import load_tokenizer
 from rollhouse.policies.token_policy import TokenPolicy
-from rollhouse.policies.types import Sampling, Turn, VersionSpan
+from rollhouse.policies.types import Sampling, Turn
 from rollhouse.store.messages import Message
+from rollhouse.store.rollout import VersionSpan
 from rollhouse.store.task import Score, Task
 
 from .templates import END, HABITS, Habit
@@ -119,13 +120,13 @@ def play(
     episode = asyncio.run(
         play_episode(talk, TokenPolicy(engine, chat, "w"), slot, Sampling(**sampling), max_turns=turns)
     )
-    assert episode.row["status"] in ("completed", "truncated"), episode.row["error_message"]
+    assert episode.rollout.status in ("completed", "truncated"), episode.rollout.error_message
     return episode, talk
 
 
 def check_row(episode: Episode, given: list[list[int]], turns: Sequence[list[int]]) -> list[list[int]]:
     """The row's tokens are what the engine saw and sampled, and the mask says which is which. Returns what came between the turns."""
-    row, prompt = episode.row, episode.prompt_ids or []
+    row, prompt = episode.rollout.to_row(), episode.rollout.prompt_token_ids or []
     assert prompt == given[0] and row["prefix_ok"] is True
     stored = prompt + row["token_ids"]
     between, sampled = [], []
@@ -208,7 +209,7 @@ def test_a_row_holds_what_the_engine_saw(chat_of: Any, tokenizer: Any, habit: Ha
 def test_what_a_turn_said_is_in_the_row(chat_of: Any, tokenizer: Any) -> None:
     chat, turns = chat_of(Habit()), samples(tokenizer)
     engine = Says(turns, chat.stop_token_ids)
-    row = play(engine, chat, turns=len(turns), max_tokens=77, temperature=0.6, top_p=0.9, seed=5)[0].row
+    row = play(engine, chat, turns=len(turns), max_tokens=77, temperature=0.6, top_p=0.9, seed=5)[0].rollout.to_row()
     said = [message for message in row["messages"] if message["role"] == "assistant"]
     assert [one["reasoning"] for one in said] == ["I look", None, f"what if {END}\n{END} ends", *[None] * 4]
     assert [one["text"] for one in said[1:3]] == ["  spaces all around \n\n", "then"]
@@ -219,14 +220,14 @@ def test_what_a_turn_said_is_in_the_row(chat_of: Any, tokenizer: Any) -> None:
     # One block cut off and one with broken arguments; the last turn was ended by its stop token.
     assert (row["n_parse_failures"], row["stop_reason"], row["n_tool_calls"]) == (2, "stop", 5)
     assert (row["temperature"], row["top_p"], row["max_tokens"], row["sampling_seed"]) == (0.6, 0.9, 77, 5)
-    cut = play(Says(turns[3:4], chat.stop_token_ids), chat, turns=1)[0].row
+    cut = play(Says(turns[3:4], chat.stop_token_ids), chat, turns=1)[0].rollout.to_row()
     assert (cut["status"], cut["stop_reason"], cut["n_parse_failures"]) == ("truncated", "length", 1)
 
 
 def test_thinking_that_the_prompt_opened_is_reasoning(chat_of: Any, tokenizer: Any) -> None:
     chat = chat_of(Habit(opens_thinking=True))
     turns = [[*tokenizer.encode(f"I look\n</think>\n\n{call('look', 'a')}"), 2], tokenizer.encode("never done")]
-    row = play(Says(turns, chat.stop_token_ids), chat, turns=2)[0].row
+    row = play(Says(turns, chat.stop_token_ids), chat, turns=2)[0].rollout.to_row()
     first, _, second = row["messages"]
     assert (first["reasoning"], first["text"], len(first["tool_calls"])) == ("I look", None, 1)
     assert (second["reasoning"], second["text"]) == ("never done", "")
@@ -236,9 +237,13 @@ def test_a_well_behaved_template_renders_the_very_trajectory(chat_of: Any, token
     chat = chat_of(Habit(merge=True))
     turns = [[*tokenizer.encode(text), 2] for text in (f"{call('look', 'a')}\n{call('list', 'b')}", "Done.")]
     episode, _ = play(Says(turns, chat.stop_token_ids), chat, turns=4)
-    messages = [Message.from_row(message) for message in episode.row["messages"]]
+    messages = episode.rollout.messages
     whole = chat.render([*TASK.messages, *messages], TOOLS, generation_prompt=False)
-    assert whole == [*(episode.prompt_ids or []), *episode.row["token_ids"], *tokenizer.encode("\n")]
+    assert whole == [
+        *(episode.rollout.prompt_token_ids or []),
+        *(episode.rollout.token_ids or []),
+        *tokenizer.encode("\n"),
+    ]
 
 
 WORDS = st.sampled_from(["look", " ", "\n", END, "<think>", "</think>", "<tool_call>", "</tool_call>", "é", "Done.", "{", '"'])  # fmt: skip
@@ -271,7 +276,7 @@ def test_rows_of_the_torch_engine_too(tmp_path: Path, random_models: tuple[Path,
     engine = Recorded(TorchEngine(random_models[0], 1500, stop_ids=chat.stop_token_ids))
     episode, _ = play(engine, chat, turns=3, max_tokens=12, seed=3, temperature=0.8)
     check_row(episode, engine.given, engine.turns)
-    assert episode.row["template_hash"] == chat.template_hash != ChatFormat.of(random_models[0]).template_hash
+    assert episode.rollout.template_hash == chat.template_hash != ChatFormat.of(random_models[0]).template_hash
 
 
 def test_rows_of_the_vllm_engine_too(engine: Any, tiny_base: Path, chat_of: Any) -> None:
@@ -282,7 +287,7 @@ def test_rows_of_the_vllm_engine_too(engine: Any, tiny_base: Path, chat_of: Any)
         episode, _ = play(recorded, chat, turns=4, max_tokens=limit, seed=1)
         check_row(episode, recorded.given, recorded.turns)
         ended = recorded.turns[-1][-1] in chat.stop_token_ids
-        assert episode.row["stop_reason"] == ("stop" if ended else "length") and episode.row["max_tokens"] == limit
+        assert episode.rollout.stop_reason == ("stop" if ended else "length") and episode.rollout.max_tokens == limit
 
 
 def test_settings_and_template_are_in_the_hash(tiny_base: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from rollhouse.cli.common import Format, print_rows
 from rollhouse.queries.named import list_queries, run_query
 from rollhouse.queries.session import sql as run_sql
 from rollhouse.store.lance_store import LanceStore
-from rollhouse.tests.rows import rollout_row, task_row
+from rollhouse.tests.rows import sum_rollout, task_row
 
 EASY, HARD = task_row()["task_id"], task_row("Add 7 and 8.")["task_id"]
 
@@ -241,6 +241,6 @@ def test_what_is_asked_wrongly_is_named(store: LanceStore) -> None:
 
 
 def test_failed_attempts_count_as_failures_and_nowhere_else(store: LanceStore) -> None:
-    failed = rollout_row("easy", 3)["rollout_id"]
+    failed = sum_rollout("easy", 3).rollout_id
     answer = run_query(store, "failures_by_cause", {"run": "easy"})
     assert answer["example_id"].to_pylist() == [failed]

@@ -8,10 +8,11 @@ import pytest
 from rollhouse.base.errors import ConfigError, QueryError, VersionNotFound
 from rollhouse.cli.main import app
 from rollhouse.queries.search import excerpt, nearest, search, search_prompts, vector_of
+from rollhouse.store.appending import append_rows
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.snapshots import create_snapshot
-from rollhouse.tests.rows import prompt_row, rollout_row
+from rollhouse.tests.rows import prompt_row, rollout_row, sum_rollout
 from typer.testing import CliRunner
 
 
@@ -24,7 +25,7 @@ def talk(said: str, title: str) -> list[dict]:
 def talks(tmp_path_factory: pytest.TempPathFactory) -> LanceStore:
     """Five rollouts of run `a`, the first three in snapshot `three`; then one of run `b` that no index covers. Vectors on the first four."""
     store = LanceStore.create(tmp_path_factory.mktemp("search") / "store")
-    store.append("prompts", [prompt_row(), prompt_row("Cancel the dentist.")])
+    append_rows(store, "prompts", [prompt_row(), prompt_row("Cancel the dentist.")])
     said = ("The meeting is scheduled.", "Nothing happened.", "I could not find it.", "Done.", "Meetings, meetings.")
     titles = ("budget review", "lunch with Ottoline", "dentist", "dentist", "budget")
     rows = [
@@ -33,12 +34,12 @@ def talks(tmp_path_factory: pytest.TempPathFactory) -> LanceStore:
         )
         for i in range(5)
     ]
-    store.append("rollouts", rows[:3])
+    append_rows(store, "rollouts", rows[:3])
     create_snapshot(store, "three")
-    store.append("rollouts", rows[3:])
+    append_rows(store, "rollouts", rows[3:])
     search(store, "anything")
     add_vectors(store, [row["rollout_id"] for row in rows[:4]])
-    store.append("rollouts", [rollout_row("b", 0, messages=talk("The budget is spent.", "zebra"))])
+    append_rows(store, "rollouts", [rollout_row("b", 0, messages=talk("The budget is spent.", "zebra"))])
     return store
 
 
@@ -51,7 +52,7 @@ def add_vectors(store: LanceStore, ids: list[str]) -> None:
 
 
 def found(table: pa.Table) -> list[tuple[str, int]]:
-    index = {rollout_row(run, i)["rollout_id"]: (run, i) for run in "ab" for i in range(5)}
+    index = {sum_rollout(run, i).rollout_id: (run, i) for run in "ab" for i in range(5)}
     return [index[id] for id in table["rollout_id"].to_pylist()]
 
 
@@ -119,7 +120,7 @@ def test_neighbours(talks: LanceStore) -> None:
     with pytest.raises(ConfigError, match="vectors of 2"):
         nearest(talks, "embedding", [1.0])
     with pytest.raises(ConfigError, match="no embedding"):
-        vector_of(talks, "embedding", rollout_row("b", 0)["rollout_id"])
+        vector_of(talks, "embedding", sum_rollout("b", 0).rollout_id)
 
 
 def test_nothing_to_search_for(talks: LanceStore) -> None:
@@ -137,7 +138,7 @@ def test_the_command(talks: LanceStore) -> None:
     common = ("--store", talks.uri, "--format", "json")
     code, out = rollhouse("search", "dentist", "--run", "a", "--where", "reward > 0.5", *common)
     assert code == 0 and [row["reward"] for row in json.loads(out)] == [0.75]
-    id = rollout_row("a", 1)["rollout_id"]
+    id = sum_rollout("a", 1).rollout_id
     code, out = rollhouse("search", "--like", id, "--limit", "1", *common)
     assert code == 0 and [row["rollout_id"] for row in json.loads(out)] == [id]
     code, out = rollhouse("search", "dentist", "--prompts", *common)

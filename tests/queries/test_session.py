@@ -1,16 +1,17 @@
 """SQL reads the store, at any version, and can do nothing else."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rollhouse.base.errors import ConfigError, QueryError, VersionNotFound
 from rollhouse.queries.passk import pass_at_k
 from rollhouse.queries.session import VIEWS, connect, sql
-from rollhouse.store.columns import Table
+from rollhouse.store.appending import append_rows
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.store.tables import TABLES
-from rollhouse.tests.rows import rollout_row
+from rollhouse.tests.rows import rollout_row, sum_rollout
 
 
 def one(store: LanceStore, query: str, **options: object) -> object:
@@ -39,11 +40,9 @@ def test_columns_that_an_old_version_lacks_are_null_in_it(tmp_path: Path, monkey
     now = TABLES["rollouts"]
     columns = tuple(column for column in now.columns if column.name not in ("gaps", "agent", "duration_s", "loss_mask"))
     with monkeypatch.context() as older:
-        older.setitem(TABLES, "rollouts", Table("rollouts", now.doc, now.key, columns))
+        older.setitem(TABLES, "rollouts", replace(now, columns=columns))
         store = LanceStore.create(tmp_path / "store")
-        row = rollout_row("r", 0)
-        del row["loss_mask"]
-        store.append("rollouts", [row])
+        append_rows(store, "rollouts", TABLES["rollouts"].batch([sum_rollout("r", 0)]))
         create_snapshot(store, "old")
     for at in (None, "old"):
         assert (
@@ -52,7 +51,7 @@ def test_columns_that_an_old_version_lacks_are_null_in_it(tmp_path: Path, monkey
         for view in VIEWS:
             sql(store, f"SELECT * FROM {view}", at=at)
     store = LanceStore.create(tmp_path / "store")
-    store.append("rollouts", [rollout_row("r", 1, gaps=["no_task"])])
+    append_rows(store, "rollouts", [rollout_row("r", 1, gaps=["no_task"])])
     assert one(store, "SELECT count(gaps) FROM rollouts") == 1
     assert one(store, "SELECT count(gaps) FROM rollouts", at="old") == 0
 
@@ -120,7 +119,7 @@ def test_pass_at_is_the_same_in_sql(store: LanceStore) -> None:
 
 
 def test_turns_are_the_prompt_and_what_followed(store: LanceStore) -> None:
-    id = rollout_row("easy", 0)["rollout_id"]
+    id = sum_rollout("easy", 0).rollout_id
     rows = sql(
         store,
         "SELECT position, in_prompt, role, text, len(tool_calls) AS calls FROM turns WHERE rollout_id = $id ORDER BY position",
@@ -137,18 +136,18 @@ def test_turns_are_the_prompt_and_what_followed(store: LanceStore) -> None:
 
 
 def test_tokens_are_those_the_policy_generated(store: LanceStore) -> None:
-    trained = rollout_row("hard", 0, text="Add 7 and 8.", step=2)["rollout_id"]
+    trained = sum_rollout("hard", 0, text="Add 7 and 8.", step=2).rollout_id
     query = "SELECT position, token_id, logprob, trainer_logprob FROM tokens WHERE rollout_id = $id ORDER BY position"
     rows = [tuple(row.values()) for row in sql(store, query, params={"id": trained}).to_pylist()]
     # The third token is a tool's answer; the trainer's logprobs are those of the later incarnation.
     assert rows == [(0, 10, -0.5, -0.25), (1, 11, -0.25, -0.25), (3, 13, -0.125, -0.625)]
-    other = rollout_row("easy", 0)["rollout_id"]
+    other = sum_rollout("easy", 0).rollout_id
     assert [row["trainer_logprob"] for row in sql(store, query, params={"id": other}).to_pylist()] == [None] * 3
     assert one(store, "SELECT count(*) FROM tokens") == 8 * 3
 
 
 def test_the_verdicts_of_a_scorer_stand_in_for_those_of_collection(store: LanceStore) -> None:
-    id = rollout_row("easy", 0)["rollout_id"]
+    id = sum_rollout("easy", 0).rollout_id
     query = "SELECT rollout_id, reward, passed, scorer, scorer_version FROM final_rollouts WHERE reward IS NOT NULL"
 
     def verdicts(scorer: str) -> list[tuple]:
@@ -269,7 +268,7 @@ def test_a_table_the_snapshot_did_not_have_reads_empty(store: LanceStore) -> Non
 
     snapshot = store.read("snapshots").to_pylist()[0]
     older = {"name": "older", "versions": [v for v in snapshot["versions"] if v["table"] != "evaluations"]}
-    store.append("snapshots", [older])
+    append_rows(store, "snapshots", [older])
     assert one(store, "SELECT count(*) FROM evaluations", at="older") == 0
     assert one(store, "SELECT count(*) FROM rollouts", at="older") == 5
     store.dataset("snapshots").delete("name = 'older'")
@@ -286,7 +285,7 @@ def test_our_own_connection_is_not_locked(store: LanceStore) -> None:
 
 
 def test_the_row_of_a_rollout_comes_back_whole(store: LanceStore) -> None:
-    id = rollout_row("easy", 0)["rollout_id"]
+    id = sum_rollout("easy", 0).rollout_id
     (row,) = sql(store, "SELECT * FROM rollouts WHERE rollout_id = $id", params={"id": id}).to_pylist()
-    wanted = rollout_row("easy", 0)
+    wanted = rollout_row("easy", 0, duration_s=0.5)
     assert {name: row[name] for name in wanted} == wanted

@@ -7,10 +7,11 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollhouse.policies.types import Sampling, VersionSpan
+from rollhouse.policies.types import Sampling
 from rollhouse.serve.calls import Call
-from rollhouse.serve.history import Rollout, answering, conversation
+from rollhouse.serve.history import OpenRollout, answering, conversation
 from rollhouse.store.messages import Message, ToolCall
+from rollhouse.store.rollout import VersionSpan
 from rollhouse.store.task import Task
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -37,9 +38,9 @@ def call(number: int, parent: int | None, said: str, agent: str = "main", **more
 
 
 @st.composite
-def trees(draw: st.DrawFn) -> Rollout:
+def trees(draw: st.DrawFn) -> OpenRollout:
     """Rollouts of up to twelve calls of two agents, each beginning a conversation or going on from an earlier call."""
-    rollout = Rollout("r")
+    rollout = OpenRollout("r")
     for number in range(draw(st.integers(1, 12))):
         agent = draw(st.sampled_from(["main", "helper"]))
         earlier = [one.number for one in rollout.calls if one.agent == agent]
@@ -50,7 +51,7 @@ def trees(draw: st.DrawFn) -> Rollout:
 
 @settings(max_examples=60, deadline=None)
 @given(trees())
-def test_every_call_is_in_a_branch_and_each_branch_is_whole(rollout: Rollout) -> None:
+def test_every_call_is_in_a_branch_and_each_branch_is_whole(rollout: OpenRollout) -> None:
     branches = rollout.branches()
     assert {one.number for _, _, path in branches for one in path} == set(range(len(rollout.calls)))
     assert len({(agent, branch) for agent, branch, _ in branches}) == len(branches)
@@ -70,7 +71,7 @@ def test_every_call_is_in_a_branch_and_each_branch_is_whole(rollout: Rollout) ->
 
 @settings(max_examples=60, deadline=None)
 @given(trees(), st.randoms())
-def test_a_request_is_placed_after_the_call_whose_conversation_it_continues(rollout: Rollout, random: Any) -> None:
+def test_a_request_is_placed_after_the_call_whose_conversation_it_continues(rollout: OpenRollout, random: Any) -> None:
     parent = random.choice(rollout.calls)
     messages = [*rollout.history(parent), parent.answer, Message("user", "new")]
     place = rollout.place(parent.agent, (), messages)
@@ -89,13 +90,13 @@ def test_a_request_is_placed_after_the_call_whose_conversation_it_continues(roll
 
 @settings(max_examples=30, deadline=None)
 @given(trees())
-def test_calls_are_the_same_after_a_restart(rollout: Rollout) -> None:
+def test_calls_are_the_same_after_a_restart(rollout: OpenRollout) -> None:
     for one in rollout.calls:
         assert Call.from_json(json.loads(json.dumps(one.to_json()))) == one
 
 
 def test_what_clients_change_without_meaning_to_does_not_matter() -> None:
-    rollout = Rollout("r")
+    rollout = OpenRollout("r")
     said = Message("assistant", None, (ToolCall("call_0", "f", '{"a": 1,"b":[2]}'),), reasoning="hm")
     rollout.add(replace(call(0, None, "hello"), answer=said))
     sent = Message("assistant", "", (ToolCall("toolu_9", "f", '{"b":[2],\n"a":1}'),))
@@ -112,7 +113,7 @@ def test_what_clients_change_without_meaning_to_does_not_matter() -> None:
 
 def test_a_prompt_that_does_not_begin_with_the_tokens_before_it_says_where() -> None:
     first, second = call(0, None, "a"), call(1, 0, "b", added_ids=[0, 1, 2, 3, 77, 5, 6], anew=True)
-    rollout = Rollout("r", [first, second])
+    rollout = OpenRollout("r", [first, second])
     talk = conversation(Task("t", first.messages, ()), rollout.path(second))
     assert talk.prompt_ids == [0, 1, 2] and talk.prefix_ok is False
     assert talk.gaps == ["prefix:turn2@4"]

@@ -10,7 +10,7 @@ import sys
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
+from rollhouse.tests.rows import sum_rollout
 
 store, largest, max_bytes, journal = (
     LanceStore.open(sys.argv[1]),
@@ -28,7 +28,7 @@ with (
         tokens = [chance.randrange(150_000) for _ in range(200 + number)]
         columns = {"token_ids": tokens, "loss_mask": [0] * len(tokens), "logprobs": []}
         try:
-            writer.add(rollout_row("full", number, **columns), prompt_row(), task_row(), prompt_tokens_row())
+            writer.add(sum_rollout("full", number, **columns))
         except OSError as error:
             print("refused", number, writer.written, type(error).__name__, flush=True)
             raise

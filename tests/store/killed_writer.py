@@ -9,12 +9,12 @@ import sys
 
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
-from rollhouse.store.upkeep import Policy
+from rollhouse.store.upkeep import UpkeepPolicy
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
+from rollhouse.tests.rows import sum_rollout
 
 store, last = LanceStore.open(sys.argv[1]), int(sys.argv[2])
-often = Policy(fragments=6, look_every=3, versions=120)
+often = UpkeepPolicy(fragments=6, look_every=3, versions=120)
 print("started", flush=True)
 with (
     start_run(store, "collect", "killed") as run,
@@ -23,7 +23,7 @@ with (
     chance = random.Random(run.incarnation)
     for number in range(max(0, store.dataset("rollouts").count_rows() - 20), last + 1):
         text = f"Add {number // 8} and 1."
-        writer.add(rollout_row("killed", number, text=text), prompt_row(text), task_row(text), prompt_tokens_row(text))
+        writer.add(sum_rollout("killed", number, text=text))
         print("added", number, flush=True)
         if chance.random() < 0.1:
             writer.flush()

@@ -10,7 +10,7 @@ from pathlib import Path
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import check
 from rollhouse.store.runs import get_run
-from rollhouse.tests.rows import rollout_row
+from rollhouse.tests.rows import sum_rollout
 
 _SCRIPT = Path(__file__).with_name("killed_writer.py")
 
@@ -64,5 +64,5 @@ def _stored(store: LanceStore) -> set[int]:
     assert len(set(numbers)) == len(numbers), "a rollout is there twice"
     for row in rows[-3:]:
         text = f"Add {row['sample_index'] // 8} and 1."
-        assert row["rollout_id"] == rollout_row("killed", row["sample_index"], text=text)["rollout_id"]
+        assert row["rollout_id"] == sum_rollout("killed", row["sample_index"], text=text).rollout_id
     return set(numbers)

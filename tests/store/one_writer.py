@@ -5,11 +5,11 @@ import sys
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
+from rollhouse.tests.rows import sum_rollout
 
 store, name = LanceStore.create(sys.argv[1]), sys.argv[2]
 with start_run(store, "collect", name) as run, RolloutWriter(store, run, max_bytes=1) as writer:
     for number in range(int(sys.argv[3])):
         text = f"Add {number} and 1."
-        writer.add(rollout_row(name, number, text=text), prompt_row(text), task_row(text), prompt_tokens_row(text))
+        writer.add(sum_rollout(name, number, text=text))
         run.metrics(number, {"number": number})

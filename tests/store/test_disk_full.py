@@ -9,7 +9,7 @@ from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import check
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
+from rollhouse.tests.rows import sum_rollout
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,6 @@ def test_full_while_writing(store: LanceStore, what: str, largest: int, max_byte
             # All that was taken is there: none of it had been committed.
             assert store.read("rollouts").num_rows == int(refused)
         for number in range(int(refused) + 5):
-            writer.add(rollout_row("full", number), prompt_row(), task_row(), prompt_tokens_row())
+            writer.add(sum_rollout("full", number))
     assert sorted(store.read("rollouts")["sample_index"].to_pylist()) == list(range(int(refused) + 5))
     assert check(store) == []

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from rollhouse.store.maintenance import check
 from rollhouse.store.repair import repair
 from rollhouse.store.runs import start_run
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
+from rollhouse.tests.rows import sum_rollout
 
 # Adds rollouts that no flush commits, and dies.
 DIES = """
@@ -20,11 +21,11 @@ import os, signal, sys
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
+from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row, sum_rollout
 store = LanceStore.open(sys.argv[1])
 writer = RolloutWriter(store, start_run(store, "collect", "r"), max_age_s=float("inf"))
 for i in range(3):
-    writer.add(rollout_row("r", i), prompt_row(), task_row(), prompt_tokens_row())
+    writer.add(sum_rollout("r", i))
     if i == int(sys.argv[2]):
         writer.flush()
 os.kill(os.getpid(), signal.SIGKILL)
@@ -51,7 +52,7 @@ def test_what_a_killed_writer_had_not_committed_comes_in_at_the_next_start(store
         assert numbers(store) == [0, 1, 2]
         with RolloutWriter(store, run) as writer:
             for i in range(4):
-                writer.add(rollout_row("r", i), prompt_row(), task_row(), prompt_tokens_row())
+                writer.add(sum_rollout("r", i))
     assert (writer.written, writer.skipped) == (1, 3)
     assert numbers(store) == [0, 1, 2, 3]
     for table in ("prompts", "prompt_tokens", "tasks"):
@@ -70,7 +71,7 @@ def test_check_names_a_journal_that_nobody_writes_and_repair_brings_it_in(store:
 
 def test_the_journal_of_a_living_writer_is_left_alone(store: LanceStore) -> None:
     with start_run(store, "collect", "r") as run, RolloutWriter(store, run, max_age_s=60) as writer:
-        writer.add(rollout_row("r"), prompt_row(), task_row())
+        writer.add(sum_rollout("r"))
         assert journal.waiting(store) == {"r": 1}
         assert check(store) == repair(store) == []
         assert numbers(store) == []
@@ -103,15 +104,14 @@ def test_a_damaged_frame_ends_the_journal(store: LanceStore) -> None:
 def test_a_journal_of_an_older_version_with_fewer_columns_comes_in(
     store: LanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rollhouse.store.columns import Table
     from rollhouse.store.tables import TABLES
 
     now = TABLES["rollouts"]
     columns = tuple(column for column in now.columns if column.name not in ("verify_s", "gaps"))
-    monkeypatch.setitem(TABLES, "rollouts", Table("rollouts", now.doc, now.key, columns))
+    monkeypatch.setitem(TABLES, "rollouts", replace(now, columns=columns))
     run = start_run(store, "collect", "r")
     writer = RolloutWriter(store, run, max_age_s=60)
-    writer.add(rollout_row("r"), prompt_row(), task_row())
+    writer.add(sum_rollout("r"))
     writer._journal.close()  # type: ignore[union-attr]
     monkeypatch.undo()
     assert journal.replay(store, "r") == 1
@@ -121,16 +121,15 @@ def test_a_journal_of_an_older_version_with_fewer_columns_comes_in(
 
 def test_without_a_journal_nothing_is_left_behind(store: LanceStore) -> None:
     with start_run(store, "collect", "r") as run, RolloutWriter(store, run, max_age_s=60, journal=False) as writer:
-        writer.add(rollout_row("r"))
+        writer.add(sum_rollout("r"))
         assert not journals(store)
     assert numbers(store) == [0]
 
 
 JUDGED = DIES.replace(
-    '    writer.add(rollout_row("r", i), prompt_row(), task_row(), prompt_tokens_row())',
-    "    row = rollout_row('r', i)\n"
-    "    score = {'row_id': f's{i}', 'rollout_id': row['rollout_id'], 'scorer': 'raw', 'scorer_version': '1', 'config_hash': 'c'}\n"
-    "    writer.add_many([row], [prompt_row()], [task_row()], scores=[score])",
+    '    writer.add(sum_rollout("r", i))',
+    "    from rollhouse.store.task import Score\n"
+    "    writer.add(sum_rollout('r', i, scores=[Score(float(i), False, 'raw', '1')]))",
 )
 
 
@@ -141,6 +140,6 @@ def test_verdicts_that_came_with_rollouts_come_in_with_them(store: LanceStore, f
     assert store.read("scores").num_rows == len(numbers(store)) == flush_after + 1
     with start_run(store, "collect", "r"):
         pass
-    assert numbers(store) == [0, 1, 2] and store.read("scores")["row_id"].to_pylist() == ["s0", "s1", "s2"]
+    assert numbers(store) == [0, 1, 2] and store.read("scores")["reward"].to_pylist() == [0.0, 1.0, 2.0]
     rollouts = {row["rollout_id"] for row in store.read("rollouts").to_pylist()}
     assert rollouts == {row["rollout_id"] for row in store.read("scores").to_pylist()}

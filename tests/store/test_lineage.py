@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 from rollhouse.base.errors import StoreNotFound
+from rollhouse.store.appending import append_rows
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.lineage import Node, lineage
 from rollhouse.store.runs import start_run
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import prompt_row, rollout_row, task_row
+from rollhouse.tests.rows import sum_rollout, task_row
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> LanceStore:
         with RolloutWriter(store, run) as writer:
             for i in range(6):
                 writer.add(
-                    rollout_row("online", i, step=1 + i // 3, policy_id="online", policy_version=i // 3, engine="vllm")
+                    sum_rollout("online", i, step=1 + i // 3, policy_id="online", policy_version=i // 3, engine="vllm")
                 )
         checkpoint(store, "grpo-ck", "online", "hash-grpo", "hash-base", "prompts@1")
     collect(store, "after", 1, "hash-grpo", [1.0])
@@ -42,16 +43,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> LanceStore:
 def collect(store: LanceStore, run_id: str, n: int, policy: str, rewards: list[float]) -> None:
     with start_run(store, "collect", run_id) as run, RolloutWriter(store, run) as writer:
         for i in range(n):
-            row = rollout_row(
-                run_id, i, policy_id=policy, reward=rewards[i], engine="scripted" if policy == "scripted" else "vllm"
-            )
-            writer.add(row, prompt_row(), task_row())
+            engine = "scripted" if policy == "scripted" else "vllm"
+            writer.add(sum_rollout(run_id, i, policy_id=policy, reward=rewards[i], engine=engine))
 
 
 def dataset(store: LanceStore, name: str, kind: str, snapshot: str, used: list, recipe: str | None = None) -> None:
     rows = [
         {
-            "rollout_id": rollout_row(run, i)["rollout_id"] if run else None,
+            "rollout_id": sum_rollout(run, i).rollout_id if run else None,
             "task_id": task_row()["task_id"],
             "branch": 0,
             "weight": 1.0,
@@ -61,7 +60,7 @@ def dataset(store: LanceStore, name: str, kind: str, snapshot: str, used: list, 
         for number, (run, i) in enumerate(used)
     ]
     row = {"row_id": name, "name": name, "version": 1, "kind": kind, "snapshot": snapshot, "scorer": "collected"}
-    store.append("datasets", [row | {"rows": rows, "n_rows": len(rows), "recipe": recipe}])
+    append_rows(store, "datasets", [row | {"rows": rows, "n_rows": len(rows), "recipe": recipe}])
 
 
 def checkpoint(store: LanceStore, id: str, run: str, weights: str, parent: str | None, dataset: str | None) -> None:
@@ -73,7 +72,7 @@ def checkpoint(store: LanceStore, id: str, run: str, weights: str, parent: str |
         "weights_hash": weights,
         "created_at": datetime.now(UTC),
     }
-    store.append("checkpoints", [row | {"parent_hash": parent, "dataset": dataset}])
+    append_rows(store, "checkpoints", [row | {"parent_hash": parent, "dataset": dataset}])
 
 
 def kinds(node: Node) -> list:
@@ -138,7 +137,7 @@ def test_a_set_of_prompts_leads_to_the_runs_its_recipe_names(made: LanceStore) -
 
 
 def test_a_rollout_leads_to_the_checkpoint_it_was_sampled_from(made: LanceStore) -> None:
-    tree = lineage(made, rollout_row("after", 0)["rollout_id"])
+    tree = lineage(made, sum_rollout("after", 0).rollout_id)
     assert kinds(tree)[1][:1] == ["policy hash-grpo"]
     assert find(tree, "checkpoint", "grpo-ck").children[0].id == "online"
     assert tree.label == "one rollout of run after, completed, reward 1"
@@ -161,12 +160,12 @@ def test_batches_hold_each_rollout_with_its_advantage(tmp_path: Path) -> None:
     store = LanceStore.create(tmp_path)
     collect(store, "first", 1, "scripted", [1.0])
     with start_run(store, "grpo", "second") as run, RolloutWriter(store, run) as writer:
-        writer.add(rollout_row("second", 0, step=3, policy_id="second", policy_version=0, engine="vllm"))
+        writer.add(sum_rollout("second", 0, step=3, policy_id="second", policy_version=0, engine="vllm"))
         writer.flush()
         checkpoint(store, "second-ck", "second", "hash-second", None, None)
     with start_run(store, "replay", "again", {"replay_of": "second"}):
         checkpoint(store, "again-ck", "again", "hash-again", None, None)
-    ours, theirs = rollout_row("second", 0, step=3)["rollout_id"], rollout_row("first", 0)["rollout_id"]
+    ours, theirs = sum_rollout("second", 0, step=3).rollout_id, sum_rollout("first", 0).rollout_id
     entries = [
         {"rollout_id": ours, "group_id": "g", "reward": 1.0, "advantage": 0.5, "kept": True, "micro_batch": 0},
         {"rollout_id": theirs, "group_id": "h", "reward": 0.0, "advantage": -0.5, "kept": True, "micro_batch": 0},
@@ -175,7 +174,9 @@ def test_batches_hold_each_rollout_with_its_advantage(tmp_path: Path) -> None:
     for run_id, sources in (("second", ["first", "second"]), ("again", ["first", "second"])):
         plan = {"row_id": run_id, "run_id": run_id, "step": 3, "policy_version": 2, "entries": entries}
         late = {"row_id": f"{run_id}-late", "run_id": run_id, "step": 11, "policy_version": 10, "entries": entries[:1]}
-        store.append("batch_plans", [row | {"settings": json.dumps({"rollouts_of": sources})} for row in (plan, late)])
+        append_rows(
+            store, "batch_plans", [row | {"settings": json.dumps({"rollouts_of": sources})} for row in (plan, late)]
+        )
     tree = lineage(store, "again-ck", rollouts=True)
     (batch,) = find(tree, "batches", "again").children
     assert batch.id == "step 3", "step 11 came after the checkpoint, which is of step 10"

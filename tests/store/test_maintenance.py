@@ -7,19 +7,20 @@ from pathlib import Path
 import pytest
 from rollhouse.base.errors import WriteConflict
 from rollhouse.store import lease as leases
+from rollhouse.store.appending import append_rows
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import check, compact, gc
 from rollhouse.store.runs import start_run
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
+from rollhouse.tests.rows import rollout_row, sum_rollout
 
 
 @pytest.fixture
 def used(store: LanceStore) -> LanceStore:
     with start_run(store, "collect", "a") as run, RolloutWriter(store, run, max_bytes=1) as writer:
         for i in range(6):
-            writer.add(rollout_row("a", i), prompt_row(), task_row(), prompt_tokens_row())
+            writer.add(sum_rollout("a", i))
     return store
 
 
@@ -33,7 +34,7 @@ def test_compact_joins_fragments_and_tells(used: LanceStore) -> None:
 def test_compacting_beside_an_open_writer_loses_nothing(store: LanceStore) -> None:
     with start_run(store, "collect", "a") as run, RolloutWriter(store, run, max_bytes=1) as writer:
         for i in range(12):
-            writer.add(rollout_row("a", i), prompt_row(), task_row())
+            writer.add(sum_rollout("a", i))
             if i % 4 == 3:
                 compact(store)
                 gc(store, yes=True)
@@ -69,14 +70,14 @@ def test_check_finds_nothing_in_a_sound_store(used: LanceStore) -> None:
 
 
 def test_check_names_a_row_that_is_there_twice(used: LanceStore) -> None:
-    used.append("rollouts", [rollout_row("a", 0)])
-    twice = rollout_row("a", 0)["rollout_id"]
+    append_rows(used, "rollouts", [rollout_row("a", 0)])
+    twice = sum_rollout("a", 0).rollout_id
     assert check(used) == [f"Table rollouts has 1 keys more than once, {twice!r} among them."]
 
 
 def test_check_names_references_that_do_not_resolve(used: LanceStore) -> None:
-    used.append("rollouts", [rollout_row("ghost", 0, text="Add 5 and 5.")])
-    used.append("scores", [{"row_id": "s", "rollout_id": "lost"}])
+    append_rows(used, "rollouts", [rollout_row("ghost", 0, text="Add 5 and 5.")])
+    append_rows(used, "scores", [{"row_id": "s", "rollout_id": "lost"}])
     problems = check(used)
     assert any(problem.startswith("1 values of rollouts.prompt_id are not in prompts") for problem in problems)
     assert any("rollouts.run_id are not in run_events, 'ghost'" in problem for problem in problems)
@@ -86,7 +87,7 @@ def test_check_names_references_that_do_not_resolve(used: LanceStore) -> None:
 def test_check_names_a_dataset_row_that_its_snapshot_lacks(used: LanceStore) -> None:
     create_snapshot(used, "s")
     rows = [{"rollout_id": "later", "task_id": None, "branch": 0, "weight": 1.0, "role": "demo", "row": 0}]
-    used.append("datasets", [{"row_id": "d", "name": "d", "version": 1, "snapshot": "s", "rows": rows}])
+    append_rows(used, "datasets", [{"row_id": "d", "name": "d", "version": 1, "snapshot": "s", "rows": rows}])
     assert check(used) == ["Dataset d@1 refers to 1 rollouts that its snapshot does not hold."]
 
 

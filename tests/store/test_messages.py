@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rollhouse.store.appending import append_rows, to_arrow
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
 
@@ -30,7 +31,7 @@ def test_openai_form_round_trips(message: Message) -> None:
 @given(st.lists(MESSAGES, max_size=4))
 def test_rows_round_trip_through_arrow(messages: list[Message]) -> None:
     row = {"prompt_id": "p", "messages": [message.to_row() for message in messages]}
-    stored = LanceStore("unused").to_arrow("prompts", [row]).to_pylist()[0]["messages"]
+    stored = to_arrow("prompts", [row]).to_pylist()[0]["messages"]
     assert [Message.from_row(message) for message in stored] == messages
 
 
@@ -38,7 +39,7 @@ def test_rows_round_trip_through_arrow(messages: list[Message]) -> None:
 @given(st.lists(MESSAGES, min_size=1, max_size=4))
 def test_rows_round_trip_through_lance(tmp_path_factory: pytest.TempPathFactory, messages: list[Message]) -> None:
     store = LanceStore.create(tmp_path_factory.mktemp("store"))
-    store.append("prompts", [{"prompt_id": "p", "messages": [message.to_row() for message in messages]}])
+    append_rows(store, "prompts", [{"prompt_id": "p", "messages": [message.to_row() for message in messages]}])
     stored = store.read("prompts").to_pylist()[0]["messages"]
     assert [Message.from_row(message) for message in stored] == messages
 

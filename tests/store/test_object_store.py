@@ -13,7 +13,7 @@ from rollhouse.store.maintenance import check, compact, gc
 from rollhouse.store.runs import start_run
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
+from rollhouse.tests.rows import sum_rollout
 
 Wsgi = Callable[[dict[str, Any], Any], Any]
 
@@ -60,12 +60,12 @@ def test_a_store_on_an_object_store_is_a_store(s3: Callable[[bool], str]) -> Non
     store = LanceStore.create(s3(True))
     with start_run(store, "collect", "r") as run, RolloutWriter(store, run, max_bytes=1) as writer:
         for i in range(4):
-            writer.add(rollout_row("r", i), prompt_row(), task_row(), prompt_tokens_row())
+            writer.add(sum_rollout("r", i))
         run.metrics(1, {"loss": 0.5})
     create_snapshot(store, "four")
     with start_run(store, "collect", "r") as run, RolloutWriter(store, run) as writer:
         for i in range(6):
-            writer.add(rollout_row("r", i), prompt_row(), task_row(), prompt_tokens_row())
+            writer.add(sum_rollout("r", i))
     compact(store)
     gc(store, yes=True)
     again = LanceStore.open(store.uri)

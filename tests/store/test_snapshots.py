@@ -4,19 +4,20 @@ from datetime import timedelta
 
 import pytest
 from rollhouse.base.errors import ConfigError, VersionNotFound
+from rollhouse.store.appending import append_rows
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import check, compact, gc
 from rollhouse.store.runs import start_run
 from rollhouse.store.snapshots import create_snapshot, delete_snapshot, diff_snapshots, list_snapshots, show_snapshot
 from rollhouse.store.tables import TABLES
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import prompt_row, prompt_tokens_row, rollout_row, task_row
+from rollhouse.tests.rows import sum_rollout
 
 
 def collect(store: LanceStore, run_id: str, n: int, **columns: object) -> None:
     with start_run(store, "collect", run_id) as run, RolloutWriter(store, run, max_bytes=1) as writer:
         for i in range(n):
-            writer.add(rollout_row(run_id, i) | columns, prompt_row(), task_row(), prompt_tokens_row())
+            writer.add(sum_rollout(run_id, i).changed(**columns))
 
 
 def test_a_snapshot_survives_appends_compaction_and_gc(store: LanceStore) -> None:
@@ -102,7 +103,7 @@ def test_diff_of_what_has_no_verdicts(store: LanceStore) -> None:
 def test_deleting_is_refused_while_something_refers_to_it(store: LanceStore) -> None:
     for name in ("set", "run", "free"):
         create_snapshot(store, name)
-    store.append("datasets", [{"row_id": "x", "name": "d", "version": 2, "snapshot": "set"}])
+    append_rows(store, "datasets", [{"row_id": "x", "name": "d", "version": 2, "snapshot": "set"}])
     with start_run(store, "build", "r", {"snapshot": "run"}):
         pass
     with pytest.raises(ConfigError, match="used by dataset d@2"):

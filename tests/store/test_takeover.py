@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from rollhouse.base.errors import WriteConflict
 from rollhouse.store import lease as leases
+from rollhouse.store.appending import append_rows
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import check
 from rollhouse.store.repair import remove_copies, repair
 from rollhouse.store.runs import start_run
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import prompt_row, rollout_row, task_row
+from rollhouse.tests.rows import rollout_row, sum_rollout
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def take_over(store: LanceStore, monkeypatch: pytest.MonkeyPatch) -> Callable[[]
         run = start_run(store, "collect", "r")
         monkeypatch.setattr(leases, "is_alive", alive)
         with run, RolloutWriter(store, run, journal=False) as other:
-            other.add(rollout_row("r", 0, stop_reason="successor"), prompt_row(), task_row())
+            other.add(sum_rollout("r", 0, stop_reason="successor"))
 
     return work
 
@@ -32,7 +33,7 @@ def take_over(store: LanceStore, monkeypatch: pytest.MonkeyPatch) -> Callable[[]
 def sleeper(store: LanceStore) -> RolloutWriter:
     writer = RolloutWriter(store, start_run(store, "collect", "r"), max_age_s=60, journal=False)
     for i in range(2):
-        writer.add(rollout_row("r", i, stop_reason="sleeper"), prompt_row(), task_row())
+        writer.add(sum_rollout("r", i, stop_reason="sleeper"))
     return writer
 
 
@@ -84,16 +85,16 @@ def test_a_successor_puts_right_what_a_sleeper_left_that_died_before_it_could(
     with start_run(store, "collect", "r") as run, RolloutWriter(store, run, journal=False) as writer:
         monkeypatch.undo()
         assert run.lease.took_over
-        writer.add(rollout_row("r", 0), prompt_row(), task_row())
+        writer.add(sum_rollout("r", 0))
         writer.flush()
         # The sleeper's commit, whose check was before the takeover.
-        store.append("rollouts", [rollout_row("r", i, stop_reason="sleeper") for i in range(2)])
+        append_rows(store, "rollouts", [rollout_row("r", i, stop_reason="sleeper") for i in range(2)])
     assert rollouts(store) == [(0, "stop"), (1, "sleeper")]
 
 
 def test_copies_go_and_the_first_stays_whoever_asks_and_however_often(store: LanceStore) -> None:
     for reason in ("first", "second", "third"):
-        store.append("rollouts", [rollout_row(run, 0, stop_reason=reason) for run in ("r", "s")])
+        append_rows(store, "rollouts", [rollout_row(run, 0, stop_reason=reason) for run in ("r", "s")])
     assert remove_copies(store, "rollouts", "r") == 2
     assert rollouts(store) == [(0, "first"), (0, "first"), (0, "second"), (0, "third")]
     assert remove_copies(store, "rollouts", "r") == 0

@@ -7,21 +7,22 @@ from pathlib import Path
 import pytest
 from rollhouse.store import lease as leases
 from rollhouse.store import upkeep
+from rollhouse.store.appending import append_rows, insert_if_absent
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import check
 from rollhouse.store.runs import Run, start_run
 from rollhouse.store.snapshots import create_snapshot
-from rollhouse.store.upkeep import Policy, maintain
+from rollhouse.store.upkeep import UpkeepPolicy, maintain
 from rollhouse.store.writer import RolloutWriter
-from rollhouse.tests.rows import prompt_row, rollout_row, task_row
+from rollhouse.tests.rows import rollout_row, sum_rollout
 
-OFTEN = Policy(fragments=5, look_every=2, versions=12)
+OFTEN = UpkeepPolicy(fragments=5, look_every=2, versions=12)
 
 
-def collect(store: LanceStore, run: Run, numbers: range, policy: Policy = OFTEN) -> None:
+def collect(store: LanceStore, run: Run, numbers: range, policy: UpkeepPolicy = OFTEN) -> None:
     with RolloutWriter(store, run, max_bytes=1, policy=policy) as writer:
         for i in numbers:
-            writer.add(rollout_row("r", i), prompt_row(), task_row())
+            writer.add(sum_rollout("r", i))
 
 
 def numbers(store: LanceStore) -> list[int]:
@@ -61,8 +62,8 @@ def test_versions_are_thinned_and_no_reader_or_snapshot_is_cut_off(
 def test_old_versions_go_when_there_are_many(store: LanceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "_NEWEST", 1)
     with start_run(store, "collect", "r") as run:
-        collect(store, run, range(12), policy=Policy(look_every=1000))
-        maintain(store, Policy(fragments=5, versions=3, retention=timedelta(0)))
+        collect(store, run, range(12), policy=UpkeepPolicy(look_every=1000))
+        maintain(store, UpkeepPolicy(fragments=5, versions=3, retention=timedelta(0)))
     assert len(store.dataset("rollouts").versions()) == 1
     assert numbers(store) == list(range(12))
 
@@ -94,11 +95,11 @@ def test_a_failing_upkeep_is_logged_and_the_writer_goes_on(
 def test_fragments_grow_tier_by_tier(store: LanceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "TIERS", (10, 100))
     for i in range(30):
-        store.append("rollouts", [rollout_row("r", 4 * i + j) for j in range(4)])
+        append_rows(store, "rollouts", [rollout_row("r", 4 * i + j) for j in range(4)])
     upkeep.join_fragments(store, "rollouts", 5)
     # Three and three of four rows make ten of twelve, and these make one.
     assert upkeep._sizes(store.dataset("rollouts")) == [120]
-    store.append("rollouts", [rollout_row("r", 120 + j) for j in range(4)])
+    append_rows(store, "rollouts", [rollout_row("r", 120 + j) for j in range(4)])
     upkeep.join_fragments(store, "rollouts", 5)
     assert upkeep._sizes(store.dataset("rollouts")) == [120, 4]
     assert numbers(store) == list(range(124))
@@ -106,9 +107,9 @@ def test_fragments_grow_tier_by_tier(store: LanceStore, monkeypatch: pytest.Monk
 
 def test_a_large_table_has_indices_but_never_one_on_its_key(store: LanceStore) -> None:
     with start_run(store, "collect", "r") as run:
-        collect(store, run, range(20), policy=Policy(fragments=5, look_every=1000, index_rows=10))
+        collect(store, run, range(20), policy=UpkeepPolicy(fragments=5, look_every=1000, index_rows=10))
         maintain(store, run.upkeep.policy)
-        collect(store, run, range(20, 40), policy=Policy(fragments=5, look_every=1000, index_rows=10))
+        collect(store, run, range(20, 40), policy=UpkeepPolicy(fragments=5, look_every=1000, index_rows=10))
         maintain(store, run.upkeep.policy)
     dataset = store.dataset("rollouts")
     assert {name for index in dataset.describe_indices() for name in index.field_names} == {
@@ -118,7 +119,7 @@ def test_a_large_table_has_indices_but_never_one_on_its_key(store: LanceStore) -
         "status",
     }
     assert dataset.count_rows("run_id = 'r'") == 40
-    assert store.insert_if_absent("rollouts", [rollout_row("r", i) for i in (0, 40)]) == 1
+    assert insert_if_absent(store, "rollouts", [rollout_row("r", i) for i in (0, 40)]) == 1
     table = store.lancedb().open_table("rollouts")
     assert table.count_rows("run_id = 'r'") == 41
     assert check(store) == []
@@ -135,7 +136,7 @@ def test_a_run_is_picklable_with_its_upkeep(store: LanceStore) -> None:
 @pytest.mark.system
 def test_two_thousand_small_commits_leave_a_small_store(store: LanceStore) -> None:
     with start_run(store, "collect", "r") as run:
-        collect(store, run, range(2000), policy=Policy())
+        collect(store, run, range(2000), policy=UpkeepPolicy())
     dataset = store.dataset("rollouts")
     assert len(dataset.get_fragments()) < 250
     manifests = list(Path(store.table_uri("rollouts"), "_versions").glob("*.manifest"))

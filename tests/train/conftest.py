@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.policies.chat import ChatFormat
+from rollhouse.store.appending import append_rows
 from rollhouse.store.ids import group_id, hash_id, rollout_id, slot_id
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message
@@ -63,10 +64,10 @@ def office(tmp_path: Path, fresh_model: Path) -> Office:
                 "token_ids": chat.prompt_ids(task),
             }
         )
-    store.append("prompts", [prompt_row(task) for task in tasks])
-    store.append("prompt_tokens", prompt_tokens)
-    store.append("tasks", [task_row(task) for task in tasks])
-    store.append("rollouts", rollouts)
+    append_rows(store, "prompts", [prompt_row(task) for task in tasks])
+    append_rows(store, "prompt_tokens", prompt_tokens)
+    append_rows(store, "tasks", [task_row(task) for task in tasks])
+    append_rows(store, "rollouts", rollouts)
     create_snapshot(store, "s1")
     return Office(store, tasks, chat)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rollhouse.store import runs
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.train.config import LoggerConfig, WandbConfig
@@ -37,15 +38,15 @@ def test_a_failed_run_keeps_its_numbers(tmp_path: Path) -> None:
 
 def test_numbers_whose_write_failed_wait_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LanceStore.create(tmp_path / "store")
-    append, fails = LanceStore.append, [True]
+    append, fails = runs.append_rows, [True]
 
-    def once(self: LanceStore, table: str, *others: Any) -> int:
+    def once(of: LanceStore, table: str, *others: Any) -> int:
         if table == "metrics" and fails:
             fails.clear()
             raise OSError(28, "No space left on device")
-        return append(self, table, *others)
+        return append(of, table, *others)
 
-    monkeypatch.setattr(LanceStore, "append", once)
+    monkeypatch.setattr(runs, "append_rows", once)
     with start_run(store, "sft") as run, Tracker(run, by_itself=False) as tracker:
         tracker.log(1, {"train/loss": 2.0})
         with pytest.raises(OSError, match="No space left"):

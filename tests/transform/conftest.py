@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rollhouse.store.appending import insert_if_absent
 from rollhouse.store.ids import group_id, rollout_id, slot_id
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
@@ -98,7 +99,7 @@ class Filled:
             ("rollouts", self.rollouts),
             ("scores", self.scores),
         ):
-            self.store.insert_if_absent(table, waiting[::-1] if reverse else waiting)
+            insert_if_absent(self.store, table, waiting[::-1] if reverse else waiting)
         self.rollouts, self.scores = [], []
 
     def snapshot(self, name: str = "s1") -> str:

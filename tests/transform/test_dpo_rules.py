@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.base.errors import EmptyDataset
+from rollhouse.store.appending import append_rows
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.transform.build import build_dpo
@@ -113,7 +114,7 @@ def test_steps_keep_the_tokens_that_were_sampled(filled) -> None:
     filled.write()
     prompt = filled.tasks["a"].prompt_id
     rendered = {"row_id": "r", "prompt_id": prompt, "tokenizer_hash": "t", "template_hash": "c", "token_ids": [9, 9]}
-    filled.store.append("prompt_tokens", [rendered])
+    append_rows(filled.store, "prompt_tokens", [rendered])
     dataset = build_dpo(filled.store, "steps", filled.snapshot(), DpoOptions(pairing="step"))
     (pair,) = dpo_rows(filled.store, dataset)
     assert pair.chosen.prompt_ids == pair.rejected.prompt_ids == [9, 9, 1, 2, 3, 4]

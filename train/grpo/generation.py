@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...base.errors import EngineError
 from ...collect.episode import Episode, Slot, play_episode
-from ...collect.feed import prompt_tokens
 from ...collect.plan import make_plan
 from ...collect.runner import collect_slots
 from ...policies.types import Sampling
@@ -248,7 +247,7 @@ class Generation:
         keep = [] if sampled.rows is None else sampled.rows
         summary = await collect_slots(
             parts.store, parts.run, plan, partial(self._play, sampled), settings, max(1, plan.planned),
-            on_done=lambda row, _: keep.append(row), flush=False,
+            on_done=lambda rollout, _: keep.append(rollout.to_row()), flush=False,
         )  # fmt: skip
         sampled.n_tokens += summary.sampled_tokens
         sampled.store_s += summary.commit_seconds
@@ -258,9 +257,9 @@ class Generation:
         """Plays one rollout when there is a place for it and no weights are being changed under `quiet`."""
         async with self._places or nullcontext():
             episode = await self._play_now(slot, settings)
-        prompt = prompt_tokens(episode, slot)
-        if prompt is not None and prompt["row_id"] not in self._stored:
-            sampled.prompts.setdefault(prompt["row_id"], prompt["token_ids"])
+        prompt = episode.rollout.prompt_tokens()
+        if prompt is not None and prompt.row_id not in self._stored:
+            sampled.prompts.setdefault(prompt.row_id, prompt.token_ids)
         return episode
 
     async def _play_now(self, slot: Slot, settings: Sampling) -> Episode:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from ...base.errors import TrainingError
+from ...store.appending import append_rows, insert_if_absent
 from ...store.ids import hash_id
 from ...store.lance_store import quote
 from ...store.tables import TABLES
@@ -64,9 +65,9 @@ def commit_plan(store: "LanceStore", plan: BatchPlan, run: "Run | None" = None) 
         run: The plan's, in its first life: then nothing can be there, and the plan is appended for half the cost, once. None looks.
     """
     if run is not None and not run.incarnation:
-        store.append("batch_plans", [plan.to_row()], before_commit=run.lease.check)
+        append_rows(store, "batch_plans", [plan.to_row()], before_commit=run.lease.check)
     else:
-        store.insert_if_absent("batch_plans", [plan.to_row()])
+        insert_if_absent(store, "batch_plans", [plan.to_row()])
 
 
 def commit_outcomes(store: "LanceStore", run: "Run", step: int, outcomes: Sequence["Outcome"]) -> None:
@@ -87,7 +88,7 @@ def commit_outcomes(store: "LanceStore", run: "Run", step: int, outcomes: Sequen
         }
         for outcome in outcomes
     ]
-    store.append("training_outcomes", rows)
+    append_rows(store, "training_outcomes", rows)
     run.upkeep.wrote("training_outcomes")
     run.upkeep.wrote("batch_plans")  # each step has written one
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from rollhouse.base.errors import FormatError
-from rollhouse.collect.episode import Slot, run_episode
+from rollhouse.collect.episode import Slot
 from rollhouse.environments.tasks_file import load_tasks, task_from_row
 from rollhouse.environments.tools import ToolSession
 from rollhouse.environments.types import Done
@@ -16,6 +16,7 @@ from rollhouse.environments.workplace import WorkplaceEnvironment
 from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.task import Score, Task
+from rollhouse.tests.episodes import run_episode
 
 
 def first_task(environment: WorkplaceEnvironment) -> Task:

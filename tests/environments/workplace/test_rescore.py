@@ -18,6 +18,7 @@ from rollhouse.environments.workplace import WorkplaceEnvironment
 from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.interop.nemo_gym import import_nemo_gym
 from rollhouse.policies.scripted import ScriptedPolicy
+from rollhouse.store.appending import append_rows
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 from rollhouse.store.task import Score, Task
@@ -68,7 +69,7 @@ def test_what_failed_or_has_no_truth_is_left_out(store: LanceStore, environment:
     row = store.read("rollouts").to_pylist()[0]
     failed = {**row, "rollout_id": "f", "slot_id": "f", "status": "error", "reward": None}
     unknown = {**row, "rollout_id": "u", "slot_id": "u", "task_id": "nowhere", "prompt_id": "nowhere"}
-    store.append("rollouts", [failed, unknown])
+    append_rows(store, "rollouts", [failed, unknown])
     summary = rescore(store, environment)
     assert (summary.scored, summary.left_out) == (2, {"error": 1, "no_truth": 1})
 
@@ -221,7 +222,7 @@ def test_the_lenient_verdict_stands_beside_the_strict_one(store: LanceStore, tab
     for message in row["messages"]:
         for call in message["tool_calls"] or ():
             call["arguments"] = json.dumps(event | {"event_start": "2023-12-02T10:00"})
-    store.append("rollouts", [{**row, "rollout_id": "t", "slot_id": "t"}])
+    append_rows(store, "rollouts", [{**row, "rollout_id": "t", "slot_id": "t"}])
     for scorer in ("workplace", "workplace-lenient"):
         result = rollhouse("rescore", "--scorer", scorer, "--tables", tables, "--store", store.uri, "--format", "json")
         assert result.exit_code == 0, result.output

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.base.errors import TrainingError
+from rollhouse.store.appending import append_rows
 from rollhouse.store.ids import hash_id
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
@@ -289,12 +290,12 @@ def store_with_rollouts(tmp_path):
     store = LanceStore.create(tmp_path / "store")
     rows = [rollout(group, i, float(i % 3 == 0)) for group in ("a", "b") for i in range(5)]
     rows.append(rollout("a", 9, None, status="error", error_type="tool"))
-    store.append("rollouts", rows)
+    append_rows(store, "rollouts", rows)
     prompts = [
         {"row_id": hash_id(f"prompt {g}", "t", "c"), "prompt_id": f"prompt {g}", "token_ids": [1, 2, 3, n]}
         for n, g in enumerate("ab")
     ]
-    store.append("prompt_tokens", prompts)
+    append_rows(store, "prompt_tokens", prompts)
     return store
 
 

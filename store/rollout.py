@@ -1,0 +1,400 @@
+"""A rollout: what a policy was asked, did, was sampled from, and earned. The class is the definition of the table `rollouts`."""
+
+import copy
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import datetime
+from typing import Annotated, Any, Protocol
+
+import pyarrow as pa
+
+from ..base.errors import SchemaMismatch
+from .messages import Message, MessageList, read_chat
+from .schema import Stored, Table, json_object_text
+from .task import Component, Prompt, PromptTokens, Score, Task
+
+STATUSES = ("completed", "truncated", "error", "timeout", "aborted")
+FAILED = ("error", "timeout", "aborted")
+_I64, _F64 = pa.int64(), pa.float64()
+# Tool results that begin like this are errors.
+_TOOL_ERRORS = ('{"error":', '{"detail":', '{"output":"Error executing tool')
+
+
+@dataclass(frozen=True)
+class VersionSpan:
+    """From token position `start` on (until the next span), tokens came from policy version `version`."""
+
+    start: int
+    version: int
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token after the prompt.
+
+    Attributes:
+        text: What it decodes to by itself; None without a tokenizer.
+        sampled: Whether the policy sampled it; others are tool results and chat markup.
+        logprob: The engine's, None for a token that was not sampled or whose logprob is not known.
+        version: Policy version it was sampled from; None when not known.
+    """
+
+    id: int
+    text: str | None
+    sampled: bool
+    logprob: float | None
+    version: int | None
+
+
+class Decodes(Protocol):
+    """A tokenizer, as far as tokens need it."""
+
+    def decode(self, token_ids: list[int]) -> str:
+        """The text of some tokens."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Rollout:
+    """One trajectory of one agent.
+
+    `Rollout(messages=[{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}], reward=1.0)` is enough: the rest is
+    filled in. Messages are in OpenAI chat form or `Message` objects. Without `prompt` and `task` they are the whole conversation: what
+    comes before the first assistant message becomes the prompt, and `messages` is what follows. With a prompt or a task they are what
+    follows it.
+
+    Filled in where they are None: prompt, task and tools, ids that follow from content (`prompt_id`, `task_id`), counts, `passed` (a reward of 1
+    or more), `stop_reason` of a failed rollout, `gaps`. What depends on the run is filled in when the rollout is added to one: `run_id`,
+    `rollout_id` and `slot_id` ("" until then), `group_id`, `episode_id` and `sample_index`.
+
+    Attributes:
+        prompt: What was asked; None only for a row that was read without it, or that refers to none.
+        tools: Tool schemas in OpenAI chat form, in order; those of the prompt.
+        task: The task; without one given, a task of the prompt without a ground truth.
+        prompt_token_ids: The prompt's tokens; None when unknown.
+        scores: Verdicts of other scorers, or the raw verdict beside a shaped reward.
+
+    The other attributes are the columns of `rollouts`, see docs/store.md. None means not observed, an empty list that there was none.
+
+    Raises SchemaMismatch, naming the path, for what does not fit: an unknown key in a message, a reward that is not finite, an unknown
+    status, token lists of different lengths, no assistant message in a conversation that did not fail.
+    """
+
+    rollout_id: Annotated[
+        str, Stored("H(run_id, step or -1, task_id, sample_index, attempt): the slot, not the content")
+    ] = ""
+    slot_id: Annotated[str, Stored("the rollout_id without the attempt")] = ""
+    run_id: Annotated[str, Stored("the run that collected or imported it")] = ""
+    step: Annotated[int | None, Stored("optimizer step it was collected for; null outside online training")] = None
+    task_id: Annotated[str | None, Stored("row of `tasks`")] = None
+    prompt_id: Annotated[str | None, Stored("row of `prompts`")] = None
+    group_id: Annotated[str | None, Stored("rollouts of one task sampled together")] = None
+    sample_index: Annotated[int | None, Stored("position in the group, from 0")] = None
+    attempt: Annotated[int, Stored("0 for the first try at a slot")] = 0
+    episode_id: Annotated[str | None, Stored("shared by the rows of one episode (several agents or branches)")] = None
+    agent: Annotated[str, Stored("which agent of the episode")] = "main"
+    branch: Annotated[int, Stored("which branch of the agent's conversation, from 0")] = 0
+    trainable: Annotated[bool, Stored("whether the agent is the one being trained")] = True
+    environment: Annotated[str, Stored("name of the environment")] = "unknown"
+    policy_id: Annotated[
+        str | None, Stored("weights hash of the model, run_id of the online run, or the endpoint's model name")
+    ] = None
+    policy_version: Annotated[int | None, Stored("optimizer steps behind the weights of the first sampled token")] = (
+        None
+    )
+    policy_version_last: Annotated[int | None, Stored("the same for the last sampled token")] = None
+    version_spans: Annotated[
+        list[VersionSpan] | None,
+        Stored("policy version from position `start` of token_ids on, oldest first; null without tokens"),
+    ] = None
+    tokenizer_hash: Annotated[str | None, Stored("identifies the tokenizer of token_ids; null without tokens")] = None
+    template_hash: Annotated[str | None, Stored("identifies the chat template that rendered the prompt")] = None
+    engine: Annotated[str | None, Stored("what sampled it: vllm, torch, openai, scripted, or the imported format")] = (
+        None
+    )
+    temperature: Annotated[float | None, Stored("sampling temperature; null where the engine has none")] = None
+    top_p: Annotated[float | None, Stored("nucleus bound")] = None
+    top_k: Annotated[int | None, Stored("-1 is off")] = None
+    min_p: Annotated[float | None, Stored("0 is off")] = None
+    max_tokens: Annotated[int | None, Stored("limit on sampled tokens a model call")] = None
+    sampling_seed: Annotated[int | None, Stored("seed given to the engine", _I64)] = None
+    logprobs_mode: Annotated[
+        str | None, Stored("processed: probabilities sampled from; raw: before temperature and filters")
+    ] = None
+    messages: Annotated[
+        MessageList, Stored("everything after the prompt: assistant and tool messages in order", like=list[Message])
+    ] = MessageList()  # noqa: RUF009  (a descriptor, no default)
+    token_ids: Annotated[
+        list[int] | None,
+        Stored("everything after the prompt, tool results included; exactly what the engine saw", zstd=True),
+    ] = None
+    loss_mask: Annotated[
+        list[int] | None, Stored("parallel to token_ids: 1 where the policy sampled the token", pa.list_(pa.int8()))
+    ] = None
+    logprobs: Annotated[
+        list[float] | None, Stored("one per sampled token (loss_mask 1), in order, from the engine", zstd=True)
+    ] = None
+    n_prompt_tokens: Annotated[int | None, Stored("length of the prompt in tokens")] = None
+    n_tokens: Annotated[int | None, Stored("length of token_ids")] = None
+    n_sampled_tokens: Annotated[int | None, Stored("sum of loss_mask")] = None
+    n_turns: Annotated[int | None, Stored("model calls made")] = None
+    n_tool_calls: Annotated[int | None, Stored("tool calls the policy made")] = None
+    n_tool_errors: Annotated[int | None, Stored("tool calls answered by an error")] = None
+    n_parse_failures: Annotated[int | None, Stored("tool calls whose text or arguments did not parse")] = None
+    reward: Annotated[float | None, Stored("the environment's verdict at collection time; null when there is none")] = (
+        None
+    )
+    reward_components: Annotated[list[Component] | None, Stored("named parts of the reward")] = None
+    passed: Annotated[bool | None, Stored("whether the verdict counts as solved")] = None
+    scorer: Annotated[str | None, Stored("who gave the verdict")] = None
+    scorer_version: Annotated[str | None, Stored("and in which version")] = None
+    status: Annotated[str, Stored("completed, truncated, error, timeout or aborted")] = "completed"
+    stop_reason: Annotated[str | None, Stored("why the episode ended: stop, length, max_turns, …")] = None
+    error_type: Annotated[
+        str | None, Stored("the boundary that failed: engine, tool, environment, verifier, template, …; null if none")
+    ] = None
+    error_message: Annotated[str | None, Stored("one line")] = None
+    prefix_ok: Annotated[bool | None, Stored("every prompt began with all tokens before it; null without tokens")] = (
+        None
+    )
+    gaps: Annotated[list[str] | None, Stored("what the source did not tell: no_token_ids, no_task, …")] = None
+    extra: Annotated[
+        dict[str, Any], Stored("JSON of what an import brought that no column represents", text=json_object_text)
+    ] = field(default_factory=dict)
+    started_at: Annotated[datetime | None, Stored("wall clock at the first model call")] = None
+    duration_s: Annotated[float | None, Stored("seconds from start to verdict", _F64)] = None
+    generate_s: Annotated[float | None, Stored("seconds spent waiting for the policy", _F64)] = None
+    tool_s: Annotated[float | None, Stored("seconds spent in tools", _F64)] = None
+    verify_s: Annotated[float | None, Stored("seconds spent in the verifier", _F64)] = None
+    n_retries: Annotated[int | None, Stored("requests to the policy that were sent again; null when not observed")] = (
+        None
+    )
+    prompt: Prompt | None = None
+    tools: Sequence[Mapping[str, Any]] | None = field(default=None, compare=False)
+    task: Task | None = None
+    prompt_token_ids: list[int] | None = None
+    scores: list[Score] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._fill_prompt()
+        self._fill_verdict()
+        self._fill_counts()
+        if self.gaps is None:
+            self.gaps = self.missing()
+        self._check()
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Rollout":
+        """A rollout from a dict of constructor arguments. Keys that no field takes go to `extra`, those inside messages by their path.
+
+        Raises as the constructor does.
+        """
+        known = {each.name for each in fields(cls)}
+        extra = {name: value for name, value in record.items() if name not in known}
+        given = {name: value for name, value in record.items() if name in known}
+        gaps: set[str] = set()
+        for name in ("messages",):
+            given[name] = read_chat(record.get(name) or (), gaps, extra.__setitem__, name)
+        if isinstance(given.get("prompt"), Mapping):
+            prompt = given["prompt"]
+            given["prompt"] = Prompt(
+                tuple(read_chat(prompt.get("messages") or (), gaps, extra.__setitem__, "prompt.messages")),
+                tuple(prompt.get("tools") or ()),
+            )
+        rollout = cls(**{**given, "extra": {**(given.get("extra") or {}), **extra}})
+        if gaps and given.get("gaps") is None:
+            rollout.gaps = sorted({*(rollout.gaps or ()), *gaps})
+        return rollout
+
+    @classmethod
+    def from_row(
+        cls,
+        row: Mapping[str, Any],
+        prompt: Prompt | None = None,
+        task: Task | None = None,
+        prompt_token_ids: list[int] | None = None,
+        scores: Sequence[Score] = (),
+    ) -> "Rollout":
+        """A row of `rollouts` as it was read; columns it lacks have their defaults. Nothing is filled in or checked."""
+        rollout = object.__new__(cls)
+        values = ROLLOUTS.values(row)
+        for each in fields(cls):
+            if each.name not in values:
+                values[each.name] = each.default_factory() if each.default_factory is not MISSING else each.default
+        values["messages"] = values["messages"] if isinstance(values["messages"], list) else []
+        rollout.__dict__.update(values)
+        rollout.prompt, rollout.task, rollout.prompt_token_ids = prompt, task, prompt_token_ids
+        rollout.tools = None if prompt is None else prompt.tools
+        rollout.scores = list(scores)
+        return rollout
+
+    def to_row(self) -> dict[str, Any]:
+        """The row of `rollouts`: every column, structs as dicts and JSON as text."""
+        return ROLLOUTS.row(self)
+
+    def changed(self, **columns: Any) -> "Rollout":
+        """A copy with other values in some attributes; nothing is filled in or checked again."""
+        other = copy.copy(self)
+        for name, value in columns.items():
+            setattr(other, name, value)
+        return other
+
+    def to_openai(self) -> list[dict[str, Any]]:
+        """The whole conversation, prompt included, as OpenAI chat messages."""
+        prompt = self.prompt.messages if self.prompt is not None else ()
+        return [message.to_openai() for message in (*prompt, *self.messages)]
+
+    def tokens(self, tokenizer: Decodes | None = None) -> list[Token]:
+        """The tokens after the prompt, in order; empty when none were observed. Their texts need a tokenizer."""
+        found: list[Token] = []
+        logprobs = iter(self.logprobs or ())
+        spans = list(self.version_spans or ())
+        version = None
+        for position, (token, mask) in enumerate(zip(self.token_ids or (), self.loss_mask or (), strict=True)):
+            while spans and spans[0].start <= position:
+                version = spans.pop(0).version
+            text = None if tokenizer is None else tokenizer.decode([token])
+            found.append(Token(token, text, bool(mask), next(logprobs, None) if mask else None, version))
+        return found
+
+    def prompt_tokens(self) -> PromptTokens | None:
+        """The row of `prompt_tokens` it refers to; None when the prompt's tokens, or the tokenizer they are of, are not known."""
+        hashes = (self.tokenizer_hash, self.template_hash)
+        if not self.prompt_token_ids or self.prompt_id is None or hashes == (None, None):
+            return None
+        return PromptTokens(self.prompt_id, *hashes, self.prompt_token_ids)
+
+    def missing(self) -> list[str]:
+        """What the rollout does not tell, as `gaps` names it: no_tools, no_system_prompt, no_task, no_reward, no_token_ids, no_prompt_tokens."""
+        prompt = self.prompt.messages if self.prompt is not None else ()
+        found = {
+            "no_tools": not self.tools,
+            "no_system_prompt": not any(message.role in ("system", "developer") for message in prompt),
+            "no_task": self.task is None or self.task.ground_truth is None,
+            "no_reward": self.reward is None,
+            "no_token_ids": self.token_ids is None and self.prefix_ok is None,
+            "no_prompt_tokens": self.token_ids is not None and self.prompt_token_ids is None,
+        }
+        return sorted({name for name, is_so in found.items() if is_so} | self.__dict__.get("_read_gaps", set()))
+
+    def _fill_prompt(self) -> None:
+        if self.task is not None:
+            self.prompt = self.prompt or self.task.prompt
+            self.environment = self.task.environment if self.environment == "unknown" else self.environment
+            self.task_id = self.task_id or self.task.task_id
+        elif self.prompt is None and self.prompt_id is None and self.messages:
+            before, after = _split(self.messages, self.status)
+            self.prompt = Prompt(tuple(before), tuple(self.tools or ()))
+            self.__dict__["messages"] = after
+        if self.prompt is None:
+            return
+        if self.tools is not None and not self.prompt.tools:
+            self.prompt = Prompt(self.prompt.messages, tuple(self.tools))
+        self.tools = self.prompt.tools
+        self.prompt_id = self.prompt_id or self.prompt.prompt_id
+        if self.task is None and self.task_id is None:
+            self.task = Task.of(self.environment, self.prompt)
+            self.task_id = self.task.task_id
+
+    def _fill_verdict(self) -> None:
+        if self.reward_components is not None:
+            self.reward_components = [_component(part) for part in self.reward_components]
+        if self.reward is not None:
+            self.passed = self.reward >= 1.0 if self.passed is None else self.passed
+        if self.stop_reason is None and self.status in FAILED:
+            self.stop_reason = self.status
+
+    def _fill_counts(self) -> None:
+        messages, calls = self.messages, None
+        if self.n_turns is None:
+            self.n_turns = sum(message.role == "assistant" for message in messages)
+        if self.n_tool_calls is None:
+            self.n_tool_calls = sum(len(message.tool_calls) for message in messages)
+        if self.n_tool_errors is None:
+            outputs = (message.text or "" for message in messages if message.role == "tool")
+            self.n_tool_errors = sum(text.startswith(_TOOL_ERRORS) for text in outputs)
+        if self.n_parse_failures is None:
+            calls = (call for message in messages for call in message.tool_calls)
+            self.n_parse_failures = sum(not _parses(call.arguments) for call in calls)
+        if self.version_spans is not None:
+            self.version_spans = [
+                VersionSpan(**span) if isinstance(span, Mapping) else span for span in self.version_spans
+            ]
+        if self.token_ids is not None:
+            self.n_tokens = len(self.token_ids) if self.n_tokens is None else self.n_tokens
+            if self.n_sampled_tokens is None and self.loss_mask is not None:
+                self.n_sampled_tokens = sum(self.loss_mask)
+            if self.n_prompt_tokens is None and self.prompt_token_ids is not None:
+                self.n_prompt_tokens = len(self.prompt_token_ids)
+            self.prefix_ok = True if self.prefix_ok is None else self.prefix_ok
+
+    def _check(self) -> None:
+        if self.status not in STATUSES:
+            raise self._wrong(f"status {self.status!r} is not one of {', '.join(STATUSES)}")
+        if self.reward is not None and not math.isfinite(self.reward):
+            raise self._wrong(f"reward is {self.reward}; write null and an error_type when there is no verdict")
+        if (self.token_ids is None) != (self.loss_mask is None):
+            raise self._wrong("token_ids and loss_mask go together; one of them is null")
+        if self.token_ids is None or self.loss_mask is None:
+            if self.logprobs:
+                raise self._wrong("logprobs without token_ids")
+            return
+        if len(self.token_ids) != len(self.loss_mask):
+            raise self._wrong(f"{len(self.token_ids)} token_ids but {len(self.loss_mask)} in loss_mask")
+        if self.logprobs is not None and len(self.logprobs) != sum(self.loss_mask):
+            raise self._wrong(f"{sum(self.loss_mask)} sampled tokens but {len(self.logprobs)} logprobs")
+
+    def _wrong(self, what: str) -> SchemaMismatch:
+        name = f"Rollout {self.rollout_id}" if self.rollout_id else "A rollout"
+        return SchemaMismatch(f"{name}: {what}.", "See docs/store.md for its columns.")
+
+
+ROLLOUTS = Table.of_class(
+    "rollouts",
+    "One trajectory of one agent: what it was asked, did, was sampled from, and earned at collection time.",
+    "rollout_id",
+    Rollout,
+    "exactly once: appended under the run's lease, inserted if absent when in doubt",
+)
+
+
+VERDICT = ("reward", "passed", "reward_components", "scorer", "scorer_version")
+
+
+def verdict_columns(score: Score | None) -> dict[str, Any]:
+    """The columns of `VERDICT` for a verdict; all None without one."""
+    if score is None:
+        return dict.fromkeys(VERDICT)
+    return {
+        "reward": score.reward,
+        "passed": score.passed,
+        "reward_components": [Component(*part) for part in score.components],
+        "scorer": score.scorer,
+        "scorer_version": score.scorer_version,
+    }
+
+
+def _split(messages: list[Message], status: str) -> tuple[list[Message], list[Message]]:
+    """What was asked, and everything from the first assistant message on."""
+    for index, message in enumerate(messages):
+        if message.role == "assistant":
+            return messages[:index], messages[index:]
+    if status in FAILED:
+        return messages, []
+    raise SchemaMismatch(
+        "There is no assistant message.", "Add what the policy said, or give the prompt with prompt= or task= and messages=[]."
+    )  # fmt: skip
+
+
+def _component(part: Any) -> Component:
+    return Component(**part) if isinstance(part, Mapping) else Component(*part)
+
+
+def _parses(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
