@@ -10,11 +10,15 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "SqlStore": "rollhouse.queries.sql_store",
     "RollhouseError": "rollhouse.base.errors",
+    "Rollout": "rollhouse.store.rollout",
+    "Prompt": "rollhouse.store.task",
+    "Task": "rollhouse.store.task",
+    "Score": "rollhouse.store.task",
     "Message": "rollhouse.store.messages",
     "ToolCall": "rollhouse.store.messages",
 }
 
-__all__ = ["Message", "RollhouseError", "SqlStore", "ToolCall", "__version__"]
+__all__ = ["Message", "Prompt", "RollhouseError", "Rollout", "Score", "SqlStore", "Task", "ToolCall", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..base.errors import ConfigError, RollhouseError, one_line
+from ..base.errors import ConfigError, RollhouseError, SchemaMismatch, one_line
 from ..base.plugins import FORMS, PluginSpec, error_place, listed, load_plugin, parse_plugin, plugin_module
 from ..base.threads import in_loop, in_thread
 from ..store.ids import hash_id
@@ -53,6 +53,8 @@ class UserEnvironment:
                 if wrong is not None:
                     raise ConfigError(f"Task {number} of {label} {wrong[0]}.", wrong[1])
                 yield task
+        except SchemaMismatch as error:  # of the constructor of Task
+            raise ConfigError(f"Task {number + 1} of {label} is invalid: {error.message}", error.fix) from error
         except RollhouseError:
             raise
         except Exception as error:

@@ -132,6 +132,8 @@ def read_chat(
 
     Raises SchemaMismatch, naming the path, for what is not a chat message.
     """
+    if not isinstance(messages, list | tuple):
+        raise _wrong(where, f"is a {type(messages).__name__}, not a list of messages")
     found: list[Message] = []
     n_calls = 0
     for number, message in enumerate(messages):
