@@ -17,12 +17,13 @@ import random
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rollhouse.train.grpo.learner.batch import Sample, split_micro_batches
+from rollhouse.train.grpo.config_policy import PolicyConfig
+from rollhouse.train.grpo.learner.batch import TrainSample, split_micro_batches
 from rollhouse.train.grpo.learner.layout import model_cost
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.settings import LearnerSettings
@@ -42,7 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "float32, shared prefix": {"shared_prefix": True},
     "bfloat16": {"precision": "bfloat16"},
     "bfloat16, shared prefix": {"precision": "bfloat16", "shared_prefix": True},
-    "bfloat16, shared prefix, chunks": {"precision": "bfloat16", "shared_prefix": True, "chunk_tokens": 512},
+    "bfloat16, shared prefix, chunks": {"precision": "bfloat16", "shared_prefix": True, "logprob_chunk_tokens": 512},
     "bfloat16, shared prefix, checkpointing": {
         "precision": "bfloat16",
         "shared_prefix": True,
@@ -63,7 +64,7 @@ def main() -> int:
     """Runs all variants and prints or writes the table."""
     options = parsed()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    base = LearnerSettings(shared_prefix=False, device=device, threads=options.threads)
+    base = {"model_name": "random", "shared_prefix": False, "threads": options.threads}
     samples = batch(options)
     groups = [sample.rollout_id.split("-")[0] for sample in samples]
     split = split_micro_batches([sample.length for sample in samples], options.mb_tokens, groups)
@@ -73,7 +74,8 @@ def main() -> int:
         work = 0.0
         for _ in range(options.rounds):
             for name, measured in found.items():
-                learner = Learner(scratch, replace(base, **VARIANTS[name]))
+                settings = LearnerSettings(PolicyConfig.model_validate(base | VARIANTS[name]), device=device)
+                learner = Learner(scratch, settings)
                 work = step_flops(learner.model, samples)
                 one_round(learner, samples, split, options.steps, measured)
                 del learner
@@ -104,7 +106,7 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def batch(options: argparse.Namespace) -> list[Sample]:
+def batch(options: argparse.Namespace) -> list[TrainSample]:
     """Groups of random tokens: `options.prompts` prompts, each with `options.group` answers of unequal lengths."""
     rng = random.Random(0)
     vocabulary = SHAPES[options.shape]["vocab_size"]
@@ -114,7 +116,7 @@ def batch(options: argparse.Namespace) -> list[Sample]:
         for index in range(options.group):
             n = rng.randint(max(1, options.new_tokens // 2), options.new_tokens)
             answer = [rng.randrange(vocabulary) for _ in range(n)]
-            samples.append(Sample(f"{number}-{index}", prompt, answer, [1] * n, [-7.0] * n, rng.gauss(0, 1)))
+            samples.append(TrainSample(f"{number}-{index}", prompt, answer, [1] * n, [-7.0] * n, rng.gauss(0, 1)))
     return samples
 
 
@@ -127,7 +129,9 @@ def random_model(shape: str, folder: Path) -> None:
     Qwen3ForCausalLM(Qwen3Config(**sizes, tie_word_embeddings=True)).float().save_pretrained(folder)
 
 
-def one_round(learner: Learner, samples: list[Sample], split: list[list[int]], steps: int, measured: Measured) -> None:
+def one_round(
+    learner: Learner, samples: list[TrainSample], split: list[list[int]], steps: int, measured: Measured
+) -> None:
     """Adds the timed steps of a learner that was just opened."""
     learner.step(samples, split)
     for _ in range(steps):
@@ -152,7 +156,7 @@ def memory(device: str, reset: bool = False) -> int:
     return int(lines["VmHWM"].split()[0]) * 1024
 
 
-def step_flops(model: Any, samples: list[Sample]) -> float:
+def step_flops(model: Any, samples: list[TrainSample]) -> float:
     """Floating-point operations of a step whose sequences are each computed by themselves: forward, and twice that backward."""
     cost, head = model_cost(model), model.get_input_embeddings().weight.numel()
     forward = sum(cost.causal(sample.length - 1) + head * sample.n_sampled for sample in samples)
@@ -182,7 +186,7 @@ def peak_flops(options: argparse.Namespace, device: str) -> tuple[float, str]:
 def report(
     options: argparse.Namespace,
     device: str,
-    samples: list[Sample],
+    samples: list[TrainSample],
     micro_batches: int,
     work: float,
     found: dict[str, Measured],

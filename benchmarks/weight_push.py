@@ -21,6 +21,7 @@ from typing import Any
 import numpy
 from rollhouse.policies.engines.cluster import ensure_ray, shutdown_ray
 from rollhouse.policies.engines.vllm_actor import open_vllm
+from rollhouse.train.grpo.config_policy import PolicyConfig
 from rollhouse.train.grpo.learner.group import LearnerGroup
 from rollhouse.train.grpo.learner.settings import LearnerSettings
 from rollhouse.train.grpo.sync.sync import WeightSync, open_sync
@@ -76,7 +77,9 @@ def measure(model: Path, dtype: str, rounds: int) -> dict[str, Any]:
         opened.callback(engine.close)
         syncs: dict[str, WeightSync] = {}
         for name, shared in (("file", False), ("file, shared", True)):
-            learner = opened.enter_context(LearnerGroup(str(model), LearnerSettings()))
+            learner = opened.enter_context(
+                LearnerGroup(str(model), LearnerSettings(PolicyConfig(model_name=str(model))))
+            )
             if shared and dtype != "float32":
                 continue
             kind = name.split(",")[0]

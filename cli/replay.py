@@ -8,7 +8,7 @@ from .common import Format, FormatOption, StoreOption, console, open_store, prin
 from .training_view import watch_training
 
 if TYPE_CHECKING:
-    from ..train.grpo.replay.replay import Replay
+    from ..train.grpo.replay import Replay
 
 
 def replay(
@@ -25,8 +25,8 @@ def replay(
 
     Example: `rollhouse train replay grpo loss_fn.ratio_clip_max=0.28 policy.optimizer.lr=1e-5`.
     """
-    from ..train.grpo.replay.replay import replay as again
-    from ..train.grpo.replay.settings import stored_config
+    from ..train.grpo.original import stored_config
+    from ..train.grpo.replay import replay as again
     from .settings import with_overrides
 
     place = open_store(store)

@@ -5,20 +5,25 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...base.errors import ConfigError
 from ...store.task import Task
-from .generation import Generation, Sampled
+from .generation import Sampled, StepSampler
 from .history import warm_batch
-from .ledger import as_stored, commit_plan, read_planned, read_rollouts, read_samples, samples_of, stored_plan
-from .plan import BatchPlan, make_plan
-from .settings import learner_settings, plan_options, plan_settings
-from .splitting import fit_to_memory
-from .staleness import staleness_metrics
+from .ledger import (
+    as_stored,
+    commit_plan,
+    fit_to_memory,
+    read_planned,
+    read_rollouts,
+    read_samples,
+    samples_of,
+    stored_plan,
+)
+from .metrics import Stopwatch, staleness_metrics
+from .plan import BatchPlan, make_plan, step_settings
 
 if TYPE_CHECKING:
-    from .learner.batch import Sample
-    from .setup import Parts
-    from .stopwatch import Stopwatch
+    from .learner.batch import TrainSample
+    from .parts import Parts
 
 
 @dataclass(frozen=True)
@@ -39,26 +44,25 @@ class Batch:
     behind_s: float = 0.0
 
 
-def batch_of(parts: "Parts", tasks: Sequence[Task], step: int, generation: Generation, watch: "Stopwatch") -> Batch:
+def batch_of(parts: "Parts", tasks: Sequence[Task], step: int, generation: StepSampler, watch: Stopwatch) -> Batch:
     """The step's batch: the stored one if it was planned before, else of history while warm start lasts, else of new rollouts."""
     return _stored(parts, step, watch) or _from_history(parts, tasks, step, watch) or _sampled(parts, step, generation, watch)  # fmt: skip
 
 
-def _stored(parts: "Parts", step: int, watch: "Stopwatch") -> Batch | None:
+def _stored(parts: "Parts", step: int, watch: Stopwatch) -> Batch | None:
     if step > parts.last_planned:
         return None
     with watch("store"):
         plan = stored_plan(parts.store, parts.run.run_id, step)
         if plan is None:
             return None
-        refuse_other_settings(plan, plan_settings(parts.config, parts.model_hash, []))
         rollouts = read_planned(parts.store, plan)
         plan = fit_to_memory(parts.run, plan, rollouts, parts.config.policy.train_mb_tokens)
     own = [row for row in rollouts if row["run_id"] == plan.run_id]  # versions of another run say nothing of age
     return Batch(plan, rollouts, None, staleness_metrics(parts.store, step, own))
 
 
-def _from_history(parts: "Parts", tasks: Sequence[Task], step: int, watch: "Stopwatch") -> Batch | None:
+def _from_history(parts: "Parts", tasks: Sequence[Task], step: int, watch: Stopwatch) -> Batch | None:
     config, store, run = parts.config, parts.store, parts.run
     with watch("history"):
         warm = warm_batch(store, config, run.run_id, step, tasks, parts.policy.chat, parts.learner)
@@ -66,13 +70,14 @@ def _from_history(parts: "Parts", tasks: Sequence[Task], step: int, watch: "Stop
         return None
     kl = reference_kl(parts, lambda: samples_of(store, warm.rollouts), watch)
     with watch("store"):
-        settings = plan_settings(config, parts.model_hash, warm.tasks) | warm.record
-        plan = make_plan(run.run_id, step, warm.rollouts, plan_options(config), config.grpo.seed, settings, kl)
+        task_ids = [task.task_id for task in warm.tasks]
+        settings = step_settings(config, parts.model_hash, task_ids) | warm.record
+        plan = make_plan(run.run_id, step, warm.rollouts, config, settings, kl)
         parts.commits.begin(partial(commit_plan, store, plan, run))
     return Batch(plan, warm.rollouts, 0, warm.metrics)
 
 
-def _sampled(parts: "Parts", step: int, generation: Generation, watch: "Stopwatch") -> Batch:
+def _sampled(parts: "Parts", step: int, generation: StepSampler, watch: Stopwatch) -> Batch:
     config, store, run = parts.config, parts.store, parts.run
     with watch("wait"):
         sampled = generation.take(step)
@@ -81,12 +86,13 @@ def _sampled(parts: "Parts", step: int, generation: Generation, watch: "Stopwatc
         if sampled.rows is None:
             parts.commits.wait()
         rollouts = read_rollouts(store, run.run_id, step) if sampled.rows is None else as_stored(sampled.rows)
-        settings = plan_settings(config, parts.model_hash, sampled.tasks) | sampled.record
+        task_ids = [task.task_id for task in sampled.tasks]
+        settings = step_settings(config, parts.model_hash, task_ids) | sampled.record
         if len(sampled.rounds) > 1:
             settings["round_sizes"] = [len(tasks) for tasks in sampled.rounds]
     kl = reference_kl(parts, lambda: _samples(parts, step), watch)
     with watch("store"):
-        plan = make_plan(run.run_id, step, rollouts, plan_options(config), config.grpo.seed, settings, kl)
+        plan = make_plan(run.run_id, step, rollouts, config, settings, kl)
         parts.commits.begin(partial(commit_plan, store, plan, run))
         numbers = staleness_metrics(store, step, rollouts) | sampled.metrics
     numbers |= sampling_metrics(sampled, watch.seconds["wait"])
@@ -94,15 +100,14 @@ def _sampled(parts: "Parts", step: int, generation: Generation, watch: "Stopwatc
     return Batch(plan, rollouts, sampled.n_tokens, numbers, behind_s)
 
 
-def _samples(parts: "Parts", step: int) -> list["Sample"]:
+def _samples(parts: "Parts", step: int) -> list["TrainSample"]:
     parts.commits.wait()
     return read_samples(parts.store, parts.run.run_id, step)
 
 
-def reference_kl(parts: "Parts", read: Callable[[], list["Sample"]], watch: "Stopwatch") -> dict[str, float] | None:
+def reference_kl(parts: "Parts", read: Callable[[], list["TrainSample"]], watch: Stopwatch) -> dict[str, float] | None:
     """rollout_id → KL to the reference of the samples that `read` gives, where it is taken off rewards; None where it is not."""
-    loss = learner_settings(parts.config).loss
-    if not (loss.kl_in_reward and loss.kl_coef):
+    if not parts.config.loss_fn.use_kl_in_reward:
         return None
     with watch("store"):
         samples = read()
@@ -126,20 +131,3 @@ def sampling_metrics(sampled: Sampled, waited_s: float) -> dict[str, float]:
         "time/store_rollouts": min(sampled.store_s, waited_s),
         "time/overlap": overlap,
     }
-
-
-def refuse_other_settings(plan: BatchPlan, settings: dict[str, Any]) -> None:
-    """A run goes on only with the settings it was started with. Raises ConfigError naming the first that differs."""
-    before, now = _decisive(plan.settings), _decisive(settings)
-    for name in now:
-        if before.get(name) != now[name]:
-            raise ConfigError(
-                f"Run {plan.run_id} trained step {plan.step} with other settings ({name}).",
-                "Give this run another name, or the settings of before (`rollhouse runs show`).",
-            )
-
-
-def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without what may differ: prompts, and the size of micro-batches, which the plan has as they are."""
-    options = {name: value for name, value in settings["plan"].items() if name != "token_budget"}
-    return {name: value for name, value in settings.items() if name != "task_ids"} | {"plan": options}

@@ -1,17 +1,18 @@
-"""What would go wrong later, said before anything is paid for."""
+"""Pre-flight checks: what would fail later is refused before an engine starts."""
 
 from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from ...base.errors import ConfigError
-from ...environments.registry import tasks_of
+from ...environments.registry import NAMES, load_environment, tasks_of
 from ...environments.types import Environment
 from ...policies.chat import ChatFormat
 from ...store.task import Task
-from .curriculum import refuse_bad_query
+from .custom import load_advantage, load_loss
 from .history import refuse_bad_warm_start
-from .settings import learner_device
+from .learner.settings import learner_device
+from .prompts import refuse_bad_query
 
 if TYPE_CHECKING:
     from ...store.lance_store import LanceStore
@@ -24,13 +25,35 @@ ROUNDING = 5e-3
 """What engines in low precision differ by, at least, from a learner in float32."""
 
 
+def open_environment(config: "GrpoConfig", tasks: Sequence[Task]) -> Environment:
+    """The environment of the configuration, or the one that all tasks belong to. Raises ConfigError when they are not of that one."""
+    names = sorted({task.environment for task in tasks})
+    wanted = config.environment
+    environment, other = None, wanted.name in NAMES and wanted.name not in names
+    if len(names) == 1 and not other:
+        spec = wanted.name or names[0]
+        environment = load_environment(
+            spec, tables=wanted.tables, tasks=wanted.tasks, seed=wanted.seed, tasks_split=wanted.tasks_split
+        )
+    if environment is None or environment.name != names[0]:
+        called = "" if environment is None or environment.name == wanted.name else f" ({environment.name})"
+        raise ConfigError(
+            f"The prompts of {config.dataset} are of {', '.join(names) or 'no environment'}, "
+            f"the configuration's environment is {wanted.name or 'that of the prompts'}{called}.",
+            "Build the set from rollouts of one environment (`--environment`), and name that one or none; environment.name takes what `--env` takes.",
+        )
+    return environment
+
+
 def refuse_what_cannot_run(
     store: "LanceStore", config: "GrpoConfig", environment: Environment, tasks: Sequence[Task], chat: ChatFormat
 ) -> None:
-    """Raises ConfigError (StoreNotFound, QueryError) for a run that could not go well; each says which setting to change."""
+    """Raises ConfigError (StoreNotFound, QueryError) for a run that would fail, naming the setting to change."""
     grpo = config.grpo
     if grpo.val_at_start or grpo.val_at_end or grpo.val_period:
         tasks_of(environment, "validation", 1)
+    load_loss(config.loss_fn.custom)
+    load_advantage(grpo.advantage)
     refuse_long_prompts(config, tasks, chat)
     refuse_low_precision(config)
     refuse_sleep(config)

@@ -1,10 +1,12 @@
 """The configuration of a GRPO run. Key names follow NeMo RL where it has the setting."""
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from ..config import CheckpointingConfig, LoggerConfig, Section
+from .algorithms import ALGORITHMS, with_preset
 from .config_algorithm import AlgorithmConfig
 from .config_loss import LossConfig
 from .config_policy import PolicyConfig
@@ -64,6 +66,9 @@ class GrpoConfig(Section):
     """Name of the run; a run of that name goes on where its stored batches end."""
     dataset: str
     """The prompt set: NAME, or NAME@VERSION."""
+    algorithm: str = Field(default="grpo", exclude=True)
+    """A preset of settings that are not given: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp or icepop; see docs/grpo-algorithms.md.
+    The resolved configuration has the settings in its place."""
     policy: PolicyConfig
     grpo: AlgorithmConfig = Field(default_factory=AlgorithmConfig)
     loss_fn: LossConfig = Field(default_factory=LossConfig)
@@ -72,3 +77,15 @@ class GrpoConfig(Section):
     ray: RayConfig = Field(default_factory=RayConfig)
     checkpointing: GrpoCheckpointing = Field(default_factory=GrpoCheckpointing)
     logger: LoggerConfig = Field(default_factory=LoggerConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        return with_preset(values) if isinstance(values, dict) else values
+
+    @field_validator("algorithm")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in ALGORITHMS:
+            raise ValueError(f"the known algorithms are {', '.join(ALGORITHMS)}")
+        return name

@@ -83,6 +83,8 @@ class AlgorithmConfig(Section):
     max_num_steps: int = Field(default=20, ge=1)
     num_updates_per_batch: int = Field(default=1, ge=1)
     """Optimizer updates on each batch. From the second on the ratio is not 1 and the clip acts."""
+    advantage: str | None = None
+    """An advantage of your own, as `module:name` or `FILE.py:name`, in place of the next two settings; docs/grpo-algorithms.md has the contract."""
     normalize_rewards: bool = True
     """Divide by the group's standard deviation; off is Dr. GRPO."""
     use_leave_one_out_baseline: bool = False
@@ -110,6 +112,12 @@ class AlgorithmConfig(Section):
     """The first so many validation tasks; None takes all."""
     seed: int = 0
     """Decides the order of prompts and the sampling."""
+
+    @model_validator(mode="after")
+    def _advantage_stands_alone(self) -> Self:
+        if self.advantage is not None and (not self.normalize_rewards or self.use_leave_one_out_baseline):
+            raise ValueError("advantage takes the place of normalize_rewards and use_leave_one_out_baseline")
+        return self
 
     @model_validator(mode="after")
     def _stops_by_what_is_measured(self) -> Self:

@@ -9,10 +9,25 @@ from ..config import Section
 
 log = logging.getLogger("rollhouse")
 
+_POLICY_TERM = (
+    "objective",
+    "ratio_clip_min",
+    "ratio_clip_max",
+    "ratio_clip_c",
+    "sequence_level_importance_ratios",
+    "use_importance_sampling_correction",
+    "truncated_importance_sampling_type",
+    "truncated_importance_sampling_ratio",
+    "truncated_importance_sampling_ratio_min",
+)
+"""Settings of the built-in policy term, which a user's own loss does not read."""
+
 
 class LossConfig(Section):
     """The policy loss."""
 
+    custom: str | None = None
+    """A loss of your own, as `module:name` or `FILE.py:name`, in place of objective, clip and correction; docs/grpo-algorithms.md has the contract."""
     objective: Literal["clip", "cispo"] = "clip"
     """`clip` is PPO's; `cispo` weighs the logprob's gradient by the clipped ratio and clips no token away."""
     ratio_clip_min: float = Field(default=0.2, ge=0)
@@ -47,6 +62,14 @@ class LossConfig(Section):
     """Take the KL (k1, summed over a rollout) off the reward instead of adding it to the loss."""
     entropy_bonus: float = Field(default=0.0, ge=0)
     """Weight of the mean entropy, which is taken off the loss."""
+
+    @model_validator(mode="after")
+    def _custom_stands_alone(self) -> Self:
+        if self.custom is not None:
+            for name in _POLICY_TERM:
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"custom takes the place of {name}: leave one of them out")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -1,6 +1,6 @@
 """Rollouts of the steps to come, sampled on a thread of their own into the store.
 
-The main thread decides when a step begins (admission.py) and takes its rollouts when it is the step's turn. Both modes work this way: a
+The main thread decides when a step begins (`admitted`) and takes its rollouts when it is the step's turn. Both modes work this way: a
 synchronous run begins a step when it takes it, an asynchronous one begins steps as soon as the weights allow.
 """
 
@@ -22,15 +22,13 @@ from ...collect.plan import make_plan
 from ...collect.runner import collect_slots
 from ...policies.types import Sampling
 from ...store.task import Task
-from .admission import admitted
-from .curriculum import curriculum_prompts
+from .config import GrpoConfig
 from .ledger import in_the_store, issued_before, read_rollouts, record_issued
 from .plan import groups_with_spread
-from .prompts import prompts_of_step, spare_prompts
-from .settings import playing, sampling
+from .prompts import curriculum_prompts, prompts_of_step, spare_prompts
 
 if TYPE_CHECKING:
-    from .setup import Parts
+    from .parts import Parts
 
 Value = TypeVar("Value")
 _VERDICT = ("slot_id", "attempt", "group_id", "status", "error_type", "reward")
@@ -73,7 +71,7 @@ class Sampled:
         return [task for tasks in self.rounds for task in tasks]
 
 
-class Generation:
+class StepSampler:
     """The thread. Leaving the `with` block ends it: what was finished is in the store, what was not is given up."""
 
     def __init__(self, parts: "Parts", tasks: Sequence[Task]) -> None:
@@ -111,7 +109,7 @@ class Generation:
             future.add_done_callback(self._ended)
 
     def admit(self, version: int) -> None:
-        """Begins what weights of this version admit, in an asynchronous run; see admission.py."""
+        """Begins what weights of this version admit, in an asynchronous run; see `admitted`."""
         grpo = self.parts.config.grpo
         if not grpo.async_grpo.enabled:
             return
@@ -150,7 +148,7 @@ class Generation:
         finally:
             self._loop.call_soon_threadsafe(self._open.set)
 
-    def __enter__(self) -> "Generation":
+    def __enter__(self) -> "StepSampler":
         self._thread.start()
         return self
 
@@ -296,3 +294,34 @@ def _stuck(seconds: float) -> EngineError:
         f"The thread that samples has shown no sign of life for {seconds:.0f} s: an environment or its tools may hold it up.",
         "Start the run again, it goes on where it stopped; an environment whose tools wait should have async ones.",
     )
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------------
+
+
+def admitted(version: int, max_age: int, begun: int, last: int) -> range:
+    """The steps to begin now: those after `begun`, the newest begun so far, that `version` admits, up to `last`."""
+    return range(begun + 1, min(version + 1 + max_age, last) + 1)
+
+
+def rollouts_in_flight(config: GrpoConfig) -> int:
+    """How many rollouts are sampled at once."""
+    grpo = config.grpo
+    return config.policy.generation.concurrency or grpo.num_prompts_per_step * grpo.num_generations_per_prompt
+
+
+def sampling(config: GrpoConfig, step: int) -> Sampling:
+    """How the rollouts of a step are sampled."""
+    generation = config.policy.generation
+    return Sampling(
+        generation.temperature, max_tokens=generation.max_new_tokens, seed=config.grpo.seed * 100_003 + step
+    )
+
+
+def playing(config: GrpoConfig) -> dict[str, Any]:
+    """Options of `collect` that training and validation share."""
+    return {
+        "max_turns": config.environment.max_turns,
+        "concurrency": rollouts_in_flight(config),
+        "time_limit_s": config.policy.generation.time_limit_s,
+    }

@@ -5,6 +5,7 @@ A batch is always read back through its committed plan, so that what was trained
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,13 @@ from ...base.errors import TrainingError
 from ...store.ids import hash_id
 from ...store.lance_store import quote
 from ...store.tables import TABLES
-from .learner.batch import Sample
-from .plan import PLANNED_COLUMNS, BatchPlan, Entry, plan_id
-from .splitting import as_split
+from .learner.batch import TrainSample, split_micro_batches
+from .plan import PLANNED_COLUMNS, BatchPlan, PlanEntry, plan_id
 
 if TYPE_CHECKING:
     from ...store.lance_store import LanceStore
     from ...store.runs import Run
-    from .learner.measures import Outcome
+    from .learner.update import Outcome
 
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
 pc: Any = pyarrow.compute
@@ -98,7 +98,7 @@ def stored_plan(store: "LanceStore", run_id: str, step: int) -> BatchPlan | None
     if not rows:
         return None
     row = rows[0]
-    entries = tuple(Entry(**entry) for entry in row["entries"])
+    entries = tuple(PlanEntry(**entry) for entry in row["entries"])
     plan = BatchPlan(run_id, step, row["policy_version"], entries, row["seed"], json.loads(row["settings"]))
     return as_split(store, plan)
 
@@ -110,23 +110,23 @@ def read_rollouts(
     return store.read("rollouts", list(columns), f"run_id = {quote(run_id)} and step = {step}").to_pylist()
 
 
-def read_samples(store: "LanceStore", run_id: str, step: int) -> list[Sample]:
+def read_samples(store: "LanceStore", run_id: str, step: int) -> list[TrainSample]:
     """All rollouts of a step that have tokens and logprobs, as samples without an advantage."""
     return samples_of(store, read_rollouts(store, run_id, step, [*BATCH_COLUMNS, "n_sampled_tokens"]))
 
 
-def read_planned_samples(store: "LanceStore", plan: BatchPlan) -> list[Sample]:
+def read_planned_samples(store: "LanceStore", plan: BatchPlan) -> list[TrainSample]:
     """The same of all rollouts that a plan keeps or leaves out."""
     where = _where(plan, [entry.rollout_id for entry in plan.entries])
     columns = [*BATCH_COLUMNS, "n_sampled_tokens"]
     return samples_of(store, store.read("rollouts", columns, where).to_pylist() if plan.entries else [])
 
 
-def samples_of(store: "LanceStore", rollouts: Sequence[Mapping[str, Any]]) -> list[Sample]:
+def samples_of(store: "LanceStore", rollouts: Sequence[Mapping[str, Any]]) -> list[TrainSample]:
     """Those of the rollouts (BATCH_COLUMNS, n_sampled_tokens) that have tokens and logprobs, as samples without an advantage."""
     rows = [row for row in rollouts if row["n_sampled_tokens"] and row["logprobs"] is not None]
     prompts = prompt_tokens(store, rows) if rows else {}
-    return [_sample(row, prompts, Entry(row["rollout_id"], "", None, 0.0, False, None)) for row in rows]
+    return [_sample(row, prompts, PlanEntry(row["rollout_id"], "", None, 0.0, False, None)) for row in rows]
 
 
 def read_planned(store: "LanceStore", plan: BatchPlan) -> list[dict[str, Any]]:
@@ -162,7 +162,7 @@ def read_batch(
     plan: BatchPlan,
     rollouts: Sequence[dict[str, Any]] = (),
     prompts: dict[str, list[int]] | None = None,
-) -> tuple[list[Sample], list[list[int]]]:
+) -> tuple[list[TrainSample], list[list[int]]]:
     """The samples that a plan trains on, in its order, and its micro-batches as positions among them.
 
     Args:
@@ -208,8 +208,8 @@ def take_stored(store: "LanceStore", run_id: str, learner: Any, steps: Iterable[
         yield step
 
 
-def _sample(row: Mapping[str, Any], prompts: Mapping[str, list[int]], entry: Entry) -> Sample:
-    return Sample(
+def _sample(row: Mapping[str, Any], prompts: Mapping[str, list[int]], entry: PlanEntry) -> TrainSample:
+    return TrainSample(
         rollout_id=row["rollout_id"],
         prompt_ids=prompts[prompt_key(row)],
         token_ids=row["token_ids"],
@@ -250,3 +250,56 @@ def prompt_tokens(store: "LanceStore", rows: Sequence[Mapping[str, Any]]) -> dic
 def prompt_key(row: Mapping[str, Any]) -> str:
     """Row of `prompt_tokens` whose tokens a rollout's follow."""
     return hash_id(row["prompt_id"], row["tokenizer_hash"], row["template_hash"])
+
+
+# -- micro-batches of a planned step, split again after it ran out of memory -------------------------------------------------
+
+
+def fit_to_memory(run: "Run", plan: BatchPlan, rollouts: Sequence[Mapping[str, Any]], token_budget: int) -> BatchPlan:
+    """The plan, in smaller micro-batches where it was made for larger ones and its step was never taken; that is on record when this returns.
+
+    Args:
+        rollouts: The plan's, columns PLANNED_COLUMNS.
+        token_budget: Padded tokens of a micro-batch, of now.
+    """
+    options = plan.settings["plan"]
+    if token_budget >= options["token_budget"] or _taken(run, plan.step):
+        return plan
+    rows = {row["rollout_id"]: row for row in rollouts}
+    kept = [rows[entry.rollout_id] for entry in plan.entries if entry.kept and entry.rollout_id in rows]
+    if not kept or len(kept) < sum(entry.kept for entry in plan.entries):
+        return plan  # whoever reads its batch names what is missing
+    lengths = [row["n_prompt_tokens"] + row["n_tokens"] for row in kept]
+    groups = [row["group_id"] for row in kept] if options["keep_groups"] else None
+    batches = split_micro_batches(lengths, token_budget, groups)
+    split = [[kept[position]["rollout_id"] for position in batch] for batch in batches]
+    run.note({"split": {"step": plan.step, "token_budget": token_budget, "micro_batches": split}})
+    run.upkeep.wrote("run_events")
+    return _split(plan, token_budget, split)
+
+
+def as_split(store: "LanceStore", plan: BatchPlan) -> BatchPlan:
+    """The plan of a stored row as it was, or is to be, trained on: with the last split on record."""
+    where = f"run_id = {quote(plan.run_id)} and event = 'note'"
+    rows = store.read("run_events", ["incarnation", "sequence", "payload"], where).to_pylist()
+    rows.sort(key=lambda row: (row["incarnation"], row["sequence"]))
+    notes = [note["split"] for row in rows if "split" in (note := json.loads(row["payload"]))]
+    mine = [note for note in notes if note["step"] == plan.step]
+    return _split(plan, mine[-1]["token_budget"], mine[-1]["micro_batches"]) if mine else plan
+
+
+def _split(plan: BatchPlan, token_budget: int, micro_batches: Sequence[Sequence[str]]) -> BatchPlan:
+    entries = {entry.rollout_id: entry for entry in plan.entries if entry.kept}
+    trained = [
+        replace(entries[rollout_id], micro_batch=number)
+        for number, batch in enumerate(micro_batches)
+        for rollout_id in batch
+    ]
+    left_out = [entry for entry in plan.entries if not entry.kept]
+    settings = plan.settings | {"plan": plan.settings["plan"] | {"token_budget": token_budget}}
+    return replace(plan, entries=tuple(trained + left_out), settings=settings)
+
+
+def _taken(run: "Run", step: int) -> bool:
+    where = f"run_id = {quote(run.run_id)} and step = {step}"
+    return bool(run.store.dataset("training_outcomes").count_rows(where))

@@ -21,25 +21,54 @@ from ...transform.materialize import grpo_tasks
 from ...transform.versions import get_dataset
 from ..checkpoints import checkpoint_folder, finished_before, resolve_model
 from .batches import Batch, batch_of
-from .checks import low_precision, refuse_what_cannot_run
+from .checks import low_precision, open_environment, refuse_what_cannot_run
 from .config import GrpoConfig
-from .generation import Generation
-from .learner.learner import StepResult
+from .custom import record_hashes
+from .generation import StepSampler
+from .learner.update import StepResult
 from .ledger import commit_outcomes, read_batch
-from .metrics import one_line, plan_metrics, rollout_metrics
-from .saving import load_newest_state, save, saved
-from .settings import MAY_CHANGE
-from .setup import Parts, open_environment, open_parts, open_processes, own_ray
-from .stopping import EarlyStop
-from .stopwatch import Stopwatch
+from .metrics import Stopwatch, Viewer, one_line, plan_metrics, rollout_metrics
+from .parts import Parts, open_parts
+from .processes import open_processes, own_ray
+from .saving import RunCheckpoints
 from .sync.verify import begin_verification, choose_probe
-from .validation import validate
-from .viewer import Viewer
+from .validation import EarlyStop, validate
 
 if TYPE_CHECKING:
     from ...store.lance_store import LanceStore
 
 Progress = Callable[[int, int, str], None]
+"""Called after every step with (steps done, steps in all, one line)."""
+
+MAY_CHANGE = (
+    "run",
+    "policy.model_name",  # its weights may not
+    "policy.threads",
+    "policy.activation_checkpointing",  # this and the next by rounding at most: what ran out of memory can go on
+    "policy.logprob_chunk_tokens",
+    "policy.train_mb_tokens",  # a stored plan has its micro-batches in it
+    "policy.generation.concurrency",
+    "policy.generation.time_limit_s",
+    "policy.generation.max_restarts",
+    "policy.generation.weight_sync",
+    "policy.generation.sync_tolerance",
+    "policy.generation.sleep_while_training",
+    "policy.generation.vllm.gpu_memory_utilization",
+    "grpo.max_num_steps",
+    "grpo.early_stop",
+    "grpo.on_nonfinite",  # where every loss is finite, it changes nothing
+    "cluster.num_nodes",
+    "cluster.wait_s",
+    "cluster.max_restarts",
+    "cluster.step_timeout_s",
+    "cluster.collective_timeout_s",
+    "ray",
+    "checkpointing",
+    "logger",
+)
+"""Settings that may differ when a run is resumed: none of them changes what it learns."""
+
+SHARED_GPU_MEMORY = 0.4
 
 
 def train_grpo(
@@ -52,46 +81,52 @@ def train_grpo(
 ) -> dict[str, Any]:
     """Trains a policy on a GRPO dataset version and returns the row of its last checkpoint.
 
-    A run of that name goes on where its stored batches end, with the same configuration but for what settings.MAY_CHANGE names; one that has
-    taken all its steps is left as it is.
+    A run of that name is resumed where its stored batches end, with the same configuration except for the settings in MAY_CHANGE; a run that has
+    taken all its steps is left as it is. Can be called under a running event loop (in a notebook).
 
     Args:
         engine: Used instead of starting one; it gets the run's weights and keeps the last. Its own max_model_len holds.
         progress: Called after every step with (steps done, steps in all, one line).
-        viewer: Told of every phase and every step's numbers.
+        viewer: Notified of every phase and of every step's numbers.
 
-    Raises ConfigError, EngineError (no room for engine or learner, or the engine is not the learner), TrainingError (a loss that is not finite).
+    Raises ConfigError, EngineError (no room for engine or learner, or engine and learner weights differ), TrainingError (a loss that is not finite).
     """
     dataset = get_dataset(store, config.dataset)
     tasks = grpo_tasks(store, dataset)
     environment = open_environment(config, tasks)
     model = resolve_model(store, config.policy.model_name)
-    payload: dict[str, Any] = config.model_dump(mode="json") | {
-        "dataset": dataset.label,
-        "model_hash": weights_hash(model),
-    }
-    payload["policy"]["chat"] = config.policy.chat.config()  # files by their content
-    if (content := environment_hash(config.environment.name or "")) is not None:
-        payload["environment"]["sha256"] = content
-    chat = ChatFormat.of(model, config.policy.chat)  # refuses a template before anything is paid for
+    payload = run_config(config, dataset.label, weights_hash(model))
+    chat = ChatFormat.of(model, config.policy.chat)
     refuse_what_cannot_run(store, config, environment, tasks, chat)
     steps = config.grpo.max_num_steps
     before = finished_before(store, "grpo", config.run, payload, MAY_CHANGE)
     if before is not None and (before["step"] >= steps or stopped_early(store, config)):
         if progress is not None:
-            took = f" for {before['step']} steps; another run has another --run" if before["step"] > steps else ""
+            took = f" for {before['step']} steps; another run needs another --run" if before["step"] > steps else ""
             progress(steps, steps, f"was trained before{took}; this is its checkpoint")
         return before
     with start_run(store, "grpo", config.run, payload) as run:
-        checkpoint_folder(run, config.checkpointing.checkpoint_dir)  # refuses another run's before anything is paid for
+        # Refuses the folder of another run before an engine starts.
+        checkpoint_folder(run, config.checkpointing.checkpoint_dir)
+        checkpoints = RunCheckpoints(run, config.checkpointing, chat.tokenizer, payload["model_hash"])
         with own_ray(config):
             if engine is None and progress is not None:
                 progress(0, steps, "starting the engine")
             with (
-                open_processes(config, model, chat, engine, run) as (engine, learner),
+                open_processes(config, model, chat, engine, checkpoints) as (engine, learner),
                 open_parts(store, config, environment, engine, learner, run, model, chat) as parts,
             ):
                 return run_grpo(parts, tasks, progress, viewer)
+
+
+def run_config(config: GrpoConfig, dataset: str, model_hash: str) -> dict[str, Any]:
+    """What a run keeps as its configuration: the settings, NAME@VERSION of the dataset, and hashes of the files that settings name."""
+    payload: dict[str, Any] = config.model_dump(mode="json") | {"dataset": dataset, "model_hash": model_hash}
+    payload["policy"]["chat"] = config.policy.chat.config()
+    if (content := environment_hash(config.environment.name or "")) is not None:
+        payload["environment"]["sha256"] = content
+    record_hashes(payload, config)
+    return payload
 
 
 def stopped_early(store: "LanceStore", config: GrpoConfig) -> bool:
@@ -108,26 +143,18 @@ def run_grpo(
     config, tracker, steps = parts.config, parts.tracker, parts.config.grpo.max_num_steps
     row: dict[str, Any] = {}
     numbers: dict[str, float] = {}
-    first = load_newest_state(parts) + 1
+    first = parts.checkpoints.load_newest(parts.learner, parts.last_planned) + 1
     stop = EarlyStop(parts.run, config.grpo.early_stop, [step for step in range(first) if validated(config, step)])
     stopped = stop.reason if first > 1 else None
-    with Generation(parts, tasks) as generation:
+    with StepSampler(parts, tasks) as sampler:
         parts.sync.push(first - 1)
-        generation.admit(first - 1)
+        sampler.admit(first - 1)
         if first == 1 and config.grpo.val_at_start:
             numbers = validate(parts, 0)
             stopped = stop.saw(0, numbers)
             tracker.log(0, numbers)
         for step in range(first, steps + 1 if not stopped else first):
-            watch = Stopwatch(partial(viewer.phase, step) if viewer is not None else None)
-            batch = batch_of(parts, tasks, step, generation, watch)
-            generation.foresee(step + 1)
-            result = train(parts, batch, watch)
-            generation.check()
-            pushed = sync(parts, generation, step, watch)
-            if validated(config, step) or step == steps:
-                pushed |= end_check(parts)  # what is measured and kept is measured and kept of the right weights
-            numbers = step_metrics(parts, batch, result, watch) | pushed
+            numbers = take_step(parts, tasks, step, sampler, viewer)
             if validated(config, step):
                 numbers |= validate(parts, step)
                 stopped = stop.saw(step, numbers)
@@ -136,23 +163,42 @@ def run_grpo(
             if saving or tracker.due():
                 parts.commits.begin(tracker.flush)
             if saving:
-                parts.commits.wait()  # a run that goes on from here takes none of these steps again
-                row = save(parts, step, numbers)
+                parts.commits.wait()  # a run that continues from here takes none of these steps again
+                row = parts.checkpoints.save(parts.learner, step, numbers)
             if viewer is not None:
                 viewer.numbers(step, numbers | ({"checkpoint/step": float(row["step"])} if row else {}))
             if progress is not None:
                 progress(step, steps, one_line(numbers))
             if stopped:
                 break
-    row = row or saved(parts, first - 1)  # cut off between its last step and its end
+    # Without a row it was interrupted between its last step and its end.
+    row = row or parts.checkpoints.saved(parts.learner, first - 1)
     kept = {name: row[name] for name in ("path", "weights_hash")}
     how = {"stopped": stopped} if stopped else {}
     parts.run.finish({"checkpoint": row["checkpoint_id"], **kept, "steps": row["step"], **how, **numbers})
     return row
 
 
+def take_step(
+    parts: Parts, tasks: Sequence[Task], step: int, sampler: StepSampler, viewer: Viewer | None
+) -> dict[str, float]:
+    """One step, from its batch to the engine's new weights; returns its numbers."""
+    watch = Stopwatch(partial(viewer.phase, step) if viewer is not None else None)
+    batch = batch_of(parts, tasks, step, sampler, watch)
+    sampler.foresee(step + 1)
+    result = train(parts, batch, watch)
+    sampler.check()
+    pushed = sync(parts, sampler, step, watch)
+    if validated(parts.config, step) or step == parts.config.grpo.max_num_steps:
+        pushed |= end_check(parts)  # validations and checkpoints are of verified weights
+    return step_metrics(parts, batch, result, watch) | pushed
+
+
 def train(parts: Parts, batch: Batch, watch: Stopwatch) -> StepResult:
-    """One optimizer step. The batch and its plan are in the store before it changes a weight; when it returns, its outcomes are on their way."""
+    """One optimizer step.
+
+    The batch and its plan are in the store before a weight changes; when it returns, the commit of its outcomes has begun.
+    """
     plan = batch.plan
     with watch("store"):
         samples, micro_batches = read_batch(parts.store, plan, batch.rollouts, parts.prompts)
@@ -169,26 +215,26 @@ def train(parts: Parts, batch: Batch, watch: Stopwatch) -> StepResult:
             parts.commits.wait()
 
     with watch("train"), sleeping, parts.sync.training(plan.step):
-        # A learner of this process computes its gradient meanwhile; a group of ranks begins when the batch is there.
+        # A learner of this process computes its gradient meanwhile; a group of ranks begins when the batch is committed.
         result = parts.learner.step(samples, micro_batches, committed)
     parts.commits.begin(partial(commit_outcomes, parts.store, parts.run, plan.step, result.outcomes))
     return result
 
 
-def sync(parts: Parts, generation: Generation, step: int, watch: Stopwatch) -> dict[str, float]:
-    """Gives the engine the weights after `step`, lets begin what they admit, and compares engine and learner.
+def sync(parts: Parts, sampler: StepSampler, step: int, watch: Stopwatch) -> dict[str, float]:
+    """Gives the engine the weights after `step`, begins the steps that they admit, and compares engine and learner.
 
-    An asynchronous run goes on meanwhile: its number is that of the push before.
+    An asynchronous run does not wait for the comparison: its number is that of the push before.
     """
     with watch("verify"):
         numbers = end_check(parts)
     with ExitStack() as until_pushed:
         if not parts.config.grpo.async_grpo.in_flight_weight_updates:
             with watch("drain"):
-                until_pushed.enter_context(generation.quiet())
+                until_pushed.enter_context(sampler.quiet())
         with watch("sync"):
             parts.sync.push(step)
-    generation.admit(step)
+    sampler.admit(step)
     with watch("verify"):
         begin_check(parts, step, step)
         return numbers if parts.config.grpo.async_grpo.enabled else end_check(parts)
@@ -201,7 +247,7 @@ def begin_check(parts: Parts, step: int, version: int) -> None:
 
 
 def end_check(parts: Parts) -> dict[str, float]:
-    """The largest difference that the comparison under way found; nothing without one. Raises EngineError naming the step."""
+    """The largest difference found by the comparison in progress; empty without one. Raises EngineError naming the step."""
     checking, parts.checking = parts.checking, None
     gap = None if checking is None else checking.result()
     return {} if gap is None else {"mismatch/sync_max_abs": gap}

@@ -1,11 +1,17 @@
-"""The numbers of one step that come from its rollouts and its plan."""
+"""The numbers of one step: of its rollouts, of its plan, of the age of the weights that sampled it, of its time; and who is notified of them."""
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from statistics import fmean, pstdev
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .plan import BatchPlan, Entry
+from ...store.lance_store import quote
+from .plan import BatchPlan, PlanEntry
+
+if TYPE_CHECKING:
+    from ...store.lance_store import LanceStore
 
 
 def rollout_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -54,7 +60,7 @@ def _component_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float
 
 def plan_metrics(plan: BatchPlan) -> dict[str, float]:
     """Over the plan: groups without spread, groups that are trained on, rollouts left out, compared rewards, advantages."""
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, list[PlanEntry]] = {}
     for entry in plan.entries:
         if entry.advantage is not None:
             groups.setdefault(entry.group_id, []).append(entry)
@@ -76,7 +82,7 @@ def plan_metrics(plan: BatchPlan) -> dict[str, float]:
     return numbers
 
 
-def _flat(group: Sequence[Entry]) -> bool:
+def _flat(group: Sequence[PlanEntry]) -> bool:
     """Whether a group has no spread; where KL or entropy are in the loss it is trained on all the same."""
     return any(entry.reason == "zero_std" for entry in group) or not any(entry.advantage for entry in group)
 
@@ -87,3 +93,102 @@ def one_line(numbers: dict[str, float]) -> str:
     parts = [f"{label} {numbers[name]:.3f}" for label, name in shown.items() if name in numbers]
     dead = [f"{who} restarted {n:.0f}×" for who in ("engine", "learner") if (n := numbers.get(f"{who}/restarts"))]
     return "  ".join([*parts, f"{numbers['time/step']:.1f} s", *dead])
+
+
+def staleness_metrics(store: "LanceStore", step: int, rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """`staleness/{mean,max}` at each rollout's first token, `staleness/{token_mean,token_max}` over sampled tokens, in optimizer steps.
+
+    Args:
+        rollouts: Rows with rollout_id, n_sampled_tokens, policy_version and policy_version_last; those without tokens are not counted.
+    """
+    sampled = [row for row in rollouts if row["n_sampled_tokens"] and row["policy_version"] is not None]
+    if not sampled:
+        return {}
+    first = [age(step, row["policy_version"]) for row in sampled]
+    mixed = _spans(store, [row for row in sampled if row["policy_version_last"] != row["policy_version"]])
+    tokens = oldest = 0
+    total = 0.0
+    for row in sampled:
+        parts = mixed.get(row["rollout_id"]) or {row["policy_version"]: row["n_sampled_tokens"]}
+        total += sum(age(step, version) * n for version, n in parts.items())
+        tokens += sum(parts.values())
+        oldest = max(oldest, max(age(step, version) for version in parts))
+    return {
+        "staleness/mean": fmean(first),
+        "staleness/max": float(max(first)),
+        "staleness/token_mean": total / tokens,
+        "staleness/token_max": float(oldest),
+    }
+
+
+def _spans(store: "LanceStore", rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, int]]:
+    """rollout_id → weights version → sampled tokens, of rollouts that several versions sampled."""
+    if not rows:
+        return {}
+    if "version_spans" in rows[0] and "loss_mask" in rows[0]:
+        return {row["rollout_id"]: tokens_by_version(row["version_spans"], row["loss_mask"]) for row in rows}
+    names = ", ".join(quote(row["rollout_id"]) for row in rows)
+    found = store.read("rollouts", ["rollout_id", "version_spans", "loss_mask"], f"rollout_id in ({names})").to_pylist()
+    return {row["rollout_id"]: tokens_by_version(row["version_spans"], row["loss_mask"]) for row in found}
+
+
+def tokens_by_version(spans: Sequence[Mapping[str, int]], loss_mask: Sequence[int]) -> dict[int, int]:
+    """Sampled tokens of a rollout by the version of the weights that sampled them; `spans` as in rollouts.version_spans."""
+    ends = [span["start"] for span in spans[1:]] + [len(loss_mask)]
+    counts: dict[int, int] = {}
+    for span, end in zip(spans, ends, strict=True):
+        n = sum(loss_mask[span["start"] : end])
+        if n:
+            counts[span["version"]] = counts.get(span["version"], 0) + n
+    return counts
+
+
+def age(step: int, version: int) -> int:
+    """Optimizer steps between the weights that sampled a token and those that step `step` changes."""
+    return step - 1 - version
+
+
+class Stopwatch:
+    """`with watch("generate"): …` adds to `seconds["generate"]`; phases may come several times, and a phase inside another is taken off it."""
+
+    def __init__(self, begins: Callable[[str], None] | None = None) -> None:
+        """`begins` is called with the name of each phase that begins, or goes on after one inside it."""
+        self.seconds: dict[str, float] = {}
+        self._begins = begins
+        self._started = time.perf_counter()
+        self._inner_s = 0.0  # of phases that ended inside the one under way
+        self._under_way: str | None = None
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Times one phase."""
+        if self._begins is not None:
+            self._begins(phase)
+        before, self._inner_s = self._inner_s, 0.0
+        outer, self._under_way = self._under_way, phase
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            lasted = time.perf_counter() - started
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + lasted - self._inner_s
+            self._inner_s = before + lasted
+            self._under_way = outer
+            if outer is not None and self._begins is not None:
+                self._begins(outer)
+
+    def total(self) -> float:
+        """Seconds since it was made."""
+        return time.perf_counter() - self._started
+
+
+class Viewer(Protocol):
+    """Is told of everything as it happens, on the main thread; must return at once."""
+
+    def phase(self, step: int, what: str) -> None:
+        """A step has come to a part: `wait`, `store`, `train`, …, the names of `time/…`."""
+        ...
+
+    def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
+        """A step has ended. The numbers are those that are logged, and `checkpoint/step`, the last step that a checkpoint was taken after."""
+        ...

@@ -6,14 +6,19 @@ It is committed before the step (ledger.py).
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from statistics import stdev
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ...store.ids import hash_id
-from .algorithm.advantages import ZERO_STD, group_advantages, whiten
-from .algorithm.shaping import ShapingOptions, shaped_reward
+from .advantages import ZERO_STD, GroupAdvantages, group_advantages, shaped_reward
+from .algorithms.reinforce_pp import whiten
+from .config import GrpoConfig
+from .custom import AdvantageInputs, checked_advantages, code_hashes, load_advantage
 from .learner.batch import split_micro_batches
 
 PLANNED_COLUMNS = [
@@ -43,8 +48,33 @@ PLANNED_COLUMNS = [
 ]
 
 
+STEP_SETTINGS: Any = {
+    "loss_fn": True,
+    "policy": {
+        "optimizer": True,
+        "max_grad_norm": True,
+        "precision": True,
+        "shared_prefix": True,
+        "lora": True,
+        "generation": {"temperature"},
+    },
+    "grpo": {
+        "advantage",
+        "normalize_rewards",
+        "use_leave_one_out_baseline",
+        "whiten_advantages",
+        "overlong_filtering",
+        "use_dynamic_sampling",
+        "reward_shaping",
+        "num_updates_per_batch",
+        "seed",
+    },
+}
+"""The settings that a step depends on, besides where it runs."""
+
+
 @dataclass(frozen=True)
-class Entry:
+class PlanEntry:
     """One rollout of the step.
 
     Attributes:
@@ -70,13 +100,13 @@ class BatchPlan:
     Attributes:
         policy_version: Optimizer steps behind the weights that the step changes.
         entries: Those trained on in training order, then those left out.
-        settings: What the step depends on: algorithm, learner settings, the prompts' order.
+        settings: What the step depends on; see step_settings.
     """
 
     run_id: str
     step: int
     policy_version: int
-    entries: tuple[Entry, ...]
+    entries: tuple[PlanEntry, ...]
     seed: int
     settings: dict[str, Any]
 
@@ -94,29 +124,21 @@ class BatchPlan:
         }
 
 
-@dataclass(frozen=True)
-class PlanOptions:
-    """How a batch is made of rollouts.
+def step_settings(config: GrpoConfig, model_hash: str, task_ids: Sequence[str]) -> dict[str, Any]:
+    """BatchPlan.settings: JSON types.
 
-    Attributes:
-        normalize, leave_one_out: As in group_advantages.
-        whiten: Advantages are whitened over the sampled tokens of what is trained on.
-        overlong_filtering: Truncated rollouts count in their group and are not trained on.
-        dynamic_sampling: Groups whose rewards are all equal before shaping are left out even when shaping tells their rollouts apart.
-        keep_flat: Groups without spread are trained on with advantage 0, for a loss that has more than its policy term (KL, entropy).
-        token_budget: Padded tokens of a micro-batch.
-        keep_groups: In one micro-batch where they fit, so that their prompt is computed once.
+    Returns:
+        `algorithm` (its preset's name), `model_hash` of the model the run started from, STEP_SETTINGS as far as they differ from the defaults, `sha256` of the user's code by setting, the step's `task_ids` in order, and `plan`: `token_budget` (padded tokens of a
+        micro-batch) and `keep_groups` (rollouts of one prompt stay in one micro-batch where they fit).
     """
-
-    normalize: bool = True
-    leave_one_out: bool = False
-    whiten: bool = False
-    overlong_filtering: bool = False
-    dynamic_sampling: bool = False
-    keep_flat: bool = False
-    shaping: ShapingOptions = field(default_factory=ShapingOptions)
-    token_budget: int = 8192
-    keep_groups: bool = True
+    return {
+        "algorithm": config.algorithm,
+        "model_hash": model_hash,
+        **config.model_dump(mode="json", exclude_defaults=True, include=STEP_SETTINGS),
+        "sha256": code_hashes(config),
+        "task_ids": list(task_ids),
+        "plan": {"token_budget": config.policy.train_mb_tokens, "keep_groups": config.policy.shared_prefix},
+    }
 
 
 def plan_id(run_id: str, step: int) -> str:
@@ -128,37 +150,38 @@ def make_plan(
     run_id: str,
     step: int,
     rollouts: Sequence[Mapping[str, Any]],
-    options: PlanOptions,
-    seed: int,
-    settings: dict,
+    config: GrpoConfig,
+    settings: dict[str, Any],
     kl: Mapping[str, float] | None = None,
 ) -> BatchPlan:
     """The plan of one step over rollout rows (columns PLANNED_COLUMNS), of which each slot's last attempt counts.
 
     Args:
-        kl: By rollout_id, the KL to the reference (k1 summed over sampled tokens). Needed with shaping.kl_coef, of every rollout that can be trained on.
+        settings: See BatchPlan.
+        kl: By rollout_id, the KL to the reference (k1 summed over sampled tokens), of every rollout that can be trained on; needed with
+            loss_fn.use_kl_in_reward.
 
-    Raises ValueError when it is needed and not there.
+    Raises ValueError when it is needed and missing.
     """
     last = last_attempts(rollouts)
     ordered = sorted(last.values(), key=lambda row: (row["group_id"], row["sample_index"]))
-    entries = _judge(ordered, options, kl or {})
+    entries = _judge(ordered, config, kl or {})
 
     kept = [position for position, entry in enumerate(entries) if entry.kept]
     lengths = [ordered[position]["n_prompt_tokens"] + ordered[position]["n_tokens"] for position in kept]
-    groups = [ordered[position]["group_id"] for position in kept] if options.keep_groups else None
+    groups = [ordered[position]["group_id"] for position in kept] if config.policy.shared_prefix else None
     trained = [
         replace(entries[kept[position]], micro_batch=number)
-        for number, batch in enumerate(split_micro_batches(lengths, options.token_budget, groups))
+        for number, batch in enumerate(split_micro_batches(lengths, config.policy.train_mb_tokens, groups))
         for position in batch
     ]
     left_out = [entry for entry in entries if not entry.kept]
     superseded = [
-        Entry(row["rollout_id"], row["group_id"], row["reward"], None, False, "a later attempt took its place")
+        PlanEntry(row["rollout_id"], row["group_id"], row["reward"], None, False, "a later attempt took its place")
         for row in rollouts
         if last[row["slot_id"]] is not row
     ]
-    return BatchPlan(run_id, step, step - 1, tuple(trained + left_out + superseded), seed, settings)
+    return BatchPlan(run_id, step, step - 1, tuple(trained + left_out + superseded), config.grpo.seed, settings)
 
 
 def last_attempts(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -175,33 +198,30 @@ def groups_with_spread(rollouts: Sequence[Mapping[str, Any]]) -> set[str]:
     return {group for group, rewards in verdicts.items() if len(rewards) > 1 and stdev(rewards) > ZERO_STD}
 
 
-def _judge(rollouts: Sequence[Mapping[str, Any]], options: PlanOptions, kl: Mapping[str, float]) -> list[Entry]:
-    """An entry a rollout, in order, without micro-batches."""
-    import torch
-
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(row["group_id"] for row in rollouts))}
-    compared = [_compared(row, options, kl) for row in rollouts]
-    rewards_B = torch.tensor(compared, dtype=torch.float32)
-    groups_B = torch.tensor([numbers[row["group_id"]] for row in rollouts], dtype=torch.int64)
-    found = group_advantages(rewards_B, groups_B, normalize=options.normalize, leave_one_out=options.leave_one_out)
-    told_apart = groups_with_spread(rollouts) if options.dynamic_sampling else set(numbers)
-    reasons = [
-        _no_verdict(row) or _untrainable(row, options) or ("its KL is not finite" if math.isnan(reward) else None)
-        for row, reward in zip(rollouts, compared, strict=True)
-    ]
-    for position, (row, flat, size) in enumerate(
-        zip(rollouts, found.zero_std_B.tolist(), found.sizes_B.tolist(), strict=True)
+def _judge(rollouts: Sequence[Mapping[str, Any]], config: GrpoConfig, kl: Mapping[str, float]) -> list[PlanEntry]:
+    """An entry per rollout, in order, without micro-batches."""
+    grpo = config.grpo
+    rewards_B = torch.tensor([_compared(row, config, kl) for row in rollouts], dtype=torch.float32)
+    found = _advantages(rollouts, rewards_B, config)
+    distinct = groups_with_spread(rollouts) if grpo.use_dynamic_sampling else {row["group_id"] for row in rollouts}
+    keep_flat = has_more_terms(config)
+    reasons: list[str | None] = []
+    for row, reward, flat, size in zip(
+        rollouts, rewards_B.tolist(), found.zero_std_B.tolist(), found.sizes_B.tolist(), strict=True
     ):
-        if reasons[position] is None and (row["group_id"] not in told_apart or (flat and not options.keep_flat)):
-            reasons[position] = "zero_std" if size > 1 else "alone in its group"
+        reason = _no_verdict(row) or _untrainable(row, grpo.overlong_filtering)
+        reason = reason or ("its KL is not finite" if math.isnan(reward) else None)
+        if reason is None and (row["group_id"] not in distinct or (flat and not keep_flat)):
+            reason = "zero_std" if size > 1 else "alone in its group"
+        reasons.append(reason)
 
     values_B = found.values_B
-    if options.whiten:
+    if grpo.whiten_advantages:
         trained_B = torch.tensor([reason is None for reason in reasons], dtype=torch.bool) & ~found.zero_std_B
         tokens_B = torch.tensor([row["n_sampled_tokens"] or 0 for row in rollouts], dtype=torch.int64)
         values_B = torch.where(found.zero_std_B, values_B, whiten(values_B, tokens_B * trained_B))
     return [
-        Entry(
+        PlanEntry(
             row["rollout_id"],
             row["group_id"],
             row["reward"] if math.isnan(reward) else reward,
@@ -215,19 +235,60 @@ def _judge(rollouts: Sequence[Mapping[str, Any]], options: PlanOptions, kl: Mapp
     ]
 
 
-def _compared(row: Mapping[str, Any], options: PlanOptions, kl: Mapping[str, float]) -> float:
-    """The shaped reward, NaN for a rollout without a verdict or with a KL that is not finite. What cannot be trained on has no KL: the learner never scores it."""
+def has_more_terms(config: GrpoConfig) -> bool:
+    """Whether the loss has more than its policy term (KL, entropy), so that groups without spread are trained on with advantage 0."""
+    loss = config.loss_fn
+    return loss.entropy_bonus > 0 or (loss.reference_policy_kl_penalty > 0 and not loss.use_kl_in_reward)
+
+
+def kl_off_rewards(config: GrpoConfig) -> float:
+    """Weight of the KL to the reference that is taken off rewards; 0 takes none off."""
+    return config.loss_fn.reference_policy_kl_penalty if config.loss_fn.use_kl_in_reward else 0.0
+
+
+def _advantages(rollouts: Sequence[Mapping[str, Any]], rewards_B: Tensor, config: GrpoConfig) -> GroupAdvantages:
+    """The advantages of the configuration, or of the function that grpo.advantage names."""
+    grpo = config.grpo
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(row["group_id"] for row in rollouts))}
+    groups_B = torch.tensor([numbers[row["group_id"]] for row in rollouts], dtype=torch.int64)
+    found = group_advantages(
+        rewards_B, groups_B, normalize=grpo.normalize_rewards, leave_one_out=grpo.use_leave_one_out_baseline
+    )
+    function = load_advantage(grpo.advantage)
+    if function is None:
+        return found
+    values_B, flat_B = found.values_B.clone(), found.zero_std_B.clone()
+    tokens_B = torch.tensor([row["n_sampled_tokens"] or 0 for row in rollouts], dtype=torch.int64)
+    truncated_B = torch.tensor([row["status"] == "truncated" for row in rollouts], dtype=torch.bool)
+    for number in range(len(numbers)):
+        members = ((groups_B == number) & ~rewards_B.isnan()).nonzero().squeeze(-1)
+        if len(members) < 2:
+            continue
+        group = AdvantageInputs(rewards_B[members].double(), tokens_B[members], truncated_B[members])
+        values_B[members] = checked_advantages(function, str(grpo.advantage), group)
+        flat_B[members] = bool((values_B[members].abs() <= ZERO_STD).all())
+    return GroupAdvantages(torch.where(flat_B & ~values_B.isnan(), 0.0, values_B), flat_B, found.sizes_B)
+
+
+def _compared(row: Mapping[str, Any], config: GrpoConfig, kl: Mapping[str, float]) -> float:
+    """The shaped reward; NaN for a rollout without a verdict or with a KL that is not finite.
+
+    What cannot be trained on has no KL: the learner never scores it.
+    """
     if _no_verdict(row):
         return math.nan
     known = kl.get(row["rollout_id"])
-    if options.shaping.kl_coef and known is None and _untrainable(row, options) is None:
+    coefficient = kl_off_rewards(config)
+    if coefficient and known is None and _untrainable(row, config.grpo.overlong_filtering) is None:
         raise ValueError(f"the reward of rollout {row['rollout_id']} is to be shaped by its KL, which is not known")
-    reward = shaped_reward(row, options.shaping, known or 0.0)
+    reward = shaped_reward(
+        row, config.grpo.reward_shaping, config.policy.max_total_sequence_length, coefficient * (known or 0.0)
+    )
     return reward if math.isfinite(reward) else math.nan
 
 
 def _no_verdict(row: Mapping[str, Any]) -> str | None:
-    """Why the rollout takes no part in its group's statistics, None when it does."""
+    """Why the rollout has no part in its group's statistics, None when it has."""
     if row["status"] not in ("completed", "truncated"):
         return f"{row['status']}: {row['error_type']}" if row["error_type"] else row["status"]
     if row["reward"] is None or not math.isfinite(row["reward"]):
@@ -235,7 +296,7 @@ def _no_verdict(row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _untrainable(row: Mapping[str, Any], options: PlanOptions) -> str | None:
+def _untrainable(row: Mapping[str, Any], overlong_filtering: bool) -> str | None:
     """Why a rollout whose reward counts is not trained on, None when it is."""
     if not row["n_sampled_tokens"] or row["logprobs"] is None:
         return "no sampled tokens"
@@ -243,6 +304,6 @@ def _untrainable(row: Mapping[str, Any], options: PlanOptions) -> str | None:
         return "a prompt did not begin with the tokens before it"
     if not all(map(math.isfinite, row["logprobs"])):
         return "a logprob is not finite"
-    if options.overlong_filtering and row["status"] == "truncated":
+    if overlong_filtering and row["status"] == "truncated":
         return "truncated"
     return None

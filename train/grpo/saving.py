@@ -1,4 +1,4 @@
-"""Checkpoints of a run, which of them stay, and the learner's state beside the newest, from which a run that was cut short goes on."""
+"""Checkpoints of a run, and the learner's state beside the newest, from which an interrupted run continues."""
 
 import json
 import shutil
@@ -7,80 +7,82 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import MARK, find_checkpoint, folder_of, keep_best, save_checkpoint
 from ..runs import run_identity
+from .config import GrpoCheckpointing
 from .ledger import take_stored
 
 if TYPE_CHECKING:
     from ...store.runs import Run
-    from .config import GrpoConfig
-    from .learner.group import LearnerGroup
-    from .learner.learner import Learner
-    from .setup import Parts
 
 
-def save(parts: "Parts", step: int, numbers: dict[str, float]) -> dict[str, Any]:
-    """A checkpoint `step_N` and its row, and the learner's state; of the earlier ones those stay that the configuration keeps."""
-    row = save_checkpoint(
-        parts.store,
-        parts.run,
-        parts.learner,
-        parts.policy.chat.tokenizer,
-        step,
-        parts.config.checkpointing.checkpoint_dir,
-        dataset=parts.run.config.get("dataset"),
-        metrics=numbers,
-        parent_hash=parts.model_hash,
-    )
-    if parts.config.checkpointing.save_optimizer:
-        save_state(parts, step)
-    keep_best(parts.store, parts.run.run_id, parts.config.checkpointing)
-    return row
+class RunCheckpoints:
+    """The checkpoints `step_N` of a run and its states `state_N`, in one folder.
 
-
-def saved(parts: "Parts", step: int) -> dict[str, Any]:
-    """The row of the checkpoint that the run's state of this step lies beside."""
-    row = find_checkpoint(parts.store, f"{parts.run.run_id}/step_{step}")
-    return row if row is not None and Path(row["path"]).is_dir() else save(parts, step, {})
-
-
-def save_state(parts: "Parts", step: int) -> None:
-    """Writes `state_N` beside `step_N`, whole or not at all; earlier states go once it is there."""
-    folder = _folder(parts)
-    unfinished, whole = folder / f"tmp_state_{step}", state_folder(folder, step)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    parts.learner.save_state(unfinished)
-    (unfinished / MARK).write_text(json.dumps({"run": run_identity(parts.run), "step": step}))
-    shutil.rmtree(whole, ignore_errors=True)
-    unfinished.rename(whole)
-    for other in states(folder):
-        if other != step:
-            shutil.rmtree(state_folder(folder, other))
-
-
-def load_newest_state(parts: "Parts") -> int:
-    """Takes up the newest whole state of the run's former lives and returns its step; 0 when there is none.
-
-    A state is what the stored plans up to its step make of the first weights, so going on from it is what training them again is.
-    It may be later than grpo.max_num_steps: then that many steps were taken before.
+    A learner here is a Learner, a LearnerGroup or a RestartingLearner.
     """
-    return _load_newest(parts.run, parts.config, parts.learner, parts.last_planned)
 
+    def __init__(self, run: "Run", settings: GrpoCheckpointing, tokenizer: Any, model_hash: str) -> None:
+        """`model_hash` is weights_hash of the model the run starts from; the tokenizer is saved with each checkpoint."""
+        self._run, self._settings = run, settings
+        self._tokenizer, self._model_hash = tokenizer, model_hash
+        self._folder = folder_of(run.store, run.run_id, settings.checkpoint_dir)
 
-def restore(run: "Run", config: "GrpoConfig", learner: "LearnerGroup | Learner", step: int) -> None:
-    """Makes of a learner with the run's first weights what it was after `step`, bit for bit: by the newest state, then by the stored plans."""
-    first = _load_newest(run, config, learner, step) + 1
-    for _ in take_stored(run.store, run.run_id, learner, range(first, step + 1)):
-        pass
+    def save(self, learner: Any, step: int, numbers: dict[str, float]) -> dict[str, Any]:
+        """Saves `step_N`, its row, which is returned, and the learner's state; deletes earlier checkpoints that the settings do not keep."""
+        row = save_checkpoint(
+            self._run.store,
+            self._run,
+            learner,
+            self._tokenizer,
+            step,
+            self._settings.checkpoint_dir,
+            dataset=self._run.config.get("dataset"),
+            metrics=numbers,
+            parent_hash=self._model_hash,
+        )
+        if self._settings.save_optimizer:
+            self._save_state(learner, step)
+        keep_best(self._run.store, self._run.run_id, self._settings)
+        return row
 
+    def saved(self, learner: Any, step: int) -> dict[str, Any]:
+        """The row of the checkpoint of this step, which is saved when it is not there."""
+        row = find_checkpoint(self._run.store, f"{self._run.run_id}/step_{step}")
+        return row if row is not None and Path(row["path"]).is_dir() else self.save(learner, step, {})
 
-def _load_newest(run: "Run", config: "GrpoConfig", learner: Any, last: int) -> int:
-    """Takes up the newest of the run's states up to `last` and returns its step; 0 for none."""
-    folder = folder_of(run.store, run.run_id, config.checkpointing.checkpoint_dir)
-    found = [step for step in states(folder) if step <= last]
-    mine = [step for step in found if json.loads((state_folder(folder, step) / MARK).read_text())["run"] == run_identity(run)]  # fmt: skip
-    if not mine:
-        return 0
-    learner.load_state(state_folder(folder, max(mine)))
-    return max(mine)
+    def load_newest(self, learner: Any, last: int) -> int:
+        """Loads the newest whole state of the run up to step `last` into the learner and returns its step; 0 when there is none.
+
+        A state is what the stored plans up to its step make of the first weights, so continuing from it is the same as training them again.
+        It may be later than grpo.max_num_steps: then that many steps were taken before.
+        """
+        mine = run_identity(self._run)
+        found = [step for step in states(self._folder) if step <= last]
+        own = [step for step in found if json.loads((self._state(step) / MARK).read_text())["run"] == mine]
+        if not own:
+            return 0
+        learner.load_state(self._state(max(own)))
+        return max(own)
+
+    def restore(self, learner: Any, step: int) -> None:
+        """Makes of a learner with the run's first weights what it was after `step`, bit for bit: by the newest state, then by the stored plans."""
+        first = self.load_newest(learner, step) + 1
+        for _ in take_stored(self._run.store, self._run.run_id, learner, range(first, step + 1)):
+            pass
+
+    def _save_state(self, learner: Any, step: int) -> None:
+        """Writes `state_N` beside `step_N`, whole or not at all; earlier states are deleted once it is there."""
+        unfinished, whole = self._folder / f"tmp_state_{step}", self._state(step)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        learner.save_state(unfinished)
+        (unfinished / MARK).write_text(json.dumps({"run": run_identity(self._run), "step": step}))
+        shutil.rmtree(whole, ignore_errors=True)
+        unfinished.rename(whole)
+        for other in states(self._folder):
+            if other != step:
+                shutil.rmtree(self._state(other))
+
+    def _state(self, step: int) -> Path:
+        return state_folder(self._folder, step)
 
 
 def state_folder(folder: Path, step: int) -> Path:
@@ -91,7 +93,3 @@ def state_folder(folder: Path, step: int) -> Path:
 def states(folder: Path) -> list[int]:
     """Steps whose state lies whole in the folder of a run's checkpoints."""
     return [int(path.name.removeprefix("state_")) for path in folder.glob("state_*") if (path / MARK).is_file()]
-
-
-def _folder(parts: "Parts") -> Path:
-    return folder_of(parts.store, parts.run.run_id, parts.config.checkpointing.checkpoint_dir)

@@ -1,9 +1,20 @@
-"""How good the policy is on held-out tasks, measured between two steps."""
+"""How good the policy is on held-out tasks, and when a run ends because of it."""
 
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ...base.errors import ConfigError
 from ...eval.environment import evaluate_policy
+from ...store.lance_store import quote
 from ...store.runs import start_run
-from .settings import playing, sampling
-from .setup import Parts
+from ..checkpoints import metric_key
+from .config_algorithm import EarlyStopConfig
+from .generation import playing, sampling
+from .parts import Parts
+
+if TYPE_CHECKING:
+    from ...store.runs import Run
 
 
 def validate(parts: Parts, step: int) -> dict[str, float]:
@@ -24,3 +35,62 @@ def validate(parts: Parts, step: int) -> dict[str, float]:
         )
         run.finish({"pass_rate": summary.pass_rate, "stderr": summary.stderr, "n": summary.n})
     return {"val/accuracy": summary.pass_rate, "val/stderr": summary.stderr, "val/n": float(summary.n)}
+
+
+def reason_to_stop(values: Sequence[float], settings: EarlyStopConfig) -> str | None:
+    """Why a run whose validations gave `values`, in order, ends now; None when it goes on. NaN is never good."""
+    sign = 1 if settings.higher_is_better else -1
+    rated = [sign * value if math.isfinite(value) else -math.inf for value in values]
+    if not rated:
+        return None
+    if settings.target is not None and rated[-1] >= sign * settings.target:
+        return f"{settings.metric_name} is {values[-1]:.4g}, the target is {settings.target:.4g}"
+    best, since = -math.inf, 0
+    for value in rated:
+        since += 1
+        if value > best + settings.min_delta or (best == -math.inf and value > best):
+            best, since = value, 0
+    if settings.patience is not None and since >= settings.patience:
+        return f"{settings.metric_name} was not better for {since} validations"
+    return None
+
+
+class EarlyStop:
+    """The validations of a run, those of its earlier lives included, and what they say.
+
+    Attributes:
+        reason: Why the run ends with the latest of them; None when it goes on.
+    """
+
+    def __init__(self, run: "Run", settings: EarlyStopConfig, validated: Iterable[int]) -> None:
+        """`validated` are the steps before the first that is taken now, at which the run was validated."""
+        self.settings = settings
+        self._key = metric_key(settings.metric_name)
+        self._on = settings.patience is not None or settings.target is not None
+        self.reason: str | None = None
+        self._values = _logged(run, self._key, set(validated)) if self._on else {}
+        self._look()
+
+    def saw(self, step: int, numbers: dict[str, float]) -> str | None:
+        """Takes in the numbers of a validated step; why the run ends with it, None when it goes on. Raises ConfigError for an unknown number."""
+        if not self._on:
+            return None
+        if self._key not in numbers:
+            raise ConfigError(
+                f"grpo.early_stop looks at {self.settings.metric_name}, which step {step} does not have.",
+                f"Name one of {', '.join(sorted(numbers))}; the run goes on where it is.",
+            )
+        self._values[step] = numbers[self._key]
+        self._look()
+        return self.reason
+
+    def _look(self) -> None:
+        self.reason = reason_to_stop([self._values[step] for step in sorted(self._values)], self.settings)
+
+
+def _logged(run: "Run", key: str, steps: set[int]) -> dict[int, float]:
+    """Step → the number `key` that the run logged at it, the last life's."""
+    where = f"run_id = {quote(run.run_id)} and name = {quote(key)}"
+    rows = run.store.read("metrics", ["incarnation", "step", "value"], where).to_pylist() if steps else []
+    rows.sort(key=lambda row: row["incarnation"])
+    return {row["step"]: row["value"] for row in rows if row["step"] in steps}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rollhouse.train.grpo.learner.batch import Sample
+from rollhouse.train.grpo.learner.batch import TrainSample
 
 VOCABULARY = 48
 PROMPTS, GROUP = 6, 6
@@ -42,7 +42,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_samples():
     """`make_samples(n, seed)`: n multi-turn samples of unequal lengths with made-up engine logprobs."""
 
-    def make(n: int, seed: int = 0) -> list[Sample]:
+    def make(n: int, seed: int = 0) -> list[TrainSample]:
         rng = random.Random(seed)
         samples = []
         for number in range(n):
@@ -50,7 +50,7 @@ def make_samples():
             for _ in range(rng.randint(1, 3)):
                 mask += [1] * rng.randint(2, 8) + [0] * rng.randint(0, 5)
             samples.append(
-                Sample(
+                TrainSample(
                     rollout_id=f"rollout-{number}",
                     prompt_ids=[rng.randrange(VOCABULARY) for _ in range(rng.randint(2, 10))],
                     token_ids=[rng.randrange(VOCABULARY) for _ in mask],

@@ -26,10 +26,11 @@ def train_here(
     from rollhouse.policies.engines.torch_engine import TorchEngine
     from rollhouse.policies.models import weights_hash
     from rollhouse.store.runs import start_run
+    from rollhouse.train.grpo.checks import open_environment
     from rollhouse.train.grpo.learner.learner import Learner
+    from rollhouse.train.grpo.learner.settings import learner_settings
     from rollhouse.train.grpo.loop import run_grpo
-    from rollhouse.train.grpo.settings import learner_settings
-    from rollhouse.train.grpo.setup import open_environment, open_parts
+    from rollhouse.train.grpo.parts import open_parts
     from rollhouse.transform.materialize import grpo_tasks
     from rollhouse.transform.versions import get_dataset
 

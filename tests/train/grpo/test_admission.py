@@ -2,9 +2,9 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from rollhouse.train.grpo.admission import admitted, age
+from rollhouse.train.grpo.generation import admitted
+from rollhouse.train.grpo.metrics import age, tokens_by_version
 from rollhouse.train.grpo.prompts import spare_prompts
-from rollhouse.train.grpo.staleness import tokens_by_version
 
 
 @given(last=st.integers(1, 30), max_age=st.integers(0, 6), looks=st.lists(st.integers(0, 3), min_size=1, max_size=60))

@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollhouse.train.grpo.algorithm.advantages import group_advantages, whiten
+from rollhouse.train.grpo.advantages import group_advantages
+from rollhouse.train.grpo.algorithms.reinforce_pp import whiten
 
 REWARDS = st.one_of(st.just(math.nan), st.floats(-10, 10, width=32))
 BATCHES = st.lists(st.tuples(REWARDS, st.integers(0, 3)), min_size=1, max_size=24)

@@ -1,4 +1,4 @@
-"""SampledTokens beside the learner: the same prompts, bounded age, tokens that know who sampled them, and an end in order."""
+"""Generation beside the learner: the same prompts, bounded age, tokens that know who sampled them, and an end in order."""
 
 import gc
 import json

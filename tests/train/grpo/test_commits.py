@@ -8,8 +8,8 @@ from rollhouse.store.maintenance import check
 from rollhouse.store.runs import get_run
 from rollhouse.store.writer import RolloutWriter
 from rollhouse.train.grpo import batches, loop
-from rollhouse.train.grpo.commits import Commits
 from rollhouse.train.grpo.ledger import as_stored, read_rollouts
+from rollhouse.train.grpo.parts import Commits
 
 SMALL = {"grpo__num_prompts_per_step": 2, "grpo__num_generations_per_prompt": 2, "grpo__max_num_steps": 2}
 

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from rollhouse.train.grpo.algorithm.aggregation import StepTotals
-from rollhouse.train.grpo.algorithm.correction import correction_weights
-from rollhouse.train.grpo.algorithm.loss import LossInputs, policy_loss
-from rollhouse.train.grpo.learner.settings import LossSettings
+from rollhouse.train.grpo.loss import LossInputs, StepTotals, correction_weights, policy_loss
+
+from .settings import loss_config
 
 # Two sequences: ratios 1, 4, 1/4 (geometric mean 1) and 2, 2 (geometric mean 2); the last position is a tool's.
 LOG_WEIGHTS = torch.tensor([[0.0, math.log(4), -math.log(4)], [math.log(2), math.log(2), 9.0]], dtype=torch.float64)
@@ -47,7 +46,12 @@ def test_the_geometric_mean_does_not_grow_with_length():
 def test_what_is_taken_out_stays_in_the_divisor_and_has_no_gradient(kind):
     old = LOG_WEIGHTS.clone().requires_grad_()
     inputs = LossInputs(old, LOG_WEIGHTS, torch.zeros_like(LOG_WEIGHTS), MASK, torch.ones(2, dtype=torch.float64))
-    settings = LossSettings(correction=kind, correction_min=0.5, correction_max=1.5)
+    settings = loss_config(
+        use_importance_sampling_correction=True,
+        truncated_importance_sampling_type=kind,
+        truncated_importance_sampling_ratio_min=0.5,
+        truncated_importance_sampling_ratio=1.5,
+    )
     found = policy_loss(inputs, StepTotals(5, 2), settings)
     (gradient,) = torch.autograd.grad(found.loss, old)
     out = found.terms["masked"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from rollhouse.base.errors import ConfigError
 from rollhouse.environments.registry import load_environment
+from rollhouse.train.grpo.checks import open_environment
 from rollhouse.train.grpo.config import GrpoConfig
-from rollhouse.train.grpo.setup import open_environment
 
 DESK = str(Path(__file__).resolve().parents[3] / "examples" / "library_desk.py")
 

@@ -12,9 +12,9 @@ from rollhouse.policies.models import weights_hash
 from rollhouse.store.maintenance import check
 from rollhouse.store.runs import get_run
 from rollhouse.train.grpo.learner.learner import Learner
+from rollhouse.train.grpo.learner.settings import learner_settings
 from rollhouse.train.grpo.ledger import issued_before, read_batch, stored_plan
 from rollhouse.train.grpo.prompts import prompts_of_step
-from rollhouse.train.grpo.settings import learner_settings
 from rollhouse.transform.materialize import grpo_tasks
 from rollhouse.transform.versions import get_dataset
 

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from rollhouse.train.grpo.algorithm.aggregation import StepTotals
-from rollhouse.train.grpo.algorithm.kl import kl_divergence
-from rollhouse.train.grpo.algorithm.loss import LossInputs, policy_loss
-from rollhouse.train.grpo.learner.settings import LossSettings
+from rollhouse.train.grpo.loss import LossInputs, StepTotals, kl_divergence, policy_loss
+
+from .settings import loss_config
 
 
 def distributions(seed=0, n=7):
@@ -37,7 +36,9 @@ def gradient_in_expectation(kind, unbiased):
         still = now.detach()
         mask, none = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, dtype=torch.float64)
         inputs = LossInputs(now, still, still, mask, none, reference[token].reshape(1, 1))
-        settings = LossSettings(kl_coef=1.0, kl_type=kind, kl_unbiased=unbiased)
+        settings = loss_config(
+            reference_policy_kl_penalty=1.0, reference_policy_kl_type=kind, use_bias_correction_kl=unbiased
+        )
         loss = policy_loss(inputs, StepTotals(1, 1), settings).loss
         total += probability * torch.autograd.grad(loss, moving)[0]
     return total

@@ -6,11 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollhouse.train.grpo.learner.batch import Sample, collate, split_micro_batches
+from rollhouse.train.grpo.learner.batch import TrainSample, collate, split_micro_batches
 from rollhouse.train.grpo.learner.layout import Cost, choose_rows, full_attention, plain_layout, shared_layout
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.logprobs import TokenScorer, can_share_prefix
-from rollhouse.train.grpo.learner.settings import LearnerSettings
+
+from .settings import learner_config
 
 FREE_ATTENTION = Cost(token=1, pair=0)
 
@@ -22,7 +23,7 @@ groups = st.lists(st.tuples(prompts, st.lists(answer, min_size=1, max_size=4)), 
 
 def samples_of(drawn):
     return [
-        Sample(
+        TrainSample(
             f"{number}-{index}",
             prompt,
             [token for token, _ in answer],
@@ -82,7 +83,7 @@ def test_rows_hold_every_sample_once_and_one_prompt_each(drawn, pair):
 
 
 def group(size, prompt, tokens):
-    return [Sample(str(n), [1] * prompt, [2] * tokens, [1] * tokens, [-1.0] * tokens) for n in range(size)]
+    return [TrainSample(str(n), [1] * prompt, [2] * tokens, [1] * tokens, [-1.0] * tokens) for n in range(size)]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_a_step_is_the_same_with_and_without(random_model):
     split = [list(range(8))]
     results, after = [], []
     for shared in (False, True):
-        learner = Learner(str(random_model), LearnerSettings(lr=1e-2, shared_prefix=shared))
+        learner = Learner(str(random_model), learner_config(lr=1e-2, shared_prefix=shared))
         learner.optimizer = torch.optim.SGD(learner.model.parameters(), 1e-2)
         learner._cost = FREE_ATTENTION if shared else learner._cost
         assert learner._layout(samples, collate(samples)).input_ids.shape == ((2, 46) if shared else (8, 34))

@@ -9,9 +9,10 @@ import pytest
 import torch
 from rollhouse.base.errors import TrainingError
 from rollhouse.train.grpo.learner.learner import Learner
-from rollhouse.train.grpo.learner.settings import LearnerSettings, LossSettings
 
-SETTINGS = LearnerSettings(lr=1e-2)
+from .settings import learner_config, loss_config
+
+SETTINGS = learner_config(lr=1e-2)
 
 
 def weights(learner):
@@ -33,7 +34,7 @@ def on_policy(learner, samples):
 
 
 @pytest.mark.parametrize(
-    "settings", [SETTINGS, replace(SETTINGS, loss=LossSettings(aggregation="sequence_mean", old_logprobs="engine"))]
+    "settings", [SETTINGS, learner_config(SETTINGS, loss_fn=loss_config(token_level_loss=False, old_logprobs="engine"))]
 )
 def test_neither_split_nor_order_changes_the_step(random_model, make_samples, settings):
     samples = make_samples(6)
@@ -86,15 +87,15 @@ def test_outcomes_are_the_logprobs_before_the_update(random_model, make_samples)
 
 def test_an_off_policy_batch_is_clipped_or_weighted(random_model, make_samples):
     samples = make_samples(6)
-    clipped = Learner(str(random_model), replace(SETTINGS, loss=LossSettings(old_logprobs="engine"))).step(
+    clipped = Learner(str(random_model), learner_config(SETTINGS, loss_fn=loss_config(old_logprobs="engine"))).step(
         samples, [list(range(6))]
     )
     weighted = Learner(str(random_model), SETTINGS).step(samples, [list(range(6))])
-    plain = Learner(str(random_model), replace(SETTINGS, loss=LossSettings(correction="none"))).step(
-        samples, [list(range(6))]
-    )
+    plain = Learner(
+        str(random_model), learner_config(SETTINGS, loss_fn=loss_config(use_importance_sampling_correction=False))
+    ).step(samples, [list(range(6))])
     assert clipped.metrics["train/clip_frac_low"] + clipped.metrics["train/clip_frac_high"] > 0.1
-    assert any(outcome.clipped_share > 0 for outcome in clipped.outcomes)
+    assert any((outcome.clipped_share or 0) > 0 for outcome in clipped.outcomes)
     assert clipped.metrics["train/ratio_max"] > 1.2
     assert weighted.loss != pytest.approx(plain.loss)
 
@@ -139,12 +140,13 @@ import asyncio, sys
 blocked = ("ray", "lance", "lancedb", "vllm", "duckdb", "pyarrow", "polars")
 for name in blocked:
     sys.modules[name] = None
-from rollhouse.train.grpo.learner.batch import Sample
+from rollhouse.train.grpo.learner.batch import TrainSample
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.settings import LearnerSettings
-assert "pydantic" not in sys.modules and "peft" not in sys.modules
-learner = Learner({str(fresh_model)!r}, LearnerSettings())
-print(learner.step([Sample("a", [1, 2], [3, 4], [1, 1], [-1.0, -1.0], 1.0)], [[0]]).loss is not None)
+from rollhouse.train.grpo.config_policy import PolicyConfig
+assert "peft" not in sys.modules
+learner = Learner({str(fresh_model)!r}, LearnerSettings(PolicyConfig(model_name="unused")))
+print(learner.step([TrainSample("a", [1, 2], [3, 4], [1, 1], [-1.0, -1.0], 1.0)], [[0]]).loss is not None)
 
 from rollhouse.policies.engines.torch_engine import TorchEngine
 from rollhouse.policies.types import Sampling
@@ -158,7 +160,7 @@ print([name for name in blocked if sys.modules[name] is not None])
 
 @pytest.mark.parametrize("n_updates", [1, 3])
 def test_no_weight_changes_before_the_caller_agrees(random_model, make_samples, n_updates):
-    learner = Learner(str(random_model), replace(SETTINGS, n_updates=n_updates))
+    learner = Learner(str(random_model), learner_config(SETTINGS, num_updates_per_batch=n_updates))
     first, asked = weights(learner), []
 
     def agree():

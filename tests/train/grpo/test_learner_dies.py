@@ -17,11 +17,12 @@ from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import get_run
 from rollhouse.train.grpo.learner.group import LearnerGone
 from rollhouse.train.grpo.learner.learner import Learner
-from rollhouse.train.grpo.learner.settings import LearnerSettings
+from rollhouse.train.grpo.learner.restarting import RestartingLearner
 from rollhouse.train.grpo.loop import train_grpo
-from rollhouse.train.grpo.replay.replay import replay
-from rollhouse.train.grpo.restarting import RestartingLearner
+from rollhouse.train.grpo.replay import replay
 from safetensors.torch import load_file
+
+from .settings import learner_config
 
 SPLIT = [[0, 1], [2, 3]]
 
@@ -128,7 +129,7 @@ class Dying:
 
 
 def test_what_takes_its_place_is_what_it_was(random_model, make_samples, tmp_path):
-    settings = LearnerSettings(lr=1e-2)
+    settings = learner_config(lr=1e-2)
     batches = [make_samples(4, seed) for seed in range(4)]
     lives = iter([3, 0, 9])  # the second dies while it is brought to where the first was
 
@@ -160,7 +161,7 @@ def test_what_takes_its_place_is_what_it_was(random_model, make_samples, tmp_pat
 def test_a_learner_that_fails_is_not_started_again(random_model, make_samples):
     started = []
     another = partial(started.append, 1)
-    learner = RestartingLearner(Learner(str(random_model), LearnerSettings()), another, another, max_restarts=3)  # type: ignore[arg-type]
+    learner = RestartingLearner(Learner(str(random_model), learner_config()), another, another, max_restarts=3)  # type: ignore[arg-type]
     bad = [*make_samples(3), make_samples(4)[3]]
     bad[0] = type(bad[0])(**{**vars(bad[0]), "advantage": float("nan")})
     with pytest.raises(TrainingError, match="is nan"):

@@ -11,10 +11,12 @@ from rollhouse.policies.engines.cluster import ensure_ray, shutdown_ray
 from rollhouse.train.grpo.learner.group import LearnerGroup
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.ranks import dealt
-from rollhouse.train.grpo.learner.settings import LearnerSettings, LoraSettings, LossSettings
+from rollhouse.train.config import LoraConfig
 from safetensors.torch import load_file
 
-SETTINGS = LearnerSettings(lr=1e-2, loss=LossSettings(kl_coef=0.1))
+from .settings import learner_config, loss_config
+
+SETTINGS = learner_config(lr=1e-2, loss_fn=loss_config(reference_policy_kl_penalty=0.1))
 SPLIT = [[0, 1], [2, 3], [4, 5]]  # one rank has a micro-batch more than the other
 
 
@@ -168,8 +170,10 @@ def test_a_rank_that_dies_in_a_step_ends_the_group(random_model, make_samples, g
 @pytest.mark.parametrize(
     "settings",
     [
-        replace(SETTINGS, lora=LoraSettings(rank=4, alpha=8), activation_checkpointing=True, n_updates=2),
-        replace(SETTINGS, precision="bfloat16", chunk_tokens=4, on_nonfinite="skip"),
+        learner_config(
+            SETTINGS, lora=LoraConfig(rank=4, alpha=8), activation_checkpointing=True, num_updates_per_batch=2
+        ),
+        learner_config(SETTINGS, precision="bfloat16", logprob_chunk_tokens=4, on_nonfinite="skip"),
     ],
 )
 def test_three_placed_ranks_with_all_that_a_learner_can(random_model, make_samples, tmp_path, settings):
@@ -213,7 +217,7 @@ def test_the_first_rank_alone_reads_the_weights(cluster, random_model, make_samp
     try:
         meeting = ray.get(actors[0].rendezvous.remote())
         folders = [str(random_model), str(tmp_path)]
-        settings = replace(SETTINGS, lora=LoraSettings(rank=4, alpha=8))
+        settings = learner_config(SETTINGS, lora=LoraConfig(rank=4, alpha=8))
         opening = [actor.open.remote(folder, settings, rank, 2, meeting) for rank, (actor, folder) in enumerate(zip(actors, folders, strict=True))]  # fmt: skip
         ray.get(opening, timeout=300)
         one = Learner(str(random_model), settings)

@@ -8,14 +8,16 @@ from itertools import chain
 import pytest
 import torch
 from rollhouse.base.errors import ConfigError
-from rollhouse.train.grpo.learner.adapters import adapter_layers
 from rollhouse.train.grpo.learner.learner import Learner
-from rollhouse.train.grpo.learner.settings import LearnerSettings, LoraSettings, LossSettings
+from rollhouse.train.grpo.learner.model import adapter_layers
+from rollhouse.train.config import LoraConfig
 from safetensors.torch import load_file
 
-SETTINGS = LearnerSettings(lr=1e-2)
-LORA = replace(SETTINGS, lora=LoraSettings(rank=4, alpha=8), lr=5e-2)
-WITH_KL = LossSettings(kl_coef=0.1)
+from .settings import learner_config, loss_config
+
+SETTINGS = learner_config(lr=1e-2)
+LORA = learner_config(SETTINGS, lora=LoraConfig(rank=4, alpha=8), lr=5e-2)
+WITH_KL = loss_config(reference_policy_kl_penalty=0.1)
 SPLIT = [[0, 1], [2, 3]]
 
 
@@ -39,9 +41,9 @@ def gradient(learner, samples):
         {"chunk_tokens": 1, "activation_checkpointing": True},
     ],
 )
-@pytest.mark.parametrize("lora", [None, LORA.lora])
+@pytest.mark.parametrize("lora", [None, LORA.policy.lora])
 def test_what_saves_memory_changes_nothing(random_model, make_samples, changed, lora):
-    settings = replace(SETTINGS, lora=lora, loss=LossSettings(entropy_coef=0.01))
+    settings = learner_config(SETTINGS, lora=lora, loss_fn=loss_config(entropy_bonus=0.01))
     first, second, *others = make_samples(4)
     samples = [
         replace(first, prompt_ids=second.prompt_ids * 4),
@@ -49,11 +51,13 @@ def test_what_saves_memory_changes_nothing(random_model, make_samples, changed, 
         *others,
     ]
     plain, result = gradient(Learner(str(random_model), settings), samples)
-    learner = Learner(str(random_model), replace(settings, **changed))
+    learner = Learner(str(random_model), learner_config(settings, **changed))
     calls = []
     learner.model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
     saving, other = gradient(learner, samples)
-    assert len(calls) == (4 if learner.settings.activation_checkpointing else 2)  # computed again in the backward pass
+    assert len(calls) == (
+        4 if learner.settings.policy.activation_checkpointing else 2
+    )  # computed again in the backward pass
     for name, tensor in plain.items():
         torch.testing.assert_close(tensor, saving[name], atol=1e-6, rtol=1e-5)
     assert other.metrics == pytest.approx(result.metrics, rel=1e-5, abs=1e-7)
@@ -63,7 +67,7 @@ def test_bfloat16_agrees_with_float32_on_the_same_weights(random_model, make_sam
     samples = make_samples(64)
     split = [list(range(32)), list(range(32, 64))]
     exact = Learner(str(random_model), SETTINGS)
-    rounded = Learner(str(random_model), replace(SETTINGS, precision="bfloat16"))
+    rounded = Learner(str(random_model), learner_config(SETTINGS, precision="bfloat16"))
     pairs = [(sample.prompt_ids, sample.token_ids) for sample in samples]
     left, right = (torch.tensor([*chain(*learner.logprobs(pairs))]) for learner in (exact, rounded))
     ratio = (right - left).exp()
@@ -87,7 +91,7 @@ def test_dropout_of_the_model_is_off_and_stays_in_its_configuration(random_model
     learner = Learner(str(random_model), SETTINGS)
     learner.model.config.attention_dropout = 0.5
     learner.save_pretrained(str(tmp_path / "model"))
-    dropping = Learner(str(tmp_path / "model"), replace(SETTINGS, activation_checkpointing=True))
+    dropping = Learner(str(tmp_path / "model"), learner_config(SETTINGS, activation_checkpointing=True))
     assert dropping.model.training and dropping.model.config.attention_dropout == 0.5
     result = dropping.step(make_samples(4), SPLIT)
     assert result == replace(learner.step(make_samples(4), SPLIT), metrics=result.metrics)
@@ -134,7 +138,7 @@ def test_what_is_saved_is_merged_as_peft_merges(random_model, make_samples, tmp_
 
 
 def test_adapters_go_on_from_their_state_bit_for_bit_dropout_included(random_model, make_samples, tmp_path):
-    settings = replace(LORA, lora=LoraSettings(4, 8.0, 0.3))
+    settings = learner_config(LORA, lora=LoraConfig(rank=4, alpha=8.0, dropout=0.3))
     learner = Learner(str(random_model), settings)
     learner.step(make_samples(4, 1), SPLIT)
     learner.save_state(tmp_path)
@@ -154,15 +158,15 @@ def test_adapters_go_on_from_their_state_bit_for_bit_dropout_included(random_mod
 
 
 def test_layers_that_take_no_adapter_are_named(random_model):
-    for names, why in (("nowhere",), "nowhere"), (("embed_tokens",), "Embedding, not a linear layer"):
+    for names, why in (["nowhere"], "nowhere"), (["embed_tokens"], "Embedding, not a linear layer"):
         with pytest.raises(ConfigError, match=why):
-            Learner(str(random_model), replace(LORA, lora=LoraSettings(target_modules=names)))
+            Learner(str(random_model), learner_config(LORA, lora=LoraConfig(target_modules=names)))
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, LORA])
 def test_the_reference_is_the_model_of_before_any_step(random_model, make_samples, settings):
     samples = make_samples(4)
-    settings = replace(settings, loss=WITH_KL)
+    settings = learner_config(settings, loss_fn=WITH_KL)
     learner = Learner(str(random_model), settings)
     assert learner.reference_kl(samples) == [0, 0, 0, 0]
     assert learner.step(samples, SPLIT).metrics["train/kl_ref"] == 0
@@ -184,12 +188,12 @@ def test_a_reference_is_loaded_only_where_the_loss_needs_one(random_model, make_
     assert learner._reference is None
     with pytest.raises(ValueError, match="no reference"):
         learner.reference_kl(make_samples(1))
-    own = Learner(str(random_model), replace(LORA, loss=WITH_KL))
+    own = Learner(str(random_model), learner_config(LORA, loss_fn=WITH_KL))
     assert own._reference is own._scorer
 
 
 def test_the_kl_pulls_back_where_no_advantage_does(random_model, make_samples):
-    learner = Learner(str(random_model), replace(SETTINGS, loss=WITH_KL))
+    learner = Learner(str(random_model), learner_config(SETTINGS, loss_fn=WITH_KL))
     samples = make_samples(4)
     for _ in range(2):
         learner.step(samples, SPLIT)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from rollhouse.base.errors import TrainingError
 from rollhouse.train.grpo.learner.learner import Learner
-from rollhouse.train.grpo.learner.settings import LearnerSettings, LossSettings
 
-SETTINGS = LearnerSettings(lr=1e-2, warmup_steps=3, lr_schedule="cosine", decay_steps=9)
+from .settings import learner_config, loss_config
+
+SETTINGS = learner_config(lr=1e-2, warmup_steps=3, lr_schedule="cosine", decay_steps=9)
 SPLIT = [[0, 1], [2, 3]]
 
 
@@ -65,9 +66,9 @@ def test_a_state_of_another_model_is_refused(random_model, tmp_path):
 
 def test_several_updates_take_the_ratio_against_the_logprobs_before_the_first(random_model, make_samples):
     samples = make_samples(4)
-    settings = replace(SETTINGS, warmup_steps=0, loss=LossSettings(correction="none"))
+    settings = learner_config(SETTINGS, warmup_steps=0, loss_fn=loss_config(use_importance_sampling_correction=False))
     once = Learner(str(random_model), settings).step(samples, SPLIT)
-    learner = Learner(str(random_model), replace(settings, n_updates=3))
+    learner = Learner(str(random_model), learner_config(settings, num_updates_per_batch=3))
     result = learner.step(samples, SPLIT)
     assert learner.steps == 1 and {int(state["step"]) for state in learner.optimizer.state.values()} == {3}
     assert result.outcomes == once.outcomes and result.loss == once.loss
@@ -76,7 +77,7 @@ def test_several_updates_take_the_ratio_against_the_logprobs_before_the_first(ra
     assert result.metrics["train/n_tokens"] == once.metrics["train/n_tokens"]
 
     # By hand: the logprobs before are handed in as the engine's, each update is a step of its own against them.
-    by_hand = Learner(str(random_model), replace(settings, loss=LossSettings(old_logprobs="engine")))
+    by_hand = Learner(str(random_model), learner_config(settings, loss_fn=loss_config(old_logprobs="engine")))
     before = [replace(s, engine_logprobs=o.logprobs) for s, o in zip(samples, once.outcomes, strict=True)]
     for _ in range(3):
         by_hand.steps = 0  # one learning rate for all updates of a batch
@@ -87,7 +88,7 @@ def test_several_updates_take_the_ratio_against_the_logprobs_before_the_first(ra
 
 @pytest.mark.parametrize(("bad", "value"), [("advantage", math.nan), ("advantage", -math.inf)])
 def test_a_step_that_is_not_finite_is_skipped_when_told_to(random_model, make_samples, bad, value):
-    learner = Learner(str(random_model), replace(SETTINGS, on_nonfinite="skip"))
+    learner = Learner(str(random_model), learner_config(SETTINGS, on_nonfinite="skip"))
     learner.step(make_samples(4, 1), SPLIT)
     before, moments = weights(learner), [state["exp_avg"].clone() for state in learner.optimizer.state.values()]
     samples = make_samples(4)

@@ -13,11 +13,13 @@ from rollhouse.policies.models import weights_hash
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.train.grpo.checks import refuse_what_cannot_run
 from rollhouse.train.grpo.learner.group import LearnerGroup
-from rollhouse.train.grpo.learner.settings import LearnerSettings
-from rollhouse.train.grpo.loop import train_grpo
-from rollhouse.train.grpo.settings import MAY_CHANGE, engine_options, gpu_shares, plan_settings
+from rollhouse.train.grpo.loop import MAY_CHANGE, train_grpo
+from rollhouse.train.grpo.plan import step_settings
+from rollhouse.train.grpo.processes import engine_options, gpu_shares
 from rollhouse.transform.materialize import grpo_tasks
 from rollhouse.transform.versions import get_dataset
+
+from .settings import learner_config
 
 PROMPTS, GROUP = 6, 6  # as `configure` has them
 
@@ -177,7 +179,7 @@ def test_no_gpu_for_the_learner_is_said_at_once(prompt_store, configure, engine)
         exact = {"policy.generation__vllm": {"dtype": "float32"}}
         train_grpo(prompt_store, configure(run="large", policy__device="cuda", **exact))
     with pytest.raises(EngineError, match=r"no GPU for the learner: it needs 0\.5, 0 of 0 are free"):
-        LearnerGroup("unused", LearnerSettings(device="cuda"), num_gpus=0.5)
+        LearnerGroup("unused", learner_config(device="cuda"), num_gpus=0.5)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,7 @@ def test_a_run_that_ran_out_of_memory_may_go_on_with_what_lowers_it(prompt_store
         pass
     less = configure(run="narrow", policy__activation_checkpointing=True, policy__logprob_chunk_tokens=64)
     refuse_other_config(prompt_store, "narrow", less.model_dump(mode="json"), MAY_CHANGE)
-    assert plan_settings(less, "", []) == plan_settings(before, "", []), "its stored plans can still be trained"
+    assert step_settings(less, "", []) == step_settings(before, "", []), "its stored plans can still be trained"
     for setting in ({"policy__train_mb_tokens": 512}, {"policy.generation__vllm": {"gpu_memory_utilization": 0.3}}):
         other = configure(run="narrow", **setting)
         refuse_other_config(prompt_store, "narrow", other.model_dump(mode="json"), MAY_CHANGE)

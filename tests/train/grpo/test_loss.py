@@ -8,44 +8,88 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollhouse.train.grpo.algorithm.aggregation import StepTotals
-from rollhouse.train.grpo.algorithm.loss import LossInputs, policy_loss
-from rollhouse.train.grpo.learner.settings import LossSettings
+from rollhouse.train.grpo.loss import LossInputs, StepTotals, policy_loss
 
-PLAIN = LossSettings(correction="none", clip_high=0.28)
+from .settings import loss_config
+
+PLAIN = loss_config(use_importance_sampling_correction=False, ratio_clip_max=0.28)
 CASES = {
     "clip": PLAIN,
-    "dual clip": replace(PLAIN, dual_clip=1.5),
-    "cispo": replace(PLAIN, objective="cispo"),
-    "gspo": replace(PLAIN, sequence_ratio=True, aggregation="sequence_mean", clip_low=0.05, clip_high=0.06),
-    "gspo by tokens": replace(PLAIN, sequence_ratio=True, clip_low=0.05, clip_high=0.06),
-    "cispo of sequences": replace(PLAIN, objective="cispo", sequence_ratio=True),
-    "sequence mean": replace(PLAIN, aggregation="sequence_mean"),
-    "fixed length": replace(PLAIN, aggregation="fixed_length", fixed_length=11),
-    "tis": replace(PLAIN, correction="tis", correction_max=1.3),
-    "tis with a lower bound": replace(PLAIN, correction="tis", correction_min=0.7, correction_max=1.3),
-    "icepop": replace(PLAIN, correction="icepop", correction_min=0.7, correction_max=1.4),
-    "seq-mask-tis": replace(PLAIN, correction="seq-mask-tis", correction_min=0.9, correction_max=1.2),
-    "engine's ratio": replace(PLAIN, old_logprobs="engine", correction="tis", correction_max=1.3),
-    "k1": replace(PLAIN, kl_coef=0.3, kl_type="k1"),
-    "k2": replace(PLAIN, kl_coef=0.3, kl_type="k2"),
-    "k3": replace(PLAIN, kl_coef=0.3, kl_type="k3"),
-    "k1, bare": replace(PLAIN, kl_coef=0.3, kl_type="k1", kl_unbiased=False),
-    "k2, bare": replace(PLAIN, kl_coef=0.3, kl_type="k2", kl_unbiased=False),
-    "k3, bare": replace(PLAIN, kl_coef=0.3, kl_type="k3", kl_unbiased=False),
-    "k3 with a sequence's ratio": replace(PLAIN, kl_coef=0.3, kl_type="k3", sequence_ratio=True),
-    "kl in reward": replace(PLAIN, kl_coef=0.3, kl_type="k1", kl_in_reward=True),
-    "entropy": replace(PLAIN, entropy_coef=0.2, aggregation="sequence_mean"),
-    "all at once": LossSettings(
-        clip_low=0.1,
-        dual_clip=1.5,
-        sequence_ratio=True,
-        aggregation="sequence_mean",
-        correction="icepop",
-        correction_min=0.7,
-        correction_max=1.4,
-        kl_coef=0.3,
-        entropy_coef=0.2,
+    "dual clip": loss_config(PLAIN, ratio_clip_c=1.5),
+    "cispo": loss_config(PLAIN, objective="cispo"),
+    "gspo": loss_config(
+        PLAIN, sequence_level_importance_ratios=True, token_level_loss=False, ratio_clip_min=0.05, ratio_clip_max=0.06
+    ),
+    "gspo by tokens": loss_config(
+        PLAIN, sequence_level_importance_ratios=True, ratio_clip_min=0.05, ratio_clip_max=0.06
+    ),
+    "cispo of sequences": loss_config(PLAIN, objective="cispo", sequence_level_importance_ratios=True),
+    "sequence mean": loss_config(PLAIN, token_level_loss=False),
+    "fixed length": loss_config(PLAIN, fixed_length=11),
+    "tis": loss_config(
+        PLAIN,
+        use_importance_sampling_correction=True,
+        truncated_importance_sampling_type="tis",
+        truncated_importance_sampling_ratio=1.3,
+    ),
+    "tis with a lower bound": loss_config(
+        PLAIN,
+        use_importance_sampling_correction=True,
+        truncated_importance_sampling_type="tis",
+        truncated_importance_sampling_ratio_min=0.7,
+        truncated_importance_sampling_ratio=1.3,
+    ),
+    "icepop": loss_config(
+        PLAIN,
+        use_importance_sampling_correction=True,
+        truncated_importance_sampling_type="icepop",
+        truncated_importance_sampling_ratio_min=0.7,
+        truncated_importance_sampling_ratio=1.4,
+    ),
+    "seq-mask-tis": loss_config(
+        PLAIN,
+        use_importance_sampling_correction=True,
+        truncated_importance_sampling_type="seq-mask-tis",
+        truncated_importance_sampling_ratio_min=0.9,
+        truncated_importance_sampling_ratio=1.2,
+    ),
+    "engine's ratio": loss_config(
+        PLAIN,
+        old_logprobs="engine",
+        use_importance_sampling_correction=True,
+        truncated_importance_sampling_type="tis",
+        truncated_importance_sampling_ratio=1.3,
+    ),
+    "k1": loss_config(PLAIN, reference_policy_kl_penalty=0.3, reference_policy_kl_type="k1"),
+    "k2": loss_config(PLAIN, reference_policy_kl_penalty=0.3, reference_policy_kl_type="k2"),
+    "k3": loss_config(PLAIN, reference_policy_kl_penalty=0.3, reference_policy_kl_type="k3"),
+    "k1, bare": loss_config(
+        PLAIN, reference_policy_kl_penalty=0.3, reference_policy_kl_type="k1", use_bias_correction_kl=False
+    ),
+    "k2, bare": loss_config(
+        PLAIN, reference_policy_kl_penalty=0.3, reference_policy_kl_type="k2", use_bias_correction_kl=False
+    ),
+    "k3, bare": loss_config(
+        PLAIN, reference_policy_kl_penalty=0.3, reference_policy_kl_type="k3", use_bias_correction_kl=False
+    ),
+    "k3 with a sequence's ratio": loss_config(
+        PLAIN, reference_policy_kl_penalty=0.3, reference_policy_kl_type="k3", sequence_level_importance_ratios=True
+    ),
+    "kl in reward": loss_config(
+        PLAIN, reference_policy_kl_penalty=0.3, reference_policy_kl_type="k1", use_kl_in_reward=True
+    ),
+    "entropy": loss_config(PLAIN, entropy_bonus=0.2, token_level_loss=False),
+    "all at once": loss_config(
+        ratio_clip_min=0.1,
+        ratio_clip_c=1.5,
+        sequence_level_importance_ratios=True,
+        token_level_loss=False,
+        use_importance_sampling_correction=True,
+        truncated_importance_sampling_type="icepop",
+        truncated_importance_sampling_ratio_min=0.7,
+        truncated_importance_sampling_ratio=1.4,
+        reference_policy_kl_penalty=0.3,
+        entropy_bonus=0.2,
     ),
 }
 ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -90,7 +134,7 @@ def double_loop(inputs, s, logprobs=None):
     fixed = inputs.logprobs.tolist()
     now = fixed if logprobs is None else logprobs
     old, engine, reference, entropies = (
-        m.tolist() for m in (inputs.old, inputs.engine, inputs.reference, inputs.entropies)
+        m.tolist() for m in (inputs.old_logprobs, inputs.engine_logprobs, inputs.reference_logprobs, inputs.entropies)
     )
     sums, counts, entropy = [], [], 0.0
     for i, (row, a) in enumerate(zip(inputs.mask.tolist(), inputs.advantages.tolist(), strict=True)):
@@ -99,45 +143,49 @@ def double_loop(inputs, s, logprobs=None):
             continue
         total, n = 0.0, len(at)
         for t in at:
-            if s.sequence_ratio:
+            if s.sequence_level_importance_ratios:
                 fixed_ratio = math.exp(sum(fixed[i][u] - old[i][u] for u in at) / n)
                 ratio = fixed_ratio * math.exp(now[i][t] - fixed[i][t])
             else:
                 ratio, fixed_ratio = math.exp(now[i][t] - old[i][t]), math.exp(fixed[i][t] - old[i][t])
-            low, high = 1 - s.clip_low, 1 + s.clip_high
+            low, high = 1 - s.ratio_clip_min, 1 + s.ratio_clip_max
             if s.objective == "cispo":
                 loss = -clip(fixed_ratio, low, high) * a * now[i][t]
             else:
                 loss = max(-ratio * a, -clip(ratio, low, high) * a)
-                if s.dual_clip is not None and a < 0:
-                    loss = min(loss, -s.dual_clip * a)
+                if s.ratio_clip_c is not None and a < 0:
+                    loss = min(loss, -s.ratio_clip_c * a)
 
             weight = math.exp(old[i][t] - engine[i][t])
             mean_weight = math.exp(sum(old[i][u] - engine[i][u] for u in at) / n)
-            if s.correction == "none" or s.old_logprobs == "engine":
+            if not s.use_importance_sampling_correction or s.old_logprobs == "engine":
                 weight = 1.0
-            elif s.correction == "tis":
-                weight = clip(weight, s.correction_min, s.correction_max)
+            elif s.truncated_importance_sampling_type == "tis":
+                weight = clip(weight, s.truncated_importance_sampling_ratio_min, s.truncated_importance_sampling_ratio)
             else:
-                judged = weight if s.correction == "icepop" else mean_weight
-                weight = weight if s.correction_min <= judged <= s.correction_max else 0.0
+                judged = weight if s.truncated_importance_sampling_type == "icepop" else mean_weight
+                weight = (
+                    weight
+                    if s.truncated_importance_sampling_ratio_min <= judged <= s.truncated_importance_sampling_ratio
+                    else 0.0
+                )
             loss *= weight
 
             d = reference[i][t] - now[i][t]
-            kl = {"k1": -d, "k2": d * d / 2, "k3": math.exp(d) - 1 - d}[s.kl_type]
-            if s.kl_unbiased:
-                kl *= math.exp((fixed if s.kl_type == "k2" else now)[i][t] - old[i][t])
-            total += loss + (0.0 if s.kl_in_reward else s.kl_coef * kl)
+            kl = {"k1": -d, "k2": d * d / 2, "k3": math.exp(d) - 1 - d}[s.reference_policy_kl_type]
+            if s.use_bias_correction_kl:
+                kl *= math.exp((fixed if s.reference_policy_kl_type == "k2" else now)[i][t] - old[i][t])
+            total += loss + (0.0 if s.use_kl_in_reward else s.reference_policy_kl_penalty * kl)
             entropy += entropies[i][t]
         sums.append(total)
         counts.append(n)
-    if s.aggregation == "token_mean":
-        mean = sum(sums) / sum(counts)
-    elif s.aggregation == "sequence_mean":
-        mean = sum(total / n for total, n in zip(sums, counts, strict=True)) / len(sums)
-    else:
+    if s.fixed_length is not None:
         mean = sum(sums) / (len(sums) * s.fixed_length)
-    return mean - s.entropy_coef * entropy / sum(counts)
+    elif s.token_level_loss:
+        mean = sum(sums) / sum(counts)
+    else:
+        mean = sum(total / n for total, n in zip(sums, counts, strict=True)) / len(sums)
+    return mean - s.entropy_bonus * entropy / sum(counts)
 
 
 @ALL
@@ -163,7 +211,7 @@ def test_gradient_equals_finite_differences_of_the_double_loop(case):
             # None of the ratios lies within the step of a kink.
             assert gradient(logprobs)[i, t].item() == pytest.approx((sides[0] - sides[1]) / (2 * step), abs=1e-8)
     torch.testing.assert_close(
-        gradient(entropies), -case.entropy_coef * inputs.mask.double() / inputs.mask.sum(), check_dtype=False
+        gradient(entropies), -case.entropy_bonus * inputs.mask.double() / inputs.mask.sum(), check_dtype=False
     )
 
 
@@ -182,7 +230,8 @@ def rows_of(inputs, rows, before=0, after=0, filled=0.0):
         )
 
     matrices = {
-        name: pad(getattr(inputs, name)) for name in ("logprobs", "old", "engine", "mask", "reference", "entropies")
+        name: pad(getattr(inputs, name))
+        for name in ("logprobs", "old_logprobs", "engine_logprobs", "mask", "reference_logprobs", "entropies")
     }
     return LossInputs(**matrices, advantages=inputs.advantages[rows])
 
@@ -262,12 +311,16 @@ def test_edge_8_advantage_zero_with_kl_still_has_a_gradient(kind):
     value(still, CASES[f"{kind}, bare"]).backward()
     assert (gradient(logprobs) != 0).equal(inputs.mask)
     # Both are smallest at the reference: a step against the gradient goes towards it.
-    assert (torch.sign(gradient(logprobs)) == torch.sign(inputs.logprobs - inputs.reference))[inputs.mask].all()
+    assert (torch.sign(gradient(logprobs)) == torch.sign(inputs.logprobs - inputs.reference_logprobs))[
+        inputs.mask
+    ].all()
 
 
 def test_edge_10_first_update_has_ratio_one_and_loss_minus_the_mean_advantage():
     inputs = batch()
-    first = replace(inputs, old=inputs.logprobs, engine=inputs.logprobs, mask=torch.ones(6, 7, dtype=torch.bool))
+    first = replace(
+        inputs, old_logprobs=inputs.logprobs, engine_logprobs=inputs.logprobs, mask=torch.ones(6, 7, dtype=torch.bool)
+    )
     for name in ("clip", "dual clip", "gspo", "gspo by tokens", "sequence mean", "tis", "icepop", "seq-mask-tis"):
         found = policy_loss(first, totals_of(first), CASES[name])
         assert found.loss.item() == pytest.approx(-inputs.advantages.mean().item(), rel=1e-12)
@@ -276,7 +329,7 @@ def test_edge_10_first_update_has_ratio_one_and_loss_minus_the_mean_advantage():
 
 
 def test_at_the_first_update_all_objectives_have_the_plain_policy_gradient():
-    inputs = replace(batch(), old=batch().logprobs)
+    inputs = replace(batch(), old_logprobs=batch().logprobs)
     expected = torch.where(inputs.mask, -inputs.advantages.unsqueeze(-1) / inputs.mask.sum(), 0.0)
     for name in ("clip", "dual clip", "cispo"):
         logprobs = inputs.logprobs.clone().requires_grad_()
@@ -302,7 +355,7 @@ def test_clipped_tokens_are_those_without_gradient_and_cispo_has_none():
 @ALL
 def test_logprobs_that_are_far_apart_stay_finite_in_float32(case, gap):
     inputs = batch(dtype=torch.float32)
-    for changed in ("old", "engine", "reference"):
+    for changed in ("old_logprobs", "engine_logprobs", "reference_logprobs"):
         logprobs = inputs.logprobs.clone().requires_grad_()
         far = replace(inputs, logprobs=logprobs, **{changed: getattr(inputs, changed) + gap})
         loss = value(far, case)
@@ -314,4 +367,4 @@ def test_a_weight_of_the_entropy_without_entropies_is_an_error():
     with pytest.raises(ValueError, match="entropies"):
         value(replace(batch(), entropies=None), CASES["entropy"])
     with pytest.raises(ValueError, match="reference"):
-        value(replace(batch(), reference=None), CASES["k3"])
+        value(replace(batch(), reference_logprobs=None), CASES["k3"])

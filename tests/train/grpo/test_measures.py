@@ -6,14 +6,20 @@ from statistics import fmean
 
 import pytest
 import torch
-from rollhouse.train.grpo.algorithm.aggregation import StepTotals
-from rollhouse.train.grpo.algorithm.loss import LossInputs, policy_loss
-from rollhouse.train.grpo.learner.batch import Sample
-from rollhouse.train.grpo.learner.measures import Tally, outcomes
-from rollhouse.train.grpo.learner.settings import LossSettings
+from rollhouse.train.grpo.learner.batch import TrainSample
+from rollhouse.train.grpo.learner.update import TokenSums, outcomes
+from rollhouse.train.grpo.loss import LossInputs, StepTotals, policy_loss
 
-SETTINGS = LossSettings(
-    clip_high=0.28, dual_clip=1.5, correction="icepop", correction_min=0.7, correction_max=1.4, kl_coef=0.1
+from .settings import loss_config
+
+SETTINGS = loss_config(
+    ratio_clip_max=0.28,
+    ratio_clip_c=1.5,
+    use_importance_sampling_correction=True,
+    truncated_importance_sampling_type="icepop",
+    truncated_importance_sampling_ratio_min=0.7,
+    truncated_importance_sampling_ratio=1.4,
+    reference_policy_kl_penalty=0.1,
 )
 
 
@@ -32,7 +38,7 @@ def terms_of(inputs, settings=SETTINGS):
 
 
 def tally_of(*parts):
-    tally = Tally()
+    tally = TokenSums()
     for inputs in parts:
         tally.add(inputs, terms_of(inputs))
     return tally
@@ -41,7 +47,7 @@ def tally_of(*parts):
 def tokens(inputs):
     """(logprob, old, engine, reference, advantage, entropy) of each sampled token."""
     for i, t in inputs.mask.nonzero().tolist():
-        matrices = (inputs.logprobs, inputs.old, inputs.engine, inputs.reference)
+        matrices = (inputs.logprobs, inputs.old_logprobs, inputs.engine_logprobs, inputs.reference_logprobs)
         yield *(matrix[i, t].item() for matrix in matrices), inputs.advantages[i].item(), inputs.entropies[i, t].item()
 
 
@@ -79,7 +85,7 @@ def test_micro_batches_and_ranks_add_up():
     parts = [batch(seed) for seed in range(4)]
     whole, left, right = tally_of(*parts), tally_of(*parts[:1]), tally_of(*parts[1:])
     left.merge(right)
-    left.merge(Tally())  # a rank that had nothing to do
+    left.merge(TokenSums())  # a rank that had nothing to do
     assert left.metrics() == pytest.approx(whole.metrics(), rel=1e-12)
 
 
@@ -90,19 +96,19 @@ def test_without_a_sampled_token_there_is_nothing_to_report():
 
 
 def test_what_is_not_loaded_is_not_reported():
-    inputs, tally = replace(batch(), reference=None, entropies=None), Tally()
-    tally.add(inputs, terms_of(inputs, LossSettings()))
+    inputs, tally = replace(batch(), reference_logprobs=None, entropies=None), TokenSums()
+    tally.add(inputs, terms_of(inputs, loss_config()))
     assert not {"train/kl_ref", "train/kl_ref_k1", "train/entropy", "train/clip_frac_dual"} & tally.metrics().keys()
 
 
 def test_an_engine_that_is_far_off_gives_finite_numbers():
-    inputs = replace(batch(), engine=batch().engine - 1e4)
+    inputs = replace(batch(), engine_logprobs=batch().engine_logprobs - 1e4)
     assert all(map(math.isfinite, tally_of(inputs).metrics().values()))
 
 
 def test_outcomes_are_parallel_to_the_samples():
     inputs = batch()
-    samples = [Sample(f"r{i}", [1], [2] * 9, mask, []) for i, mask in enumerate(inputs.mask.long().tolist())]
+    samples = [TrainSample(f"r{i}", [1], [2] * 9, mask, []) for i, mask in enumerate(inputs.mask.long().tolist())]
     terms = terms_of(inputs)
     found = outcomes(samples, inputs, terms)
     assert [outcome.rollout_id for outcome in found] == [f"r{i}" for i in range(6)]
@@ -110,11 +116,11 @@ def test_outcomes_are_parallel_to_the_samples():
         mask = inputs.mask[row]
         assert outcome.logprobs == inputs.logprobs[row, mask].tolist()
         if not mask.any():
-            assert math.isnan(outcome.ratio_mean) and math.isnan(outcome.clipped_share)
+            assert math.isnan(outcome.ratio_mean) and math.isnan(outcome.clipped_share or 0.0)
             continue
         weights = [
             math.exp(now - engine)
-            for now, engine in zip(inputs.logprobs[row, mask], inputs.engine[row, mask], strict=True)
+            for now, engine in zip(inputs.logprobs[row, mask], inputs.engine_logprobs[row, mask], strict=True)
         ]
         assert outcome.ratio_mean == pytest.approx(fmean(weights), rel=1e-5)
         clipped = (terms["clipped_low"] | terms["clipped_high"])[row, mask]

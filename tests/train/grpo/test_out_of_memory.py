@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from rollhouse.base.errors import TrainingError
-from rollhouse.train.grpo.learner.memory import out_of_memory
+from rollhouse.train.grpo.learner.update import out_of_memory
 from rollhouse.train.grpo.ledger import read_batch, stored_plan
-from rollhouse.train.grpo.replay.replay import replay
+from rollhouse.train.grpo.replay import replay
 
 ROOM = 600
 """Padded tokens that the second step's micro-batches may have."""

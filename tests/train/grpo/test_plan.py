@@ -3,7 +3,6 @@
 import math
 import random
 import statistics
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,14 +11,15 @@ from rollhouse.base.errors import TrainingError
 from rollhouse.store.ids import hash_id
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
-from rollhouse.train.grpo.algorithm.shaping import ShapingOptions
-from rollhouse.train.grpo.learner.batch import Sample
-from rollhouse.train.grpo.learner.measures import Outcome
+from rollhouse.train.grpo.learner.batch import TrainSample
+from rollhouse.train.grpo.learner.update import Outcome
 from rollhouse.train.grpo.ledger import commit_outcomes, commit_plan, read_batch, read_rollouts, stored_plan
 from rollhouse.train.grpo.metrics import plan_metrics, rollout_metrics
-from rollhouse.train.grpo.plan import PLANNED_COLUMNS, PlanOptions, groups_with_spread, make_plan
+from rollhouse.train.grpo.plan import PLANNED_COLUMNS, groups_with_spread, make_plan
 
-OPTIONS = PlanOptions(token_budget=64)
+from .settings import grpo_config
+
+OPTIONS = grpo_config(policy__train_mb_tokens=64, grpo__seed=3)
 
 
 def rollout(group, index, reward, **changes):
@@ -57,7 +57,7 @@ def rollout(group, index, reward, **changes):
 
 
 def plan_of(rows, options=OPTIONS, kl=None):
-    return make_plan("r", 1, rows, options, seed=3, settings={"algorithm": "grpo"}, kl=kl)
+    return make_plan("r", 1, rows, options, settings={"algorithm": "grpo"}, kl=kl)
 
 
 def by_id(plan):
@@ -113,7 +113,7 @@ def test_truncated_rollouts_are_trained_on_unless_filtered():
     rows = [rollout("a", 0, 1.0), rollout("a", 1, 0.0, status="truncated"), rollout("a", 2, 0.0)]
     cut = rows[1]["rollout_id"]
     assert by_id(plan_of(rows))[cut].kept
-    filtered = by_id(plan_of(rows, replace(OPTIONS, overlong_filtering=True)))
+    filtered = by_id(plan_of(rows, grpo_config(OPTIONS, grpo__overlong_filtering=True)))
     assert filtered[cut].reason == "truncated"
     assert filtered[rows[0]["rollout_id"]].advantage == pytest.approx(2 / 3 / statistics.stdev([1, 0, 0]), rel=1e-5)
     assert rollout_metrics(rows)["truncation_rate"] == pytest.approx(1 / 3)
@@ -138,7 +138,7 @@ def test_edge_5_a_rollout_cut_inside_a_tool_call_is_trained_on_and_may_be_punish
     rows = [rollout("a", 0, 1.0), rollout("a", 1, 1.0, status="truncated", stop_reason="length", n_parse_failures=1)]
     cut = rows[1]["rollout_id"]
     assert by_id(plan_of(rows))[cut].reason == "zero_std"
-    entry = by_id(plan_of(rows, replace(OPTIONS, shaping=ShapingOptions(invalid_tool_call=0.5))))[cut]
+    entry = by_id(plan_of(rows, grpo_config(OPTIONS, grpo__reward_shaping={"invalid_tool_call_penalty": 0.5})))[cut]
     assert entry.kept and entry.reward == 0.5 and (entry.advantage or 0) < 0
 
 
@@ -150,7 +150,7 @@ def test_edge_6_a_logprob_that_is_not_finite_drops_the_rollout_with_a_reason(bad
 
 def test_edge_8_groups_without_spread_are_trained_on_where_the_loss_has_more_terms():
     rows = [rollout("a", i, 1.0) for i in range(3)] + [rollout("b", 0, 1.0)]
-    plan = plan_of(rows, replace(OPTIONS, keep_flat=True))
+    plan = plan_of(rows, grpo_config(OPTIONS, loss_fn__entropy_bonus=0.1))
     assert all(entry.kept and entry.advantage == 0.0 for entry in plan.entries)
     assert plan_metrics(plan)["train/frac_zero_std"] == 1.0
 
@@ -162,31 +162,33 @@ def test_edge_11_a_rollout_whose_prompts_were_tokenised_anew_is_flagged_and_not_
 
 
 def test_the_reward_of_an_entry_is_what_was_compared():
-    shaping = ShapingOptions(overlong_buffer=4, overlong_penalty=1.0, max_length=6)
+    shaping = {"overlong_buffer_length": 4, "overlong_buffer_penalty": 1.0, "max_response_length": 6}
     rows = [rollout("a", 0, 1.0, n_sampled_tokens=2), rollout("a", 1, 1.0, n_sampled_tokens=4)]
-    entries = by_id(plan_of(rows, replace(OPTIONS, normalize=False, shaping=shaping)))
+    entries = by_id(plan_of(rows, grpo_config(OPTIONS, grpo__normalize_rewards=False, grpo__reward_shaping=shaping)))
     found = [entries[row["rollout_id"]] for row in rows]
     assert [entry.reward for entry in found] == [1.0, 0.5]
     assert [entry.advantage for entry in found] == [0.25, -0.25]
 
 
 def test_dynamic_sampling_looks_at_rewards_before_shaping():
-    shaping = ShapingOptions(overlong_buffer=4, overlong_penalty=1.0, max_length=6)
+    shaping = {"overlong_buffer_length": 4, "overlong_buffer_penalty": 1.0, "max_response_length": 6}
     rows = [rollout("a", i, 1.0, n_sampled_tokens=2 + i) for i in range(3)] + [
         rollout("b", i, float(i)) for i in (0, 1)
     ]
     rows += [rollout("c", 0, 1.0), rollout("c", 1, None, status="error"), rollout("c", 1, 0.0, attempt=1)]
     assert groups_with_spread(rows) == {"b", "c"}
-    options = replace(OPTIONS, shaping=shaping)
+    options = grpo_config(OPTIONS, grpo__reward_shaping=shaping)
     assert {entry.group_id for entry in plan_of(rows, options).entries if entry.kept} == {"a", "b", "c"}
-    plan = plan_of(rows, replace(options, dynamic_sampling=True))
+    plan = plan_of(rows, grpo_config(options, grpo__use_dynamic_sampling=True))
     assert {entry.group_id for entry in plan.entries if entry.kept} == {"b", "c"}
     assert {entry.reason for entry in plan.entries if entry.group_id == "a"} == {"zero_std"}
     assert plan_metrics(plan)["train/frac_zero_std"] == pytest.approx(1 / 3)
 
 
 def test_kl_in_the_reward_is_known_of_all_that_can_be_trained_on():
-    options = replace(OPTIONS, normalize=False, shaping=ShapingOptions(kl_coef=0.1))
+    options = grpo_config(
+        OPTIONS, grpo__normalize_rewards=False, loss_fn__use_kl_in_reward=True, loss_fn__reference_policy_kl_penalty=0.1
+    )
     rows = [
         rollout("a", 0, 1.0),
         rollout("a", 1, 1.0),
@@ -207,7 +209,9 @@ def test_kl_in_the_reward_is_known_of_all_that_can_be_trained_on():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_kl_that_is_not_finite_costs_its_rollout_only(bad):
-    options = replace(OPTIONS, normalize=False, shaping=ShapingOptions(kl_coef=0.1))
+    options = grpo_config(
+        OPTIONS, grpo__normalize_rewards=False, loss_fn__use_kl_in_reward=True, loss_fn__reference_policy_kl_penalty=0.1
+    )
     rows = [rollout("a", i, float(i)) for i in range(3)]
     entries = by_id(
         plan_of(rows, options, {row["rollout_id"]: kl for row, kl in zip(rows, (0.0, 0.0, bad), strict=True)})
@@ -220,7 +224,9 @@ def test_a_kl_that_is_not_finite_costs_its_rollout_only(bad):
 def test_whitening_is_over_the_tokens_that_are_trained_on():
     rows = [rollout("a", 0, 1.0, n_sampled_tokens=9), rollout("a", 1, 0.0), rollout("a", 2, 0.0, status="truncated")]
     rows += [rollout("flat", i, 1.0, n_sampled_tokens=50) for i in range(2)]
-    options = replace(OPTIONS, normalize=False, whiten=True, overlong_filtering=True)
+    options = grpo_config(
+        OPTIONS, grpo__normalize_rewards=False, grpo__whiten_advantages=True, grpo__overlong_filtering=True
+    )
     plan = plan_of(rows, options)
     tokens = [2 / 3] * 9 + [-1 / 3] * 4
     expected = [(value - statistics.fmean(tokens)) / statistics.pstdev(tokens) for value in (2 / 3, -1 / 3)]
@@ -270,7 +276,11 @@ FAILURES = st.lists(
 )
 def test_failed_attempts_never_enter_statistics(rolls, failures, whiten, again):
     """Failures of other slots, and of the same slots before they succeeded, change no advantage, and none is trained on."""
-    options = replace(OPTIONS, whiten=whiten, shaping=ShapingOptions(overlong_buffer=2, max_length=5))
+    options = grpo_config(
+        OPTIONS,
+        grpo__whiten_advantages=whiten,
+        grpo__reward_shaping={"overlong_buffer_length": 2, "max_response_length": 5},
+    )
     rows = [rollout(group, i, reward, attempt=1, n_sampled_tokens=1 + i % 6) for i, (group, reward) in enumerate(rolls)]
     failed = [
         rollout(group, i if again else 100 + i, reward, status=status, error_type="engine")
@@ -300,7 +310,7 @@ def store_with_rollouts(tmp_path):
 
 def test_the_batch_of_a_stored_plan_is_the_batch_of_the_plan(store_with_rollouts):
     store = store_with_rollouts
-    plan = make_plan("r", 1, read_rollouts(store, "r", 1), OPTIONS, seed=3, settings={"lr": 0.1})
+    plan = make_plan("r", 1, read_rollouts(store, "r", 1), OPTIONS, settings={"lr": 0.1})
     commit_plan(store, plan)
     commit_plan(store, plan)
     assert store.read("batch_plans").num_rows == 1
@@ -310,20 +320,20 @@ def test_the_batch_of_a_stored_plan_is_the_batch_of_the_plan(store_with_rollouts
 
     samples, micro_batches = read_batch(store, again)
     assert sorted(i for batch in micro_batches for i in batch) == list(range(10))
-    assert all(len(batch) * 10 <= OPTIONS.token_budget for batch in micro_batches)
+    assert all(len(batch) * 10 <= OPTIONS.policy.train_mb_tokens for batch in micro_batches)
     assert [sample.rollout_id for sample in samples] == [entry.rollout_id for entry in plan.entries if entry.kept]
     row = next(row for row in store.read("rollouts").to_pylist() if row["rollout_id"] == samples[0].rollout_id)
     prompt = [1, 2, 3, "ab".index(row["group_id"])]
     advantage = by_id(plan)[row["rollout_id"]].advantage
     assert advantage is not None
-    assert samples[0] == Sample(
+    assert samples[0] == TrainSample(
         row["rollout_id"], prompt, row["token_ids"], row["loss_mask"], row["logprobs"], advantage
     )
 
 
 def test_a_plan_whose_rollouts_are_gone_names_one(store_with_rollouts):
     store = store_with_rollouts
-    plan = make_plan("r", 1, read_rollouts(store, "r", 1), OPTIONS, seed=3, settings={})
+    plan = make_plan("r", 1, read_rollouts(store, "r", 1), OPTIONS, settings={})
     lost = random.Random(0).choice([entry for entry in plan.entries if entry.kept]).rollout_id
     store.dataset("rollouts").delete(f"rollout_id = '{lost}'")
     with pytest.raises(TrainingError, match=lost):
@@ -331,7 +341,7 @@ def test_a_plan_whose_rollouts_are_gone_names_one(store_with_rollouts):
 
 
 def test_a_plan_that_keeps_nothing_is_an_empty_batch(store_with_rollouts):
-    plan = make_plan("r", 1, [rollout("a", 0, 1.0)], OPTIONS, seed=3, settings={})
+    plan = make_plan("r", 1, [rollout("a", 0, 1.0)], OPTIONS, settings={})
     assert read_batch(store_with_rollouts, plan) == ([], [])
 
 

@@ -20,18 +20,18 @@ from rollhouse.store.runs import get_run, start_run
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.store.task import Task
 from rollhouse.train.grpo.config import GrpoConfig
-from rollhouse.train.grpo.curriculum import curriculum_prompts, refuse_bad_query
 from rollhouse.train.grpo.history import refuse_bad_warm_start, warm_batch
 from rollhouse.train.grpo.learner.learner import Learner
-from rollhouse.train.grpo.learner.settings import LearnerSettings
 from rollhouse.train.grpo.loop import train_grpo
-from rollhouse.train.grpo.prompts import prompts_of_step
-from rollhouse.train.grpo.replay.replay import replay
-from rollhouse.train.grpo.replay.settings import stored_config
+from rollhouse.train.grpo.original import stored_config
+from rollhouse.train.grpo.prompts import curriculum_prompts, prompts_of_step, refuse_bad_query
+from rollhouse.train.grpo.replay import replay
 from rollhouse.transform.build import build_grpo
 from rollhouse.transform.materialize import grpo_tasks
 from rollhouse.transform.versions import get_dataset
 from typer.testing import CliRunner, Result
+
+from .settings import learner_config
 
 GROUP, PROMPTS = 6, 4
 SOME = "select task_id, 1.0 + $step * 0 as weight from tasks where split = 'train' and $run_id <> '' order by task_id limit 6"
@@ -108,7 +108,7 @@ def tasks(store: LanceStore) -> list[Task]:
 @pytest.fixture(scope="module")
 def learner(tiny_base: Path) -> Learner:
     """One that has learned nothing since the base policy."""
-    return Learner(str(tiny_base), LearnerSettings())
+    return Learner(str(tiny_base), learner_config())
 
 
 def rollhouse(*arguments: object) -> Result:
@@ -144,7 +144,7 @@ def test_a_replay_with_another_learning_rate_is_another_training_on_the_same_pla
     assert rows(store, "checkpoints", "slower")[0]["weights_hash"] != rows(store, "checkpoints", "first")[0]["weights_hash"]  # fmt: skip
     entries = [[plan["entries"] for plan in rows(store, "batch_plans", name)] for name in ("first", "slower")]
     assert entries[0] == entries[1]
-    assert json.loads(rows(store, "batch_plans", "slower")[0]["settings"])["learner"]["lr"] == 5e-5
+    assert json.loads(rows(store, "batch_plans", "slower")[0]["settings"])["policy"]["optimizer"]["lr"] == 5e-5
     taken = rollhouse("train", "replay", "first", "--run", "slower", "--store", store.uri)
     assert taken.exit_code == 2 and "already" in taken.stderr
 
@@ -287,7 +287,7 @@ def test_history_takes_each_group_once_and_only_what_the_learner_finds_likely(
         whole.left_out.keys() <= {"rewards are equal", "not in the prompt set"} and whole.left_out["rewards are equal"]
     )
     hot = configure(policy__generation__temperature=0.7)
-    unlike = Learner(str(fresh_model), LearnerSettings())
+    unlike = Learner(str(fresh_model), learner_config())
     for config, judge in (
         (hot, learner),
         (configure(), unlike),

@@ -8,7 +8,7 @@ from rollhouse.base.errors import ConfigError
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.train.grpo.config_algorithm import AlgorithmConfig, EarlyStopConfig
-from rollhouse.train.grpo.stopping import EarlyStop, reason_to_stop
+from rollhouse.train.grpo.validation import EarlyStop, reason_to_stop
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import time
 
-from rollhouse.train.grpo.stopwatch import Stopwatch
+from rollhouse.train.grpo.metrics import Stopwatch
 
 
 def test_a_phase_inside_another_is_taken_off_it(monkeypatch):

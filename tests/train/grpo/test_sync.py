@@ -17,14 +17,15 @@ from rollhouse.policies.engines.replicas import ReplicatedEngine
 from rollhouse.policies.engines.restarting import RestartingEngine
 from rollhouse.policies.engines.torch_engine import TorchEngine
 from rollhouse.policies.types import Sampling
-from rollhouse.train.grpo.learner.batch import Sample, split_micro_batches
+from rollhouse.train.grpo.learner.batch import TrainSample, split_micro_batches
 from rollhouse.train.grpo.learner.learner import Learner
-from rollhouse.train.grpo.learner.settings import LearnerSettings
+from rollhouse.train.grpo.sync.base import PREFIX, weights_folder
 from rollhouse.train.grpo.sync.file import FileSync
 from rollhouse.train.grpo.sync.sync import open_sync
 from rollhouse.train.grpo.sync.verify import begin_verification, choose_probe
-from rollhouse.train.grpo.sync.weights_folder import PREFIX, weights_folder
 from safetensors.torch import load_file, save_file
+
+from .settings import learner_config
 
 TOLERANCE = 1e-3
 
@@ -41,13 +42,13 @@ def sampled(engine, tiny_base):
         return await asyncio.gather(*[engine.generate(prompt, settings) for prompt in prompts])
 
     return [
-        Sample(f"r{i}", prompt, answer.token_ids, [1] * len(answer.token_ids), answer.logprobs, (-1.0) ** i)
+        TrainSample(f"r{i}", prompt, answer.token_ids, [1] * len(answer.token_ids), answer.logprobs, (-1.0) ** i)
         for i, (prompt, answer) in enumerate(zip(prompts, asyncio.run(sample_all()), strict=True))
     ]
 
 
 def test_engine_and_learner_agree_before_and_after_a_step(engine, tiny_base, sampled):
-    learner = Learner(str(tiny_base), LearnerSettings(lr=1e-3))
+    learner = Learner(str(tiny_base), learner_config(lr=1e-3))
     probe = choose_probe(sampled)
     assert len(probe) == 4
     assert gap(learner, engine, probe, 0, 1, TOLERANCE) < 1e-4
@@ -83,7 +84,7 @@ def train_a_step(learner, samples):
 
 def test_parameters_that_live_in_the_file_are_trained_and_pushed_without_a_copy(engine, tiny_base, sampled):
     """The same weights as a learner's that has them in its own memory, pushed to an engine that other requests keep busy."""
-    plain, shared = (Learner(str(tiny_base), LearnerSettings(lr=1e-3)) for _ in range(2))
+    plain, shared = (Learner(str(tiny_base), learner_config(lr=1e-3)) for _ in range(2))
     probe = choose_probe(sampled)
     with closing(open_sync("file", shared, engine, share_parameters=True)) as sync:
         assert isinstance(sync, FileSync) and sync.shared
@@ -117,7 +118,7 @@ async def keep_asking(engine, stop):
 
 
 def test_weights_travel_in_the_engines_dtype(tiny_base):
-    learner = Learner(str(tiny_base), LearnerSettings())
+    learner = Learner(str(tiny_base), learner_config())
     torch_engine = TorchEngine(tiny_base, max_model_len=128)
     with closing(open_sync("file", learner, torch_engine, dtype="bfloat16", share_parameters=True)) as sync:
         sync.push(3)
@@ -171,17 +172,17 @@ def test_folders_of_killed_runs_are_removed_and_those_of_others_are_not(tmp_path
 def test_a_probe_is_the_shortest_sequences_and_may_be_empty(engine, tiny_base, sampled):
     longer = [replace(sample, prompt_ids=[*sample.prompt_ids] * 2) for sample in sampled]
     assert set(sample.rollout_id for sample in choose_probe(longer + sampled[:4])) == {"r0", "r1", "r2", "r3"}
-    assert gap(Learner(str(tiny_base), LearnerSettings()), engine, [], 0, 1, TOLERANCE) == 0
+    assert gap(Learner(str(tiny_base), learner_config()), engine, [], 0, 1, TOLERANCE) == 0
 
 
 def made_up_samples(n):
     """Sequences that no engine sampled; what engine and learner make of them is compared."""
-    return [Sample(f"r{i}", [5, 6, 7 + i], [8, 9, 10 + i], [1] * 3, [-1.0] * 3, (-1.0) ** i) for i in range(n)]
+    return [TrainSample(f"r{i}", [5, 6, 7 + i], [8, 9, 10 + i], [1] * 3, [-1.0] * 3, (-1.0) ** i) for i in range(n)]
 
 
 def test_an_engine_that_was_started_in_the_midst_of_a_step_is_not_taken_for_a_wrong_one(tiny_base):
     samples = made_up_samples(4)
-    learner = Learner(str(tiny_base), LearnerSettings(lr=1e-2))
+    learner = Learner(str(tiny_base), learner_config(lr=1e-2))
     restarting = RestartingEngine(lambda: TorchEngine(tiny_base, max_model_len=128), 1)
     with closing(FileSync(learner, restarting, share_parameters=True)) as sync:
         sync.push(1)
@@ -197,13 +198,13 @@ def test_an_engine_that_was_started_in_the_midst_of_a_step_is_not_taken_for_a_wr
 
 @pytest.mark.parametrize("wrong", range(6))
 def test_each_of_several_engines_is_looked_at(tiny_base, wrong):
-    learner = Learner(str(tiny_base), LearnerSettings(lr=1e-2))
+    learner = Learner(str(tiny_base), learner_config(lr=1e-2))
     engines = [TorchEngine(tiny_base, max_model_len=128) for _ in range(6)]
     train_a_step(learner, made_up_samples(4))
     with closing(FileSync(learner, engines[wrong])) as sync:
         sync.push(0)
     with pytest.raises(EngineError, match="logprobs differ"):
-        begin_verification(Learner(str(tiny_base), LearnerSettings()), ReplicatedEngine(engines), made_up_samples(4), 0, 1, TOLERANCE).result()  # fmt: skip
+        begin_verification(Learner(str(tiny_base), learner_config()), ReplicatedEngine(engines), made_up_samples(4), 0, 1, TOLERANCE).result()  # fmt: skip
 
 
 def test_weights_travel_in_what_the_engine_computes_in(engine, tiny_base):

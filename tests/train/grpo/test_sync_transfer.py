@@ -6,9 +6,11 @@ from rollhouse.base.errors import ConfigError
 from rollhouse.policies.engines.sleeping import asleep
 from rollhouse.policies.engines.torch_engine import TorchEngine
 from rollhouse.train.grpo.learner.learner import Learner
-from rollhouse.train.grpo.learner.settings import LearnerSettings, LoraSettings
 from rollhouse.train.grpo.sync.sync import open_sync
 from rollhouse.train.grpo.sync.transfer import EngineClient, engine_arguments, places_of, trainer_info, weight_source
+from rollhouse.train.config import LoraConfig
+
+from .settings import learner_config
 
 
 def test_engines_have_places_of_their_own_in_an_nccl_group():
@@ -21,8 +23,8 @@ def test_engines_have_places_of_their_own_in_an_nccl_group():
 
 def test_a_learners_weights_as_the_trainer_side_reads_them(random_model):
     """Metadata and tensors agree one for one, adapters are merged, and a tied weight is sent once."""
-    plain = dict(weight_source(Learner(str(random_model), LearnerSettings()), "float32"))
-    learner = Learner(str(random_model), LearnerSettings(lora=LoraSettings(rank=2, alpha=4.0)))
+    plain = dict(weight_source(Learner(str(random_model), learner_config()), "float32"))
+    learner = Learner(str(random_model), learner_config(lora=LoraConfig(rank=2, alpha=4.0)))
     source = weight_source(learner, "bfloat16")
     for _ in range(2):
         sent = list(source)
@@ -54,4 +56,4 @@ def test_a_cpu_refuses_transfers_and_sleep(engine, random_model, tiny_base):
         raise AssertionError("it sleeps")
     for kind in ("cuda_ipc", "nccl"):
         with pytest.raises(ConfigError, match=f"{kind} is for vLLM and a learner on GPUs"):
-            open_sync(kind, Learner(str(random_model), LearnerSettings()), engine)
+            open_sync(kind, Learner(str(random_model), learner_config()), engine)

@@ -5,49 +5,74 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rollhouse.train.grpo.algorithm.advantages import group_advantages
-from rollhouse.train.grpo.algorithm.aggregation import StepTotals
-from rollhouse.train.grpo.algorithm.correction import correction_weights
-from rollhouse.train.grpo.algorithm.loss import LossInputs, policy_loss
+from rollhouse.train.grpo.advantages import group_advantages
 from rollhouse.train.grpo.learner.batch import collate
 from rollhouse.train.grpo.learner.logprobs import token_logprobs
-from rollhouse.train.grpo.learner.settings import LossSettings
+from rollhouse.train.grpo.loss import LossInputs, StepTotals, correction_weights, policy_loss
+
+from .settings import loss_config
 
 LENGTH = 50
-OURS = LossSettings(clip_low=0.2, clip_high=0.28, correction="none")
+OURS = loss_config(ratio_clip_min=0.2, ratio_clip_max=0.28, use_importance_sampling_correction=False)
 THEIRS = {"loss_type": "dapo", "epsilon": 0.2, "epsilon_high": 0.28, "beta": 0.0, "max_completion_length": LENGTH}
 
 PAIRS = {
     "token mean": (OURS, {}),
-    "sequence mean": (replace(OURS, aggregation="sequence_mean"), {"loss_type": "grpo"}),
+    "sequence mean": (loss_config(OURS, token_level_loss=False), {"loss_type": "grpo"}),
     # Its divisor is the micro-batch's own count, so the two agree where there is one micro-batch.
     "token mean, local": (OURS, {"loss_type": "bnpo"}),
-    "fixed length": (replace(OURS, aggregation="fixed_length", fixed_length=LENGTH), {"loss_type": "dr_grpo"}),
+    "fixed length": (loss_config(OURS, fixed_length=LENGTH), {"loss_type": "dr_grpo"}),
     # TRL caps the ratio at epsilon_high itself and has no lower bound.
-    "cispo": (replace(OURS, objective="cispo", clip_low=1.0), {"loss_type": "cispo", "epsilon_high": 1.28}),
+    "cispo": (loss_config(OURS, objective="cispo", ratio_clip_min=1.0), {"loss_type": "cispo", "epsilon_high": 1.28}),
     "gspo": (
-        replace(OURS, sequence_ratio=True, aggregation="sequence_mean", clip_low=0.03, clip_high=0.04),
+        loss_config(
+            OURS,
+            sequence_level_importance_ratios=True,
+            token_level_loss=False,
+            ratio_clip_min=0.03,
+            ratio_clip_max=0.04,
+        ),
         {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 0.03, "epsilon_high": 0.04},
     ),
-    "gspo by tokens": (replace(OURS, sequence_ratio=True), {"importance_sampling_level": "sequence"}),
+    "gspo by tokens": (
+        loss_config(OURS, sequence_level_importance_ratios=True),
+        {"importance_sampling_level": "sequence"},
+    ),
     # A cap of the ratio above the clip acts on negative advantages only.
-    "dual clip": (replace(OURS, dual_clip=1.4), {"delta": 1.4}),
-    "kl": (replace(OURS, kl_coef=0.2, kl_type="k3"), {"beta": 0.2}),
-    "kl, bare": (replace(OURS, kl_coef=0.2, kl_unbiased=False), {"beta": 0.2, "use_bias_correction_kl": False}),
+    "dual clip": (loss_config(OURS, ratio_clip_c=1.4), {"delta": 1.4}),
+    "kl": (loss_config(OURS, reference_policy_kl_penalty=0.2, reference_policy_kl_type="k3"), {"beta": 0.2}),
+    "kl, bare": (
+        loss_config(OURS, reference_policy_kl_penalty=0.2, use_bias_correction_kl=False),
+        {"beta": 0.2, "use_bias_correction_kl": False},
+    ),
     "kl, sequence mean": (
-        replace(OURS, kl_coef=0.2, kl_type="k3", aggregation="sequence_mean"),
+        loss_config(OURS, reference_policy_kl_penalty=0.2, reference_policy_kl_type="k3", token_level_loss=False),
         {"beta": 0.2, "loss_type": "grpo"},
     ),
     "cispo with kl": (
-        replace(OURS, objective="cispo", clip_low=1.0, kl_coef=0.2, kl_type="k3"),
+        loss_config(
+            OURS, objective="cispo", ratio_clip_min=1.0, reference_policy_kl_penalty=0.2, reference_policy_kl_type="k3"
+        ),
         {"loss_type": "cispo", "epsilon_high": 1.28, "beta": 0.2},
     ),
     "tis": (
-        replace(OURS, correction="tis", correction_max=1.3),
+        loss_config(
+            OURS,
+            use_importance_sampling_correction=True,
+            truncated_importance_sampling_type="tis",
+            truncated_importance_sampling_ratio=1.3,
+        ),
         {"vllm_importance_sampling_mode": "token_truncate", "vllm_importance_sampling_clip_max": 1.3},
     ),
     "icepop": (
-        replace(OURS, correction="icepop", correction_min=0.7, correction_max=1.3, kl_coef=0.2),
+        loss_config(
+            OURS,
+            use_importance_sampling_correction=True,
+            truncated_importance_sampling_type="icepop",
+            truncated_importance_sampling_ratio_min=0.7,
+            truncated_importance_sampling_ratio=1.3,
+            reference_policy_kl_penalty=0.2,
+        ),
         {
             "vllm_importance_sampling_mode": "token_mask",
             "vllm_importance_sampling_clip_min": 0.7,
@@ -135,8 +160,8 @@ def trl_inputs(samples, inputs):
         "completion_ids": completion_ids,
         "completion_mask": completion_mask,
         "tool_mask": on_their_side(samples, inputs.mask.long()),
-        "old_per_token_logps": on_their_side(samples, inputs.old),
-        "ref_per_token_logps": on_their_side(samples, inputs.reference),
+        "old_per_token_logps": on_their_side(samples, inputs.old_logprobs),
+        "ref_per_token_logps": on_their_side(samples, inputs.reference_logprobs),
         "advantages": inputs.advantages,
         "num_items_in_batch": inputs.mask.sum(),
     }
@@ -163,10 +188,12 @@ def test_loss_and_gradient_equal_trl(trl_trainer, own_model, make_samples, ours,
     trainer, samples = trl_trainer(**options), make_samples(6, seed=5)
     inputs = off_policy(own_model, samples)
     theirs_in = trl_inputs(samples, inputs)
-    if ours.correction != "none":
+    if ours.use_importance_sampling_correction:
         trainer.use_vllm = True
-        bounds = (ours.correction_min, ours.correction_max)
-        weights, _ = correction_weights(inputs.old, inputs.engine, inputs.mask, ours.correction, *bounds)
+        bounds = (ours.truncated_importance_sampling_ratio_min, ours.truncated_importance_sampling_ratio)
+        weights, _ = correction_weights(
+            inputs.old_logprobs, inputs.engine_logprobs, inputs.mask, ours.truncated_importance_sampling_type, *bounds
+        )
         theirs_in["importance_sampling_ratio"] = on_their_side(samples, weights)
     theirs = trainer._compute_loss(trainer.model, theirs_in)
     their_gradients = torch.autograd.grad(theirs, list(trainer.model.parameters()))
@@ -179,13 +206,13 @@ def test_loss_and_gradient_equal_trl(trl_trainer, own_model, make_samples, ours,
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6 * max(1.0, largest))
 
     logged = trainer._metrics["eval"]  # as the model is in evaluation mode
-    if ours.objective == "clip" and not ours.sequence_ratio:
+    if ours.objective == "clip" and not ours.sequence_level_importance_ratios:
         for bound in ("low", "high"):
             share = found.terms[f"clipped_{bound}"][inputs.mask].double().mean().item()
             assert logged[f"clip_ratio/{bound}_mean"] == [pytest.approx(share, rel=1e-5)]
-            assert ours.dual_clip or 0 < share < 1
-    if ours.kl_coef:
-        weight = found.terms["ratio"] if ours.kl_unbiased else torch.ones_like(inputs.old)
+            assert ours.ratio_clip_c or 0 < share < 1
+    if ours.reference_policy_kl_penalty:
+        weight = found.terms["ratio"] if ours.use_bias_correction_kl else torch.ones_like(inputs.old_logprobs)
         kl = (weight * found.terms["kl_k3"])[inputs.mask].mean().item()
         assert logged["kl"] == [pytest.approx(kl, rel=1e-5)]
 
@@ -232,7 +259,13 @@ def test_a_whole_batch_equals_trl_from_rewards_to_loss(
     assert theirs_in["num_items_in_batch"] == batch.mask.sum()
 
     inputs = LossInputs(now, now.detach(), engine, batch.mask, found.values_B.float())
-    settings = replace(OURS, correction=kind, correction_min=low, correction_max=high)
+    settings = loss_config(
+        OURS,
+        use_importance_sampling_correction=True,
+        truncated_importance_sampling_type=kind,
+        truncated_importance_sampling_ratio_min=low,
+        truncated_importance_sampling_ratio=high,
+    )
     ours = policy_loss(inputs, totals_of(batch.mask), settings).loss
     theirs = trainer._compute_loss(trainer.model, theirs_in)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-6, abs=1e-6)
@@ -246,6 +279,6 @@ def test_edge_3_a_fully_masked_sequence_is_not_counted_where_trl_counts_it(trl_t
         with torch.no_grad():
             inputs = off_policy(own_model, samples)
             theirs = trainer._compute_loss(trainer.model, trl_inputs(samples, inputs))
-        settings = replace(OURS, aggregation=aggregation, fixed_length=LENGTH)
+        settings = loss_config(OURS, aggregation=aggregation, fixed_length=LENGTH)
         ours = policy_loss(inputs, totals_of(inputs.mask), settings).loss
         assert ours.item() * 2 == pytest.approx(theirs.item() * 3, rel=1e-5)

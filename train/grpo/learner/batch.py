@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Sample:
+class TrainSample:
     """One rollout as the learner sees it.
 
     Attributes:
@@ -85,7 +85,7 @@ def split_micro_batches(
     return batches
 
 
-def collate(samples: Sequence[Sample], device: str = "cpu") -> MicroBatch:
+def collate(samples: Sequence[TrainSample], device: str = "cpu") -> MicroBatch:
     """The samples as tensors. Raises ValueError when a sample's lists do not fit each other."""
     width = max(sample.length for sample in samples)
     input_ids = torch.zeros(len(samples), width, dtype=torch.int64)
@@ -101,7 +101,7 @@ def collate(samples: Sequence[Sample], device: str = "cpu") -> MicroBatch:
     return MicroBatch(input_ids.to(device), mask.to(device), engine_logprobs.to(device), advantages.to(device))
 
 
-def _check(sample: Sample) -> None:
+def _check(sample: TrainSample) -> None:
     if not sample.prompt_ids:
         raise ValueError(f"rollout {sample.rollout_id!r} has no prompt tokens")
     if len(sample.loss_mask) != len(sample.token_ids) or len(sample.engine_logprobs) != sample.n_sampled:

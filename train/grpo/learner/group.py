@@ -8,7 +8,7 @@ from typing import Any
 from ....base.errors import RollhouseError, TrainingError
 from ....policies.engines.cluster import our_error, require_resources
 from ....policies.models import need
-from .batch import Sample
+from .batch import TrainSample
 from .learner import Learner, StepResult
 from .settings import LearnerSettings
 
@@ -81,7 +81,7 @@ class LearnerGroup:
 
     def step(
         self,
-        samples: Sequence[Sample],
+        samples: Sequence[TrainSample],
         micro_batches: Sequence[Sequence[int]],
         before_update: Callable[[], object] | None = None,
     ) -> StepResult:
@@ -96,7 +96,7 @@ class LearnerGroup:
         """See Learner."""
         return self._call("logprobs", sequences, temperature)
 
-    def reference_kl(self, samples: Sequence[Sample]) -> list[float]:
+    def reference_kl(self, samples: Sequence[TrainSample]) -> list[float]:
         """See Learner."""
         return self._call("reference_kl", samples)
 

@@ -8,24 +8,21 @@ import torch
 from torch import Tensor
 
 from ....policies.engines.weight_file import mapped_parameters, write_weights
-from ..algorithm.aggregation import StepTotals
-from ..algorithm.loss import LossInputs, policy_loss
-from .adapters import merged_weights, without_adapters
-from .batch import MicroBatch, Sample, collate, split_micro_batches
+from ..custom import load_loss
+from ..loss import LossInputs, StepTotals, policy_loss
+from .batch import MicroBatch, TrainSample, collate, split_micro_batches
 from .layout import Layout, choose_rows, model_cost, plain_layout, shared_layout
 from .logprobs import TokenScorer, can_share_prefix, spread
-from .memory import out_of_memory
-from .model import evaluating, open_model, open_reference
+from .model import evaluating, merged_weights, open_model, open_reference, without_adapters
 from .ranks import dealt, gathered, join, laid_like, split_model, whole
-from .schedule import learning_rate
 from .settings import LearnerSettings
 from .state import gather_state, read_numbers, restore, seeded, write_state
-from .update import StepResult, Update, merge, not_finite, step_result
+from .update import StepResult, Update, learning_rate, merge, not_finite, out_of_memory, step_result
 
 SCORED_AT_ONCE = 8192
 """Padded tokens of a micro-batch that is only scored."""
 
-NOTHING = Sample("", [0], [0], [0], [])
+NOTHING = TrainSample("", [0], [0], [0], [])
 """What a rank computes while others have a micro-batch more: no token of it counts, but the ranks' exchanges need it."""
 
 
@@ -53,8 +50,10 @@ class Learner:
             rendezvous: `host:port` where the ranks meet, on rank 0's machine; None for one rank, which needs no torch.distributed.
             timeout_s: How long a rank waits for another in an exchange.
         """
-        torch.set_num_threads(settings.threads)
+        torch.set_num_threads(settings.policy.threads)
         self.settings = settings
+        self._policy, self._loss = settings.policy, settings.loss_fn
+        self._custom = load_loss(self._loss.custom)
         self.rank, self.world_size = rank, world_size
         if world_size > 1:
             if rendezvous is None:
@@ -63,30 +62,31 @@ class Learner:
         # Of several ranks the first alone reads the weights, on a CPU; split_model gives the others their shares.
         device = settings.device if world_size == 1 else "cpu" if rank == 0 else "meta"
         self.model: Any = open_model(model, settings, device)
-        shares = rank == 0 and settings.shared_prefix and can_share_prefix(self.model, device)
+        shares = rank == 0 and self._policy.shared_prefix and can_share_prefix(self.model, device)
         self._cost = model_cost(self.model) if gathered(shares, world_size)[0] else None
         self._scorer = TokenScorer(self.model)
         self._reference = None
-        if settings.loss.kl_coef:
-            own = settings.lora is not None  # without its adapters the policy is its own reference
+        if self._loss.reference_policy_kl_penalty:
+            own = self._policy.lora is not None  # without its adapters the policy is its own reference
             self._reference = self._scorer if own else TokenScorer(open_reference(model, device))
         if world_size > 1:
-            split_model(self._scorer, settings.device, settings.precision)
+            split_model(self._scorer, settings.device, self._policy.precision)
             if self._reference is not None and self._reference is not self._scorer:
-                split_model(self._reference, settings.device, settings.precision)
+                split_model(self._reference, settings.device, self._policy.precision)
         fused = True if settings.device.startswith("cuda") else None  # one kernel a step
+        optimizer = self._policy.optimizer
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            self._trained().values(), settings.lr, settings.betas, settings.eps, settings.weight_decay, fused=fused
+            self._trained().values(), optimizer.lr, optimizer.betas, optimizer.eps, optimizer.weight_decay, fused=fused
         )
         self.steps = 0
 
     def step(
         self,
-        samples: Sequence[Sample],
+        samples: Sequence[TrainSample],
         micro_batches: Sequence[Sequence[int]],
         before_update: Callable[[], object] | None = None,
     ) -> StepResult:
-        """One optimizer step (`n_updates` of them) over all samples; the gradient does not depend on how `micro_batches` splits them.
+        """One optimizer step (grpo.num_updates_per_batch of them) over all samples; the gradient does not depend on how `micro_batches` splits them.
 
         Args:
             micro_batches: Positions in `samples`; each position in exactly one.
@@ -96,8 +96,8 @@ class Learner:
         `stop`, and when memory runs out.
         """
         self.steps += 1
-        s = self.settings
-        lr = learning_rate(self.steps, s)
+        grpo, device = self.settings.grpo, self.settings.device
+        lr = learning_rate(self.steps, self._policy.optimizer)
         n_sequences = sum(sample.n_sampled > 0 for sample in samples)
         totals = StepTotals(sum(sample.n_sampled for sample in samples), n_sequences)
         stored = before_update or (lambda: None)
@@ -108,8 +108,8 @@ class Learner:
         first: list[Any] = [None] * len(micro_batches)
         done: list[Update] = []
         skipped: tuple[str, ...] = ()
-        with out_of_memory(f"step {self.steps}"), seeded(s.seed, self.steps, self.rank, s.device):
-            for _ in range(s.n_updates):
+        with out_of_memory(f"step {self.steps}"), seeded(grpo.seed, self.steps, self.rank, device):
+            for _ in range(grpo.num_updates_per_batch):
                 update = self._gradient(samples, micro_batches, totals, first)
                 if not done:
                     stored()
@@ -119,15 +119,15 @@ class Learner:
                     done.append(update)
                     continue
                 self.optimizer.zero_grad(set_to_none=True)
-                if s.on_nonfinite != "skip":
+                if grpo.on_nonfinite != "skip":
                     raise problem
                 skipped = names
                 break
-        return step_result(done, lr, len(samples), skipped, s)
+        return step_result(done, lr, len(samples), skipped, grpo.on_nonfinite)
 
     def _gradient(
         self,
-        samples: Sequence[Sample],
+        samples: Sequence[TrainSample],
         micro_batches: Sequence[Sequence[int]],
         totals: StepTotals,
         first: list[Any],
@@ -142,12 +142,12 @@ class Learner:
         for number, positions in enumerate(dealt(micro_batches, self.rank, self.world_size)):
             chosen = [samples[position] for position in positions or ()]
             inputs = self._inputs(chosen or [NOTHING], first[number])
-            first[number] = (inputs.old, inputs.reference)
-            found = policy_loss(inputs, totals, self.settings.loss)
+            first[number] = (inputs.old_logprobs, inputs.reference_logprobs)
+            found = policy_loss(inputs, totals, self._loss, self._custom)
             (found.loss * self.world_size).backward()  # FSDP takes the mean over ranks
             if positions is not None:
                 update.add(positions, chosen, inputs, found)
-        norm = torch.nn.utils.clip_grad_norm_(self._trained().values(), self.settings.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._trained().values(), self._policy.max_grad_norm)
         update.grad_norm = whole(norm).item()
         return merge(gathered(update, self.world_size))
 
@@ -156,16 +156,17 @@ class Learner:
             group["lr"] = lr
         self.optimizer.step()
 
-    def _inputs(self, samples: Sequence[Sample], first: tuple[Tensor, Tensor | None] | None) -> LossInputs:
+    def _inputs(self, samples: Sequence[TrainSample], first: tuple[Tensor, Tensor | None] | None) -> LossInputs:
         """What the loss of a micro-batch is computed from; `first` has the old and the reference's logprobs, None at the first update."""
-        s = self.settings
-        batch = collate(samples, s.device)
+        batch = collate(samples, self.settings.device)
         layout = self._layout(samples, batch)
         with self._precision():
-            found = self._scorer(layout, s.temperature, s.chunk_tokens, s.loss.entropy_coef != 0)
+            found = self._scorer(
+                layout, self._temperature, self._policy.logprob_chunk_tokens, self._loss.entropy_bonus != 0
+            )
         logprobs, entropies = (spread(values, batch.mask) for values in found)
         if first is None:
-            old = logprobs.detach() if s.loss.old_logprobs == "learner" else batch.engine_logprobs
+            old = logprobs.detach() if self._loss.old_logprobs == "learner" else batch.engine_logprobs
             scored = self._score_reference(layout)
             first = old, None if scored is None else spread(scored, batch.mask)
         old, reference = first
@@ -176,16 +177,16 @@ class Learner:
         if self._reference is None:
             return None
         with evaluating(self._reference.model), without_adapters(self._reference.model), self._precision():
-            return self._reference(layout, self.settings.temperature, self.settings.chunk_tokens)[0]
+            return self._reference(layout, self._temperature, self._policy.logprob_chunk_tokens)[0]
 
     def _precision(self) -> torch.autocast:
         """What is computed in, in the block."""
         device = self.settings.device.partition(":")[0]
         # Of several ranks, what is put together for a layer is bfloat16 already (split_model).
-        rounded = self.settings.precision == "bfloat16" and self.world_size == 1
+        rounded = self._policy.precision == "bfloat16" and self.world_size == 1
         return torch.autocast(device, torch.bfloat16, enabled=rounded)
 
-    def _layout(self, samples: Sequence[Sample], batch: MicroBatch) -> Layout:
+    def _layout(self, samples: Sequence[TrainSample], batch: MicroBatch) -> Layout:
         """Rows that share prompts where that is cheaper, else a sequence a row."""
         rows = choose_rows(samples, self._cost) if self._cost is not None else None
         if rows is None:
@@ -196,34 +197,35 @@ class Learner:
         self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float = 1.0
     ) -> list[list[float]]:
         """For each (prompt ids, token ids): the logprob of every token of the second."""
-        samples = [Sample("", prompt, tokens, [1] * len(tokens), [0.0] * len(tokens)) for prompt, tokens in sequences]
+        samples = [
+            TrainSample("", prompt, tokens, [1] * len(tokens), [0.0] * len(tokens)) for prompt, tokens in sequences
+        ]
         found: dict[int, Tensor] = {}
         with out_of_memory("scoring"), evaluating(self.model), self._precision():
             for positions, batch, layout in self._scored(samples):
-                scored, _ = self._scorer(layout, temperature, self.settings.chunk_tokens)
+                scored, _ = self._scorer(layout, temperature, self._policy.logprob_chunk_tokens)
                 if positions:
                     found |= dict(zip(positions, scored.split(batch.mask.sum(-1).tolist()), strict=True))
         return self._all({position: values.tolist() for position, values in found.items()})
 
-    def reference_kl(self, samples: Sequence[Sample]) -> list[float]:
+    def reference_kl(self, samples: Sequence[TrainSample]) -> list[float]:
         """Parallel to samples: the sum over sampled tokens of logprob minus the reference's logprob (k1), at the rollouts' temperature.
 
-        Raises ValueError when no reference is loaded: loss.kl_coef is 0.
+        Raises ValueError when no reference is loaded: loss_fn.reference_policy_kl_penalty is 0.
         """
         if self._reference is None:
-            raise ValueError("no reference is loaded, kl_coef is 0")
-        s = self.settings
+            raise ValueError("no reference is loaded, reference_policy_kl_penalty is 0")
         found: dict[int, float] = {}
         with out_of_memory("scoring"), evaluating(self.model), self._precision():
             for positions, batch, layout in self._scored(samples):
-                now, _ = self._scorer(layout, s.temperature, s.chunk_tokens)
+                now, _ = self._scorer(layout, self._temperature, self._policy.logprob_chunk_tokens)
                 reference = self._score_reference(layout)
                 assert reference is not None
                 sums = spread(now.double() - reference.double(), batch.mask).sum(-1)
                 found |= dict(zip(positions, sums.tolist()[: len(positions)], strict=True))
         return self._all(found)
 
-    def _scored(self, samples: Sequence[Sample]) -> Iterator[tuple[list[int], MicroBatch, Layout]]:
+    def _scored(self, samples: Sequence[TrainSample]) -> Iterator[tuple[list[int], MicroBatch, Layout]]:
         """This rank's micro-batches of samples that are only scored: positions, tensors, layout; no positions where other ranks have one more."""
         groups = [tuple(sample.prompt_ids) for sample in samples]
         batches = split_micro_batches([sample.length for sample in samples], SCORED_AT_ONCE, groups)
@@ -251,7 +253,7 @@ class Learner:
 
     def share_weights(self, path: str) -> bool:
         """Moves the parameters into the file that save_weights writes, so that it copies nothing. False where they cannot live there (a GPU, adapters, several ranks)."""
-        if self.settings.device != "cpu" or self.settings.lora is not None or self.world_size > 1:
+        if self.settings.device != "cpu" or self._policy.lora is not None or self.world_size > 1:
             return False
         mapped_parameters(self.model, path)
         return True
@@ -282,6 +284,11 @@ class Learner:
     def _whole(self, tensor: Tensor) -> Tensor:
         """A parameter's values on the CPU of rank 0; the others take part and keep nothing."""
         return whole(tensor, keep=self.rank == 0)
+
+    @property
+    def _temperature(self) -> float:
+        """What the rollouts were sampled with."""
+        return self._policy.generation.temperature
 
     def _trained(self) -> dict[str, Any]:
         """The parameters that the optimizer changes, by name."""

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .batch import Sample, collate
-from .layout import Layout, full_attention, plain_layout, shared_layout
-from .shared_attention import use_shared_attention
+from .batch import TrainSample, collate
+from .layout import Layout, full_attention, plain_layout, shared_layout, use_shared_attention
 
 # At most this many logits are held at once (512 MiB in float32), so that a large vocabulary does not decide the batch size.
 MAX_LOGITS = 2**27
@@ -84,7 +83,7 @@ def can_share_prefix(model: Any, device: str = "cpu") -> bool:
     if not full_attention(model.config):
         return False
     ids = [number % model.get_input_embeddings().weight.shape[0] for number in range(3, 80, 7)]
-    pair = [Sample("", ids[:5], answer, [1] * len(answer), [0.0] * len(answer)) for answer in (ids[5:9], ids[6:])]
+    pair = [TrainSample("", ids[:5], answer, [1] * len(answer), [0.0] * len(answer)) for answer in (ids[5:9], ids[6:])]
     batch, scorer = collate(pair, device), TokenScorer(model)
     try:
         alone, _ = scorer(plain_layout(batch.input_ids, batch.mask))

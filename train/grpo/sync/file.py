@@ -1,14 +1,13 @@
 """Weights through a mapped file: for engines on the learner's machine."""
 
-import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from ....base.event_loop import run_blocking
 from ....policies.engines.base import TokenEngine
 from ....policies.engines.restarting import new_weights
-from .sync import LearnerLike
-from .weights_folder import weights_folder
+from .base import LearnerLike, weights_folder
 
 
 class FileSync:
@@ -35,7 +34,7 @@ class FileSync:
         with new_weights(self._engine, self.path, version):
             self._learner.save_weights(self.path, self._dtype)
         written = time.perf_counter()
-        asyncio.run(self._engine.load_weights(self.path, version))
+        run_blocking(self._engine.load_weights(self.path, version))
         self.seconds = {"write": written - begin, "load": time.perf_counter() - written}
 
     @contextmanager

@@ -4,7 +4,6 @@ The learner writes its file as always. It travels in chunks, each fetched once b
 same layout there, and the engines read that. Few chunks are under way at once, so the object store may be smaller than the model.
 """
 
-import asyncio
 import mmap
 import os
 import time
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ....base.errors import EngineError, TrainingError
+from ....base.event_loop import run_blocking
 from ....policies.engines.base import TokenEngine
 from ....policies.engines.cluster import call
 from ....policies.engines.placement import engine_node
 from ....policies.engines.restarting import new_weights
-from .sync import LearnerLike
-from .weights_folder import weights_folder
+from .base import LearnerLike, weights_folder
 
 CHUNK_BYTES = 32 * 2**20
 CHUNKS_UNDER_WAY = 3
@@ -104,9 +103,9 @@ class ObjectStoreSync:
             self._spread(sorted(set(nodes) - {self._home}))
         written = time.perf_counter()
         if len(engines) == 1:
-            asyncio.run(self._engine.load_weights(paths[0], version))
+            run_blocking(self._engine.load_weights(paths[0], version))
         else:
-            asyncio.run(self._engine.load_each(paths, version))  # type: ignore[attr-defined]
+            run_blocking(self._engine.load_each(paths, version))  # type: ignore[attr-defined]
         self.seconds = {"write": written - begin, "load": time.perf_counter() - written}
 
     def _spread(self, nodes: list[str]) -> None:

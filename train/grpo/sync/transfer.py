@@ -16,7 +16,7 @@ from ....policies.engines.base import TokenEngine
 from ....policies.engines.cluster import call
 from ....policies.engines.restarting import RestartingEngine
 from ....policies.engines.vllm_client import engine_gone
-from ..restarting import RestartingLearner
+from ..learner.restarting import RestartingLearner
 
 BACKENDS = {"cuda_ipc": "ipc", "nccl": "nccl"}
 _TIMEOUT_S = 600
@@ -157,7 +157,7 @@ def weight_source(learner: Any, dtype: str) -> Any:
     import torch
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource, materialize_full_tensor
 
-    from ..learner.adapters import merged_weights
+    from ..learner.model import merged_weights
 
     wire = getattr(torch, dtype)
 

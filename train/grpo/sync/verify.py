@@ -17,8 +17,8 @@ from ....base.errors import EngineError
 from ....policies.engines.base import SampledTokens, TokenEngine
 from ....policies.engines.restarting import restarts
 from ....policies.types import Sampling
-from ..learner.batch import Sample
-from .sync import LearnerLike
+from ..learner.batch import TrainSample
+from .base import LearnerLike
 
 PROBE_SEQUENCES = 4
 PROBE_TOKENS = 4
@@ -84,7 +84,7 @@ class Verification:
         return worst
 
 
-def choose_probe(samples: Sequence[Sample]) -> list[Sample]:
+def choose_probe(samples: Sequence[TrainSample]) -> list[TrainSample]:
     """The sequences of a batch to compare on: the shortest, for speed."""
     return sorted(samples, key=lambda sample: (sample.length, sample.rollout_id))[:PROBE_SEQUENCES]
 
@@ -92,7 +92,7 @@ def choose_probe(samples: Sequence[Sample]) -> list[Sample]:
 def begin_verification(
     learner: LearnerLike,
     engine: TokenEngine,
-    probe: Sequence[Sample],
+    probe: Sequence[TrainSample],
     version: int,
     step: int,
     tolerance: float,
@@ -115,7 +115,7 @@ def begin_verification(
     return Verification(engine, version, step, tolerance, ours, answers, before, by_mean)
 
 
-async def _ask(engines: Sequence[TokenEngine], probe: Sequence[Sample], whole: Sequence[list[int]]) -> _Answers:
+async def _ask(engines: Sequence[TokenEngine], probe: Sequence[TrainSample], whole: Sequence[list[int]]) -> _Answers:
     """All three are parallel."""
     sampling = Sampling(temperature=1.0, max_tokens=PROBE_TOKENS, seed=0)
 

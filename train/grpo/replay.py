@@ -12,15 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ....base.errors import ConfigError
-from ....policies.models import load_tokenizer
-from ....store.runs import Run, list_runs, start_run
-from ...checkpoints import checkpoint_folder, keep_best, save_checkpoint
-from ...runs import COMPARED, Difference, first_difference, free_name
-from ...tracking import Tracker
-from ..config import GrpoConfig
-from ..learner.learner import StepResult
-from ..ledger import (
+from ...base.errors import ConfigError
+from ...policies.models import load_tokenizer
+from ...store.runs import Run, list_runs, start_run
+from ..checkpoints import checkpoint_folder, keep_best, save_checkpoint
+from ..runs import COMPARED, Difference, first_difference, free_name
+from ..tracking import Tracker
+from .config import GrpoConfig
+from .custom import record_hashes
+from .learner.settings import learner_settings
+from .learner.update import StepResult
+from .ledger import (
     commit_outcomes,
     commit_plan,
     read_batch,
@@ -29,16 +31,20 @@ from ..ledger import (
     stored_plan,
     take_stored,
 )
-from ..metrics import one_line, plan_metrics, rollout_metrics
-from ..plan import BatchPlan, make_plan
-from ..settings import learner_settings, plan_options, plan_settings
-from ..stopwatch import Stopwatch
-from ..viewer import Viewer
-from .original import Original, read_original, steps_to_take
-from .settings import changed_settings, changes_learning, changes_plans, refuse_other_weights
+from .metrics import Stopwatch, Viewer, one_line, plan_metrics, rollout_metrics
+from .original import (
+    Original,
+    changed_settings,
+    changes_learning,
+    changes_plans,
+    read_original,
+    refuse_other_weights,
+    steps_to_take,
+)
+from .plan import BatchPlan, kl_off_rewards, make_plan, step_settings
 
 if TYPE_CHECKING:
-    from ....store.lance_store import LanceStore
+    from ...store.lance_store import LanceStore
 
 Progress = Callable[[int, int, str], None]
 
@@ -96,7 +102,7 @@ def replay(
     """
     original = read_original(store, run_id)
     config = config or original.config
-    changed = changed_settings(original.config, config)
+    changed = changed_settings(original, config)
     if from_step > 1:
         refuse_other_weights(changed)
     steps = steps_to_take(original, from_step, config.grpo.max_num_steps)
@@ -111,15 +117,18 @@ def replay(
         "replay_of": run_id,
         "from_step": from_step,
     }
+    record_hashes(payload, config)
     with start_run(store, "replay", name, payload) as again:
         checkpoint_folder(
             again, config.checkpointing.checkpoint_dir
         )  # refuses another run's before anything is computed
         with _learner_before(store, original, config, from_step, progress) as learner, Tracker(again, config.logger, payload) as tracker:  # fmt: skip
-            parts = _Parts(store, original, config, again, learner, tracker, changes_plans(original.config, config))
+            parts = _Parts(
+                store, original, config, again, learner, tracker, changes_plans(changed, original.config, config)
+            )
             numbers = _take_all(parts, steps, progress, viewer)
         identical, difference = None, None
-        if not changes_learning(original.config, config):
+        if not changes_learning(changed):
             difference = _difference(parts, steps)
             identical = difference is None
         row = parts.saved[steps[-1]]
@@ -191,19 +200,18 @@ def _plan(parts: _Parts, step: int) -> tuple[BatchPlan, list[dict[str, Any]]]:
     stored = stored_plan(parts.store, parts.original.run_id, step)
     assert stored is not None, "steps_to_take lists those that have one"
     rollouts = read_planned(parts.store, stored)
-    settings = plan_settings(parts.config, parts.original.model_hash, ())
+    settings = step_settings(parts.config, parts.original.model_hash, stored.settings.get("task_ids") or ())
     settings |= {
-        "task_ids": stored.settings.get("task_ids"),
         "replay_of": {"run_id": parts.original.run_id, "step": step},
         "rollouts_of": stored.settings.get("rollouts_of") or [parts.original.run_id],
     }
-    settings = stored.settings | settings
+    # `learner` had the settings of the step before they were kept by section.
+    settings = {name: value for name, value in stored.settings.items() if name != "learner"} | settings
     if not parts.plans_anew:
         settings["plan"] = stored.settings["plan"]  # a run that went on may have changed the size of its micro-batches
         return replace(stored, run_id=parts.run.run_id, settings=settings), rollouts
-    options = plan_options(parts.config)
-    kl = _reference_kl(parts, stored) if options.shaping.kl_coef else None
-    return make_plan(parts.run.run_id, step, rollouts, options, stored.seed, settings, kl), rollouts
+    kl = _reference_kl(parts, stored) if kl_off_rewards(parts.config) else None
+    return make_plan(parts.run.run_id, step, rollouts, parts.config, settings, kl), rollouts
 
 
 def _reference_kl(parts: _Parts, stored: BatchPlan) -> dict[str, float]:
@@ -291,15 +299,15 @@ def open_learner(model: Path, config: GrpoConfig) -> Iterator[Any]:
     """A learner with as many ranks as the configuration has: one is in this process, several are Ray actors that end with the block."""
     from transformers.utils import logging
 
-    from ..learner.learner import Learner
+    from .learner.learner import Learner
 
     settings = learner_settings(config)
     if config.cluster.learner_ranks == 1:
         logging.disable_progress_bar()
         yield Learner(str(model), settings)
         return
-    from ..learner.group import LearnerGroup
-    from ..setup import own_ray
+    from .learner.group import LearnerGroup
+    from .processes import own_ray
 
     gpus = 1.0 if settings.device.startswith("cuda") else 0.0
     cluster = config.cluster

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .learner.batch import Sample
-from .learner.group import LearnerGone, LearnerGroup
-from .learner.state import read_numbers
+from .batch import TrainSample
+from .group import LearnerGone, LearnerGroup
+from .state import read_numbers
 
 if TYPE_CHECKING:
-    from .learner.learner import Learner, StepResult
+    from .learner import Learner, StepResult
 
 
 class RestartingLearner:
@@ -46,7 +46,7 @@ class RestartingLearner:
 
     def step(
         self,
-        samples: Sequence[Sample],
+        samples: Sequence[TrainSample],
         micro_batches: Sequence[Sequence[int]],
         before_update: Callable[[], object] | None = None,
     ) -> "StepResult":
@@ -61,7 +61,7 @@ class RestartingLearner:
         """See Learner."""
         return self._ask("logprobs", sequences, temperature)
 
-    def reference_kl(self, samples: Sequence[Sample]) -> list[float]:
+    def reference_kl(self, samples: Sequence[TrainSample]) -> list[float]:
         """See Learner."""
         return self._ask("reference_kl", samples)
 

@@ -1,13 +1,19 @@
-"""Advantages: how much better a rollout did than the other rollouts of its group."""
+"""From rewards to advantages: how much better a rollout did than the other rollouts of its group."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-EPS = 1e-6
+from .algorithms import rloo
+from .algorithms.dapo import overlong_penalty
+from .algorithms.dr_grpo import centered
+from .algorithms.grpo import EPS, normalized
+from .config_algorithm import RewardShapingConfig
+
 ZERO_STD = 1e-6
-MIN_VARIANCE = 1e-8
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,10 @@ def group_advantages(
 
     With m and s the mean and sample standard deviation (n - 1) over a group's n scored rollouts:
 
-        A_i = (r_i - m) / (s + eps)      normalize (Shao et al. 2024, arXiv:2402.03300, eq. 3)
-        A_i = r_i - m                    not normalize (Liu et al. 2025, arXiv:2503.20783, "Dr. GRPO")
+        A_i = (r_i - m) / (s + eps)      normalize: algorithms/grpo.py
+        A_i = r_i - m                    not normalize: algorithms/dr_grpo.py
 
-    and with `leave_one_out` the baseline is the mean of the *other* rollouts, which makes the numerator
-    (r_i - m) * n / (n - 1); the divisor stays the group's s.
+    and with `leave_one_out` the baseline is the mean of the *other* rollouts (algorithms/rloo.py); the divisor stays the group's s.
 
     Args:
         rewards_B: [B] rewards; NaN means "no verdict": left out of mean and deviation, and its advantage is NaN.
@@ -60,35 +65,36 @@ def group_advantages(
         return torch.zeros(n_groups, dtype=torch.float64).index_add(0, groups_B, values_B * scored)[groups_B]
 
     n = group_sum(torch.ones_like(rewards))
-    deviation = rewards - group_sum(rewards) / n.clamp(min=1)
+    deviation = centered(rewards, group_sum(rewards) / n.clamp(min=1))
     std = (group_sum(deviation**2) / (n - 1).clamp(min=1)).sqrt()
     flat = (std <= zero_std) | (n < 2)
 
-    values = deviation * n / (n - 1).clamp(min=1) if leave_one_out else deviation
+    values = rloo.leave_one_out(deviation, n) if leave_one_out else deviation
     if normalize:
-        values = values / (std + eps)
+        values = normalized(values, std, eps)
     values = torch.where(flat, 0.0, values).masked_fill(~scored, torch.nan)
     return GroupAdvantages(values, flat, n.to(torch.int64))
 
 
-def whiten(values_B: Tensor, tokens_B: Tensor) -> Tensor:
-    """Advantages with mean 0 and variance 1 over the sampled tokens of a batch (Hu 2025, arXiv:2501.03262, REINFORCE++).
-
-        mean = sum(n_i * A_i) / N,   variance = sum(n_i * (A_i - mean)^2) / N,   A_i <- (A_i - mean) / sqrt(max(variance, 1e-8))
-
-    A rollout counts once for each of its tokens, so long ones count for more.
+def shaped_reward(row: Mapping[str, Any], shaping: RewardShapingConfig, max_length: int, kl: float = 0.0) -> float:
+    """The reward that is compared within the group, of a rollout row that has a finite one. The row keeps its verdict.
 
     Args:
-        values_B: [B] float64; NaN stays NaN.
-        tokens_B: [B] int64: n_i, the sampled tokens that are trained on; 0 where a value is to have no part in mean and variance.
-
-    Returns:
-        [B]; the values as they are when there is no token.
+        max_length: Sampled tokens at which the length penalty is full where the settings name none.
+        kl: Weighted KL to the reference (k1 summed over sampled tokens); 0 is none.
     """
-    n, values = tokens_B.to(torch.float64), values_B.nan_to_num(0.0)
-    total = n.sum()
-    if total == 0:
-        return values_B
-    mean = (n * values).sum() / total
-    variance = (n * (values - mean) ** 2).sum() / total
-    return (values_B - mean) / variance.clamp(min=MIN_VARIANCE).sqrt()
+    reward = row["reward"]
+    if shaping.stop_properly_penalty_coef is not None and row["status"] == "truncated":
+        reward = stopped_properly(reward, shaping.stop_properly_penalty_coef)
+    if shaping.overlong_buffer_length is not None:
+        length = shaping.max_response_length or max_length
+        n_sampled = row["n_sampled_tokens"] or 0
+        reward -= overlong_penalty(n_sampled, length, shaping.overlong_buffer_length, shaping.overlong_buffer_penalty)
+    if row["n_parse_failures"]:
+        reward -= shaping.invalid_tool_call_penalty
+    return reward - kl
+
+
+def stopped_properly(reward: float, keep: float) -> float:
+    """The reward of a truncated rollout. A reward below 0 stays: multiplied by `keep`, it would rise for being truncated."""
+    return min(reward, keep * reward)

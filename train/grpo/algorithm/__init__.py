@@ -1,1 +1,0 @@
-"""The mathematics: advantages, losses, corrections, divergences, as pure functions."""

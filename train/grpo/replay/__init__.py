@@ -1,1 +1,0 @@
-"""The optimization of a stored run once more, without an engine."""
