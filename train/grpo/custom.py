@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ...base.errors import ConfigError, TrainingError
-from ...base.plugins import error_place, load_plugin, plugin_hash
+from ...base.plugins import error_place, load_plugin, parse_plugin, plugin_hash
 from .loss import LossFunction, LossInputs
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def checked_advantages(function: AdvantageFunction, spec: str, group: AdvantageI
     try:
         values = torch.as_tensor(function(group)).detach().double()
     except Exception as error:
-        raise TrainingError(f"The advantage {spec} failed: {error_place(error)}.", "Correct the function.") from error
+        raise TrainingError(f"The advantage {spec} failed: {_place(error, spec)}.", "Correct the function.") from error
     if values.shape != group.rewards.shape or not values.isfinite().all():
         raise TrainingError(
             f"The advantage {spec} returned {values.tolist()} for a group of {len(group.rewards)} rollouts.",
@@ -91,6 +91,12 @@ def check_loss(function: LossFunction, spec: str) -> None:
     Raises ConfigError naming what does not keep to the contract.
     """
     whole, gradient = _called(function, spec, _made_up())
+    if not whole.isfinite().all() or not gradient.isfinite().all():
+        raise _refused(
+            spec,
+            "is not finite, or its gradient is not",
+            "A micro-batch can have a rollout without a sampled token: divide by at least 1.",
+        )
     for row in range(_ROWS):
         alone, own = _called(function, spec, _rows(_made_up(), row))
         same = torch.allclose(alone, whole[row : row + 1], rtol=1e-4, atol=1e-6)
@@ -108,7 +114,7 @@ def _called(function: LossFunction, spec: str, inputs: LossInputs) -> tuple[Tens
     try:
         answer = function(replace(inputs, logprobs=logprobs))
     except Exception as error:
-        raise _refused(spec, f"failed: {error_place(error)}", "Correct the function.") from error
+        raise _refused(spec, f"failed: {_place(error, spec)}", "Correct the function.") from error
     shape = inputs.mask.shape
     if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], Mapping):
         raise _refused(spec, f"returned {type(answer).__name__}", "Return (loss, metrics), metrics being a dict.")
@@ -126,13 +132,12 @@ def _called(function: LossFunction, spec: str, inputs: LossInputs) -> tuple[Tens
     if not loss.requires_grad:
         raise _refused(spec, "has no gradient", "Compute it from inputs.logprobs without detach().")
     (gradient,) = torch.autograd.grad(loss.sum(), logprobs)
-    if not loss.isfinite().all() or not gradient.isfinite().all():
-        raise _refused(
-            spec,
-            "is not finite, or its gradient is not",
-            "A micro-batch can have a rollout without a sampled token: divide by at least 1.",
-        )
     return loss.detach(), gradient
+
+
+def _place(error: Exception, spec: str) -> str:
+    parsed = parse_plugin(spec)
+    return error_place(error, None if parsed is None else parsed.file)
 
 
 def _refused(spec: str, what: str, fix: str) -> ConfigError:

@@ -90,15 +90,17 @@ def policy_loss(
         custom: A user's own policy term in place of `policy_term`.
     """
     s, mask = settings, inputs.mask
+    # One node of the graph for both terms: the sum of their gradients is rounded in one order.
+    log_ratio = torch.where(mask, inputs.logprobs - inputs.old_logprobs, 0.0)
     if custom is None:
-        values, terms = policy_term(inputs, s)
+        values, terms = policy_term(inputs, log_ratio, s)
     else:
         values, terms = custom(inputs)
-        terms = {"ratio": token_ratio(inputs)} | {f"loss/{name}": _by_token(term, mask) for name, term in terms.items()}
+        terms = {"ratio": _ratio(log_ratio)} | {f"loss/{name}": _by_token(term, mask) for name, term in terms.items()}
 
     kl = None
     if s.reference_policy_kl_penalty and not s.use_kl_in_reward:
-        kl = s.reference_policy_kl_penalty * kl_term(inputs, s)
+        kl = s.reference_policy_kl_penalty * kl_term(inputs, log_ratio, s)
     if inputs.reference_logprobs is not None:
         apart = torch.where(mask, inputs.reference_logprobs - inputs.logprobs.detach(), 0.0)
         terms |= {f"kl_{kind}": kl_divergence(apart, kind) for kind in ("k1", "k3")}
@@ -113,12 +115,13 @@ def policy_loss(
     return PolicyLoss(total, {name: term.detach() for name, term in terms.items()})
 
 
-def policy_term(inputs: LossInputs, settings: LossConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of each token without KL, [B, T], and PolicyLoss.terms: the clipped objective times the correction weight."""
+def policy_term(inputs: LossInputs, log_ratio: Tensor, settings: LossConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of each token without KL, [B, T], and PolicyLoss.terms: the clipped objective times the correction weight.
+
+    `log_ratio` is logprobs - old_logprobs, [B, T] with gradient, 0 where the mask is False.
+    """
     s, mask, advantages = settings, inputs.mask, inputs.advantages.unsqueeze(-1)
-    ratio = token_ratio(inputs)
-    if s.sequence_level_importance_ratios:
-        ratio = sequence_log_ratio(_log_ratio(inputs), mask).clamp(max=MAX_LOG_RATIO).exp()
+    ratio = _ratio(sequence_log_ratio(log_ratio, mask) if s.sequence_level_importance_ratios else log_ratio)
     if s.objective == "cispo":
         loss = cispo_loss(inputs.logprobs, ratio, advantages, s.ratio_clip_min, s.ratio_clip_max)
     else:
@@ -136,13 +139,8 @@ def policy_term(inputs: LossInputs, settings: LossConfig) -> tuple[Tensor, dict[
     return weight * loss, terms
 
 
-def token_ratio(inputs: LossInputs) -> Tensor:
-    """exp(logprobs - old_logprobs), [B, T] with gradient; 1 where the mask is False."""
-    return _log_ratio(inputs).clamp(max=MAX_LOG_RATIO).exp()
-
-
-def _log_ratio(inputs: LossInputs) -> Tensor:
-    return torch.where(inputs.mask, inputs.logprobs - inputs.old_logprobs, 0.0)
+def _ratio(log_ratio: Tensor) -> Tensor:
+    return log_ratio.clamp(max=MAX_LOG_RATIO).exp()
 
 
 def clipped_tokens(ratio: Tensor, advantages: Tensor, settings: LossConfig) -> dict[str, Tensor]:
@@ -200,8 +198,8 @@ def correction_weights(
 # -- the KL divergence to the reference ----------------------------------------------------------------------------------
 
 
-def kl_term(inputs: LossInputs, settings: LossConfig) -> Tensor:
-    """The KL estimate as a term of the loss, [B, T], before its weight.
+def kl_term(inputs: LossInputs, log_ratio: Tensor, settings: LossConfig) -> Tensor:
+    """The KL estimate as a term of the loss, [B, T], before its weight; `log_ratio` as of policy_term.
 
     With use_bias_correction_kl its expected gradient is that of the KL: k1 and k3 are multiplied by the token's ratio (DeepSeek-AI 2025,
     arXiv:2512.02556), k2, whose own gradient is right already, by the ratio without gradient. Without it, k1's expected gradient is 0 and k3's is
@@ -212,7 +210,7 @@ def kl_term(inputs: LossInputs, settings: LossConfig) -> Tensor:
     estimate = kl_divergence(torch.where(inputs.mask, reference - inputs.logprobs, 0.0), kind)
     if not settings.use_bias_correction_kl:
         return estimate
-    ratio = token_ratio(inputs)
+    ratio = _ratio(log_ratio)
     return estimate * (ratio.detach() if kind == "k2" else ratio)
 
 

@@ -46,7 +46,7 @@ def test_neither_split_nor_order_changes_the_step(random_model, make_samples, se
     ):
         # SGD shows the gradient itself; Adam would blow up rounding where a gradient is nearly 0.
         learner = Learner(str(random_model), settings)
-        learner.optimizer = torch.optim.SGD(learner.model.parameters(), settings.lr)
+        learner.optimizer = torch.optim.SGD(learner.model.parameters(), settings.policy.optimizer.lr)
         results.append(learner.step([samples[i] for i in order], split))
         after.append(weights(learner))
     assert after[0].keys() == after[1].keys()

@@ -65,7 +65,7 @@ def assert_same(one, other, **tolerance):
 
 
 def with_sgd(learner):
-    """Lets a step with settings.lr show the gradient itself; Adam would blow up rounding where a gradient is nearly 0."""
+    """Lets a step with settings.policy.optimizer.lr show the gradient itself; Adam would blow up rounding where a gradient is nearly 0."""
 
     def change(learner):
         import torch
@@ -186,7 +186,7 @@ def test_three_placed_ranks_with_all_that_a_learner_can(random_model, make_sampl
         closing(place(0, 3)) as placed,
         LearnerGroup(str(random_model), settings, ranks=3, placement=placed.learners) as group,
     ):
-        exact = settings.precision == "float32"
+        exact = settings.policy.precision == "float32"
         with_sgd(one)
         with_sgd(group)
         for seed in (1, 2):

@@ -37,8 +37,8 @@ def gradient(learner, samples):
     "changed",
     [
         {"activation_checkpointing": True},
-        {"chunk_tokens": 5},
-        {"chunk_tokens": 1, "activation_checkpointing": True},
+        {"logprob_chunk_tokens": 5},
+        {"logprob_chunk_tokens": 1, "activation_checkpointing": True},
     ],
 )
 @pytest.mark.parametrize("lora", [None, LORA.policy.lora])
