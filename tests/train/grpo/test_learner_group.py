@@ -8,10 +8,10 @@ import pytest
 import torch
 from rollhouse.base.errors import TrainingError
 from rollhouse.policies.engines.cluster import ensure_ray, shutdown_ray
+from rollhouse.train.config import LoraConfig
 from rollhouse.train.grpo.learner.group import LearnerGroup
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.ranks import dealt
-from rollhouse.train.lora import LoraConfig
 from safetensors.torch import load_file
 
 from .settings import learner_config, loss_config

@@ -5,6 +5,7 @@ import torch
 from rollhouse.base.errors import ConfigError
 from rollhouse.policies.engines.sleeping import asleep
 from rollhouse.policies.engines.torch_engine import TorchEngine
+from rollhouse.train.config import LoraConfig
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.sync.sync import open_sync
 from rollhouse.train.grpo.sync.transfer import EngineClient, engine_arguments, places_of, trainer_info, weight_source

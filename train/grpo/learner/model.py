@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ....base.errors import ConfigError
-from ...lora import LoraConfig
+from ...config import LoraConfig
 from .settings import LearnerSettings
 
 
