@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from .config import CheckpointingConfig, LoggerConfig, LoraConfig, Section
+from ..base.config import Section
+from .config import CheckpointingConfig, LoggerConfig, LoraConfig
 
 
 class OptimizerConfig(Section):
