@@ -69,7 +69,8 @@ def settings_command(model: Callable[[], type[BaseModel]]) -> type[PlainCommand]
                 self._options = options_of(model())
                 own = {parameter.name for parameter in self._own}
                 made = [parameter for parameter in _parameters(self._options) if parameter.name not in own]
-                self._own = [*made, *self._own]
+                arguments = [one for one in self._own if one.param_type_name == "argument"]
+                self._own = [*arguments, *made, *(one for one in self._own if one not in arguments)]
             return self._own
 
         @params.setter

@@ -1,17 +1,19 @@
 """`rollhouse dataset`: training sets as ordered references into a snapshot, and why each rollout is in or out."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .command import DryRunOption, settings_command
 from .common import (
     AtOption,
     Format,
     FormatOption,
-    ScorerOption,
     StoreOption,
     console,
     open_store,
+    print_config,
     print_rows,
     print_summary,
 )
@@ -19,28 +21,20 @@ from .common import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..transform.dataset import Dataset
     from ..transform.options import SourceOptions
-    from ..transform.versions import DatasetVersion
 
-NameArgument = Annotated[str, typer.Argument(help="Name of the dataset.")]
-SettingsArgument = Annotated[list[str] | None, typer.Argument(help="Options of the recipe as `key=value`.")]
-FromOption = Annotated[str, typer.Option("--from", help="Snapshot to build from.")]
-ConfigOption = Annotated[str | None, typer.Option("--config", help="Recipe (YAML), or the name of a shipped one.")]
-RunsOption = Annotated[list[str] | None, typer.Option("--run", help="Only rollouts of this run; may be repeated.")]
-EnvironmentsOption = Annotated[list[str] | None, typer.Option("--environment", help="Only rollouts of this environment; may be repeated.")]  # fmt: skip
-SqlOption = Annotated[str | None, typer.Option("--sql", metavar="FILE", help="A SELECT over the store that names what to choose.")]  # fmt: skip
-FunctionOption = Annotated[str | None, typer.Option("--function", metavar="FILE:NAME", help="A Python function of a Polars LazyFrame that returns what to choose.")]  # fmt: skip
-AgainstOption = Annotated[list[str] | None, typer.Option("--against", metavar="SET", help="Leave out what is also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file; may be repeated.")]  # fmt: skip
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")]
-VersionArgument = Annotated[str, typer.Argument(help="NAME or NAME@VERSION.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the dataset.")]
+FromOption = Annotated[str, typer.Option("--from", metavar="SNAPSHOT", help="Snapshot to build from.", rich_help_panel="Input")]  # fmt: skip
+VersionArgument = Annotated[str, typer.Argument(metavar="NAME[@V]", help="NAME or NAME@VERSION.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     noun = typer.Typer(no_args_is_help=True, help="Training sets: built from snapshots, kept as versions.")
-    building = typer.Typer(no_args_is_help=True, help="Make a version of a dataset.")
+    building = typer.Typer(no_args_is_help=True, help="Build a version of a dataset.")
     for command in (sft, dpo, grpo):
-        building.command(command.__name__)(command)
+        building.command(command.__name__, cls=settings_command(partial(_options, command.__name__)))(command)
     noun.add_typer(building, name="build")
     noun.command("list")(list_)
     noun.command("show")(show)
@@ -50,67 +44,61 @@ def register(app: typer.Typer) -> None:
     app.add_typer(noun, name="dataset")
 
 
-def sft(
-    name: NameArgument, snapshot: FromOption, settings: SettingsArgument = None, config: ConfigOption = None,
-    run: RunsOption = None, environment: EnvironmentsOption = None, scorer: ScorerOption = None, sql: SqlOption = None,
-    function: FunctionOption = None, against: AgainstOption = None,
-    min_reward: Annotated[float | None, typer.Option("--min-reward", help="Least reward [default: 1 where all are 0 or 1, else 0.9].")] = None,
-    per_task: Annotated[int | None, typer.Option("--per-task", help="Most demonstrations of one task [default: 4].")] = None,
-    dry_run: DryRunOption = False, store: StoreOption = None, format: FormatOption = Format.table,
-) -> None:  # fmt: skip
-    """Demonstrations: completed, rewarded, distinct rollouts, at most a few of one task.
+def _options(kind: str) -> "type[SourceOptions]":
+    from ..transform.options import DpoOptions, GrpoOptions, SftOptions
 
-    Example: `rollhouse dataset build sft demos --from s1 --run scripted --per-task 2 require_passed=true`.
+    return {"sft": SftOptions, "dpo": DpoOptions, "grpo": GrpoOptions}[kind]
+
+
+def sft(
+    ctx: typer.Context,
+    name: NameArgument,
+    snapshot: FromOption,
+    dry_run: DryRunOption = False,
+    store: StoreOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Build demonstrations: completed, rewarded, distinct rollouts, a limited number per task.
+
+    Example: `rollhouse dataset build sft demos --from s1 --run scripted --per-task 2 --require-passed`
     """
     from ..transform.build import build_sft
-    from ..transform.options import SftOptions
 
-    flags = _flags(run, environment, scorer, sql, function, against) | {
-        "min_reward": min_reward,
-        "per_task_cap": per_task,
-    }
-    _build(build_sft, SftOptions, name, snapshot, config, flags, settings, dry_run, store, format)
+    _build(build_sft, name, snapshot, ctx.obj, dry_run, store, format)
 
 
 def dpo(
-    name: NameArgument, snapshot: FromOption, settings: SettingsArgument = None, config: ConfigOption = None,
-    run: RunsOption = None, environment: EnvironmentsOption = None, scorer: ScorerOption = None, sql: SqlOption = None,
-    function: FunctionOption = None, against: AgainstOption = None,
-    pairing: Annotated[str | None, typer.Option("--pairing", help="auto, nearest_miss, two_sigma, best_worst, ranked, all or step [default: auto].")] = None,
-    per_group: Annotated[int | None, typer.Option("--per-group", help="Most pairs of one task and prompt [default: 2].")] = None,
-    dry_run: DryRunOption = False, store: StoreOption = None, format: FormatOption = Format.table,
-) -> None:  # fmt: skip
-    """Preference pairs: per task and prompt, an accepted rollout against a worse one.
+    ctx: typer.Context,
+    name: NameArgument,
+    snapshot: FromOption,
+    dry_run: DryRunOption = False,
+    store: StoreOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Build preference pairs: for each task and prompt, an accepted rollout and a worse one.
 
-    Example: `rollhouse dataset build dpo pairs --from s1 --run base --pairing ranked min_gap=0.3`.
+    Example: `rollhouse dataset build dpo pairs --from s1 --run base --pairing ranked min_gap=0.3`
     """
     from ..transform.build import build_dpo
-    from ..transform.options import DpoOptions
 
-    flags = _flags(run, environment, scorer, sql, function, against) | {
-        "pairing": pairing,
-        "max_pairs_per_group": per_group,
-    }
-    _build(build_dpo, DpoOptions, name, snapshot, config, flags, settings, dry_run, store, format)
+    _build(build_dpo, name, snapshot, ctx.obj, dry_run, store, format)
 
 
 def grpo(
-    name: NameArgument, snapshot: FromOption, settings: SettingsArgument = None, config: ConfigOption = None,
-    run: RunsOption = None, environment: EnvironmentsOption = None, scorer: ScorerOption = None, sql: SqlOption = None,
-    function: FunctionOption = None, against: AgainstOption = None,
-    weights: Annotated[str | None, typer.Option("--weights", help="How often a prompt is drawn: none, variance or hard [default: none].")] = None,
-    order: Annotated[str | None, typer.Option("--order", help="shuffled, easy_first or hard_first [default: shuffled].")] = None,
-    dry_run: DryRunOption = False, store: StoreOption = None, format: FormatOption = Format.table,
-) -> None:  # fmt: skip
-    """A prompt set for online training: tasks that are neither always solved nor never.
+    ctx: typer.Context,
+    name: NameArgument,
+    snapshot: FromOption,
+    dry_run: DryRunOption = False,
+    store: StoreOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Build a prompt set for online training: tasks that are neither always solved nor never.
 
-    Example: `rollhouse dataset build grpo prompts --from s1 --run base "pass_band=[0.2, 0.8]" --weights variance`.
+    Example: `rollhouse dataset build grpo prompts --from s1 --run base 'pass_band=[0.2, 0.8]' --weights variance`
     """
     from ..transform.build import build_grpo
-    from ..transform.options import GrpoOptions
 
-    flags = _flags(run, environment, scorer, sql, function, against) | {"weights": weights, "order": order}
-    _build(build_grpo, GrpoOptions, name, snapshot, config, flags, settings, dry_run, store, format)
+    _build(build_grpo, name, snapshot, ctx.obj, dry_run, store, format)
 
 
 def list_(store: StoreOption = None, at: AtOption = None, format: FormatOption = Format.table) -> None:
@@ -199,7 +187,7 @@ def export(
     print_summary(asdict(found.export(target, out)), format, f"{found.label} as {target}")
 
 
-def manifest(dataset: "DatasetVersion") -> dict[str, Any]:
+def manifest(dataset: "Dataset") -> dict[str, Any]:
     """A version as one flat record, without its references."""
     return {
         "dataset": dataset.label,
@@ -215,52 +203,29 @@ def manifest(dataset: "DatasetVersion") -> dict[str, Any]:
     }
 
 
-def _flags(
-    runs: list[str] | None, environments: list[str] | None, scorer: str | None, sql: str | None, function: str | None,
-    against: list[str] | None,
-) -> dict[str, Any]:  # fmt: skip
-    """The options that every kind has as flags."""
-    from ..transform.recipes import read_function, read_sql
-
-    flags = {"runs": runs, "environments": environments, "scorer": scorer, "contamination.against": against}
-    if sql is not None:
-        flags["sql"] = read_sql(sql)
-    if function is not None:
-        flags["function"], flags["function_name"] = read_function(function)
-    return flags
-
-
 def _build(
-    build: "Callable[..., DatasetVersion]",
-    options: "type[SourceOptions]",
+    build: "Callable[..., Dataset]",
     name: str,
     snapshot: str,
-    config: str | None,
-    flags: dict[str, Any],
-    settings: list[str] | None,
+    options: "SourceOptions",
     dry_run: bool,
     store: str | None,
     format: Format,
 ) -> None:
-    import json
-
-    from ..base.recipes import resolve, to_yaml
     from ..eval.bfcl.references import evaluation_cases
 
-    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value not in (None, [])]
-    recipe = resolve(options, config, [*given, *(settings or [])])
     if dry_run:
-        print(to_yaml(recipe), end="")
+        print_config(options, {}, format)
         return
-    cases = evaluation_cases(recipe.contamination.against)
-    dataset = build(open_store(store), name, snapshot, recipe, cases)
+    cases = evaluation_cases(options.contamination.against)
+    dataset = build(open_store(store), name, snapshot, options, cases)
     if format is not Format.table:
         print_rows([{**manifest(dataset), "existed": dataset.existed}], format)
     else:
         _print_built(dataset)
 
 
-def _print_built(dataset: "DatasetVersion") -> None:
+def _print_built(dataset: "Dataset") -> None:
     from ..transform.dataset import UNITS
 
     out = console()

@@ -9,7 +9,6 @@ from ..base.config import Section
 from ..policies.models import need
 from ..store.lance_store import LanceStore
 from ..transform.materialize import iter_sft
-from .config import Section
 from .lora import peft_config
 from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
 from .offline_config import OfflineConfig

@@ -151,7 +151,6 @@ def _keep(
 ) -> Dataset:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(f"{name!r} cannot name a dataset.", "Use letters, digits, '.', '-' and '_'.")
-    recipe = options.model_dump(mode="json")
     dropped = selection.drop_reasons()
     by_reason = dropped["reason"].value_counts(sort=True, name="n")
     by_method = flagged.group_by("reference_set", "method").agg(n=pl.col("id").n_unique())
@@ -168,8 +167,8 @@ def _keep(
         kind=kind,
         snapshot=snapshot,
         scorer=options.scorer,
-        recipe=recipe,
-        fingerprint=fingerprint(store, kind, snapshot, recipe, references),
+        recipe=options.recipe(),
+        fingerprint=fingerprint(store, kind, snapshot, options.hashed_recipe(), references),
         references=references,
         drops=dropped,
         flags=flagged.drop("reference_set"),

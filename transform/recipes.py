@@ -1,6 +1,5 @@
 """Recipes that select by code: a SELECT over the store, or a Python function over the candidates."""
 
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -44,25 +43,6 @@ def chosen_ids(
     if answer.is_empty():
         raise EmptyDataset(f"The dataset would be empty: {what} selects no rollout.", "Make it select more.")
     return answer.select(pl.col(name).cast(pl.String) for name in columns)
-
-
-def read_function(reference: str) -> tuple[str, str]:
-    """`FILE.py:NAME` as (source of the file, NAME). A version keeps the source, so the file may be moved or changed later."""
-    file, colon, name = reference.rpartition(":")
-    if not colon or not name.isidentifier():
-        raise ConfigError(f"{reference!r} is not a reference to a function.", "Write FILE.py:NAME.")
-    try:
-        return Path(file).read_text(encoding="utf-8"), name
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {one_line(error)}.", "Check the path.") from error
-
-
-def read_sql(file: str) -> str:
-    """The text of a SELECT in a file. Raises ConfigError when it cannot be read."""
-    try:
-        return Path(file).read_text(encoding="utf-8").strip().rstrip(";")
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {one_line(error)}.", "Check the path.") from error
 
 
 def _call(source: str, name: str, candidates: pl.DataFrame) -> pl.DataFrame:

@@ -2,13 +2,14 @@
 
 import json
 import sys
+from typing import Annotated
 
 import polars as pl
 import pytest
 from rollhouse.base.errors import ConfigError, MissingExtra
 from rollhouse.transform.build import build_dpo, build_grpo, build_sft
 from rollhouse.transform.dataset import load_dataset_version
-from rollhouse.transform.options import GrpoOptions, SftOptions
+from rollhouse.transform.options import LATER, GrpoOptions, SftOptions
 
 
 @pytest.fixture
@@ -71,3 +72,26 @@ def test_hugging_face_is_optional(filled, snapshot, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtra, match="datasets is not installed"):
         dataset.to_hf()
+
+
+def test_an_option_added_later_keeps_the_fingerprints(filled, snapshot) -> None:
+    class LaterOptions(SftOptions):
+        most_words: Annotated[int | None, LATER] = None
+
+    first = build_sft(filled.store, "demos", snapshot, SftOptions(per_task_cap=1))
+    again = build_sft(filled.store, "demos", snapshot, LaterOptions(per_task_cap=1))
+    other = build_sft(filled.store, "demos", snapshot, LaterOptions(per_task_cap=1, most_words=3))
+    assert again.existed and again.fingerprint == first.fingerprint
+    assert other.label == "demos@2" and other.recipe["most_words"] == 3
+
+
+def test_a_recipe_names_files_of_code(tmp_path) -> None:
+    (tmp_path / "good.sql").write_text("SELECT rollout_id FROM rollouts;\n")
+    (tmp_path / "good.py").write_text("def good(frame):\n    return frame\n")
+    assert SftOptions(sql=str(tmp_path / "good.sql")).sql == "SELECT rollout_id FROM rollouts"
+    options = SftOptions(function=f"{tmp_path}/good.py:good")
+    assert (options.function, options.function_name) == ("def good(frame):\n    return frame\n", "good")
+    assert SftOptions(**options.recipe()) == options, "what a version keeps is the recipe"
+    for wrong in ({"function": "good"}, {"function": "absent.py:good"}, {"sql": "absent.sql"}):
+        with pytest.raises(ConfigError, match="not a reference|cannot be read"):
+            SftOptions(**wrong)

@@ -147,5 +147,5 @@ def test_a_changed_file_is_another_run(tmp_path):
         pass
     refuse_other_config(store, "own", GrpoConfig, run_config(config, "prompts@1", "weights"), MAY_CHANGE)
     file.write_text(OWN.read_text() + "\n")
-    with pytest.raises(ConfigError, match="files.loss_fn.custom"):
+    with pytest.raises(ConfigError, match=r"files\.loss_fn\.custom"):
         refuse_other_config(store, "own", GrpoConfig, run_config(config, "prompts@1", "weights"), MAY_CHANGE)

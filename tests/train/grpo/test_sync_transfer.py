@@ -9,7 +9,6 @@ from rollhouse.train.config import LoraConfig
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.sync.sync import open_sync
 from rollhouse.train.grpo.sync.transfer import EngineClient, engine_arguments, places_of, trainer_info, weight_source
-from rollhouse.train.lora import LoraConfig
 
 from .settings import learner_config
 
