@@ -274,11 +274,11 @@ def test_a_whole_batch_equals_trl_from_rewards_to_loss(
 def test_edge_3_a_fully_masked_sequence_is_not_counted_where_trl_counts_it(trl_trainer, own_model, make_samples):
     samples = make_samples(3, seed=5)
     samples[1] = replace(samples[1], loss_mask=[0] * len(samples[1].token_ids), engine_logprobs=[])
-    for aggregation, options in (("sequence_mean", {"loss_type": "grpo"}), ("fixed_length", {"loss_type": "dr_grpo"})):
-        trainer = trl_trainer(**options)
+    for mean, loss_type in (({"token_level_loss": False}, "grpo"), ({"fixed_length": LENGTH}, "dr_grpo")):
+        trainer = trl_trainer(loss_type=loss_type)
         with torch.no_grad():
             inputs = off_policy(own_model, samples)
             theirs = trainer._compute_loss(trainer.model, trl_inputs(samples, inputs))
-        settings = loss_config(OURS, aggregation=aggregation, fixed_length=LENGTH)
+        settings = loss_config(OURS, **mean)
         ours = policy_loss(inputs, totals_of(inputs.mask), settings).loss
         assert ours.item() * 2 == pytest.approx(theirs.item() * 3, rel=1e-5)
