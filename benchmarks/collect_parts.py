@@ -20,7 +20,7 @@ from rollhouse.collect.runner import collect
 from rollhouse.environments.workplace import WorkplaceEnvironment
 from rollhouse.policies.config import EndpointSettings
 from rollhouse.policies.endpoint import OpenAIPolicy
-from rollhouse.policies.endpoint.request import RequestEncoder
+from rollhouse.policies.endpoint.policy import RequestEncoder
 from rollhouse.policies.types import Conversation, Sampling
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message

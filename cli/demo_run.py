@@ -24,8 +24,8 @@ def run_steps(store: Path, steps: Sequence[Step]) -> dict[str, float]:
     The engine is started once and the commands take it over. What a command needs that is not installed is found before anything runs.
     Raises ConfigError for a store that holds a demo already, typer.Exit with a command's exit code when one fails.
     """
+    from ..base.packages import need, require
     from ..policies.engines.cluster import ensure_ray, shutdown_ray
-    from ..policies.models import need, require
 
     if (store / "summary.json").exists() or (store / "rollouts.lance").exists():
         raise ConfigError(f"{store} holds a store already.", "Name an empty folder with --store, or remove that one.")

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import ConfigError, EngineError, one_line
+from ..base.packages import need
 from ..environments.mixture import open_mixture
 from ..policies.engines.base import EngineGone
 from ..policies.engines.cluster import NAMESPACE, ensure_ray, our_error, require_resources, shutdown_ray
-from ..policies.models import need
 from ..policies.opening import loads_model, open_policy
 from ..policies.types import Sampling
 from .config import CollectConfig

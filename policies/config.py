@@ -127,10 +127,6 @@ class EndpointSettings(Section):
     extra_body: Mapping[str, Any] = Field(default_factory=dict)
     """Further fields of every request, such as `{"chat_template_kwargs": {"enable_thinking": false}}`."""
 
-    def backoff(self, retry: int) -> float:
-        """The longest pause before the retry of that number, counted from 1."""
-        return min(self.backoff_max_s, self.backoff_s * 2.0 ** min(retry - 1, 60))
-
 
 class ModelSettings(Section):
     """A model, and how conversations become its tokens."""

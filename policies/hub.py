@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..base.errors import ConfigError, EngineError, RollhouseError, one_line
-from .models import need
+from ..base.packages import need
 
 Kind = Literal["model", "dataset"]
 
@@ -20,10 +20,10 @@ _TRUE = ("1", "on", "yes", "true")
 
 
 def hub_folder(name: str, kind: Kind = "model", revision: str | None = None, cache: Path | None = None) -> Path:
-    """The folder that holds a repository of the hub, downloaded unless it is there; the hub being away, the copy that is there.
+    """The folder of a hub repository: downloaded if it is not in the cache, and the cached copy when the hub cannot be reached.
 
-    Of a model come its safetensors, its configuration and its tokenizer, of a data set its JSON and Parquet files. The
-    variables of the hub's client hold: HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE.
+    A model is its safetensors, configuration and tokenizer files, a data set its JSON and Parquet files. The variables of the
+    hub's client apply: HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE.
 
     Args:
         name: `owner/name`.
@@ -32,7 +32,7 @@ def hub_folder(name: str, kind: Kind = "model", revision: str | None = None, cac
 
     Raises:
         ConfigError: There is no such repository or revision, it needs a token or a permission, or this machine is offline without a copy.
-        EngineError: The hub does not answer, or answers that it was asked too often, and there is no copy.
+        EngineError: The hub does not answer or limits the rate, and there is no cached copy.
         MissingExtra: The hub's client is not installed.
     """
     client = need("huggingface_hub")
@@ -55,29 +55,29 @@ def hub_folder(name: str, kind: Kind = "model", revision: str | None = None, cac
 
 
 def _explained(error: Exception, name: str, kind: Kind, revision: str | None, offline: bool) -> RollhouseError:
-    """The client's error in our words. None of them holds the token."""
+    """The client's error as one of ours. No message contains the token."""
     from huggingface_hub import errors
 
     it = f"{kind} {name!r}" + (f" at {revision}" if revision else "")
     status = _status(error)
     if isinstance(error, errors.HFValidationError):
-        return ConfigError(f"{name!r} is no name of the hub.", "A name is owner/name.")
+        return ConfigError(f"{name!r} is not a hub name.", "Write OWNER/NAME.")
     if offline or _caused_by(error, errors.OfflineModeIsEnabled):
-        return ConfigError(f"The hub is off (HF_HUB_OFFLINE) and there is no copy of {it}.", "Unset HF_HUB_OFFLINE and fetch it once, or name a folder.")  # fmt: skip
+        return ConfigError(f"HF_HUB_OFFLINE is set and the cache has no copy of {it}.", "Unset HF_HUB_OFFLINE to download it, or name a folder.")  # fmt: skip
     if isinstance(error, errors.RevisionNotFoundError):
         return ConfigError(f"The {kind} {name!r} has no revision {revision!r}.", "Name a branch, a tag or a commit of it.")  # fmt: skip
     if isinstance(error, errors.GatedRepoError) or status == 403:
-        return ConfigError(f"The hub does not let you have {it}: it is gated.", f"Ask for access at {_endpoint()}/{_page(name, kind)}, then set HF_TOKEN to a token of that account.")  # fmt: skip
+        return ConfigError(f"Access denied by the hub: {it} is gated.", f"Ask for access at {_endpoint()}/{_page(name, kind)}, then set HF_TOKEN to a token of that account.")  # fmt: skip
     if status == 401:
-        return ConfigError(f"The hub has no {it} that it shows to you.", "Check the name; for a private or gated one set HF_TOKEN to a token that may read it.")  # fmt: skip
+        return ConfigError(f"The hub has no {it}, or it is private.", "Check the name; for a private or gated one set HF_TOKEN to a token that may read it.")  # fmt: skip
     if status == 404:
         return ConfigError(f"The hub has no {it}.", "Check the name, or name a folder.")
     if status == 429:
-        return EngineError(f"The hub was asked too often and refuses {it} for now.", "Wait some minutes and try again; with HF_TOKEN set the limit is higher.")  # fmt: skip
+        return EngineError(f"The hub limits the rate of requests and refused {it}.", "Wait some minutes and try again; with HF_TOKEN set the limit is higher.")  # fmt: skip
     if status is not None:
-        return EngineError(f"The hub answered {status} when asked for {it}.", "Try again later, or name a folder.")
+        return EngineError(f"The hub returned status {status} for {it}.", "Try again later, or name a folder.")
     reason = one_line(f"{type(error.__cause__ or error).__name__}: {error.__cause__ or error}", 200).rstrip(".")
-    return EngineError(f"The {it} could not be had from the hub at {_endpoint()} ({reason}).", "Check the network (or HF_ENDPOINT), or name a folder.")  # fmt: skip
+    return EngineError(f"Cannot download {it} from the hub at {_endpoint()} ({reason}).", "Check the network (or HF_ENDPOINT), or name a folder.")  # fmt: skip
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -1,23 +1,21 @@
-"""Model folders: what is in one, which weights they are, and how their text becomes tokens."""
+"""Model folders: their files, the hash of their weights, and their tokenizer."""
 
 import hashlib
 import json
 import os
 import re
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import ConfigError, MissingExtra
+from ..base.errors import ConfigError
+from ..base.packages import need
 from ..store.ids import canonical_json
+from .hub import hub_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_EXTRA_OF = {"vllm": "vllm", "aiohttp": "endpoint", "verifiers": "verifiers"}
 # Fields of config.json that differ between saves of one architecture.
 _NOT_ARCHITECTURE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -31,24 +29,8 @@ def read_file(path: str, option: str) -> bytes:
         raise ConfigError(f"{option} {path} cannot be read: {error.strerror}.", "Name a file that exists.") from error
 
 
-def require(package: str) -> None:
-    """Raises MissingExtra, saying how to get it, when a package of an extra is not installed. Imports nothing."""
-    if find_spec(package) is None:
-        extra = _EXTRA_OF.get(package, "train")
-        raise MissingExtra(
-            f"The package {package} is not installed.",
-            f"Run `make setup` in a checkout, or `pip install 'rollhouse[{extra}]'`.",
-        )
-
-
-def need(package: str) -> ModuleType:
-    """Imports a package of an extra, or raises MissingExtra."""
-    require(package)
-    return import_module(package)
-
-
 def model_folder(name: str | os.PathLike[str]) -> Path:
-    """The folder of a model: the folder of that name, or the hub's `OWNER/NAME`, with `@REVISION` behind it if one is wanted.
+    """The folder of a model: the folder of that name, or the hub's `OWNER/NAME` or `OWNER/NAME@REVISION`.
 
     Raises ConfigError and EngineError as `hub.hub_folder` does, and ConfigError for a name that is neither.
     """
@@ -60,13 +42,11 @@ def model_folder(name: str | os.PathLike[str]) -> Path:
             f"There is no model {str(name)!r}: it is neither a folder nor a name on the hub (OWNER/NAME).",
             "Name a model folder or a hub name.",
         )
-    from .hub import hub_folder
-
     return hub_folder(found[1], revision=found[2])
 
 
 def check_model_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder, if an engine can load it. Raises ConfigError naming what it lacks."""
+    """The folder, if an engine can load it. Raises ConfigError that names the missing file."""
     folder = Path(path)
     if not folder.is_dir():
         raise ConfigError(
@@ -76,7 +56,7 @@ def check_model_folder(path: str | os.PathLike[str]) -> Path:
         raise ConfigError(f"{folder} has no config.json.", "Name a folder written by save_pretrained or by training.")
     if not weight_files(folder):
         raise ConfigError(
-            f"{folder} has no weights: no *.safetensors file is in it.",
+            f"{folder} has no weights (*.safetensors).",
             "Copy the weights there, or save the model again with save_pretrained.",
         )
     if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
@@ -85,13 +65,13 @@ def check_model_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def weight_files(path: str | os.PathLike[str]) -> list[Path]:
-    """The safetensors files of a folder, sorted; a file stands for itself."""
+    """The safetensors files of a folder, sorted; for a file, the file."""
     path = Path(path)
     return [path] if path.is_file() else sorted(path.glob("*.safetensors"))
 
 
 def weights_hash(path: str | os.PathLike[str]) -> str:
-    """SHA-256 over names, shapes and bytes of the tensors in name order, 32 hex digits; split or not makes no difference."""
+    """SHA-256 over names, shapes and bytes of the tensors in name order, 32 hex digits; how they are split into files makes no difference."""
     where = {}
     for file in weight_files(path):
         with open(file, "rb") as handle:
@@ -120,7 +100,7 @@ def _hash_bytes(digest: Any, file: Path, start: int, end: int) -> None:
 
 
 def architecture_hash(folder: str | os.PathLike[str]) -> str:
-    """The same for two folders whose weights fit into the same running engine."""
+    """Equal for two folders whose weights fit into the same running engine; 16 hex digits."""
     config = json.loads((Path(folder) / "config.json").read_text())
     for name in _NOT_ARCHITECTURE:
         config.pop(name, None)
@@ -128,7 +108,7 @@ def architecture_hash(folder: str | os.PathLike[str]) -> str:
 
 
 def load_tokenizer(folder: str | os.PathLike[str], template: str | None = None) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model folder, with the chat template of the file `template` where one is named.
+    """The tokenizer of a model folder, with the chat template of the file `template` if given.
 
     Raises ConfigError when there is no chat template.
     """
@@ -141,7 +121,7 @@ def load_tokenizer(folder: str | os.PathLike[str], template: str | None = None) 
 
 
 def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Identifies how text becomes tokens; padding and truncation, which trainers change, do not count."""
+    """Hash of how text becomes tokens, 16 hex digits; padding and truncation, which trainers change, do not count."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         state: dict[str, Any] = {"vocab": tokenizer.get_vocab()}  # type: ignore
@@ -153,7 +133,7 @@ def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def template_hash(tokenizer: "PreTrainedTokenizerBase", settings: Mapping[str, Any] | None = None) -> str:
-    """Identifies the chat template and the settings it is called with, the default ones being none."""
+    """Hash of the chat template and its settings (empty or None is the default), 16 hex digits."""
     what = [tokenizer.chat_template, dict(settings)] if settings else tokenizer.chat_template
     return hashlib.sha256(canonical_json(what).encode()).hexdigest()[:16]
 

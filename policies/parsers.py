@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import ConfigError, FormatError, one_line
+from ..base.packages import require
 from ..base.plugins import FORMS, load_plugin, parse_plugin
 from .config import ChatOptions
 from .engines.environment import prepare_environment
 from .hermes import parse_turn
-from .models import require
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

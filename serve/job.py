@@ -13,8 +13,8 @@ from typing import Any
 
 from ..base.errors import ConfigError, EngineError
 from ..base.event_loop import run_blocking
+from ..base.packages import require
 from ..policies.engines.base import EngineGone
-from ..policies.models import require
 from ..policies.opening import check_engine, model_hash, open_policy
 from ..policies.types import Policy
 from ..store.journal import has_journal

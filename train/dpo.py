@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ..base.config import Section
 from ..base.errors import ConfigError
-from ..policies.models import need
+from ..base.packages import need
 from ..store.lance_store import LanceStore
 from ..transform.materialize import Pair, iter_dpo
 from .lora import peft_config

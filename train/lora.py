@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 from ..base.errors import ConfigError
-from ..policies.models import need
+from ..base.packages import need
 from .config import LoraConfig
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import TrainingError
+from ..base.packages import need
 from ..policies.chat import ChatFormat
-from ..policies.models import check_model_folder, need, weights_hash
+from ..policies.models import check_model_folder, weights_hash
 from ..store.lance_store import LanceStore
 from ..store.run_settings import refuse_other_config, run_payload
 from ..store.runs import Run, start_run

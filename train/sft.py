@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from ..base.config import Section
-from ..policies.models import need
+from ..base.packages import need
 from ..store.lance_store import LanceStore
 from ..transform.materialize import iter_sft
 from .lora import peft_config

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import ConfigError
-from ..policies.models import need
+from ..base.packages import need
 from .offline_config import OfflineConfig
 
 # Options that follow from other settings: rows, checkpoints and metrics depend on them.

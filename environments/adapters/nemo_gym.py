@@ -1,6 +1,6 @@
-"""A running NeMo Gym resources server as an environment: `/seed_session`, one address a tool, `/verify`.
+"""A running NeMo Gym resources server as an environment: `/seed_session`, one route per tool, `/verify`.
 
-The policy is ours and so is the agent loop; the server holds the state and the verifier. A session keeps the cookies that `/seed_session` gave it.
+Policy and agent loop run here; the server holds the state and the verifier. A session keeps the cookies of `/seed_session`.
 """
 
 import asyncio
@@ -14,27 +14,27 @@ from typing import Any
 from urllib.parse import quote
 
 from ...base.errors import ConfigError, RollhouseError, one_line
+from ...base.http import BUSY, Backoff, HttpFailure, send, with_retries
+from ...base.packages import need
 from ...interop.nemo_gym_rows import components
 from ...interop.responses import output_items
-from ...policies.models import need
 from ...store.task import Score, Task
 from ..tasks_file import load_tasks, row_from_task
 from ..tools import ToolOutput, ToolSession
 
-_OWN_ADDRESSES = {"", ".", "..", "seed_session", "verify", "aggregate_metrics"}
-_BUSY = (429, 503)  # the request was not worked on
+_OWN_ROUTES = {"", ".", "..", "seed_session", "verify", "aggregate_metrics"}
 _NOT_FOUND = ToolOutput('{"detail":"Not Found"}', failed=True)
 _FIELDS = "verifier_fields"
 _NO_TRUTH = {"responses_create_params", "agent_ref", "id", "split", "skills_ref"}
 
 
 class ServerError(RollhouseError):
-    """A resources server does not answer, or answers what it should not."""
+    """A resources server does not answer, or its answer is not valid."""
 
 
 @dataclass
 class _Connections:
-    """Of one event loop, and how many sessions use them."""
+    """The connections of one event loop, and the number of sessions that use them."""
 
     connector: Any
     sessions: int = 0
@@ -44,8 +44,8 @@ class NemoGymEnvironment:
     """Tasks from a dataset file, sessions on the server.
 
     Attributes:
-        name: As given; else the agent that all rows name; else `nemo-gym`.
-        url, retries, connections: As given.
+        name: The argument; else the agent of all rows; else `nemo-gym`.
+        url, retries, connections: The arguments.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class NemoGymEnvironment:
         retries: int = 4,
         connections: int = 256,
     ) -> None:
-        """Reads the tasks; the server is first asked when a session starts.
+        """Reads the tasks; the first request to the server is that of the first session.
 
         Args:
             tasks: A dataset file, needed only to list tasks.
-            tasks_split: The split of its rows that name none.
-            pass_at: The reward from which on a rollout has passed.
-            retries: Further attempts after a lost connection or a busy server, with growing pauses.
-            connections: Open at once.
+            tasks_split: Split of rows without one.
+            pass_at: The least reward of a rollout that passes.
+            retries: The most times a request is sent again after a lost connection or a busy server, with growing pauses.
+            connections: The most open connections.
         """
         if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"{url!r} is not the address of a server.", "Write nemo-gym:http://127.0.0.1:PORT.")
+            raise ConfigError(f"{url!r} is not the URL of a server.", "Write nemo-gym:http://127.0.0.1:PORT.")
         need("aiohttp")
         rows = load_tasks(tasks, "", tasks_split) if tasks is not None else []
         agents = {_agent(task) for task in rows}
@@ -91,7 +91,7 @@ class NemoGymEnvironment:
         """Seeds a session on the server. Raises ServerError."""
         link = _Link(self, _row(task))
         try:
-            await link.ask("seed_session")
+            await link.request("seed_session")
         except BaseException:
             await link.close()
             raise
@@ -99,7 +99,7 @@ class NemoGymEnvironment:
         return session
 
     def connector(self) -> Any:
-        """The connections that open sessions of the running event loop share; training and validation each have a loop, and play at once."""
+        """The connections shared by sessions of the running event loop; training and validation have a loop each and run at once."""
         import aiohttp
 
         loop = asyncio.get_running_loop()
@@ -110,7 +110,7 @@ class NemoGymEnvironment:
             return self._shared[loop].connector
 
     async def give_back(self) -> None:
-        """One session of the running event loop fewer; the last one closes its connections."""
+        """Counts one session of the running event loop less; the last one closes its connections."""
         loop = asyncio.get_running_loop()
         with self._sharing:
             self._shared[loop].sessions -= 1
@@ -118,12 +118,12 @@ class NemoGymEnvironment:
         if last is not None:
             await last.close()
 
-    def score(self, answer: Any, asked: dict[str, Any]) -> Score:
-        """The server's verdict: its reward, and every other number it adds to what it was asked as a component. Raises ServerError."""
+    def score(self, answer: Any, request: dict[str, Any]) -> Score:
+        """The server's verdict: its reward, and each other number that it adds to the request as a component. Raises ServerError."""
         reward = answer.get("reward") if isinstance(answer, dict) else None
         if isinstance(reward, bool) or not isinstance(reward, int | float) or not math.isfinite(reward):
-            raise ServerError(f"/verify of {self.url} gave no reward: {one_line(json.dumps(answer))}.", "Look at its log.")  # fmt: skip
-        added = {name: value for name, value in answer.items() if name not in asked}
+            raise ServerError(f"/verify of {self.url} returned no reward: {one_line(json.dumps(answer))}.", "See its log.")  # fmt: skip
+        added = {name: value for name, value in answer.items() if name not in request}
         parts = tuple(
             (part["name"], float(part["value"]), 0.0 if part["weight"] is None else float(part["weight"]))
             for part in components(added)
@@ -133,10 +133,10 @@ class NemoGymEnvironment:
 
 
 class _Link:
-    """What one session says to the server, over connections that all sessions share.
+    """Requests of one session, over connections that all sessions share.
 
     Attributes:
-        row: The task as the server knows it.
+        row: The task in the server's form.
     """
 
     def __init__(self, environment: NemoGymEnvironment, row: dict[str, Any]) -> None:
@@ -147,71 +147,75 @@ class _Link:
         self._http = aiohttp.ClientSession(
             connector=environment.connector(),
             connector_owner=False,
-            cookie_jar=aiohttp.CookieJar(unsafe=True),  # also of a server that is named by its number
+            cookie_jar=aiohttp.CookieJar(unsafe=True),  # also for a server named by its IP address
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=30),
         )
 
     async def call(self, name: str, arguments: Any) -> ToolOutput:
-        """A tool's answer: the body as it comes, also of a refusal. Raises ServerError when the server fails."""
-        if name in _OWN_ADDRESSES:
+        """A tool's result: the body of the response, also of a refusal. Raises ServerError when the server fails."""
+        if name in _OWN_ROUTES:
             return _NOT_FOUND
         # A JSON null is sent as upstream's agent sends it: without a body.
         status, text = await self._post(quote(name, safe=""), arguments, again_after_loss=False)
         return ToolOutput(text, failed=status >= 400 or text.startswith('{"output":"Error executing tool '))
 
-    async def ask(self, address: str) -> Any:
-        """What `/seed_session` or `/verify` answers to the row. Raises ServerError also for a refusal."""
+    async def request(self, address: str) -> Any:
+        """The response of `/seed_session` or `/verify` to the row. Raises ServerError also for a refusal."""
         status, text = await self._post(address, self.row, again_after_loss=True)
         try:
             answer = json.loads(text)
         except ValueError:
             answer = None
         if status >= 400 or answer is None:
-            raise ServerError(f"/{address} of the resources server answered {status}: {one_line(text, 200)}.", "Look at its log.")  # fmt: skip
+            raise ServerError(f"/{address} of the resources server returned {status}: {one_line(text, 200)}.", "See its log.")  # fmt: skip
         return answer
 
     async def verdict(self, session: ToolSession) -> Score:
-        """The server's verdict on what the session did."""
+        """The server's verdict on the session."""
         self.row = {**self.row, "response": _response(session, self.row)}
-        return self._environment.score(await self.ask("verify"), self.row)
+        return self._environment.score(await self.request("verify"), self.row)
 
     async def close(self) -> None:
-        """Ends the session here; the server keeps what it keeps."""
+        """Ends the session here; the server is not notified."""
         await self._http.close()
         await self._environment.give_back()
 
     async def _post(self, address: str, body: Any, again_after_loss: bool) -> tuple[int, str]:
-        """Status and body. A busy server is asked again, and one that was lost where asking twice is the same as asking once."""
-        import aiohttp
+        """Status and body. A request is repeated when the server is busy, and after a lost connection if repeating it is harmless."""
         from yarl import URL
 
-        environment = self._environment
-        url = URL(f"{environment.url}/{address}", encoded=True)
-        for attempt in range(environment.retries + 1):
-            last = attempt == environment.retries
+        url = URL(f"{self._environment.url}/{address}", encoded=True)
+
+        async def attempt(_: int) -> tuple[int, str]:
             try:
-                async with self._http.post(url, json=body) as response:
-                    text = await response.text(errors="replace")
-                    if response.status < 500 and response.status != 429:
-                        return response.status, text
-                    if last or response.status not in _BUSY:
-                        raise ServerError(f"{url} answered {response.status}: {one_line(text, 200)}.", "Look at the log of the resources server.")  # fmt: skip
-            except aiohttp.ClientError as error:
-                if last or not (again_after_loss or isinstance(error, aiohttp.ClientConnectorError)):
-                    raise ServerError(f"{url} cannot be reached: {one_line(error, 200)}.", "Is the resources server running?") from error  # fmt: skip
-            await asyncio.sleep(min(0.25 * 2**attempt, 8.0))
-        raise AssertionError("unreachable")
+                answer = await send(self._http, "POST", url, json=body)
+            except HttpFailure as failure:
+                failure.again = again_after_loss or not failure.sent
+                raise
+            if answer.status < 500 and answer.status != 429:
+                return answer.status, answer.body.decode("utf-8", "replace")
+            failure = HttpFailure.of(answer)
+            failure.again = answer.status in BUSY
+            raise failure
+
+        try:
+            found, _ = await with_retries(attempt, Backoff(self._environment.retries, 0.25, 8.0))
+        except HttpFailure as failure:
+            if failure.status is None:
+                raise ServerError(f"Cannot reach {url}: {failure.why}.", "Check that the resources server runs.") from failure  # fmt: skip
+            raise ServerError(f"{url} returned {failure.why}.", "See the log of the resources server.") from failure
+        return found
 
 
 def _agent(task: Task) -> str | None:
-    """The agent that the row names."""
+    """The agent of the row."""
     given = task.extra.get("agent_ref")
     name = given.get("name") if isinstance(given, dict) else given
     return name if isinstance(name, str) else None
 
 
 def _truth(task: Task) -> Any:
-    """The row's truth; where a verifier keeps it in fields of its own, those: tasks of one prompt and other answers are other tasks."""
+    """The row's ground truth, or the fields in which its verifier keeps it: tasks with one prompt and different answers are different tasks."""
     own = {key: value for key, value in task.extra.items() if key not in _NO_TRUTH and not key.startswith("_ng_")}
     return {_FIELDS: own} if task.ground_truth is None and own else task.ground_truth
 
@@ -226,7 +230,7 @@ def _row(task: Task) -> dict[str, Any]:
 
 
 def _response(session: ToolSession, row: dict[str, Any]) -> dict[str, Any]:
-    """What the policy did, as a Responses object."""
+    """The policy's turns as a Responses object."""
     params = row["responses_create_params"]
     return {
         "id": "resp_rollhouse",

@@ -18,8 +18,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from ...base.errors import ConfigError, RollhouseError, one_line
+from ...base.packages import need
 from ...base.threads import in_loop, start_in_loop
-from ...policies.models import need
 from ...policies.types import Turn
 from ...store.messages import Message
 from ...store.task import Score, Task

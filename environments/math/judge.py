@@ -1,6 +1,7 @@
-"""A language model that is asked whether two answers are the same, in both orders, at any OpenAI-compatible endpoint."""
+"""A language model as a judge of whether two answers are the same, in both orders, at any OpenAI-compatible endpoint."""
 
 import asyncio
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,13 +9,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ...base.errors import ConfigError, RollhouseError
-from ...policies.models import need, require
+from ...base.http import Answer, Backoff, HttpFailure, send, with_retries
+from ...base.packages import need, require
 
 SCORER, SCORER_VERSION = "math-judge", "1"
 SAME, DIFFERENT = "[[A=B]]", "[[A!=B]]"
-# What a judge is shown of an answer the library found none in: its end.
+# When the library extracts no answer, the judge sees this much of the text's end.
 ANSWER_CHARACTERS = 4000
-_RETRIED = (408, 429, 500, 502, 503, 504)
 _ROLE = (
     "You compare two answers to the same mathematics question. Decide only whether they state the same result. Another form of the same "
     "value (a fraction and its decimal, factors in another order, a unit left out, another name for the same choice) is the same; another "
@@ -25,20 +26,20 @@ _SHOWN = "Question:\n{question}\n\nAnswer A:\n{a}\n\nAnswer B:\n{b}"
 
 
 class JudgeError(RollhouseError):
-    """The judge gave no verdict: its endpoint failed, or its answer holds no mark."""
+    """The judge reached no verdict: its endpoint failed, or its answer has no mark."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Where and how to ask.
+    """Settings of the judge.
 
     Attributes:
         url: The endpoint, usually ending in `/v1`.
-        model: None is the first model the endpoint names.
-        timeout_s: Seconds one question may take.
-        retries: How often a question is sent again after 429, 5xx or a broken connection.
-        concurrency: Questions in flight.
-        api_key_env: The variable that holds the key, if the endpoint wants one; the key itself is stored nowhere.
+        model: None is the first model of the endpoint.
+        timeout_s: Seconds of one request.
+        retries: The most times a request is sent again after 408, 425, 429, 5xx or a broken connection.
+        concurrency: Comparisons in flight.
+        api_key_env: The environment variable of the key, if the endpoint needs one; the key itself is stored nowhere.
     """
 
     url: str
@@ -52,7 +53,7 @@ class Judge:
 
     @classmethod
     def of(cls, given: "Judge | Mapping[str, Any] | str | None") -> "Judge | None":
-        """The judge that a setting describes. Raises ConfigError when it describes none."""
+        """The judge of a setting: its URL, a mapping of fields, or None. Raises ConfigError for an invalid one."""
         if given is None or isinstance(given, Judge):
             return given
         try:
@@ -60,23 +61,23 @@ class Judge:
         except TypeError as error:
             raise ConfigError(f"The judge's settings are wrong: {error}.", f"They are {', '.join(cls.__annotations__)}.") from None  # fmt: skip
         if not judge.url.startswith(("http://", "https://")):
-            raise ConfigError(f"The judge's url is {judge.url!r}.", "Give its address, such as http://127.0.0.1:8000/v1.")  # fmt: skip
+            raise ConfigError(f"The judge's url is {judge.url!r}.", "Write it as http://127.0.0.1:8000/v1.")  # fmt: skip
         require("aiohttp")
         return judge
 
 
 async def same_answer(judge: Judge, question: str, expected: str, extracted: str | None, text: str) -> bool:
-    """Whether the judge calls the answer equal to the expected one in both orders; the second is asked only after a yes.
+    """Whether the judge calls the answer equal to the expected one in both orders; the second order is tried only after a yes.
 
     Args:
-        extracted: The answer as the library found it; None shows the judge the end of the text instead.
+        extracted: The answer that the library extracted; None shows the judge the end of the text instead.
 
-    Raises JudgeError when it gives no verdict.
+    Raises JudgeError when it reaches no verdict.
     """
     answer = extracted if extracted is not None else text[-ANSWER_CHARACTERS:]
     if not answer.strip():
         return False
-    question, expected, answer = (_without_marks(said) for said in (question, expected, answer))
+    question, expected, answer = (_without_marks(part) for part in (question, expected, answer))
     async with _slots(judge):
         for a, b in ((expected, answer), (answer, expected)):
             if not _verdict(await _ask(judge, _SHOWN.format(question=question, a=a, b=b))):
@@ -84,15 +85,15 @@ async def same_answer(judge: Judge, question: str, expected: str, extracted: str
     return True
 
 
-def _without_marks(said: str) -> str:
-    """The text with no verdict in it that a judge could repeat."""
-    return said.replace("[[", "[ [")
+def _without_marks(text: str) -> str:
+    """The text without marks that a judge could repeat as its verdict."""
+    return text.replace("[[", "[ [")
 
 
 def _verdict(answer: str) -> bool:
     same, different = answer.rfind(SAME), answer.rfind(DIFFERENT)
     if same < 0 and different < 0:
-        raise JudgeError("The judge's answer holds no verdict.", "A model that keeps to the asked form is needed.")
+        raise JudgeError("The judge's answer has no verdict.", "Use a model that follows the requested form.")
     return same > different
 
 
@@ -100,44 +101,51 @@ _in_flight: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Judge, asyncio.Sem
 
 
 def _slots(judge: Judge) -> asyncio.Semaphore:
-    """The judge's slots in the running loop, which a semaphore belongs to."""
+    """The judge's slots in the running event loop: a semaphore belongs to one loop."""
     of_loop = _in_flight.setdefault(asyncio.get_running_loop(), {})
     return of_loop.setdefault(judge, asyncio.Semaphore(judge.concurrency))
 
 
 async def _ask(judge: Judge, shown: str) -> str:
-    """One question's answer text. Raises JudgeError."""
+    """The judge's answer to one question. Raises JudgeError."""
     aiohttp = need("aiohttp")
     key = os.environ.get(judge.api_key_env)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     limit = aiohttp.ClientTimeout(total=judge.timeout_s)
-    reason = ""
-    for attempt in range(judge.retries + 1):
-        if attempt:
-            await asyncio.sleep(min(8.0, 0.5 * 2 ** (attempt - 1)))
-        try:
-            async with aiohttp.ClientSession(headers=headers, timeout=limit) as client:
-                return await _complete(judge, client, shown)
-        except (aiohttp.ClientError, TimeoutError, KeyError, IndexError, TypeError, ValueError) as error:
-            status = getattr(error, "status", None)
-            reason = f"status {status}" if status else type(error).__name__
-            if status is not None and status not in _RETRIED:
-                break
-    raise JudgeError(f"The judge at {judge.url} gave no answer ({reason}).", "Look at its log.")
+
+    async def attempt(_: int) -> str:
+        async with aiohttp.ClientSession(headers=headers, timeout=limit) as client:
+            return await _complete(judge, client, shown)
+
+    try:
+        answer, _ = await with_retries(attempt, Backoff(judge.retries, 0.5, 8.0))
+    except HttpFailure as failure:
+        reason = f"status {failure.status}" if failure.status else failure.why
+        raise JudgeError(f"The judge at {judge.url} did not answer ({reason}).", "See its log.") from failure
+    return answer
 
 
 async def _complete(judge: Judge, client: Any, shown: str) -> str:
     base = judge.url.rstrip("/")
-    model = judge.model
-    if model is None:
-        async with client.get(f"{base}/models", raise_for_status=True) as reply:
-            model = (await reply.json(content_type=None))["data"][0]["id"]
+    model = judge.model or _read(await send(client, "GET", f"{base}/models", judge.timeout_s), "data", 0, "id")
     request = {
         "model": model,
         "messages": [{"role": "system", "content": _ROLE}, {"role": "user", "content": shown}],
         "temperature": judge.temperature,
         "max_tokens": judge.max_tokens,
     }
-    async with client.post(f"{base}/chat/completions", json=request, raise_for_status=True) as reply:
-        answer = await reply.json(content_type=None)
-    return str(answer["choices"][0]["message"]["content"] or "")
+    answer = await send(client, "POST", f"{base}/chat/completions", judge.timeout_s, json=request)
+    return str(_read(answer, "choices", 0, "message", "content") or "")
+
+
+def _read(answer: Answer, *path: str | int) -> Any:
+    """The value at a path of the answer's JSON. Raises HttpFailure."""
+    if answer.status >= 300:
+        raise HttpFailure.of(answer)
+    try:
+        value: Any = json.loads(answer.body)
+        for key in path:
+            value = value[key]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise HttpFailure(f"{type(error).__name__} in its answer") from error
+    return value

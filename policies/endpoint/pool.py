@@ -1,36 +1,45 @@
-"""Requests to one or several endpoints: a limit each, the least busy first, retries with backoff, and a circuit breaker."""
+"""Requests to one or several endpoints: a limit for each, the least busy first, retries with backoff, and a circuit breaker."""
 
 import asyncio
-import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import urlsplit
 
-from ...base.errors import EngineError, one_line
+from ...base.errors import ConfigError, EngineError, one_line
+from ...base.http import (
+    Answer,
+    Backoff,
+    Connections,
+    HttpFailure,
+    connections_for,
+    error_text,
+    proxy_of,
+    send,
+    with_retries,
+)
 from ..config import EndpointSettings
 from ..engines.base import EngineGone, EngineRefused, PromptTooLong
-from .http import Connections, checked_url, connections_for, proxy_of, retry_after_s, what_it_said
 
 T = TypeVar("T")
 
-_REFUSALS = (400, 413, 422)  # an endpoint's last word on a request
-_AGAIN = (408, 425, 429)  # these and 5xx are worth another try
-_HUNG_S = 1.0  # a request given up sooner says nothing about its endpoint
-_TOO_LONG = ("context length", "context_length", "context size")  # as vLLM, OpenAI and llama.cpp say it
+_REFUSALS = (400, 413, 422)  # final: the same request gets the same answer
+_HUNG_S = 1.0  # a request given up sooner does not count against its endpoint
+_TOO_LONG = ("context length", "context_length", "context size")  # words of vLLM, OpenAI and llama.cpp
 
 
 @dataclass
 class Endpoint:
-    """One address and how it has been doing. Times are those of time.monotonic().
+    """One endpoint and its state. Times are those of time.monotonic().
 
     Attributes:
         failures: Failures since its last answer.
         open_since: When its circuit breaker opened; None while it is closed. An open one lets one request through at a time.
-        ready_at: Nothing is sent before: the breaker's pause, or what a Retry-After asked for.
-        probing: Whether the request that an open breaker let through is on its way.
-        last_failure: What went wrong last.
+        ready_at: Nothing is sent before this time: the breaker's pause or a Retry-After.
+        probing: Whether the one request of an open breaker is in flight.
+        last_failure: The last failure on one line.
         slowest_s: Seconds its slowest answer took.
     """
 
@@ -45,7 +54,7 @@ class Endpoint:
     slowest_s: float = 0.0
 
     def answered(self, seconds: float) -> None:
-        """It is alive: its breaker closes."""
+        """Counts an answer, and closes the breaker."""
         self.failures, self.open_since = 0, None
         self.slowest_s = max(self.slowest_s, seconds)
 
@@ -59,30 +68,34 @@ class Endpoint:
             self.ready_at = max(self.ready_at, now + settings.breaker_pause_s)
 
     def given_up(self, seconds: float, settings: EndpointSettings) -> None:
-        """A rollout's time was up before the answer came: a failure when it waited longer than any answer took."""
+        """A rollout's time limit ended the wait: a failure when it waited longer than any answer took."""
         if seconds > max(_HUNG_S, self.slowest_s):
-            self.failed(f"no answer within {seconds:.3g} s, when a rollout's time was up", settings)
+            self.failed(f"no answer within {seconds:.3g} s, the end of a rollout's time limit", settings)
 
     def hold(self, seconds: float) -> None:
-        """Sends nothing for so long."""
+        """Sends nothing for that many seconds."""
         self.ready_at = max(self.ready_at, time.monotonic() + seconds)
 
 
-class _Failed(Exception):
-    """A request that got no usable answer: `again` is whether another try may help, `busy` whether the endpoint only asked to wait."""
-
-    def __init__(self, why: str, again: bool = True, busy: bool = False) -> None:
-        super().__init__(why)
-        self.why = why
-        self.again = again
-        self.busy = busy
+def checked_url(url: str) -> str:
+    """The URL without a trailing slash, with /v1 where it has no path. Raises ConfigError for an invalid one and for one with a password."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        parts, usable = urlsplit(""), False
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError("The endpoint's URL contains a user name or password, which would be stored.", "Remove them, and put the key into OPENAI_API_KEY.")  # fmt: skip
+    if not usable:
+        raise ConfigError(f"{url!r} is not the URL of an endpoint.", "Write it as http://HOST:PORT/v1.")
+    return url.rstrip("/") if parts.path.rstrip("/") else f"{parts.scheme}://{parts.netloc}/v1"
 
 
 class EndpointPool:
-    """Sends each request to the least busy endpoint. Of one event loop at a time, and each loop gets connections of its own."""
+    """Sends each request to the least busy endpoint. One event loop uses it at a time, and each loop has connections of its own."""
 
     def __init__(self, urls: Sequence[str], api_key: str | None, settings: EndpointSettings) -> None:
-        """Raises MissingExtra, and ConfigError for an address that is none."""
+        """Raises MissingExtra, and ConfigError for an invalid URL."""
         self.settings = settings
         self.endpoints = [Endpoint(url, proxy_of(url)) for url in map(checked_url, urls)]
         self._key = api_key
@@ -92,88 +105,86 @@ class EndpointPool:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def post(self, path: str, body: bytes, read: Callable[[bytes], T]) -> tuple[T, int]:
-        """The answer as `read` understands it, and how many times the request was sent again for it.
+        """The answer as `read` returns it, and the number of retries it took.
 
-        Raises EngineRefused (PromptTooLong) for what an endpoint refuses, at once; EngineGone when all of them have been failing for
-        `gone_after_s`; else EngineError after the last retry. An answer that makes `read` raise ValueError counts as none.
+        Raises EngineRefused (PromptTooLong) at once for a request that an endpoint refuses; EngineGone when all endpoints have been failing for
+        `gone_after_s`; else EngineError after the last retry. An answer for which `read` raises ValueError counts as a failure.
         """
-        retries = 0
-        while True:
+        endpoint, tries = self.endpoints[0], 0
+
+        async def attempt(retry: int) -> T:
+            nonlocal endpoint, tries
+            tries = retry
             endpoint = await self._take()
             probe = endpoint.probing = endpoint.open_since is not None
             try:
-                return await self._attempt(endpoint, path, body, read), retries
-            except _Failed as failure:
-                why, again = failure.why, failure.again
-            except EngineError as error:
-                error.retries = retries
-                raise
+                return await self._attempt(endpoint, path, body, read)
             finally:
                 endpoint.in_flight -= 1
                 if probe:
                     endpoint.probing = False
                 self._wake()
-            if not again or retries >= self.settings.max_retries:
-                times = f" {retries + 1} times" if retries else ""
-                error = EngineError(f"The endpoint {endpoint.url} failed{times}: {why}.", "Look at its log, then run the command again.")  # fmt: skip
-                error.retries = retries
-                raise error
-            retries += 1
-            # The random part keeps requests that failed together from coming back together.
-            await asyncio.sleep(self.settings.backoff(retries) * random.uniform(0.5, 1.0))
+
+        settings = self.settings
+        backoff = Backoff(settings.max_retries, settings.backoff_s, settings.backoff_max_s)
+        try:
+            # A Retry-After holds back the whole endpoint, see `hold`, and another may be free.
+            return await with_retries(attempt, backoff, wait_for_server=False)
+        except HttpFailure as failure:
+            times = f" {tries + 1} times" if tries else ""
+            error = EngineError(f"The endpoint {endpoint.url} failed{times}: {failure.why}.", "See its log, then run the command again.")  # fmt: skip
+            error.retries = tries
+            raise error from failure
+        except EngineError as error:
+            error.retries = tries
+            raise
 
     async def get(self, endpoint: Endpoint, path: str, timeout_s: float) -> tuple[int, bytes]:
         """Status and body of one GET, without retries. Raises EngineError when the endpoint does not answer."""
         try:
             async with asyncio.timeout(timeout_s):
-                status, _, body = await self._send("GET", endpoint, path, None)
-        except (_Failed, TimeoutError) as error:
-            why = error.why if isinstance(error, _Failed) else f"nothing came within {timeout_s:g} s"
-            raise EngineError(f"The endpoint {endpoint.url} does not answer: {why}.", "Check the address (it usually ends in /v1), and that its server runs.") from error  # fmt: skip
-        return status, body
+                answer = await self._send("GET", endpoint, path, None)
+        except (HttpFailure, TimeoutError) as error:
+            why = error.why if isinstance(error, HttpFailure) else f"no answer within {timeout_s:g} s"
+            raise EngineError(f"The endpoint {endpoint.url} does not answer: {why}.", "Check the URL (it usually ends in /v1), and that its server runs.") from error  # fmt: skip
+        return answer.status, answer.body
 
     async def _attempt(self, endpoint: Endpoint, path: str, body: bytes, read: Callable[[bytes], T]) -> T:
-        """One request. Raises _Failed, and EngineRefused for a refusal; tells the endpoint's breaker how it went."""
+        """One request, counted by the endpoint's breaker. Raises HttpFailure, and EngineRefused for a refusal."""
         start = time.monotonic()
         try:
-            status, headers, answer = await self._send("POST", endpoint, path, body)
-            if status == 200:
+            answer = await self._send("POST", endpoint, path, body)
+            if answer.status == 200:
                 try:
-                    value = read(answer)
+                    value = read(answer.body)
                 except ValueError as error:
-                    raise _Failed(f"its answer is no completion ({one_line(error, 200)})") from error
+                    raise HttpFailure(f"its answer is not a completion ({one_line(error, 200)})") from error
                 endpoint.answered(time.monotonic() - start)
                 return value
-            said = self._without_key(what_it_said(status, answer))
-            if status in _REFUSALS:
+            text = self._without_key(error_text(answer.status, answer.body))
+            if answer.status in _REFUSALS:
                 endpoint.answered(time.monotonic() - start)
-                kind = PromptTooLong if any(words in said for words in _TOO_LONG) else EngineRefused
-                raise kind(f"The endpoint {endpoint.url} refused: {said}.", "Asking again gives the same answer; see its log.")  # fmt: skip
-            if status in (429, 503):
-                endpoint.hold(retry_after_s(headers))
-            raise _Failed(said, again=status in _AGAIN or status >= 500, busy=status == 429)
-        except _Failed as failure:
-            if not failure.busy:
+                kind = PromptTooLong if any(words in text for words in _TOO_LONG) else EngineRefused
+                raise kind(f"The endpoint {endpoint.url} refused the request: {text}.", "The same request would be refused again; see its log.")  # fmt: skip
+            failure = HttpFailure.of(answer)
+            failure.why = text
+            endpoint.hold(failure.retry_after_s)
+            raise failure
+        except HttpFailure as failure:
+            if failure.status != 429:
                 endpoint.failed(failure.why, self.settings)
             raise
         except asyncio.CancelledError:
             endpoint.given_up(time.monotonic() - start, self.settings)
             raise
 
-    async def _send(
-        self, method: str, endpoint: Endpoint, path: str, body: bytes | None
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        from aiohttp import ClientError
-
+    async def _send(self, method: str, endpoint: Endpoint, path: str, body: bytes | None) -> Answer:
         session = await self._connections.session()
         try:
-            # Redirects are not followed: the key is for this address.
-            async with session.request(method, endpoint.url + path, data=body, proxy=endpoint.proxy, allow_redirects=False) as answer:  # fmt: skip
-                return answer.status, answer.headers, await answer.read()
-        except TimeoutError as error:
-            raise _Failed(f"no answer within {self.settings.timeout_s:g} s") from error
-        except (ClientError, OSError, ValueError) as error:
-            raise _Failed(self._without_key(one_line(f"{type(error).__name__}: {error}", 300)).rstrip(". ")) from error
+            return await send(session, method, endpoint.url + path, self.settings.timeout_s, data=body, proxy=endpoint.proxy)  # fmt: skip
+        except HttpFailure as failure:
+            failure.why = self._without_key(failure.why)
+            raise
 
     async def _take(self) -> Endpoint:
         """The least busy endpoint that may be sent to, counted as busier. First come, first served. Raises EngineGone."""
@@ -194,7 +205,7 @@ class EndpointPool:
         return min(free, key=lambda endpoint: endpoint.in_flight, default=None)
 
     async def _turn(self, early: bool) -> None:
-        """Waits for a free place, or for the time at which an endpoint is ready again. `early` goes before those who wait."""
+        """Waits for a free place, or for the time at which an endpoint is ready again. `early` goes to the front of the line."""
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         (self._waiting.appendleft if early else self._waiting.append)(turn)
@@ -206,7 +217,7 @@ class EndpointPool:
         except asyncio.CancelledError:
             if turn in self._waiting:
                 self._waiting.remove(turn)
-            self._wake()  # who waits behind may have relied on this one's turn or timer
+            self._wake()  # the next in line may have relied on this turn or timer
             raise
         finally:
             if timer is not None:
@@ -228,11 +239,11 @@ class EndpointPool:
         opened = [endpoint.open_since for endpoint in self.endpoints if endpoint.open_since is not None]
         if len(opened) == len(self.endpoints) and time.monotonic() - max(opened) > self.settings.gone_after_s:
             first = self.endpoints[0]
-            self._wake()  # the next in line is to know it too
+            self._wake()  # the next in line must raise too
             raise EngineGone(
-                f"No endpoint has answered for {self.settings.gone_after_s:g} s; {first.url} said last: {first.last_failure}.",
-                "What was collected is kept: mend the endpoint and run the same command again.",
+                f"No endpoint has answered for {self.settings.gone_after_s:g} s; the last failure of {first.url}: {first.last_failure}.",
+                "Collected rollouts are stored: repair the endpoint and run the same command again.",
             )
 
-    def _without_key(self, said: str) -> str:
-        return said.replace(self._key, "***") if self._key else said
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...base.errors import ConfigError, EngineError, RollhouseError
-from ..models import need
+from ...base.packages import need
 from .folders import owned_folder
 from .reaper import MARK
 

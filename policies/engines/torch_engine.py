@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...base.errors import ConfigError, EngineError, RollhouseError
+from ...base.packages import need
 from ...store.rollout import VersionSpan
 from ..chat import ChatFormat
-from ..models import check_model_folder, need, weight_files
+from ..models import check_model_folder, weight_files
 from ..types import Sampling
 from .base import EngineGone, SampledTokens
 from .weight_file import read_weights

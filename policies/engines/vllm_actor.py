@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ...base.errors import ConfigError
+from ...base.packages import need, require
 from ...store.ids import hash_id
 from ..chat import ChatFormat
-from ..models import architecture_hash, check_model_folder, need, require
+from ..models import architecture_hash, check_model_folder
 from ..types import Sampling
 from .base import SampledTokens
 from .cluster import call, our_error, require_resources

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...base.errors import ConfigError, EngineError
-from ..models import require, weight_files
+from ...base.packages import require
+from ..models import weight_files
 from ..types import Sampling
 from .base import EngineGone, SampledTokens, version_spans
 from .environment import prepare_environment

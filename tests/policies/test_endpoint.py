@@ -88,15 +88,15 @@ TROUBLE = {
     "closed": (resets, "Disconnected"),
     "half": (breaks_off, "Payload"),
     "late": (sleeps(0.8, DONE), "no answer within 0.5 s"),
-    "text": (fails(200, "{not json"), "no completion"),
-    "nothing": (fails(200, {"choices": []}), "no completion"),
-    "strange": (says({"tool_calls": [{"function": {}}]}), "no completion"),
-    "deep": (fails(200, "[" * 100_000), "no completion"),
+    "text": (fails(200, "{not json"), "not a completion"),
+    "nothing": (fails(200, {"choices": []}), "not a completion"),
+    "strange": (says({"tool_calls": [{"function": {}}]}), "not a completion"),
+    "deep": (fails(200, "[" * 100_000), "not a completion"),
 }
 
 
 @pytest.mark.parametrize("name", TROUBLE)
-def test_trouble_is_tried_again_and_told_when_it_stays(peer: Peer, name: str) -> None:
+def test_failures_are_retried_and_reported_when_they_stay(peer: Peer, name: str) -> None:
     answer, said = TROUBLE[name]
     peer.answers = [answer, DONE]
     turn = respond(policy_of(peer, max_retries=1))
@@ -202,7 +202,7 @@ def test_an_endpoint_that_hangs_longer_than_rollouts_may_take_ends_the_run(peer:
                 if isinstance(ended, EngineGone):
                     raise ended
 
-    with pytest.raises(EngineGone, match="when a rollout's time was up"):
+    with pytest.raises(EngineGone, match="the end of a rollout's time limit"):
         asyncio.run(asyncio.wait_for(run(), 30))
 
 

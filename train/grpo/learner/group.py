@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import Any
 
 from ....base.errors import RollhouseError, TrainingError
+from ....base.packages import need
 from ....policies.engines.cluster import our_error, require_resources
-from ....policies.models import need
 from .batch import TrainSample
 from .learner import Learner, StepResult
 from .settings import LearnerSettings

@@ -39,6 +39,6 @@ def learner_device(device: str) -> str:
     """`cpu` or `cuda` for policy.device; `auto` is a GPU where there is one."""
     if device != "auto":
         return device
-    from ....policies.models import need
+    from ....base.packages import need
 
     return "cuda" if need("torch").cuda.is_available() else "cpu"
