@@ -35,6 +35,23 @@ def test_a_command_shown_is_one_that_rollhouse_takes(page: str, command: str) ->
     node.make_context("rollhouse", words, resilient_parsing=False)
 
 
+def python_blocks(page: Path) -> list[tuple[int, str]]:
+    """(line, source) of every Python block of a page, but for those marked `python no-run`: they need a GPU, a hub or a server."""
+    text = page.read_text()
+    found = re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [(text[: match.start(1)].count("\n") + 1, match[1]) for match in found]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
+def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of a page run in order, in one namespace, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ROLLHOUSE_STORE", raising=False)
+    namespace: dict[str, Any] = {"__name__": page.stem}
+    for line, source in python_blocks(page):
+        exec(compile("\n" * (line - 1) + source, str(page), "exec"), namespace)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if "://" not in link]

@@ -1,0 +1,468 @@
+"""The public interface: `rollhouse.open()` gives a `Store` with one method per command.
+
+A command of the command line calls the method of the same name, with the same options and the same defaults.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from .base.progress import progress_bar
+from .base.recipes import resolve
+from .base.references import id_of, run_id_of
+from .queries.run_record import RunRecord
+from .queries.sql_store import SqlStore
+from .store.lance_store import store_location
+
+if TYPE_CHECKING:
+    from .api_options import (
+        BfclOptions,
+        CollectOptions,
+        DpoBuildOptions,
+        DpoOptions,
+        EvaluationOptions,
+        ExportOptions,
+        GrpoBuildOptions,
+        GrpoOptions,
+        ImportOptions,
+        ReplayOptions,
+        RescoreOptions,
+        SftBuildOptions,
+        SftOptions,
+    )
+    from .collect.rescore import RescoreSummary
+    from .collect.summary import CollectSummary
+    from .eval.compare import RunComparison
+    from .interop.exporting import ExportSummary
+    from .interop.importing import ImportSummary
+    from .policies.config import PolicySettings
+    from .store.lineage import Node
+    from .store.rollout import Rollout
+    from .train.reproduce import Reproduction
+    from .transform.dataset import Dataset
+
+
+def open(uri: str | os.PathLike[str] | None = None, *, at: str | None = None, create: bool = True) -> "Store":
+    """Opens a store, and makes it if it is not there.
+
+    Args:
+        uri: A folder, or the URI of an object store; None is $ROLLHOUSE_STORE, else `./rollouts`.
+        at: A snapshot's name or an ISO time: every read is of that version, and nothing can be written.
+        create: False raises StoreNotFound instead of making a store.
+
+    Raises StoreNotFound, and VersionNotFound for an unknown `at`.
+    """
+    location = store_location(None if uri is None else str(uri))
+    return Store.create(location) if create and at is None else Store.open(location, at)
+
+
+def scripted(mistake_rate: float = 0.0, **settings: Any) -> "PolicySettings":
+    """The policy that plays each task's ground truth; with probability `mistake_rate` it stops before the last call."""
+    return _policy("scripted", None, mistake_rate=mistake_rate, **settings)
+
+
+def vllm(model: Any, **settings: Any) -> "PolicySettings":
+    """A model in a vLLM engine, in a Ray actor.
+
+    Args:
+        model: A checkpoint's id, a run, a model folder or a name on the hub.
+        settings: Further settings of the section `policy`, as `max_total_sequence_length=8192` or `chat={"enable_thinking": False}`.
+    """
+    return _policy("vllm", model, **settings)
+
+
+def torch(model: Any, **settings: Any) -> "PolicySettings":
+    """A model in plain transformers, for machines without vLLM. Arguments as of `vllm`."""
+    return _policy("torch", model, **settings)
+
+
+def endpoint(url: str, model: str | None = None, **settings: Any) -> "PolicySettings":
+    """An OpenAI-compatible endpoint, or several separated by commas. The key is read from OPENAI_API_KEY.
+
+    Args:
+        model: The name of the model that the endpoint serves; None takes the only one.
+    """
+    return _policy(f"openai:{url}", model, **settings)
+
+
+def _policy(engine: str, model: Any, **settings: Any) -> "PolicySettings":
+    from .policies.config import SamplingPolicy
+
+    name = None if model is None else str(model) if isinstance(model, os.PathLike) else id_of(model)
+    return resolve(SamplingPolicy, options={"engine": engine, "model_name": name, **settings})
+
+
+class Store(SqlStore):
+    """A store of rollouts, and everything that can be done with it.
+
+    Where a run is wanted, a run id, a `RunRecord` or anything with a `run_id` may be passed. Every command's method takes the options of the
+    command as keywords (`rollhouse COMMAND --help` describes them), whole sections of the configuration (`policy=`, `environment=`, …),
+    `recipe=` (a YAML file, or the name of a shipped recipe) and `overrides=` (`section.key=value`). An unknown option raises ConfigError,
+    which names the nearest one. Long calls show a progress bar in a notebook and in a terminal; `progress=False` shows none. Every method
+    works under a running event loop.
+    """
+
+    # Rollouts
+
+    def add(self, rollouts: Iterable["Rollout"], *, run: str | None = None) -> "ImportSummary":
+        """Adds rollouts as a run of kind `import` and returns how many were new.
+
+        Args:
+            rollouts: Each is checked when it is made; ids that depend on the run are filled in here.
+            run: Name of the run; None makes one. Rollouts that a run of that name holds already are not added again.
+
+        Raises SchemaMismatch naming the first rollout that does not fit.
+        """
+        from .interop.adding import add_rollouts
+
+        return add_rollouts(self, rollouts, run)
+
+    def rollout(self, rollout_id: str) -> "Rollout":
+        """One rollout with its prompt, task and scores. `rollout_id` may be a unique prefix.
+
+        Raises StoreNotFound for an unknown id, ConfigError for an ambiguous one, which lists the matches.
+        """
+        from .queries.rollouts import load_rollout
+
+        return load_rollout(self, rollout_id)
+
+    def import_(
+        self,
+        format: str,
+        file: str | os.PathLike[str],
+        *,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        progress: bool | None = None,
+        **options: "Unpack[ImportOptions]",
+    ) -> "ImportSummary":
+        """Imports rollouts from a file of another format; what the store holds already is not added again.
+
+        Args:
+            format: A format's name (`nemo-gym`, `openai-chat`, `trl`, …), or a plug-in `module:name` or `FILE.py:name`.
+
+        Raises FormatError when too many lines cannot be read; the others were stored.
+        """
+        from .interop.config import ImportConfig
+        from .interop.importing import run_import
+
+        config = resolve(ImportConfig, recipe, overrides, {"file_format": format, "file": str(file), **options})
+        with progress_bar("import", "byte", progress) as report:
+            return run_import(self, config, on_progress=lambda done: report(done, None, ""))
+
+    def export(
+        self,
+        format: str,
+        file: str | os.PathLike[str],
+        *,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        progress: bool | None = None,
+        **options: "Unpack[ExportOptions]",
+    ) -> "ExportSummary":
+        """Writes rollouts to a file of another format and returns what was written, left out and lost.
+
+        Raises EmptyDataset when nothing is selected, QueryError for a condition that is not SQL.
+        """
+        from .interop.config import ExportConfig
+        from .interop.exporting import run_export
+
+        config = resolve(ExportConfig, recipe, overrides, {"file_format": format, "file": str(file), **options})
+        with progress_bar("export", "rollout", progress) as report:
+            return run_export(self, config, on_progress=lambda done, total: report(done, total, ""))
+
+    # Versions
+
+    def snapshot(self, name: str, note: str = "") -> dict[str, Any]:
+        """Names the present version of every table, so that `at=name` reads it for ever. Returns the snapshot: name, note, tables, ….
+
+        Raises ConfigError when the name is taken.
+        """
+        from .store.snapshots import create_snapshot
+
+        return create_snapshot(self, name, note)
+
+    def snapshots(self) -> list[dict[str, Any]]:
+        """The snapshots, oldest first: name, note, rollouts (how many), run_id, created_at."""
+        from .store.snapshots import list_snapshots
+
+        return list_snapshots(self)
+
+    def diff(self, a: str, b: str) -> dict[str, Any]:
+        """What snapshot (or ISO time) `b` holds that `a` does not: tables, rollouts added by run and status, mean_reward."""
+        from .store.snapshots import diff_snapshots
+
+        return diff_snapshots(self, a, b)
+
+    def delete_snapshot(self, name: str) -> None:
+        """Removes a snapshot's name. Raises ConfigError while a dataset or a run refers to it."""
+        from .store.snapshots import delete_snapshot
+
+        delete_snapshot(self, name)
+
+    # Datasets
+
+    def build_sft(self, name: str, *, at: str | None = None, recipe: str | Path | None = None, overrides: Sequence[str] = (), **options: "Unpack[SftBuildOptions]") -> "Dataset":
+        """Builds a version of a set of demonstrations, one rollout a row.
+
+        Args:
+            at: The snapshot that the version refers into; None is the version that the store was opened at.
+
+        The same options on the same snapshot give the version that exists, with `existed` set. Raises EmptyDataset, which names the filter
+        that removed the last rollout, EvalLeak for rollouts of held-out tasks, VersionNotFound for an unknown snapshot.
+        """
+        from .transform.build import build_sft
+        from .transform.options import SftOptions
+
+        return build_sft(self, name, self._snapshot(at), resolve(SftOptions, recipe, overrides, options))
+
+    def build_dpo(self, name: str, *, at: str | None = None, recipe: str | Path | None = None, overrides: Sequence[str] = (), **options: "Unpack[DpoBuildOptions]") -> "Dataset":
+        """Builds a version of a set of preference pairs, two rollouts a row. Arguments and errors as of `build_sft`."""
+        from .transform.build import build_dpo
+        from .transform.options import DpoOptions
+
+        return build_dpo(self, name, self._snapshot(at), resolve(DpoOptions, recipe, overrides, options))
+
+    def build_grpo(self, name: str, *, at: str | None = None, recipe: str | Path | None = None, overrides: Sequence[str] = (), **options: "Unpack[GrpoBuildOptions]") -> "Dataset":
+        """Builds a version of a set of prompts, one task a row. Arguments and errors as of `build_sft`."""
+        from .transform.build import build_grpo
+        from .transform.options import GrpoOptions
+
+        return build_grpo(self, name, self._snapshot(at), resolve(GrpoOptions, recipe, overrides, options))
+
+    def dataset(self, label: str) -> "Dataset":
+        """The dataset version `NAME@VERSION`, or the latest of `NAME`. Raises StoreNotFound."""
+        from .transform.dataset import load_dataset_version
+
+        return load_dataset_version(self, label)
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """Every dataset version: dataset (NAME@VERSION), kind, rows, snapshot, scorer, fingerprint, run_id, created_at."""
+        from .transform.versions import list_datasets
+
+        return list_datasets(self)
+
+    def _snapshot(self, at: str | None) -> str:
+        chosen = at or self.at
+        if chosen is None:
+            raise ConfigError("A dataset refers into a snapshot, and none was named.", "Take one with `store.snapshot(NAME)` and pass `at=NAME`.")
+        return chosen
+
+    # Collecting, training, evaluating
+
+    def collect(
+        self,
+        *,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        progress: bool | None = None,
+        **options: "Unpack[CollectOptions]",
+    ) -> "CollectSummary":
+        """A policy plays an environment's tasks; every rollout is stored, failed ones too.
+
+        A run of that name (`run=`) is resumed: what it holds is not collected again. Raises ConfigError for a wrong configuration or a run
+        with another one, EngineError when the engine failed for good; what was collected before is stored.
+        """
+        from .collect.config import CollectConfig
+        from .collect.job import run_job
+
+        config = self._with_model(resolve(CollectConfig, recipe, overrides, options))
+        with progress_bar("collect", "rollout", progress) as report:
+            return run_job(self, config, on_done=lambda _, so_far: report(so_far.skipped + so_far.collected, so_far.planned, ""))
+
+    def rescore(
+        self,
+        *,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        progress: bool | None = None,
+        **options: "Unpack[RescoreOptions]",
+    ) -> "RescoreSummary":
+        """Scores stored rollouts again: each verdict is a new row of `scores`. A second call goes on where the first stopped."""
+        from .collect.config import RescoreConfig
+        from .collect.rescore import run_rescore
+
+        config = resolve(RescoreConfig, recipe, overrides, options)
+        with progress_bar("rescore", "rollout", progress) as report:
+            return run_rescore(self, config, on_progress=lambda done, total: report(done, total, ""))
+
+    def train_sft(
+        self,
+        *,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        progress: bool | None = None,
+        **options: "Unpack[SftOptions]",
+    ) -> RunRecord:
+        """Supervised fine-tuning on a set of demonstrations, through TRL. Returns the run; `run.checkpoints()` has what it saved.
+
+        A finished run of that name with the same configuration is not trained again. Raises ConfigError before training starts, and
+        TrainingError when the loss is not finite.
+        """
+        from .train.sft import SftConfig, train_sft
+
+        config = resolve(SftConfig, recipe, overrides, _with_ids(options))
+        with progress_bar("sft", "step", progress) as report:
+            return self.run(train_sft(self, config, on_step=report)["run_id"])
+
+    def train_dpo(
+        self,
+        *,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        progress: bool | None = None,
+        **options: "Unpack[DpoOptions]",
+    ) -> RunRecord:
+        """Direct preference optimisation on a set of pairs, through TRL. Returns and raises as `train_sft`."""
+        from .train.dpo import DpoConfig, train_dpo
+
+        config = resolve(DpoConfig, recipe, overrides, _with_ids(options))
+        with progress_bar("dpo", "step", progress) as report:
+            return self.run(train_dpo(self, config, on_step=report)["run_id"])
+
+    def train_grpo(
+        self,
+        *,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        progress: bool | None = None,
+        **options: "Unpack[GrpoOptions]",
+    ) -> RunRecord:
+        """Online GRPO on a set of prompts, on Ray and vLLM. Returns the run.
+
+        A run of that name goes on where its stored batches end. Raises as `train_sft`, and EngineError when there is no room for the engine or
+        its weights differ from the learner's.
+        """
+        from .train.grpo.config import GrpoConfig
+        from .train.grpo.loop import train_grpo
+
+        config = resolve(GrpoConfig, recipe, overrides, _with_ids(options))
+        with progress_bar("grpo", "step", progress) as report:
+            return self.run(train_grpo(self, config, progress=report)["run_id"])
+
+    def evaluate(
+        self,
+        policy: Any = None,
+        *,
+        benchmark: str | None = None,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        progress: bool | None = None,
+        **options: Any,
+    ) -> RunRecord:
+        """Evaluates a policy on an environment's held-out tasks (`env=`), or on a benchmark (`benchmark="bfcl"`). Returns the run.
+
+        Args:
+            policy: A policy (`rh.vllm(…)`), or a run, a checkpoint or a model, which is served by vLLM where it is installed and by
+                transformers elsewhere. None leaves it to `options`.
+            options: Those of `rollhouse eval env`, or of `rollhouse eval bfcl`.
+
+        `run.summary` has the pass rate (`pass_rate`, or `accuracy` for BFCL) with its standard error.
+        """
+        if policy is not None:
+            options = {"policy": policy if isinstance(policy, BaseModel) else _default_engine(policy), **options}
+        if benchmark not in (None, "bfcl"):
+            raise ConfigError(f"There is no benchmark {benchmark!r}.", "Use 'bfcl', or name an environment with env=.")
+        with progress_bar("evaluate", "case", progress) as report:
+            evaluate = self._evaluate_env if benchmark is None else self._evaluate_bfcl
+            return self.run(evaluate(recipe, overrides, options, report))
+
+    def _evaluate_env(self, recipe: Any, overrides: Sequence[str], options: Any, report: Report) -> str:
+        from .eval.config import EvaluationConfig
+        from .eval.job import run_evaluation
+
+        config = self._with_model(resolve(EvaluationConfig, recipe, overrides, options))
+        return run_evaluation(self, config, on_done=lambda _, so_far: report(so_far.skipped + so_far.collected, so_far.planned, ""))[0]
+
+    def _evaluate_bfcl(self, recipe: Any, overrides: Sequence[str], options: Any, report: Report) -> str:
+        from .eval.config import BfclConfig
+        from .eval.job import run_bfcl
+
+        config = self._with_model(resolve(BfclConfig, recipe, overrides, options))
+        done = itertools.count(1)
+        return run_bfcl(self, config, on_cases=lambda cases: report(0, cases, ""), on_done=lambda: report(next(done), None, ""))[0]
+
+    def replay(
+        self,
+        run: Any,
+        *,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        progress: bool | None = None,
+        **options: "Unpack[ReplayOptions]",
+    ) -> "Replay":
+        """Takes the optimizer steps of a GRPO run again on its stored batches: the same bits, or with other settings an ablation."""
+        raise NotImplementedError
+
+    def reproduce(self, run: Any, *, progress: bool | None = None) -> "Reproduction":
+        """Trains an SFT or DPO run again from its dataset version, model, settings and seed, and compares the weights."""
+        from .train.reproduce import reproduce
+
+        with progress_bar("reproduce", "step", progress) as report:
+            return reproduce(self, run_id_of(run), report)
+
+    # Runs
+
+    def run(self, run: Any) -> RunRecord:
+        """One run: status, configuration, summary, metrics. Raises StoreNotFound, which names runs of similar name."""
+        return RunRecord.read(self, run_id_of(run))
+
+    def runs(self) -> list[RunRecord]:
+        """Every run, oldest first."""
+        return RunRecord.list(self)
+
+    def lineage(self, thing: Any) -> "Node":
+        """What a checkpoint, run, dataset version, snapshot or rollout was made from, back to the rollouts and the policies that made them."""
+        from .store.lineage import lineage
+
+        return lineage(self, id_of(thing))
+
+    def compare(self, a: Any, b: Any, *, seed: int = 0) -> "RunComparison":
+        """Evaluation `b` against evaluation `a` on the cases that both judged: the difference with its interval, the flips, the verdict.
+
+        Raises ConfigError when they have no case in common.
+        """
+        from .eval.compare import compare_runs
+
+        return compare_runs(self, run_id_of(a), run_id_of(b), seed)
+
+    def report(self, *runs: Any, out: str | os.PathLike[str] = "report.html", title: str | None = None, lineage: Any = None, samples: int = 6, scorer: str | None = None) -> Path:
+        """Writes one HTML file about runs (curves, pass rates, lineage, sample rollouts), and returns its path."""
+        from .eval.report import stages_of_runs, write_report
+
+        ids = [run_id_of(run) for run in runs]
+        return write_report(
+            self, out, title=title or ", ".join(ids), stages=stages_of_runs(self, ids, scorer), runs=ids,
+            lineage_of=id_of(lineage) if lineage is not None else ids[-1], samples=samples, scorer=scorer,
+        )
+
+    # Upkeep
+
+    def check(self) -> list[str]:
+        """What is wrong with the store, one sentence each; an empty list when it is sound. `repair()` mends what a crash can leave."""
+        from .store.maintenance import check
+
+        return check(self)
+
+    def repair(self) -> list[str]:
+        """Mends what a crash can leave, and returns what was done."""
+        from .store.repair import repair
+
+        return list(repair(self))
+
+    def compact(self) -> list[dict[str, Any]]:
+        """Joins small pieces of the tables: one dict per table with table, fragments_before, fragments_after."""
+        from .store.maintenance import compact
+
+        return compact(self)
+
+    def gc(self, *, yes: bool = False, keep_hours: float = 168.0) -> list[dict[str, Any]]:
+        """Frees versions that no snapshot names and that are older than `keep_hours`; without `yes` it only counts them.
+
+        Returns one dict per table: table, versions, bytes.
+        """
+        from .store.maintenance import gc
+
+        return gc(self, yes=yes, retention=timedelta(hours=keep_hours))
