@@ -1,27 +1,60 @@
 """rollhouse: a versioned store of agent rollouts, the datasets made from it, and the trainers fed by them."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import Store, endpoint, open, scripted, torch, vllm
+    from .base.errors import RollhouseError
+    from .queries.answer import Answer
+    from .queries.run_record import RunRecord
+    from .store.messages import Message, ToolCall
+    from .store.rollout import Rollout
+    from .store.task import Prompt, Score, Task
+    from .transform.dataset import Dataset
 
 __version__ = "0.1.0"
 
-# Public names and where they live. Nothing is imported until a name is asked for (PEP 562): importing Lance alone
-# costs half a second, and an eager relative import here would break test collection in a checkout.
+# Public names and the modules that define them. A module is imported when a name is first used (PEP 562): importing Lance costs half a second,
+# and an eager relative import here would break test collection in a checkout.
 _PUBLIC = {
-    "SqlStore": "rollhouse.queries.sql_store",
-    "RollhouseError": "rollhouse.base.errors",
-    "Rollout": "rollhouse.store.rollout",
-    "Prompt": "rollhouse.store.task",
-    "Task": "rollhouse.store.task",
-    "Score": "rollhouse.store.task",
-    "Message": "rollhouse.store.messages",
-    "ToolCall": "rollhouse.store.messages",
+    **dict.fromkeys(("Store", "endpoint", "open", "scripted", "torch", "vllm"), "api"),
+    "RollhouseError": "base.errors",
+    "Answer": "queries.answer",
+    "RunRecord": "queries.run_record",
+    "Rollout": "store.rollout",
+    **dict.fromkeys(("Prompt", "Score", "Task"), "store.task"),
+    **dict.fromkeys(("Message", "ToolCall"), "store.messages"),
+    "Dataset": "transform.dataset",
 }
 
-__all__ = ["Message", "Prompt", "RollhouseError", "Rollout", "Score", "SqlStore", "Task", "ToolCall", "__version__"]
+__all__ = [
+    "Answer",
+    "Dataset",
+    "Message",
+    "Prompt",
+    "RollhouseError",
+    "Rollout",
+    "RunRecord",
+    "Score",
+    "Store",
+    "Task",
+    "ToolCall",
+    "endpoint",
+    "open",
+    "scripted",
+    "torch",
+    "vllm",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
+        value = getattr(import_module(f"rollhouse.{_PUBLIC[name]}"), name)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module 'rollhouse' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -3,13 +3,17 @@
 A command of the command line calls the method of the same name, with the same options and the same defaults.
 """
 
+import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .base.progress import progress_bar
+from pydantic import BaseModel
+
+from .base.errors import ConfigError
+from .base.progress import Report, progress_bar
 from .base.recipes import resolve
 from .base.references import id_of, run_id_of
 from .queries.run_record import RunRecord
@@ -17,31 +21,31 @@ from .queries.sql_store import SqlStore
 from .store.lance_store import store_location
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from .api_options import (
-        BfclOptions,
         CollectOptions,
         DpoBuildOptions,
-        DpoOptions,
-        EvaluationOptions,
-        ExportOptions,
+        DpoTrainingOptions,
+        EvaluateOptions,
         GrpoBuildOptions,
-        GrpoOptions,
-        ImportOptions,
-        ReplayOptions,
-        RescoreOptions,
+        GrpoTrainingOptions,
         SftBuildOptions,
-        SftOptions,
+        SftTrainingOptions,
     )
     from .collect.rescore import RescoreSummary
     from .collect.summary import CollectSummary
     from .eval.compare import RunComparison
     from .interop.exporting import ExportSummary
     from .interop.importing import ImportSummary
-    from .policies.config import PolicySettings
+    from .policies.config import SamplingPolicy
     from .store.lineage import Node
     from .store.rollout import Rollout
+    from .train.grpo.replay import Replay
     from .train.reproduce import Reproduction
     from .transform.dataset import Dataset
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 def open(uri: str | os.PathLike[str] | None = None, *, at: str | None = None, create: bool = True) -> "Store":
@@ -58,12 +62,12 @@ def open(uri: str | os.PathLike[str] | None = None, *, at: str | None = None, cr
     return Store.create(location) if create and at is None else Store.open(location, at)
 
 
-def scripted(mistake_rate: float = 0.0, **settings: Any) -> "PolicySettings":
+def scripted(mistake_rate: float = 0.0, **settings: Any) -> "SamplingPolicy":
     """The policy that plays each task's ground truth; with probability `mistake_rate` it stops before the last call."""
     return _policy("scripted", None, mistake_rate=mistake_rate, **settings)
 
 
-def vllm(model: Any, **settings: Any) -> "PolicySettings":
+def vllm(model: Any, **settings: Any) -> "SamplingPolicy":
     """A model in a vLLM engine, in a Ray actor.
 
     Args:
@@ -73,12 +77,12 @@ def vllm(model: Any, **settings: Any) -> "PolicySettings":
     return _policy("vllm", model, **settings)
 
 
-def torch(model: Any, **settings: Any) -> "PolicySettings":
+def torch(model: Any, **settings: Any) -> "SamplingPolicy":
     """A model in plain transformers, for machines without vLLM. Arguments as of `vllm`."""
     return _policy("torch", model, **settings)
 
 
-def endpoint(url: str, model: str | None = None, **settings: Any) -> "PolicySettings":
+def endpoint(url: str, model: str | None = None, **settings: Any) -> "SamplingPolicy":
     """An OpenAI-compatible endpoint, or several separated by commas. The key is read from OPENAI_API_KEY.
 
     Args:
@@ -87,7 +91,7 @@ def endpoint(url: str, model: str | None = None, **settings: Any) -> "PolicySett
     return _policy(f"openai:{url}", model, **settings)
 
 
-def _policy(engine: str, model: Any, **settings: Any) -> "PolicySettings":
+def _policy(engine: str, model: Any, **settings: Any) -> "SamplingPolicy":
     from .policies.config import SamplingPolicy
 
     name = None if model is None else str(model) if isinstance(model, os.PathLike) else id_of(model)
@@ -133,45 +137,64 @@ class Store(SqlStore):
         format: str,
         file: str | os.PathLike[str],
         *,
-        recipe: str | Path | None = None,
-        overrides: Sequence[str] = (),
+        env: str | None = None,
+        source_run: str | None = None,
+        inputs: str | os.PathLike[str] | None = None,
+        run: str | None = None,
+        max_bad: float = 0.01,
+        strict: bool = False,
         progress: bool | None = None,
-        **options: "Unpack[ImportOptions]",
     ) -> "ImportSummary":
         """Imports rollouts from a file of another format; what the store holds already is not added again.
 
         Args:
             format: A format's name (`nemo-gym`, `openai-chat`, `trl`, …), or a plug-in `module:name` or `FILE.py:name`.
-
-        Raises FormatError when too many lines cannot be read; the others were stored.
+            env: Name of the rollouts' environment; None takes it from the file.
+            source_run: Name of the run that they come from; rollouts of one name share groups across files.
+            inputs: For nemo-gym, the planned inputs with the ground truths; None looks beside the file.
+            run: Name of the import run; None makes one.
+            max_bad: Share of unreadable lines above which FormatError is raised, after the others were stored.
+            strict: Raise FormatError at the first unreadable line.
         """
-        from .interop.config import ImportConfig
-        from .interop.importing import run_import
+        from .interop.importing import import_file
 
-        config = resolve(ImportConfig, recipe, overrides, {"file_format": format, "file": str(file), **options})
         with progress_bar("import", "byte", progress) as report:
-            return run_import(self, config, on_progress=lambda done: report(done, None, ""))
+            return import_file(
+                self, format, Path(file), environment=env, source_run=source_run, inputs=None if inputs is None else Path(inputs),
+                name=run, max_bad=max_bad, strict=strict, on_progress=lambda done: report(done, None, ""),
+            )  # fmt: skip
 
     def export(
         self,
         format: str,
         file: str | os.PathLike[str],
         *,
-        recipe: str | Path | None = None,
-        overrides: Sequence[str] = (),
+        run: Any = None,
+        where: str | None = None,
+        at: str | None = None,
+        scorer: str | None = None,
+        plain: bool = False,
+        card: bool = False,
         progress: bool | None = None,
-        **options: "Unpack[ExportOptions]",
     ) -> "ExportSummary":
-        """Writes rollouts to a file of another format and returns what was written, left out and lost.
+        """Writes rollouts to a file of another format. Returns how many were written, left out and why, and what the format cannot hold.
+
+        Args:
+            run: Only rollouts of this run.
+            where: Only rollouts for which this SQL condition on the columns of `rollouts` holds.
+            scorer: NAME or NAME@VERSION whose verdicts are written; None is those of collection time.
+            plain: Without keys and columns that only rollhouse reads.
+            card: With a README.md beside it that describes it (formats of TRL).
 
         Raises EmptyDataset when nothing is selected, QueryError for a condition that is not SQL.
         """
-        from .interop.config import ExportConfig
-        from .interop.exporting import run_export
+        from .interop.exporting import export_file
 
-        config = resolve(ExportConfig, recipe, overrides, {"file_format": format, "file": str(file), **options})
         with progress_bar("export", "rollout", progress) as report:
-            return run_export(self, config, on_progress=lambda done, total: report(done, total, ""))
+            return export_file(
+                self, format, Path(file), run=None if run is None else run_id_of(run), where=where, at=at, scorer=scorer,
+                plain=plain, card=card, on_progress=lambda done, total: report(done, total, ""),
+            )  # fmt: skip
 
     # Versions
 
@@ -204,7 +227,15 @@ class Store(SqlStore):
 
     # Datasets
 
-    def build_sft(self, name: str, *, at: str | None = None, recipe: str | Path | None = None, overrides: Sequence[str] = (), **options: "Unpack[SftBuildOptions]") -> "Dataset":
+    def build_sft(
+        self,
+        name: str,
+        *,
+        at: str | None = None,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        **options: "Unpack[SftBuildOptions]",
+    ) -> "Dataset":
         """Builds a version of a set of demonstrations, one rollout a row.
 
         Args:
@@ -218,14 +249,30 @@ class Store(SqlStore):
 
         return build_sft(self, name, self._snapshot(at), resolve(SftOptions, recipe, overrides, options))
 
-    def build_dpo(self, name: str, *, at: str | None = None, recipe: str | Path | None = None, overrides: Sequence[str] = (), **options: "Unpack[DpoBuildOptions]") -> "Dataset":
+    def build_dpo(
+        self,
+        name: str,
+        *,
+        at: str | None = None,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        **options: "Unpack[DpoBuildOptions]",
+    ) -> "Dataset":
         """Builds a version of a set of preference pairs, two rollouts a row. Arguments and errors as of `build_sft`."""
         from .transform.build import build_dpo
         from .transform.options import DpoOptions
 
         return build_dpo(self, name, self._snapshot(at), resolve(DpoOptions, recipe, overrides, options))
 
-    def build_grpo(self, name: str, *, at: str | None = None, recipe: str | Path | None = None, overrides: Sequence[str] = (), **options: "Unpack[GrpoBuildOptions]") -> "Dataset":
+    def build_grpo(
+        self,
+        name: str,
+        *,
+        at: str | None = None,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        **options: "Unpack[GrpoBuildOptions]",
+    ) -> "Dataset":
         """Builds a version of a set of prompts, one task a row. Arguments and errors as of `build_sft`."""
         from .transform.build import build_grpo
         from .transform.options import GrpoOptions
@@ -247,7 +294,10 @@ class Store(SqlStore):
     def _snapshot(self, at: str | None) -> str:
         chosen = at or self.at
         if chosen is None:
-            raise ConfigError("A dataset refers into a snapshot, and none was named.", "Take one with `store.snapshot(NAME)` and pass `at=NAME`.")
+            raise ConfigError(
+                "A dataset refers into a snapshot, and none was named.",
+                "Take one with `store.snapshot(NAME)` and pass `at=NAME`.",
+            )
         return chosen
 
     # Collecting, training, evaluating
@@ -270,23 +320,37 @@ class Store(SqlStore):
 
         config = self._with_model(resolve(CollectConfig, recipe, overrides, options))
         with progress_bar("collect", "rollout", progress) as report:
-            return run_job(self, config, on_done=lambda _, so_far: report(so_far.skipped + so_far.collected, so_far.planned, ""))
+            return run_job(
+                self, config, on_done=lambda _, so_far: report(so_far.skipped + so_far.collected, so_far.planned, "")
+            )
 
     def rescore(
         self,
+        scorer: str,
         *,
-        recipe: str | Path | None = None,
-        overrides: Sequence[str] = (),
+        tables: str | os.PathLike[str] | None = None,
+        of_run: Any = None,
+        run: str | None = None,
+        workers: int | None = None,
         progress: bool | None = None,
-        **options: "Unpack[RescoreOptions]",
     ) -> "RescoreSummary":
-        """Scores stored rollouts again: each verdict is a new row of `scores`. A second call goes on where the first stopped."""
-        from .collect.config import RescoreConfig
-        from .collect.rescore import run_rescore
+        """Scores stored rollouts again: each verdict is a new row of `scores`. A second call goes on where the first stopped.
 
-        config = resolve(RescoreConfig, recipe, overrides, options)
+        Args:
+            scorer: An environment whose verifier scores (`workplace`, …), `workplace-lenient`, or a plug-in `module:name` or `FILE.py:name`.
+            tables: Folder of the environment's tables.
+            of_run: Only rollouts of this run.
+            workers: Processes that score; None is one per core where there is enough to do.
+        """
+        from .collect.rescore import rescore
+        from .environments.scorers import open_scorer
+
+        judge = open_scorer(scorer, None if tables is None else str(tables))
         with progress_bar("rescore", "rollout", progress) as report:
-            return run_rescore(self, config, on_progress=lambda done, total: report(done, total, ""))
+            return rescore(
+                self, judge, of_run=None if of_run is None else run_id_of(of_run), name=run, workers=workers,
+                on_progress=lambda done, total: report(done, total, ""),
+            )  # fmt: skip
 
     def train_sft(
         self,
@@ -294,7 +358,7 @@ class Store(SqlStore):
         recipe: str | Path | None = None,
         overrides: Sequence[str] = (),
         progress: bool | None = None,
-        **options: "Unpack[SftOptions]",
+        **options: "Unpack[SftTrainingOptions]",
     ) -> RunRecord:
         """Supervised fine-tuning on a set of demonstrations, through TRL. Returns the run; `run.checkpoints()` has what it saved.
 
@@ -313,7 +377,7 @@ class Store(SqlStore):
         recipe: str | Path | None = None,
         overrides: Sequence[str] = (),
         progress: bool | None = None,
-        **options: "Unpack[DpoOptions]",
+        **options: "Unpack[DpoTrainingOptions]",
     ) -> RunRecord:
         """Direct preference optimisation on a set of pairs, through TRL. Returns and raises as `train_sft`."""
         from .train.dpo import DpoConfig, train_dpo
@@ -328,7 +392,7 @@ class Store(SqlStore):
         recipe: str | Path | None = None,
         overrides: Sequence[str] = (),
         progress: bool | None = None,
-        **options: "Unpack[GrpoOptions]",
+        **options: "Unpack[GrpoTrainingOptions]",
     ) -> RunRecord:
         """Online GRPO on a set of prompts, on Ray and vLLM. Returns the run.
 
@@ -350,7 +414,7 @@ class Store(SqlStore):
         recipe: str | Path | None = None,
         overrides: Sequence[str] = (),
         progress: bool | None = None,
-        **options: Any,
+        **options: "Unpack[EvaluateOptions]",
     ) -> RunRecord:
         """Evaluates a policy on an environment's held-out tasks (`env=`), or on a benchmark (`benchmark="bfcl"`). Returns the run.
 
@@ -362,19 +426,21 @@ class Store(SqlStore):
         `run.summary` has the pass rate (`pass_rate`, or `accuracy` for BFCL) with its standard error.
         """
         if policy is not None:
-            options = {"policy": policy if isinstance(policy, BaseModel) else _default_engine(policy), **options}
+            policy = policy if isinstance(policy, BaseModel) else _default_engine(policy)
         if benchmark not in (None, "bfcl"):
             raise ConfigError(f"There is no benchmark {benchmark!r}.", "Use 'bfcl', or name an environment with env=.")
         with progress_bar("evaluate", "case", progress) as report:
             evaluate = self._evaluate_env if benchmark is None else self._evaluate_bfcl
-            return self.run(evaluate(recipe, overrides, options, report))
+            return self.run(evaluate(recipe, overrides, {"policy": policy, **options}, report))
 
     def _evaluate_env(self, recipe: Any, overrides: Sequence[str], options: Any, report: Report) -> str:
         from .eval.config import EvaluationConfig
         from .eval.job import run_evaluation
 
         config = self._with_model(resolve(EvaluationConfig, recipe, overrides, options))
-        return run_evaluation(self, config, on_done=lambda _, so_far: report(so_far.skipped + so_far.collected, so_far.planned, ""))[0]
+        return run_evaluation(
+            self, config, on_done=lambda _, so_far: report(so_far.skipped + so_far.collected, so_far.planned, "")
+        )[0]
 
     def _evaluate_bfcl(self, recipe: Any, overrides: Sequence[str], options: Any, report: Report) -> str:
         from .eval.config import BfclConfig
@@ -382,19 +448,35 @@ class Store(SqlStore):
 
         config = self._with_model(resolve(BfclConfig, recipe, overrides, options))
         done = itertools.count(1)
-        return run_bfcl(self, config, on_cases=lambda cases: report(0, cases, ""), on_done=lambda: report(next(done), None, ""))[0]
+        return run_bfcl(
+            self, config, on_cases=lambda cases: report(0, cases, ""), on_done=lambda: report(next(done), None, "")
+        )[0]
 
     def replay(
         self,
         run: Any,
         *,
-        recipe: str | Path | None = None,
+        from_step: int = 1,
+        name: str | None = None,
         overrides: Sequence[str] = (),
         progress: bool | None = None,
-        **options: "Unpack[ReplayOptions]",
     ) -> "Replay":
-        """Takes the optimizer steps of a GRPO run again on its stored batches: the same bits, or with other settings an ablation."""
-        raise NotImplementedError
+        """Takes the optimizer steps of a GRPO run again on its stored batches: the same bits, or with `overrides` an ablation.
+
+        Args:
+            from_step: The first step that takes the overrides.
+            name: Name of the new run; None is RUN-replay-N.
+
+        `identical` of the result is whether the weights are those of the run, bit for bit; None where that cannot be expected.
+        """
+        from .base.recipes import with_overrides
+        from .train.grpo.original import stored_config
+        from .train.grpo.replay import replay
+
+        original = run_id_of(run)
+        config = with_overrides(stored_config(self, original), overrides)
+        with progress_bar("replay", "step", progress) as report:
+            return replay(self, original, config, from_step=from_step, run=name, progress=report)
 
     def reproduce(self, run: Any, *, progress: bool | None = None) -> "Reproduction":
         """Trains an SFT or DPO run again from its dataset version, model, settings and seed, and compares the weights."""
@@ -411,7 +493,7 @@ class Store(SqlStore):
 
     def runs(self) -> list[RunRecord]:
         """Every run, oldest first."""
-        return RunRecord.list(self)
+        return RunRecord.read_all(self)
 
     def lineage(self, thing: Any) -> "Node":
         """What a checkpoint, run, dataset version, snapshot or rollout was made from, back to the rollouts and the policies that made them."""
@@ -428,14 +510,28 @@ class Store(SqlStore):
 
         return compare_runs(self, run_id_of(a), run_id_of(b), seed)
 
-    def report(self, *runs: Any, out: str | os.PathLike[str] = "report.html", title: str | None = None, lineage: Any = None, samples: int = 6, scorer: str | None = None) -> Path:
+    def report(
+        self,
+        *runs: Any,
+        out: str | os.PathLike[str] = "report.html",
+        title: str | None = None,
+        lineage: Any = None,
+        samples: int = 6,
+        scorer: str | None = None,
+    ) -> Path:
         """Writes one HTML file about runs (curves, pass rates, lineage, sample rollouts), and returns its path."""
         from .eval.report import stages_of_runs, write_report
 
         ids = [run_id_of(run) for run in runs]
         return write_report(
-            self, out, title=title or ", ".join(ids), stages=stages_of_runs(self, ids, scorer), runs=ids,
-            lineage_of=id_of(lineage) if lineage is not None else ids[-1], samples=samples, scorer=scorer,
+            self,
+            out,
+            title=title or ", ".join(ids),
+            stages=stages_of_runs(self, ids, scorer),
+            runs=ids,
+            lineage_of=id_of(lineage) if lineage is not None else ids[-1],
+            samples=samples,
+            scorer=scorer,
         )
 
     # Upkeep
@@ -458,7 +554,7 @@ class Store(SqlStore):
 
         return compact(self)
 
-    def gc(self, *, yes: bool = False, keep_hours: float = 168.0) -> list[dict[str, Any]]:
+    def gc(self, *, yes: bool = False, keep_hours: float = 1.0) -> list[dict[str, Any]]:
         """Frees versions that no snapshot names and that are older than `keep_hours`; without `yes` it only counts them.
 
         Returns one dict per table: table, versions, bytes.
@@ -466,3 +562,24 @@ class Store(SqlStore):
         from .store.maintenance import gc
 
         return gc(self, yes=yes, retention=timedelta(hours=keep_hours))
+
+    def _with_model(self, config: Config) -> Config:
+        """The configuration with the folder of its model, which may be named as a checkpoint or a run of this store."""
+        from .train.checkpoints import with_model
+
+        return with_model(self, config)
+
+
+def _with_ids(options: Any) -> dict[str, Any]:
+    """Options in which runs and dataset versions may stand as objects, with their ids."""
+    return {
+        name: id_of(value) if name in ("dataset", "model") and not isinstance(value, str | os.PathLike) else value
+        for name, value in options.items()
+    }
+
+
+def _default_engine(policy: Any) -> "SamplingPolicy":
+    """A model's policy: vLLM where it is installed, transformers elsewhere."""
+    from importlib.util import find_spec
+
+    return vllm(policy) if find_spec("vllm") else torch(policy)

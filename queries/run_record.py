@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.html import html_pairs
 from ..store.lance_store import LanceStore, quote
-from ..store.runs import get_run
+from ..store.runs import get_run, list_runs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,7 +39,15 @@ class RunRecord:
     @classmethod
     def read(cls, store: LanceStore, run_id: str) -> "RunRecord":
         """Reads a run. Raises StoreNotFound, which names runs of similar name."""
-        found = get_run(store, run_id)
+        return cls._of(store, get_run(store, run_id))
+
+    @classmethod
+    def read_all(cls, store: LanceStore) -> "list[RunRecord]":
+        """Every run, oldest first."""
+        return [cls._of(store, found) for found in list_runs(store)]
+
+    @classmethod
+    def _of(cls, store: LanceStore, found: dict[str, Any]) -> "RunRecord":
         return cls(store, **{name: value for name, value in found.items() if name != "events"})
 
     def metrics(self, *names: str) -> "pl.DataFrame":

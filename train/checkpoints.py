@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..base.config import Section
 from ..base.errors import ConfigError, RollhouseError, StoreNotFound
+from ..policies.config import PolicySettings
 from ..policies.models import model_folder, weights_hash
+from ..policies.opening import loads_model
 from ..store.appending import insert_if_absent
 from ..store.ids import hash_id
 from ..store.lance_store import LanceStore, quote
@@ -24,6 +26,7 @@ MARK = "rollhouse.json"
 """File in a checkpoint's folder that names the run that wrote it."""
 TINY_BASE = "tiny-base"
 """Name of the tiny base policy, accepted wherever a model is named."""
+Config = TypeVar("Config", bound=Section)
 _METRIC_NAMES = {"train/reward_mean": "train/reward"}
 
 
@@ -252,3 +255,12 @@ def keep_best(store: LanceStore, run_id: str, config: CheckpointingConfig) -> li
     for path in gone:
         shutil.rmtree(path)
     return gone
+
+
+def with_model(store: LanceStore, config: Config) -> Config:
+    """A configuration whose `policy.model_name` is the folder of its model, which may be named as in `resolve_model`; unchanged for an engine without one."""
+    policy: PolicySettings = config.policy  # type: ignore[attr-defined]
+    if policy.model_name is None or not loads_model(policy.engine):
+        return config
+    found = policy.model_copy(update={"model_name": str(resolve_model(store, policy.model_name))})
+    return config.model_copy(update={"policy": found})

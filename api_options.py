@@ -1,0 +1,387 @@
+"""Keywords of the methods of `Store`, one class per command. Generated from the models of the settings by `tests/api_options.py`.
+
+A keyword is a flag of the command, or a section or setting of its configuration. None leaves a setting as it is. A section is given as an
+object (`rh.vllm(...)`) or a mapping.
+"""
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, Literal, TypedDict
+
+
+class CollectOptions(TypedDict, total=False):
+    """What to collect, and how."""
+
+    run: str | None
+    """Name of the run. A run that exists is resumed. Default: a new name."""
+    environment: Any
+    num_repeats: int
+    """Rollouts per task."""
+    seed: int | None
+    """Seed for task generation, the scripted engine's mistakes and sampling. Default: chosen by the engine."""
+    policy: Any
+    limits: Any
+    workers: str | None
+    """Spread rollouts over N worker processes of a Ray cluster. Default: one process."""
+    retry_failed: bool
+    """Start a new attempt where the last one failed."""
+    snapshot: str | None
+    """Take a snapshot with this name at the end."""
+    env: str | None
+    """Environment: workplace, workplace-mini, math, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    tables: str | None
+    """Folder of the environment's tables."""
+    tasks: str | None
+    """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
+    tasks_split: str | None
+    """Split of those rows of the tasks file that name none. Default: train."""
+    split: str
+    """Split of the tasks: train, validation or test."""
+    limit: int | None
+    """Use the first N tasks of the split. Default: all."""
+    max_turns: int
+    """Limit of model calls per rollout."""
+    engine: str
+    """Engine: scripted, vllm, torch, openai:URL[,URL…] or FILE.py:CLASS."""
+    model: Any
+    """Checkpoint id, run, model folder or hub name; for an endpoint the name of the model that it serves."""
+    max_model_len: int | None
+    """Context length in tokens. Default: the model's limit, at most 4096."""
+    chat_template: str | None
+    """Jinja file used instead of the model's chat template."""
+    enable_thinking: bool | None
+    """Value of the chat template's setting enable_thinking. Default: the template's own."""
+    tool_parser: str
+    """Parser of tool calls: hermes, one of vLLM's tool parsers, or FILE.py:name."""
+    mistake_rate: float
+    """Probability that the scripted engine stops before its last call."""
+    max_retries: int
+    """Times a request to an endpoint is sent again after 429, 5xx, a timeout, a broken connection or an invalid answer."""
+    tensor_parallel_size: int
+    """GPUs that each copy of the model is split over (vllm)."""
+    data_parallel_size: int
+    """Copies of the model (vllm)."""
+    max_new_tokens: int
+    """Limit of sampled tokens per model call."""
+    temperature: float
+    """Sampling temperature; 0 is greedy."""
+    top_p: float
+    """Probability mass that nucleus sampling keeps; 1 is off."""
+    concurrency: int
+    """Rollouts in flight, over all workers."""
+    time_limit: float
+    """Seconds per rollout; a rollout that takes longer gets the status timeout."""
+    tool_time_limit: float | None
+    """Seconds per tool call. Default: no limit."""
+    token_budget: int | None
+    """Stop starting rollouts after N sampled tokens. Default: no limit."""
+
+
+class EvaluateOptions(TypedDict, total=False):
+    """An evaluation on an environment."""
+
+    run: str | None
+    """Name of the run. A run that exists is resumed. Default: a new name."""
+    environment: Any
+    mode: Literal["greedy", "sampled"] | Literal["fc", "prompt"]
+    """greedy (temperature 0, one rollout per task) or sampled."""
+    num_repeats: int
+    """Rollouts per task; more than one needs mode sampled."""
+    seed: int
+    """Seed for task generation, the scripted engine's mistakes and sampling."""
+    limits: Any
+    env: str | None
+    """Environment: workplace, workplace-mini, math, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    tables: str | None
+    """Folder of the environment's tables."""
+    tasks: str | None
+    """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
+    tasks_split: str | None
+    """Split of those rows of the tasks file that name none. Default: train."""
+    split: str
+    """Split of the tasks: train, validation or test."""
+    limit: int | None
+    """Use the first N tasks of the split. Default: all."""
+    max_turns: int
+    """Limit of model calls per rollout."""
+    engine: str
+    """Engine: scripted, vllm, torch, openai:URL[,URL…] or FILE.py:CLASS."""
+    model: Any
+    """Checkpoint id, run, model folder or hub name; for an endpoint the name of the model that it serves."""
+    max_model_len: int | None
+    """Context length in tokens. Default: the model's limit, at most 4096."""
+    chat_template: str | None
+    """Jinja file used instead of the model's chat template."""
+    enable_thinking: bool | None
+    """Value of the chat template's setting enable_thinking. Default: the template's own."""
+    tool_parser: str
+    """Parser of tool calls: hermes, one of vLLM's tool parsers, or FILE.py:name."""
+    mistake_rate: float
+    """Probability that the scripted engine stops before its last call."""
+    max_retries: int
+    """Times a request to an endpoint is sent again after 429, 5xx, a timeout, a broken connection or an invalid answer."""
+    tensor_parallel_size: int
+    """GPUs that each copy of the model is split over (vllm)."""
+    data_parallel_size: int
+    """Copies of the model (vllm)."""
+    max_new_tokens: int
+    """Limit of sampled tokens per model call."""
+    temperature: float | None
+    """Sampling temperature. Default: 0 in mode greedy, 1 in mode sampled."""
+    top_p: float
+    """Probability mass that nucleus sampling keeps; 1 is off."""
+    concurrency: int
+    """Rollouts in flight, over all workers."""
+    time_limit: float
+    """Seconds per rollout; a rollout that takes longer gets the status timeout."""
+    tool_time_limit: float | None
+    """Seconds per tool call. Default: no limit."""
+    categories: list[str]
+    """Category or group (non_live, live, single_turn, multi_turn, memory, all); may be repeated."""
+    category: list[str]
+    """Category or group (non_live, live, single_turn, multi_turn, memory, all); may be repeated."""
+
+
+class SftBuildOptions(TypedDict, total=False):
+    """Options of `dataset build sft`: completed, rewarded, distinct rollouts, a limited number per task."""
+
+    runs: list[str]
+    """Use only rollouts of this run; repeatable."""
+    environments: list[str]
+    """Use only rollouts of this environment; repeatable."""
+    policies: list[str]
+    """Use only rollouts of these policies (policy_id)."""
+    where: str | None
+    """Use only rollouts that meet this SQL condition over their scalar columns and the split, category and difficulty of the task."""
+    sql: str | None
+    """A SELECT, or a file FILE.sql with one, that returns the rollout_id, the task_id, or the chosen_id and rejected_id to use. Rules that are not set are off."""
+    function: str | None
+    """A Python function that takes a Polars LazyFrame of candidates and returns those to use. Rules that are not set are off. The version keeps its source."""
+    function_name: str | None
+    """Name of the function in `function`."""
+    scorer: str
+    """Scorer whose rewards count: NAME or NAME@VERSION; `collected` is the reward at collection time."""
+    near_duplicates: float | None
+    """Keep one of several prompts whose estimated Jaccard similarity is at least this. Default: all."""
+    contamination: Any
+    seed: int
+    """Seed for the order of rows and for ties."""
+    require_reward: bool
+    """Use only rollouts with a reward. If off, only a `min_reward` that is set applies."""
+    min_reward: float | None
+    """Least reward. Default: 1 when all rewards are 0 or 1, else 0.9; none with min_reward_quantile."""
+    min_reward_of: dict[str, float]
+    """Least reward in single environments, by name."""
+    min_reward_quantile: float | None
+    """Least reward as a quantile of the rewards in the environment."""
+    require_passed: bool
+    """Use only rollouts that passed."""
+    max_tool_errors: int | None
+    """Most failed tool calls in a demonstration; null is no limit."""
+    max_recovery_share: float | None
+    """Most demonstrations with a failed tool call, as a share of all; null is no limit."""
+    allow_parse_failures: bool
+    """Use rollouts with a tool call that could not be parsed."""
+    require_tool_schemas: bool
+    """Leave out rollouts that call a tool whose schema is not in the prompt."""
+    require_final_text: bool
+    """Use only rollouts that end with a text of the assistant."""
+    min_turns: int | None
+    """Fewest turns. Default: no limit."""
+    max_turns: int | None
+    """Most turns; null is no limit."""
+    min_tokens: int | None
+    """Fewest tokens of the response. Default: no limit. Rollouts without tokens pass."""
+    max_tokens: int | None
+    """Most tokens of the response. Default: no limit. Rollouts without tokens pass."""
+    branches: Literal["all", "last"]
+    """Use every branch of an episode, or only the last one."""
+    dedupe: bool
+    """Keep one of several equal responses to one prompt."""
+    per_task_cap: int | None
+    """Most episodes of one task; null is no limit."""
+    prefer: Literal["diverse", "reward", "short"]
+    """Which episodes of a task to keep: those with different tool calls (diverse), higher rewards, or shorter responses."""
+    max_per_category: int | None
+    """Most rows of one category. Default: no limit."""
+    max_category_ratio: float | None
+    """Most rows of a category, as a multiple of the smallest category. Default: no limit."""
+    max_rows: int | None
+    """Most rows. Default: no limit."""
+    run: list[str]
+    """Use only rollouts of this run; repeatable."""
+    environment: list[str]
+    """Use only rollouts of this environment; repeatable."""
+    against: list[str]
+    """Leave out tasks that are also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file."""
+    per_task: int | None
+    """Most episodes of one task; null is no limit."""
+
+
+class DpoBuildOptions(TypedDict, total=False):
+    """Options of `dataset build dpo`: for each task and prompt, an accepted response and a worse one."""
+
+    runs: list[str]
+    """Use only rollouts of this run; repeatable."""
+    environments: list[str]
+    """Use only rollouts of this environment; repeatable."""
+    policies: list[str]
+    """Use only rollouts of these policies (policy_id)."""
+    where: str | None
+    """Use only rollouts that meet this SQL condition over their scalar columns and the split, category and difficulty of the task."""
+    sql: str | None
+    """A SELECT, or a file FILE.sql with one, that returns the rollout_id, the task_id, or the chosen_id and rejected_id to use. Rules that are not set are off."""
+    function: str | None
+    """A Python function that takes a Polars LazyFrame of candidates and returns those to use. Rules that are not set are off. The version keeps its source."""
+    function_name: str | None
+    """Name of the function in `function`."""
+    scorer: str
+    """Scorer whose rewards count: NAME or NAME@VERSION; `collected` is the reward at collection time."""
+    near_duplicates: float | None
+    """Keep one of several prompts whose estimated Jaccard similarity is at least this. Default: all."""
+    contamination: Any
+    seed: int
+    """Seed for the order of rows and for ties."""
+    pairing: Literal["auto", "nearest_miss", "two_sigma", "best_worst", "ranked", "all", "step"]
+    """How the rejected response is chosen: auto, nearest_miss, two_sigma, best_worst, ranked, all or step."""
+    min_chosen_reward: float | None
+    """Least reward of the chosen response. Default: 1 when all rewards are 0 or 1, else 0.5."""
+    min_gap: float
+    """Least difference in reward. It is 1 when all rewards are 0 or 1, except with pairing=step."""
+    max_pairs_per_group: int | None
+    """Most pairs of one task and prompt; null is no limit."""
+    max_length_ratio: float | None
+    """Longest side of a pair, as a multiple of the other side. Default: no limit."""
+    min_shared_turns: int
+    """With pairing=step: fewest assistant turns that both sides share."""
+    step_scope: Literal["turn", "rest"]
+    """With pairing=step: a side is the turn that differs (turn), or everything from it on (rest)."""
+    allow_truncated_rejected: bool
+    """Use truncated rollouts as rejected responses."""
+    same_policy: bool
+    """Pair only rollouts of the same policy."""
+    same_version: bool
+    """Pair only rollouts of the same policy and policy version."""
+    max_pairs: int | None
+    """Most pairs. Default: no limit."""
+    run: list[str]
+    """Use only rollouts of this run; repeatable."""
+    environment: list[str]
+    """Use only rollouts of this environment; repeatable."""
+    against: list[str]
+    """Leave out tasks that are also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file."""
+    per_group: int | None
+    """Most pairs of one task and prompt; null is no limit."""
+
+
+class GrpoBuildOptions(TypedDict, total=False):
+    """Options of `dataset build grpo`: tasks that are neither always solved nor never."""
+
+    runs: list[str]
+    """Use only rollouts of this run; repeatable."""
+    environments: list[str]
+    """Use only rollouts of this environment; repeatable."""
+    policies: list[str]
+    """Use only rollouts of these policies (policy_id)."""
+    where: str | None
+    """Use only rollouts that meet this SQL condition over their scalar columns and the split, category and difficulty of the task."""
+    sql: str | None
+    """A SELECT, or a file FILE.sql with one, that returns the rollout_id, the task_id, or the chosen_id and rejected_id to use. Rules that are not set are off."""
+    function: str | None
+    """A Python function that takes a Polars LazyFrame of candidates and returns those to use. Rules that are not set are off. The version keeps its source."""
+    function_name: str | None
+    """Name of the function in `function`."""
+    scorer: str
+    """Scorer whose rewards count: NAME or NAME@VERSION; `collected` is the reward at collection time."""
+    near_duplicates: float | None
+    """Keep one of several prompts whose estimated Jaccard similarity is at least this. Default: all."""
+    contamination: Any
+    seed: int
+    """Seed for the order of rows and for ties."""
+    pass_band: tuple[float, float] | None
+    """Keep tasks whose pass rate is in this range [LOW, HIGH], judged by its 95 % Wilson interval. Default: all."""
+    min_samples: int
+    """Fewest rewarded rollouts of a task."""
+    zero_variance: Literal["exclude", "keep"]
+    """Exclude or keep tasks that were always or never solved."""
+    keep_extremes: float
+    """Share of the always and never solved tasks to keep, because the policy will change."""
+    max_age_versions: int | None
+    """Ignore rollouts that are more versions than this behind the newest of their policy. Default: no limit."""
+    max_age_days: float | None
+    """Ignore rollouts that started more days than this before the newest. Default: no limit."""
+    stale: Literal["keep", "drop"]
+    """Keep tasks with only ignored rollouts, as unknown, or drop them."""
+    weights: Literal["none", "variance", "hard"]
+    """Rate of drawing a prompt with pass rate p: equal (none), p(1-p) (variance) or 1-p (hard)."""
+    order: Literal["shuffled", "easy_first", "hard_first"]
+    """Order of the prompts: shuffled, or a curriculum that training keeps (easy_first, hard_first)."""
+    category_mix: dict[str, float]
+    """Share of each category, by name; others are left out. Empty keeps the shares as they are."""
+    max_per_category: int | None
+    """Most prompts of one category. Default: no limit."""
+    max_prompts: int | None
+    """Most prompts. Default: no limit."""
+    run: list[str]
+    """Use only rollouts of this run; repeatable."""
+    environment: list[str]
+    """Use only rollouts of this environment; repeatable."""
+    against: list[str]
+    """Leave out tasks that are also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file."""
+
+
+class SftTrainingOptions(TypedDict, total=False):
+    """The configuration of `train sft`."""
+
+    run: str | None
+    """Name of the run."""
+    dataset: Any
+    """The training set: NAME (its latest version) or NAME@VERSION."""
+    policy: Any
+    validation: Any
+    checkpointing: Any
+    logger: Any
+    trl: dict[str, Any]
+    """Further options of TRL's configuration class, by TRL's names."""
+    sft: Any
+
+
+class DpoTrainingOptions(TypedDict, total=False):
+    """The configuration of `train dpo`. Batch sizes count pairs."""
+
+    run: str | None
+    """Name of the run."""
+    dataset: Any
+    """The training set: NAME (its latest version) or NAME@VERSION."""
+    policy: Any
+    validation: Any
+    checkpointing: Any
+    logger: Any
+    trl: dict[str, Any]
+    """Further options of TRL's configuration class, by TRL's names."""
+    dpo: Any
+
+
+class GrpoTrainingOptions(TypedDict, total=False):
+    """Everything a GRPO run depends on."""
+
+    run: str | None
+    """Name of the run; a run of that name goes on where its stored batches end."""
+    dataset: Any
+    """The prompt set: NAME, or NAME@VERSION."""
+    algorithm: str
+    """A preset of settings that are not given: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp or icepop; see docs/grpo-algorithms.md. The resolved configuration has the settings in its place."""
+    policy: Any
+    grpo: Any
+    loss_fn: Any
+    environment: Any
+    cluster: Any
+    ray: Any
+    checkpointing: Any
+    logger: Any
+    chat_template: str | None
+    """Jinja file used instead of the model's chat template."""
+    enable_thinking: bool | None
+    """Value of the chat template's setting enable_thinking. Default: the template's own."""
+    tool_parser: str
+    """Parser of tool calls: hermes, one of vLLM's tool parsers, or FILE.py:name."""
