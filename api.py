@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .interop.exporting import ExportSummary
     from .interop.importing import ImportSummary
     from .policies.config import SamplingPolicy
+    from .store.adding import Added
     from .store.lineage import Node
     from .store.rollout import Rollout
     from .train.grpo.replay import Replay
@@ -110,7 +111,7 @@ class Store(SqlStore):
 
     # Rollouts
 
-    def add(self, rollouts: Iterable["Rollout"], *, run: str | None = None) -> "ImportSummary":
+    def add(self, rollouts: Iterable["Rollout"], *, run: str | None = None) -> "Added":
         """Adds rollouts as a run of kind `import` and returns how many were new.
 
         Args:
@@ -119,7 +120,7 @@ class Store(SqlStore):
 
         Raises SchemaMismatch naming the first rollout that does not fit.
         """
-        from .interop.adding import add_rollouts
+        from .store.adding import add_rollouts
 
         return add_rollouts(self, rollouts, run)
 

@@ -4,8 +4,6 @@ A keyword is a flag of the command, or a section or setting of its configuration
 object (`rh.vllm(...)`) or a mapping.
 """
 
-from collections.abc import Mapping
-from os import PathLike
 from typing import Any, Literal, TypedDict
 
 

@@ -30,7 +30,7 @@ QUERIES = {
 def random_batches(bench: Bench) -> None:
     """256 random rollouts with their tokens, out of many."""
     store, parquet, n = _many_rollouts(bench, bench.rows(96_000))
-    dataset = store.dataset("rollouts")
+    dataset = store.lance_dataset("rollouts")
     chance = np.random.default_rng(0)
     columns = ["rollout_id", *TOKENS]
 

@@ -73,7 +73,7 @@ def small_appends(bench: Bench) -> None:
         for i, part in enumerate(parts)
     ]
     bench.table("Many small commits of 8 rollouts", ["commits before", "median ms per commit", "99th percentile"], rows)
-    left = len(store.dataset("rollouts").get_fragments())
+    left = len(store.lance_dataset("rollouts").get_fragments())
     scan = best(lambda: store.read("rollouts", ["reward"]), 3)
     bench.say(
         f"After {n:,} commits: {left} fragments, {len(list(versions.glob('*.manifest'))):,} versions, {size_of(versions) / 1e6:.1f} MB of manifests "
@@ -83,7 +83,7 @@ def small_appends(bench: Bench) -> None:
     bench.say(
         "Lance records the commit of each row, about 20 bytes per commit in every version. Larger commits keep this small."
     )
-    assert store.dataset("rollouts").count_rows() == 8 * n
+    assert store.lance_dataset("rollouts").count_rows() == 8 * n
     bench.goal("latency of a small commit, last tenth against first", median(parts[-1]) / median(parts[0]), 2)
     bench.goal("manifests, MB", worst / 1e6, 64, unit="")
 
@@ -103,7 +103,7 @@ def peer_import(bench: Bench) -> None:
     from rollhouse.store.maintenance import gc
 
     gc(store, yes=True, retention=timedelta(0))
-    assert store.dataset("rollouts").count_rows() == 500
+    assert store.lance_dataset("rollouts").count_rows() == 500
     tables = sum(size_of(Path(store.table_uri(table), "data")) for table in TABLES)
     rows = [
         ["the file", f"{path.stat().st_size / 500:,.0f}"],

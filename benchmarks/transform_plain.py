@@ -99,7 +99,7 @@ def _prompts(table: pa.Table, folder: str, rates_of: Callable[[Any], Any]) -> in
 
 def some(store: LanceStore, kind: str, share: int) -> pa.Table:
     """The columns a selection needs, of the first one in `share` rollouts: whole groups."""
-    dataset = store.dataset("rollouts", "all")
+    dataset = store.lance_dataset("rollouts", "all")
     return dataset.to_table(
         columns=COLUMNS if kind in ("sft", "dpo") else LIGHT, limit=dataset.count_rows() // share // 8 * 8
     )

@@ -88,7 +88,7 @@ def rescore(
     judge = scorer if isinstance(scorer, Scorer) else environment_scorer(scorer)
     equal = {"environment": judge.environment, "run_id": of_run}
     where = " and ".join(f"{column} = {quote(value)}" for column, value in equal.items() if value is not None) or None
-    rollouts = store.dataset("rollouts")
+    rollouts = store.lance_dataset("rollouts")
     total, done = rollouts.count_rows(filter=where), 0
     with start_run(store, "rescore", name, {"scorer": judge.name, "of_run": of_run}) as run:
         summary = RescoreSummary(run.run_id, judge.environment)

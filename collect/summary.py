@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..base.html import html_pairs
 from ..queries.passk import pass_at_k
 from ..store.rollout import FAILED, Rollout
 
@@ -173,6 +174,14 @@ class CollectSummary:
         for name, seconds in tool_seconds.items():
             if self.slowest_tool is None or seconds > self.slowest_tool[1]:
                 self.slowest_tool = (name, seconds)
+
+    def _repr_html_(self) -> str:
+        facts = {
+            name: value
+            for name, value in self.as_dict().items()
+            if value not in (None, 0, {}, []) and name not in ("run_id", "groups", "failures")
+        }
+        return html_pairs(facts.items(), title=f"collected run {self.run_id}")
 
     def as_dict(self) -> dict[str, Any]:
         """For the run's summary and for printing."""

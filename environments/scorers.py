@@ -1,6 +1,5 @@
 """Scorers of stored rollouts: an environment that replays them, or a user's function."""
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..base.errors import ConfigError
+from ..base.event_loop import run_blocking
 from ..base.plugins import FORMS, load_plugin, parse_plugin, plugin_hash
 from ..policies.types import Turn
 from ..store.ids import hash_id
@@ -93,7 +93,7 @@ class _FileFunction:
 
 
 def _replay(environment: Environment, task: Task | None, rollout: dict[str, Any]) -> Score | None:
-    return None if task is None else asyncio.run(replay_rollout(environment, task, rollout))
+    return None if task is None else run_blocking(replay_rollout(environment, task, rollout))
 
 
 async def replay_rollout(environment: Environment, task: Task, rollout: dict[str, Any]) -> Score:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..base.config import default_at, flat, is_free
 from ..base.errors import ConfigError
+from ..base.html import html_table
 from ..store.lance_store import LanceStore
 from ..store.run_settings import stored_settings
 from ..store.runs import get_run
@@ -109,6 +110,29 @@ class RunComparison:
     only_in_a: int
     only_in_b: int
     differing: tuple[tuple[str, Any, Any], ...]
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {
+                "category": part.category or f"all of {part.benchmark}",
+                "cases": part.n,
+                "a": part.a,
+                "b": part.b,
+                "difference": part.difference,
+                "95 % interval": f"{part.low:.3f} to {part.high:.3f}",
+                "lost": part.only_a,
+                "gained": part.only_b,
+                "p": part.p,
+                "verdict": part.verdict,
+            }
+            for part in (*self.by_category, *self.overall)
+        ]
+        alone = [
+            f"{count} cases are only in {run}"
+            for run, count in ((self.run_a, self.only_in_a), (self.run_b, self.only_in_b))
+            if count
+        ]
+        return html_table(rows, title=f"{self.run_b} (b) against {self.run_a} (a)", note="; ".join(alone) or None)
 
 
 # What is meant to differ between the two: which policy answers, and how it is reached.

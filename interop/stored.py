@@ -43,7 +43,7 @@ class StoredRollouts:
             wanted = {id: number for number, id in enumerate(selected["rollout_id"].to_pylist())}
             self._verdicts = selected.select(VERDICT) if is_chosen(scorer) else None
         self._verdict_of = wanted or {}
-        self._rollouts = store.dataset("rollouts", at)
+        self._rollouts = store.lance_dataset("rollouts", at)
         self._episodes = self._positions(run, wanted)
         self.count = sum(len(positions) for positions in self._episodes)
         self._prompts = _Referred(store, "prompts", ("prompt_id",), at)
@@ -97,7 +97,7 @@ class _Referred:
     """Rows of a table by a key of some columns; the last few are kept."""
 
     def __init__(self, store: LanceStore, table: str, key: tuple[str, ...], at: str | None) -> None:
-        self._data = store.dataset(table, at)
+        self._data = store.lance_dataset(table, at)
         self._recent: OrderedDict[tuple[Any, ...], Row] = OrderedDict()
         self._positions: dict[tuple[Any, ...], int] = {}
         for batch in self._data.to_batches(columns=list(key)):

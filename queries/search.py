@@ -191,7 +191,7 @@ def _index(store: LanceStore, table: Any, columns: Sequence[str]) -> None:
             table.create_index(column, config=FTS())
     stale = [name for column, name in indexed.items() if column in columns and _unindexed(table, name) >= _UNINDEXED]
     if stale:
-        store.dataset(table.name).optimize.optimize_indices(index_names=stale)
+        store.lance_dataset(table.name).optimize.optimize_indices(index_names=stale)
     table.checkout_latest()
 
 
@@ -241,7 +241,7 @@ class _Look:
     def _there(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if not found:
             return []
-        then = self.store.dataset("rollouts", self.at)
+        then = self.store.lance_dataset("rollouts", self.at)
         ids = then.to_table(columns=["rollout_id"], filter=f"rollout_id in ({_listed(found)})")["rollout_id"]
         known = set(ids.to_pylist())
         return [row for row in found if row["rollout_id"] in known]
@@ -269,7 +269,7 @@ def _both(condition: str, where: str | None) -> str:
 
 
 def _vector_size(store: LanceStore, column: str) -> int:
-    schema = store.dataset("rollouts").schema
+    schema = store.lance_dataset("rollouts").schema
     vectors = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
     if column not in vectors:
         has = f"It has {', '.join(vectors)}." if vectors else "docs/sql.md says how to add one."
@@ -278,5 +278,5 @@ def _vector_size(store: LanceStore, column: str) -> int:
 
 
 def _schema(store: LanceStore, *more: pa.Field) -> pa.Schema:
-    stored = store.dataset("rollouts").schema
+    stored = store.lance_dataset("rollouts").schema
     return pa.schema([*(stored.field(name) for name in _COLUMNS), *more])

@@ -110,10 +110,10 @@ def _register(con: "duckdb.DuckDBPyConnection", name: str, table: Table, source:
 
 def _source(store: LanceStore, table: str, versions: dict[str, int] | None) -> Any:
     if versions is None:
-        return store.dataset(table)
+        return store.lance_dataset(table)
     if table not in versions:
         return TABLES[table].schema.empty_table()
-    return store.dataset_version(table, versions[table])
+    return store.lance_dataset_version(table, versions[table])
 
 
 def _run(

@@ -26,7 +26,7 @@ def append_rows(
     data = to_arrow(table, rows)
     if not data.num_rows:
         return 0
-    dataset = store.dataset(table)
+    dataset = store.lance_dataset(table)
     fragments = lance.fragment.write_fragments(data, dataset, mode="append", data_storage_version="2.2")
     if before_commit:
         before_commit()
@@ -40,7 +40,7 @@ def insert_if_absent(store: LanceStore, table: str, rows: AnyRows) -> int:
     data = _first_of_each_key(to_arrow(table, rows), TABLES[table].key)
     if not data.num_rows:
         return 0
-    merge = store.dataset(table).merge_insert(TABLES[table].key).use_index(False)
+    merge = store.lance_dataset(table).merge_insert(TABLES[table].key).use_index(False)
     return merge.when_not_matched_insert_all().execute(data)["num_inserted_rows"]
 
 

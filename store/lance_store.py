@@ -115,7 +115,7 @@ class LanceStore:
 
         # Another process may be adding them, or writing: then the conflict says so, and a second look is due.
         for attempt in range(5):
-            dataset = self.dataset(table.name)
+            dataset = self.lance_dataset(table.name)
             lacking = [field for field in table.schema if field.name not in dataset.schema.names]
             if not lacking:
                 return
@@ -131,7 +131,7 @@ class LanceStore:
 
         return lancedb.connect(self.uri)
 
-    def dataset(self, table: str, at: str | None = None) -> "lance.LanceDataset":
+    def lance_dataset(self, table: str, at: str | None = None) -> "lance.LanceDataset":
         """The Lance dataset at its latest version, or at a snapshot's name or an ISO time. Raises VersionNotFound."""
         import lance
 
@@ -141,9 +141,9 @@ class LanceStore:
         versions = self.versions(at, tables=[table])
         if table not in versions:
             raise VersionNotFound(f"Table {table} did not exist at {at}.", "Ask for a later snapshot or time.")
-        return self.dataset_version(table, versions[table])
+        return self.lance_dataset_version(table, versions[table])
 
-    def dataset_version(self, table: str, version: int) -> "lance.LanceDataset":
+    def lance_dataset_version(self, table: str, version: int) -> "lance.LanceDataset":
         """The Lance dataset at a version number."""
         import lance
 
@@ -172,7 +172,7 @@ class LanceStore:
         return {table: version for table, version in found.items() if version is not None}
 
     def _version_at(self, table: str, time: datetime) -> int | None:
-        versions: list[dict[str, Any]] = self.dataset(table).versions()  # type: ignore[assignment]
+        versions: list[dict[str, Any]] = self.lance_dataset(table).versions()  # type: ignore[assignment]
         # Lance gives the time of each commit without a zone, in the machine's own.
         older = [entry["version"] for entry in versions if entry["timestamp"].astimezone(UTC) <= time]
         if not older:
@@ -205,7 +205,7 @@ class LanceStore:
 
         A column that the table did not have yet in that version is null; a filter cannot name it.
         """
-        dataset = self.dataset(table, at)
+        dataset = self.lance_dataset(table, at)
         lacking = [field for field in lacking_columns(table, dataset) if columns is None or field.name in columns]
         if not lacking:
             return dataset.to_table(columns=columns, filter=filter, batch_size=batch_rows)
@@ -224,7 +224,7 @@ class LanceStore:
         max_bytes: int = 16 << 20,
     ) -> Iterator[pa.RecordBatch]:
         """Rows in the order of the table, about `max_bytes` at a time, so that memory stays bounded however large the table is."""
-        dataset = self.dataset(table, at)
+        dataset = self.lance_dataset(table, at)
         some = dataset.to_table(columns=columns, filter=filter, limit=64)
         rows = max(1, max_bytes * some.num_rows // max(1, some.nbytes))
         # Lance reads ahead by batches and fragments: its defaults hold gigabytes of wide rows.

@@ -152,7 +152,7 @@ def _describe(state: dict[str, Any]) -> str:
 def _dataset(store: "LanceStore") -> Any:
     if not store.has_table(LEASES.name):
         store.create_table(LEASES)
-    return store.dataset(LEASES.name)
+    return store.lance_dataset(LEASES.name)
 
 
 def _insert(store: "LanceStore", row: dict[str, Any]) -> bool:

@@ -45,9 +45,9 @@ def compact(store: LanceStore, on_table: OnTable | None = None) -> list[dict[str
     report = []
     with _maintenance(store):
         for table in _tables(store, on_table):
-            before = len(store.dataset(table).get_fragments())
+            before = len(store.lance_dataset(table).get_fragments())
             join_fragments(store, table, at_least=2)
-            after = len(store.dataset(table).get_fragments())
+            after = len(store.lance_dataset(table).get_fragments())
             report.append({"table": table, "fragments_before": before, "fragments_after": after})
     return report
 
@@ -64,7 +64,7 @@ def gc(
     report = []
     with _maintenance(store):
         for table in _tables(store, on_table):
-            dataset = store.dataset(table)
+            dataset = store.lance_dataset(table)
             if yes:
                 stats = dataset.cleanup_old_versions(**options)
             else:
@@ -113,7 +113,7 @@ def _tables(store: LanceStore, on_table: OnTable | None) -> Iterator[str]:
 def _table_problems(store: LanceStore, table: str) -> list[str]:
     if not store.has_table(table):
         return [f"Table {table} is missing."]
-    dataset = store.dataset(table)
+    dataset = store.lance_dataset(table)
     expected = TABLES[table].schema
     lacking = [name for name in expected.names if name not in dataset.schema.names]
     problems = [f"Table {table} lacks the column {name}." for name in lacking]
@@ -176,7 +176,7 @@ def _snapshot_problems(store: LanceStore) -> list[str]:
     problems = []
     snapshots = {row["name"]: row["versions"] for row in store.read("snapshots").to_pylist()}
     for table in TABLES:
-        tags = {name: tag["version"] for name, tag in store.dataset(table).tags.list().items()}
+        tags = {name: tag["version"] for name, tag in store.lance_dataset(table).tags.list().items()}
         for name in sorted(set(tags) - set(snapshots)):
             problems.append(f"Table {table} has a tag {name!r} that is no snapshot.")
         for name, versions in snapshots.items():
@@ -191,7 +191,7 @@ def _snapshot_problems(store: LanceStore) -> list[str]:
 
 def _version_problems(store: LanceStore, table: str, snapshot: str, version: int) -> list[str]:
     try:
-        broken = _unreadable(store.dataset_version(table, version))
+        broken = _unreadable(store.lance_dataset_version(table, version))
     except (OSError, ValueError) as error:
         broken = str(error).splitlines()[0]
     return [f"Snapshot {snapshot!r} cannot read {table}: {broken}"] if broken else []

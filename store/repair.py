@@ -24,14 +24,14 @@ def remove_copies(store: LanceStore, table: str, run_id: str | None = None) -> i
     filter = None if run_id is None else f"run_id = {quote(run_id)}"
     key = TABLES[table].key
     # Row ids rise with the commits and stay with their rows through compaction.
-    rows = store.dataset(table).to_table(columns=[key], filter=filter, with_row_id=True)
+    rows = store.lance_dataset(table).to_table(columns=[key], filter=filter, with_row_id=True)
     rows = rows.sort_by("_rowid")
     codes = rows[key].combine_chunks().dictionary_encode().indices.to_numpy()
     later = np.ones(len(codes), bool)
     later[np.unique(codes, return_index=True)[1]] = False
     copies = rows["_rowid"].to_numpy()[later].tolist()
     for start in range(0, len(copies), 1000):
-        store.dataset(table).delete(f"_rowid IN ({', '.join(map(str, copies[start : start + 1000]))})")
+        store.lance_dataset(table).delete(f"_rowid IN ({', '.join(map(str, copies[start : start + 1000]))})")
     return len(copies)
 
 
@@ -67,7 +67,7 @@ def _remove_all_copies(store: LanceStore) -> Iterator[str]:
 def _remove_stray_tags(store: LanceStore) -> Iterator[str]:
     snapshots = set(store.read("snapshots", ["name"])["name"].to_pylist())
     for table in TABLES:
-        dataset = store.dataset(table)
+        dataset = store.lance_dataset(table)
         for name in sorted(set(dataset.tags.list()) - snapshots):
             # Somebody may be taking the snapshot now: its row comes last.
             if leases.holder_of(store, f"snapshot/{name}") is None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Protocol
 import pyarrow as pa
 
 from ..base.errors import SchemaMismatch
+from ..base.html import cell_text, html_table
 from .messages import Message, MessageList, read_chat
 from .schema import Stored, Table, json_object_text
 from .task import Component, Prompt, PromptTokens, Score, Task
@@ -259,6 +260,27 @@ class Rollout:
             found.append(Token(token, text, bool(mask), next(logprobs, None) if mask else None, version))
         return found
 
+    def _repr_html_(self) -> str:
+        """For notebooks: verdict and status, then the conversation, a row a message."""
+        prompt = self.prompt.messages if self.prompt is not None else ()
+        facts = {
+            "reward": self.reward,
+            "passed": self.passed,
+            "status": self.status,
+            "run": self.run_id,
+            "policy": self.policy_id,
+        }
+        said = ", ".join(f"{name} {cell_text(value)}" for name, value in facts.items() if value is not None)
+        rows = [
+            {
+                "role": message.role,
+                "message": message.text or message.reasoning or message.parts or "",
+                "calls": _calls(message),
+            }
+            for message in (*prompt, *self.messages)
+        ]
+        return html_table(rows, title=f"rollout {self.rollout_id or '(not stored)'}", note=said)
+
     def prompt_tokens(self) -> PromptTokens | None:
         """The row of `prompt_tokens` it refers to; None when the prompt's tokens, or the tokenizer they are of, are not known."""
         hashes = (self.tokenizer_hash, self.template_hash)
@@ -390,6 +412,10 @@ def _split(messages: list[Message], status: str) -> tuple[list[Message], list[Me
 
 def _component(part: Any) -> Component:
     return Component(**part) if isinstance(part, Mapping) else Component(*part)
+
+
+def _calls(message: Message) -> str:
+    return "; ".join(f"{call.name}({call.arguments})" for call in message.tool_calls)
 
 
 def _parses(text: str) -> bool:

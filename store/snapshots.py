@@ -36,7 +36,7 @@ def create_snapshot(store: LanceStore, name: str, note: str = "", run_id: str | 
             raise ConfigError(f"There is a snapshot {name!r} already.", "Snapshots never change: use another name.")
         versions = {}
         for table in _ORDER:
-            dataset = store.dataset(table)
+            dataset = store.lance_dataset(table)
             # A tag without a row is what a crash half-way left; it never was a snapshot.
             if name in dataset.tags.list():
                 dataset.tags.delete(name)
@@ -63,7 +63,7 @@ def list_snapshots(store: LanceStore) -> list[dict[str, Any]]:
             {
                 "name": row["name"],
                 "note": row["note"],
-                "rollouts": store.dataset("rollouts", row["name"]).count_rows(),
+                "rollouts": store.lance_dataset("rollouts", row["name"]).count_rows(),
                 "run_id": row["run_id"],
                 "created_at": row["created_at"],
             }
@@ -79,7 +79,7 @@ def show_snapshot(store: LanceStore, name: str) -> dict[str, Any]:
     versions = store.versions(name)
     row = _row(store, name)
     tables = {
-        table: {"version": version, "rows": store.dataset(table, name).count_rows()}
+        table: {"version": version, "rows": store.lance_dataset(table, name).count_rows()}
         for table, version in versions.items()
     }
     return {
@@ -101,7 +101,7 @@ def diff_snapshots(store: LanceStore, a: str, b: str) -> dict[str, Any]:
     """
     tables = {}
     for table in sorted(_ORDER):
-        before, after = (store.dataset(table, at).count_rows() for at in (a, b))
+        before, after = (store.lance_dataset(table, at).count_rows() for at in (a, b))
         tables[table] = {"a": before, "b": after, "added": after - before}
     columns = ["rollout_id", "run_id", "environment", "status", "reward"]
     old, new = (store.read("rollouts", columns, at=at) for at in (a, b))
@@ -134,9 +134,9 @@ def delete_snapshot(store: LanceStore, name: str) -> None:
         raise ConfigError(
             f"Snapshot {name!r} is used by {', '.join(users)}.", "What refers to a snapshot needs it; it stays."
         )
-    store.dataset("snapshots").delete(f"name = {quote(name)}")
+    store.lance_dataset("snapshots").delete(f"name = {quote(name)}")
     for table in _ORDER:
-        dataset = store.dataset(table)
+        dataset = store.lance_dataset(table)
         if name in dataset.tags.list():
             dataset.tags.delete(name)
 

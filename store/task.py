@@ -222,6 +222,20 @@ class Score:
         init=False, compare=False, repr=False, default=cached_property(_score_id)  # type: ignore[assignment]
     )  # fmt: skip
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "Score":
+        """A row of `scores`. Reward and passed are None where the rollout could not be scored."""
+        components = tuple((part["name"], part["value"], part["weight"]) for part in row["components"] or ())
+        names = ("rollout_id", "config_hash", "error_type", "run_id", "created_at")
+        return cls(
+            row["reward"],
+            row["passed"],
+            row["scorer"],
+            row["scorer_version"],
+            components,
+            **{name: row[name] for name in names},
+        )
+
     def about(self, rollout_id: str, run_id: str, config_hash: str = NO_SETTINGS) -> "Score":
         """The verdict as one on a rollout, given now by a run."""
         return Score(

@@ -62,7 +62,7 @@ class Upkeep:
         self._commits[table] += 1
         if self._commits[table] % self.policy.look_every or (self._thread and self._thread.is_alive()):
             return
-        if _is_due(self.store.dataset(table), self.policy):
+        if _is_due(self.store.lance_dataset(table), self.policy):
             self._thread = threading.Thread(target=self._work, name="rollhouse-upkeep", daemon=True)
             self._thread.start()
 
@@ -91,7 +91,7 @@ def maintain(store: LanceStore, policy: UpkeepPolicy) -> None:
     lease = leases.take(store, "maintenance")
     try:
         for table in (*TABLES, LEASES.name):
-            if _is_due(store.dataset(table), policy):
+            if _is_due(store.lance_dataset(table), policy):
                 join_fragments(store, table, policy.fragments)
                 _thin_versions(store, table, policy)
                 _index(store, table, policy)
@@ -106,12 +106,12 @@ def join_fragments(store: LanceStore, table: str, at_least: int) -> None:
     Rows stay in order too, except those appended meanwhile.
     """
     for rows in TIERS:
-        small = [size for size in _sizes(store.dataset(table)) if size < rows]
+        small = [size for size in _sizes(store.lance_dataset(table)) if size < rows]
         if len(small) >= at_least:
             mode: Any = "reencode" if sum(small) <= _REENCODED_ROWS else "try_binary_copy"
             # One thread keeps the order of rows.
             _retried(
-                lambda rows=rows, mode=mode: store.dataset(table).optimize.compact_files(
+                lambda rows=rows, mode=mode: store.lance_dataset(table).optimize.compact_files(
                     target_rows_per_fragment=rows, num_threads=1, compaction_mode=mode
                 )
             )
@@ -127,7 +127,7 @@ def _sizes(dataset: Any) -> list[int]:
 
 
 def _thin_versions(store: LanceStore, table: str, policy: UpkeepPolicy) -> None:
-    dataset = store.dataset(table)
+    dataset = store.lance_dataset(table)
     versions: list[Any] = dataset.versions()
     if len(versions) <= policy.versions:
         return
@@ -160,15 +160,15 @@ def _only_appended(before: dict[str, str], after: dict[str, str]) -> bool:
 
 def _index(store: LanceStore, table: str, policy: UpkeepPolicy) -> None:
     columns = _INDEXED.get(table, ())
-    dataset = store.dataset(table)
+    dataset = store.lance_dataset(table)
     if not columns or dataset.count_rows() < policy.index_rows:
         return
     there = {name for index in dataset.describe_indices() for name in index.field_names}
     for column in columns:
         if column not in there:
             # BITMAP: LanceDB's older core does not know pylance's BTREE and warns at every use of the table.
-            _retried(lambda column=column: store.dataset(table).create_scalar_index(column, "BITMAP"))
-    _retried(lambda: store.dataset(table).optimize.optimize_indices())
+            _retried(lambda column=column: store.lance_dataset(table).create_scalar_index(column, "BITMAP"))
+    _retried(lambda: store.lance_dataset(table).optimize.optimize_indices())
 
 
 def _retried(work: Any) -> None:

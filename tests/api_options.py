@@ -32,10 +32,8 @@ A keyword is a flag of the command, or a section or setting of its configuration
 object (`rh.vllm(...)`) or a mapping.
 """
 
-from collections.abc import Mapping
-from os import PathLike
-from typing import Any, Literal, TypedDict
 '''
+IMPORTS = {"Mapping[": "from collections.abc import Mapping\n", "PathLike[": "from os import PathLike\n"}
 # Keywords that take an object of the store besides its id.
 OBJECTS = {"dataset": "Any", "model": "Any"}
 # Keywords that the method itself has.
@@ -44,7 +42,9 @@ OWN = {"EvaluateOptions": {"policy"}}
 
 def source() -> str:
     """The text of the file."""
-    return HEAD + "".join(f"\n\n{_class(name, models)}" for name, models in MODELS.items())
+    classes = "".join(f"\n\n{_class(name, models)}" for name, models in MODELS.items())
+    imports = "".join(line for used, line in IMPORTS.items() if used in classes)
+    return f"{HEAD}{imports}from typing import Any, Literal, TypedDict\n{classes}"
 
 
 def _class(name: str, models: tuple[type[BaseModel], ...]) -> str:

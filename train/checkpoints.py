@@ -185,7 +185,7 @@ def finished_before(
         return None
     if not name or before is None or before["kind"] != kind:  # start_run refuses a name of another kind
         return None
-    if any(store.dataset(table).count_rows(f"run_id = {quote(name)}") for table in ("checkpoints", "rollouts")):
+    if any(store.lance_dataset(table).count_rows(f"run_id = {quote(name)}") for table in ("checkpoints", "rollouts")):
         refuse_other_config(store, name, model, payload, free)
     if before["status"] != "finished":
         return None

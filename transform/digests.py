@@ -81,7 +81,7 @@ def digests(messages: pa.ListArray, wanted: Collection[str]) -> pl.DataFrame:
 
 def _read(store: LanceStore, snapshot: str, offsets: np.ndarray) -> Iterator[Callable[[], pa.ListArray]]:
     """Functions that return the messages at ascending offsets, some rows each."""
-    dataset = store.dataset("rollouts", snapshot)
+    dataset = store.lance_dataset("rollouts", snapshot)
     if len(offsets) < dataset.count_rows() // 4:
         for start in range(0, len(offsets), _BATCH_ROWS):
             some = offsets[start : start + _BATCH_ROWS].tolist()

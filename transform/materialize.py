@@ -261,7 +261,7 @@ class _Lookup:
     ) -> None:
         self._what = f"Table {table} of {store.uri}"
         self._key, self._columns = key, columns
-        self._data = store.dataset(table, at)
+        self._data = store.lance_dataset(table, at)
         keys = pl.from_arrow(self._data.to_table(columns=key))
         assert isinstance(keys, pl.DataFrame)
         hashes = self._hashed(keys)

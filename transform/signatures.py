@@ -132,7 +132,7 @@ def _kept(
             fresh = some.select("prompt_id", data=_as_bytes(compute(some["text"])))
             row_id = pl.concat_str(pl.col("prompt_id"), pl.lit(f":{method}"))
             rows = fresh.select(row_id=row_id, prompt_id="prompt_id", method=pl.lit(method), data="data").to_arrow()
-            insert = store.dataset(SIGNATURES.name).merge_insert(SIGNATURES.key).use_index(False)
+            insert = store.lance_dataset(SIGNATURES.name).merge_insert(SIGNATURES.key).use_index(False)
             insert.when_not_matched_insert_all().execute(rows.cast(SIGNATURES.schema))
             made.append(fresh)
         known = pl.concat(made)

@@ -151,12 +151,12 @@ def test_check_says_what_is_wrong_and_exits_with_1(store: LanceStore) -> None:
 def test_compact_and_gc(store: LanceStore) -> None:
     report = {row["table"]: row for row in answer(store, "compact")}
     assert report["rollouts"]["fragments_after"] == 1
-    versions = len(store.dataset("rollouts").versions())
+    versions = len(store.lance_dataset("rollouts").versions())
     dry = rollhouse(store, "gc", "--keep-hours", "0")
     assert "would free" in dry.stdout and "--yes" in dry.stdout
-    assert len(store.dataset("rollouts").versions()) == versions
+    assert len(store.lance_dataset("rollouts").versions()) == versions
     assert "freed" in rollhouse(store, "gc", "--keep-hours", "0", "--yes").stdout
-    assert len(store.dataset("rollouts").versions()) == 1
+    assert len(store.lance_dataset("rollouts").versions()) == 1
     assert answer(store, "sql", "select count(*) as n from rollouts") == [{"n": 4}]
 
 

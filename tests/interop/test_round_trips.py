@@ -229,7 +229,7 @@ def test_again_renamed_or_grown_adds_only_what_is_new(store: LanceStore, tmp_pat
     second.write_text("".join([*most, last]))
     assert import_file(store, format_name, second).added == 1
     assert import_file(store, format_name, second).present == 3
-    assert store.dataset("rollouts").count_rows() == 3
+    assert store.lance_dataset("rollouts").count_rows() == 3
 
 
 BAD = {

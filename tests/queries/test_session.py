@@ -228,12 +228,12 @@ def test_groups_count_last_attempts(store: LanceStore) -> None:
 )
 def test_anything_but_reading_the_store_is_refused(store: LanceStore, query: str, tmp_path) -> None:
     local_variable = store.read("rollouts")
-    before = {table: store.dataset(table).version for table in TABLES}
+    before = {table: store.lance_dataset(table).version for table in TABLES}
     with pytest.raises(QueryError) as caught:
         sql(store, query.replace("{file}", str(tmp_path / "out")))
     assert caught.value.fix and "\n" not in caught.value.message
     assert list(tmp_path.iterdir()) == []
-    assert {table: store.dataset(table).version for table in TABLES} == before
+    assert {table: store.lance_dataset(table).version for table in TABLES} == before
     assert local_variable.num_rows == 9
 
 
@@ -271,7 +271,7 @@ def test_a_table_the_snapshot_did_not_have_reads_empty(store: LanceStore) -> Non
     append_rows(store, "snapshots", [older])
     assert one(store, "SELECT count(*) FROM evaluations", at="older") == 0
     assert one(store, "SELECT count(*) FROM rollouts", at="older") == 5
-    store.dataset("snapshots").delete("name = 'older'")
+    store.lance_dataset("snapshots").delete("name = 'older'")
     assert pa.types.is_string(sql(store, "SELECT case_id FROM evaluations").schema.field("case_id").type)
 
 

@@ -21,7 +21,7 @@ with (
     RolloutWriter(store, run, max_bytes=100_000, max_age_s=0.02, policy=often) as writer,
 ):
     chance = random.Random(run.incarnation)
-    for number in range(max(0, store.dataset("rollouts").count_rows() - 20), last + 1):
+    for number in range(max(0, store.lance_dataset("rollouts").count_rows() - 20), last + 1):
         text = f"Add {number // 8} and 1."
         writer.add(sum_rollout("killed", number, text=text))
         print("added", number, flush=True)

@@ -184,7 +184,7 @@ def test_a_store_made_before_retries_were_counted_takes_and_gives_rows(
 def test_no_index_is_made_on_a_key(store: LanceStore) -> None:
     # An index on the key makes concurrent insert-if-absent insert twice.
     for table in TABLES:
-        assert store.dataset(table).describe_indices() == []
+        assert store.lance_dataset(table).describe_indices() == []
 
 
 def test_store_location_prefers_the_option_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

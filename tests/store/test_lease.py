@@ -64,11 +64,11 @@ def test_a_holder_that_was_taken_over_may_not_write(store: LanceStore) -> None:
 def test_a_sign_of_life_is_written_when_it_is_due(store: LanceStore) -> None:
     lease = leases.take(store, "run/a")
     lease.check()
-    assert store.dataset("_leases").count_rows() == 1
+    assert store.lance_dataset("_leases").count_rows() == 1
     lease.renewed_at -= leases.RENEW + timedelta(seconds=1)
     lease.check()
     lease.check()
-    assert store.dataset("_leases").count_rows() == 2
+    assert store.lance_dataset("_leases").count_rows() == 2
 
 
 TAKE = """

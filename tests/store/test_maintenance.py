@@ -44,14 +44,14 @@ def test_compacting_beside_an_open_writer_loses_nothing(store: LanceStore) -> No
 
 def test_gc_only_says_what_it_would_free_until_told(used: LanceStore) -> None:
     compact(used)
-    versions = len(used.dataset("rollouts").versions())
+    versions = len(used.lance_dataset("rollouts").versions())
     would = gc(used, retention=timedelta(0))
-    assert len(used.dataset("rollouts").versions()) == versions
+    assert len(used.lance_dataset("rollouts").versions()) == versions
     assert sum(row["bytes"] for row in gc(used)) == 0, "nothing is older than an hour"
     did = gc(used, yes=True, retention=timedelta(0))
     # The leases of gc itself are rows of the store's own table.
     assert [row for row in did if row["table"] != "_leases"] == [row for row in would if row["table"] != "_leases"]
-    assert len(used.dataset("rollouts").versions()) == 1
+    assert len(used.lance_dataset("rollouts").versions()) == 1
     assert used.read("rollouts").num_rows == 6
 
 
@@ -103,7 +103,7 @@ def test_check_names_a_damaged_file(used: LanceStore, damage: str) -> None:
 
 def test_check_names_a_missing_table_and_a_lost_tag(used: LanceStore) -> None:
     create_snapshot(used, "s")
-    used.dataset("scores").tags.delete("s")
+    used.lance_dataset("scores").tags.delete("s")
     assert check(used) == ["Snapshot 's' has lost its tag on scores; a gc may take its rows."]
     os.rename(used.table_uri("scores"), used.table_uri("moved"))
     assert check(used) == ["Table scores is missing."]

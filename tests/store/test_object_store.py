@@ -71,7 +71,7 @@ def test_a_store_on_an_object_store_is_a_store(s3: Callable[[bool], str]) -> Non
     again = LanceStore.open(store.uri)
     assert again.read("rollouts").num_rows == 6
     assert again.read("rollouts", at="four").num_rows == 4
-    assert len(again.dataset("rollouts").get_fragments()) == 1
+    assert len(again.lance_dataset("rollouts").get_fragments()) == 1
     assert check(again) == []
 
 

@@ -30,7 +30,7 @@ def test_a_snapshot_survives_appends_compaction_and_gc(store: LanceStore) -> Non
     compact(store)
     freed = gc(store, yes=True, retention=timedelta(0))
     assert sum(row["versions"] for row in freed) > 0
-    assert len(store.dataset("rollouts").get_fragments()) == 1
+    assert len(store.lance_dataset("rollouts").get_fragments()) == 1
     for table, rows in tables.items():
         assert store.read(table, at="before").equals(rows)
     assert show_snapshot(store, "before") == created
@@ -58,7 +58,7 @@ def test_names_are_taken_once_and_must_fit(store: LanceStore) -> None:
 
 def test_tags_left_by_a_crash_do_not_stand_in_the_way(store: LanceStore) -> None:
     collect(store, "a", 1)
-    store.dataset("rollouts").tags.create("s", 1)
+    store.lance_dataset("rollouts").tags.create("s", 1)
     assert check(store) == ["Table rollouts has a tag 's' that is no snapshot."]
     create_snapshot(store, "s")
     assert store.read("rollouts", at="s").num_rows == 1
@@ -112,7 +112,7 @@ def test_deleting_is_refused_while_something_refers_to_it(store: LanceStore) -> 
         delete_snapshot(store, "run")
     delete_snapshot(store, "free")
     assert [row["name"] for row in list_snapshots(store)] == ["set", "run"]
-    assert "free" not in store.dataset("rollouts").tags.list()
+    assert "free" not in store.lance_dataset("rollouts").tags.list()
     for forget in (show_snapshot, delete_snapshot):
         with pytest.raises(VersionNotFound):
             forget(store, "free")

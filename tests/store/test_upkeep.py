@@ -32,11 +32,11 @@ def numbers(store: LanceStore) -> list[int]:
 def test_many_small_commits_stay_few_fragments(store: LanceStore) -> None:
     with start_run(store, "collect", "r") as run:
         collect(store, run, range(40))
-        assert len(store.dataset("rollouts").get_fragments()) < 10
+        assert len(store.lance_dataset("rollouts").get_fragments()) < 10
         for step in range(20):
             run.metrics(step, {"loss": 1.0})
         run.upkeep.wait()
-        assert len(store.dataset("metrics").get_fragments()) < 10
+        assert len(store.lance_dataset("metrics").get_fragments()) < 10
     assert numbers(store) == list(range(40))
     assert check(store) == []
 
@@ -51,8 +51,8 @@ def test_versions_are_thinned_and_no_reader_or_snapshot_is_cut_off(
         readers = {}
         for start in range(7, 40, 3):
             collect(store, run, range(start, start + 3))
-            readers[start + 3] = store.dataset("rollouts")
-    assert len(store.dataset("rollouts").versions()) < 36 < store.dataset("rollouts").version
+            readers[start + 3] = store.lance_dataset("rollouts")
+    assert len(store.lance_dataset("rollouts").versions()) < 36 < store.lance_dataset("rollouts").version
     assert all(reader.to_table().num_rows == rows for rows, reader in readers.items())
     assert store.read("rollouts", at="early").num_rows == 7
     assert numbers(store) == list(range(40))
@@ -64,7 +64,7 @@ def test_old_versions_go_when_there_are_many(store: LanceStore, monkeypatch: pyt
     with start_run(store, "collect", "r") as run:
         collect(store, run, range(12), policy=UpkeepPolicy(look_every=1000))
         maintain(store, UpkeepPolicy(fragments=5, versions=3, retention=timedelta(0)))
-    assert len(store.dataset("rollouts").versions()) == 1
+    assert len(store.lance_dataset("rollouts").versions()) == 1
     assert numbers(store) == list(range(12))
 
 
@@ -72,10 +72,10 @@ def test_who_finds_maintenance_taken_goes_on_writing(store: LanceStore) -> None:
     lease = leases.take(store, "maintenance")
     with start_run(store, "collect", "r") as run:
         collect(store, run, range(12))
-        assert len(store.dataset("rollouts").get_fragments()) == 12
+        assert len(store.lance_dataset("rollouts").get_fragments()) == 12
         lease.release()
         collect(store, run, range(12, 14))
-    assert len(store.dataset("rollouts").get_fragments()) < 5
+    assert len(store.lance_dataset("rollouts").get_fragments()) < 5
     assert numbers(store) == list(range(14))
 
 
@@ -98,10 +98,10 @@ def test_fragments_grow_tier_by_tier(store: LanceStore, monkeypatch: pytest.Monk
         append_rows(store, "rollouts", [rollout_row("r", 4 * i + j) for j in range(4)])
     upkeep.join_fragments(store, "rollouts", 5)
     # Three and three of four rows make ten of twelve, and these make one.
-    assert upkeep._sizes(store.dataset("rollouts")) == [120]
+    assert upkeep._sizes(store.lance_dataset("rollouts")) == [120]
     append_rows(store, "rollouts", [rollout_row("r", 120 + j) for j in range(4)])
     upkeep.join_fragments(store, "rollouts", 5)
-    assert upkeep._sizes(store.dataset("rollouts")) == [120, 4]
+    assert upkeep._sizes(store.lance_dataset("rollouts")) == [120, 4]
     assert numbers(store) == list(range(124))
 
 
@@ -111,7 +111,7 @@ def test_a_large_table_has_indices_but_never_one_on_its_key(store: LanceStore) -
         maintain(store, run.upkeep.policy)
         collect(store, run, range(20, 40), policy=UpkeepPolicy(fragments=5, look_every=1000, index_rows=10))
         maintain(store, run.upkeep.policy)
-    dataset = store.dataset("rollouts")
+    dataset = store.lance_dataset("rollouts")
     assert {name for index in dataset.describe_indices() for name in index.field_names} == {
         "run_id",
         "step",
@@ -137,7 +137,7 @@ def test_a_run_is_picklable_with_its_upkeep(store: LanceStore) -> None:
 def test_two_thousand_small_commits_leave_a_small_store(store: LanceStore) -> None:
     with start_run(store, "collect", "r") as run:
         collect(store, run, range(2000), policy=UpkeepPolicy())
-    dataset = store.dataset("rollouts")
+    dataset = store.lance_dataset("rollouts")
     assert len(dataset.get_fragments()) < 250
     manifests = list(Path(store.table_uri("rollouts"), "_versions").glob("*.manifest"))
     assert len(manifests) < 1400 and sum(path.stat().st_size for path in manifests) < 40e6

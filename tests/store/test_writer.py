@@ -33,7 +33,7 @@ def test_what_was_added_and_flushed_is_there_with_what_it_refers_to(store: Lance
     for table in ("prompts", "prompt_tokens", "tasks"):
         assert store.read(table).num_rows == 1
     # One commit for the batch and one for each thing it refers to.
-    assert store.dataset("rollouts").version == store.dataset("prompts").version == 2
+    assert store.lance_dataset("rollouts").version == store.lance_dataset("prompts").version == 2
 
 
 def test_bytes_and_age_flush_by_themselves(store: LanceStore) -> None:
@@ -266,7 +266,7 @@ def test_an_arrow_table_is_taken_without_python_rows(store: LanceStore) -> None:
     references = [to_arrow("prompts", [prompt_row()]), to_arrow("tasks", [task_row()])]
     with start_run(store, "collect", "r") as run, RolloutWriter(store, run, max_bytes=10_000) as writer:
         assert writer.add_table(some, *references) == 40
-        assert len(store.dataset("rollouts").get_fragments()) > 1
+        assert len(store.lance_dataset("rollouts").get_fragments()) > 1
         assert writer.add_table(rows, *references) == 10
         broken = to_arrow("rollouts", [rollout_row("r", 60), rollout_row("r", 61, logprobs=[0.0])])
         with pytest.raises(SchemaMismatch, match="3 sampled tokens but 1 logprobs"):

@@ -38,7 +38,7 @@ def test_bfcl_before_and_after_a_run(office: Any, fresh_model: Any, tmp_path: An
 
     again = rollhouse(*both, "--engine", "torch", "--format", "json")
     assert again.exit_code == 0 and len(json.loads(again.stdout)) == 4
-    assert office.store.dataset("evaluations").count_rows() == 8, "what was judged is not asked again"
+    assert office.store.lance_dataset("evaluations").count_rows() == 8, "what was judged is not asked again"
     other = rollhouse(*both, "--engine", "vllm")
     told = " ".join(other.stderr.split())
     assert other.exit_code == 2 and "engine was 'torch' and is now 'vllm'" in told

@@ -122,7 +122,7 @@ def test_a_run_is_reproduced_or_the_first_step_that_differs_is_named(office, fre
     assert found.identical and found.difference is None and found.again == "learn-again-1"
     assert found.after == row["weights_hash"] == weights_hash(row["path"])
 
-    metrics = office.store.dataset("metrics")
+    metrics = office.store.lance_dataset("metrics")
     metrics.update({"value": "value + 1.0"}, where="run_id = 'learn' and step = 2 and name = 'train/loss'")
     again = reproduce(office.store, "learn")
     assert again.difference is not None and (again.difference.step, again.difference.name) == (2, "train/loss")

@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_named_before_a_run_starts(office, fresh_model, tmp
     ):
         with pytest.raises(error, match=says):
             train_sft(office.store, config(fresh_model, tmp_path / "r", *overrides))
-    assert office.store.dataset("run_events").count_rows("kind = 'sft'") == 0
+    assert office.store.lance_dataset("run_events").count_rows("kind = 'sft'") == 0
     for overrides, says in (
         (["policy.train_micro_batch_size=4"], "multiple"),
         (["trl.pakking=true"], "pakking"),

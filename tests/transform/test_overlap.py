@@ -93,7 +93,7 @@ def test_one_of_nearly_the_same_prompts_stays_and_its_signature_is_kept(filled, 
     assert build_sft(filled.store, "all", snapshot).n_rows == 3
     dataset = build_sft(filled.store, "few", snapshot, SftOptions(near_duplicates=0.7))
     assert dataset.n_rows == 2 and dataset.counts["dropped"] == {"its prompt is nearly the same as another's": 1}
-    assert filled.store.dataset("signatures").count_rows() == 3
+    assert filled.store.lance_dataset("signatures").count_rows() == 3
     monkeypatch.setattr(signatures, "minhash", None)  # nothing is worked out twice
     again = build_sft(filled.store, "again", snapshot, SftOptions(near_duplicates=0.7))
     assert again.fingerprint == dataset.fingerprint

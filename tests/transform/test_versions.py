@@ -43,7 +43,7 @@ def test_later_rollouts_change_nothing_in_an_old_snapshot(filled) -> None:
     rows = dpo_rows(filled.store, before)
     fill(filled, "c2")
     filled.write()
-    filled.store.dataset("rollouts").optimize.compact_files()
+    filled.store.lance_dataset("rollouts").optimize.compact_files()
     again = build_dpo(filled.store, "pairs", snapshot)
     assert again.existed and again.fingerprint == before.fingerprint
     assert dpo_rows(filled.store, again) == rows

@@ -303,4 +303,4 @@ def _split(plan: BatchPlan, token_budget: int, micro_batches: Sequence[Sequence[
 
 def _taken(run: "Run", step: int) -> bool:
     where = f"run_id = {quote(run.run_id)} and step = {step}"
-    return bool(run.store.dataset("training_outcomes").count_rows(where))
+    return bool(run.store.lance_dataset("training_outcomes").count_rows(where))

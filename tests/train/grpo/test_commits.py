@@ -89,14 +89,16 @@ def test_no_engine_has_weights_of_a_batch_that_is_not_in_the_store(prompt_store,
 
     monkeypatch.setattr(batches, "commit_plan", late)
     monkeypatch.setattr(batches, "as_stored", as_given)
-    versions = {table: prompt_store.dataset(table).version for table in ("tasks", "prompts")}
+    versions = {table: prompt_store.lance_dataset(table).version for table in ("tasks", "prompts")}
     train_here(configure(run="watched", **SMALL), watched)
     assert engines[0].had == {0: (0, False), 1: (1, True), 2: (1, True)}
     for step, rows in enumerate(given, 1):
         read = {row["rollout_id"]: row for row in read_rollouts(prompt_store, "watched", step, list(rows[0]))}
         assert {row["rollout_id"]: row for row in rows} == read, "what a step is taken on is what the store has"
     assert len(given) == 2
-    assert {table: prompt_store.dataset(table).version for table in versions} == versions, "those of the set were there"
+    assert {table: prompt_store.lance_dataset(table).version for table in versions} == versions, (
+        "those of the set were there"
+    )
     outcomes = prompt_store.read("training_outcomes", ["step"], "run_id = 'watched'")["step"].to_pylist()
     kept = sum(entry["kept"] for plan in prompt_store.read("batch_plans", filter="run_id = 'watched'").to_pylist() for entry in plan["entries"])  # fmt: skip
     assert len(outcomes) == kept

@@ -68,4 +68,4 @@ def wait_for_a_sign(store, run, process):
 
 
 def events(store, run):
-    return store.dataset("run_events").count_rows(f"run_id = '{run}'")
+    return store.lance_dataset("run_events").count_rows(f"run_id = '{run}'")

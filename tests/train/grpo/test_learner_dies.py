@@ -98,7 +98,7 @@ def test_the_command_whose_learner_is_killed_in_a_step_finishes(prompt_store, co
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         limit = time.monotonic() + 600
-        while prompt_store.dataset("batch_plans").count_rows("run_id = 'command' and step = 2") == 0:
+        while prompt_store.lance_dataset("batch_plans").count_rows("run_id = 'command' and step = 2") == 0:
             assert time.monotonic() < limit and process.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.02)
         os.kill(ranks_of(process.pid)[0].pid, signal.SIGKILL)

@@ -336,7 +336,7 @@ def test_a_plan_whose_rollouts_are_gone_names_one(store_with_rollouts):
     store = store_with_rollouts
     plan = make_plan("r", 1, read_rollouts(store, "r", 1), OPTIONS, settings={})
     lost = random.Random(0).choice([entry for entry in plan.entries if entry.kept]).rollout_id
-    store.dataset("rollouts").delete(f"rollout_id = '{lost}'")
+    store.lance_dataset("rollouts").delete(f"rollout_id = '{lost}'")
     with pytest.raises(TrainingError, match=lost):
         read_batch(store, plan)
 

@@ -121,7 +121,7 @@ def rows(store: LanceStore, table: str, run: str) -> list[dict[str, Any]]:
 
 
 def test_a_replay_makes_the_same_bits_and_says_so(store: LanceStore) -> None:
-    before = store.dataset("rollouts").count_rows()
+    before = store.lance_dataset("rollouts").count_rows()
     result = rollhouse("train", "replay", "first", "--store", store.uri, "--format", "json")
     assert result.exit_code == 0, result.output
     (said,) = json.loads(result.stdout)
@@ -129,7 +129,7 @@ def test_a_replay_makes_the_same_bits_and_says_so(store: LanceStore) -> None:
     ours, theirs = rows(store, "checkpoints", "first-replay-1"), rows(store, "checkpoints", "first")
     assert [row["weights_hash"] for row in ours] == [row["weights_hash"] for row in theirs]
     assert len({row["weights_hash"] for row in ours}) == 2, "each step changed the weights"
-    assert store.dataset("rollouts").count_rows() == before
+    assert store.lance_dataset("rollouts").count_rows() == before
     run = get_run(store, "first-replay-1")
     assert run["kind"] == "replay" and run["config"]["replay_of"] == "first" and run["summary"]["identical"]
     outcomes = [{row["rollout_id"]: row["trainer_logprobs"] for row in rows(store, "training_outcomes", name)} for name in ("first", "first-replay-1")]  # fmt: skip
@@ -252,7 +252,9 @@ def test_the_first_batch_is_of_history_and_says_so(store: LanceStore) -> None:
     plan = rows(store, "batch_plans", "first")[0]
     used = [sampled[entry["rollout_id"]] for entry in plan["entries"]]
     assert {row["step"] for row in store.read("rollouts", ["step"], "run_id = 'first'").to_pylist()} >= {2}
-    assert store.dataset("rollouts").count_rows("run_id = 'first' and step = 1") == 0, "nothing was generated for it"
+    assert store.lance_dataset("rollouts").count_rows("run_id = 'first' and step = 1") == 0, (
+        "nothing was generated for it"
+    )
     settings = json.loads(plan["settings"])
     assert settings["rollouts_of"] == ["sampled"] and "left_out" in settings["warm_start"]
     groups = [[row["reward"] for row in used if row["task_id"] == task] for task in settings["task_ids"]]
