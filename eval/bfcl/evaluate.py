@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any
 
 from ...base.errors import EngineError, EvaluationError
+from ...base.event_loop import run_blocking
 from ...policies.engines.base import EngineGone
 from ...policies.types import Policy, Sampling
 from ...store.appending import insert_if_absent
@@ -91,7 +92,7 @@ def evaluate_bfcl(
         if on_cases:
             on_cases(len(cases) + sum(len(scenario.left) for scenario in scenarios.values()))
         work = _Work(store, run, policy, sampling, Judge(checker, mode), scenarios, on_done or (lambda: None))
-        asyncio.run(_answer_all(work, cases, concurrency))
+        run_blocking(_answer_all(work, cases, concurrency))
     return bfcl_summary(store, run.run_id)
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ...base.errors import ConfigError
+from ...base.event_loop import run_blocking
 from .base import TokenEngine
 
 
@@ -20,11 +21,11 @@ def asleep(engine: TokenEngine) -> Iterator[None]:
         raise ConfigError(
             f"The engine {engine.kind} cannot sleep.", "Set policy.generation.sleep_while_training=false, or use vLLM."
         )
-    asyncio.run(_all(engines, "sleep"))
+    run_blocking(_all(engines, "sleep"))
     try:
         yield
     finally:
-        asyncio.run(_all(engines, "wake"))
+        run_blocking(_all(engines, "wake"))
 
 
 async def _all(engines: list[Any], step: str) -> None:
