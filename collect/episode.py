@@ -15,7 +15,7 @@ from ..policies.chat import TemplateError
 from ..policies.engines.base import EngineGone, EngineRefused
 from ..policies.types import Conversation, Policy, Sampling, Turn
 from ..store.ids import group_id, rollout_id, slot_id
-from ..store.rollout import Rollout, verdict_columns
+from ..store.rollout import VERDICT, Rollout, verdict_columns
 from ..store.task import Score, Task
 
 _CLOSE_LIMIT_S = 10.0
@@ -240,13 +240,16 @@ def _rollout(
             messages=talk.messages, **columns, **ended, **token_columns(talk, policy), **verdict_columns(record.score)
         )
     except SchemaMismatch as error:
-        return Rollout(messages=[], **columns, **unstorable(error))
+        return without_content(Rollout(messages=[], **columns, status="error"), error)
 
 
-def unstorable(error: Exception) -> dict[str, Any]:
-    """The columns that say why a rollout could not be stored as it was."""
-    message = one_line(ascii(str(error)).strip("'\""))
-    return {"status": "error", "error_type": "store", "error_message": message}
+def without_content(rollout: Rollout, error: Exception) -> Rollout:
+    """The rollout without its messages, tokens and verdict, as an error of the store."""
+    nothing = dict.fromkeys(("token_ids", "loss_mask", "logprobs", "version_spans", "prompt_token_ids", *VERDICT))
+    failed = {"status": "error", "error_type": "store", "error_message": one_line(ascii(str(error)).strip("'\""))}
+    found = rollout.changed(**nothing, scores=[], **failed)
+    found.__dict__["messages"] = None  # stored as null: there were some
+    return found
 
 
 def _sampling_columns(policy: Policy, sampling: Sampling) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..base.errors import SchemaMismatch
-from ..store.rollout import VERDICT, Rollout
+from ..store.rollout import Rollout
 from ..store.writer import RolloutWriter
-from .episode import Slot, unstorable
+from .episode import Slot, without_content
 
 # A row alone costs the writer four times what it costs among many. So long a row waits for others.
 _GATHER_S = 0.05
@@ -154,12 +154,6 @@ class Feed:
                 entry.rollout = without_content(entry.rollout, error)
         entry.rollout = without_task(entry.rollout)
         self._write_many([entry])
-
-
-def without_content(rollout: Rollout, error: Exception) -> Rollout:
-    """The rollout without its messages, tokens and verdict, as an error of the store."""
-    nothing = dict.fromkeys(("token_ids", "loss_mask", "logprobs", "version_spans", "prompt_token_ids", *VERDICT))
-    return rollout.changed(**nothing, messages=[], scores=[], **unstorable(error))
 
 
 def without_task(rollout: Rollout) -> Rollout:

@@ -9,7 +9,8 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from ..base.errors import SchemaMismatch
-from ..collect.feed import without_content, without_task
+from ..collect.episode import without_content
+from ..collect.feed import without_task
 from ..policies.types import Policy
 from ..store.appending import insert_if_absent
 from ..store.journal import has_journal

@@ -103,7 +103,7 @@ def _dated(task: Task) -> Task:
         return task
     dated = replace(task, created_at=datetime.now(UTC))
     # The ids cost a hash of the prompt, and those that were read stay as they are stored.
-    dated.__dict__.update({name: getattr(task, name) for name in ("task_id", "prompt_id", "state_hash", "prompt")})
+    dated.__dict__.update({name: getattr(task, name) for name in ("prompt", "prompt_id", "state_hash", "task_id")})
     return dated
 
 

@@ -111,7 +111,7 @@ class Task:
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     prompt_id: Annotated[str, Stored("row of `prompts`")] = field(
-        init=False, compare=False, repr=False, default=cached_property(_prompt_id)  # type: ignore[assignment]
+        init=False, compare=False, repr=False, default=cached_property(lambda task: task.prompt.prompt_id)  # type: ignore[assignment]
     )  # fmt: skip
     ground_truth: Annotated[Any, Stored("JSON the scorer needs; null when the source has none", text=json_text)] = None
     state_hash: Annotated[
@@ -137,15 +137,13 @@ class Task:
     @cached_property
     def prompt(self) -> Prompt:
         """Its prompt."""
-        prompt = Prompt(self.messages, self.tools)
-        prompt.__dict__["prompt_id"] = self.prompt_id
-        return prompt
+        return Prompt(self.messages, self.tools)
 
     @classmethod
     def of(cls, environment: str, prompt: Prompt, **fields: Any) -> "Task":
         """A task of a prompt; `fields` are the constructor's."""
         task = cls(environment, prompt.messages, prompt.tools, **fields)
-        task.__dict__.update(prompt_id=prompt.prompt_id, prompt=prompt)
+        task.__dict__["prompt"] = prompt
         return task
 
     @classmethod
@@ -168,7 +166,7 @@ class Task:
             extra=value(row["extra"]) or {},
             created_at=row["created_at"],
         )
-        task.__dict__.update({name: row[name] for name in ("task_id", "prompt_id", "state_hash")})
+        task.__dict__.update({name: row[name] for name in ("task_id", "prompt_id", "state_hash")}, prompt=prompt)
         return task
 
 

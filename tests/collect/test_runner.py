@@ -233,7 +233,7 @@ def test_a_token_budget_ends_the_beginning_of_rollouts_and_a_bigger_one_goes_on(
 def test_a_shaped_reward_keeps_the_raw_verdict_beside_it(store: LanceStore) -> None:
     shaping = {OFFICE.name: RewardShaping(scale=2.0, penalties={"turn": 0.25})}  # type: ignore[arg-type]
     summary = collect_run(store, ScriptedPolicy(0.5), shaping=shaping)
-    raw = {row.rollout_id: row for row in store.read("scores").to_pylist()}
+    raw = {row["rollout_id"]: row for row in store.read("scores").to_pylist()}
     rows = rows_of(store)
     assert len(raw) == len(rows) == 30 and {row["reward"] for row in raw.values()} == {0.0, 1.0}
     for row in rows:
@@ -304,7 +304,7 @@ def test_five_thousand_in_flight(store: LanceStore) -> None:
 
     summary = collect_run(store, Waits(), num_repeats=200, concurrency=5000)
     assert Waits.most == 5000 and summary.statuses == {"completed": 6000}
-    assert len({row.rollout_id for row in store.read("rollouts", ["rollout_id"]).to_pylist()}) == 6000
+    assert len({row["rollout_id"] for row in store.read("rollouts", ["rollout_id"]).to_pylist()}) == 6000
 
 
 def test_two_collections_at_once_share_the_writer_of_their_run(store: LanceStore) -> None:
