@@ -122,7 +122,8 @@ def _best(store: LanceStore, run_id: str) -> dict[str, Any] | None:
     if not rows:
         return None
     settings = get_run(store, run_id)["config"].get("checkpointing") or {}
-    ranked = best_first(rows, CheckpointingConfig.model_validate(settings))
+    shared = {name: value for name, value in settings.items() if name in CheckpointingConfig.model_fields}
+    ranked = best_first(rows, CheckpointingConfig.model_validate(shared))
     return next((row for row in ranked if Path(row["path"]).is_dir()), ranked[0])
 
 
