@@ -165,7 +165,6 @@ def finished_before(
     name: str | None,
     model: type[Section],
     payload: dict[str, Any],
-    free: tuple[str, ...] = (),
 ) -> dict[str, Any] | None:
     """The last checkpoint of the run of that name, if it finished with this configuration; None when training is needed.
 
@@ -184,7 +183,7 @@ def finished_before(
     if not name or before is None or before["kind"] != kind:  # start_run refuses a name of another kind
         return None
     if any(store.dataset(table).count_rows(f"run_id = {quote(name)}") for table in ("checkpoints", "rollouts")):
-        refuse_other_config(store, name, model, payload, free)
+        refuse_other_config(store, name, model, payload)
     if before["status"] != "finished":
         return None
     row = find_checkpoint(store, str(before["summary"].get("checkpoint")))
