@@ -2,81 +2,79 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .common import Format, FormatOption, StoreOption, console, open_store, print_rows, progress
+from .command import DryRunOption, settings_command
+from .common import Format, FormatOption, StoreOption, console, open_store, print_config, print_rows, progress
 from .replay import replay
 from .training_view import OnStep, watch_training
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-SettingsArgument = Annotated[list[str] | None, typer.Argument(help="Settings as `section.key=value`.")]
-ConfigOption = Annotated[str | None, typer.Option("--config", help="Recipe (YAML), or the name of a shipped one.")]
-DatasetOption = Annotated[str | None, typer.Option("--dataset", help="NAME or NAME@VERSION [sets dataset].")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="Checkpoint, run, model folder or hub name [sets policy.model_name].")]  # fmt: skip
-RunOption = Annotated[str | None, typer.Option("--run", help="The run's name [sets run].")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")]
-
+    from ..train.config import TrainingConfig
 
 SHOWN_METRICS = ("train/reward", "train/loss", "train/pass_rate", "val/accuracy", "val/loss", "mismatch/sync_max_abs")
-"""What the table shows of a checkpoint's metrics; `--format json` and `rollhouse runs show` have them all."""
+"""The metrics of a checkpoint that the table shows; `--format json` and `rollhouse runs show` have all of them."""
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     noun = typer.Typer(no_args_is_help=True, help="Train a policy on a dataset version.")
-    for command in (sft, dpo, grpo, replay, tiny):
-        noun.command(command.__name__)(command)
+    for command in (sft, dpo, grpo):
+        noun.command(command.__name__, cls=settings_command(partial(_model, command.__name__)))(command)
+    noun.command("replay")(replay)
+    noun.command("tiny")(tiny)
     app.add_typer(noun, name="train")
 
 
+def _model(kind: str) -> "type[TrainingConfig]":
+    if kind == "sft":
+        from ..train.sft import SftConfig
+
+        return SftConfig
+    if kind == "dpo":
+        from ..train.dpo import DpoConfig
+
+        return DpoConfig
+    from ..train.grpo.config import GrpoConfig
+
+    return GrpoConfig
+
+
 def sft(
-    settings: SettingsArgument = None, config: ConfigOption = None, dataset: DatasetOption = None,
-    model: ModelOption = None, run: RunOption = None, dry_run: DryRunOption = False,
-    store: StoreOption = None, format: FormatOption = Format.table,
-) -> None:  # fmt: skip
-    """Supervised fine-tuning on demonstrations (TRL).
+    ctx: typer.Context, dry_run: DryRunOption = False, store: StoreOption = None, format: FormatOption = Format.table
+) -> None:
+    """Fine-tune a model on demonstrations (TRL).
 
-    Example: `rollhouse train sft --config tiny-sft --dataset demos --model tiny-base policy.optimizer.lr=1e-4`.
+    Example: `rollhouse train sft --config tiny-sft --dataset demos --model tiny-base --lr 1e-4`
     """
-    from ..train.sft import SftConfig
-
-    _train(_train_sft, SftConfig, config, settings, dataset, model, run, dry_run, store, format)
+    _train(_train_sft, ctx.obj, dry_run, store, format)
 
 
 def dpo(
-    settings: SettingsArgument = None, config: ConfigOption = None, dataset: DatasetOption = None,
-    model: ModelOption = None, run: RunOption = None, dry_run: DryRunOption = False,
-    store: StoreOption = None, format: FormatOption = Format.table,
-) -> None:  # fmt: skip
-    """Direct preference optimisation on pairs (TRL).
+    ctx: typer.Context, dry_run: DryRunOption = False, store: StoreOption = None, format: FormatOption = Format.table
+) -> None:
+    """Train a model on preference pairs with direct preference optimisation (TRL).
 
-    Example: `rollhouse train dpo --config tiny-dpo --dataset pairs --model tiny-base`.
+    Example: `rollhouse train dpo --config tiny-dpo --dataset pairs --model tiny-base`
     """
-    from ..train.dpo import DpoConfig
-
-    _train(_train_dpo, DpoConfig, config, settings, dataset, model, run, dry_run, store, format)
+    _train(_train_dpo, ctx.obj, dry_run, store, format)
 
 
 def grpo(
-    settings: SettingsArgument = None, config: ConfigOption = None, dataset: DatasetOption = None,
-    model: ModelOption = None, run: RunOption = None, dry_run: DryRunOption = False,
-    store: StoreOption = None, format: FormatOption = Format.table,
-) -> None:  # fmt: skip
-    """Online GRPO on a prompt set: Ray, vLLM, and a plan of every batch in the store before its step.
+    ctx: typer.Context, dry_run: DryRunOption = False, store: StoreOption = None, format: FormatOption = Format.table
+) -> None:
+    """Train a model online with GRPO on a prompt set (Ray and vLLM). The store has the plan of every batch before its step.
 
-    Example: `rollhouse train grpo --config tiny-grpo --dataset prompts --model tiny-base grpo.max_num_steps=10`.
+    Example: `rollhouse train grpo --config tiny-grpo --dataset prompts --model tiny-base --max-num-steps 10`
     """
-    from ..train.grpo.config import GrpoConfig
-
-    _train(_train_grpo, GrpoConfig, config, settings, dataset, model, run, dry_run, store, format)
+    _train(_train_grpo, ctx.obj, dry_run, store, format)
 
 
 def tiny() -> None:
-    """Make the tiny base policy, or find it in the cache; `tiny-base` names it wherever a model is asked for."""
+    """Make the tiny base policy, unless it is cached, and print its folder. Its name is tiny-base wherever a model is named."""
     from ..train.tiny import base_policy
 
     with progress() as bar:
@@ -118,30 +116,16 @@ def _bar(name: str) -> Iterator[OnStep]:
 
 
 def _train(
-    train: Callable[..., dict[str, Any]],
-    model_of_settings: "type[BaseModel]",
-    config: str | None,
-    settings: list[str] | None,
-    dataset: str | None,
-    model: str | None,
-    run: str | None,
-    dry_run: bool,
-    store: str | None,
-    format: Format,
+    train: Callable[..., dict[str, Any]], config: "TrainingConfig", dry_run: bool, store: str | None, format: Format
 ) -> None:
     import json
 
-    from ..base.recipes import resolve, to_yaml
-
-    flags = {"dataset": dataset, "policy.model_name": model, "run": run}
-    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value]
-    resolved = resolve(model_of_settings, config, [*given, *(settings or [])])
     if dry_run:
-        print(to_yaml(resolved), end="")
+        print_config(config, {}, format)
         return
     place = open_store(store)
-    checkpoint = train(place, resolved)
-    if not checkpoint:  # this process trained along; the launcher's first one tells
+    checkpoint = train(place, config)
+    if not checkpoint:  # the first process of the launcher prints the result
         return
     shown = {name: checkpoint[name] for name in ("checkpoint_id", "step", "path", "weights_hash", "dataset")}
     shown["metrics"] = json.loads(checkpoint["metrics"])

@@ -41,6 +41,9 @@ def as_today(payload: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(environment, Mapping) and "sha256" in environment:
         values["environment"] = {name: value for name, value in environment.items() if name != "sha256"}
         values["files"] = {"environment.name": environment["sha256"]}
+    if isinstance(policy, Mapping) and "lr_schedule" in (policy.get("optimizer") or {}):
+        optimizer = dict(policy["optimizer"])
+        values["policy"] = policy = {**policy, "optimizer": {"scheduler": optimizer.pop("lr_schedule"), **optimizer}}
     if isinstance(policy, Mapping) and isinstance(policy.get("chat"), Mapping):
         chat, hashes = _chat(policy["chat"])
         values["policy"] = {**policy, "chat": chat}

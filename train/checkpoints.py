@@ -125,7 +125,8 @@ def _best(store: LanceStore, run_id: str) -> dict[str, Any] | None:
     if not rows:
         return None
     settings = get_run(store, run_id)["config"].get("checkpointing") or {}
-    ranked = best_first(rows, CheckpointingConfig.model_validate(settings))
+    shared = {name: value for name, value in settings.items() if name in CheckpointingConfig.model_fields}
+    ranked = best_first(rows, CheckpointingConfig.model_validate(shared))
     return next((row for row in ranked if Path(row["path"]).is_dir()), ranked[0])
 
 
@@ -167,7 +168,6 @@ def finished_before(
     name: str | None,
     model: type[Section],
     payload: dict[str, Any],
-    free: tuple[str, ...] = (),
 ) -> dict[str, Any] | None:
     """The last checkpoint of the run of that name, if it finished with this configuration; None when training is needed.
 
@@ -186,7 +186,7 @@ def finished_before(
     if not name or before is None or before["kind"] != kind:  # start_run refuses a name of another kind
         return None
     if any(store.lance_dataset(table).count_rows(f"run_id = {quote(name)}") for table in ("checkpoints", "rollouts")):
-        refuse_other_config(store, name, model, payload, free)
+        refuse_other_config(store, name, model, payload)
     if before["status"] != "finished":
         return None
     row = find_checkpoint(store, str(before["summary"].get("checkpoint")))

@@ -5,11 +5,11 @@ tokenised here, each side with its mask, and the collator puts these masks in th
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from ..base.config import Section
+from ..base.config import Flag, Section
 from ..base.errors import ConfigError
 from ..base.packages import need
 from ..store.lance_store import LanceStore
@@ -32,14 +32,17 @@ class DpoAlgorithm(Section):
     preference_average_log_probs: bool = False
     """Compare mean instead of summed log-probabilities."""
     preference_loss_weight: float = Field(default=1.0, gt=0)
+    """Weight of the preference loss."""
     reference_free: bool = False
     """Use the policy's own log-probabilities instead of their difference to the reference's. With `preference_average_log_probs` this is the loss of SimPO (Meng et al. 2024) without its margin."""
     sft_loss_weight: float = Field(default=0.0, ge=0)
     """Weight of the negative log-likelihood of the chosen side, which keeps its likelihood from falling."""
-    max_num_epochs: float = Field(default=1, gt=0)
-    max_num_steps: int | None = Field(default=None, ge=1)
-    """Number of optimizer steps; None takes those of `max_num_epochs`."""
-    seed: int = 0
+    max_num_epochs: Annotated[float, Flag("Training")] = Field(default=1, gt=0)
+    """Passes over the dataset."""
+    max_num_steps: Annotated[int | None, Flag("Training")] = Field(default=None, ge=1)
+    """Optimizer steps. Default: those of max_num_epochs."""
+    seed: Annotated[int, Flag("Training")] = 0
+    """Seed of the training."""
 
 
 class DpoConfig(OfflineConfig):

@@ -25,9 +25,6 @@ from .offline_config import OfflineConfig
 from .tracking import Tracker
 from .trl_setup import rank, require_name
 
-# Settings that may differ when a run is resumed. The weights that model_name refers to may not.
-_MAY_CHANGE = ("run", "policy.model_name", "checkpointing", "logger")
-
 OnStep = Callable[[int, int, str], None]
 """Called with optimizer steps done, total steps, and a note to show."""
 
@@ -80,7 +77,7 @@ def train_offline(
     dataset, parent = get_dataset(store, config.dataset), weights_hash(folder)
     labelled = config.model_copy(update={"dataset": dataset.label})
     payload = run_payload(labelled, model_hash=parent)
-    before = finished_before(store, kind, config.run, type(config), payload, _MAY_CHANGE)
+    before = finished_before(store, kind, config.run, type(config), payload)
     if before is not None:
         if on_step is not None:
             on_step(before["step"], before["step"], "already trained; this is its checkpoint")
@@ -110,7 +107,7 @@ def _train(
         state = checkpoint_folder(run, place) / "state"
         interrupted_at = last_state(state)
         if interrupted_at is not None:
-            refuse_other_config(store, run.run_id, type(config), payload, _MAY_CHANGE)
+            refuse_other_config(store, run.run_id, type(config), payload)
         trainer = make_trainer(state)
 
         def keep(step: int) -> dict[str, Any]:

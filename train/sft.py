@@ -1,11 +1,11 @@
 """Supervised fine-tuning on demonstrations with TRL's SFTTrainer, from tokens and their loss mask."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from ..base.config import Section
+from ..base.config import Flag, Section
 from ..base.packages import need
 from ..store.lance_store import LanceStore
 from ..transform.materialize import iter_sft
@@ -24,10 +24,12 @@ SFT_COLUMNS = ("input_ids", "labels")
 class SftAlgorithm(Section):
     """Settings of the section `sft`: the length of the training and the order of the rows."""
 
-    max_num_epochs: float = Field(default=1, gt=0)
-    max_num_steps: int | None = Field(default=None, ge=1)
-    """Number of optimizer steps; None takes those of `max_num_epochs`."""
-    seed: int = 0
+    max_num_epochs: Annotated[float, Flag("Training")] = Field(default=1, gt=0)
+    """Passes over the dataset."""
+    max_num_steps: Annotated[int | None, Flag("Training")] = Field(default=None, ge=1)
+    """Optimizer steps. Default: those of max_num_epochs."""
+    seed: Annotated[int, Flag("Training")] = 0
+    """Seed of the training."""
 
 
 class SftConfig(OfflineConfig):

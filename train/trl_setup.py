@@ -64,6 +64,7 @@ def trl_arguments(
         "weight_decay": policy.optimizer.weight_decay,
         "adam_beta1": policy.optimizer.betas[0],
         "adam_beta2": policy.optimizer.betas[1],
+        "adam_epsilon": policy.optimizer.eps,
         "lr_scheduler_type": policy.optimizer.scheduler,
         "warmup_steps": policy.optimizer.warmup_steps,
         "activation_checkpointing": policy.activation_checkpointing,

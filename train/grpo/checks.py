@@ -77,7 +77,7 @@ def refuse_long_prompts(config: "GrpoConfig", tasks: Sequence[Task], chat: ChatF
 def low_precision(config: "GrpoConfig") -> str | None:
     """Which of engine and learner computes in low precision, the engine first; None for neither."""
     generation, on_gpu = config.policy.generation, learner_device(config.policy.device).startswith("cuda")
-    dtype = str(generation.vllm.get("dtype", "auto"))
+    dtype = str((generation.vllm.model_extra or {}).get("dtype", "auto"))
     # On a GPU vLLM takes what the model's folder says unless it is told otherwise, which is bfloat16 for most.
     if dtype in LOW_PRECISION or (dtype == "auto" and on_gpu):
         return "engine"

@@ -1,26 +1,26 @@
-"""Settings of the section `grpo`: what a step consumes, how rewards become advantages, and when the run ends."""
+"""Settings of the section `grpo`: the batch of a step, how rewards become advantages, and when the run ends."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ...base.config import Content, Section
+from ...base.config import FREE, Content, Flag, Section
 from ...base.plugins import plugin_hash
 
 
 class RewardShapingConfig(Section):
-    """What is taken off a reward before groups are compared. The row keeps the verdict; the plan has what was compared."""
+    """Penalties that are subtracted from a reward before groups are compared. The rollout keeps its reward; the plan has the shaped one."""
 
     overlong_buffer_length: int | None = Field(default=None, ge=1)
-    """Soft punishment of length (DAPO, eq. 13): it begins so many sampled tokens before max_response_length; None is off."""
+    """Soft length penalty (DAPO, eq. 13): it begins N sampled tokens before max_response_length. Default: off."""
     overlong_buffer_penalty: float = Field(default=1.0, ge=0)
-    """What is taken off at max_response_length."""
+    """Penalty at max_response_length."""
     max_response_length: int | None = Field(default=None, ge=1)
-    """Sampled tokens of a rollout; None is policy.max_total_sequence_length."""
+    """Sampled tokens of a rollout at which the penalty is full. Default: policy.max_total_sequence_length."""
     stop_properly_penalty_coef: float | None = Field(default=None, ge=0, le=1)
-    """What a truncated rollout keeps of a reward above 0; None is off."""
+    """Share of a positive reward that a truncated rollout keeps. Default: off."""
     invalid_tool_call_penalty: float = Field(default=0.0, ge=0)
-    """Taken off a rollout in which a tool call did not parse, once."""
+    """Penalty of a rollout with a tool call that could not be parsed, subtracted once."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -28,101 +28,109 @@ class RewardShapingConfig(Section):
         if buffer and length and buffer > length:
             raise ValueError(f"overlong_buffer_length ({buffer}) is more than max_response_length ({length})")
         if buffer and self.stop_properly_penalty_coef is not None:
-            raise ValueError("overlong_buffer_length and stop_properly_penalty_coef both punish length: leave one out")
+            raise ValueError(
+                "overlong_buffer_length and stop_properly_penalty_coef both penalize length: remove one of them"
+            )
         return self
 
 
 class AsyncConfig(Section):
-    """Generation that goes on while the learner steps."""
+    """Generation that continues while the learner steps."""
 
     enabled: bool = False
     max_trajectory_age_steps: int = Field(default=1, ge=0)
-    """A rollout of step k is begun by weights of version k - 1 - this or newer; nothing is generated that would be older."""
+    """Largest age of rollouts in steps: a rollout for step k starts with weights of version k - 1 - N or newer."""
     in_flight_weight_updates: bool = True
-    """New weights go in between two tokens of what is being sampled; off waits until nothing is in flight."""
+    """Update weights between two tokens of rollouts in flight; off waits until no rollout is in flight."""
 
 
 class WarmStartConfig(Section):
-    """The first batches from rollouts that are in the store already."""
+    """First batches from rollouts that the store already has."""
 
     runs: list[str] = Field(default_factory=list)
-    """Runs whose rollouts may be used; none is off."""
+    """Runs whose rollouts may be used. Default: off."""
     num_steps: int = Field(default=0, ge=0)
-    """The first so many steps generate nothing, as long as history has groups for them."""
+    """Steps that generate nothing, as long as these runs have groups for them."""
     max_ratio: float = Field(default=2.0, gt=1)
-    """A rollout is used when the geometric mean of exp(learner - engine) over its tokens is within [1 / this, this]."""
+    """Use a rollout when the geometric mean of exp(learner - engine) over its tokens is within [1 / X, X]."""
 
 
 class CurriculumConfig(Section):
-    """The next prompts chosen by SQL over what the store knows by then."""
+    """Next prompts chosen by a query over the store."""
 
     query: str | None = None
-    """A named query, or a FILE.sql, that returns task_id (and, to draw by weight, weight); None is off."""
+    """A named query, or a FILE.sql, that returns task_id and optionally weight. Default: off."""
     every: int = Field(default=1, ge=1)
-    """It is asked before step 1 and after every so many steps."""
+    """Run the query before step 1 and after every N steps."""
 
 
 class EarlyStopConfig(Section):
-    """Ends a run before max_num_steps. Looked at after each validation."""
+    """Rules that end a run before max_num_steps, checked after each validation."""
 
     metric_name: str = "val:accuracy"
     higher_is_better: bool = True
     patience: int | None = Field(default=None, ge=1)
-    """Validations without a better value than before; None is off."""
+    """Validations without a better value after which the run ends. Default: off."""
     min_delta: float = Field(default=0.0, ge=0)
-    """By so much a value must be better to count."""
+    """Least improvement that counts as better."""
     target: float | None = None
-    """A value as good as this ends the run; None is off."""
+    """Value that ends the run when it is reached. Default: off."""
 
 
 class AlgorithmConfig(Section):
-    """What a step consumes and how rewards become advantages."""
+    """Settings of the section `grpo`."""
 
-    num_prompts_per_step: int = Field(default=8, ge=1)
-    num_generations_per_prompt: int = Field(default=8, ge=1)
-    """Rollouts of one prompt: the group whose rewards are compared."""
-    max_num_steps: int = Field(default=20, ge=1)
+    num_prompts_per_step: Annotated[int, Flag("Training")] = Field(default=8, ge=1)
+    """Prompts per optimizer step."""
+    num_generations_per_prompt: Annotated[int, Flag("Training")] = Field(default=8, ge=1)
+    """Rollouts per prompt; their rewards are compared as a group."""
+    max_num_steps: Annotated[int, Flag("Training"), FREE] = Field(default=20, ge=1)
+    """Optimizer steps."""
     num_updates_per_batch: int = Field(default=1, ge=1)
-    """Optimizer updates on each batch. From the second on the ratio is not 1 and the clip acts."""
+    """Optimizer updates per batch. From the second on, the ratio differs from 1 and the clip takes effect."""
     advantage: Annotated[str | None, Content(plugin_hash)] = None
-    """An advantage of your own, as `module:name` or `FILE.py:name`, in place of the next two settings; docs/grpo-algorithms.md has the contract."""
+    """Your own advantage, `module:name` or `FILE.py:name`, instead of the next two settings. See docs/grpo-algorithms.md."""
     normalize_rewards: bool = True
-    """Divide by the group's standard deviation; off is Dr. GRPO."""
+    """Divide advantages by the standard deviation of the group; off is Dr. GRPO."""
     use_leave_one_out_baseline: bool = False
-    """Compare with the mean of the other rollouts instead of the whole group's."""
+    """Use the mean of the other rollouts as baseline instead of the mean of the whole group."""
     whiten_advantages: bool = False
     """Whiten advantages over the sampled tokens of the batch; with normalize_rewards off this is REINFORCE++ with a baseline."""
     overlong_filtering: bool = False
     """Truncated rollouts keep their reward in the group's statistics but are not trained on."""
     use_dynamic_sampling: bool = False
-    """Groups whose rewards are all equal are replaced by groups of further prompts."""
+    """Replace groups with equal rewards by groups of further prompts."""
     dynamic_sampling_max_gen_batches: int = Field(default=10, ge=1)
-    """So many rounds of generation a step at most; then the step trains on what there is."""
+    """Most rounds of generation per step; then the step trains on the groups that it has."""
     reward_shaping: RewardShapingConfig = Field(default_factory=RewardShapingConfig)
     async_grpo: AsyncConfig = Field(default_factory=AsyncConfig)
     warm_start: WarmStartConfig = Field(default_factory=WarmStartConfig)
     curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig)
-    early_stop: EarlyStopConfig = Field(default_factory=EarlyStopConfig)
-    on_nonfinite: Literal["stop", "skip"] = "stop"
-    """A loss or gradient that is not finite ends the run, or costs only its step."""
+    early_stop: Annotated[EarlyStopConfig, FREE] = Field(default_factory=EarlyStopConfig)
+    on_nonfinite: Annotated[Literal["stop", "skip"], FREE] = "stop"
+    """At a loss or gradient that is not finite: stop the run, or skip the step."""
     val_period: int = Field(default=0, ge=0)
-    """Validate after every so many steps; 0 never does."""
+    """Steps between two validations; 0 is off."""
     val_at_start: bool = False
+    """Validate before the first step."""
     val_at_end: bool = False
+    """Validate after the last step."""
     max_val_samples: int | None = Field(default=None, ge=1)
-    """The first so many validation tasks; None takes all."""
-    seed: int = 0
-    """Decides the order of prompts and the sampling."""
+    """Validate on the first N tasks. Default: all."""
+    seed: Annotated[int, Flag("Training")] = 0
+    """Seed for the order of prompts and for sampling."""
 
     @model_validator(mode="after")
     def _advantage_stands_alone(self) -> Self:
         if self.advantage is not None and (not self.normalize_rewards or self.use_leave_one_out_baseline):
-            raise ValueError("advantage takes the place of normalize_rewards and use_leave_one_out_baseline")
+            raise ValueError(
+                "advantage replaces normalize_rewards and use_leave_one_out_baseline: set only one of them"
+            )
         return self
 
     @model_validator(mode="after")
     def _stops_by_what_is_measured(self) -> Self:
         stop = self.early_stop
         if (stop.patience is not None or stop.target is not None) and not self.val_period:
-            raise ValueError("early_stop looks at validations, and there are none: set grpo.val_period")
+            raise ValueError("early_stop needs validations: set grpo.val_period")
         return self

@@ -28,48 +28,48 @@ class LossConfig(Section):
     """The policy loss."""
 
     custom: Annotated[str | None, Content(plugin_hash)] = None
-    """A loss of your own, as `module:name` or `FILE.py:name`, in place of objective, clip and correction; docs/grpo-algorithms.md has the contract."""
+    """Your own loss, `module:name` or `FILE.py:name`, instead of objective, clip and correction. See docs/grpo-algorithms.md."""
     objective: Literal["clip", "cispo"] = "clip"
-    """`clip` is PPO's; `cispo` weighs the logprob's gradient by the clipped ratio and clips no token away."""
+    """`clip` is the objective of PPO; `cispo` weights the gradient of the logprob by the clipped ratio, so that every token has a gradient."""
     ratio_clip_min: float = Field(default=0.2, ge=0)
-    """The ratio may fall to 1 - this."""
+    """The ratio is clipped below at 1 - X."""
     ratio_clip_max: float = Field(default=0.2, ge=0)
-    """The ratio may rise to 1 + this."""
+    """The ratio is clipped above at 1 + X."""
     ratio_clip_c: float | None = Field(default=None, gt=1)
-    """Dual clip: where the advantage is negative the loss is at most -this * advantage; None is off."""
+    """Dual clip: where the advantage is negative, the loss is at most -X * advantage. Default: off."""
     sequence_level_importance_ratios: bool = False
-    """GSPO: one ratio a rollout, the geometric mean of its tokens'. Wants token_level_loss off and tiny clip bounds."""
+    """GSPO: one ratio per rollout, the geometric mean over its tokens. Use it with token_level_loss off and very small clip bounds."""
     token_level_loss: bool = True
-    """Mean over the step's sampled tokens; off is the mean over rollouts of each one's mean."""
+    """Mean over all sampled tokens of the step; off is the mean over rollouts of the mean over tokens."""
     fixed_length: int | None = Field(default=None, ge=1)
-    """Sum over tokens divided by the number of rollouts times this (Dr. GRPO), instead of either mean; None is off."""
+    """Sum over tokens divided by N times the number of rollouts (Dr. GRPO), instead of either mean. Default: off."""
     old_logprobs: Literal["learner", "engine"] = "learner"
-    """Whose logprobs the ratio is taken against: the learner's before the batch's first update, or the engine's."""
+    """Logprobs in the denominator of the ratio: those of the learner before the first update of the batch, or those of the engine."""
     use_importance_sampling_correction: bool = True
-    """Correct for the engine (and for age) by w = exp(learner - engine); only with old_logprobs `learner`."""
+    """Correct for differences between engine and learner, age included, with weights w = exp(learner - engine). Only with old_logprobs=learner."""
     truncated_importance_sampling_type: Literal["tis", "icepop", "seq-mask-tis"] = "tis"
-    """`tis`: w clipped to the bounds; `icepop`: tokens whose w is out of bounds count nothing; `seq-mask-tis`: so do whole rollouts whose geometric mean is."""
+    """`tis` clips w to the bounds; `icepop` masks tokens whose w is out of bounds; `seq-mask-tis` masks rollouts whose geometric mean of w is out of bounds."""
     truncated_importance_sampling_ratio: float = Field(default=2.0, gt=0)
-    """Upper bound."""
+    """Upper bound of w."""
     truncated_importance_sampling_ratio_min: float = Field(default=0.0, ge=0)
-    """Lower bound; `icepop` and `seq-mask-tis` need one."""
+    """Lower bound of w; `icepop` and `seq-mask-tis` need one."""
     reference_policy_kl_penalty: float = Field(default=0.0, ge=0)
-    """Weight of the KL divergence to the model the run started from; 0 loads no reference."""
+    """Weight of the KL divergence to the model that the run started from; 0 loads no reference model."""
     reference_policy_kl_type: Literal["k1", "k2", "k3"] = "k3"
-    """The estimate in the loss."""
+    """Estimator of the KL divergence in the loss."""
     use_bias_correction_kl: bool = True
-    """Multiply the KL in the loss by the token's ratio, which makes its gradient that of the KL (DeepSeek-V3.2); off differentiates the bare estimate."""
+    """Multiply the KL in the loss by the ratio of the token, so that its gradient is that of the KL divergence (DeepSeek-V3.2)."""
     use_kl_in_reward: bool = False
-    """Take the KL (k1, summed over a rollout) off the reward instead of adding it to the loss."""
+    """Subtract the KL (k1, summed over a rollout) from the reward instead of adding it to the loss."""
     entropy_bonus: float = Field(default=0.0, ge=0)
-    """Weight of the mean entropy, which is taken off the loss."""
+    """Weight of the mean entropy, which is subtracted from the loss."""
 
     @model_validator(mode="after")
     def _custom_stands_alone(self) -> Self:
         if self.custom is not None:
             for name in _POLICY_TERM:
                 if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"custom takes the place of {name}: leave one of them out")
+                    raise ValueError(f"custom replaces {name}: set only one of them")
         return self
 
     @model_validator(mode="after")
@@ -86,17 +86,17 @@ class LossConfig(Section):
                     f"the bounds of {kind} are {low:g} and {high:g}: 1, where learner and engine agree, must lie within"
                 )
         if self.objective == "cispo" and self.ratio_clip_c is not None:
-            raise ValueError("cispo clips no token away, so ratio_clip_c (dual clip) has nothing to do: leave it out")
+            raise ValueError("ratio_clip_c (dual clip) has no effect with cispo: remove it")
         if self.use_kl_in_reward and self.reference_policy_kl_penalty == 0:
             raise ValueError("use_kl_in_reward needs a weight: set reference_policy_kl_penalty")
         if self.sequence_level_importance_ratios and (self.token_level_loss or self.fixed_length):
             log.warning(
-                "loss_fn: one ratio a rollout with a sum over tokens weighs rollouts by their length; "
+                "loss_fn: one ratio per rollout with a sum over tokens weights rollouts by their length; "
                 "GSPO is token_level_loss=false without fixed_length."
             )
         bare_k1 = self.reference_policy_kl_type == "k1" and not self.use_bias_correction_kl
         if self.reference_policy_kl_penalty and not self.use_kl_in_reward and bare_k1:
             log.warning(
-                "loss_fn: k1 in the loss without use_bias_correction_kl has an expected gradient of 0: it holds nothing back."
+                "loss_fn: k1 in the loss without use_bias_correction_kl has an expected gradient of 0, so it has no effect."
             )
         return self

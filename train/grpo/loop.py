@@ -40,36 +40,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 """Called after every step with (steps done, steps in all, one line)."""
 
-MAY_CHANGE = (
-    "run",
-    "policy.model_name",  # its weights may not
-    "policy.threads",
-    "policy.activation_checkpointing",  # this and the next by rounding at most: what ran out of memory can go on
-    "policy.logprob_chunk_tokens",
-    "policy.train_mb_tokens",  # a stored plan has its micro-batches in it
-    "policy.generation.concurrency",
-    "policy.generation.time_limit_s",
-    "policy.generation.max_restarts",
-    "policy.generation.weight_sync",
-    "policy.generation.sync_tolerance",
-    "policy.generation.sleep_while_training",
-    "policy.generation.vllm.gpu_memory_utilization",
-    "grpo.max_num_steps",
-    "grpo.early_stop",
-    "grpo.on_nonfinite",  # where every loss is finite, it changes nothing
-    "cluster.num_nodes",
-    "cluster.wait_s",
-    "cluster.max_restarts",
-    "cluster.step_timeout_s",
-    "cluster.collective_timeout_s",
-    "ray",
-    "checkpointing",
-    "logger",
-)
-"""Settings that may differ when a run is resumed: none of them changes what it learns."""
-
-SHARED_GPU_MEMORY = 0.4
-
 
 def train_grpo(
     store: "LanceStore",
@@ -81,7 +51,7 @@ def train_grpo(
 ) -> dict[str, Any]:
     """Trains a policy on a GRPO dataset version and returns the row of its last checkpoint.
 
-    A run of that name is resumed where its stored batches end, with the same configuration except for the settings in MAY_CHANGE; a run that has
+    A run of that name is resumed where its stored batches end, with the same configuration except for settings that are marked FREE; a run that has
     taken all its steps is left as it is. Can be called under a running event loop (in a notebook).
 
     Args:
@@ -99,7 +69,7 @@ def train_grpo(
     chat = ChatFormat.of(model, config.policy.chat)
     refuse_what_cannot_run(store, config, environment, tasks, chat)
     steps = config.grpo.max_num_steps
-    before = finished_before(store, "grpo", config.run, GrpoConfig, payload, MAY_CHANGE)
+    before = finished_before(store, "grpo", config.run, GrpoConfig, payload)
     if before is not None and (before["step"] >= steps or stopped_early(store, config)):
         if progress is not None:
             took = f" for {before['step']} steps; another run needs another --run" if before["step"] > steps else ""

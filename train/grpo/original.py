@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from ...base.errors import ConfigError
 from ...policies.config import ChatOptions
 from ...store.lance_store import quote
+from ...store.old_payloads import as_today
 from ...store.runs import get_run
 from ..checkpoints import MARK, folder_of, starting_model
 from ..runs import identity_of, stored_numbers
@@ -153,7 +154,7 @@ def stored_config(store: "LanceStore", run_id: str) -> GrpoConfig:
             f"Run {run_id!r} is of kind {run['kind']}; a replay is of a run of kind grpo.",
             "Name a run of `rollhouse train grpo`; `rollhouse runs reproduce` trains one of sft or dpo again.",
         )
-    values = _known(run["config"], GrpoConfig) | {"run": run_id}
+    values = _known(as_today(run["config"]), GrpoConfig) | {"run": run_id}
     return GrpoConfig.model_validate(values)
 
 
@@ -214,6 +215,8 @@ def _known(values: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     found = {}
     for key, value in values.items():
         field = model.model_fields.get(key)
+        if field is None and model.model_config.get("extra") == "allow":
+            found[key] = value
         if field is None or field.annotation is ChatOptions:
             continue
         candidates = (field.annotation, *get_args(field.annotation))

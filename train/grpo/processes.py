@@ -101,7 +101,7 @@ def gpu_shares(gpus: float, device: str, engines: int = 1, ranks: int = 1, split
 def engine_sizes(config: GrpoConfig) -> tuple[int, int]:
     """How many engines there are, and over how many GPUs each is split."""
     sizes = config.policy.generation.vllm
-    return sizes.get("data_parallel_size", 1), sizes.get("tensor_parallel_size", 1)
+    return sizes.data_parallel_size, sizes.tensor_parallel_size
 
 
 def engine_options(config: GrpoConfig, gpus: float) -> dict[str, Any]:
@@ -119,5 +119,5 @@ def engine_options(config: GrpoConfig, gpus: float) -> dict[str, Any]:
         **({"enable_sleep_mode": True} if generation.sleep_while_training else {}),
         **shared,
         **engine_arguments(generation.weight_sync),
-        **generation.vllm,
+        **generation.vllm.model_dump(exclude_defaults=True),
     }

@@ -12,7 +12,7 @@ from rollhouse.train.grpo.config import GrpoConfig
 from rollhouse.train.grpo.config_loss import LossConfig
 from rollhouse.train.grpo.custom import load_advantage, load_loss
 from rollhouse.train.grpo.learner.learner import Learner
-from rollhouse.train.grpo.loop import MAY_CHANGE, run_config
+from rollhouse.train.grpo.loop import run_config
 from rollhouse.train.grpo.loss import policy_loss
 from rollhouse.train.grpo.plan import make_plan
 
@@ -145,7 +145,7 @@ def test_a_changed_file_is_another_run(tmp_path):
     config = grpo_config(run="own", loss_fn__custom=f"{file}:clipped", grpo__advantage=f"{file}:shorter_is_better")
     with start_run(store, "grpo", "own", run_config(config, "prompts@1", "weights")):
         pass
-    refuse_other_config(store, "own", GrpoConfig, run_config(config, "prompts@1", "weights"), MAY_CHANGE)
+    refuse_other_config(store, "own", GrpoConfig, run_config(config, "prompts@1", "weights"))
     file.write_text(OWN.read_text() + "\n")
     with pytest.raises(ConfigError, match=r"files\.loss_fn\.custom"):
-        refuse_other_config(store, "own", GrpoConfig, run_config(config, "prompts@1", "weights"), MAY_CHANGE)
+        refuse_other_config(store, "own", GrpoConfig, run_config(config, "prompts@1", "weights"))

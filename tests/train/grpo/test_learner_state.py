@@ -10,7 +10,7 @@ from rollhouse.train.grpo.learner.learner import Learner
 
 from .settings import learner_config, loss_config
 
-SETTINGS = learner_config(lr=1e-2, warmup_steps=3, lr_schedule="cosine", decay_steps=9)
+SETTINGS = learner_config(lr=1e-2, warmup_steps=3, scheduler="cosine", decay_steps=9)
 SPLIT = [[0, 1], [2, 3]]
 
 

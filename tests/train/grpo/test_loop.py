@@ -14,7 +14,7 @@ from rollhouse.store.runs import get_run, start_run
 from rollhouse.train.grpo.checks import refuse_what_cannot_run
 from rollhouse.train.grpo.config import GrpoConfig
 from rollhouse.train.grpo.learner.group import LearnerGroup
-from rollhouse.train.grpo.loop import MAY_CHANGE, train_grpo
+from rollhouse.train.grpo.loop import train_grpo
 from rollhouse.train.grpo.plan import step_settings
 from rollhouse.train.grpo.processes import engine_options, gpu_shares
 from rollhouse.transform.materialize import grpo_tasks
@@ -227,14 +227,14 @@ def test_a_run_that_ran_out_of_memory_may_go_on_with_what_lowers_it(prompt_store
     with start_run(prompt_store, "grpo", "narrow", run_payload(before)):
         pass
     less = configure(run="narrow", policy__activation_checkpointing=True, policy__logprob_chunk_tokens=64)
-    refuse_other_config(prompt_store, "narrow", GrpoConfig, run_payload(less), MAY_CHANGE)
+    refuse_other_config(prompt_store, "narrow", GrpoConfig, run_payload(less))
     assert step_settings(less, "", []) == step_settings(before, "", []), "its stored plans can still be trained"
     for setting in ({"policy__train_mb_tokens": 512}, {"policy.generation__vllm": {"gpu_memory_utilization": 0.3}}):
         other = configure(run="narrow", **setting)
-        refuse_other_config(prompt_store, "narrow", GrpoConfig, run_payload(other), MAY_CHANGE)
+        refuse_other_config(prompt_store, "narrow", GrpoConfig, run_payload(other))
     with pytest.raises(ConfigError, match="max_num_seqs is not set in the run"):
         other = configure(run="narrow", **{"policy.generation__vllm": {"max_num_seqs": 4}})
-        refuse_other_config(prompt_store, "narrow", GrpoConfig, run_payload(other), MAY_CHANGE)
+        refuse_other_config(prompt_store, "narrow", GrpoConfig, run_payload(other))
 
 
 def test_a_learner_that_does_not_answer_in_time_ends_the_run(prompt_store, configure, engine):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from rollhouse.train.grpo.config_policy import OptimizerConfig
+from rollhouse.train.grpo.config_policy import GrpoOptimizer
 from rollhouse.train.grpo.learner.learner import Learner
 from rollhouse.train.grpo.learner.update import learning_rate
 
@@ -18,13 +18,13 @@ BASE = {"lr": 1e-2}
     [
         ({}, [1e-2, 1e-2, 1e-2]),
         ({"warmup_steps": 4}, [0.0025, 0.005, 0.0075, 0.01, 0.01]),
-        ({"warmup_steps": 1, "lr_schedule": "linear", "decay_steps": 2}, [1e-2, 5e-3, 0, 0]),
-        ({"lr_schedule": "linear", "decay_steps": 4, "min_lr": 2e-3}, [8e-3, 6e-3, 4e-3, 2e-3, 2e-3]),
-        ({"lr_schedule": "cosine", "decay_steps": 3}, [7.5e-3, 2.5e-3, 0, 0]),
+        ({"warmup_steps": 1, "scheduler": "linear", "decay_steps": 2}, [1e-2, 5e-3, 0, 0]),
+        ({"scheduler": "linear", "decay_steps": 4, "min_lr": 2e-3}, [8e-3, 6e-3, 4e-3, 2e-3, 2e-3]),
+        ({"scheduler": "cosine", "decay_steps": 3}, [7.5e-3, 2.5e-3, 0, 0]),
     ],
 )
 def test_rates_of_the_first_steps(settings, rates):
-    optimizer = OptimizerConfig.model_validate(BASE | settings)
+    optimizer = GrpoOptimizer.model_validate(BASE | settings)
     assert [learning_rate(step, optimizer) for step in range(1, len(rates) + 1)] == pytest.approx(rates, abs=1e-12)
 
 
@@ -37,7 +37,7 @@ def test_rates_of_the_first_steps(settings, rates):
     st.integers(1, 99),
 )
 def test_it_falls_after_the_warmup_and_ends_at_the_least(kind, warmup, decay, least, step):
-    settings = OptimizerConfig(lr=1e-2, lr_schedule=kind, warmup_steps=warmup, decay_steps=decay, min_lr=least)
+    settings = GrpoOptimizer(lr=1e-2, scheduler=kind, warmup_steps=warmup, decay_steps=decay, min_lr=least)
     if step > warmup:
         assert least - 1e-12 <= learning_rate(step + 1, settings) <= learning_rate(step, settings) + 1e-12
     assert learning_rate(warmup + decay + step, settings) == pytest.approx(least)
@@ -46,14 +46,14 @@ def test_it_falls_after_the_warmup_and_ends_at_the_least(kind, warmup, decay, le
 @pytest.mark.parametrize(
     ("optimizer", "why"),
     [
-        ({"lr_schedule": "cosine"}, "cosine needs decay_steps"),
-        ({"lr_schedule": "square", "decay_steps": 3}, "'constant', 'linear' or 'cosine'"),
-        ({"lr_schedule": "linear", "decay_steps": 5, "min_lr": 1}, "min_lr=1 is above lr"),
+        ({"scheduler": "cosine"}, "cosine needs decay_steps"),
+        ({"scheduler": "square", "decay_steps": 3}, "'constant', 'linear' or 'cosine'"),
+        ({"scheduler": "linear", "decay_steps": 5, "min_lr": 1}, "min_lr=1 is above lr"),
     ],
 )
 def test_a_configuration_without_an_end_is_refused(optimizer, why):
     with pytest.raises(ValueError, match=why):
-        OptimizerConfig(**optimizer)
+        GrpoOptimizer(**optimizer)
 
 
 def test_the_learner_follows_it(random_model, make_samples):

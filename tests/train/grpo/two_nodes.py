@@ -23,7 +23,7 @@ def main(model: str) -> dict:
     from rollhouse.policies.engines.cluster import ensure_ray, shutdown_ray
     from rollhouse.policies.engines.placement import place
     from rollhouse.policies.engines.restarting import restarting_vllm, restarts
-    from rollhouse.train.grpo.config_policy import OptimizerConfig, PolicyConfig
+    from rollhouse.train.grpo.config_policy import GrpoOptimizer, PolicyConfig
     from rollhouse.train.grpo.learner.batch import TrainSample
     from rollhouse.train.grpo.learner.group import LearnerGroup
     from rollhouse.train.grpo.learner.settings import LearnerSettings
@@ -38,7 +38,7 @@ def main(model: str) -> dict:
         placement = opened.enter_context(closing(place(2, 2, num_nodes=2)))
         engine: Any = restarting_vllm(model, 1, max_model_len=128, data_parallel_size=2, placed=placement.engines)
         opened.callback(engine.close)
-        settings = LearnerSettings(PolicyConfig(model_name=model, optimizer=OptimizerConfig(lr=1e-3)))
+        settings = LearnerSettings(PolicyConfig(model_name=model, optimizer=GrpoOptimizer(lr=1e-3)))
         learner = opened.enter_context(LearnerGroup(model, settings, ranks=2, placement=placement.learners))
         sync = opened.enter_context(closing(open_sync("auto", learner, engine)))
         found |= {"kind": sync.kind, "engine_nodes": engine_nodes(engine), "learner_nodes": learner.run(node_of)}

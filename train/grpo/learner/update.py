@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ....base.errors import TrainingError
-from ..config_policy import OptimizerConfig
+from ..config_policy import GrpoOptimizer
 from ..loss import MAX_LOG_RATIO, LossInputs, PolicyLoss
 from .batch import TrainSample
 
@@ -213,7 +213,7 @@ def step_result(
     return StepResult(done[0].loss, metrics, [done[0].outcomes[position] for position in range(n_samples)], skipped)
 
 
-def learning_rate(step: int, optimizer: OptimizerConfig) -> float:
+def learning_rate(step: int, optimizer: GrpoOptimizer) -> float:
     """The learning rate of step `step`, the first being 1.
 
     It rises linearly over `warmup_steps`, reaching `lr` with the last of them. Then it stays (`constant`), or falls to `min_lr` over
@@ -221,11 +221,11 @@ def learning_rate(step: int, optimizer: OptimizerConfig) -> float:
     """
     if step <= optimizer.warmup_steps:
         return optimizer.lr * step / optimizer.warmup_steps
-    if optimizer.lr_schedule == "constant":
+    if optimizer.scheduler == "constant":
         return optimizer.lr
-    assert optimizer.decay_steps, "OptimizerConfig refuses a schedule that falls without them"
+    assert optimizer.decay_steps, "GrpoOptimizer refuses a schedule that falls without them"
     done = min(1.0, (step - optimizer.warmup_steps) / optimizer.decay_steps)
-    left = 1 - done if optimizer.lr_schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    left = 1 - done if optimizer.scheduler == "linear" else (1 + math.cos(math.pi * done)) / 2
     return optimizer.min_lr + (optimizer.lr - optimizer.min_lr) * left
 
 
