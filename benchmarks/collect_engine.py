@@ -18,6 +18,7 @@ from typing import Any
 from rollhouse.benchmarks.collect_parts import Clock
 from rollhouse.collect.runner import collect_async
 from rollhouse.environments.workplace_mini import MiniEnvironment
+from rollhouse.policies.config import PolicySettings
 from rollhouse.policies.engines.base import SampledTokens
 from rollhouse.policies.opening import open_policy
 from rollhouse.policies.token_policy import TokenPolicy
@@ -50,7 +51,7 @@ def main(rollouts: int, concurrency: int, rounds: int, model: str | None = None)
     folder = Path(model) if model else base_policy()
     tasks = list(islice(MiniEnvironment(seed=0).tasks("train"), rollouts))
     found: list[dict[str, Any]] = []
-    with open_policy("vllm", folder, seed=0) as policy:
+    with open_policy(PolicySettings(engine="vllm", model_name=str(folder))) as policy:
         assert isinstance(policy, TokenPolicy)
         engine = policy.token_engine
         for number in range(rounds + 1):

@@ -18,7 +18,8 @@ from typing import Any
 from rollhouse.benchmarks.collect_server import CALL
 from rollhouse.collect.runner import collect
 from rollhouse.environments.workplace import WorkplaceEnvironment
-from rollhouse.policies.endpoint import EndpointSettings, OpenAIPolicy
+from rollhouse.policies.config import EndpointSettings
+from rollhouse.policies.endpoint import OpenAIPolicy
 from rollhouse.policies.endpoint.request import RequestEncoder
 from rollhouse.policies.types import Conversation, Sampling
 from rollhouse.store.lance_store import LanceStore

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -13,9 +13,12 @@ from ..base.errors import RollhouseError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pydantic import BaseModel
     from rich.console import Console
     from rich.progress import Progress
 
+    from ..base.config import Section
+    from ..policies.config import PolicySettings
     from ..store.lance_store import LanceStore
 
 
@@ -34,9 +37,18 @@ class Format(StrEnum):
 
 
 StoreOption = Annotated[
-    str | None, typer.Option("--store", help="Folder or URI of the store [default: $ROLLHOUSE_STORE or ./rollouts].")
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="STORE",
+        help="Folder or URI of the store [default: $ROLLHOUSE_STORE or ./rollouts]",
+        rich_help_panel="Output",
+    ),
 ]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print the data.")]
+FormatOption = Annotated[
+    Format,
+    typer.Option("--format", metavar="FORMAT", help="Print data as table, json or csv.", rich_help_panel="Output"),
+]
 TasksSplitOption = Annotated[
     str | None, typer.Option("--tasks-split", help="Split of the tasks file's rows that name none [default: train].")
 ]
@@ -61,6 +73,22 @@ def make_store(location: str | None) -> "LanceStore":
     from ..store.lance_store import LanceStore, store_location
 
     return LanceStore.create(store_location(location))
+
+
+Config = TypeVar("Config", bound="Section")
+
+
+def with_model(store: "LanceStore", config: Config) -> Config:
+    """The configuration with the folder of its model, which may be named as a checkpoint or a run of the store."""
+    policy: PolicySettings = config.policy  # type: ignore[attr-defined]
+    from ..policies.opening import loads_model
+
+    if policy.model_name is None or not loads_model(policy.engine):
+        return config
+    from ..train.checkpoints import resolve_model
+
+    found = policy.model_copy(update={"model_name": str(resolve_model(store, policy.model_name))})
+    return config.model_copy(update={"policy": found})
 
 
 def console(stderr: bool = False) -> "Console":
@@ -139,6 +167,18 @@ def _print_table(listed: Sequence[Mapping[str, Any]], names: Sequence[str], titl
     fits = Measurement.get(out, out.options.update(max_width=10_000), wide).maximum <= out.width
     # Names of columns are broken, and lines left out, before what stands under them is cut.
     out.print(wide if fits else laid_out(breaks=True))
+
+
+def print_config(config: "BaseModel", facts: Mapping[str, Any], format: Format) -> None:
+    """Prints a dry run: the configuration as YAML and what is known beside it; one object in JSON and CSV."""
+    from ..base.recipes import to_yaml
+
+    if format is not Format.table:
+        print_rows([{**facts, "config": config.model_dump(mode="json")}], format)
+        return
+    print(to_yaml(config), end="")
+    if facts:
+        print_summary(facts, format, "plan")
 
 
 def print_summary(summary: Mapping[str, Any], format: Format, title: str | None = None) -> None:

@@ -244,8 +244,8 @@ def _build(
 ) -> None:
     import json
 
+    from ..base.recipes import resolve, to_yaml
     from ..eval.bfcl.references import evaluation_cases
-    from .settings import resolve, to_yaml
 
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value not in (None, [])]
     recipe = resolve(options, config, [*given, *(settings or [])])

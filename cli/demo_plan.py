@@ -5,7 +5,7 @@ from pathlib import Path
 
 ENV = "workplace-mini"
 POLICIES = ("base", "sft", "dpo", "grpo")
-MODES = {"sampled": ["--samples", "2"], "greedy": []}
+MODES = {"sampled": ["--num-repeats", "2"], "greedy": []}
 BASE = "tiny-base"
 GRPO_STEPS = 20
 LAST = f"grpo/step_{GRPO_STEPS}"
@@ -80,7 +80,7 @@ def plan(seed: int, store: Path) -> list[Step]:
         Step(
             "bfcl",
             "A slice of the Berkeley Function-Calling Leaderboard, whatever the score of so small a model.",
-            (["eval", "bfcl", *vllm, "--model", "grpo", "--limit", str(BFCL_CASES), "--max-tokens", "64", "--run", "bfcl", *at],),
+            (["eval", "bfcl", *vllm, "--model", "grpo", "--limit", str(BFCL_CASES), "--max-new-tokens", "64", "--run", "bfcl", *at],),
         ),
         Step(
             "lineage",

@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from ..base.errors import RollhouseError, interrupted, one_line
+from .command import PlainGroup
 from .common import State, print_error
 
 
-class Commands(TyperGroup):
+class Commands(PlainGroup):
     """Runs a command and turns what went wrong into two sentences and an exit code: 1 it failed, 2 the request was wrong."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -34,7 +34,7 @@ app = typer.Typer(
     help="Rollouts in, datasets and trained policies out, and a line from every checkpoint back to what made it.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="markdown",  # with Rich's own markup, `[default: 1]` in a help text would be a tag
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 

@@ -25,9 +25,9 @@ def replay(
 
     Example: `rollhouse train replay grpo loss_fn.ratio_clip_max=0.28 policy.optimizer.lr=1e-5`.
     """
+    from ..base.recipes import with_overrides
     from ..train.grpo.replay.replay import replay as again
     from ..train.grpo.replay.settings import stored_config
-    from .settings import with_overrides
 
     place = open_store(store)
     config = with_overrides(stored_config(place, original), settings or [])

@@ -131,7 +131,7 @@ def _train(
 ) -> None:
     import json
 
-    from .settings import resolve, to_yaml
+    from ..base.recipes import resolve, to_yaml
 
     flags = {"dataset": dataset, "policy.model_name": model, "run": run}
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value]

@@ -1,27 +1,29 @@
 """One collection from start to end: what `rollhouse collect` does."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from ..base.errors import ConfigError, EngineError
+from ..base.event_loop import run_blocking
 from ..environments.mixture import open_mixture, shaping_by_environment
 from ..environments.registry import tasks_of
 from ..environments.types import Environment
 from ..environments.verdicts import shaping_rules
 from ..policies.engines.base import EngineGone
-from ..policies.opening import check_engine, open_policy
-from ..policies.types import Policy
+from ..policies.opening import check_engine, model_hash, open_policy
 from ..store.lance_store import LanceStore, quote
+from ..store.run_settings import refuse_other_config, run_payload
 from ..store.runs import Run, start_run
 from ..store.snapshots import create_snapshot, list_snapshots
 from ..store.task import Task
 from .config import CollectConfig
-from .plan import Plan, failed, make_plan, refuse_other_config
+from .episode import play_episode
+from .plan import Plan, failed, make_plan
 from .runner import OnDone, Play, collect_slots, no_token_budget
 from .summary import CollectSummary
+from .workers import open_workers
 
 
 def run_job(
@@ -41,18 +43,19 @@ def run_job(
     rollout got a verdict.
     """
     environment, tasks = load_tasks(config)
-    identity = config.identity()
-    _refuse(store, config, identity)
+    payload = collect_payload(config)
+    _refuse(store, config, payload)
     if on_start is not None:
         on_start(len(tasks) * config.num_repeats)
-    with open_play(config, environment) as (play, lost), start_run(store, "collect", config.run, identity) as run:
+    with open_play(config, environment) as (play, lost), start_run(store, "collect", config.run, payload) as run:
         plan = make_plan(store, run.run_id, tasks, config.num_repeats, retry=failed if config.retry_failed else None)
-        rules = shaping_rules(environment, shaping_by_environment(environment, config.specs()))
+        rules = shaping_rules(environment, shaping_by_environment(environment, config.environment.specs()))
+        sampling, limits = config.policy.generation.sampling(config.seed), config.limits
         work = collect_slots(
-            store, run, plan, play, config.sampling(), config.concurrency, config.token_budget, rules, on_plan, on_done
+            store, run, plan, play, sampling, limits.concurrency, limits.token_budget, rules, on_plan, on_done
         )
         try:
-            summary = asyncio.run(work)
+            summary = run_blocking(work)
         except EngineGone as error:
             raise _ended_early(error, store, run, plan.planned) from error
         summary.workers_lost = lost()
@@ -78,9 +81,8 @@ def plan_job(store: LanceStore | None, config: CollectConfig) -> dict[str, Any]:
     Raises what `run_job` raises before it starts anything.
     """
     _, tasks = load_tasks(config)
-    config.endpoint.settings()
     if store is not None:
-        _refuse(store, config, config.identity())
+        _refuse(store, config, collect_payload(config))
     retry = failed if config.retry_failed else None
     plan = make_plan(store if config.run else None, config.run or "", tasks, config.num_repeats, retry=retry)
     return {"run": config.run, **_counts(plan), "groups": _groups(plan), "config": config.model_dump(mode="json")}
@@ -108,11 +110,17 @@ def _groups(plan: Plan) -> list[dict[str, Any]]:
 
 def load_tasks(config: CollectConfig) -> tuple[Environment, list[Task]]:
     """The environment and the tasks to collect on. Raises ConfigError when there are none, or no engine can collect on them as configured."""
-    check_engine(config.engine, config.model)
-    if config.token_budget is not None and (config.engine == "scripted" or config.endpoint.tokens == "off"):
+    policy = config.policy
+    check_engine(policy)
+    if config.limits.token_budget is not None and (policy.engine == "scripted" or policy.endpoint.tokens == "off"):
         raise no_token_budget()
-    environment = open_mixture(config.specs(), config.seed)
-    return environment, tasks_of(environment, config.split, config.limit)
+    environment = open_mixture(config.environment.specs(), config.seed)
+    return environment, tasks_of(environment, config.environment.split, config.environment.limit)
+
+
+def collect_payload(config: CollectConfig) -> dict[str, Any]:
+    """What a run of the configuration keeps of it."""
+    return run_payload(config, model_hash=model_hash(config.policy))
 
 
 @contextmanager
@@ -121,40 +129,21 @@ def open_play(config: CollectConfig, environment: Environment) -> Iterator[tuple
 
     All that was started is ended afterwards.
     """
-    from .episode import play_episode
-
     if config.workers is not None:
-        from .workers import open_workers
-
         with open_workers(config) as workers:
             yield workers.play, lambda: workers.lost
         return
-    with policy_of(config) as policy:
-        limits = config.max_turns, config.time_limit_s, config.tool_time_limit_s
+    max_turns = config.environment.max_turns
+    limits = max_turns, config.limits.time_limit_s, config.limits.tool_time_limit_s
+    with open_policy(config.policy, seed=config.seed or 0, max_turns=max_turns) as policy:
         yield lambda slot, sampling: play_episode(environment, policy, slot, sampling, *limits), lambda: 0
 
 
-def policy_of(config: CollectConfig) -> AbstractContextManager[Policy]:
-    """The configuration's policy, to be opened."""
-    return open_policy(
-        config.engine,
-        config.model,
-        mistake_rate=config.mistake_rate,
-        seed=config.seed or 0,
-        max_turns=config.max_turns,
-        max_model_len=config.max_model_len,
-        chat=config.chat.options(),
-        tensor_parallel_size=config.tensor_parallel_size,
-        data_parallel_size=config.data_parallel_size,
-        endpoint=config.endpoint.settings(),
-    )
-
-
-def _refuse(store: LanceStore, config: CollectConfig, identity: dict[str, Any]) -> None:
+def _refuse(store: LanceStore, config: CollectConfig, payload: dict[str, Any]) -> None:
     if config.snapshot is not None and any(taken["name"] == config.snapshot for taken in list_snapshots(store)):
         raise ConfigError(f"There is a snapshot {config.snapshot!r} already.", "Give the new one another name.")
     if config.run is not None:
-        refuse_other_config(store, config.run, identity)
+        refuse_other_config(store, config.run, CollectConfig, payload)
 
 
 def _ended_early(error: EngineGone, store: LanceStore, run: Run, planned: int) -> EngineGone:

@@ -1,6 +1,5 @@
 """What a run is to collect: the slots of its plan, and which of them the store has already."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 from ..base.errors import ConfigError
 from ..store.ids import hash_id, slot_id
 from ..store.lance_store import LanceStore, quote
-from ..store.runs import get_run
 from ..store.task import Task
 from .episode import Slot
 
@@ -127,29 +125,3 @@ def _ids(task: Task) -> tuple[str, str]:
         return task.task_id, task.prompt_id
     except UnicodeEncodeError:
         return hash_id("task", ascii(task)), hash_id("prompt", ascii(task.messages))
-
-
-def refuse_other_config(store: LanceStore, run_id: str, config: dict[str, Any], free: Iterable[str] = ()) -> None:
-    """Raises ConfigError naming each difference when the run exists and was started with another configuration.
-
-    `free` are the settings that may differ, as `section.key`; the name of a section frees all that is in it.
-    """
-    if not store.read("run_events", columns=["sequence"], filter=f"run_id = {quote(run_id)}").num_rows:
-        return
-    before, now = _flat(get_run(store, run_id)["config"]), _flat(json.loads(json.dumps(config, default=str)))
-    allowed = tuple(f"{name}." for name in free)
-    differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-    names = [name for name in differing if not f"{name}.".startswith(allowed)]
-    if names:
-        changes = "; ".join(f"{name} was {before.get(name)!r} and is now {now.get(name)!r}" for name in names)
-        raise ConfigError(
-            f"Run {run_id!r} was started otherwise: {changes}.", "Use the same settings, or give the run another name."
-        )
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Sections of sections as `section.key`."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

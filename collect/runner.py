@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any
 
 from ..base.errors import ConfigError
+from ..base.event_loop import run_blocking
 from ..environments.shaping import RewardShaping
 from ..environments.types import Environment
 from ..environments.verdicts import ShapingRule, shaped_rows, shaping_rules
@@ -17,10 +18,10 @@ from ..store.task import Task
 from ..store.writer import RolloutWriter
 from .episode import Episode, Slot, play_episode
 from .feed import Entry, Feed
-from .plan import Plan, Retry, failed, make_plan, refuse_other_config, rollout_seed, unanswered
+from .plan import Plan, Retry, failed, make_plan, rollout_seed, unanswered
 from .summary import CollectSummary
 
-__all__ = ["CollectSummary", "collect", "collect_async", "collect_slots", "failed", "refuse_other_config", "unanswered"]
+__all__ = ["CollectSummary", "collect", "collect_async", "collect_slots", "failed", "unanswered"]
 
 OnDone = Callable[[dict[str, Any], CollectSummary], None]
 Play = Callable[[Slot, Sampling], Awaitable[Episode]]
@@ -30,8 +31,8 @@ Play = Callable[[Slot, Sampling], Awaitable[Episode]]
 def collect(
     store: LanceStore, run: Run, environment: Environment, policy: Policy, tasks: Iterable[Task], **options: Any
 ) -> CollectSummary:
-    """`collect_async` for callers without an event loop."""
-    return asyncio.run(collect_async(store, run, environment, policy, tasks, **options))
+    """`collect_async` for callers that are not coroutines; safe under a running event loop."""
+    return run_blocking(collect_async(store, run, environment, policy, tasks, **options))
 
 
 async def collect_async(
@@ -178,7 +179,7 @@ def no_token_budget() -> ConfigError:
     """What a token budget on a policy that shows no tokens is refused with."""
     return ConfigError(
         "This policy shows no tokens, so a token budget cannot be kept.",
-        "Leave --token-budget out and bound the run with --limit and --max-tokens.",
+        "Leave --token-budget out and bound the run with --limit and --max-new-tokens.",
     )
 
 

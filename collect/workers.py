@@ -16,6 +16,7 @@ from ..environments.mixture import open_mixture
 from ..policies.engines.base import EngineGone
 from ..policies.engines.cluster import NAMESPACE, ensure_ray, our_error, require_resources, shutdown_ray
 from ..policies.models import need
+from ..policies.opening import loads_model, open_policy
 from ..policies.types import Sampling
 from .config import CollectConfig
 from .episode import Episode, Slot, lost_episode, play_episode
@@ -59,19 +60,20 @@ class Player:
 
     async def open(self) -> _PolicyName:
         """Opens environment and policy, once. Raises what they raise."""
-        from .job import policy_of
-
+        config = self._config
         if self._policy is None:  # nothing is awaited here: calls of an actor may overtake each other
-            self._environment = open_mixture(self._config.specs(), self._config.seed)
-            self._policy = self._opened.enter_context(policy_of(self._config))
+            self._environment = open_mixture(config.environment.specs(), config.seed)
+            policy = open_policy(config.policy, seed=config.seed or 0, max_turns=config.environment.max_turns)
+            self._policy = self._opened.enter_context(policy)
         return _PolicyName(self._policy.engine, self._policy.policy_id, None, self._policy.version)
 
     async def play(self, slot: Slot, sampling: Sampling) -> Episode | _Gone:
         """One rollout, as `play_episode`."""
         await self.open()
-        limits = self._config.max_turns, self._config.time_limit_s, self._config.tool_time_limit_s
+        limits = self._config.limits
+        most = self._config.environment.max_turns, limits.time_limit_s, limits.tool_time_limit_s
         try:
-            return await play_episode(self._environment, self._policy, slot, sampling, *limits)
+            return await play_episode(self._environment, self._policy, slot, sampling, *most)
         except EngineGone as error:
             return _Gone(error.message)
 
@@ -161,7 +163,11 @@ class Workers:
     def _start(self) -> Any:
         import ray
 
-        options = {"num_cpus": 1, "max_concurrency": self._config.concurrency + 2, "scheduling_strategy": "SPREAD"}
+        options = {
+            "num_cpus": 1,
+            "max_concurrency": self._config.limits.concurrency + 2,
+            "scheduling_strategy": "SPREAD",
+        }
         return ray.remote(Player).options(**options).remote(self._config)
 
 
@@ -175,7 +181,7 @@ def open_workers(config: CollectConfig) -> Iterator[Workers]:
     _, _, number = (config.workers or "").partition(":")
     # Ray prints what it has to say about a dead worker to stdout, which is data.
     with redirect_stdout(sys.stderr), _cluster(int(number) if number else None) as count:
-        workers = Workers(config, min(count, config.concurrency))
+        workers = Workers(config, min(count, config.limits.concurrency))
         try:
             yield workers
         finally:
@@ -224,19 +230,19 @@ def _with_whole_paths(config: CollectConfig) -> CollectConfig:
         file, colon, rest = name.partition(":")
         return f"{whole(file)}{colon}{rest}"
 
-    specs = [
+    environment, policy = config.environment, config.policy
+    mixture = [
         spec.model_copy(update={"name": named(spec.name), "tables": whole(spec.tables), "tasks": whole(spec.tasks)})
-        for spec in config.specs()
+        for spec in environment.specs()
     ]
-    chat = config.chat.model_copy(
-        update={"template": whole(config.chat.template), "tool_parser": named(config.chat.tool_parser)}
+    kept = {name: getattr(environment, name) for name in ("split", "limit", "max_turns")}
+    chat = policy.chat.model_copy(
+        update={"template": whole(policy.chat.template), "tool_parser": named(policy.chat.tool_parser)}
     )
-    apart = {"environment": None, "tables": None, "tasks": None, "tasks_split": None}
+    model = whole(policy.model_name) if loads_model(policy.engine) else policy.model_name
     return config.model_copy(
         update={
-            **apart,
-            "environments": specs,
-            "chat": chat,
-            "model": whole(config.model) if not config.engine.startswith("openai") else config.model,
+            "environment": type(environment)(mixture=mixture, **kept),
+            "policy": policy.model_copy(update={"chat": chat, "model_name": model}),
         }
     )

@@ -3,32 +3,13 @@
 import math
 from collections.abc import Awaitable, Iterator, Sequence
 from fractions import Fraction
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from ..base.errors import ConfigError
 from ..store.task import Task
+from .config import EnvironmentSpec
 from .registry import load_environment
 from .shaping import RewardShaping
 from .types import Environment, Session
-
-
-class EnvironmentSpec(BaseModel):
-    """One entry of `environments` in a recipe."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    """What `--env` takes."""
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Its share of the tasks, relative to the others'."""
-    tables: str | None = None
-    tasks: str | None = None
-    tasks_split: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of the environment's constructor."""
-    reward: RewardShaping = RewardShaping()
 
 
 class Mixture:
@@ -93,7 +74,7 @@ def open_mixture(specs: Sequence[EnvironmentSpec], seed: int | None = 0) -> Envi
     Raises ConfigError for no spec, an unknown name or two environments of one name.
     """
     if not specs:
-        raise ConfigError("There is no environment to collect on.", "Name one with --env, or under `environments`.")
+        raise ConfigError("No environment is named.", "Name one with --env, or several under environment.mixture.")
     opened = [
         load_environment(spec.name, spec.tables, spec.tasks, seed, spec.tasks_split, **spec.options) for spec in specs
     ]

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from ..base.errors import ConfigError, one_line
-from ..base.plugins import parse_plugin, plugin_hash
+from ..base.plugins import parse_plugin
 from ..store.task import Task
 from .types import Environment
 
@@ -107,14 +107,6 @@ def _made(kind: type[Any], name: str, options: Mapping[str, Any], **given: Any) 
 def is_user_environment(name: str) -> bool:
     """Whether the name is a plug-in (`FILE.py`, `FILE.py:Class` or `module:Class`) and not of an adapter."""
     return parse_plugin(name) is not None and name.partition(":")[0] not in _ADAPTERS
-
-
-def environment_hash(name: str) -> str | None:
-    """SHA-256 (64 hex digits) of the file of a user's environment, for a run's configuration; None for other environments and a missing file.
-
-    What the file imports is not hashed.
-    """
-    return plugin_hash(name) if is_user_environment(name) else None
 
 
 def tasks_of(environment: Environment, split: str, limit: int | None = None) -> list[Task]:

@@ -12,8 +12,9 @@ from dataclasses import replace
 from numbers import Real
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from ..base.config import Section
 from ..base.errors import ConfigError
 from ..store.ids import hash_id
 from ..store.task import Score
@@ -25,10 +26,10 @@ _Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _COUNTS = {"parse_failure": "n_parse_failures", "tool_error": "n_tool_errors", "turn": "n_turns"}
 
 
-class Penalties(BaseModel):
-    """What is taken off the shaped reward; all are 0 or positive."""
+class Penalties(Section):
+    """Amounts subtracted from the shaped reward; all are 0 or positive."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     parse_failure: _Cost = 0.0
     """For each tool call that could not be read."""
@@ -40,10 +41,10 @@ class Penalties(BaseModel):
     """Once, for a rollout that a limit ended (tokens, context or turns)."""
 
 
-class RewardShaping(BaseModel):
+class RewardShaping(Section):
     """How one environment's rewards are shaped. The defaults change nothing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     scale: _Finite = 1.0
     clip: tuple[_Finite, _Finite] | None = None

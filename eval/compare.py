@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from math import comb
 from typing import Any
 
+from ..base.config import default_at, flat, is_free
 from ..base.errors import ConfigError
 from ..store.lance_store import LanceStore
+from ..store.run_settings import stored_settings
 from ..store.runs import get_run
+from .config import BfclConfig, EvaluationConfig
 from .rows import rows_of_run
 
 RESAMPLES = 10_000
@@ -109,7 +112,13 @@ class RunComparison:
 
 
 # What is meant to differ between the two: which policy answers, and how it is reached.
-_POLICY = ("engine", "model", "model_hash", "mistake_rate", "max_model_len")
+_POLICY = {
+    "policy.engine",
+    "policy.model_name",
+    "policy.mistake_rate",
+    "policy.max_total_sequence_length",
+    "model_hash",
+}
 
 
 def compare_runs(store: LanceStore, run_a: str, run_b: str, seed: int = 0) -> RunComparison:
@@ -217,8 +226,11 @@ def _flips(pairs: Sequence[tuple[Key, Side, Side]]) -> tuple[Flip, ...]:
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[tuple[str, Any, Any], ...]:
-    names = sorted(name for name in {*a, *b} if name not in _POLICY and a.get(name) != b.get(name))
-    return tuple((name, a.get(name), b.get(name)) for name in names)
+    model = BfclConfig if "categories" in a else EvaluationConfig
+    before, after = flat(stored_settings(model, a)), flat(stored_settings(model, b))
+    names = sorted(name for name in {*before, *after} - _POLICY if not is_free(model, name))
+    both = [(name, *(values.get(name, default_at(model, name)) for values in (before, after))) for name in names]
+    return tuple(one for one in both if one[1] != one[2])
 
 
 def _said(run: str, cases: Mapping[Key, Side]) -> str:

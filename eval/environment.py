@@ -79,7 +79,9 @@ def check_mode(mode: str, samples: int, sampling: Sampling) -> None:
     if mode not in MODES:
         raise ConfigError(f"There is no evaluation mode {mode!r}.", "Modes are greedy and sampled.")
     if samples < 1 or (mode == "greedy" and samples > 1):
-        raise ConfigError(f"{samples} samples do not fit mode {mode}.", "Greedy takes 1, sampled 1 or more.")
+        raise ConfigError(
+            f"{samples} rollouts per task do not fit mode {mode}.", "Mode greedy takes 1, mode sampled 1 or more."
+        )
     if (sampling.temperature == 0) != (mode == "greedy"):
         raise ConfigError(
             f"Temperature {sampling.temperature:g} does not fit mode {mode}.",

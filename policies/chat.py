@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..store.messages import Message, ToolCall
 from ..store.task import Task
-from .chat_options import ChatOptions
+from .config import ChatOptions
 from .models import load_tokenizer, stop_token_ids, template_hash, tokenizer_hash
 from .parsers import load_parser, opens_thinking, split_thinking
 from .template import Template, TemplateError

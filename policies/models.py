@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import ConfigError, MissingExtra
 from ..store.ids import canonical_json
-from .chat_options import read_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,6 +21,14 @@ _EXTRA_OF = {"vllm": "vllm", "aiohttp": "endpoint", "verifiers": "verifiers"}
 # Fields of config.json that differ between saves of one architecture.
 _NOT_ARCHITECTURE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+
+
+def read_file(path: str, option: str) -> bytes:
+    """The bytes of a file that an option names. Raises ConfigError."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{option} {path} cannot be read: {error.strerror}.", "Name a file that exists.") from error
 
 
 def require(package: str) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import ConfigError, FormatError, one_line
 from ..base.plugins import FORMS, load_plugin, parse_plugin
-from .chat_options import ChatOptions
+from .config import ChatOptions
 from .engines.environment import prepare_environment
 from .hermes import parse_turn
 from .models import require

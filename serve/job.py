@@ -3,57 +3,28 @@
 import asyncio
 import contextlib
 import ipaddress
+import os
 import signal
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..base.errors import ConfigError, EngineError
-from ..collect.plan import refuse_other_config
-from ..policies.chat_options import ChatOptions
+from ..base.event_loop import run_blocking
 from ..policies.engines.base import EngineGone
 from ..policies.models import require
 from ..policies.opening import check_engine, model_hash, open_policy
 from ..policies.types import Policy
 from ..store.journal import has_journal
 from ..store.lance_store import LanceStore
+from ..store.run_settings import refuse_other_config, run_payload
 from ..store.runs import Run, start_run
+from .config import ServeConfig, ServerSettings
 
 _SHUTDOWN_S = 5.0
 _LEASE_S = 30.0
-
-
-@dataclass(frozen=True)
-class ServeJob:
-    """What to serve, to whom, and what to record.
-
-    Attributes:
-        engine: `vllm`, `torch` or `openai:URL`.
-        model: A model folder, or the name an endpoint serves.
-        served_name: What clients see as the model's name; None is `model`, or the endpoint's.
-        environment: Environment of the recorded rows.
-        port: 0 takes a free one.
-        api_key: What clients must send; kept nowhere.
-        idle_limit_s: Seconds without a call after which a rollout ends as `timeout`; None waits for ever.
-        require_id: Refuse calls without a rollout id instead of answering them unrecorded.
-        max_model_len, tensor_parallel_size, data_parallel_size: As in `open_policy`.
-    """
-
-    engine: str
-    model: str | None = None
-    served_name: str | None = None
-    environment: str = "served"
-    host: str = "127.0.0.1"
-    port: int = 8000
-    api_key: str | None = field(default=None, repr=False)
-    idle_limit_s: float | None = None
-    require_id: bool = False
-    chat: ChatOptions = field(default_factory=ChatOptions)
-    max_model_len: int | None = None
-    tensor_parallel_size: int = 1
-    data_parallel_size: int = 1
 
 
 @dataclass(frozen=True)
@@ -76,70 +47,65 @@ class Listening:
 OnReady = Callable[[Listening], None]
 
 
-def run_server(
-    store: LanceStore, job: ServeJob, run_name: str | None = None, on_ready: OnReady | None = None
-) -> dict[str, Any]:
+def run_server(store: LanceStore, config: ServeConfig, on_ready: OnReady | None = None) -> dict[str, Any]:
     """Serves until SIGINT or SIGTERM and returns what was done. A run that exists is continued if its configuration is this one.
 
-    Raises ConfigError for a wrong job, a taken port or an address that needs a key, EngineGone when the engine has ended.
+    Args:
+        config: The model is a folder or a name on the hub for vllm and torch.
+        on_ready: Called when the server takes requests.
+
+    Raises ConfigError for a wrong configuration, a port in use or an address that needs a key, EngineGone when the engine has ended.
     """
-    require("aiohttp")
-    check_engine(job.engine, job.model)
-    if job.engine == "scripted":
-        raise ConfigError(
-            "The scripted policy plays tasks and answers nobody.", "Use --engine vllm, torch or openai:URL."
-        )
-    if job.idle_limit_s is not None and job.idle_limit_s <= 0:
-        raise ConfigError(f"--idle-limit is {job.idle_limit_s:g}.", "It is a number of seconds above 0.")
-    config = run_config(job)
-    if run_name is not None:
-        refuse_other_config(store, run_name, config)
+    refuse_unservable(config)
+    payload = run_payload(config, serve=True, model_hash=model_hash(config.policy))
+    if config.run is not None:
+        refuse_other_config(store, config.run, ServeConfig, payload)
+    server = config.server
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(bind(job.host, job.port, job.api_key))  # before a model is loaded in vain
-        policy = stack.enter_context(
-            open_policy(
-                job.engine,
-                job.model,
-                max_model_len=job.max_model_len,
-                chat=job.chat,
-                tensor_parallel_size=job.tensor_parallel_size,
-                data_parallel_size=job.data_parallel_size,
-            )
-        )
-        run = stack.enter_context(start_run(store, "collect", run_name, config))
-        summary = asyncio.run(serve_policy(store, run, policy, job, listener, on_ready))
+        # Before a model is loaded in vain.
+        listener = stack.enter_context(bind(server.host, server.port, api_key_of(server)))
+        policy = stack.enter_context(open_policy(config.policy))
+        run = stack.enter_context(start_run(store, "collect", config.run, payload))
+        summary = run_blocking(serve_policy(store, run, policy, config, listener, on_ready))
         run.finish(summary)
     return summary
 
 
-def run_config(job: ServeJob) -> dict[str, Any]:
-    """What the run is started with: what decides what is recorded. The key is not in it."""
-    return {
-        "serve": True,
-        "environment": job.environment,
-        "engine": job.engine,
-        "model": job.model,
-        "model_hash": model_hash(job.engine, job.model),
-        "max_model_len": job.max_model_len,
-        "chat": job.chat.config(),
-    }
+def refuse_unservable(config: ServeConfig) -> None:
+    """Raises ConfigError for an engine that cannot be served, or a wrong API key."""
+    require("aiohttp")
+    api_key_of(config.server)
+    check_engine(config.policy)
+    if config.policy.engine == "scripted":
+        raise ConfigError("The scripted engine cannot be served.", "Use --engine vllm, torch or openai:URL.")
+
+
+def api_key_of(server: ServerSettings) -> str | None:
+    """The key that clients must send; None without one. Raises ConfigError for a key that is empty, missing or named twice."""
+    if server.api_key_env is None:
+        key = server.api_key
+    elif server.api_key is not None:
+        raise ConfigError("--api-key and --api-key-env both name a key.", "Use one of them.")
+    else:
+        key = os.environ.get(server.api_key_env)
+        if not key:
+            raise ConfigError(f"The environment variable {server.api_key_env} is not set.", "Set it to the key.")
+    if key is not None and not key.strip():
+        raise ConfigError("The API key is empty.", "Set it, or leave --api-key and --api-key-env out.")
+    return key
 
 
 def bind(host: str, port: int, api_key: str | None) -> socket.socket:
     """A socket on the address, not listening yet. Raises ConfigError for a taken port, and for an address others reach without a key."""
-    if not 0 <= port <= 65535:
-        raise ConfigError(f"--port is {port}.", "It is a number from 0 (any free one) to 65535.")
-    if api_key is not None and not api_key.strip():
-        raise ConfigError("The API key is empty.", "Set it, or leave --api-key and --api-key-env out.")
     if not api_key and not _is_loopback(host):
         raise ConfigError(
-            f"On {host} others could reach the server, and it has no API key.",
-            "Give it one with --api-key-env VAR, or serve on 127.0.0.1.",
+            f"Other machines can reach {host}, and the server has no API key.",
+            "Set a key with --api-key-env VAR, or serve on 127.0.0.1.",
         )
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
-        raise ConfigError(f"There is no address {host}.", "Name one of this machine with --host.") from error
+        raise ConfigError(f"There is no address {host}.", "Name an address of this machine with --host.") from error
     listener = socket.socket(family, kind, proto)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -147,15 +113,20 @@ def bind(host: str, port: int, api_key: str | None) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"Port {port} of {host} cannot be had: {error.strerror}.", "Use another --port; 0 takes a free one."
+            f"Cannot bind {host}:{port}: {error.strerror}.", "Use another --port; 0 takes a free port."
         ) from error
     return listener
 
 
 async def serve_policy(
-    store: LanceStore, run: Run, policy: Policy, job: ServeJob, listener: socket.socket, on_ready: OnReady | None = None
+    store: LanceStore,
+    run: Run,
+    policy: Policy,
+    config: ServeConfig,
+    listener: socket.socket,
+    on_ready: OnReady | None = None,
 ) -> dict[str, Any]:
-    """Serves a policy on a bound socket until it is told to stop; open rollouts then stay in the journal."""
+    """Serves a policy on a bound socket until it is stopped; open rollouts then stay in the journal."""
     from aiohttp import web
 
     from .app import Api, make_app
@@ -170,11 +141,13 @@ async def serve_policy(
         gone.append(error)
         stop.set()
 
-    recorder = Recorder(store, run, policy, job.environment)
+    server = config.server
+    recorder = Recorder(store, run, policy, config.environment)
     service = Service(backend_of(policy), recorder)
-    model = job.served_name or (job.model if policy.engine != "openai" else None) or policy.policy_id
+    named = config.policy.model_name if policy.engine != "openai" else None
+    model = server.served_name or named or policy.policy_id
     runner = web.AppRunner(
-        make_app(Api(service, model, job.api_key, job.require_id, on_engine_gone)),
+        make_app(Api(service, model, api_key_of(server), server.require_id, on_engine_gone)),
         access_log=None,  # it would hold the ids and addresses of clients
         shutdown_timeout=_SHUTDOWN_S,
         handler_cancellation=True,  # nobody waits for the answer: the engine need not go on
@@ -185,7 +158,7 @@ async def serve_policy(
         left_open = len(recorder.open)
         await runner.setup()
         await _listen(web.SockSite(runner, listener), listener)
-        watch = loop.create_task(_watch(recorder, run, job.idle_limit_s))
+        watch = loop.create_task(_watch(recorder, run, server.idle_limit_s))
         with _stop_signals(loop, stop):
             if on_ready is not None:
                 keeps = has_journal(store)
@@ -219,7 +192,7 @@ async def _listen(site: Any, listener: socket.socket) -> None:
     try:
         await site.start()
     except OSError as error:  # another server bound the port, too, and was first to listen
-        raise ConfigError(f"{_url(listener)} cannot be had: {error.strerror}.", "Use another --port; 0 takes a free one.") from error  # fmt: skip
+        raise ConfigError(f"Cannot bind {_url(listener)}: {error.strerror}.", "Use another --port; 0 takes a free port.") from error  # fmt: skip
 
 
 async def _first_of(stop: asyncio.Event, watch: asyncio.Task) -> None:

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..base.config import Section
 from ..base.errors import ConfigError, RollhouseError, StoreNotFound
-from ..collect.runner import refuse_other_config
 from ..policies.models import model_folder, weights_hash
 from ..store.ids import hash_id
 from ..store.lance_store import LanceStore, quote
+from ..store.run_settings import refuse_other_config
 from ..store.runs import Run, get_run
 from .config import CheckpointingConfig
 from .runs import run_identity
@@ -157,12 +158,17 @@ def models_of(store: LanceStore, run_id: str) -> tuple[Path, Path]:
 
 
 def finished_before(
-    store: LanceStore, kind: str, name: str | None, config: dict[str, Any], free: tuple[str, ...]
+    store: LanceStore,
+    kind: str,
+    name: str | None,
+    model: type[Section],
+    payload: Mapping[str, Any],
+    free: tuple[str, ...] = (),
 ) -> dict[str, Any] | None:
     """The last checkpoint of the run of that name, if it finished with this configuration; None when training is needed.
 
     Args:
-        free: Settings that may differ, as in refuse_other_config.
+        model, payload, free: As in refuse_other_config.
 
     Raises:
         ConfigError: The run has results of another configuration.
@@ -174,7 +180,7 @@ def finished_before(
     if not name or before is None or before["kind"] != kind:  # start_run refuses a name of another kind
         return None
     if any(store.dataset(table).count_rows(f"run_id = {quote(name)}") for table in ("checkpoints", "rollouts")):
-        refuse_other_config(store, name, config, free)
+        refuse_other_config(store, name, model, payload, free)
     if before["status"] != "finished":
         return None
     row = find_checkpoint(store, str(before["summary"].get("checkpoint")))

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import Field
 
+from ..base.config import Section
 from ..base.errors import ConfigError
 from ..policies.models import need
 from ..store.lance_store import LanceStore
 from ..transform.materialize import Pair, iter_dpo
-from .config import Section
 from .lora import peft_config
 from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
 from .offline_config import OfflineConfig

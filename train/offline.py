@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import TrainingError
-from ..collect.runner import refuse_other_config
 from ..policies.chat import ChatFormat
 from ..policies.models import check_model_folder, need, weights_hash
 from ..store.lance_store import LanceStore
+from ..store.run_settings import refuse_other_config, run_payload
 from ..store.runs import Run, start_run
 from ..transform.versions import DatasetVersion, get_dataset
 from .checkpoints import checkpoint_folder, finished_before, folder_of, keep_best, resolve_model, save_checkpoint
@@ -77,8 +77,9 @@ def train_offline(
     require_name(config.run)
     folder = check_model_folder(resolve_model(store, config.policy.model_name))
     dataset, parent = get_dataset(store, config.dataset), weights_hash(folder)
-    payload = config.model_dump(mode="json") | {"dataset": dataset.label, "model_hash": parent}
-    before = finished_before(store, kind, config.run, payload, _MAY_CHANGE)
+    labelled = config.model_copy(update={"dataset": dataset.label})
+    payload = run_payload(labelled, model_hash=parent)
+    before = finished_before(store, kind, config.run, type(config), payload, _MAY_CHANGE)
     if before is not None:
         if on_step is not None:
             on_step(before["step"], before["step"], "already trained; this is its checkpoint")
@@ -108,7 +109,7 @@ def _train(
         state = checkpoint_folder(run, place) / "state"
         interrupted_at = last_state(state)
         if interrupted_at is not None:
-            refuse_other_config(store, run.run_id, payload, _MAY_CHANGE)
+            refuse_other_config(store, run.run_id, type(config), payload, _MAY_CHANGE)
         trainer = make_trainer(state)
 
         def keep(step: int) -> dict[str, Any]:

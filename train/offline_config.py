@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from .config import CheckpointingConfig, LoggerConfig, LoraConfig, Section
+from .config import CheckpointingConfig, LoggerConfig, LoraConfig
 
 
 class OptimizerConfig(Section):

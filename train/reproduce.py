@@ -58,7 +58,7 @@ def reproduce(store: LanceStore, run_id: str, on_step: OnStep | None = None) -> 
         raise ConfigError(f"Run {run_id!r} is {run['status']}, not finished.", "Run its command again to finish it.")
     base = model_before(store, run_id)
     kind, train = _KINDS[run["kind"]]
-    settings = {name: value for name, value in run["config"].items() if name != "model_hash"}
+    settings = {name: value for name, value in run["config"].items() if name not in ("model_hash", "files")}
     again = free_name(store, run_id, "again")
     config = kind.model_validate(settings | {"run": again})
     config.policy.model_name = str(base)

@@ -5,10 +5,10 @@ from typing import Any
 
 from pydantic import Field
 
+from ..base.config import Section
 from ..policies.models import need
 from ..store.lance_store import LanceStore
 from ..transform.materialize import iter_sft
-from .config import Section
 from .lora import peft_config
 from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
 from .offline_config import OfflineConfig

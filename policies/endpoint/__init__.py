@@ -1,6 +1,5 @@
 """A policy behind OpenAI-compatible endpoints: what is asked, how it is sent, and the tokens of those that show them."""
 
 from .policy import OpenAIPolicy
-from .settings import EndpointSettings
 
-__all__ = ["EndpointSettings", "OpenAIPolicy"]
+__all__ = ["OpenAIPolicy"]

@@ -8,13 +8,13 @@ from typing import Any
 
 from ...base.errors import EngineError
 from ...store.ids import hash_id
+from ..config import EndpointSettings
 from ..engines.base import EngineRefused
 from ..types import Conversation, Sampling, Turn
 from .http import what_it_said
 from .pool import Endpoint, EndpointPool
 from .reply import CallTokens, Reply, read_reply
 from .request import RequestEncoder
-from .settings import EndpointSettings
 from .tokens import add_call
 
 _SHOW_TOKENS = ("vllm", "rollhouse")  # `owned_by` of servers that show tokens when they are asked to

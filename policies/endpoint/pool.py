@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ...base.errors import EngineError, one_line
+from ..config import EndpointSettings
 from ..engines.base import EngineGone, EngineRefused, PromptTooLong
 from .http import Connections, checked_url, connections_for, proxy_of, retry_after_s, what_it_said
-from .settings import EndpointSettings
 
 T = TypeVar("T")
 

@@ -122,7 +122,7 @@ class Client:
             if isinstance(error, TimeoutError):
                 raise EngineError(
                     f"The engine did not answer a request within {self.timeout_s:.0f} s.",
-                    "Lower --max-tokens or the number of rollouts in flight.",
+                    "Lower --max-new-tokens or the number of rollouts in flight.",
                 ) from error
             raise
 

@@ -109,7 +109,7 @@ def test_a_broken_line_of_a_tasks_file_is_named(tmp_path: Path) -> None:
         (["collect", "--env", "workplace-mini"], "--concurrency"),
         (["collect", "--env", "workplace-mini"], "--max-turns"),
         (["eval", "env", "--env", "workplace-mini"], "--limit"),
-        (["eval", "env", "--env", "workplace-mini"], "--samples"),
+        (["eval", "env", "--env", "workplace-mini"], "--num-repeats"),
         (["eval", "env", "--env", "workplace-mini"], "--concurrency"),
         (["eval", "bfcl", "--engine", "scripted"], "--limit"),
         (["eval", "bfcl", "--engine", "scripted"], "--concurrency"),

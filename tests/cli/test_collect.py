@@ -154,7 +154,7 @@ def test_another_configuration_under_the_same_name_is_refused(store: Path) -> No
     command = ("collect", "--env", "workplace-mini", "--limit", 3, "--store", store, "--run", "r")
     assert rollhouse(*command).exit_code == 0
     code, said = refusal(*command, "--mistake-rate", 0.5)
-    assert code == 2 and "mistake_rate was 0.0 and is now 0.5" in said
+    assert code == 2 and "policy.mistake_rate is 0.0 in the run and 0.5 now" in said
     assert rollhouse(*command, "--snapshot", "s").exit_code == 0
     assert "snapshot 's' already" in refusal(*command, "--snapshot", "s")[1]
 
@@ -222,14 +222,26 @@ def test_a_dry_run_says_what_is_missing_and_writes_nothing(store: Path) -> None:
     assert rollhouse(*command).exit_code == 0
     (plan,) = json.loads(rollhouse(*command, "--dry-run", "--format", "json").stdout)
     assert (plan["tasks"], plan["rollouts"], plan["already_there"], plan["to_collect"]) == (6, 6, 6, 0)
-    assert plan["config"]["environment"] == "workplace-mini" and sum(group["tasks"] for group in plan["groups"]) == 6
+    assert (
+        plan["config"]["environment"]["name"] == "workplace-mini"
+        and sum(group["tasks"] for group in plan["groups"]) == 6
+    )
     code, said = refusal(*dry)
-    assert code == 2 and "num_repeats was 1 and is now 2" in said
+    assert code == 2 and "num_repeats is 1 in the run and 2 now" in said
     assert len(rows_of(store, "r")) == 6
 
 
 def test_the_shipped_mixture_of_environments(store: Path) -> None:
-    command = ("collect", "--config", "collect-mix", "--store", store, "limit=9", "num_repeats=2", "run=mix")
+    command = (
+        "collect",
+        "--config",
+        "collect-mix",
+        "--store",
+        store,
+        "environment.limit=9",
+        "num_repeats=2",
+        "run=mix",
+    )
     (plan,) = json.loads(rollhouse(*command, "--dry-run", "--format", "json").stdout)
     tasks = Counter({group["environment"]: 0 for group in plan["groups"]})
     for group in plan["groups"]:
@@ -252,15 +264,15 @@ def test_the_shipped_mixture_of_environments(store: Path) -> None:
         if shaped:
             assert raw[row["rollout_id"]]["reward"] == 1.0
             assert row["reward"] == pytest.approx(1.0 - 0.01 * row["n_turns"], abs=1e-6)
-    code, said = refusal(*command, "environments=[{name: math}]")
-    assert code == 2 and "environments.0.name was 'workplace-mini' and is now 'math'" in said
+    code, said = refusal(*command, "environment.mixture=[{name: math}]")
+    assert code == 2 and "environment.mixture.0.name is 'workplace-mini' in the run and 'math' now" in said
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("--env", "math", "environments=[{name: math}]"), "named twice"),
-        ((), "no environment to collect on"),
+        (("--env", "math", "environment.mixture=[{name: math}]"), "are both set"),
+        ((), "No environment is named"),
         (("--env", "workplace-mini", "num_repeat=2"), "Did you mean 'num_repeats'"),
         (("--env", "workplace-mini", "--workers", "dask"), "workers cannot be 'dask'"),
         (("--env", "workplace-mini", "--token-budget", 5), "shows no tokens"),
@@ -273,7 +285,7 @@ def test_the_shipped_mixture_of_environments(store: Path) -> None:
                 "openai:http://127.0.0.1:9",
                 "--token-budget",
                 5,
-                "endpoint.tokens=off",
+                "policy.endpoint.tokens=off",
                 "--dry-run",
             ),
             "shows no tokens",
@@ -316,7 +328,7 @@ class Answers(BaseHTTPRequestHandler):
 def test_an_endpoint_that_goes_away_ends_the_run_and_the_same_command_goes_on(store: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    settings = ("endpoint.breaker_failures=2", "endpoint.breaker_pause_s=0.05", "endpoint.gone_after_s=0.2", "endpoint.max_retries=9", "endpoint.backoff_s=0.02")  # fmt: skip
+    settings = [f"policy.endpoint.{one}" for one in ("breaker_failures=2", "breaker_pause_s=0.05", "gone_after_s=0.2", "max_retries=9", "backoff_s=0.02")]  # fmt: skip
     command = ("collect", "--env", "workplace-mini", "--engine", f"openai:http://127.0.0.1:{server.server_port}/v1", "--limit", 12, "--concurrency", 2, "--store", store, "--run", "r", *settings)  # fmt: skip
     try:
         Answers.left = 5

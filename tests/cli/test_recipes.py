@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rollhouse.base.recipes import RECIPES
 from rollhouse.cli.main import app
-from rollhouse.cli.settings import RECIPES
 from typer.testing import CliRunner, Result
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))

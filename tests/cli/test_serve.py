@@ -17,7 +17,7 @@ def refused(tmp_path: Path, *options: str) -> str:
 
 def test_an_address_others_reach_needs_a_key(tmp_path: Path, tiny_base: Path) -> None:
     said = refused(tmp_path, "--engine", "torch", "--model", str(tiny_base), "--host", "0.0.0.0")
-    assert "it has no API key. Give it one with --api-key-env VAR, or serve on 127.0.0.1." in said
+    assert "the server has no API key. Set a key with --api-key-env VAR, or serve on 127.0.0.1." in said
 
 
 def test_a_taken_port_is_told_before_the_model_is_loaded(tmp_path: Path, tiny_base: Path) -> None:
@@ -26,20 +26,17 @@ def test_a_taken_port_is_told_before_the_model_is_loaded(tmp_path: Path, tiny_ba
         taken.listen()
         port = str(taken.getsockname()[1])
         said = refused(tmp_path, "--engine", "torch", "--model", str(tiny_base), "--port", port)
-    assert (
-        f"Port {port} of 127.0.0.1 cannot be had: Address already in use. Use another --port; 0 takes a free one."
-        in said
-    )
+    assert f"Cannot bind 127.0.0.1:{port}: Address already in use. Use another --port; 0 takes a free port." in said
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--engine", "scripted"], "The scripted policy plays tasks and answers nobody."),
+        (["--engine", "scripted"], "The scripted engine cannot be served."),
         (["--engine", "torch"], "needs a model"),
         (["--engine", "torch", "--model", "m", "--api-key-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE is not set"),
         (["--engine", "torch", "--api-key", "a", "--api-key-env", "B"], "both name a key"),
-        (["--engine", "openai:http://127.0.0.1:9", "--idle-limit", "0"], "--idle-limit is 0"),
+        (["--engine", "openai:http://127.0.0.1:9", "--idle-limit", "0"], "server.idle_limit_s cannot be 0.0"),
     ],
 )
 def test_a_wrong_request_is_two_sentences(tmp_path: Path, options: list[str], said: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import psutil
 import pytest
+from rollhouse.base.recipes import resolve
 from rollhouse.cli.main import app
-from rollhouse.cli.settings import resolve
 from rollhouse.policies.models import weights_hash
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import get_run

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rollhouse.base.errors import ConfigError
 from rollhouse.collect.rescore import rescore
-from rollhouse.collect.runner import CollectSummary, collect, collect_async, failed, refuse_other_config
+from rollhouse.collect.runner import CollectSummary, collect, collect_async, failed
 from rollhouse.environments.scorers import environment_scorer
 from rollhouse.environments.shaping import RewardShaping
 from rollhouse.environments.workplace_mini import MiniEnvironment
@@ -208,14 +208,7 @@ def test_progress_is_told_of_every_rollout(store: LanceStore) -> None:
     assert [count for _, count in seen] == list(range(1, 31)) and len({one for one, _ in seen}) == 30
 
 
-def test_another_configuration_is_refused_by_name(store: LanceStore) -> None:
-    config = {"temperature": 1.0, "limit": None}
-    refuse_other_config(store, "r", config)
-    with start_run(store, "collect", "r", config):
-        pass
-    refuse_other_config(store, "r", dict(config))
-    with pytest.raises(ConfigError, match=r"temperature was 1\.0 and is now 0\.5"):
-        refuse_other_config(store, "r", {**config, "temperature": 0.5})
+def test_less_than_one_rollout_a_task_is_refused(store: LanceStore) -> None:
     with pytest.raises(ConfigError, match="at least one rollout"):
         collect_run(store, run="s", num_repeats=0)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from rollhouse.base.errors import EngineError
+from rollhouse.base.recipes import resolve
 from rollhouse.collect.config import CollectConfig
 from rollhouse.collect.job import run_job
 from rollhouse.store.lance_store import LanceStore
@@ -29,7 +30,11 @@ def rows_of(store: LanceStore, run: str) -> dict[str, dict[str, Any]]:
 
 
 def office(**options: Any) -> dict[str, Any]:
-    return {"environments": [{"name": OFFICE, "options": options}], "mistake_rate": 0.3, "seed": 5, "run": "r"}
+    return {"environment": {"name": OFFICE, "options": options}, "policy": {"mistake_rate": 0.3}, "seed": 5, "run": "r"}
+
+
+def configured(office: dict[str, Any], **options: Any) -> CollectConfig:
+    return resolve(CollectConfig, options={**office, **options})
 
 
 def players() -> list[int]:
@@ -48,7 +53,7 @@ def test_a_worker_that_dies_is_replaced_and_its_slots_are_played_again(
 ) -> None:
     lives = tmp_path / "lives"
     lives.write_text("one\n")
-    config = CollectConfig(**office(dies=str(lives)), limit=20, num_repeats=2, workers="ray:2", concurrency=8)
+    config = configured(office(dies=str(lives)), limit=20, num_repeats=2, workers="ray:2", concurrency=8)
     summary = run_job(store, config)
     assert (summary.collected, summary.failed, summary.workers_lost, summary.in_flight) == (40, 0, 1, 0)
     assert lives.read_text() == ""
@@ -58,14 +63,12 @@ def test_a_worker_that_dies_is_replaced_and_its_slots_are_played_again(
     assert rows_of(store, "r") == rows_of(here, "r"), "the same slots with the same rollouts as in one process"
     assert run_job(store, config).collected == 0
     with pytest.raises(EngineError, match="99 workers"):
-        run_job(
-            store, CollectConfig(**office(), workers="ray:99", concurrency=99, limit=1).model_copy(update={"run": "s"})
-        )
+        run_job(store, configured({**office(), "run": "s"}, workers="ray:99", concurrency=99, limit=1))
 
 
 @pytest.mark.system
 def test_a_rollout_that_kills_every_worker_is_one_row(ray_session: None, store: LanceStore, tmp_path: Path) -> None:
-    config = CollectConfig(**office(dies=str(tmp_path / "no file")), limit=9, workers="ray:2", concurrency=1)
+    config = configured(office(dies=str(tmp_path / "no file")), limit=9, workers="ray:2", concurrency=1)
     summary = run_job(store, config)
     poison = [row for row in rows_of(store, "r").values() if row["status"] == "error"]
     assert summary.collected == 9 and summary.errors == {"worker": len(poison)} and len(poison) == 1
@@ -76,7 +79,9 @@ def test_a_rollout_that_kills_every_worker_is_one_row(ray_session: None, store: 
 @pytest.mark.system
 def test_ctrl_c_leaves_no_worker(store: LanceStore, tmp_path: Path) -> None:
     recipe = tmp_path / "slow.json"  # JSON is YAML too
-    recipe.write_text(json.dumps({**office(pause_s=0.2), "num_repeats": 4, "concurrency": 16, "workers": "ray:2"}))
+    recipe.write_text(
+        json.dumps({**office(pause_s=0.2), "num_repeats": 4, "limits": {"concurrency": 16}, "workers": "ray:2"})
+    )
     process = start("collect", "--config", recipe, "--store", store.uri)
     wait_for(lambda: rows_of(store, "r"), 120)
     family = descendants(process.pid)

@@ -6,13 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.base.errors import ConfigError
-from rollhouse.environments.mixture import (
-    EnvironmentSpec,
-    Mixture,
-    interleave,
-    open_mixture,
-    shaping_by_environment,
-)
+from rollhouse.environments.config import EnvironmentSpec
+from rollhouse.environments.mixture import Mixture, interleave, open_mixture, shaping_by_environment
 from rollhouse.environments.shaping import RewardShaping
 from rollhouse.environments.types import Done
 from rollhouse.environments.workplace_mini import MiniEnvironment
@@ -89,7 +84,7 @@ def test_a_recipe_opens_what_it_names() -> None:
     assert shaping_by_environment(alone, one)["workplace-mini"].scale == 2
     with pytest.raises(ConfigError, match="stands twice"):
         open_mixture([*one, *one])
-    with pytest.raises(ConfigError, match="no environment to collect on"):
+    with pytest.raises(ConfigError, match="No environment is named"):
         open_mixture([])
     with pytest.raises(ConfigError, match="There is no environment 'nowhere'"):
         open_mixture([EnvironmentSpec(name="nowhere")])

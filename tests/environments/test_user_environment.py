@@ -10,7 +10,8 @@ import pytest
 from rollhouse.base.errors import ConfigError
 from rollhouse.cli.main import app
 from rollhouse.collect.episode import Slot, run_episode
-from rollhouse.environments.registry import environment_hash, load_environment, tasks_of
+from rollhouse.environments.config import environment_hash
+from rollhouse.environments.registry import load_environment, tasks_of
 from rollhouse.environments.user_environment import UserEnvironment
 from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.lance_store import LanceStore

@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rollhouse.base.errors import ConfigError, StoreNotFound
+from rollhouse.base.recipes import resolve
+from rollhouse.environments.registry import tasks_of
+from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.eval.compare import RunComparison, Side, bootstrap_interval, compare_pairs, compare_runs, mcnemar
-from rollhouse.eval.job import EnvironmentJob, PolicyChoice, run_environment_job
+from rollhouse.eval.config import EvaluationConfig
+from rollhouse.eval.environment import evaluate_policy
+from rollhouse.eval.job import run_evaluation
+from rollhouse.policies.scripted import ScriptedPolicy
 from rollhouse.store.lance_store import LanceStore
+from rollhouse.store.runs import start_run
 
 
 @given(st.integers(0, 200), st.integers(0, 200))
@@ -70,14 +77,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LanceStore:
     """Evaluations of scripted policies that err never, sometimes (two of them) and nearly always, on the same 30 tasks."""
     made = LanceStore.create(tmp_path_factory.mktemp("compare") / "store")
 
-    def evaluate(name: str, mistake_rate: float, seed: int = 0, limit: int = 30, samples: int = 1) -> None:
+    def evaluate(name: str, mistake_rate: float, limit: int = 30, samples: int = 1) -> None:
         mode = "greedy" if samples == 1 else "sampled"
-        job = EnvironmentJob("workplace-mini", limit=limit, mode=mode, samples=samples)
-        run_environment_job(made, job, PolicyChoice(mistake_rate=mistake_rate, seed=seed), name)
+        options = {"env": "workplace-mini", "limit": limit, "mode": mode, "num_repeats": samples, "mistake_rate": mistake_rate, "run": name}  # fmt: skip
+        run_evaluation(made, resolve(EvaluationConfig, options=options))
 
     evaluate("perfect", 0.0)
     evaluate("half", 0.5)
-    evaluate("other-half", 0.5, seed=3)
+    with start_run(made, "eval", "other-half") as run:
+        environment = MiniEnvironment(seed=0)
+        tasks = tasks_of(environment, "validation", 30)
+        evaluate_policy(made, run, environment, ScriptedPolicy(0.5, seed=3), tasks)
     evaluate("poor", 0.9)
     evaluate("short", 0.0, limit=10)
     evaluate("sampled", 0.0, samples=2)
@@ -117,7 +127,7 @@ def test_a_run_against_itself(store: LanceStore) -> None:
 def test_only_common_cases_count_and_the_rest_is_told(store: LanceStore) -> None:
     found = compare_runs(store, "perfect", "short")
     assert (whole(found).n, found.only_in_a, found.only_in_b) == (10, 20, 0)
-    assert found.differing == (("limit", 30, 10),)
+    assert found.differing == (("environment.limit", 30, 10),)
 
 
 def test_what_cannot_be_compared_is_refused(store: LanceStore) -> None:

@@ -114,8 +114,8 @@ def test_a_run_holds_one_policy_and_mode(store: LanceStore) -> None:
     ("mode", "samples", "sampling", "tasks", "message"),
     [
         ("best", 1, None, TASKS, "no evaluation mode"),
-        ("greedy", 2, None, TASKS, "2 samples"),
-        ("sampled", 0, None, TASKS, "0 samples"),
+        ("greedy", 2, None, TASKS, "2 rollouts per task"),
+        ("sampled", 0, None, TASKS, "0 rollouts per task"),
         ("greedy", 1, Sampling(temperature=0.7), TASKS, "Temperature 0.7"),
         ("sampled", 2, Sampling(temperature=0.0), TASKS, "Temperature 0"),
         ("greedy", 1, None, [], "no tasks"),

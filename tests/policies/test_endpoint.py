@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from rollhouse.base.errors import ConfigError, EngineError
 from rollhouse.collect.runner import collect
 from rollhouse.environments.workplace_mini import MiniEnvironment
-from rollhouse.policies.endpoint import EndpointSettings, OpenAIPolicy
+from rollhouse.policies.config import EndpointSettings
+from rollhouse.policies.endpoint import OpenAIPolicy
 from rollhouse.policies.endpoint.reply import CallTokens
 from rollhouse.policies.endpoint.tokens import add_call
 from rollhouse.policies.engines.base import EngineGone, EngineRefused, PromptTooLong
@@ -222,7 +224,7 @@ def test_who_is_cancelled_while_waiting_gives_its_turn_away(peer: Peer) -> None:
 
 @pytest.mark.parametrize("wrong", [{"max_retries": -1}, {"tokens": "some"}, {"timeout_s": 0}, {"concurrency": 0}])
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
         EndpointSettings(**wrong)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from rollhouse.base.errors import ConfigError, EngineError, MissingExtra
+from rollhouse.policies.config import PolicySettings
 from rollhouse.policies.models import (
     architecture_hash,
     check_model_folder,
@@ -108,8 +109,10 @@ def test_models_come_from_a_folder_or_the_hub(
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         fetched = model_folder("us/tiny")
         assert weights_hash(fetched) == weights_hash(folder) and fetched == model_folder(f"us/tiny@{COMMIT}")
-        with open_policy("torch", "us/tiny", max_model_len=64) as policy:
-            assert policy.policy_id == weights_hash(folder) == model_hash("torch", "us/tiny")
+        with open_policy(
+            named := PolicySettings(engine="torch", model_name="us/tiny", max_total_sequence_length=64)
+        ) as policy:
+            assert policy.policy_id == weights_hash(folder) == model_hash(named)
         with pytest.raises(ConfigError, match="no revision 'v9'"):
             model_folder("us/tiny@v9")
         with pytest.raises(ConfigError, match="us/other', and there is no checkpoint or run 'us/other'"):

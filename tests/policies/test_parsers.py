@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from rollhouse.base.config import content_hashes
 from rollhouse.base.errors import ConfigError, FormatError
 from rollhouse.policies.chat import ChatFormat
-from rollhouse.policies.chat_options import ChatOptions
+from rollhouse.policies.config import ChatOptions
 from rollhouse.policies.parsers import split_thinking
 from rollhouse.store.messages import Message, ToolCall
 
@@ -60,8 +61,8 @@ def test_a_file_of_the_users_reads_calls(tmp_path: Path) -> None:
     message, failures = chat.parse([*sampled, 2], first_call=2, tools=[TOOL])
     assert failures == 1 and (message.text, message.reasoning) == ("I look", "hm")
     assert message.tool_calls == (ToolCall("call_2", "look", '{"x":  1}'), ToolCall("call_3", "look", "{bad"))
-    assert ChatOptions(tool_parser=f"{tmp_path}/calls.py:parse").config().keys() == {"tool_parser_plugin_sha256"}
-    assert ChatOptions(tool_parser=f"{tmp_path}/calls.py:other").config()["tool_parser"] == "other"
+    hashes = [content_hashes(ChatOptions(tool_parser=f"{tmp_path}/calls.py:{name}"))["tool_parser"] for name in ("parse", "other")]  # fmt: skip
+    assert hashes[1] == f"{hashes[0]}:other" and not content_hashes(ChatOptions())
 
 
 @pytest.mark.parametrize(
@@ -88,8 +89,8 @@ def test_what_a_file_returns_is_checked(tmp_path: Path, value: str) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tool parser file .*none\.py cannot be read"):
         ChatFormat(byte_tokenizer(), options=ChatOptions(tool_parser=f"{tmp_path}/none.py:parse"))
-    with pytest.raises(ConfigError, match=r"--tool-parser .*none\.py cannot be read"):
-        ChatOptions(tool_parser=f"{tmp_path}/none.py:parse").config()
+    with pytest.raises(ConfigError, match=r"tool_parser .*none\.py:parse cannot be read"):
+        content_hashes(ChatOptions(tool_parser=f"{tmp_path}/none.py:parse"))
 
 
 VLLM_PLUGIN = """

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from rollhouse.base.config import content_hashes
 from rollhouse.base.errors import ConfigError
 from rollhouse.cli.main import app
+from rollhouse.policies.config import PolicySettings
 from rollhouse.policies.models import weights_hash
-from rollhouse.policies.opening import check_engine, engine_hash, model_hash, open_policy
+from rollhouse.policies.opening import check_engine, model_hash, open_policy
 from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.store.lance_store import LanceStore
 from typer.testing import CliRunner
@@ -61,6 +63,10 @@ def file(tmp_path: Path) -> Path:
     return file
 
 
+def policy_of(engine: str, model: Path | None = None) -> PolicySettings:
+    return PolicySettings(engine=engine, model_name=None if model is None else str(model))
+
+
 def test_a_policy_of_a_file_collects(file: Path, tmp_path: Path) -> None:
     words = ["collect", "--env", "workplace-mini", "--engine", f"{file}:Parrot", "--seed", "7", "--limit", "2"]
     done = CliRunner().invoke(app, [*words, "--store", str(tmp_path / "store"), "--format", "json"])
@@ -72,14 +78,15 @@ def test_a_policy_of_a_file_collects(file: Path, tmp_path: Path) -> None:
 
 def test_a_token_engine_of_a_file_collects_tokens(file: Path, tmp_path: Path, random_models: tuple[Path, Path]) -> None:
     spec = f"{file}:Constant"
-    assert model_hash(spec, str(random_models[0])) == weights_hash(random_models[0]) and engine_hash(spec)
+    assert model_hash(policy_of(spec, random_models[0])) == weights_hash(random_models[0])
+    assert content_hashes(policy_of(spec, random_models[0])).keys() == {"engine"}
     words = ["collect", "--env", "math", "--engine", spec, "--model", str(random_models[0]), "--limit", "1"]
     done = CliRunner().invoke(app, [*words, "--store", str(tmp_path / "store")])
     assert done.exit_code == 0, done.output
     [row] = LanceStore.open(tmp_path / "store").read("rollouts", ["engine", "token_ids", "policy_id"]).to_pylist()
     assert row["engine"] == "constant" and row["token_ids"][0] == 65
     assert row["policy_id"] == weights_hash(random_models[0])
-    with open_policy(spec, random_models[0]) as policy:
+    with open_policy(policy_of(spec, random_models[0])) as policy:
         assert isinstance(policy, TokenPolicy)
         engine = type(policy.token_engine)
     assert engine.closed == 2  # type: ignore[attr-defined]
@@ -87,12 +94,12 @@ def test_a_token_engine_of_a_file_collects_tokens(file: Path, tmp_path: Path, ra
 
 def test_engines_that_are_none(file: Path) -> None:
     with pytest.raises(ConfigError, match="needs a model"):
-        check_engine(f"{file}:Constant", None)
+        check_engine(policy_of(f"{file}:Constant"))
     with pytest.raises(ConfigError, match="not a class with a method generate or respond"):
-        check_engine(f"{file}:x", None)
+        check_engine(policy_of(f"{file}:x"))
     with pytest.raises(ConfigError, match="has no 'Nix'"):
-        check_engine(f"{file}:Nix", None)
-    with pytest.raises(ConfigError, match="no attribute 'engine'"), open_policy(f"{file}:Nameless"):
+        check_engine(policy_of(f"{file}:Nix"))
+    with pytest.raises(ConfigError, match="no attribute 'engine'"), open_policy(policy_of(f"{file}:Nameless")):
         pass
     with pytest.raises(ConfigError, match="no engine 'openai:json'"):
-        check_engine("openai:json", None)
+        check_engine(policy_of("openai:json"))

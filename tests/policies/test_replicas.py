@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rollhouse.base.errors import ConfigError, EngineError
+from rollhouse.policies.config import EngineSettings, PolicySettings, VllmArguments
 from rollhouse.policies.engines.base import SampledTokens
 from rollhouse.policies.engines.replicas import ReplicatedEngine
 from rollhouse.policies.engines.torch_engine import TorchEngine
@@ -74,7 +75,7 @@ def test_requests_go_to_the_least_busy_and_weights_to_all(random_models: tuple[P
 def test_sizes_that_cannot_be_are_refused(random_models: tuple[Path, Path], tiny_base: Path) -> None:
     with pytest.raises(ConfigError, match="below 1"):
         open_vllm(random_models[0], data_parallel_size=0)
-    with pytest.raises(ConfigError, match="has no parallel sizes"), open_policy("torch", random_models[0], data_parallel_size=2):  # fmt: skip
+    with pytest.raises(ConfigError, match="has no parallel sizes"), open_policy(split("torch", random_models[0])):  # fmt: skip
         pass
 
 
@@ -88,7 +89,7 @@ def test_a_model_that_cannot_be_split_is_refused(ray_session: None, tiny_base: P
 @pytest.mark.system
 def test_two_vllm_engines_answer_as_one(ray_session: None, random_models: tuple[Path, Path]) -> None:
     first, second = random_models
-    with open_policy("vllm", first, max_model_len=256, data_parallel_size=2) as policy:
+    with open_policy(split("vllm", first, max_total_sequence_length=256)) as policy:
         assert isinstance(policy, TokenPolicy) and isinstance(policy.token_engine, ReplicatedEngine)
         engine = pickle.loads(pickle.dumps(policy.token_engine))
         pids = {pid_of(one) for one in engine.engines}
@@ -134,6 +135,12 @@ def test_one_vllm_engine_over_two_processes(ray_session: None, random_models: tu
         engine.close()
     for pid in workers:
         wait_for_end(pid)
+
+
+def split(engine: str, model: Path, **settings: Any) -> PolicySettings:
+    """A policy of two copies."""
+    generation = EngineSettings(vllm=VllmArguments(data_parallel_size=2))
+    return PolicySettings(engine=engine, model_name=str(model), generation=generation, **settings)
 
 
 def pid_of(engine: Any) -> int:

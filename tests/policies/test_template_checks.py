@@ -7,7 +7,7 @@ import pytest
 from rollhouse.base.errors import ConfigError
 from rollhouse.cli.main import app
 from rollhouse.policies.chat import ChatFormat, TemplateError
-from rollhouse.policies.chat_options import ChatOptions
+from rollhouse.policies.config import ChatOptions, PolicySettings
 from rollhouse.policies.opening import open_policy
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.task import Task
@@ -80,7 +80,7 @@ def test_a_model_is_refused_before_an_engine_starts(random_models: tuple[Path, P
     file = tmp_path / "popping.jinja"
     file.write_text(POPPING)
     for engine in ("torch", "vllm"):
-        with pytest.raises(ConfigError, match="drops"), open_policy(engine, random_models[0], chat=ChatOptions(template=str(file))):  # fmt: skip
+        with pytest.raises(ConfigError, match="drops"), open_policy(PolicySettings(engine=engine, model_name=str(random_models[0]), chat=ChatOptions(template=str(file)))):  # fmt: skip
             pass
 
 

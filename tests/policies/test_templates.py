@@ -1,7 +1,7 @@
 """Whatever a chat template does to history, a rollout's stored tokens are those the engine was given and those it sampled."""
 
 import asyncio
-import json
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rollhouse.base.config import content_hashes, differing
 from rollhouse.collect.episode import Episode, Slot, play_episode
 from rollhouse.environments.types import Done
 from rollhouse.policies.chat import ChatFormat
-from rollhouse.policies.chat_options import ChatOptions
+from rollhouse.policies.config import ChatOptions
 from rollhouse.policies.engines.base import SampledTokens, TokenEngine
 from rollhouse.policies.engines.torch_engine import TorchEngine
 from rollhouse.policies.models import load_tokenizer
@@ -297,7 +298,6 @@ def test_settings_and_template_are_in_the_hash(tiny_base: Path, tmp_path: Path) 
     hashes = {hash_of(), hash_of(enable_thinking=False), hash_of(enable_thinking=True), ChatFormat.of(tiny_base).template_hash}  # fmt: skip
     assert len(hashes) == 4
     assert hash_of(template_kwargs={"enable_thinking": False}) == hash_of(enable_thinking=False)
-    config = ChatOptions(template=str(file), enable_thinking=False).config()
-    assert (
-        json.dumps(config) and set(config) == {"chat_template_sha256", "template_kwargs"} and not ChatOptions().config()
-    )
+    options = ChatOptions(template=str(file), enable_thinking=False)
+    assert differing(options) == {"template": str(file), "enable_thinking": False} and not differing(ChatOptions())
+    assert content_hashes(options) == {"template": hashlib.sha256(file.read_bytes()).hexdigest()}

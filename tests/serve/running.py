@@ -10,7 +10,8 @@ import httpx
 from openai import DefaultHttpxClient, OpenAI
 from rollhouse.policies.engines.torch_engine import TorchEngine
 from rollhouse.policies.types import Policy
-from rollhouse.serve.job import Listening, ServeJob, bind, serve_policy
+from rollhouse.serve.config import ServeConfig, ServedPolicy, ServerSettings
+from rollhouse.serve.job import Listening, bind, serve_policy
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import start_run
 
@@ -49,7 +50,10 @@ class Server:
 @contextlib.contextmanager
 def serving(store: LanceStore, policy: Policy, run_name: str | None = None, **settings: Any) -> Iterator[Server]:
     """Serves the policy until the block is left."""
-    job = ServeJob("torch", str(settings.pop("model", "tiny")), port=0, **settings)
+    policy_settings = ServedPolicy(engine="torch", model_name=str(settings.pop("model", "tiny")))
+    environment = settings.pop("environment", "served")
+    server = ServerSettings(port=0, **settings)
+    config = ServeConfig(policy=policy_settings, environment=environment, server=server)
     ready: list[Listening] = []
     failure: list[BaseException] = []
     begun = threading.Event()
@@ -60,8 +64,8 @@ def serving(store: LanceStore, policy: Policy, run_name: str | None = None, **se
 
     def serve() -> None:
         try:
-            with bind(job.host, 0, job.api_key) as listener, start_run(store, "collect", run_name) as run:
-                run.finish(asyncio.run(serve_policy(store, run, policy, job, listener, on_ready)))
+            with bind(server.host, 0, server.api_key) as listener, start_run(store, "collect", run_name) as run:
+                run.finish(asyncio.run(serve_policy(store, run, policy, config, listener, on_ready)))
         except BaseException as error:
             failure.append(error)
         finally:
@@ -73,7 +77,7 @@ def serving(store: LanceStore, policy: Policy, run_name: str | None = None, **se
     try:
         if not ready:
             raise failure[0]
-        yield Server(ready[0], store, policy, job.api_key)
+        yield Server(ready[0], store, policy, server.api_key)
     finally:
         if ready:
             with contextlib.suppress(RuntimeError):  # its loop has ended already

@@ -10,6 +10,7 @@ from typing import Any, cast
 import openai
 import pytest
 from rollhouse.base.errors import EngineError
+from rollhouse.base.recipes import resolve
 from rollhouse.collect.config import CollectConfig
 from rollhouse.collect.job import run_job
 from rollhouse.environments.workplace_mini import MiniEnvironment
@@ -51,7 +52,7 @@ def test_collect_from_the_server_stores_the_tokens_its_engine_saw(torch_policy: 
     with serving(LanceStore.create(tmp_path / "theirs"), torch_policy) as server:
         start = len(engine.seen)
         url = f"openai:{server.url}/v1"
-        config = CollectConfig(environment="workplace-mini", engine=url, limit=6, temperature=0, max_tokens=60)
+        config = resolve(CollectConfig, options={"env": "workplace-mini", "engine": url, "limit": 6, "temperature": 0, "max_new_tokens": 60})  # fmt: skip
         summary = run_job(store, config)
     seen = [prompt + gave for prompt, gave in engine.seen[start:]]
     rows = store.read("rollouts").to_pylist()

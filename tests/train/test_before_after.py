@@ -21,7 +21,7 @@ def test_bfcl_before_and_after_a_run(office: Any, fresh_model: Any, tmp_path: An
     small = ("policy.train_global_batch_size=6", "policy.train_micro_batch_size=6", "policy.optimizer.lr=2e-3", "sft.max_num_steps=2")  # fmt: skip
     trained = rollhouse("train", "sft", "--dataset", "demos", "--model", fresh_model, "--run", "learn", *small, *store)
     assert trained.exit_code == 0, trained.output
-    few = ("--category", "simple_python", "--category", "irrelevance", "--limit", 2, "--max-tokens", 8)
+    few = ("--category", "simple_python", "--category", "irrelevance", "--limit", 2, "--max-new-tokens", 8)
     both = ("eval", "bfcl", "--run", "learn", "--before", "--after", *few, *store)
     shown = rollhouse(*both, "--engine", "torch")
     assert shown.exit_code == 0, shown.output

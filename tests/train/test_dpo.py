@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from rollhouse.base.errors import ConfigError
-from rollhouse.cli.settings import resolve
+from rollhouse.base.recipes import resolve
 from rollhouse.train.dpo import DpoConfig, check_pairs, dpo_columns, loss, tokenize_pair, train_dpo, trajectory_collator
 from rollhouse.train.tokens import Tokenizing
 from rollhouse.transform.build import build_dpo

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from rollhouse.base.errors import ConfigError, StoreNotFound, TrainingError
-from rollhouse.cli.settings import resolve
+from rollhouse.base.recipes import resolve
 from rollhouse.policies.models import weights_hash
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import get_run, start_run
@@ -71,7 +71,8 @@ def test_a_run_that_is_done_is_not_trained_again(office, fresh_model, tmp_path) 
     assert [step[:2] for step in seen] == [(1, 1)] and "already trained" in seen[0][2]
     assert get_run(office.store, "learn")["incarnation"] == 0 and office.store.read("checkpoints").num_rows == 1
     with pytest.raises(
-        ConfigError, match=r"'learn' was started otherwise: .*policy\.optimizer\.lr was 0\.002 and is now"
+        ConfigError,
+        match=r"'learn' exists with a different configuration: .*policy\.optimizer\.lr is 0\.002 in the run and 0\.001 now",
     ):
         train_sft(office.store, config(fresh_model, tmp_path / "r", "sft.max_num_steps=1", "policy.optimizer.lr=1e-3"))
     shutil.rmtree(first["path"])

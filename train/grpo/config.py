@@ -1,10 +1,13 @@
 """The configuration of a GRPO run. Key names follow NeMo RL where it has the setting."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
-from ..config import CheckpointingConfig, LoggerConfig, Section
+from ...base.config import Content, Section
+from ...environments.config import environment_hash
+from ..config import CheckpointingConfig, LoggerConfig
 from .config_algorithm import AlgorithmConfig
 from .config_loss import LossConfig
 from .config_policy import PolicyConfig
@@ -13,7 +16,7 @@ from .config_policy import PolicyConfig
 class EnvironmentConfig(Section):
     """Where the tasks are played."""
 
-    name: str | None = None
+    name: Annotated[str | None, Content(environment_hash)] = None
     """What `--env` of collect takes (a file of one's own, …); None is the name of the dataset's tasks."""
     tables: Path | None = None
     """Folder of the environment's tables, where it needs one."""

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..config import Section
+from ...base.config import Section
 
 
 class RewardShapingConfig(Section):

@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ...policies.chat_options import ChatOptions
-from ..config import LoraConfig, Section
+from ...base.config import Section
+from ...policies.config import ChatOptions
+from ..config import LoraConfig
 
 # What the loop relies on.
 _OURS = {"model", "max_model_len", "seed", "logprobs_mode", "async_scheduling", "skip_tokenizer_init", "worker_extension_cls"}  # fmt: skip

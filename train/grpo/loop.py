@@ -9,12 +9,13 @@ from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...environments.registry import environment_hash
+from ...base.config import differing
 from ...policies.chat import ChatFormat
 from ...policies.engines.base import TokenEngine
 from ...policies.engines.restarting import restarts
 from ...policies.engines.sleeping import asleep
 from ...policies.models import weights_hash
+from ...store.run_settings import run_payload, stored_settings
 from ...store.runs import get_run, start_run
 from ...store.task import Task
 from ...transform.materialize import grpo_tasks
@@ -66,17 +67,12 @@ def train_grpo(
     tasks = grpo_tasks(store, dataset)
     environment = open_environment(config, tasks)
     model = resolve_model(store, config.policy.model_name)
-    payload: dict[str, Any] = config.model_dump(mode="json") | {
-        "dataset": dataset.label,
-        "model_hash": weights_hash(model),
-    }
-    payload["policy"]["chat"] = config.policy.chat.config()  # files by their content
-    if (content := environment_hash(config.environment.name or "")) is not None:
-        payload["environment"]["sha256"] = content
+    labelled = config.model_copy(update={"dataset": dataset.label})
+    payload = run_payload(labelled, model_hash=weights_hash(model))
     chat = ChatFormat.of(model, config.policy.chat)  # refuses a template before anything is paid for
     refuse_what_cannot_run(store, config, environment, tasks, chat)
     steps = config.grpo.max_num_steps
-    before = finished_before(store, "grpo", config.run, payload, MAY_CHANGE)
+    before = finished_before(store, "grpo", config.run, GrpoConfig, payload, MAY_CHANGE)
     if before is not None and (before["step"] >= steps or stopped_early(store, config)):
         if progress is not None:
             took = f" for {before['step']} steps; another run has another --run" if before["step"] > steps else ""
@@ -97,8 +93,8 @@ def train_grpo(
 def stopped_early(store: "LanceStore", config: GrpoConfig) -> bool:
     """Whether the finished run of that name ended by a rule that still holds."""
     run = get_run(store, str(config.run))
-    rule = config.grpo.early_stop.model_dump(mode="json")
-    return "stopped" in run["summary"] and run["config"]["grpo"]["early_stop"] == rule
+    before = stored_settings(GrpoConfig, run["config"]).get("grpo", {}).get("early_stop")
+    return "stopped" in run["summary"] and before == differing(config).get("grpo", {}).get("early_stop")
 
 
 def run_grpo(

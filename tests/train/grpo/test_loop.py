@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 from rollhouse.base.errors import ConfigError, EngineError, RollhouseError, TrainingError
-from rollhouse.collect.plan import refuse_other_config
 from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.policies.chat import ChatFormat
 from rollhouse.policies.models import weights_hash
+from rollhouse.store.run_settings import refuse_other_config, run_payload
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.train.grpo.checks import refuse_what_cannot_run
+from rollhouse.train.grpo.config import GrpoConfig
 from rollhouse.train.grpo.learner.group import LearnerGroup
 from rollhouse.train.grpo.learner.settings import LearnerSettings
 from rollhouse.train.grpo.loop import train_grpo
@@ -146,7 +147,7 @@ def test_a_run_does_not_go_on_with_other_settings(prompt_store, trained, configu
         "environment__max_turns": 3,
     }.items():
         name = setting.replace("__", ".").replace(".", r"\.")
-        with pytest.raises(ConfigError, match=f"'online' was started otherwise: {name} was"):
+        with pytest.raises(ConfigError, match=f"'online' exists with a different configuration: {name} is"):
             train_grpo(prompt_store, configure(**{**before, setting: value}), engine=engine)
 
 
@@ -221,17 +222,17 @@ def test_an_engine_that_is_not_the_learner_stops_the_run(prompt_store, configure
 
 def test_a_run_that_ran_out_of_memory_may_go_on_with_what_lowers_it(prompt_store, configure):
     before = configure(run="narrow")
-    with start_run(prompt_store, "grpo", "narrow", before.model_dump(mode="json")):
+    with start_run(prompt_store, "grpo", "narrow", run_payload(before)):
         pass
     less = configure(run="narrow", policy__activation_checkpointing=True, policy__logprob_chunk_tokens=64)
-    refuse_other_config(prompt_store, "narrow", less.model_dump(mode="json"), MAY_CHANGE)
+    refuse_other_config(prompt_store, "narrow", GrpoConfig, run_payload(less), MAY_CHANGE)
     assert plan_settings(less, "", []) == plan_settings(before, "", []), "its stored plans can still be trained"
     for setting in ({"policy__train_mb_tokens": 512}, {"policy.generation__vllm": {"gpu_memory_utilization": 0.3}}):
         other = configure(run="narrow", **setting)
-        refuse_other_config(prompt_store, "narrow", other.model_dump(mode="json"), MAY_CHANGE)
-    with pytest.raises(ConfigError, match="max_num_seqs was None"):
+        refuse_other_config(prompt_store, "narrow", GrpoConfig, run_payload(other), MAY_CHANGE)
+    with pytest.raises(ConfigError, match="max_num_seqs is not set in the run"):
         other = configure(run="narrow", **{"policy.generation__vllm": {"max_num_seqs": 4}})
-        refuse_other_config(prompt_store, "narrow", other.model_dump(mode="json"), MAY_CHANGE)
+        refuse_other_config(prompt_store, "narrow", GrpoConfig, run_payload(other), MAY_CHANGE)
 
 
 def test_a_learner_that_does_not_answer_in_time_ends_the_run(prompt_store, configure, engine):

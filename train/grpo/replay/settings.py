@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel
 
 from ....base.errors import ConfigError
-from ....policies.chat_options import ChatOptions
+from ....policies.config import ChatOptions
 from ....store.runs import get_run
 from ..config import GrpoConfig
 from ..settings import learner_settings, plan_options

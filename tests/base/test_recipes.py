@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, Field
 from rollhouse.base.errors import ConfigError
-from rollhouse.cli.settings import resolve, to_yaml
+from rollhouse.base.recipes import resolve, to_yaml
 
 
 class Inner(BaseModel):
@@ -41,7 +41,7 @@ def test_an_override_reaches_into_a_list(tmp_path: Path) -> None:
     config = resolve(Outer, path, ["extra.parts.0.weight=5", "extra.parts.1={weight: 2}", "inner.betas.1=0.3"])
     assert config.extra == {"parts": [{"weight": 5, "name": "x"}, {"weight": 2}]} and config.inner.betas == (0.1, 0.3)
     for wrong in ("extra.parts.2.weight=1", "extra.parts.weight=1"):
-        with pytest.raises(ConfigError, match="where"):
+        with pytest.raises(ConfigError, match="names no setting"):
             resolve(Outer, path, [wrong])
 
 

@@ -1,0 +1,187 @@
+"""One resolved configuration out of a model, a YAML recipe, options and dotted overrides."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from .config import section_of
+from .errors import ConfigError, one_line
+from .options import options_of
+
+Model = TypeVar("Model", bound=BaseModel)
+RECIPES = Path(__file__).resolve().parent.parent / "configs"
+
+
+def resolve(
+    model: type[Model],
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Model:
+    """The configuration a command runs with: the model's defaults, then the recipe, the options and the overrides.
+
+    Args:
+        recipe: A YAML file, or the name of a recipe that ships with rollhouse (`tiny-sft`).
+        overrides: `a.b=value`, the value in YAML; entries of a list by number, from 0; a leading `+` or `++` is accepted and means nothing.
+        options: By keyword, as in `option_types`: what has a flag by the flag's name, other settings and whole sections (a section object or a
+            mapping; of an object, what was set) by the field's name. None leaves a setting as it is.
+
+    Raises ConfigError for a recipe that cannot be read, a key the model does not have, or a value that the setting does not accept.
+    """
+    values = read_recipe(recipe) if recipe else {}
+    _take_options(values, model, options or {})
+    return _resolved(model, values, overrides)
+
+
+def with_overrides(config: Model, overrides: Sequence[str]) -> Model:
+    """The configuration with some settings changed. Overrides and errors as of `resolve`."""
+    return _resolved(type(config), config.model_dump(mode="json"), overrides)
+
+
+def _take_options(values: dict[str, Any], model: type[BaseModel], options: Mapping[str, Any]) -> None:
+    keys = {name: name for name in model.model_fields} | {option.name: option.key for option in options_of(model)}
+    # Sections come first: an option of its own wins over what a section object says.
+    for name, value in sorted(options.items(), key=lambda item: not isinstance(item[1], (BaseModel, Mapping))):
+        if name not in keys:
+            near = get_close_matches(name, keys, n=1, cutoff=0.5)
+            advice = f"Did you mean {near[0]!r}?" if near else f"Options are {', '.join(sorted(keys))}."
+            raise ConfigError(f"There is no option {name!r}.", advice)
+        if value is not None:
+            _put(values, keys[name].split("."), value)
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+    *sections, last = path
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in (*value.model_fields_set, *(value.model_extra or {}))}
+    if isinstance(value, Mapping):
+        if not isinstance(values.get(last), dict):
+            values[last] = {}
+        for name, inside in value.items():
+            _put(values[last], [name], inside)
+    else:
+        values[last] = value
+
+
+def _resolved(model: type[Model], values: dict[str, Any], overrides: Sequence[str]) -> Model:
+    for override in overrides:
+        _set(values, override)
+    _refuse_unknown(values, model)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _config_error(error, model) from error
+
+
+def to_yaml(config: BaseModel) -> str:
+    """The configuration as the YAML recipe that resolves to it."""
+    import yaml
+
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def read_recipe(recipe: str | Path) -> dict[str, Any]:
+    """The mapping in a recipe file, or in the shipped recipe of that name."""
+    import yaml
+
+    path = Path(recipe)
+    if not path.is_file():
+        path = RECIPES / f"{recipe}.yaml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml"))) or "none"
+        raise ConfigError(
+            f"There is no recipe {str(recipe)!r}.",
+            f"Name a YAML file or a recipe that ships with rollhouse: {shipped}.",
+        )
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}.", "Correct the line that is named.") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path} holds a {type(values).__name__}, not a mapping.", "Write lines of the form `key: value`."
+        )
+    return values
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    import yaml
+
+    key, equals, text = override.lstrip("+").partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r} is not an override.", "Write overrides as `section.key=value`.")
+    *sections, last = key.split(".")
+    inside: Any = values
+    for section in sections:
+        at = _place(inside, section, key)
+        if isinstance(inside, dict) and not isinstance(inside.get(at), (dict, list)):
+            inside[at] = {}
+        inside = inside[at]
+    try:
+        inside[_place(inside, last, key)] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The value of {key} is not YAML: {one_line(error)}.", "Quote it.") from error
+
+
+def _place(inside: Any, name: str, key: str) -> str | int:
+    """The key of a mapping, or the position in a list, that a part of a dotted key names."""
+    if isinstance(inside, dict):
+        return name
+    if isinstance(inside, list) and name.isdecimal() and int(name) < len(inside):
+        return int(name)
+    raise ConfigError(
+        f"{key!r} names no setting: there is no {name!r} in it.", "Name entries of a list by number, from 0."
+    )
+
+
+def _refuse_unknown(values: dict[str, Any], model: type[BaseModel], prefix: str = "") -> None:
+    for key, value in values.items():
+        if key not in model.model_fields:
+            if model.model_config.get("extra") == "allow":
+                continue
+            raise _unknown(f"{prefix}{key}", model, prefix)
+        section = section_of(model.model_fields[key].annotation)
+        if section is not None and isinstance(value, dict):
+            _refuse_unknown(value, section, f"{prefix}{key}.")
+
+
+def _unknown(key: str, model: type[BaseModel], prefix: str) -> ConfigError:
+    known = [f"{prefix}{name}" for name in _keys(model)]
+    same_name = [name for name in known if name.endswith(f".{key.rpartition('.')[2]}")]
+    near = same_name or get_close_matches(key, known, n=1, cutoff=0.5)
+    advice = f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(known)}."
+    return ConfigError(f"There is no setting {key!r}.", advice)
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        section = section_of(field.annotation)
+        if section is not None:
+            yield from _keys(section, f"{prefix}{name}.")
+
+
+def _config_error(error: ValidationError, model: type[BaseModel]) -> ConfigError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the configuration"
+    if first["type"] == "missing":
+        flag = next((option.flag for option in options_of(model) if option.key == key), None)
+        ways = f"Set it with {flag}, in the recipe," if flag else "Set it in the recipe"
+        return ConfigError(f"{key} is not set.", f"{ways} or as `{key}=VALUE`.")
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"] or isinstance(
+        first["input"], dict
+    ):  # a rule over several settings; the whole section says nothing
+        return ConfigError(f"{key}: {message}.", "`--dry-run` prints the resolved configuration.")
+    return ConfigError(
+        f"{key} cannot be {first['input']!r}: {message}.", "`--dry-run` prints the resolved configuration."
+    )

@@ -1,0 +1,80 @@
+"""Settings of the section `environment`, which every command that plays tasks has."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ..base.config import Content, Flag, Section
+from ..base.errors import ConfigError
+from ..base.plugins import plugin_hash
+from .shaping import RewardShaping
+
+
+def environment_hash(name: str) -> str | None:
+    """SHA-256 of the file of a user's environment; None for other environments and a missing file."""
+    from .registry import is_user_environment
+
+    return plugin_hash(name) if is_user_environment(name) else None
+
+
+def _tasks_hash(tasks: str) -> str | None:
+    """SHA-256 of the content of a tasks file or a data set of the hub; None for a folder, which only a user's own environment takes."""
+    from pathlib import Path
+
+    from .task_files import tasks_sha256
+
+    return None if Path(tasks).is_dir() else tasks_sha256(tasks)
+
+
+class EnvironmentSource(Section):
+    """An environment and where its tasks come from."""
+
+    name: Annotated[str | None, Flag("Input", "env", "NAME"), Content(environment_hash)] = None
+    """Environment: workplace, workplace-mini, math, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    tables: Annotated[str | None, Flag("Input", metavar="FOLDER")] = None
+    """Folder of the environment's tables."""
+    tasks: Annotated[str | None, Flag("Input", metavar="FILE"), Content(_tasks_hash)] = None
+    """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
+    tasks_split: Annotated[str | None, Flag("Input", metavar="SPLIT")] = None
+    """Split of those rows of the tasks file that name none. Default: train."""
+
+
+class EnvironmentSpec(EnvironmentSource):
+    """One entry of `environment.mixture`."""
+
+    name: str = Field(default=...)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Share of the tasks relative to the other entries."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the environment's constructor."""
+    reward: RewardShaping = Field(default_factory=RewardShaping)
+
+
+class EnvironmentSettings(EnvironmentSource):
+    """The environment that is played: one by `name`, or several by `mixture`."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the environment's constructor."""
+    reward: RewardShaping = Field(default_factory=RewardShaping)
+    mixture: list[EnvironmentSpec] = Field(default_factory=list)
+    """Several environments instead of one, interleaved by weight."""
+    split: Annotated[str, Flag("Input", metavar="SPLIT")] = "train"
+    """Split of the tasks: train, validation or test."""
+    limit: Annotated[int | None, Flag("Input", metavar="N")] = Field(default=None, ge=1)
+    """Use the first N tasks of the split. Default: all."""
+    max_turns: Annotated[int, Flag("Limits", metavar="N")] = Field(default=6, ge=1)
+    """Limit of model calls per rollout."""
+
+    def specs(self) -> list[EnvironmentSpec]:
+        """The environments, however they are named. Raises ConfigError when both ways are used, or none."""
+        own = ("name", "tables", "tasks", "tasks_split", "options", "reward")
+        if self.mixture and any(getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True) for name in own):  # fmt: skip
+            raise ConfigError(
+                "environment.mixture and another setting of the environment (name, tables, tasks, tasks_split, options or reward) are both set.",
+                "Remove one of them; an entry of environment.mixture takes all of these settings too.",
+            )
+        if self.mixture:
+            return self.mixture
+        if self.name is None:
+            raise ConfigError("No environment is named.", "Name one with --env, or several under environment.mixture.")
+        return [EnvironmentSpec(**{name: getattr(self, name) for name in own})]

@@ -1,0 +1,47 @@
+"""What `rollhouse serve` takes."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ..base.config import FREE, Flag, Flags, Section
+from ..policies.config import PolicySettings
+from ..store.run_settings import RunSettings
+
+
+class ServedPolicy(PolicySettings):
+    """The policy that clients are answered by; how it samples is up to them."""
+
+    engine: str = Field(default=...)
+    """Engine: vllm, torch or openai:URL[,URL…]."""
+
+
+class ServerSettings(Section):
+    """The server, and who may use it."""
+
+    host: Annotated[str, Flag("Server", metavar="HOST")] = "127.0.0.1"
+    """Address to listen on. An address that other machines can reach needs an API key."""
+    port: Annotated[int, Flag("Server", metavar="N")] = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free port and prints it."""
+    served_name: Annotated[str | None, Flag("Server", metavar="NAME")] = None
+    """Name of the model for clients. Default: the value of --model, or the endpoint's name."""
+    api_key_env: Annotated[str | None, Flag("Server", metavar="VAR")] = None
+    """Environment variable with the key that clients must send."""
+    api_key: Annotated[str | None, Flag("Server", metavar="KEY")] = Field(default=None, exclude=True, repr=False)
+    """The key itself. Other users of this machine can see it on the command line."""
+    idle_limit_s: Annotated[float | None, Flag("Server", "idle_limit", "S")] = Field(default=None, gt=0)
+    """Seconds without a call that end a rollout as timeout. Default: none."""
+    require_id: Annotated[bool, Flag("Server")] = False
+    """Refuse calls without a rollout id instead of answering them without recording them."""
+
+
+class ServeConfig(RunSettings):
+    """What to serve, to whom, and what to record."""
+
+    policy: Annotated[
+        ServedPolicy,
+        Flags("engine", "model_name", "max_total_sequence_length", "chat", "endpoint", "generation"),
+    ]
+    environment: Annotated[str, Flag("Input", "env", "NAME")] = "served"
+    """Environment of the recorded rollouts."""
+    server: Annotated[ServerSettings, FREE] = Field(default_factory=ServerSettings)
