@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from ..base.config import Section
 from .config import CheckpointingConfig, LoggerConfig, LoraConfig
 
 
