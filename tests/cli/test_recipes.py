@@ -90,13 +90,13 @@ def test_datasets_are_built_by_recipe(store: Path, kind: str, recipe: str) -> No
 
 
 def test_math_is_collected_by_recipe(store: Path) -> None:
-    given = ["engine=scripted", "data_parallel_size=1", "max_model_len=null", "limit=2"]
+    given = ["policy.engine=scripted", "policy.generation.vllm.data_parallel_size=1", "policy.max_total_sequence_length=null", "environment.limit=2"]  # fmt: skip
     (told,) = rows("collect", "--config", "collect-math", "--run", "by-recipe", *given, "--store", store)
     assert told["collected"] == 16 and told["failed"] == 0
 
 
 def test_the_tiny_policy_collects_by_recipe(store: Path, engine: Any, tiny_base: Path) -> None:
-    given = ["--model", tiny_base, "limit=3", "num_repeats=2"]
+    given = ["--model", tiny_base, "environment.limit=3", "num_repeats=2"]
     (told,) = rows("collect", "--config", "tiny-collect", "--run", "tiny", *given, "--store", store)
     assert told["collected"] == 6 and told["failed"] == 0 and told["sampled_tokens"] > 0
 
