@@ -3,7 +3,7 @@ VENV  := .venv
 RUN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-system lint bench clean
+.PHONY: setup demo test test-system lint bench view clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ bench: $(STAMP)
 	$(RUN)/python benchmarks/store.py --out docs/benchmarks-store.md
 	$(RUN)/python benchmarks/transform.py --out docs/benchmarks-transform.md
 	$(RUN)/python benchmarks/collect.py --engine --out docs/benchmarks-collect.md
+
+# The viewer's pages, from TypeScript; only needed after a change in view/app (Node 20, npm). The result is committed.
+view:
+	cd view/app && npm ci --ignore-scripts --no-audit --no-fund && npm run build
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -332,54 +332,104 @@ class SftTrainingOptions(TypedDict, total=False):
     """The configuration of `train sft`."""
 
     run: str | None
-    """Name of the run."""
+    """Name of the run. A run that exists is resumed. Default: a new name."""
     dataset: Any
-    """The training set: NAME (its latest version) or NAME@VERSION."""
+    """Dataset version to train on; NAME is the latest version."""
     policy: Any
-    validation: Any
     checkpointing: Any
     logger: Any
+    validation: Any
     trl: dict[str, Any]
     """Further options of TRL's configuration class, by TRL's names."""
     sft: Any
+    model: Any
+    """Model to start from: a checkpoint, a run (its last checkpoint), a model folder or a name on the hub."""
+    lr: float
+    """Learning rate after the warm-up."""
+    max_num_epochs: float
+    """Passes over the dataset."""
+    max_num_steps: int | None
+    """Optimizer steps. Default: those of max_num_epochs."""
+    seed: int
+    """Seed of the training."""
 
 
 class DpoTrainingOptions(TypedDict, total=False):
     """The configuration of `train dpo`. Batch sizes count pairs."""
 
     run: str | None
-    """Name of the run."""
+    """Name of the run. A run that exists is resumed. Default: a new name."""
     dataset: Any
-    """The training set: NAME (its latest version) or NAME@VERSION."""
+    """Dataset version to train on; NAME is the latest version."""
     policy: Any
-    validation: Any
     checkpointing: Any
     logger: Any
+    validation: Any
     trl: dict[str, Any]
     """Further options of TRL's configuration class, by TRL's names."""
     dpo: Any
+    model: Any
+    """Model to start from: a checkpoint, a run (its last checkpoint), a model folder or a name on the hub."""
+    lr: float
+    """Learning rate after the warm-up."""
+    max_num_epochs: float
+    """Passes over the dataset."""
+    max_num_steps: int | None
+    """Optimizer steps. Default: those of max_num_epochs."""
+    seed: int
+    """Seed of the training."""
 
 
 class GrpoTrainingOptions(TypedDict, total=False):
-    """Everything a GRPO run depends on."""
+    """The configuration of `train grpo`. A run that exists is resumed where its stored batches end."""
 
     run: str | None
-    """Name of the run; a run of that name goes on where its stored batches end."""
+    """Name of the run. A run that exists is resumed. Default: a new name."""
     dataset: Any
-    """The prompt set: NAME, or NAME@VERSION."""
-    algorithm: str
-    """A preset of settings that are not given: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp or icepop; see docs/grpo-algorithms.md. The resolved configuration has the settings in its place."""
+    """Dataset version to train on; NAME is the latest version."""
     policy: Any
+    checkpointing: Any
+    logger: Any
+    algorithm: str
+    """Preset of settings that are not given: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp or icepop."""
     grpo: Any
     loss_fn: Any
     environment: Any
     cluster: Any
     ray: Any
-    checkpointing: Any
-    logger: Any
+    model: Any
+    """Model to start from: a checkpoint, a run (its last checkpoint), a model folder or a name on the hub."""
+    lr: float
+    """Learning rate after the warm-up."""
     chat_template: str | None
     """Jinja file used instead of the model's chat template."""
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
     """Parser of tool calls: hermes, one of vLLM's tool parsers, or FILE.py:name."""
+    tensor_parallel_size: int
+    """GPUs that each copy of the model is split over (vllm)."""
+    data_parallel_size: int
+    """Copies of the model (vllm)."""
+    max_new_tokens: int
+    """Limit of sampled tokens per model call."""
+    temperature: float
+    """Sampling temperature."""
+    num_prompts_per_step: int
+    """Prompts per optimizer step."""
+    num_generations_per_prompt: int
+    """Rollouts per prompt; their rewards are compared as a group."""
+    max_num_steps: int
+    """Optimizer steps."""
+    seed: int
+    """Seed for the order of prompts and for sampling."""
+    env: str | None
+    """Environment: workplace, workplace-mini, math, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    tables: str | None
+    """Folder of the environment's tables."""
+    tasks: str | None
+    """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
+    tasks_split: str | None
+    """Split of those rows of the tasks file that name none. Default: train."""
+    max_turns: int
+    """Limit of model calls per rollout."""

@@ -39,7 +39,7 @@ app = typer.Typer(
 )
 
 # Each module has `register(app)`. They import heavy packages inside their functions, so that --help stays quick.
-MODULES = ("demo", "doctor", "tasks", "collect", "serve", "importing", "exporting", "rescore", "sql", "search", "snapshot", "dataset", "train", "evaluate", "report", "runs", "store")  # fmt: skip
+MODULES = ("demo", "doctor", "tasks", "collect", "serve", "importing", "exporting", "rescore", "sql", "search", "view", "snapshot", "dataset", "train", "evaluate", "report", "runs", "store")  # fmt: skip
 
 
 @app.callback()

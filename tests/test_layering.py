@@ -19,6 +19,7 @@ LAYERS = [
     "transform",
     "eval",
     "train",
+    "view",
     "cli",
 ]
 

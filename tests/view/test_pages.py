@@ -1,0 +1,387 @@
+"""The pages in a real Chromium: every page and key, hostile data, what axe finds, and pictures of them under $ROLLHOUSE_SCREENSHOTS."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rollhouse.queries.sql_store import SqlStore
+from rollhouse.store.appending import append_rows
+from rollhouse.store.runs import start_run
+from rollhouse.tests.rows import STARTED, prompt_row, rollout_row, task_row
+from rollhouse.tests.view.conftest import HOSTILE, Site, fill, serving
+
+CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
+AXE = Path(__file__).resolve().parents[2] / "view" / "app" / "node_modules" / "axe-core" / "axe.min.js"
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page of 1280 by 800 that must not complain, run what was planted, or call elsewhere."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, bypass_csp=False)
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    problems: list[str] = []
+    page.on(
+        "console",
+        lambda message: (
+            problems.append(message.text) if message.type == "error" and "status of 40" not in message.text else None
+        ),
+    )
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "request", lambda request: None if "//127.0.0.1:" in request.url else problems.append(f"called {request.url}")
+    )
+    yield page
+    assert page.evaluate("() => window.planted") is None
+    context.close()
+    assert problems == []
+
+
+def opened(page: Any, site: Site, path: str, name: str | None = None) -> Any:
+    """The page at a path once it has loaded, pictured under a name."""
+    page.goto("about:blank")
+    page.goto(f"{site.url}/#/{path}")
+    page.wait_for_selector("main > *")
+    page.wait_for_selector(".spinner", state="detached")
+    folder = os.environ.get("ROLLHOUSE_SCREENSHOTS")
+    if folder and name:
+        page.screenshot(path=f"{folder}/{name}.png")
+    return page
+
+
+def first(site: Site, query: str) -> str:
+    return site.json(f"/api/store/rollouts?{query}&sort=reward")["rows"][0]["rollout_id"]
+
+
+def test_from_the_runs_to_a_token(page: Any, site: Site) -> None:
+    opened(page, site, "store/runs", "runs")
+    assert page.locator("tbody tr").count() == 2
+    page.get_by_role("link", name="g", exact=True).click()
+    page.wait_for_selector(".grid-body .grid-row a")
+    assert "run=g" in page.url and page.locator(".grid-body [role=row]").count() == 4
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".messages .call")
+    assert "/rollout/" in page.url and page.get_by_text("add", exact=True).count()
+    page.keyboard.press("t")
+    page.wait_for_selector(".strip-scroll canvas")
+    page.keyboard.press("x")
+    assert "token=" in page.url and page.locator(".token-detail").inner_text().startswith("id ")
+    page.go_back()
+    page.go_back()
+    page.wait_for_selector(".grid-body .grid-row a")
+    assert "run=g" in page.url
+
+
+def test_facets_and_words_make_the_filter_and_the_url_keeps_it(page: Any, site: Site) -> None:
+    opened(page, site, "store/rollouts", "rollouts")
+    page.get_by_role("checkbox", name="truncated").check()
+    page.wait_for_url("**status=truncated**")
+    page.locator(".grid-body [role=row]").nth(1).wait_for(state="detached")
+    page.reload()
+    page.wait_for_selector(".grid-body .grid-row a")
+    page.get_by_role("checkbox", name="truncated").wait_for()
+    assert (
+        page.get_by_role("checkbox", name="truncated").is_checked()
+        and page.locator(".grid-body [role=row]").count() == 1
+    )
+    page.get_by_label("Remove Status truncated").click()
+    page.keyboard.press("/")
+    page.keyboard.type("no such words")
+    page.keyboard.press("Enter")
+    page.get_by_text("No rollout fits the filter.").wait_for()
+
+
+def test_keys_walk_through_turns_and_rollouts(page: Any, site: Site) -> None:
+    rollout = first(site, "run=g&passed=true")
+    opened(page, site, f"store/rollout/{rollout}?run=g&sort=-reward", "rollout")
+    page.get_by_text("1 of 4").wait_for()
+    for _ in range(2):
+        page.keyboard.press("l")
+    assert "turn=1" in page.url
+    page.keyboard.press("h")
+    assert "turn=0" in page.url
+    page.keyboard.press("L")
+    page.get_by_text("2 of 4").wait_for()
+    assert rollout not in page.url and "run=g" in page.url
+    page.keyboard.press("H")
+    page.get_by_text("1 of 4").wait_for()
+    page.wait_for_selector(".messages details")
+    page.keyboard.press("e")
+    assert page.locator("details[open]").count() == 0
+    page.keyboard.press("E")
+    assert page.locator("details:not([open])").count() == 0
+    page.keyboard.press("?")
+    page.wait_for_selector("dialog[open]")
+    assert page.locator("dialog[open] kbd").count() > 8
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.wait_for_url("**group=**")
+
+
+@pytest.mark.parametrize("tab", ["messages", "tokens", "scores", "lineage", "raw"])
+@pytest.mark.parametrize("kind", ["passed=true", "status=truncated", "run=c"])
+def test_each_tab_of_a_good_a_truncated_and_a_failed_rollout(page: Any, site: Site, tab: str, kind: str) -> None:
+    opened(page, site, f"store/rollout/{first(site, kind)}?tab={tab}", f"rollout-{tab}-{kind.split('=')[1]}")
+    assert page.locator("h1").count() == 1 and not page.locator("main > .bad-notice").count()
+    body = page.locator("main").inner_text()
+    if kind == "run=c":
+        assert "The engine ended." in body
+    if kind == "status=truncated":
+        assert "Cut short" in body
+
+
+def test_lineage_says_what_became_of_a_rollout(page: Any, site: Site) -> None:
+    opened(page, site, f"store/rollout/{first(site, 'passed=true')}?tab=lineage")
+    body = page.locator("main").inner_text()
+    assert "trained on" in body and "g/step_1" in body and "demo, row 0" in body
+    opened(page, site, f"store/rollout/{first(site, 'status=truncated')}?tab=lineage")
+    body = page.locator("main").inner_text()
+    assert "left out: zero_std" in body
+
+
+def test_a_token_s_numbers_and_the_way_to_its_message(page: Any, site: Site) -> None:
+    opened(page, site, f"store/rollout/{first(site, 'passed=true')}?tab=tokens&layer=ratio&token=4")
+    detail = page.locator(".token-detail").inner_text()
+    assert "engine -0.2500" in detail and "learner -0.7500" in detail and "below the bound 0.8" in detail
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#turn-1")
+    assert "turn=1" in page.url
+    page.locator("#turn-1").get_by_role("link", name="tokens").click()
+    page.wait_for_selector(".strip-scroll")
+    assert "id 10, position 3" in page.locator(".token-detail").inner_text()
+
+
+def test_sql_on_a_page(page: Any, site: Site) -> None:
+    opened(page, site, "store/sql", "sql")
+    page.fill("#query", "select rollout_id, reward from rollouts where passed")
+    page.get_by_role("button", name="Run").click()
+    page.wait_for_selector("tbody tr")
+    page.locator("tbody a").click()
+    page.wait_for_selector(".messages")
+    opened(page, site, "store/sql?query=drop%20table%20rollouts")
+    assert "DROP statement" in page.locator("[role=alert]").inner_text()
+
+
+def test_an_empty_store_and_wrong_addresses_say_so(page: Any, tmp_path: Path) -> None:
+    for empty in serving({"store": SqlStore.create(tmp_path / "store")}):
+        for path, says in [
+            ("store/runs", "This store has no runs yet."), ("store/rollouts", "This store has no rollouts yet."),
+            ("store/rollout/nobody", "There is no rollout 'nobody'"), ("store/nothing", "There is no such page."), ("other/runs", "There is no store “other” here."),
+        ]:  # fmt: skip
+            assert (
+                says in opened(page, empty, path, f"empty-{re.sub(r'[^a-z]', '-', path)}").locator("main").inner_text()
+            )
+
+
+def test_new_rollouts_appear_within_two_seconds(page: Any, tmp_path: Path) -> None:
+    store = fill(tmp_path / "store")
+    for site in serving({"store": store}):
+        opened(page, site, "store/rollouts?sort=-started")
+        page.get_by_text("5 rollouts").wait_for()
+        append_rows(store, "rollouts", [rollout_row("later", 0, started_at=STARTED)])
+        page.get_by_text("6 rollouts").wait_for(timeout=10_000)
+        opened(page, site, "store/runs")
+        with start_run(store, "collect", "now", {}):
+            page.get_by_role("row", name="now").get_by_text("running").wait_for(timeout=10_000)
+        page.get_by_role("row", name="now").get_by_text("finished").wait_for(timeout=10_000)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A store whose every text column holds what must not become markup."""
+    store = SqlStore.create(tmp_path_factory.mktemp("hostile") / "store")
+    call = {
+        "id": HOSTILE,
+        "name": HOSTILE,
+        "arguments": '{"a": ' + repr(HOSTILE).replace("'", '"').replace('\\"', "").replace("\\x1b", "") + "}",
+    }
+    said = {
+        "role": "assistant",
+        "text": HOSTILE,
+        "parts": HOSTILE,
+        "reasoning": HOSTILE,
+        "tool_calls": [call],
+        "tool_call_id": None,
+    }
+    answer = {
+        "role": HOSTILE,
+        "text": HOSTILE,
+        "parts": None,
+        "reasoning": None,
+        "tool_calls": [],
+        "tool_call_id": HOSTILE,
+    }
+    tool = answer | {"role": "tool"}
+    row = rollout_row("g", 0, step=1, started_at=STARTED, n_prompt_tokens=0)
+    texts = [
+        "run_id",
+        "environment",
+        "policy_id",
+        "engine",
+        "scorer",
+        "scorer_version",
+        "status",
+        "stop_reason",
+        "error_type",
+        "error_message",
+        "agent",
+        "group_id",
+        "logprobs_mode",
+    ]
+    row |= dict.fromkeys(texts, HOSTILE) | {
+        "messages": [said, tool, answer],
+        "gaps": [HOSTILE],
+        "reward_components": [{"name": HOSTILE, "value": 1.0, "weight": 1.0}],
+    }
+    append_rows(store, "rollouts", [row])
+    tools = (
+        '[{"type": "function", "function": {"name": "<b>x</b>", "description": "<script>window.planted=1</script>"}}]'
+    )
+    append_rows(
+        store,
+        "prompts",
+        [prompt_row() | {"messages": [answer | {"role": "system"}, answer | {"role": "user"}], "tools": tools}],
+    )
+    append_rows(store, "tasks", [task_row() | {"category": HOSTILE, "ground_truth": HOSTILE, "split": HOSTILE}])
+    score = {
+        "row_id": "s",
+        "rollout_id": row["rollout_id"],
+        "config_hash": HOSTILE,
+        "reward": 0.0,
+        "passed": False,
+        "created_at": STARTED,
+    }
+    append_rows(
+        store,
+        "scores",
+        [
+            score
+            | dict.fromkeys(["scorer", "scorer_version", "error_type", "run_id"], HOSTILE)
+            | {"components": row["reward_components"]}
+        ],
+    )
+    entry = {
+        "rollout_id": row["rollout_id"],
+        "group_id": HOSTILE,
+        "reward": 0.0,
+        "advantage": 0.0,
+        "kept": False,
+        "reason": HOSTILE,
+        "micro_batch": None,
+    }
+    append_rows(
+        store,
+        "batch_plans",
+        [
+            {
+                "row_id": "p",
+                "run_id": HOSTILE,
+                "step": 1,
+                "policy_version": 0,
+                "entries": [entry],
+                "settings": HOSTILE,
+                "created_at": STARTED,
+            }
+        ],
+    )
+    dataset = {
+        "row_id": "d",
+        "version": 1,
+        "rows": [],
+        "dropped": [{"id": row["rollout_id"], "reason": HOSTILE}],
+        "created_at": STARTED,
+    }
+    append_rows(store, "datasets", [dataset | dict.fromkeys(["name", "kind", "snapshot", "scorer", "recipe"], HOSTILE)])
+    event = {
+        "row_id": "e",
+        "run_id": HOSTILE,
+        "sequence": 0,
+        "event": "started",
+        "kind": HOSTILE,
+        "name": HOSTILE,
+        "incarnation": 0,
+        "payload": '{"model": "<script>"}',
+    }
+    append_rows(store, "run_events", [event | {"created_at": STARTED}])
+    yield from serving({"store": store})
+
+
+@pytest.mark.parametrize("tab", ["", "runs", "rollouts", "messages", "tokens", "scores", "lineage", "raw", "sql"])
+def test_what_a_rollout_says_stays_text(page: Any, hostile: Site, tab: str) -> None:
+    rollout = first(hostile, "")
+    path = {
+        "": "store", "runs": "store/runs", "rollouts": "store/rollouts",
+        "sql": "store/sql?query=select%20messages%2C%20status%2C%20error_message%20from%20rollouts",
+    }.get(tab, f"store/rollout/{rollout}?tab={tab}")  # fmt: skip
+    opened(page, hostile, path, f"hostile-{tab}")
+    page.keyboard.press("E")
+    assert page.locator("main script, main img, main iframe, main object, main svg[onload]").count() == 0
+    assert page.locator('a[href^="javascript" i]').count() == 0
+    text = page.locator("main").inner_text()
+    assert "\x1b" not in text and "\u202e" not in text
+    if tab in ("messages", "raw", "sql"):
+        assert "<script>" in text and "␛" in text, "it is shown, not taken away"
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed (npm ci in view/app)")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Any, site: Site, scheme: str) -> None:
+    rollout = first(site, "passed=true")
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme, bypass_csp=True)
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    found = {}
+    for path in [
+        "store/runs",
+        "store/rollouts?run=g",
+        "store/sql",
+        *(f"store/rollout/{rollout}?tab={tab}" for tab in ("messages", "tokens", "scores", "lineage", "raw")),
+    ]:
+        opened(page, site, path)
+        page.add_script_tag(path=str(AXE))
+        result = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
+        serious = [
+            f"{one['id']}: {one['nodes'][0]['html'][:160]} {one['nodes'][0]['failureSummary'][:300]}"
+            for one in result["violations"]
+            if one["impact"] in ("serious", "critical")
+        ]
+        if serious:
+            found[path] = serious
+    context.close()
+    assert found == {}
+
+
+@pytest.mark.parametrize("width", [400, 768, 3840])
+def test_no_page_is_wider_than_the_window(browser: Any, site: Site, width: int) -> None:
+    rollout = first(site, "passed=true")
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    for path in [
+        "store/runs",
+        "store/rollouts",
+        "store/sql",
+        *(f"store/rollout/{rollout}?tab={tab}" for tab in ("messages", "tokens", "scores", "lineage", "raw")),
+    ]:
+        opened(page, site, path, f"wide-{width}-{re.sub('[^a-z]', '-', path.split('?')[0])}")
+        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), path
+    context.close()

@@ -1,0 +1,71 @@
+"""Runs, their states and numbers, and free SQL."""
+
+from urllib.parse import quote
+
+import pytest
+from rollhouse.queries.sql_store import SqlStore
+from rollhouse.store.runs import start_run
+from rollhouse.tests.view.conftest import Site, fill
+from rollhouse.view.reader import Reader
+from rollhouse.view.runs import listed
+
+
+def test_runs_say_how_they_do(site: Site) -> None:
+    runs = {run["run_id"]: run for run in site.json("/api/store/runs")}
+    assert (runs["g"]["status"], runs["g"]["rollouts"], runs["g"]["pass_rate"]) == ("finished", 4, 0.25)
+    assert (runs["g"]["model"], runs["g"]["dataset"], runs["g"]["spark"]) == ("tiny", "prompts@1", [0.25, 0.5])
+    assert (runs["c"]["status"], runs["c"]["failures"], runs["c"]["reward"]) == ("failed", 1, None)
+
+
+def test_a_run_whose_writer_is_gone_is_stale(tmp_path) -> None:
+    store = fill(tmp_path / "store")
+    run = start_run(store, "collect", "left", {})
+    reader = Reader("x", store)
+    assert {one["run_id"]: one["status"] for one in listed(reader)}["left"] == "running"
+    run.lease.release()  # what the end of its process comes to
+    assert {one["run_id"]: one["status"] for one in listed(reader)}["left"] == "stale"
+
+
+def test_a_page_sees_what_was_written_since(tmp_path) -> None:
+    store = fill(tmp_path / "store")
+    reader = Reader("x", store)
+    before, stamp = len(listed(reader)), reader.stamp()
+    assert reader.cached("n", lambda: 1) == 1 and reader.cached("n", lambda: 2) == 1
+    with start_run(store, "collect", "later", {}):
+        pass
+    assert len(listed(reader)) == before + 1 and reader.stamp() != stamp
+    assert reader.cached("n", lambda: 2) == 2
+    reader.close()
+
+
+def test_sql_answers_with_columns_types_and_rows(site: Site) -> None:
+    answer = site.json(
+        "/api/store/sql?query=" + quote("select run_id, count(*) as n from rollouts group by 1 order by 1;")
+    )
+    assert answer["columns"] == ["run_id", "n"] and answer["rows"] == [["c", 1], ["g", 4]] and answer["more"] is False
+
+
+def test_sql_sends_the_first_thousand_rows(site: Site) -> None:
+    answer = site.json(
+        "/api/store/sql?query=" + quote("select i, repeat('x', 9000) as t from range(1500) r(i) -- a comment")
+    )
+    assert len(answer["rows"]) == 1000 and answer["more"] is True and len(answer["rows"][0][1]) < 4100
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "drop table rollouts", "select 1; select 2", "select * from read_text('/etc/passwd')", "select nothing"],
+)
+def test_sql_refuses_what_rollhouse_sql_refuses(site: Site, text: str) -> None:
+    assert site.get("/api/store/sql?query=" + quote(text))[0] == 400
+
+
+def test_a_store_at_a_snapshot_shows_what_was_there(tmp_path) -> None:
+    from rollhouse.store.snapshots import create_snapshot
+
+    store = fill(tmp_path / "store")
+    create_snapshot(store, "then")
+    with start_run(store, "collect", "later", {}):
+        pass
+    then = Reader("x", SqlStore.open(tmp_path / "store", "then"))
+    assert "later" not in {run["run_id"] for run in listed(then)} and then.stamp() == "at"

@@ -1,0 +1,96 @@
+"""Runs the viewer's server in this process until it is interrupted."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import threading
+import webbrowser
+from collections.abc import Callable, Sequence
+
+from ..base.errors import ConfigError, MissingExtra
+from ..queries.sql_store import SqlStore
+from ..store.lance_store import store_location
+
+
+def serve(
+    locations: Sequence[str | None],
+    host: str,
+    port: int,
+    at: str | None,
+    *,
+    opens: bool,
+    announce: Callable[[str], None],
+) -> None:
+    """Serves the stores; returns at Ctrl-C.
+
+    Args:
+        locations: Folders or URIs; None is $ROLLHOUSE_STORE or ./rollouts.
+        host, port: Where to listen; port 0 takes a free one. A host that other machines reach gets a key, which stands in the announced address.
+        at: The snapshot or time that is shown; None is now.
+        opens: Whether to open the address in a browser.
+        announce: Called with the address once the server listens.
+
+    Raises StoreNotFound for a store that does not exist, ConfigError when the port is taken, MissingExtra without aiohttp.
+    """
+    try:
+        import aiohttp  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("The package aiohttp is not installed.", "Run `pip install 'rollhouse[view]'`.") from error
+    stores = open_stores(locations, at)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(stores, host, port, opens, announce))
+
+
+def open_stores(locations: Sequence[str | None], at: str | None) -> dict[str, SqlStore]:
+    """The stores by the name that their pages have: the last part of the location, numbered where two have the same."""
+    stores: dict[str, SqlStore] = {}
+    for location in locations:
+        store = SqlStore.open(store_location(location), at)
+        base = store.uri.rstrip("/").rpartition("/")[2] or "store"
+        name, number = base, 2
+        while name in stores:
+            name, number = f"{base}-{number}", number + 1
+        stores[name] = store
+    return stores
+
+
+async def _serve(
+    stores: dict[str, SqlStore], host: str, port: int, opens: bool, announce: Callable[[str], None]
+) -> None:
+    from aiohttp import web
+
+    from .security import is_loopback
+    from .server import make_app
+
+    key = None if is_loopback(host) else secrets.token_urlsafe(24)
+    runner = web.AppRunner(make_app(stores, key=key, hosts=[host]), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            said = os.strerror(error.errno) if error.errno else str(error)
+            raise ConfigError(
+                f"Cannot bind {host}:{port}: {said}.", "Use another --port; 0 takes a free one."
+            ) from error
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{runner.addresses[0][1]}/" + (f"?key={key}" if key else "")
+        announce(url)
+        if opens:
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        await _ended()
+    finally:
+        await runner.cleanup()
+
+
+async def _ended() -> None:
+    """Returns at Ctrl-C or SIGTERM, also where a shell started the command in the background and had it ignore Ctrl-C."""
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(
+            NotImplementedError, RuntimeError
+        ):  # no signal handlers on this platform, or not in this thread
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    await ended.wait()
