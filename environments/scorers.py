@@ -15,7 +15,7 @@ from ..store.messages import Message
 from ..store.task import Score, Task
 from .types import Environment
 
-Judge = Callable[[Task | None, dict[str, Any]], Score | None]
+ScoreFunction = Callable[[Task | None, dict[str, Any]], Score | None]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Scorer:
     environment: str | None
     config_hash: str
     needs_truth: bool
-    judge: Judge
+    judge: ScoreFunction
 
 
 def open_scorer(name: str, tables: str | None = None) -> Scorer:

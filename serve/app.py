@@ -1,4 +1,4 @@
-"""The server's routes. Every v1 route also exists below `/rollouts/{id}`, so that a base URL alone says what is recorded where."""
+"""The server's routes. Every v1 route also exists below `/rollouts/{id}`, so that a base URL alone names the rollout."""
 
 import contextlib
 import hmac
@@ -11,11 +11,11 @@ from typing import Any
 from aiohttp import web
 
 from ..policies.engines.base import EngineGone
-from .asked import Body, body_of, is_ids, read_chat, read_completion
-from .backends import Known, TokenBackend
+from .backends import KnownHistory, TokenBackend
 from .errors import ApiError, as_api_error, refused
 from .events import chat_events, completion_events, response_events
 from .replies import chat_reply, completion_reply
+from .request import Body, body_of, is_ids, read_chat, read_completion
 from .responses import read_response, response_reply
 from .rows import MAIN
 from .service import Caller, Service
@@ -23,7 +23,7 @@ from .verdicts import read_ending, read_score
 
 MAX_BODY = 64 << 20
 _MAX_NAME = 200
-_OPEN_TO_ALL = ("/health",)
+_WITHOUT_KEY = ("/health",)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -33,9 +33,9 @@ class Api:
 
     Attributes:
         model: The name the model is served under.
-        api_key: What clients must send; None lets everybody in.
+        api_key: The key that clients must send; None needs no key.
         require_id: Refuse calls without a rollout id.
-        on_engine_gone: Called when the engine has ended, after which the server is of no use.
+        on_engine_gone: Called when the engine has ended and no request can succeed.
     """
 
     service: Service
@@ -47,29 +47,29 @@ class Api:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """`/v1/chat/completions`."""
         body = await _body(request)
-        asked = read_chat(body)
-        given = await self.service.chat(asked, self._caller(request, body))
-        reply = chat_reply(asked, given, self.model, self._text)
-        return await _events(request, chat_events(asked, reply)) if asked.stream else web.json_response(reply)
+        parsed = read_chat(body)
+        answer = await self.service.chat(parsed, self._caller(request, body))
+        reply = chat_reply(parsed, answer, self.model, self._text)
+        return await _events(request, chat_events(parsed, reply)) if parsed.stream else web.json_response(reply)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """`/v1/completions`."""
         body = await _body(request)
-        asked = read_completion(body)
-        given = await self.service.completion(asked, self._caller(request, body))
-        reply = completion_reply(asked, given, self.model, self._text)
-        return await _events(request, completion_events(asked, reply)) if asked.stream else web.json_response(reply)
+        parsed = read_completion(body)
+        answer = await self.service.completion(parsed, self._caller(request, body))
+        reply = completion_reply(parsed, answer, self.model, self._text)
+        return await _events(request, completion_events(parsed, reply)) if parsed.stream else web.json_response(reply)
 
     async def responses(self, request: web.Request) -> web.StreamResponse:
         """`/v1/responses`."""
         body = await _body(request)
-        asked = read_response(body)
-        given = await self.service.chat(asked, self._caller(request, body))
-        reply = response_reply(asked, body, given, self.model)
-        return await _events(request, response_events(reply)) if asked.stream else web.json_response(reply)
+        parsed = read_response(body)
+        answer = await self.service.chat(parsed, self._caller(request, body))
+        reply = response_reply(parsed, body, answer, self.model)
+        return await _events(request, response_events(reply)) if parsed.stream else web.json_response(reply)
 
     async def models(self, request: web.Request) -> web.StreamResponse:
-        """`/v1/models`: the one model, and what its tokens are."""
+        """`/v1/models`: the model, with the hashes of its tokenizer and template."""
         policy = self.service.backend.policy
         tokenizer_hash, template_hash = policy.token_identity or (None, None)
         card = {
@@ -86,23 +86,23 @@ class Api:
         return web.json_response({"object": "list", "data": [card]})
 
     async def tokenize(self, request: web.Request) -> web.StreamResponse:
-        """`/tokenize`: of a text (`prompt`), or of `messages` and `tools` as the next prompt."""
+        """`/tokenize`: the tokens of a text (`prompt`), or of `messages` and `tools` as the next prompt."""
         body = await _body(request)
         backend = self.service.backend
         if "messages" in body:
             generation_prompt = body.get("add_generation_prompt") is not False
-            asked = read_chat({**body, "add_generation_prompt": True})
-            prefix = asked.prefix
+            parsed = read_chat({**body, "add_generation_prompt": True})
+            prefix = parsed.prefix
             known = (
-                Known(asked.messages)
+                KnownHistory(parsed.messages)
                 if prefix is None
-                else Known(asked.messages, prefix.length, prefix.token_ids, False)
+                else KnownHistory(parsed.messages, prefix.length, prefix.token_ids, False)
             )
-            tokens = backend.prompt_ids(known, asked.tools, generation_prompt)
+            tokens = backend.prompt_ids(known, parsed.tools, generation_prompt)
         elif isinstance(body.get("prompt"), str):
             tokens = backend.tokenize(body["prompt"], body.get("add_special_tokens") is not False)
         else:
-            raise refused("`/tokenize` takes a `prompt` that is text, or `messages`.")
+            raise refused("`/tokenize` needs `messages`, or a `prompt` that is a string.")
         texts = [self._text([token]) for token in tokens] if body.get("return_token_strs") else None
         return web.json_response(
             {"count": len(tokens), "max_model_len": backend.max_model_len, "tokens": tokens, "token_strs": texts}
@@ -135,24 +135,24 @@ class Api:
 
     def _caller(self, request: web.Request, body: Body) -> Caller:
         metadata = body.get("metadata")
-        told = metadata if isinstance(metadata, dict) else {}
-        found = [request.match_info.get("rollout"), request.headers.get("X-Rollout-Id"), body.get("rollout_id"), told.get("rollout_id")]  # fmt: skip
+        fields = metadata if isinstance(metadata, dict) else {}
+        found = [request.match_info.get("rollout"), request.headers.get("X-Rollout-Id"), body.get("rollout_id"), fields.get("rollout_id")]  # fmt: skip
         name = next((_name(one) for one in found if one is not None), None)
         if name is None and self.require_id:
-            raise refused("Every call needs a rollout id here: send the header X-Rollout-Id, or use /rollouts/ID/v1 as base URL.", "rollout_id_required")  # fmt: skip
-        agents = [request.match_info.get("agent"), request.headers.get("X-Agent"), told.get("agent")]
+            raise refused("This server requires a rollout id with every call: send the header X-Rollout-Id, or use /rollouts/ID/v1 as base URL.", "rollout_id_required")  # fmt: skip
+        agents = [request.match_info.get("agent"), request.headers.get("X-Agent"), fields.get("agent")]
         return Caller(name, next((_name(one) for one in agents if one is not None), MAIN))
 
     def _text(self, token_ids: list[int]) -> str:
         backend = self.service.backend
-        # An endpoint's vocabulary is not known here: its tokens are named by their ids.
+        # An endpoint's vocabulary is not known: its tokens are shown as ids.
         return backend.detokenize(token_ids) if isinstance(backend, TokenBackend) else " ".join(map(str, token_ids))
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Lets in who has the key, and turns whatever goes wrong into an error an OpenAI client reads."""
+        """Checks the key, and turns every exception into an error that an OpenAI client understands."""
         try:
-            if request.path not in _OPEN_TO_ALL:
+            if request.path not in _WITHOUT_KEY:
                 self._check_key(request)
             return await handler(request)
         except web.HTTPException as error:
@@ -173,7 +173,7 @@ class Api:
         if self.api_key is None:
             return
         kind, _, sent = request.headers.get("Authorization", "").partition(" ")
-        # Compared in constant time: an answer's delay tells nothing of the key.
+        # Compared in constant time, so that response times do not reveal the key.
         same = hmac.compare_digest(sent.strip().encode(errors="replace"), self.api_key.encode())
         if kind.lower() != "bearer" or not same:
             raise ApiError(401, "The API key is missing or wrong: send it as `Authorization: Bearer KEY`.", "invalid_api_key")  # fmt: skip
@@ -199,7 +199,7 @@ def make_app(api: Api) -> web.Application:
 
 
 async def _body(request: web.Request, may_be_empty: bool = False) -> Body:
-    # Only a page of this origin may send JSON without asking: so no other web page can use a server on this machine.
+    # A browser lets only pages of this origin send JSON without a preflight, so no other web page can use a server on this machine.
     raw = await request.read()
     if not raw and may_be_empty:
         return {}
@@ -210,7 +210,7 @@ async def _body(request: web.Request, may_be_empty: bool = False) -> Body:
 
 async def _events(request: web.Request, events: Iterable[bytes]) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-    with contextlib.suppress(ConnectionError):  # the client has hung up: its answer is recorded all the same
+    with contextlib.suppress(ConnectionError):  # the client has hung up: the call is recorded anyway
         await response.prepare(request)
         for event in events:
             await response.write(event)
@@ -225,5 +225,5 @@ def _path_id(request: web.Request) -> str:
 def _name(given: Any) -> str:
     name = str(given)
     if not 0 < len(name) <= _MAX_NAME or not name.isprintable():
-        raise refused(f"A rollout id or an agent's name is 1 to {_MAX_NAME} printable characters.")
+        raise refused(f"A rollout id or agent name must have 1 to {_MAX_NAME} printable characters.")
     return name

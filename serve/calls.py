@@ -1,8 +1,8 @@
 """The model calls of rollouts that are still open: in memory as differences, on disk as lines, so that a killed server loses none.
 
 One file for each open rollout, in the run's folder of the store's journal: `_journal/<run>/calls/<hash of its id>.jsonl`. Its first line
-names the rollout; a line each follows for its calls, and one for how it ended, written before its rows are. When the rows are in the
-writer's keeping the file is removed. A last line cut short by a kill was never acknowledged, and is dropped.
+names the rollout; a line each follows for its calls, and one for how it ended, written before its rows are. When the
+writer has the rows, the file is removed. A last line cut short by a kill was never acknowledged, and is dropped.
 """
 
 import contextlib
@@ -24,22 +24,22 @@ from ..store.rollout import VersionSpan
 
 @dataclass(frozen=True)
 class Call:
-    """One model call, as what it adds to the call it continues.
+    """One model call, as a difference to the call it continues.
 
     Attributes:
-        number: Its place among the rollout's calls.
-        parent: Number of the call whose conversation it continues; None begins one.
-        messages: What the request adds to the parent's conversation; of a beginning, all of its messages.
-        tools: Offered with it, in order.
-        answer: What the model said.
-        added_ids: Tokens between the parent's last one and the first sampled here; the whole prompt of a beginning, and of a call that
-            was asked `anew`: one whose prompt does not begin with the parent's tokens. None when the engine shows no tokens.
-        token_ids: The sampled tokens; None when the engine shows none.
-        logprobs: Parallel to token_ids; None when the engine shows none.
+        number: Its position among the rollout's calls.
+        parent: Number of the call whose conversation it continues; None for the beginning of a conversation.
+        messages: Messages that the request adds to the parent's conversation; for a beginning, all of them.
+        tools: Tools of the request, in order.
+        answer: The sampled message.
+        added_ids: Tokens between the parent's last one and the first sampled here; the whole prompt for a beginning, and for a call with
+            `anew`, whose prompt does not begin with the parent's tokens. None when the engine returns no tokens.
+        token_ids: The sampled tokens; None when the engine returns none.
+        logprobs: Parallel to token_ids; None when the engine returns none.
         version_spans: Starts are positions in token_ids.
         seconds: Spent waiting for the engine.
-        token_identity: Of the tokens, where the policy knows it only from what it saw; see `Conversation`, also for logprobs_mode.
-        diverged: Of a beginning whose messages hold turns that were not recorded so, where it parts from the nearest recorded
+        token_identity, logprobs_mode: As in `Conversation`.
+        diverged: For a beginning with turns that differ from those recorded, where it leaves the nearest recorded
             conversation: {"call": its last call, "message": messages shared, "token": tokens shared}.
     """
 
@@ -94,7 +94,7 @@ class Call:
 
 @dataclass
 class Kept:
-    """What the files hold of one open rollout. `ending` is None until it was asked to end."""
+    """The content of one open rollout's file. `ending` is None until a request to finish came."""
 
     name: str
     calls: list[Call] = field(default_factory=list)
@@ -102,25 +102,25 @@ class Kept:
 
 
 class CallFiles:
-    """The files of one run. A store on an object store, where nothing can be appended to, has none: its open calls live in memory only."""
+    """The files of one run. A store on an object store has none, since it cannot append: its open calls are in memory only."""
 
     def __init__(self, store: LanceStore, run_id: str) -> None:
         self.folder = Path(store.uri) / "_journal" / run_id / "calls" if has_journal(store) else None
 
     def add_call(self, name: str, call: Call) -> None:
-        """Appends a call. When it returns, a kill of the process cannot take it. Raises OSError; the file is then as before."""
+        """Appends a call. Once it returns, a kill of the process cannot lose it. Raises OSError, and the file is then unchanged."""
         self._append(name, {"call": call.to_json()})
 
     def add_ending(self, name: str, ending: dict[str, Any]) -> None:
-        """Appends how the rollout ended."""
+        """Appends the end of the rollout."""
         self._append(name, {"ending": ending})
 
     def remove(self, name: str) -> None:
-        """Forgets a rollout whose rows are written."""
+        """Removes the file of a rollout whose rows are written."""
         if self.folder is None:
             return
         self._path(name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # until the last one is gone there are others in them
+        with contextlib.suppress(OSError):  # they still have other files
             for folder in (self.folder, self.folder.parent, self.folder.parent.parent):
                 folder.rmdir()
 
@@ -136,7 +136,7 @@ class CallFiles:
         path = self._path(name)
         line = _line(entry)
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Unbuffered: what was written has left the process. A file for a moment only, since thousands may be open rollouts.
+        # Unbuffered: a write leaves the process at once. Opened for a moment only, since there may be thousands of open rollouts.
         with open(path, "ab", buffering=0) as file:
             start = file.tell()
             data = memoryview(line if start else _line({"rollout": name}) + line)
@@ -157,7 +157,7 @@ def _line(entry: dict[str, Any]) -> bytes:
 
 
 def _read(path: Path) -> Kept | None:
-    """None, and the file removed, when not even one call of it was acknowledged."""
+    """None when no call of it was acknowledged; the file is then removed."""
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):

@@ -1,4 +1,4 @@
-"""What a request is refused with, in the words an OpenAI client reads."""
+"""Errors of requests, in the form that OpenAI clients read."""
 
 import errno
 from typing import Any
@@ -12,8 +12,8 @@ class ApiError(Exception):
     """An answer that is an error.
 
     Attributes:
-        status: Of HTTP.
-        code: A word a program can tell it by, such as `context_length_exceeded`.
+        status: The HTTP status.
+        code: A machine-readable name, such as `context_length_exceeded`.
     """
 
     def __init__(self, status: int, message: str, code: str) -> None:
@@ -29,7 +29,7 @@ class ApiError(Exception):
 
 
 def refused(message: str, code: str = "invalid_request") -> ApiError:
-    """A request that is wrong (400)."""
+    """An invalid request (400)."""
     return ApiError(400, message, code)
 
 
@@ -39,24 +39,24 @@ def conflict(message: str, code: str) -> ApiError:
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """Whatever went wrong as an answer: the request's fault is 400, the engine's 5xx."""
+    """Any exception as an answer: 400 for a fault of the request, 5xx for one of the engine."""
     if isinstance(error, ApiError):
         return error
-    said = one_line(error)
+    text = one_line(error)
     if isinstance(error, PromptTooLong):
-        return refused(said, "context_length_exceeded")
+        return refused(text, "context_length_exceeded")
     if isinstance(error, TemplateError):
-        return refused(said, "chat_template")
+        return refused(text, "chat_template")
     if isinstance(error, (EngineRefused, ConfigError)):
-        return refused(said)
+        return refused(text)
     if isinstance(error, EngineGone):
-        return ApiError(503, said, "engine_gone")
+        return ApiError(503, text, "engine_gone")
     if isinstance(error, EngineError):
-        return ApiError(502, said, "engine_error")
+        return ApiError(502, text, "engine_error")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ApiError(
-            507, "The server's disk is full: the call was not recorded. Free some space and ask again.", "disk_full"
+            507, "The server's disk is full: the call was not recorded. Free some space and send it again.", "disk_full"
         )
     if isinstance(error, RollhouseError):
-        return ApiError(500, said, "server_error")
-    return ApiError(500, f"The server failed: {type(error).__name__}: {said}", "server_error")
+        return ApiError(500, text, "server_error")
+    return ApiError(500, f"The server failed: {type(error).__name__}: {text}", "server_error")

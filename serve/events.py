@@ -1,16 +1,16 @@
-"""Answers as server-sent events, for clients that stream. Engines here sample a turn as a whole, so its pieces come at once when it is done."""
+"""Answers as server-sent events, for clients that stream. An engine samples a turn as a whole, so all events come at once when it is done."""
 
 import json
 from collections.abc import Iterator
 from typing import Any
 
-from .asked import Asked
+from .request import ModelRequest
 
 Json = dict[str, Any]
 
 
-def chat_events(asked: Asked, reply: Json) -> Iterator[bytes]:
-    """A chat completion in chunks: the role, thinking, text, each call, then why it ended, with its tokens."""
+def chat_events(parsed: ModelRequest, reply: Json) -> Iterator[bytes]:
+    """A chat completion in chunks: the role, thinking, text, each call, then the finish reason with the tokens."""
     choice = reply["choices"][0]
     message = choice["message"]
     tokens = {name: reply[name] for name in ("prompt_token_ids",) if name in reply}
@@ -28,13 +28,13 @@ def chat_events(asked: Asked, reply: Json) -> Iterator[bytes]:
     end = {"index": 0, "delta": {}, "logprobs": choice["logprobs"], "finish_reason": choice["finish_reason"]}
     end |= {"token_ids": choice["token_ids"]} if "token_ids" in choice else {}
     yield _chunk(reply, end, tokens)
-    yield from _closing(asked, reply, "chat.completion.chunk")
+    yield from _closing(parsed, reply, "chat.completion.chunk")
 
 
-def completion_events(asked: Asked, reply: Json) -> Iterator[bytes]:
+def completion_events(parsed: ModelRequest, reply: Json) -> Iterator[bytes]:
     """A text completion in one chunk."""
     yield _data({**{name: value for name, value in reply.items() if name != "usage"}})
-    yield from _closing(asked, reply, "text_completion")
+    yield from _closing(parsed, reply, "text_completion")
 
 
 def response_events(reply: Json) -> Iterator[bytes]:
@@ -78,8 +78,8 @@ def _chunk(reply: Json, choice: Json, more: Json | None = None) -> bytes:
     return _data({**head, "object": "chat.completion.chunk", "choices": [choice], **(more or {})})
 
 
-def _closing(asked: Asked, reply: Json, kind: str) -> Iterator[bytes]:
-    if asked.stream_usage:
+def _closing(parsed: ModelRequest, reply: Json, kind: str) -> Iterator[bytes]:
+    if parsed.stream_usage:
         head = {name: reply[name] for name in ("id", "created", "model")}
         yield _data({**head, "object": kind, "choices": [], "usage": reply["usage"]})
     yield b"data: [DONE]\n\n"

@@ -1,8 +1,8 @@
-"""One open rollout: its calls as a tree, and where in it a new request belongs.
+"""One open rollout: its calls as a tree, and the place of a new request in it.
 
-Clients send the whole conversation with each call and rarely as they were given it: extra fields are gone, arguments are written anew, an
-empty text is null. So a request is matched with what was recorded message by message, on what matters; the recorded messages and their
-tokens then stand for the part that matched.
+Clients send the whole conversation with each call, and often in another form: extra fields are gone, arguments are formatted again, an
+empty text is null. So a request is matched with the record message by message, on the fields that matter; the recorded messages and
+tokens then replace the part that matched.
 """
 
 import json
@@ -23,13 +23,13 @@ from .calls import Call
 
 @dataclass(frozen=True)
 class Place:
-    """Where a request belongs.
+    """The place of a request.
 
     Attributes:
         parent: Number of the call it continues; None begins a conversation.
-        known: How many of the request's messages are the parent's conversation, its answer included.
-        nearest: Where the request has turns of the model that were not recorded so: (call it shares most messages with, how many of
-            them); None otherwise.
+        known: Number of the request's messages that are the parent's conversation, its answer included.
+        nearest: For a request with model turns that differ from those recorded: (the call with the longest common beginning, its length
+            in messages); None otherwise.
     """
 
     parent: int | None = None
@@ -42,9 +42,9 @@ class OpenRollout:
     """The calls of one rollout id, in the order they were answered.
 
     Attributes:
-        used_at: Of the monotonic clock, when it was last asked something.
-        in_flight: Calls that are not answered yet.
-        ending: Set once it is being written; no call is taken after that.
+        used_at: Time of its last call, of the monotonic clock.
+        in_flight: Number of calls in flight.
+        ending: Set once its rows are being written; later calls are refused.
     """
 
     name: str
@@ -56,7 +56,7 @@ class OpenRollout:
     _passed: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, call: Call) -> None:
-        """Takes an answered call."""
+        """Adds an answered call."""
         self.calls.append(call)
         keys = list(_keys(call.agent, call.tools, [*self.history(call), call.answer]))
         self._ends[keys[-1]] = call.number
@@ -70,9 +70,9 @@ class OpenRollout:
             if keys[known] in self._ends:
                 return Place(self._ends[keys[known]], known)
         shared = next((self._passed[key] for key in reversed(keys) if key in self._passed), None)
-        spoke = any(message.role == "assistant" for message in messages)
+        has_turns = any(message.role == "assistant" for message in messages)
         mine = [call for call in self.calls if call.agent == agent]
-        return Place(nearest=(shared or (mine[0].number, 0)) if mine and spoke else None)
+        return Place(nearest=(shared or (mine[0].number, 0)) if mine and has_turns else None)
 
     def place_completion(self, agent: str, prompt_ids: list[int]) -> int | None:
         """The call that a prompt of tokens continues: the one whose tokens, sampled ones included, are the longest beginning of it."""
@@ -97,19 +97,19 @@ class OpenRollout:
         return None
 
     def path(self, call: Call) -> list[Call]:
-        """The calls that led to this one, first the beginning, this one last."""
+        """The calls from the beginning to this one, in order."""
         found = [call]
         while found[-1].parent is not None:
             found.append(self.calls[found[-1].parent])
         return found[::-1]
 
     def history(self, call: Call) -> list[Message]:
-        """All messages the call was asked with; its answer follows them."""
+        """All messages of the call's request; its answer follows them."""
         *before, last = self.path(call)
         return [message for one in before for message in (*one.messages, one.answer)] + list(last.messages)
 
     def tokens(self, call: Call) -> list[int]:
-        """All the model saw and sampled up to the end of the call; empty where no tokens are known."""
+        """Prompt and sampled tokens up to the end of the call; empty when they are not known."""
         ids: list[int] = []
         for one in self.path(call):
             if one.added_ids is None or one.token_ids is None:
@@ -118,9 +118,9 @@ class OpenRollout:
         return ids
 
     def branches(self) -> list[tuple[str, int, list[Call]]]:
-        """(agent, branch, calls) of each path from a beginning to a call that none continues.
+        """(agent, branch, calls) of each path from a beginning to a call that no other continues.
 
-        The main one comes first: of the first call's agent (`main`, where that is one), from its first beginning to its latest end. Branches
+        The main path comes first: that of the first call's agent (`main`, where that is one), from its first beginning to its latest end. Branches
         are numbered for each agent, in the order in which they began to differ from those before.
         """
         continued = {call.parent for call in self.calls}
@@ -138,9 +138,9 @@ class OpenRollout:
 
 
 def answering(new: Sequence[Message], sent: Sequence[Message], recorded: Sequence[Message]) -> list[Message]:
-    """New messages with the ids of the recorded calls they answer, where the client gave the calls ids of its own.
+    """New messages with the ids of the recorded calls they answer, for clients that change the ids of calls.
 
-    `sent` and `recorded` are the same conversation, message by message, as the client and as the server has it.
+    `sent` and `recorded` are the same conversation, message by message, in the client's and in the server's form.
     """
     ids = {
         its.id: ours.id
@@ -156,15 +156,15 @@ def answering(new: Sequence[Message], sent: Sequence[Message], recorded: Sequenc
 def conversation(task: Task, path: Sequence[Call]) -> Conversation:
     """The calls of one path as one conversation of the task, whose messages are those of the first call.
 
-    Tokens are joined as those of an endpoint are (`endpoint.tokens`): where a prompt does not begin with all tokens before it, `prefix_ok` is
-    False and a gap says where. The same holds for a beginning with turns of the model that were sampled otherwise.
+    Tokens are joined as in `endpoint.tokens`: when a prompt does not begin with all tokens before it, `prefix_ok` is False and a gap
+    says where. The same holds for a beginning with model turns that differ from those sampled.
     """
     first = path[0]
     talk = Conversation(task, token_identity=first.token_identity, logprobs_mode=first.logprobs_mode)
     if first.diverged is not None:
         talk.prefix_ok = False
         talk.gaps.append(f"history:message{first.diverged['message']}@{first.diverged['token']}")
-    prompt: list[int] = []  # what the call saw, then what the next one should begin with
+    prompt: list[int] = []  # the call's prompt, then the beginning of the next one's
     for turn, call in enumerate(path, 1):
         talk.messages += [*(call.messages if call is not first else ()), call.answer]
         prompt = [*([] if call.anew else prompt), *(call.added_ids or ())]
@@ -197,7 +197,7 @@ def _keys(agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Mes
 
 
 def _matters(message: Message) -> list[Any]:
-    """What of a message must be equal: not the ids of calls, reasoning, space around text, or how arguments are written."""
+    """The parts of a message that must be equal: not the ids of calls, reasoning, space around text, or the format of arguments."""
     calls = [[call.name, _value(call.arguments)] for call in message.tool_calls]
     text = message.text or ""
     return [message.role, text.strip() if message.role == "assistant" else text, calls]

@@ -29,11 +29,11 @@ _LEASE_S = 30.0
 
 @dataclass(frozen=True)
 class Listening:
-    """A server that takes requests. `stop` ends it, from any thread.
+    """A running server. `stop()` ends it, from any thread.
 
     Attributes:
-        open: Rollouts an earlier server of the run left open.
-        keeps_calls: Whether the calls of open rollouts outlive the server.
+        open: Number of rollouts that an earlier server of the run left open.
+        keeps_calls: Whether the calls of open rollouts survive the end of the server.
     """
 
     url: str
@@ -48,11 +48,11 @@ OnReady = Callable[[Listening], None]
 
 
 def run_server(store: LanceStore, config: ServeConfig, on_ready: OnReady | None = None) -> dict[str, Any]:
-    """Serves until SIGINT or SIGTERM and returns what was done. A run that exists is continued if its configuration is this one.
+    """Serves until SIGINT or SIGTERM and returns a summary. An existing run with the same configuration is continued.
 
     Args:
         config: The model is a folder or a name on the hub for vllm and torch.
-        on_ready: Called when the server takes requests.
+        on_ready: Called when the server accepts requests.
 
     Raises ConfigError for a wrong configuration, a port in use or an address that needs a key, EngineGone when the engine has ended.
     """
@@ -62,7 +62,7 @@ def run_server(store: LanceStore, config: ServeConfig, on_ready: OnReady | None 
         refuse_other_config(store, config.run, ServeConfig, payload)
     server = config.server
     with contextlib.ExitStack() as stack:
-        # Before a model is loaded in vain.
+        # Bound before the model is loaded, which may take minutes.
         listener = stack.enter_context(bind(server.host, server.port, api_key_of(server)))
         policy = stack.enter_context(open_policy(config.policy))
         run = stack.enter_context(start_run(store, "collect", config.run, payload))
@@ -96,7 +96,7 @@ def api_key_of(server: ServerSettings) -> str | None:
 
 
 def bind(host: str, port: int, api_key: str | None) -> socket.socket:
-    """A socket on the address, not listening yet. Raises ConfigError for a taken port, and for an address others reach without a key."""
+    """A socket bound to the address, not listening yet. Raises ConfigError for a port in use, and for a public address without a key."""
     if not api_key and not _is_loopback(host):
         raise ConfigError(
             f"Other machines can reach {host}, and the server has no API key.",
@@ -105,7 +105,7 @@ def bind(host: str, port: int, api_key: str | None) -> socket.socket:
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
-        raise ConfigError(f"There is no address {host}.", "Name an address of this machine with --host.") from error
+        raise ConfigError(f"Cannot resolve the host {host}.", "Name an address of this machine with --host.") from error
     listener = socket.socket(family, kind, proto)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -148,9 +148,9 @@ async def serve_policy(
     model = server.served_name or named or policy.policy_id
     runner = web.AppRunner(
         make_app(Api(service, model, api_key_of(server), server.require_id, on_engine_gone)),
-        access_log=None,  # it would hold the ids and addresses of clients
+        access_log=None,  # it would contain ids and addresses of clients
         shutdown_timeout=_SHUTDOWN_S,
-        handler_cancellation=True,  # nobody waits for the answer: the engine need not go on
+        handler_cancellation=True,  # the client is gone: the engine need not go on
     )
     watch = None
     try:
@@ -162,8 +162,8 @@ async def serve_policy(
         with _stop_signals(loop, stop):
             if on_ready is not None:
                 keeps = has_journal(store)
-                ask_to_stop = lambda: loop.call_soon_threadsafe(stop.set)  # noqa: E731
-                on_ready(Listening(_url(listener), run.run_id, model, left_open, keeps, ask_to_stop))
+                request_stop = lambda: loop.call_soon_threadsafe(stop.set)  # noqa: E731
+                on_ready(Listening(_url(listener), run.run_id, model, left_open, keeps, request_stop))
             await _first_of(stop, watch)
     finally:
         await runner.cleanup()
@@ -191,22 +191,22 @@ def _summary(run: Run, service: Any, recorder: Any) -> dict[str, Any]:
 async def _listen(site: Any, listener: socket.socket) -> None:
     try:
         await site.start()
-    except OSError as error:  # another server bound the port, too, and was first to listen
+    except OSError as error:  # another server bound the port too, and listened first
         raise ConfigError(f"Cannot bind {_url(listener)}: {error.strerror}.", "Use another --port; 0 takes a free port.") from error  # fmt: skip
 
 
 async def _first_of(stop: asyncio.Event, watch: asyncio.Task) -> None:
-    """Until told to stop; what the watch ran into (a run taken over) ends the server."""
-    told = asyncio.get_running_loop().create_task(stop.wait())
-    await asyncio.wait({told, watch}, return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
+    """Waits for the stop event; an error of the watch (the run was taken over) ends the server."""
+    stopped = asyncio.get_running_loop().create_task(stop.wait())
+    await asyncio.wait({stopped, watch}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
     if watch.done() and not stop.is_set():
         error = watch.exception()
         raise error if error is not None else EngineError("The server's watch ended.", "Report this as a bug.")
 
 
 async def _watch(recorder: Any, run: Run, idle_limit_s: float | None) -> None:
-    """Ends idle rollouts, and shows that the run is alive."""
+    """Ends idle rollouts, and renews the run's lease."""
     pause = _LEASE_S if idle_limit_s is None else min(_LEASE_S, max(0.05, idle_limit_s / 4))
     since_check = 0.0
     while True:
@@ -221,7 +221,7 @@ async def _watch(recorder: Any, run: Run, idle_limit_s: float | None) -> None:
 
 @contextlib.contextmanager
 def _stop_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event):
-    """SIGINT and SIGTERM end the server in order, where this is the thread that gets them."""
+    """SIGINT and SIGTERM stop the server in order, if this is the main thread."""
     mine = threading.current_thread() is threading.main_thread()
     signals = (signal.SIGINT, signal.SIGTERM) if mine else ()
     before = {number: signal.getsignal(number) for number in signals}

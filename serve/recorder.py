@@ -1,4 +1,4 @@
-"""Keeps what agents ask under their rollout ids: open rollouts in memory and on disk, finished ones as rows of the store, each exactly once."""
+"""Keeps the calls of each rollout id: open rollouts in memory and on disk, finished ones as rows of the store, each exactly once."""
 
 import asyncio
 import contextlib
@@ -37,14 +37,14 @@ class Recorder:
     """
 
     def __init__(self, store: LanceStore, run: Run, policy: Policy, environment: str) -> None:
-        """Takes up what an earlier server of the run left open. Rollouts it was asked to finish come in with `resume`."""
+        """Continues the rollouts that an earlier server of the run left open. Those with a request to finish are finished by `resume`."""
         self.open: dict[str, OpenRollout] = {}
         self.statuses: Counter[str] = Counter()
         self.calls = 0
         self._store, self._run, self._policy, self._environment = store, run, policy, environment
         self._files = CallFiles(store, run.run_id)
         self._writer = RolloutWriter(store, run)
-        # One thread, so that a commit never holds up the calls in flight.
+        # One thread, so that a commit never blocks the calls in flight.
         self._thread = ThreadPoolExecutor(1, "rollhouse-writer")
         columns = ["rollout_id", "task_id", "sample_index", "attempt"]
         rows = store.read("rollouts", columns, f"run_id = {quote(run.run_id)}").to_pylist()
@@ -67,13 +67,13 @@ class Recorder:
                 self._to_finish.append((rollout, Ending.from_json(kept.ending)))
 
     async def resume(self) -> None:
-        """Finishes what an earlier server was asked to finish and did not."""
+        """Finishes rollouts whose request to finish an earlier server did not complete."""
         for rollout, ending in self._to_finish:
             await self._commit(rollout, ending)
         self._to_finish.clear()
 
     @contextlib.contextmanager
-    def asking(self, name: str) -> Iterator[OpenRollout]:
+    def calling(self, name: str) -> Iterator[OpenRollout]:
         """The rollout of this id, made if it is new, for the time of one call. Raises ApiError (409) when it is finished."""
         self._refuse_finished(name)
         rollout = self.open.get(name) or OpenRollout(name)
@@ -85,10 +85,10 @@ class Recorder:
             rollout.in_flight -= 1
             rollout.used_at = monotonic()
             if not rollout.calls and not rollout.in_flight and self.open.get(name) is rollout:
-                del self.open[name]  # its first call failed: nothing is known of it
+                del self.open[name]  # its first call failed: there is nothing to keep
 
     def record(self, rollout: OpenRollout, call: Call) -> None:
-        """Keeps an answered call; when it returns, a kill of the process cannot take it.
+        """Keeps an answered call; once it returns, a kill of the process cannot lose it.
 
         Raises ApiError (409) when the rollout was finished meanwhile, and OSError when the disk is full.
         """
@@ -98,12 +98,12 @@ class Recorder:
         self.calls += 1
 
     async def finish(self, name: str, ending: Ending) -> dict[str, Any]:
-        """Writes the rollout's rows and forgets it; says under which ids. Raises ApiError (409) for an unknown or finished id."""
+        """Writes the rollout's rows, forgets it, and returns the ids of the rows. Raises ApiError (409) for an unknown or finished id."""
         self._refuse_finished(name)
         rollout = self.open.get(name)
         if rollout is None or not rollout.calls:
             raise conflict(f"Rollout {name!r} is not known: no call was recorded under it.", "unknown_rollout")
-        # A client that hangs up does not undo what it asked for.
+        # A client that hangs up does not undo its request.
         task = asyncio.get_running_loop().create_task(self._commit(rollout, ending))
         self._committing.add(task)
         task.add_done_callback(self._committing.discard)
@@ -112,25 +112,25 @@ class Recorder:
     async def score(self, name: str, score: Score) -> dict[str, Any]:
         """A verdict on a finished rollout, as rows of `scores`, one for each row of the episode.
 
-        Raises ApiError (409) for an id that is unknown or not finished, and when this scorer version gave its verdict before.
+        Raises ApiError (409) for an id that is unknown or not finished, and when this scorer version has a verdict already.
         """
         if not self._is_finished(name):
             known = name in self.open
-            why = "is not finished: finish it first, or give the reward with /finish" if known else "is not known"
+            why = "is not finished: finish it first, or send the reward with /finish" if known else "is not known"
             raise conflict(f"Rollout {name!r} {why}.", "rollout_open" if known else "unknown_rollout")
         return await self._in_thread(lambda: self._add_scores(name, score))
 
     async def expire(self, idle_limit_s: float) -> None:
-        """Finishes, with status `timeout`, the rollouts that nobody has asked for so long."""
+        """Finishes, with status `timeout`, the rollouts without a call for `idle_limit_s` seconds."""
         for rollout in list(self.open.values()):
             idle = monotonic() - rollout.used_at > idle_limit_s
             if idle and not rollout.in_flight and not self._is_finished(rollout.name):
-                said = f"no call came for {idle_limit_s:g} s"
-                with contextlib.suppress(OSError):  # the disk is full: it stays on disk as it is, and is tried again
-                    await self._commit(rollout, Ending(status="timeout", error_type="timeout", error_message=said))
+                message = f"no call came for {idle_limit_s:g} s"
+                with contextlib.suppress(OSError):  # the disk is full: it stays on disk, and is tried again
+                    await self._commit(rollout, Ending(status="timeout", error_type="timeout", error_message=message))
 
     def state(self, name: str) -> dict[str, Any]:
-        """What is known of an id. Raises ApiError (409) when nothing is."""
+        """The state of an id. Raises ApiError (409) for an unknown one."""
         rollout = self.open.get(name)
         if rollout is not None:
             return {
@@ -156,7 +156,7 @@ class Recorder:
         sample = ending.sample_index
         if sample is None:
             sample = self._next_sample.get(task_id, 0)
-        attempt = self._attempts.get((task_id, sample), 0)  # a place that was filled before is tried again
+        attempt = self._attempts.get((task_id, sample), 0)  # a place that has a rollout already gets another attempt
         episode = episode_rollouts(run_id, rollout, self._policy, task, ending, (sample, attempt))
         self._files.add_ending(name, Ending.to_json(ending) | {"sample_index": sample})
         rollout.ending = ending.to_json()
@@ -181,7 +181,7 @@ class Recorder:
         try:
             self._writer.add_many(episode)
         except (SchemaMismatch, UnicodeEncodeError) as error:
-            # What no table can hold becomes a row that says so; or no server of this run could start again.
+            # Content that no table can hold becomes a row with an error; otherwise no server of this run could start again.
             self._writer.add_many([without_task(without_content(rollout, error)) for rollout in episode])
         if not has_journal(self._store):
             self._writer.flush()

@@ -5,61 +5,61 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from .asked import Asked
-from .backends import Given
+from .backends import ModelAnswer
+from .request import ModelRequest
 
 Json = dict[str, Any]
 Text = Callable[[list[int]], str]
 """Token ids to their text."""
 
 
-def chat_reply(asked: Asked, given: Given, model: str, text: Text) -> Json:
+def chat_reply(parsed: ModelRequest, answer: ModelAnswer, model: str, text: Text) -> Json:
     """The body of a chat completion."""
-    message: Json = {"role": "assistant", "content": given.message.text, "refusal": None}
-    if given.message.reasoning is not None:
-        message["reasoning_content"] = given.message.reasoning
-    if given.message.tool_calls:
-        message["tool_calls"] = given.message.to_openai()["tool_calls"]
-    choice = {"index": 0, "message": message, "finish_reason": finish_reason(given), "logprobs": None}
-    if asked.logprobs and given.logprobs is not None:
-        choice["logprobs"] = {"content": _chat_logprobs(asked, given, text), "refusal": None}
-    reply = {**head("chatcmpl", "chat.completion", model), "choices": [choice], "usage": usage(given)}
-    if asked.show_tokens and given.token_ids is not None:
-        message.update(token_fields(given))
-        choice["token_ids"], reply["prompt_token_ids"] = given.token_ids, given.prompt_ids
+    message: Json = {"role": "assistant", "content": answer.message.text, "refusal": None}
+    if answer.message.reasoning is not None:
+        message["reasoning_content"] = answer.message.reasoning
+    if answer.message.tool_calls:
+        message["tool_calls"] = answer.message.to_openai()["tool_calls"]
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason(answer), "logprobs": None}
+    if parsed.logprobs and answer.logprobs is not None:
+        choice["logprobs"] = {"content": _chat_logprobs(parsed, answer, text), "refusal": None}
+    reply = {**head("chatcmpl", "chat.completion", model), "choices": [choice], "usage": usage(answer)}
+    if parsed.show_tokens and answer.token_ids is not None:
+        message.update(token_fields(answer))
+        choice["token_ids"], reply["prompt_token_ids"] = answer.token_ids, answer.prompt_ids
     return reply
 
 
-def completion_reply(asked: Asked, given: Given, model: str, text: Text) -> Json:
+def completion_reply(parsed: ModelRequest, answer: ModelAnswer, model: str, text: Text) -> Json:
     """The body of a text completion."""
-    reason = "length" if given.stop_reason == "length" else "stop"
-    choice: Json = {"index": 0, "text": given.message.text or "", "finish_reason": reason, "logprobs": None}
-    if asked.logprobs and given.logprobs is not None and given.token_ids is not None:
-        choice["logprobs"] = _completion_logprobs(asked, given.token_ids, given.logprobs, text)
-    if asked.show_tokens and given.token_ids is not None:
-        choice |= {"prompt_token_ids": given.prompt_ids, "token_ids": given.token_ids, **token_fields(given)}
-    return {**head("cmpl", "text_completion", model), "choices": [choice], "usage": usage(given)}
+    reason = "length" if answer.stop_reason == "length" else "stop"
+    choice: Json = {"index": 0, "text": answer.message.text or "", "finish_reason": reason, "logprobs": None}
+    if parsed.logprobs and answer.logprobs is not None and answer.token_ids is not None:
+        choice["logprobs"] = _completion_logprobs(parsed, answer.token_ids, answer.logprobs, text)
+    if parsed.show_tokens and answer.token_ids is not None:
+        choice |= {"prompt_token_ids": answer.prompt_ids, "token_ids": answer.token_ids, **token_fields(answer)}
+    return {**head("cmpl", "text_completion", model), "choices": [choice], "usage": usage(answer)}
 
 
-def token_fields(given: Given) -> Json:
+def token_fields(answer: ModelAnswer) -> Json:
     """NeMo Gym's three fields."""
     return {
-        "prompt_token_ids": given.prompt_ids,
-        "generation_token_ids": given.token_ids,
-        "generation_log_probs": given.logprobs,
+        "prompt_token_ids": answer.prompt_ids,
+        "generation_token_ids": answer.token_ids,
+        "generation_log_probs": answer.logprobs,
     }
 
 
-def finish_reason(given: Given) -> str:
+def finish_reason(answer: ModelAnswer) -> str:
     """length, tool_calls or stop."""
-    if given.stop_reason == "length":
+    if answer.stop_reason == "length":
         return "length"
-    return "tool_calls" if given.message.tool_calls else "stop"
+    return "tool_calls" if answer.message.tool_calls else "stop"
 
 
-def usage(given: Given) -> Json:
-    """Token counts; 0 where an endpoint does not show its tokens."""
-    prompt, sampled = len(given.prompt_ids or ()), len(given.token_ids or ())
+def usage(answer: ModelAnswer) -> Json:
+    """Token counts; 0 where an endpoint does not return its tokens."""
+    prompt, sampled = len(answer.prompt_ids or ()), len(answer.token_ids or ())
     return {"prompt_tokens": prompt, "completion_tokens": sampled, "total_tokens": prompt + sampled}
 
 
@@ -68,16 +68,18 @@ def head(prefix: str, kind: str, model: str) -> Json:
     return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
 
 
-def _chat_logprobs(asked: Asked, given: Given, text: Text) -> list[Json]:
+def _chat_logprobs(parsed: ModelRequest, answer: ModelAnswer, text: Text) -> list[Json]:
     entries = []
-    for token, logprob in zip(given.token_ids or (), given.logprobs or (), strict=True):
-        said = f"token_id:{token}" if asked.tokens_as_ids else text([token])
-        entries.append({"token": said, "logprob": logprob, "bytes": list(said.encode()), "top_logprobs": []})
+    for token, logprob in zip(answer.token_ids or (), answer.logprobs or (), strict=True):
+        token_text = f"token_id:{token}" if parsed.tokens_as_ids else text([token])
+        entries.append(
+            {"token": token_text, "logprob": logprob, "bytes": list(token_text.encode()), "top_logprobs": []}
+        )
     return entries
 
 
-def _completion_logprobs(asked: Asked, token_ids: list[int], logprobs: list[float], text: Text) -> Json:
-    tokens = [f"token_id:{token}" if asked.tokens_as_ids else text([token]) for token in token_ids]
+def _completion_logprobs(parsed: ModelRequest, token_ids: list[int], logprobs: list[float], text: Text) -> Json:
+    tokens = [f"token_id:{token}" if parsed.tokens_as_ids else text([token]) for token in token_ids]
     offsets, at = [], 0
     for token in tokens:
         offsets.append(at)

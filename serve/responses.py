@@ -6,25 +6,25 @@ from typing import Any
 from ..interop.responses import chat_tools, flat_tools, output_items, prompt_messages, read_items
 from ..interop.tokens import TokenCall
 from ..store.messages import Message
-from .asked import Asked, Body, Prefix, carried_tokens, common, listed, read_chat, reads_calls
-from .backends import Given
+from .backends import ModelAnswer
 from .errors import refused
 from .replies import Json, finish_reason, head
+from .request import Body, ModelRequest, Prefix, carried_tokens, common, listed, read_chat, reads_calls
 
 _ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 
 
-def read_response(body: Body) -> Asked:
-    """A body of `/v1/responses`. Raises ApiError naming what is wrong or not supported."""
-    given = body.get("input")
-    if not given or not isinstance(given, (str, list)):
-        raise refused("`input` must be a text or a list of items, and not empty.")
-    items = given if isinstance(given, list) else []
+def read_response(body: Body) -> ModelRequest:
+    """A body of `/v1/responses`. Raises ApiError that names the wrong or unsupported field."""
+    source = body.get("input")
+    if not source or not isinstance(source, (str, list)):
+        raise refused("`input` must be a string or a list of items, and not empty.")
+    items = source if isinstance(source, list) else []
     for number, item in enumerate(items):
         if not isinstance(item, dict) or _kind(item) not in _ITEMS:
             raise refused(f"`input[{number}]` must be one of {', '.join(_ITEMS)}.", "unsupported")
     try:
-        messages = read_items(items).messages if items else prompt_messages(str(given))
+        messages = read_items(items).messages if items else prompt_messages(str(source))
         prefix = _carried(items)
         tools = tuple(chat_tools(listed(body, "tools")))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -33,29 +33,29 @@ def read_response(body: Body) -> Asked:
     if isinstance(instructions, str):
         messages = [Message("system", instructions), *messages]
         prefix = prefix and replace(prefix, length=prefix.length + 1)
-    # Through the chat route's reader, so that both refuse the same and mean the same.
+    # Through the chat route's reader, so that both routes accept the same requests.
     checked = read_chat({"messages": [message.to_openai() for message in messages], "tools": list(tools)})
-    asked = common({**body, "logprobs": False}, body.get("max_output_tokens"))
+    parsed = common({**body, "logprobs": False}, body.get("max_output_tokens"))
     read_calls = reads_calls(body, checked.tools)
-    return replace(asked, messages=checked.messages, tools=checked.tools, prefix=prefix, read_calls=read_calls)
+    return replace(parsed, messages=checked.messages, tools=checked.tools, prefix=prefix, read_calls=read_calls)
 
 
-def response_reply(asked: Asked, body: Body, given: Given, model: str) -> Json:
+def response_reply(parsed: ModelRequest, body: Body, answer: ModelAnswer, model: str) -> Json:
     """The body of a response."""
     calls = None
     if (
-        asked.show_tokens
-        and given.token_ids is not None
-        and given.prompt_ids is not None
-        and given.logprobs is not None
+        parsed.show_tokens
+        and answer.token_ids is not None
+        and answer.prompt_ids is not None
+        and answer.logprobs is not None
     ):
-        calls = [TokenCall(given.prompt_ids, given.token_ids, given.logprobs)]
+        calls = [TokenCall(answer.prompt_ids, answer.token_ids, answer.logprobs)]
     reply = head("resp", "response", model)
-    items = output_items([given.message], calls)
+    items = output_items([answer.message], calls)
     for number, item in enumerate(items):
         item["id"] = f"{item['id'].split('_')[0]}_{reply['id'].removeprefix('resp-')}_{number}"
-    cut = finish_reason(given) == "length"
-    prompt, sampled = len(given.prompt_ids or ()), len(given.token_ids or ())
+    cut = finish_reason(answer) == "length"
+    prompt, sampled = len(answer.prompt_ids or ()), len(answer.token_ids or ())
     return {
         "id": reply["id"],
         "object": "response",
@@ -68,11 +68,11 @@ def response_reply(asked: Asked, body: Body, given: Given, model: str) -> Json:
         "instructions": body.get("instructions"),
         "metadata": body.get("metadata") or {},
         "parallel_tool_calls": body.get("parallel_tool_calls") is not False,
-        "temperature": asked.sampling.temperature,
-        "top_p": asked.sampling.top_p,
-        "max_output_tokens": asked.max_tokens,
+        "temperature": parsed.sampling.temperature,
+        "top_p": parsed.sampling.top_p,
+        "max_output_tokens": parsed.max_tokens,
         "tool_choice": body.get("tool_choice") or "auto",
-        "tools": flat_tools([dict(tool) for tool in asked.tools]),
+        "tools": flat_tools([dict(tool) for tool in parsed.tools]),
         "usage": {
             "input_tokens": prompt,
             "output_tokens": sampled,
@@ -84,7 +84,7 @@ def response_reply(asked: Asked, body: Body, given: Given, model: str) -> Json:
 
 
 def _carried(items: list[Any]) -> Prefix | None:
-    """The tokens of the last item that carries some, and how many messages the items up to it are."""
+    """The tokens of the last item that has some, and the number of messages up to it."""
     for number in range(len(items) - 1, -1, -1):
         prefix = carried_tokens(items[number], 0)
         if prefix is not None:

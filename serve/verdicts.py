@@ -1,4 +1,4 @@
-"""How a client says its rollout ended: the bodies of `/finish` and `/score`, checked."""
+"""The end of a rollout as a client reports it: the bodies of `/finish` and `/score`, checked."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -10,7 +10,7 @@ from .errors import refused
 
 _TASK_FIELDS = ("ground_truth", "state", "split", "category", "difficulty", "source_key", "extra")
 _VERDICT_FIELDS = ("passed", "scorer", "scorer_version", "components")
-_LARGEST = 3e38  # what a column of 32 bits holds
+_LARGEST = 3e38  # the largest value of a 32-bit column
 _SPLITS = ("train", "validation", "test")
 
 
@@ -20,10 +20,10 @@ class Ending:
 
     Attributes:
         score: Its verdict; None when there is none yet.
-        status: None is for the server to tell: `truncated` when a token limit cut the last answer, else `completed`.
+        status: None lets the server decide: `truncated` when a token limit cut the last answer, else `completed`.
         task: Fields of the task beside its messages and tools, as in `Task`.
-        sample_index: Which repeat of the task it was; None takes the next.
-        metadata: Whatever the client wants kept with the rollout.
+        sample_index: The repeat of the task; None takes the next.
+        metadata: JSON that the client wants stored with the rollout.
     """
 
     score: Score | None = None
@@ -58,7 +58,7 @@ def read_ending(body: dict[str, Any]) -> Ending:
         raise refused(f"`status` must be one of {', '.join(STATUSES)}.")
     task = body.get("task") or {}
     if not isinstance(task, dict) or not set(task) <= set(_TASK_FIELDS):
-        raise refused(f"`task` takes {', '.join(_TASK_FIELDS)}.")
+        raise refused(f"The fields of `task` are {', '.join(_TASK_FIELDS)}.")
     _check_task(task)
     metadata = body.get("metadata") or {}
     if not isinstance(metadata, dict):
@@ -66,7 +66,7 @@ def read_ending(body: dict[str, Any]) -> Ending:
     error = _text(body, "error")
     unrated = [name for name in _VERDICT_FIELDS if body.get(name) is not None and body.get("reward") is None]
     if unrated:
-        raise refused(f"`{unrated[0]}` is of a verdict, and there is no `reward`.")
+        raise refused(f"`{unrated[0]}` needs a `reward`.")
     return Ending(
         score=None if body.get("reward") is None else read_score(body),
         status=status or ("error" if error is not None else None),
@@ -128,7 +128,7 @@ def _finite(value: Any, name: str) -> float:
 def _text(body: dict[str, Any], name: str, where: str = "") -> str | None:
     value = body.get(name)
     if value is not None and not isinstance(value, str):
-        raise refused(f"`{where}{name}` must be text.")
+        raise refused(f"`{where}{name}` must be a string.")
     return value
 
 

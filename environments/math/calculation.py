@@ -3,12 +3,12 @@
 import math
 from fractions import Fraction
 
-from .draw import Draw, Number, Problem, latex, linear, signed, term
+from .draw import MathDraw, Number, Problem, latex, linear, signed, term
 
 _SYMBOLS = {"+": "+", "-": "-", "*": r"\times", "/": r"\div"}
 
 
-def arithmetic(draw: Draw, level: int) -> Problem:
+def arithmetic(draw: MathDraw, level: int) -> Problem:
     """A bracketed expression of integers."""
     text, value = _expression(draw, level + 1, 9 + 6 * level)
     return Problem(
@@ -23,7 +23,7 @@ def arithmetic(draw: Draw, level: int) -> Problem:
     )
 
 
-def _expression(draw: Draw, operations: int, size: int, outer: str = "") -> tuple[str, int]:
+def _expression(draw: MathDraw, operations: int, size: int, outer: str = "") -> tuple[str, int]:
     """So many operations; bracketed where it stands under `outer` and needs it."""
     if operations == 0:
         value = draw.integer(2, size)
@@ -39,7 +39,7 @@ def _expression(draw: Draw, operations: int, size: int, outer: str = "") -> tupl
     return (f"({text})" if bracketed else text), value
 
 
-def fractions(draw: Draw, level: int) -> Problem:
+def fractions(draw: MathDraw, level: int) -> Problem:
     """Fractions added, multiplied and divided."""
     values = [Fraction(draw.nonzero(4 + 4 * level), draw.integer(2, 4 + 2 * level)) for _ in range(2 + level // 2)]
     text, total = latex(values[0]), values[0]
@@ -59,7 +59,7 @@ def fractions(draw: Draw, level: int) -> Problem:
     )
 
 
-def linear_equation(draw: Draw, level: int) -> Problem:
+def linear_equation(draw: MathDraw, level: int) -> Problem:
     """One unknown, on both sides from level 2 on, under brackets from level 4 on."""
     name, size = draw.one("xyzt"), 3 + 4 * level
     a, b, d = draw.nonzero(size), draw.nonzero(4 * size), draw.nonzero(4 * size)
@@ -81,7 +81,7 @@ def linear_equation(draw: Draw, level: int) -> Problem:
     )
 
 
-def system(draw: Draw, level: int) -> Problem:
+def system(draw: MathDraw, level: int) -> Problem:
     """Two unknowns, three from level 4 on, with integer solutions; one number is asked for."""
     names = "xyz" if level >= 4 else "xy"
     size = 2 + level
@@ -113,7 +113,7 @@ def _determinant(rows: list[list[int]]) -> int:
     return sum((-1) ** i * rows[0][i] * _determinant(minors[i]) for i in range(3))
 
 
-def modular(draw: Draw, level: int) -> Problem:
+def modular(draw: MathDraw, level: int) -> Problem:
     """Remainders of sums, products and powers."""
     m = draw.integer(5, 9 + 10 * level)
     if level <= 2:
@@ -136,7 +136,7 @@ def modular(draw: Draw, level: int) -> Problem:
     )
 
 
-def divisors(draw: Draw, level: int) -> Problem:
+def divisors(draw: MathDraw, level: int) -> Problem:
     """Greatest common divisors and least common multiples of two or three numbers."""
     shared = draw.integer(2, 6 * level)
     numbers = tuple(sorted(shared * draw.integer(2, 6 + 6 * level) for _ in range(3 if level >= 4 else 2)))
@@ -156,7 +156,7 @@ def divisors(draw: Draw, level: int) -> Problem:
     return Problem(("lcm", *numbers), wordings, math.lcm(*numbers))
 
 
-def sequence(draw: Draw, level: int) -> Problem:
+def sequence(draw: MathDraw, level: int) -> Problem:
     """Terms and sums of arithmetic and geometric sequences; recurrences at level 5."""
     first, n = draw.nonzero(5 + 5 * level), draw.integer(6, 10 + 10 * level)
     if level == 5:

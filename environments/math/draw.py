@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 Number = int | Fraction
 
 
-class Draw:
+class MathDraw:
     """Random choices from a seed. Only `random.Random.random` is used, whose values Python promises not to change."""
 
     def __init__(self, seed: int) -> None:

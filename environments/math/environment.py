@@ -14,7 +14,7 @@ from .files import read_tasks
 from .generator import generate_tasks
 from .judge import SCORER as JUDGE
 from .judge import SCORER_VERSION as JUDGE_VERSION
-from .judge import Judge, JudgeError, same_answer
+from .judge import AnswerJudge, JudgeError, same_answer
 from .rows import INSTRUCTION, NAME
 from .verifier import LIMIT_S, SCORER, WORKERS, components, library_verdict, require_math_verify, scorer_version
 
@@ -35,7 +35,7 @@ class MathEnvironment:
         tasks: str | Path | None = None,
         seed: int = 0,
         tasks_split: str = "train",
-        judge: Judge | Mapping[str, Any] | str | None = None,
+        judge: AnswerJudge | Mapping[str, Any] | str | None = None,
         *,
         system_prompt: str | None = INSTRUCTION,
         limit_s: float = LIMIT_S,
@@ -49,7 +49,7 @@ class MathEnvironment:
             tasks: A JSONL or Parquet file, or `hf:OWNER/NAME[@REVISION][:SPLIT]`; None generates tasks.
             seed: Of the generator.
             tasks_split: The split of the file's rows that name none.
-            judge: Settings of a Judge, or the address of its endpoint.
+            judge: Settings of a AnswerJudge, or the address of its endpoint.
             system_prompt: Put before each question of rows that bring no messages of their own; None or "" for none.
             limit_s: Seconds the library may take over one answer.
             workers: Answers the library judges at once.
@@ -60,7 +60,7 @@ class MathEnvironment:
         require_math_verify()
         if limit_s <= 0 or workers < 1:
             raise ConfigError("limit_s and workers of the math environment are positive.", "Leave them out for their defaults.")  # fmt: skip
-        self.judge = Judge.of(judge)
+        self.judge = AnswerJudge.of(judge)
         self._tasks = tasks
         self._seed = seed
         self._tasks_split = tasks_split

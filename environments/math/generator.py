@@ -7,11 +7,11 @@ from ...base.errors import ConfigError
 from ...store.messages import Message
 from ...store.task import Task
 from .calculation import arithmetic, divisors, fractions, linear_equation, modular, sequence, system
-from .draw import Draw, Problem, latex
+from .draw import MathDraw, Problem, latex
 from .rows import INSTRUCTION, NAME
 from .stories import counting, geometry, percent, word_problem
 
-KINDS: dict[str, Callable[[Draw, int], Problem]] = {
+KINDS: dict[str, Callable[[MathDraw, int], Problem]] = {
     "arithmetic": arithmetic,
     "fractions": fractions,
     "linear_equation": linear_equation,
@@ -38,7 +38,7 @@ def generate_tasks(seed: int, split: str, count: int, system_prompt: str | None 
 
     Raises ConfigError when there are not so many different problems.
     """
-    draw = Draw(int.from_bytes(hashlib.sha256(f"math {seed} {split}".encode()).digest()[:8], "big"))
+    draw = MathDraw(int.from_bytes(hashlib.sha256(f"math {seed} {split}".encode()).digest()[:8], "big"))
     seen: set[bytes] = set()
     names = list(KINDS)
     index = made = 0
@@ -64,7 +64,7 @@ def split_of(kind: str, key: tuple) -> str:
     return _SPLIT_OF[_digest(kind, key)[0] % len(_SPLIT_OF)]
 
 
-def _new_problem(draw: Draw, kind: str, level: int, split: str, seen: set[bytes]) -> Problem | None:
+def _new_problem(draw: MathDraw, kind: str, level: int, split: str, seen: set[bytes]) -> Problem | None:
     """A problem of the split that was not seen; None when many draws give none."""
     for _ in range(_DRAWS):
         problem = KINDS[kind](draw, level)

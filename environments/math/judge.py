@@ -30,7 +30,7 @@ class JudgeError(RollhouseError):
 
 
 @dataclass(frozen=True)
-class Judge:
+class AnswerJudge:
     """Settings of the judge.
 
     Attributes:
@@ -52,9 +52,9 @@ class Judge:
     api_key_env: str = "OPENAI_API_KEY"
 
     @classmethod
-    def of(cls, given: "Judge | Mapping[str, Any] | str | None") -> "Judge | None":
+    def of(cls, given: "AnswerJudge | Mapping[str, Any] | str | None") -> "AnswerJudge | None":
         """The judge of a setting: its URL, a mapping of fields, or None. Raises ConfigError for an invalid one."""
-        if given is None or isinstance(given, Judge):
+        if given is None or isinstance(given, AnswerJudge):
             return given
         try:
             judge = cls(given) if isinstance(given, str) else cls(**given)
@@ -66,7 +66,7 @@ class Judge:
         return judge
 
 
-async def same_answer(judge: Judge, question: str, expected: str, extracted: str | None, text: str) -> bool:
+async def same_answer(judge: AnswerJudge, question: str, expected: str, extracted: str | None, text: str) -> bool:
     """Whether the judge calls the answer equal to the expected one in both orders; the second order is tried only after a yes.
 
     Args:
@@ -97,16 +97,16 @@ def _verdict(answer: str) -> bool:
     return same > different
 
 
-_in_flight: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Judge, asyncio.Semaphore]] = WeakKeyDictionary()
+_in_flight: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[AnswerJudge, asyncio.Semaphore]] = WeakKeyDictionary()
 
 
-def _slots(judge: Judge) -> asyncio.Semaphore:
+def _slots(judge: AnswerJudge) -> asyncio.Semaphore:
     """The judge's slots in the running event loop: a semaphore belongs to one loop."""
     of_loop = _in_flight.setdefault(asyncio.get_running_loop(), {})
     return of_loop.setdefault(judge, asyncio.Semaphore(judge.concurrency))
 
 
-async def _ask(judge: Judge, shown: str) -> str:
+async def _ask(judge: AnswerJudge, shown: str) -> str:
     """The judge's answer to one question. Raises JudgeError."""
     aiohttp = need("aiohttp")
     key = os.environ.get(judge.api_key_env)
@@ -125,7 +125,7 @@ async def _ask(judge: Judge, shown: str) -> str:
     return answer
 
 
-async def _complete(judge: Judge, client: Any, shown: str) -> str:
+async def _complete(judge: AnswerJudge, client: Any, shown: str) -> str:
     base = judge.url.rstrip("/")
     model = judge.model or _read(await send(client, "GET", f"{base}/models", judge.timeout_s), "data", 0, "id")
     request = {

@@ -3,7 +3,7 @@
 import math
 from fractions import Fraction
 
-from .draw import Draw, Problem
+from .draw import MathDraw, Problem
 
 PEOPLE = ("Amara", "Bruno", "Chen", "Dalia", "Emeka", "Freya", "Goran", "Hana", "Ivo", "Jun", "Kaya", "Liam", "Mona", "Nils")  # fmt: skip
 GOODS = ("notebook", "lamp", "jacket", "kettle", "bicycle", "backpack", "chair", "camera", "tent", "radio")
@@ -15,7 +15,7 @@ WORDS = (
 _TRIPLES = ((3, 4, 5), (5, 12, 13), (8, 15, 17), (7, 24, 25), (20, 21, 29), (9, 40, 41), (12, 35, 37))
 
 
-def percent(draw: Draw, level: int) -> Problem:
+def percent(draw: MathDraw, level: int) -> Problem:
     """Percentages: of a number, discounts, one change after another, and back from the result."""
     p, q = 5 * draw.integer(1, 18), 5 * draw.integer(1, 12)
     amount, thing, who = 20 * draw.integer(2, 20 + 30 * level), draw.one(GOODS), draw.one(PEOPLE)
@@ -51,7 +51,7 @@ def _decimal(value: Fraction) -> str:
     return f"{'-' if value < 0 else ''}{whole}" + (f".{rest:04d}".rstrip("0") if rest else "")
 
 
-def word_problem(draw: Draw, level: int) -> Problem:
+def word_problem(draw: MathDraw, level: int) -> Problem:
     """Purchases, journeys, work done together and mixtures."""
     a, b = draw.some(PEOPLE, 2)
     thing, other = draw.some(GOODS, 2)
@@ -83,7 +83,7 @@ def word_problem(draw: Draw, level: int) -> Problem:
     return Problem(("mix", n, p, m, q), wordings, Fraction(n * p + m * q, n + m))
 
 
-def geometry(draw: Draw, level: int) -> Problem:
+def geometry(draw: MathDraw, level: int) -> Problem:
     """Rectangles, triangles, polygons, circles and boxes."""
     a, b = draw.integer(3, 20 + 10 * level), draw.integer(3, 20 + 10 * level)
     if level == 1:
@@ -114,7 +114,7 @@ def geometry(draw: Draw, level: int) -> Problem:
     return Problem(("diagonal", *sorted((a, b, c))), wordings, a * a + b * b + c * c)
 
 
-def counting(draw: Draw, level: int) -> Problem:
+def counting(draw: MathDraw, level: int) -> Problem:
     """Choices, arrangements, paths, dice and letters."""
     n, who = draw.integer(5, 9 + 5 * level), draw.one(PEOPLE)
     k = draw.integer(2, min(6, n - 2))

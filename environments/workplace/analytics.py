@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from .office import Office
-from .tables import Row, Table, require_length
+from .tables import OfficeTable, Row, require_length
 
 _VALUES = (
     "total_visits", "session_duration_seconds", "user_engaged", "visits_direct", "visits_referral",
@@ -72,7 +72,7 @@ def get_average_session_duration(office: Office, time_min: Any = None, time_max:
     return {day: total[day] / visits[day] for day in visits}
 
 
-def _total(visits: Table, time_min: Any, time_max: Any, amount: Any) -> dict[str, Any]:
+def _total(visits: OfficeTable, time_min: Any, time_max: Any, amount: Any) -> dict[str, Any]:
     """The sum of `amount(visit)` for each day within the bounds, days in order."""
     day = visits.position["date_of_visit"]
     totals: Counter[str] = Counter()
@@ -81,7 +81,7 @@ def _total(visits: Table, time_min: Any, time_max: Any, amount: Any) -> dict[str
     return dict(sorted(totals.items()))
 
 
-def _between(visits: Table, time_min: Any, time_max: Any) -> list[Row]:
+def _between(visits: OfficeTable, time_min: Any, time_max: Any) -> list[Row]:
     day = visits.position["date_of_visit"]
     rows: Sequence[Row] = visits.rows
     if time_min:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .office import Office
 from .paging import page_of
-from .tables import Table, contains, is_null, require_length
+from .tables import OfficeTable, contains, is_null, require_length
 
 _STATUSES = ("Qualified", "Won", "Lost", "Lead", "Proposal")
 _PRODUCTS = ("Software", "Hardware", "Services", "Consulting", "Training")
@@ -115,7 +115,7 @@ def delete_customer(office: Office, customer_id: Any = None) -> Any:
     return "Customer deleted successfully."
 
 
-def _within(customers: Table, column: str, compare: Callable[[Any, Any], bool], bound: Any) -> Table:
+def _within(customers: OfficeTable, column: str, compare: Callable[[Any, Any], bool], bound: Any) -> OfficeTable:
     require_length(bound, len(customers.rows))
     return customers.where([not is_null(cell) and compare(cell, bound) for cell in customers.cells(column)])
 

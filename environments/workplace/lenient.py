@@ -17,7 +17,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from .office import Office
-from .tables import Row, Table, is_null
+from .tables import OfficeTable, Row, is_null
 from .verifier import CASE_MATTERS, COMPARED, same_table
 
 SCORER, SCORER_VERSION = "workplace-lenient", "1"
@@ -35,7 +35,7 @@ def same_work(left: Office, right: Office) -> bool:
     return all(_same(getattr(left, name), getattr(right, name)) for name in COMPARED)
 
 
-def _same(left: Table, right: Table) -> bool:
+def _same(left: OfficeTable, right: OfficeTable) -> bool:
     if same_table(left, right):
         return True
     if len(left.rows) != len(right.rows) or left.created != right.created:
@@ -47,14 +47,14 @@ def _same(left: Table, right: Table) -> bool:
     return unchanged and _made(left, kept) == _made(right, kept)
 
 
-def _made(table: Table, kept: int) -> Counter[tuple[Hashable, ...]]:
+def _made(table: OfficeTable, kept: int) -> Counter[tuple[Hashable, ...]]:
     """The new rows, without their ids."""
     own = [number for number, name in enumerate(table.columns) if name not in _IDS]
     made = (_cells(table, row) for row in table.rows[kept:])
     return Counter(tuple(cells[number] for number in own) for cells in made)
 
 
-def _cells(table: Table, row: Row) -> list[Hashable]:
+def _cells(table: OfficeTable, row: Row) -> list[Hashable]:
     return [_plain(name, cell) for name, cell in zip(table.columns, row, strict=True)]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .tables import Table, read_column, read_table
+from .tables import OfficeTable, read_column, read_table
 
 EMAIL_COLUMNS = ("email_id", "inbox/outbox", "sender/recipient", "subject", "sent_datetime", "body")
 EVENT_COLUMNS = ("event_id", "event_name", "participant_email", "event_start", "duration")
@@ -26,13 +26,13 @@ class Office:
         directory: The company's e-mail addresses, one column.
     """
 
-    emails: Table
-    events: Table
-    tasks: Table
-    customers: Table
-    visits: Table
-    plots: Table
-    directory: Table
+    emails: OfficeTable
+    events: OfficeTable
+    tasks: OfficeTable
+    customers: OfficeTable
+    visits: OfficeTable
+    plots: OfficeTable
+    directory: OfficeTable
 
     def copy(self) -> "Office":
         """An office whose changes this one does not see."""
@@ -50,6 +50,6 @@ def read_office(folder: Path) -> Office:
         tasks=read_table(folder / "project_tasks.csv", TASK_COLUMNS),
         customers=read_table(folder / "customer_relationship_manager_data.csv", CUSTOMER_COLUMNS),
         visits=replace(visits, rows=visit_rows),
-        plots=Table(("file_path",), (), ()),
+        plots=OfficeTable(("file_path",), (), ()),
         directory=read_column(folder / "email_addresses.csv", "email_address"),
     )

@@ -33,7 +33,7 @@ def is_null(cell: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Table:
+class OfficeTable:
     """Rows under named columns. Every change gives a new table that shares the unchanged rows.
 
     Attributes:
@@ -82,13 +82,13 @@ class Table:
     def _places(self, column: str, value: Any) -> list[int]:
         return [number for number, cell in enumerate(self.cells(column)) if cell == value]
 
-    def where(self, kept: Sequence[bool]) -> "Table":
+    def where(self, kept: Sequence[bool]) -> "OfficeTable":
         """The rows marked true (parallel to rows), labels kept."""
         rows = tuple(row for row, keep in zip(self.rows, kept, strict=True) if keep)
         labels = tuple(n for n, keep in zip(self.labels, kept, strict=True) if keep)
         return replace(self, rows=rows, labels=labels, created=sum(kept[len(kept) - self.created :]))
 
-    def without(self, column: str, value: Any) -> "Table":
+    def without(self, column: str, value: Any) -> "OfficeTable":
         """All rows but those whose cell equals `value`, labels kept."""
         self._require_length(value)
         rows, labels, created = self.rows, self.labels, self.created
@@ -97,7 +97,7 @@ class Table:
             rows, labels = rows[:number] + rows[number + 1 :], labels[:number] + labels[number + 1 :]
         return replace(self, rows=rows, labels=labels, created=created)
 
-    def with_cell(self, column: str, value: Any, field: str, new: Any) -> "Table":
+    def with_cell(self, column: str, value: Any, field: str, new: Any) -> "OfficeTable":
         """`field` set to `new` in every row whose `column` equals `value`."""
         self._require_length(value)
         places, target = self._places(column, value), self.position[field]
@@ -107,7 +107,7 @@ class Table:
             rows[number] = (*rows[number][:target], new, *rows[number][target + 1 :])
         return replace(self, rows=tuple(rows))
 
-    def with_row(self, record: dict[str, Any], relabel: bool) -> "Table":
+    def with_row(self, record: dict[str, Any], relabel: bool) -> "OfficeTable":
         """One more row at the end. `relabel` numbers all rows anew; otherwise the new one is labelled 0."""
         rows = (*self.rows, tuple(record[name] for name in self.columns))
         labels = _numbers(len(rows)) if relabel else (*self.labels, 0)
@@ -190,7 +190,7 @@ def contains(cells: Sequence[Any], pattern: Any, null: bool | None = None) -> li
     return found  # type: ignore[return-value]
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> Table:
+def read_table(path: Path, columns: tuple[str, ...]) -> OfficeTable:
     """Reads a CSV file; every cell is text or MISSING.
 
     Raises FormatError when the file is not there, its columns are not `columns` (in any order) or a row is too long.
@@ -202,12 +202,12 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Table:
     return _table(path, header, rows[1:])
 
 
-def read_column(path: Path, column: str) -> Table:
+def read_column(path: Path, column: str) -> OfficeTable:
     """Reads a CSV file of one column without a header."""
     return _table(path, (column,), _read_rows(path))
 
 
-def _table(path: Path, columns: tuple[str, ...], lines: list[list[str]]) -> Table:
+def _table(path: Path, columns: tuple[str, ...], lines: list[list[str]]) -> OfficeTable:
     for number, line in enumerate(lines, start=2):
         if len(line) > len(columns):
             raise FormatError(f"Row {number} of {path} has {len(line)} cells.", f"It may have {len(columns)}.")
@@ -215,7 +215,7 @@ def _table(path: Path, columns: tuple[str, ...], lines: list[list[str]]) -> Tabl
         tuple(MISSING if cell in _MISSING_TEXTS else cell for cell in line) + (MISSING,) * (len(columns) - len(line))
         for line in lines
     )
-    return Table(columns, rows, _numbers(len(rows)))
+    return OfficeTable(columns, rows, _numbers(len(rows)))
 
 
 def _read_rows(path: Path) -> list[list[str]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .office import Office
-from .tables import Row, Table, is_null
+from .tables import OfficeTable, Row, is_null
 from .toolbox import TOOLS
 
 COMPARED = ("events", "emails", "plots", "tasks", "customers")
@@ -45,7 +45,7 @@ def same_state(left: Office, right: Office) -> bool:
     return all(same_table(getattr(left, name), getattr(right, name)) for name in COMPARED)
 
 
-def same_table(left: Table, right: Table) -> bool:
+def same_table(left: OfficeTable, right: OfficeTable) -> bool:
     """Same rows in the same order under the same labels. Case is ignored except where it matters; there, type counts too."""
     if left is right:
         return True

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from .desk import TODAY, Call, Desk, Draft, day_text
-from .draw import Draw
+from .draw import OfficeDraw
 from .words import SOURCES
 
 _PLOTS = ("bar", "line", "scatter", "histogram")
@@ -34,7 +34,7 @@ class Period:
         return {"time_min": self.first.isoformat(), "time_max": self.last.isoformat()}
 
 
-def period(draw: Draw, desk: Desk, least: int = 3, most: int = 30) -> Period | None:
+def period(draw: OfficeDraw, desk: Desk, least: int = 3, most: int = 30) -> Period | None:
     """A period in which there are visits on every day."""
     days = list(desk.visits_on)
     length = draw.between(least, most)
@@ -72,7 +72,7 @@ def _source_value(source: str) -> str:
     return f"visits_{source.replace(' ', '_')}"
 
 
-def plot(draw: Draw, desk: Desk) -> Draft | None:
+def plot(draw: OfficeDraw, desk: Desk) -> Draft | None:
     over, value, shape = period(draw, desk), draw.pick(tuple(_VALUES)), draw.pick(_PLOTS)
     if over is None:
         return None
@@ -86,7 +86,7 @@ def plot(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [plot_call(over, value, shape)])
 
 
-def plot_last_days(draw: Draw, desk: Desk) -> Draft | None:
+def plot_last_days(draw: OfficeDraw, desk: Desk) -> Draft | None:
     days, value, shape = draw.between(2, 45), draw.pick(tuple(_VALUES)), draw.pick(_PLOTS)
     over, what = Period(TODAY - timedelta(days=days), TODAY, ""), _VALUES[value]
     phrasings = (
@@ -97,7 +97,7 @@ def plot_last_days(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [plot_call(over, value, shape)], (), 1)
 
 
-def plot_several(draw: Draw, desk: Desk) -> Draft | None:
+def plot_several(draw: OfficeDraw, desk: Desk) -> Draft | None:
     over, shape = period(draw, desk), draw.pick(_PLOTS)
     values = draw.sample(tuple(_VALUES), draw.pick((2, 3)))
     if over is None:
@@ -111,7 +111,7 @@ def plot_several(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [plot_call(over, value, shape) for value in values])
 
 
-def plot_in_two_shapes(draw: Draw, desk: Desk) -> Draft | None:
+def plot_in_two_shapes(draw: OfficeDraw, desk: Desk) -> Draft | None:
     over, value, shapes = period(draw, desk), draw.pick(tuple(_VALUES)), draw.sample(_PLOTS, 2)
     if over is None:
         return None
@@ -124,7 +124,7 @@ def plot_in_two_shapes(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [plot_call(over, value, shape) for shape in shapes])
 
 
-def plot_if_many(draw: Draw, desk: Desk) -> Draft | None:
+def plot_if_many(draw: OfficeDraw, desk: Desk) -> Draft | None:
     over, shape = period(draw, desk, 2, 14), draw.pick(_PLOTS)
     if over is None:
         return None
@@ -142,7 +142,7 @@ def plot_if_many(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [("analytics_total_visits_count", over.bounds)], 1)
 
 
-def plot_if_day(draw: Draw, desk: Desk) -> Draft | None:
+def plot_if_day(draw: OfficeDraw, desk: Desk) -> Draft | None:
     """A limit on every single day of a period."""
     over, shape = period(draw, desk, 3, 10), draw.pick(_PLOTS)
     if over is None:
@@ -159,7 +159,7 @@ def plot_if_day(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [("analytics_engaged_users_count", over.bounds)], 1)
 
 
-def plot_if_long(draw: Draw, desk: Desk) -> Draft | None:
+def plot_if_long(draw: OfficeDraw, desk: Desk) -> Draft | None:
     over, shape = period(draw, desk, 2, 10), draw.pick(_PLOTS)
     if over is None:
         return None
@@ -179,7 +179,7 @@ def plot_if_long(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, lookups, 1)
 
 
-def plot_better_source(draw: Draw, desk: Desk) -> Draft | None:
+def plot_better_source(draw: OfficeDraw, desk: Desk) -> Draft | None:
     over, shape, (one, other) = period(draw, desk), draw.pick(_PLOTS), draw.sample(SOURCES, 2)
     if over is None:
         return None
@@ -196,7 +196,7 @@ def plot_better_source(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [_source_lookup(over, one), _source_lookup(over, other)], 1)
 
 
-def plot_top_source(draw: Draw, desk: Desk) -> Draft | None:
+def plot_top_source(draw: OfficeDraw, desk: Desk) -> Draft | None:
     over, shape = period(draw, desk, 4, 20), draw.pick(_PLOTS)
     if over is None:
         return None
@@ -216,7 +216,7 @@ def plot_top_source(draw: Draw, desk: Desk) -> Draft | None:
     )
 
 
-def plot_from_peak(draw: Draw, desk: Desk) -> Draft | None:
+def plot_from_peak(draw: OfficeDraw, desk: Desk) -> Draft | None:
     over, shape, value = period(draw, desk, 5, 14), draw.pick(_PLOTS), draw.pick(tuple(_VALUES))
     if over is None:
         return None
@@ -236,7 +236,7 @@ def plot_from_peak(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [("analytics_total_visits_count", over.bounds)], 1)
 
 
-def plot_if_visitor_engaged(draw: Draw, desk: Desk) -> Draft | None:
+def plot_if_visitor_engaged(draw: OfficeDraw, desk: Desk) -> Draft | None:
     over, shape = period(draw, desk), draw.pick(_PLOTS)
     if over is None:
         return None

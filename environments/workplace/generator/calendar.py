@@ -22,7 +22,7 @@ from .desk import (
     time_text,
     workday,
 )
-from .draw import Draw
+from .draw import OfficeDraw
 
 _LENGTHS = (30, 45, 60, 90)
 
@@ -46,7 +46,7 @@ def _day_bounds(day: date) -> tuple[datetime, datetime]:
     return datetime.combine(day, time(0)), datetime.combine(day, time(23, 59))
 
 
-def _busy_day(draw: Draw, desk: Desk, most: int) -> tuple[date, list[Record]] | None:
+def _busy_day(draw: OfficeDraw, desk: Desk, most: int) -> tuple[date, list[Record]] | None:
     days = [day for day, events in desk.events_on.items() if day > TODAY.isoformat() and len(events) <= most]
     if not days:
         return None
@@ -54,7 +54,7 @@ def _busy_day(draw: Draw, desk: Desk, most: int) -> tuple[date, list[Record]] | 
     return date.fromisoformat(day), desk.events_on[day]
 
 
-def create(draw: Draw, desk: Desk) -> Draft | None:
+def create(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person = desk.person(draw)
     if person is None:
         return None
@@ -70,7 +70,7 @@ def create(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [create_call(name, person, start, minutes)], [person.lookup])
 
 
-def create_in_days(draw: Draw, desk: Desk) -> Draft | None:
+def create_in_days(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person = desk.person(draw)
     if person is None:
         return None
@@ -88,7 +88,7 @@ def create_in_days(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [create_call(name, person, start, minutes)], [person.lookup], 1)
 
 
-def delete_named(draw: Draw, desk: Desk) -> Draft | None:
+def delete_named(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = coming_one(draw, desk)
     if found is None:
         return None
@@ -102,7 +102,7 @@ def delete_named(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [delete_call(event)], [lookup])
 
 
-def delete_next_with(draw: Draw, desk: Desk) -> Draft | None:
+def delete_next_with(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = coming_with(draw, desk)
     if found is None:
         return None
@@ -116,7 +116,7 @@ def delete_next_with(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [delete_call(events[0])], [search_events(person.local, NOW)], 1)
 
 
-def delete_last_with(draw: Draw, desk: Desk) -> Draft | None:
+def delete_last_with(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = coming_with(draw, desk)
     if found is None or len(found[1]) < 2:
         return None
@@ -129,7 +129,7 @@ def delete_last_with(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [delete_call(events[-1])], [search_events(person.local, NOW)], 1)
 
 
-def clear_day(draw: Draw, desk: Desk) -> Draft | None:
+def clear_day(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = _busy_day(draw, desk, 4)
     if found is None:
         return None
@@ -144,7 +144,7 @@ def clear_day(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [delete_call(event) for event in events], [search_events(None, *_day_bounds(day))])
 
 
-def delete_edge_of_day(draw: Draw, desk: Desk) -> Draft | None:
+def delete_edge_of_day(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = _busy_day(draw, desk, 8)
     if found is None or len(found[1]) < 2:
         return None
@@ -162,7 +162,7 @@ def delete_edge_of_day(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [delete_call(event)], [search_events(None, *_day_bounds(day))], 1)
 
 
-def delete_long(draw: Draw, desk: Desk) -> Draft | None:
+def delete_long(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = _busy_day(draw, desk, 8)
     if found is None:
         return None
@@ -180,7 +180,7 @@ def delete_long(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [search_events(None, *_day_bounds(day))], 1)
 
 
-def follow_up(draw: Draw, desk: Desk) -> Draft | None:
+def follow_up(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = coming_one(draw, desk)
     weeks, name = draw.pick((1, 2)), event_name(draw)
     person = found and desk.person(draw, [found[0]["participant_email"]])
@@ -196,7 +196,7 @@ def follow_up(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [create_call(name, person, new, int(event["duration"]))], [lookup], 1)
 
 
-def create_unless_planned(draw: Draw, desk: Desk) -> Draft | None:
+def create_unless_planned(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person = desk.person(draw)
     if person is None:
         return None
@@ -214,7 +214,7 @@ def create_unless_planned(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [person.lookup, search_events(person.local, NOW, until)], 1)
 
 
-def create_if_day_free(draw: Draw, desk: Desk) -> Draft | None:
+def create_if_day_free(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person = desk.person(draw)
     if person is None:
         return None

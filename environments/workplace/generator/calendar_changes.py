@@ -19,11 +19,11 @@ from .desk import (
     time_text,
     workday,
 )
-from .draw import Draw
+from .draw import OfficeDraw
 from .words import MATTERS, TOPICS
 
 
-def event_name(draw: Draw) -> str:
+def event_name(draw: OfficeDraw) -> str:
     """A new event's name."""
     return f"{draw.pick(TOPICS)} {draw.pick(MATTERS)}"
 
@@ -33,7 +33,7 @@ def update_call(event: Record, field: str, value: str) -> Call:
     return "calendar_update_event", {"event_id": event["event_id"], "field": field, "new_value": value}
 
 
-def coming_with(draw: Draw, desk: Desk) -> tuple[Person, list[Record]] | None:
+def coming_with(draw: OfficeDraw, desk: Desk) -> tuple[Person, list[Record]] | None:
     """Somebody with events to come, and those, earliest first; the first and the last start when no other does."""
     person = desk.person(draw, desk.coming_with)
     if person is None:
@@ -43,7 +43,7 @@ def coming_with(draw: Draw, desk: Desk) -> tuple[Person, list[Record]] | None:
     return None if starts.count(starts[0]) > 1 or starts.count(starts[-1]) > 1 else (person, events)
 
 
-def coming_one(draw: Draw, desk: Desk) -> tuple[Record, str, Call] | None:
+def coming_one(draw: OfficeDraw, desk: Desk) -> tuple[Record, str, Call] | None:
     """An event to come, how to speak of it (more than the name where others have that too), and the call that shows it."""
     if not desk.coming:
         return None
@@ -56,7 +56,7 @@ def coming_one(draw: Draw, desk: Desk) -> tuple[Record, str, Call] | None:
     return event, f"'{name}' with {who} on {day}", search_events(name, NOW)
 
 
-def move_time(draw: Draw, desk: Desk) -> Draft | None:
+def move_time(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = coming_one(draw, desk)
     if found is None:
         return None
@@ -75,7 +75,7 @@ def move_time(draw: Draw, desk: Desk) -> Draft | None:
     return None if new == old else Draft(phrasings, [update_call(event, "event_start", stamp(new))], [lookup])
 
 
-def shift(draw: Draw, desk: Desk) -> Draft | None:
+def shift(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = coming_one(draw, desk)
     if found is None:
         return None
@@ -95,7 +95,7 @@ def shift(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(event, "event_start", stamp(new))], [lookup], 1)
 
 
-def move_day(draw: Draw, desk: Desk) -> Draft | None:
+def move_day(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = coming_with(draw, desk)
     if found is None:
         return None
@@ -115,7 +115,7 @@ def move_day(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(events[0], "event_start", stamp(new))], lookups, 1)
 
 
-def set_duration(draw: Draw, desk: Desk) -> Draft | None:
+def set_duration(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = coming_one(draw, desk)
     minutes = draw.pick((15, 20, 30, 40, 45, 50, 60, 75))
     if found is None:
@@ -131,7 +131,7 @@ def set_duration(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(event, "duration", str(minutes))], [lookup])
 
 
-def extend_next(draw: Draw, desk: Desk) -> Draft | None:
+def extend_next(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = coming_with(draw, desk)
     if found is None or not found[1][0]["duration"].isdigit():
         return None
@@ -149,7 +149,7 @@ def extend_next(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(events[0], "duration", str(minutes))], lookups, 2)
 
 
-def rename(draw: Draw, desk: Desk) -> Draft | None:
+def rename(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, name = coming_one(draw, desk), event_name(draw)
     if found is None:
         return None
@@ -164,7 +164,7 @@ def rename(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(event, "event_name", name)], [lookup])
 
 
-def hand_over(draw: Draw, desk: Desk) -> Draft | None:
+def hand_over(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, person = coming_one(draw, desk), desk.person(draw)
     if found is None or person is None or found[0]["participant_email"] == person.email:
         return None

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from .desk import TODAY, Call, Desk, Draft, Person, Record, day_text, workday
-from .draw import Draw
+from .draw import OfficeDraw
 from .words import CLIENT_FIRST, CLIENT_LAST, CONTACTS, PRODUCTS, STATUSES
 
 _PREFIX = "customer_relationship_manager"
@@ -35,18 +35,18 @@ def search(**arguments: Any) -> Call:
     return f"{_PREFIX}_search_customers", arguments | {"page_size": 100}
 
 
-def owner(draw: Draw, desk: Desk) -> Person | None:
+def owner(draw: OfficeDraw, desk: Desk) -> Person | None:
     """Somebody of the directory who has customers."""
     return desk.person(draw, desk.customers_of)
 
 
-def named(draw: Draw, desk: Desk) -> Record | None:
+def named(draw: OfficeDraw, desk: Desk) -> Record | None:
     """A customer that the name finds."""
     customers = desk.own_customers
     return draw.pick(customers) if customers else None
 
 
-def set_status(draw: Draw, desk: Desk) -> Draft | None:
+def set_status(draw: OfficeDraw, desk: Desk) -> Draft | None:
     customer, status = named(draw, desk), draw.pick(STATUSES)
     if customer is None or customer["status"] == status:
         return None
@@ -60,7 +60,7 @@ def set_status(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(customer, "status", status)], [search(customer_name=name)])
 
 
-def set_product(draw: Draw, desk: Desk) -> Draft | None:
+def set_product(draw: OfficeDraw, desk: Desk) -> Draft | None:
     customer, product = named(draw, desk), draw.pick(PRODUCTS)
     if customer is None or customer["product_interest"] == product:
         return None
@@ -73,7 +73,7 @@ def set_product(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(customer, "product_interest", product)], [search(customer_name=name)])
 
 
-def reassign(draw: Draw, desk: Desk) -> Draft | None:
+def reassign(draw: OfficeDraw, desk: Desk) -> Draft | None:
     customer, person = named(draw, desk), desk.person(draw)
     if customer is None or person is None or customer["assigned_to_email"] == person.email:
         return None
@@ -87,7 +87,7 @@ def reassign(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(customer, "assigned_to_email", person.email)], lookups)
 
 
-def delete(draw: Draw, desk: Desk) -> Draft | None:
+def delete(draw: OfficeDraw, desk: Desk) -> Draft | None:
     customer = named(draw, desk)
     if customer is None:
         return None
@@ -100,7 +100,7 @@ def delete(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [delete_call(customer)], [search(customer_name=name)])
 
 
-def add(draw: Draw, desk: Desk) -> Draft | None:
+def add(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person, status, product = desk.person(draw), draw.pick(STATUSES), draw.pick(PRODUCTS)
     if person is None:
         return None
@@ -120,7 +120,7 @@ def add(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [add_call(name, person, status)], [person.lookup])
 
 
-def set_notes(draw: Draw, desk: Desk) -> Draft | None:
+def set_notes(draw: OfficeDraw, desk: Desk) -> Draft | None:
     customer, note = named(draw, desk), draw.pick(CONTACTS)
     if customer is None or customer["notes"] == note:
         return None
@@ -133,7 +133,7 @@ def set_notes(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(customer, "notes", note)], [search(customer_name=name)])
 
 
-def set_phone(draw: Draw, desk: Desk) -> Draft | None:
+def set_phone(draw: OfficeDraw, desk: Desk) -> Draft | None:
     customer, phone = named(draw, desk), f"555-{draw.between(100, 999)}-{draw.between(1000, 9999)}"
     if customer is None:
         return None
@@ -146,7 +146,7 @@ def set_phone(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(customer, "customer_phone", phone)], [search(customer_name=name)])
 
 
-def set_follow_up(draw: Draw, desk: Desk) -> Draft | None:
+def set_follow_up(draw: OfficeDraw, desk: Desk) -> Draft | None:
     customer, day = named(draw, desk), workday(draw, 1, 30)
     value = f"{day} 23:59:00"
     if customer is None or customer["follow_up_by"] == value:
@@ -160,7 +160,7 @@ def set_follow_up(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(customer, "follow_up_by", value)], [search(customer_name=name)])
 
 
-def _group(draw: Draw, desk: Desk, most: int) -> tuple[Person, str, str, list[Record], Call] | None:
+def _group(draw: OfficeDraw, desk: Desk, most: int) -> tuple[Person, str, str, list[Record], Call] | None:
     """Somebody's customers of a status and a product, at most so many, perhaps none, and the call that shows them."""
     person = owner(draw, desk)
     if person is None:
@@ -176,7 +176,7 @@ def _group(draw: Draw, desk: Desk, most: int) -> tuple[Person, str, str, list[Re
     return (person, status, product, rows, lookup) if len(rows) <= most else None
 
 
-def promote_group(draw: Draw, desk: Desk) -> Draft | None:
+def promote_group(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, target = _group(draw, desk, 4), draw.pick(STATUSES)
     if found is None or found[1] == target:
         return None
@@ -189,7 +189,7 @@ def promote_group(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(row, "status", target) for row in rows], [person.lookup, lookup])
 
 
-def delete_group(draw: Draw, desk: Desk) -> Draft | None:
+def delete_group(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = _group(draw, desk, 4)
     if found is None:
         return None
@@ -202,7 +202,7 @@ def delete_group(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [delete_call(row) for row in rows], [person.lookup, lookup])
 
 
-def hand_over_group(draw: Draw, desk: Desk) -> Draft | None:
+def hand_over_group(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = _group(draw, desk, 3)
     if found is None:
         return None
@@ -220,7 +220,7 @@ def hand_over_group(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [person.lookup, lookup, other.lookup])
 
 
-def promote_if(draw: Draw, desk: Desk) -> Draft | None:
+def promote_if(draw: OfficeDraw, desk: Desk) -> Draft | None:
     customer, (asked, target) = named(draw, desk), draw.sample(STATUSES, 2)
     if customer is None:
         return None
@@ -236,7 +236,7 @@ def promote_if(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [search(customer_name=name)], 1)
 
 
-def longest_silent(draw: Draw, desk: Desk) -> Draft | None:
+def longest_silent(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person, status, target = owner(draw, desk), draw.pick(STATUSES), draw.pick(STATUSES)
     if person is None or status == target:
         return None
@@ -253,7 +253,7 @@ def longest_silent(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(rows[0], "status", target)], lookups, 1)
 
 
-def drop_stale(draw: Draw, desk: Desk) -> Draft | None:
+def drop_stale(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person, status, days = owner(draw, desk), draw.pick(STATUSES), draw.pick((30, 45, 60, 75))
     if person is None:
         return None
@@ -272,7 +272,7 @@ def drop_stale(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [delete_call(row) for row in stale], lookups, 1)
 
 
-def add_if_few(draw: Draw, desk: Desk) -> Draft | None:
+def add_if_few(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person, counted, status, beside = owner(draw, desk), draw.pick(STATUSES), draw.pick(STATUSES), draw.between(-1, 2)
     if person is None:
         return None

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from ..office import Office
-from .draw import Draw
+from .draw import OfficeDraw
 
 NOW = datetime(2023, 11, 30, 23, 59)
 TODAY = NOW.date()
@@ -130,13 +130,13 @@ class Desk:
         """Customers whose name no other has."""
         return _alone(self.customers, "customer_name")
 
-    def person(self, draw: Draw, among: Iterable[str] | None = None) -> Person | None:
+    def person(self, draw: OfficeDraw, among: Iterable[str] | None = None) -> Person | None:
         """Somebody of the directory, of those addresses if given; None when there is nobody."""
         allowed = None if among is None else frozenset(among)
         people = [person for person in self.people if allowed is None or person.email in allowed]
         return draw.pick(people) if people else None
 
-    def others(self, draw: Draw, count: int, *without: Person | None) -> list[Person]:
+    def others(self, draw: OfficeDraw, count: int, *without: Person | None) -> list[Person]:
         """Different colleagues, none of `without`; fewer where there are not enough."""
         people = [person for person in self.people if person not in without]
         return draw.sample(people, min(count, len(people)))
@@ -181,7 +181,7 @@ def stamp(moment: datetime) -> str:
     return moment.isoformat(" ", "seconds")
 
 
-def day_text(draw: Draw, day: date) -> str:
+def day_text(draw: OfficeDraw, day: date) -> str:
     """A day in one of the ways people write one."""
     if day == TODAY + timedelta(days=1) and draw.chance(0.4):
         return "tomorrow"
@@ -203,20 +203,20 @@ def day_text(draw: Draw, day: date) -> str:
     )
 
 
-def time_text(draw: Draw, moment: datetime) -> str:
+def time_text(draw: OfficeDraw, moment: datetime) -> str:
     """A time of day in one of the ways people write one."""
     hour, half = (moment.hour - 1) % 12 + 1, "am" if moment.hour < 12 else "pm"
     minutes = f":{moment.minute:02}" if moment.minute else ""
     return draw.pick((f"{hour}{minutes}{half}", f"{hour}{minutes} {half}", f"{moment.hour:02}:{moment.minute:02}"))
 
 
-def minutes_text(draw: Draw, minutes: int) -> str:
+def minutes_text(draw: OfficeDraw, minutes: int) -> str:
     """A length of time."""
     hours = {60: "one hour", 90: "an hour and a half", 120: "two hours"}
     return hours[minutes] if minutes in hours and draw.chance(0.5) else f"{minutes} minutes"
 
 
-def workday(draw: Draw, least: int = 1, most: int = 20) -> date:
+def workday(draw: OfficeDraw, least: int = 1, most: int = 20) -> date:
     """A Monday to Friday, so many days from now."""
     while True:
         day = TODAY + timedelta(days=draw.between(least, most))
@@ -224,7 +224,7 @@ def workday(draw: Draw, least: int = 1, most: int = 20) -> date:
             return day
 
 
-def meeting_time(draw: Draw, day: date, minutes: int = 0) -> datetime:
+def meeting_time(draw: OfficeDraw, day: date, minutes: int = 0) -> datetime:
     """A full or half hour of the day at which a meeting of that length fits between 9 and 18."""
     last = (18 * 60 - minutes) // 30
     return datetime(day.year, day.month, day.day) + timedelta(minutes=30 * draw.between(18, max(18, min(last, 34))))

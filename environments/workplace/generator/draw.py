@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Draw:
+class OfficeDraw:
     """Choices from a seed. Built on `random.Random.random` alone, the one method whose sequence Python promises to keep."""
 
     def __init__(self, seed: str) -> None:

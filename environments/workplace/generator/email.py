@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 
 from .desk import TODAY, Call, Desk, Draft, Person, Record, day_text, search_mails
-from .draw import Draw
+from .draw import OfficeDraw
 from .words import MESSAGES, SUBJECTS
 
 
@@ -33,7 +33,7 @@ def sent_on(mail: Record) -> date:
     return date.fromisoformat(mail["sent_datetime"][:10])
 
 
-def writer(draw: Draw, desk: Desk, least: int = 1) -> tuple[Person, list[Record]] | None:
+def writer(draw: OfficeDraw, desk: Desk, least: int = 1) -> tuple[Person, list[Record]] | None:
     """Somebody who wrote at least so often, and the e-mails, oldest first. No two of one sender are of the same second."""
     person = desk.person(draw, [email for email, mails in desk.mails_from.items() if len(mails) >= least])
     if person is None:
@@ -42,7 +42,7 @@ def writer(draw: Draw, desk: Desk, least: int = 1) -> tuple[Person, list[Record]
     return (person, mails) if len({mail["sent_datetime"] for mail in mails}) == len(mails) else None
 
 
-def titled(draw: Draw, desk: Desk) -> tuple[Person, Record] | None:
+def titled(draw: OfficeDraw, desk: Desk) -> tuple[Person, Record] | None:
     """An e-mail that sender and subject find: no other by the sender has all the subject's words."""
     found = writer(draw, desk)
     if found is None:
@@ -55,7 +55,7 @@ def titled(draw: Draw, desk: Desk) -> tuple[Person, Record] | None:
     return (person, mail) if plain and len(hits) == 1 else None
 
 
-def send(draw: Draw, desk: Desk) -> Draft | None:
+def send(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person, subject, body = desk.person(draw), draw.pick(SUBJECTS), draw.pick(MESSAGES)
     if person is None:
         return None
@@ -68,7 +68,7 @@ def send(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [send_call(person, subject, body)], [person.lookup])
 
 
-def send_several(draw: Draw, desk: Desk) -> Draft | None:
+def send_several(draw: OfficeDraw, desk: Desk) -> Draft | None:
     people, subject, body = desk.others(draw, draw.pick((2, 3))), draw.pick(SUBJECTS), draw.pick(MESSAGES)
     if len(people) < 2:
         return None
@@ -81,7 +81,7 @@ def send_several(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [send_call(person, subject, body) for person in people], [p.lookup for p in people])
 
 
-def reply_latest(draw: Draw, desk: Desk) -> Draft | None:
+def reply_latest(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, body = writer(draw, desk), draw.pick(MESSAGES)
     if found is None:
         return None
@@ -95,7 +95,7 @@ def reply_latest(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [reply_call(mails[-1], body)], [search_mails(person.local)], 1)
 
 
-def reply_titled(draw: Draw, desk: Desk) -> Draft | None:
+def reply_titled(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, body = titled(draw, desk), draw.pick(MESSAGES)
     if found is None:
         return None
@@ -109,7 +109,7 @@ def reply_titled(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [reply_call(mail, body)], [search_mails(f"{person.local} {subject}")])
 
 
-def forward_latest(draw: Draw, desk: Desk) -> Draft | None:
+def forward_latest(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = writer(draw, desk)
     if found is None:
         return None
@@ -125,7 +125,7 @@ def forward_latest(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [forward_call(mails[-1], others[0])], [search_mails(person.local), others[0].lookup], 1)
 
 
-def forward_titled(draw: Draw, desk: Desk) -> Draft | None:
+def forward_titled(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = titled(draw, desk)
     if found is None:
         return None
@@ -142,7 +142,7 @@ def forward_titled(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [forward_call(mail, other) for other in others], lookups)
 
 
-def delete_latest(draw: Draw, desk: Desk) -> Draft | None:
+def delete_latest(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = writer(draw, desk)
     if found is None:
         return None
@@ -155,7 +155,7 @@ def delete_latest(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [delete_call(mails[-1])], [search_mails(person.local)], 1)
 
 
-def delete_oldest(draw: Draw, desk: Desk) -> Draft | None:
+def delete_oldest(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = writer(draw, desk, 2)
     if found is None:
         return None
@@ -169,7 +169,7 @@ def delete_oldest(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [delete_call(mails[0])], lookups, 1)
 
 
-def delete_titled(draw: Draw, desk: Desk) -> Draft | None:
+def delete_titled(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = titled(draw, desk)
     if found is None:
         return None
@@ -183,7 +183,7 @@ def delete_titled(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [delete_call(mail)], [search_mails(f"{person.local} {subject}")])
 
 
-def _recent(draw: Draw, desk: Desk, most: int) -> tuple[Person, int, list[Record]] | None:
+def _recent(draw: OfficeDraw, desk: Desk, most: int) -> tuple[Person, int, list[Record]] | None:
     """Somebody, some days, and what they wrote within those: at most so many, perhaps none."""
     found, days = writer(draw, desk), draw.pick((2, 3, 4, 5, 7, 10))
     if found is None:
@@ -193,7 +193,7 @@ def _recent(draw: Draw, desk: Desk, most: int) -> tuple[Person, int, list[Record
     return (person, days, recent) if len(recent) <= most else None
 
 
-def delete_recent(draw: Draw, desk: Desk) -> Draft | None:
+def delete_recent(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = _recent(draw, desk, 4)
     if found is None:
         return None
@@ -208,7 +208,7 @@ def delete_recent(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [delete_call(mail) for mail in recent], [search_mails(person.local, since)], 1)
 
 
-def forward_recent(draw: Draw, desk: Desk) -> Draft | None:
+def forward_recent(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = _recent(draw, desk, 3)
     if found is None:
         return None
@@ -226,7 +226,7 @@ def forward_recent(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [forward_call(mail, others[0]) for mail in recent], lookups, 1)
 
 
-def remind_if_silent(draw: Draw, desk: Desk) -> Draft | None:
+def remind_if_silent(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, subject, body = _recent(draw, desk, 1000), draw.pick(SUBJECTS), draw.pick(MESSAGES)
     if found is None:
         return None
@@ -242,7 +242,7 @@ def remind_if_silent(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [search_mails(person.local, since), person.lookup], 1)
 
 
-def reply_if_recent(draw: Draw, desk: Desk) -> Draft | None:
+def reply_if_recent(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, body = _recent(draw, desk, 1000), draw.pick(MESSAGES)
     if found is None:
         return None
@@ -258,7 +258,7 @@ def reply_if_recent(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [search_mails(person.local, since)], 2)
 
 
-def reply_and_delete(draw: Draw, desk: Desk) -> Draft | None:
+def reply_and_delete(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, body = titled(draw, desk), draw.pick(MESSAGES)
     if found is None:
         return None

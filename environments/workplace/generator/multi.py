@@ -17,13 +17,13 @@ from .desk import (
     time_text,
     workday,
 )
-from .draw import Draw
+from .draw import OfficeDraw
 from .words import BOARDS, LISTS, MESSAGES, PRODUCTS, STATUSES, SUBJECTS
 
 _LENGTHS = (30, 45, 60)
 
 
-def reply_and_meet(draw: Draw, desk: Desk) -> Draft | None:
+def reply_and_meet(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, body, name = email.writer(draw, desk), draw.pick(MESSAGES), calendar_changes.event_name(draw)
     if found is None:
         return None
@@ -39,7 +39,7 @@ def reply_and_meet(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [search_mails(person.local), person.lookup], 1)
 
 
-def cancel_and_tell(draw: Draw, desk: Desk) -> Draft | None:
+def cancel_and_tell(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, subject, body = calendar_changes.coming_with(draw, desk), draw.pick(SUBJECTS), draw.pick(MESSAGES)
     if found is None:
         return None
@@ -53,7 +53,7 @@ def cancel_and_tell(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [search_events(person.local, NOW)], 1)
 
 
-def meet_and_tell_unless_planned(draw: Draw, desk: Desk) -> Draft | None:
+def meet_and_tell_unless_planned(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person, days, minutes = desk.person(draw), draw.pick((4, 7, 10)), draw.pick(_LENGTHS)
     if person is None:
         return None
@@ -77,7 +77,7 @@ def meet_and_tell_unless_planned(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [person.lookup, search_events(person.local, NOW, until)], 1)
 
 
-def warn_if_overdue(draw: Draw, desk: Desk) -> Draft | None:
+def warn_if_overdue(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person, subject, body = projects.assignee(draw, desk), draw.pick(SUBJECTS), draw.pick(MESSAGES)
     list_name = draw.pick(LISTS[:3])
     if person is None:
@@ -94,7 +94,7 @@ def warn_if_overdue(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, lookups, 1)
 
 
-def meet_if_loaded(draw: Draw, desk: Desk) -> Draft | None:
+def meet_if_loaded(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person, list_name, beside = projects.assignee(draw, desk), draw.pick(LISTS[:3]), draw.between(-2, 1)
     if person is None:
         return None
@@ -115,7 +115,7 @@ def meet_if_loaded(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, lookups, 1)
 
 
-def hand_over_and_tell(draw: Draw, desk: Desk) -> Draft | None:
+def hand_over_and_tell(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, person, subject, body = projects.named(draw, desk), projects.assignee(draw, desk), draw.pick(SUBJECTS), draw.pick(MESSAGES)  # fmt: skip
     if found is None or person is None or found[0]["assigned_to_email"] == person.email:
         return None
@@ -129,7 +129,7 @@ def hand_over_and_tell(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [lookup, person.lookup])
 
 
-def tell_assignee(draw: Draw, desk: Desk) -> Draft | None:
+def tell_assignee(draw: OfficeDraw, desk: Desk) -> Draft | None:
     """Whom to write to shows only in the task."""
     found, subject, body = projects.named(draw, desk), draw.pick(SUBJECTS), draw.pick(MESSAGES)
     person = None if found is None else desk.person(draw, [found[0]["assigned_to_email"]])
@@ -144,7 +144,7 @@ def tell_assignee(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [email.send_call(person, subject, body)], [lookup], 1)
 
 
-def forward_and_task(draw: Draw, desk: Desk) -> Draft | None:
+def forward_and_task(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, person = email.writer(draw, desk), projects.assignee(draw, desk)
     if found is None or person is None or found[0] == person:
         return None
@@ -159,7 +159,7 @@ def forward_and_task(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [search_mails(sender.local), person.lookup], 1)
 
 
-def won_customer(draw: Draw, desk: Desk) -> Draft | None:
+def won_customer(draw: OfficeDraw, desk: Desk) -> Draft | None:
     customer = customers.named(draw, desk)
     person = None if customer is None else desk.person(draw, [customer["assigned_to_email"]])
     if customer is None or person is None or customer["status"] == "Won":
@@ -174,7 +174,7 @@ def won_customer(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [customers.search(customer_name=name)], 1)
 
 
-def customer_meeting(draw: Draw, desk: Desk) -> Draft | None:
+def customer_meeting(draw: OfficeDraw, desk: Desk) -> Draft | None:
     customer, day, minutes = customers.named(draw, desk), workday(draw), draw.pick(_LENGTHS)
     person = None if customer is None else desk.person(draw, [customer["assigned_to_email"]])
     if customer is None or person is None:
@@ -191,7 +191,7 @@ def customer_meeting(draw: Draw, desk: Desk) -> Draft | None:
     )
 
 
-def lead_and_call(draw: Draw, desk: Desk) -> Draft | None:
+def lead_and_call(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person, day, minutes, status = desk.person(draw), workday(draw), draw.pick(_LENGTHS), draw.pick(STATUSES)
     if person is None:
         return None
@@ -207,7 +207,7 @@ def lead_and_call(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [person.lookup])
 
 
-def plot_and_tell(draw: Draw, desk: Desk) -> Draft | None:
+def plot_and_tell(draw: OfficeDraw, desk: Desk) -> Draft | None:
     over, person, subject, body = (
         analytics.period(draw, desk),
         desk.person(draw),
@@ -226,7 +226,7 @@ def plot_and_tell(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [person.lookup])
 
 
-def task_if_visits_fell(draw: Draw, desk: Desk) -> Draft | None:
+def task_if_visits_fell(draw: OfficeDraw, desk: Desk) -> Draft | None:
     over, person = analytics.period(draw, desk, 2, 12), projects.assignee(draw, desk)
     if over is None or person is None:
         return None
@@ -242,7 +242,7 @@ def task_if_visits_fell(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls if counts[-1] < counts[0] else [], [("analytics_total_visits_count", over.bounds), person.lookup], 1)  # fmt: skip
 
 
-def event_for_task(draw: Draw, desk: Desk) -> Draft | None:
+def event_for_task(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, minutes = projects.named(draw, desk), draw.pick(_LENGTHS)
     person = None if found is None else desk.person(draw, [found[0]["assigned_to_email"]])
     if found is None or person is None:
@@ -261,7 +261,7 @@ def event_for_task(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [calendar.create_call(event, person, start, minutes)], [lookup], 2)
 
 
-def mail_participants(draw: Draw, desk: Desk) -> Draft | None:
+def mail_participants(draw: OfficeDraw, desk: Desk) -> Draft | None:
     days = [day for day, events in desk.events_on.items() if day > TODAY.isoformat() and len(events) <= 3]
     if not days:
         return None
@@ -283,7 +283,7 @@ def mail_participants(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [search_events(None, begin, begin + timedelta(hours=23, minutes=59))], 1)
 
 
-def trade_customers_for_task(draw: Draw, desk: Desk) -> Draft | None:
+def trade_customers_for_task(draw: OfficeDraw, desk: Desk) -> Draft | None:
     """A count in the customers decides about a task."""
     person, status, product, beside = (
         customers.owner(draw, desk),

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 
 from .desk import TODAY, Call, Desk, Draft, Person, Record, day_text, workday
-from .draw import Draw
+from .draw import OfficeDraw
 from .words import BOARDS, LISTS, PARTS, PLACES, VERBS
 
 
-def task_name(draw: Draw) -> str:
+def task_name(draw: OfficeDraw) -> str:
     """A new task's name."""
     return f"{draw.pick(VERBS)} {draw.pick(PARTS)} {draw.pick(PLACES)}"
 
@@ -39,12 +39,12 @@ def search(**arguments: str) -> Call:
     return "project_management_search_tasks", arguments
 
 
-def assignee(draw: Draw, desk: Desk) -> Person | None:
+def assignee(draw: OfficeDraw, desk: Desk) -> Person | None:
     """Somebody of the directory who has a task: others can be given none."""
     return desk.person(draw, desk.tasks_of)
 
 
-def named(draw: Draw, desk: Desk) -> tuple[Record, str, Call] | None:
+def named(draw: OfficeDraw, desk: Desk) -> tuple[Record, str, Call] | None:
     """A task, how to speak of it (with the due date where others have its name), and the call that shows it."""
     if not desk.own_tasks:
         return None
@@ -55,7 +55,7 @@ def named(draw: Draw, desk: Desk) -> tuple[Record, str, Call] | None:
     return task, f"'{name}' (due {day_text(draw, date.fromisoformat(due))})", search(task_name=name, due_date=due)
 
 
-def create(draw: Draw, desk: Desk) -> Draft | None:
+def create(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person = assignee(draw, desk)
     if person is None:
         return None
@@ -70,7 +70,7 @@ def create(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [create_call(name, person, due, board, list_name)], [person.lookup])
 
 
-def move(draw: Draw, desk: Desk) -> Draft | None:
+def move(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, target = named(draw, desk), draw.pick(LISTS)
     if found is None:
         return None
@@ -86,7 +86,7 @@ def move(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(task, "list_name", target)], [lookup])
 
 
-def reassign(draw: Draw, desk: Desk) -> Draft | None:
+def reassign(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, person = named(draw, desk), assignee(draw, desk)
     if found is None:
         return None
@@ -101,7 +101,7 @@ def reassign(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(task, "assigned_to_email", person.email)], [lookup, person.lookup])
 
 
-def delete(draw: Draw, desk: Desk) -> Draft | None:
+def delete(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found = named(draw, desk)
     if found is None:
         return None
@@ -114,7 +114,7 @@ def delete(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [delete_call(task)], [lookup])
 
 
-def set_due(draw: Draw, desk: Desk) -> Draft | None:
+def set_due(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, due = named(draw, desk), workday(draw)
     if found is None:
         return None
@@ -130,7 +130,7 @@ def set_due(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(task, "due_date", due.isoformat())], [lookup])
 
 
-def postpone(draw: Draw, desk: Desk) -> Draft | None:
+def postpone(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, days = named(draw, desk), draw.between(1, 10)
     if found is None:
         return None
@@ -145,7 +145,7 @@ def postpone(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(task, "due_date", due.isoformat())], [lookup], 1)
 
 
-def rename(draw: Draw, desk: Desk) -> Draft | None:
+def rename(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, name = named(draw, desk), task_name(draw)
     if found is None:
         return None
@@ -160,7 +160,7 @@ def rename(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(task, "task_name", name)], [lookup])
 
 
-def change_board(draw: Draw, desk: Desk) -> Draft | None:
+def change_board(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, board = named(draw, desk), draw.pick(BOARDS)
     if found is None:
         return None
@@ -175,7 +175,7 @@ def change_board(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(task, "board", board)], [lookup])
 
 
-def move_all(draw: Draw, desk: Desk) -> Draft | None:
+def move_all(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person, (source, target), board = assignee(draw, desk), draw.sample(LISTS, 2), draw.pick(BOARDS)
     if person is None:
         return None
@@ -194,7 +194,7 @@ def move_all(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(task, "list_name", target) for task in tasks], lookups)
 
 
-def delete_overdue(draw: Draw, desk: Desk) -> Draft | None:
+def delete_overdue(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person = assignee(draw, desk)
     if person is None:
         return None
@@ -211,7 +211,7 @@ def delete_overdue(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [delete_call(task) for task in late], lookups, 1)
 
 
-def hand_over_day(draw: Draw, desk: Desk) -> Draft | None:
+def hand_over_day(draw: OfficeDraw, desk: Desk) -> Draft | None:
     """What somebody has due on a day goes to somebody else."""
     person = assignee(draw, desk)
     other = desk.person(draw, [email for email in desk.tasks_of if person is None or email != person.email])
@@ -231,7 +231,7 @@ def hand_over_day(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(task, "assigned_to_email", other.email) for task in tasks], lookups)
 
 
-def start_next(draw: Draw, desk: Desk) -> Draft | None:
+def start_next(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person = assignee(draw, desk)
     backlog = [] if person is None else [task for task in desk.tasks_of[person.email] if task["list_name"] == "Backlog"]
     backlog.sort(key=lambda task: task["due_date"])
@@ -251,7 +251,7 @@ def start_next(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [update_call(task, "list_name", "In Progress")], lookups, 1)
 
 
-def finish_if(draw: Draw, desk: Desk) -> Draft | None:
+def finish_if(draw: OfficeDraw, desk: Desk) -> Draft | None:
     found, asked, target = named(draw, desk), draw.pick(LISTS), draw.pick(LISTS)
     if found is None:
         return None
@@ -267,7 +267,7 @@ def finish_if(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, calls, [lookup], 1)
 
 
-def assign_to_less_busy(draw: Draw, desk: Desk) -> Draft | None:
+def assign_to_less_busy(draw: OfficeDraw, desk: Desk) -> Draft | None:
     one = assignee(draw, desk)
     other = desk.person(draw, [email for email in desk.tasks_of if one is None or email != one.email])
     list_name, board, due, name = draw.pick(LISTS[:3]), draw.pick(BOARDS), workday(draw), task_name(draw)
@@ -286,7 +286,7 @@ def assign_to_less_busy(draw: Draw, desk: Desk) -> Draft | None:
     return Draft(phrasings, [create_call(name, chosen, due, board)], lookups, 1)
 
 
-def create_if_few(draw: Draw, desk: Desk) -> Draft | None:
+def create_if_few(draw: OfficeDraw, desk: Desk) -> Draft | None:
     person, list_name, beside = assignee(draw, desk), draw.pick(LISTS[:3]), draw.between(-1, 2)
     name, board, due = task_name(draw), draw.pick(BOARDS), workday(draw)
     if person is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ....base.errors import ConfigError
 from ..office import CUSTOMER_COLUMNS, EMAIL_COLUMNS, EVENT_COLUMNS, TASK_COLUMNS, VISIT_COLUMNS
 from . import words
-from .draw import Draw
+from .draw import OfficeDraw
 
 DOMAIN = "lumenhall.com"
 # Rows at size 1, as many as the Workplace Assistant's tables have.
@@ -38,8 +38,8 @@ def generate_tables(folder: str | Path, seed: int = 0, size: float = 1.0) -> dic
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
-    def draw(name: str) -> Draw:
-        return Draw(f"workplace tables/{seed}/{name}")
+    def draw(name: str) -> OfficeDraw:
+        return OfficeDraw(f"workplace tables/{seed}/{name}")
 
     def rows(least: int, at_one: int) -> int:
         return max(least, round(at_one * size))
@@ -68,7 +68,7 @@ def _write(path: Path, header: Cells | None, lines: Iterable[Cells]) -> int:
     return count
 
 
-def _people(draw: Draw, count: int) -> Iterator[str]:
+def _people(draw: OfficeDraw, count: int) -> Iterator[str]:
     """Different names; different first names too, as long as there are enough."""
     firsts, lasts = words.FIRST_NAMES, words.LAST_NAMES
     start, step = draw.below(len(firsts)), draw.below(len(lasts))
@@ -78,7 +78,7 @@ def _people(draw: Draw, count: int) -> Iterator[str]:
         yield f"{first}.{last}@{DOMAIN}"
 
 
-def _ids(draw: Draw, count: int) -> Iterator[str]:
+def _ids(draw: OfficeDraw, count: int) -> Iterator[str]:
     """The numbers from 0 to count - 1, each once, mixed by an affine step that needs no list."""
     step = next(step for step in iter(lambda: 2 * draw.below(count + 1) + 1, None) if _coprime(step, count))
     start = draw.below(count)
@@ -100,7 +100,7 @@ def _moments(count: int, first: date, days: int) -> Iterator[datetime]:
         yield datetime(day.year, day.month, day.day)
 
 
-def _emails(draw: Draw, count: int, people: list[str]) -> Iterator[Cells]:
+def _emails(draw: OfficeDraw, count: int, people: list[str]) -> Iterator[Cells]:
     seconds = 61 * 24 * 3600 - 3600
     for number, email_id in enumerate(_ids(draw, count)):
         # One in each slot of time: all times differ up to a hundred thousand times the usual size.
@@ -115,7 +115,7 @@ def _emails(draw: Draw, count: int, people: list[str]) -> Iterator[Cells]:
         yield email_id, "inbox", sender, subject[0].upper() + subject[1:], sent.isoformat(" "), body  # fmt: skip
 
 
-def _events(draw: Draw, count: int, people: list[str]) -> Iterator[Cells]:
+def _events(draw: OfficeDraw, count: int, people: list[str]) -> Iterator[Cells]:
     # Mostly past, some weeks ahead. Each day's events are in order of time.
     ids, moments = _ids(draw, count), _moments(count, date(2023, 8, 1), 143)
     day: list[datetime] = []
@@ -134,7 +134,7 @@ def _with_end(moments: Iterable[datetime]) -> Iterator[datetime | None]:
     yield None
 
 
-def _tasks(draw: Draw, count: int, people: list[str]) -> Iterator[Cells]:
+def _tasks(draw: OfficeDraw, count: int, people: list[str]) -> Iterator[Cells]:
     for number, task_id in enumerate(_ids(draw, count)):
         owner = people[number] if number < len(people) else draw.pick(people)
         name = f"{draw.pick(words.VERBS)} {draw.pick(words.PARTS)}"
@@ -144,7 +144,7 @@ def _tasks(draw: Draw, count: int, people: list[str]) -> Iterator[Cells]:
         yield task_id, name, owner, draw.pick(words.LISTS), due.isoformat(), draw.pick(words.BOARDS)
 
 
-def _customers(draw: Draw, count: int, people: list[str]) -> Iterator[Cells]:
+def _customers(draw: OfficeDraw, count: int, people: list[str]) -> Iterator[Cells]:
     firsts, lasts = words.CLIENT_FIRST, words.CLIENT_LAST
     for number, customer_id in enumerate(_ids(draw, count)):
         lap, place = divmod(number * 5 % (len(firsts) * len(lasts)), len(firsts))
@@ -165,7 +165,7 @@ def _customers(draw: Draw, count: int, people: list[str]) -> Iterator[Cells]:
         )
 
 
-def _visits(draw: Draw, count: int) -> Iterator[Cells]:
+def _visits(draw: OfficeDraw, count: int) -> Iterator[Cells]:
     # Half of the visits are direct, as on most small sites.
     sources = ("direct", "direct", "direct", "direct", "social media", "social media", "search engine", "referral")
     width = max(4, len(str(10 * count)) - 1)

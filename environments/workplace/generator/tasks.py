@@ -12,9 +12,9 @@ from ..schemas import SYSTEM_PROMPT, tool_schemas
 from ..verifier import replay, same_state
 from . import analytics, calendar, customers, email, multi, projects
 from .desk import Desk, Draft
-from .draw import Draw
+from .draw import OfficeDraw
 
-Kind = Callable[[Draw, Desk], Draft | None]
+Kind = Callable[[OfficeDraw, Desk], Draft | None]
 
 _DOMAINS = {
     "analytics": analytics,
@@ -63,7 +63,7 @@ def generate_tasks(
     Raises ConfigError for an unknown kind or split, and when the tables are too small for so many different tasks.
     """
     names = _checked(list(KINDS) if kinds is None else list(kinds), splits)
-    desk, draw = Desk(office), Draw(f"workplace tasks/{seed}")
+    desk, draw = Desk(office), OfficeDraw(f"workplace tasks/{seed}")
     tools, seen = tool_schemas(), set[str]()
     made, fruitless = 0, 0
     for name in cycle(names):
@@ -92,7 +92,7 @@ def _checked(names: list[str], splits: Sequence[str]) -> list[str]:
     return names
 
 
-def _row(name: str, desk: Desk, draw: Draw, splits: Sequence[str], hold_out: bool) -> dict[str, Any] | None:
+def _row(name: str, desk: Desk, draw: OfficeDraw, splits: Sequence[str], hold_out: bool) -> dict[str, Any] | None:
     draft = KINDS[name](draw, desk)
     if draft is None or len(draft.lookups) + len(draft.calls) > MOST_CALLS:
         return None

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollhouse.environments.math.draw import Draw, latex
+from rollhouse.environments.math.draw import MathDraw, latex
 from rollhouse.environments.math.generator import KINDS, generate_tasks, split_of
 from rollhouse.environments.math.verifier import library_verdict
 from rollhouse.store.task import Task
@@ -50,7 +50,7 @@ def test_no_problem_is_in_two_splits_whatever_the_seed() -> None:
 @given(st.integers(0, 2**32), st.sampled_from(sorted(KINDS)), st.integers(1, 5))
 @settings(max_examples=150, deadline=None)
 def test_wordings_do_not_decide_the_split_and_all_hold_the_same_numbers(seed: int, kind: str, level: int) -> None:
-    problem = KINDS[kind](Draw(seed), level)
+    problem = KINDS[kind](MathDraw(seed), level)
     assert split_of(kind, problem.key) in ("train", "validation", "test")
     assert len(set(problem.wordings)) == len(problem.wordings) >= 2
     assert all("None" not in said and "  " not in said and "+ -" not in said for said in problem.wordings)

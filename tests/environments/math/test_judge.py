@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rollhouse.base.errors import ConfigError
 from rollhouse.environments.math import MathEnvironment
-from rollhouse.environments.math.judge import ANSWER_CHARACTERS, DIFFERENT, SAME, Judge
+from rollhouse.environments.math.judge import ANSWER_CHARACTERS, DIFFERENT, SAME, AnswerJudge
 from rollhouse.policies.types import Turn
 from rollhouse.store.messages import Message
 from rollhouse.store.task import Score, Task
@@ -153,7 +153,7 @@ def test_the_key_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> Non
     _, there = judged(lambda shown: DIFFERENT, "It is odd.", api_key_env="A_KEY", model="mine")
     assert there.keys == ["Bearer secret"]
     assert there.asked[0]["model"] == "mine"
-    assert "secret" not in repr(Judge(there.url, api_key_env="A_KEY"))
+    assert "secret" not in repr(AnswerJudge(there.url, api_key_env="A_KEY"))
 
 
 @pytest.mark.parametrize("settings", [{"url": "nowhere"}, {"url": "http://x/v1", "modle": "m"}, {}, "x"])
@@ -175,7 +175,7 @@ def test_many_at_once_keep_to_the_limit() -> None:
         return SAME
 
     async def play(url: str) -> list[Score]:
-        environment = MathEnvironment(judge=Judge(url, concurrency=3))
+        environment = MathEnvironment(judge=AnswerJudge(url, concurrency=3))
         task = Task("math", (Message("user", "Odd or even?"),), (), "even")
         scores = [environment.score(task, f"It is {word}.") for word in ("so", "fine", "well") * 5]
         return [score for score, _ in await asyncio.gather(*scores)]

@@ -18,7 +18,7 @@ from rollhouse.cli.main import app
 from rollhouse.environments.tasks_file import task_from_row
 from rollhouse.environments.types import Done
 from rollhouse.environments.workplace import WorkplaceEnvironment
-from rollhouse.environments.workplace.generator.draw import Draw
+from rollhouse.environments.workplace.generator.draw import OfficeDraw
 from rollhouse.environments.workplace.generator.tables import generate_tables
 from rollhouse.environments.workplace.generator.tasks import HELD_OUT, KINDS, MOST_CALLS, generate_tasks
 from rollhouse.environments.workplace.office import Office, read_office
@@ -119,7 +119,7 @@ def test_the_same_bytes_everywhere(made: Path, rows: list[Row]) -> None:
     files = {name: digest((made / name).read_bytes()) for name in NAMES}
     assert digest(json.dumps(files).encode()) == "0c8dfa9824982f59"
     assert digest(json.dumps(rows[:400]).encode()) == "b34628e8987d8f91"
-    assert [Draw("a").below(1000), Draw("b").pick("xyz"), Draw("c").sample("abcdef", 3)] == DRAWN
+    assert [OfficeDraw("a").below(1000), OfficeDraw("b").pick("xyz"), OfficeDraw("c").sample("abcdef", 3)] == DRAWN
 
 
 DRAWN = [272, "z", ["c", "a", "b"]]

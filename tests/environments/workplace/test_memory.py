@@ -10,7 +10,7 @@ from typing import Any
 from rollhouse.environments.tasks_file import task_from_row
 from rollhouse.environments.workplace import WorkplaceEnvironment
 from rollhouse.environments.workplace import environment as environment_module
-from rollhouse.environments.workplace.tables import Table
+from rollhouse.environments.workplace.tables import OfficeTable
 from rollhouse.policies.types import Turn
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.tests.office import task_line
@@ -48,8 +48,8 @@ def test_memory_is_flat_over_sessions(environment: WorkplaceEnvironment) -> None
     assert grown < 100_000
 
 
-def written_tables() -> list[Table]:
-    return [table for table in gc.get_objects() if isinstance(table, Table) and table.created]
+def written_tables() -> list[OfficeTable]:
+    return [table for table in gc.get_objects() if isinstance(table, OfficeTable) and table.created]
 
 
 def test_a_closed_session_holds_no_tables(environment: WorkplaceEnvironment) -> None:

@@ -1,4 +1,4 @@
-"""What a client asks for: request bodies of the OpenAI routes, checked and put into our words."""
+"""Request bodies of the OpenAI routes, checked and converted."""
 
 import json
 import math
@@ -12,8 +12,8 @@ from .errors import refused
 
 Body = dict[str, Any]
 
-# What would change the answer and is not done here, with the values that ask for nothing.
-_NOT_DONE: dict[str, tuple[Any, ...]] = {
+# Fields that would change the answer and are not supported, with the values that change nothing.
+_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "best_of": (1,),
     "frequency_penalty": (0,),
@@ -55,16 +55,14 @@ _NOT_DONE: dict[str, tuple[Any, ...]] = {
 }
 _ROLES = {"developer": "system", **{role: role for role in ("system", "user", "assistant", "tool")}}
 _LARGEST_SEED = 2**63 - 1
-_DEEPEST = (
-    100  # levels of lists and objects: far more than anybody needs, and what every reader of the journal can follow
-)
+_DEEPEST = 100  # levels of lists and objects; every reader of the journal can handle as many
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """Tokens that a message of the request carries: what the model saw and sampled up to and with that message.
+    """Tokens that a message of the request carries: prompt and sampled tokens up to and including that message.
 
-    `length` is how many messages of the request they stand for.
+    `length` is the number of messages that they stand for.
     """
 
     token_ids: list[int]
@@ -72,17 +70,17 @@ class Prefix:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request for a model's answer.
+class ModelRequest:
+    """One request for a model call.
 
     Attributes:
-        prompt: Of a completion: its text or its token ids; None for a conversation.
-        sampling: `max_tokens` in it does not count.
-        max_tokens: None is as many as the context holds.
-        stop: Texts at which the answer ends; they are not part of it.
-        read_calls: Whether tool calls in the answer are to be read; otherwise it is text as it stands.
-        tokens_as_ids: Whether the list of logprobs names tokens by id.
-        show_tokens: Whether the answer carries token ids.
+        prompt: Text or token ids of a completion; None for a conversation.
+        sampling: Its `max_tokens` is not used.
+        max_tokens: None is the rest of the context.
+        stop: Strings that end the answer; they are not part of it.
+        read_calls: Whether tool calls in the answer are parsed; otherwise they stay text.
+        tokens_as_ids: Whether the list of logprobs shows tokens as ids.
+        show_tokens: Whether the answer has token ids.
     """
 
     messages: tuple[Message, ...] = ()
@@ -100,35 +98,37 @@ class Asked:
     show_tokens: bool = True
 
 
-def read_chat(body: Body) -> Asked:
-    """A body of `/v1/chat/completions`. Raises ApiError naming what is wrong or not supported."""
+def read_chat(body: Body) -> ModelRequest:
+    """A body of `/v1/chat/completions`. Raises ApiError that names the wrong or unsupported field."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise refused("`messages` must be a list of at least one message.")
     read = tuple(_message(message, number) for number, message in enumerate(messages))
-    asked = common(body, _first(body, "max_completion_tokens", "max_tokens"))
+    parsed = common(body, _first(body, "max_completion_tokens", "max_tokens"))
     tools = tuple(_tool(tool, number) for number, tool in enumerate(listed(body, "tools")))
     return replace(
-        asked, messages=read, tools=tools, prefix=_carried(body, messages), read_calls=reads_calls(body, tools)
+        parsed, messages=read, tools=tools, prefix=_carried(body, messages), read_calls=reads_calls(body, tools)
     )
 
 
-def read_completion(body: Body) -> Asked:
+def read_completion(body: Body) -> ModelRequest:
     """A body of `/v1/completions`. Raises ApiError."""
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
         prompt = prompt[0]
     if not (isinstance(prompt, str) or is_ids(prompt)) or not prompt:
-        raise refused("`prompt` must be one text or one list of token ids, and not empty.")
+        raise refused("`prompt` must be one string or one list of token ids, and not empty.")
     wanted = body.get("logprobs")
     if wanted is not None and wanted not in (0, 1):
-        raise refused("`logprobs` above 1 is not supported: the sampled token's is all there is.", "unsupported")
+        raise refused(
+            "`logprobs` above 1 is not supported: only the sampled token's logprob is returned.", "unsupported"
+        )
     return replace(common(body | {"logprobs": wanted is not None}, body.get("max_tokens")), prompt=prompt)
 
 
-def common(body: Body, max_tokens: Any) -> Asked:
-    """What all routes have in common. Raises ApiError."""
-    _refuse_what_is_not_done(body)
+def common(body: Body, max_tokens: Any) -> ModelRequest:
+    """The fields that all routes share. Raises ApiError."""
+    _refuse_unsupported(body)
     seed = _whole(body, "seed", None, -_LARGEST_SEED - 1, _LARGEST_SEED)
     top_k = _whole(body, "top_k", -1, -1, 2**31 - 1)
     sampling = Sampling(
@@ -139,7 +139,7 @@ def common(body: Body, max_tokens: Any) -> Asked:
         seed=seed,
     )
     options = body.get("stream_options") or {}
-    return Asked(
+    return ModelRequest(
         sampling=sampling,
         max_tokens=_whole({"max_tokens": max_tokens}, "max_tokens", None, 1, 2**31 - 1),
         stop=_stops(body),
@@ -152,10 +152,10 @@ def common(body: Body, max_tokens: Any) -> Asked:
 
 
 def reads_calls(body: Body, tools: tuple[Mapping[str, Any], ...]) -> bool:
-    """Whether the answer's tool calls are to be read. Raises ApiError for a choice that would force one."""
+    """Whether tool calls of the answer are parsed. Raises ApiError for a choice that forces a call."""
     choice = body.get("tool_choice") or "auto"
     if choice not in ("auto", "none"):
-        raise refused("`tool_choice` can be auto or none: forcing a call is not supported.", "unsupported")
+        raise refused("`tool_choice` must be auto or none: forcing a call is not supported.", "unsupported")
     return bool(tools) and choice == "auto"
 
 
@@ -173,10 +173,10 @@ def is_ids(value: Any) -> bool:
 
 
 def body_of(raw: bytes) -> Body:
-    """A request's bytes as a JSON object; nothing at all is an empty one. Raises ApiError."""
+    """A request's bytes as a JSON object; no bytes are an empty object. Raises ApiError."""
     try:
         body = json.loads(raw, parse_constant=_no_number, parse_float=_finite) if raw.strip() else {}
-        if b"\\ud" in raw.lower():  # half of a surrogate pair is no text that a tokenizer or a table could hold
+        if b"\\ud" in raw.lower():  # half of a surrogate pair is not text that a tokenizer or a table can hold
             json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise refused(f"The body is not JSON: {str(error)[:200]}.") from error
@@ -188,12 +188,12 @@ def body_of(raw: bytes) -> Body:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:
     value = float(text)
-    if math.isinf(value):  # written again it would be no JSON
+    if math.isinf(value):  # it could not be written as JSON again
         raise ValueError(f"{text[:20]} is too large a number")
     return value
 
@@ -206,11 +206,11 @@ def _is_deep(body: Body) -> bool:
     return bool(level)
 
 
-def _refuse_what_is_not_done(body: Body) -> None:
-    for name in body.keys() & _NOT_DONE.keys():
+def _refuse_unsupported(body: Body) -> None:
+    for name in body.keys() & _UNSUPPORTED.keys():
         value = body[name]
-        if value is not None and value not in _NOT_DONE[name]:
-            raise refused(f"`{name}` is not supported here; leave it out.", "unsupported")
+        if value is not None and value not in _UNSUPPORTED[name]:
+            raise refused(f"`{name}` is not supported; leave it out.", "unsupported")
 
 
 def _message(given: Any, number: int) -> Message:
@@ -221,15 +221,15 @@ def _message(given: Any, number: int) -> Message:
     try:
         message = Message.from_openai({**given, "role": _ROLES[role], "content": text_of(given.get("content"), where)})
     except (KeyError, TypeError, AttributeError) as error:
-        raise refused(f"`{where}.tool_calls` are not calls of functions with a name and arguments.") from error
+        raise refused(f"`{where}.tool_calls` must be function calls with a name and arguments.") from error
     if not all(isinstance(call.name, str) and isinstance(call.id, str) for call in message.tool_calls):
-        raise refused(f"`{where}.tool_calls` are not calls of functions with a name and arguments.")
+        raise refused(f"`{where}.tool_calls` must be function calls with a name and arguments.")
     reasoning = given.get("reasoning_content", given.get("reasoning"))
     return replace(message, reasoning=reasoning if isinstance(reasoning, str) else None)
 
 
 def text_of(content: Any, where: str) -> str | None:
-    """The text of a message's content, its parts joined. Raises ApiError for an image or another part that is no text."""
+    """The text of a message's content, its parts joined. Raises ApiError for an image or another part that is not text."""
     if content is None or isinstance(content, str):
         return content
     if isinstance(content, list) and all(
@@ -247,7 +247,7 @@ def _tool(tool: Any, number: int) -> Mapping[str, Any]:
 
 
 def _carried(body: Body, messages: list[Any]) -> Prefix | None:
-    """The tokens of the latest message that carries its own, or those the request requires."""
+    """The tokens that the request requires, else those of the latest message that carries some."""
     required = body.get("required_prefix_token_ids")
     assistants = [number for number, message in enumerate(messages) if message.get("role") == "assistant"]
     if is_ids(required) and required and assistants:
@@ -260,7 +260,7 @@ def _carried(body: Body, messages: list[Any]) -> Prefix | None:
 
 
 def carried_tokens(holder: Mapping[str, Any], length: int) -> Prefix | None:
-    """The tokens a message or an item carries; None when it carries none. Raises ApiError when they are no token ids."""
+    """The tokens that a message or an item carries; None for none. Raises ApiError when they are not token ids."""
     prompt, generation = holder.get("prompt_token_ids"), holder.get("generation_token_ids")
     if not prompt or not generation:
         return None
@@ -273,7 +273,7 @@ def _stops(body: Body) -> tuple[str, ...]:
     stop = body.get("stop")
     stops = [stop] if isinstance(stop, str) else stop or []
     if not isinstance(stops, list) or not all(isinstance(text, str) for text in stops):
-        raise refused("`stop` must be a text or a list of texts.")
+        raise refused("`stop` must be a string or a list of strings.")
     return tuple(text for text in stops if text)
 
 
