@@ -217,7 +217,7 @@ def test_other_bad_requests_have_an_error_each_and_harm_nobody(server: Server, r
     assert server.post(url, content=json.dumps(request_of())).status_code == 415
     for raw in ('{"reward":1e999}', '{"metadata":{"a":-1e999}}', '{"metadata":' + '{"a":' * 400 + "1" + "}" * 401):
         assert server.post("/rollouts/x/finish", content=raw, headers=as_json).status_code == 400
-    assert "no `reward`" in server.post("/rollouts/x/finish", {"passed": True}).json()["error"]["message"]
+    assert "needs a `reward`" in server.post("/rollouts/x/finish", {"passed": True}).json()["error"]["message"]
     assert server.post("/v1/nothing", {}).json()["error"]["code"] == "not_found"
     assert server.get(url).status_code == 405
     assert server.post("/detokenize", {"tokens": [10**9]}).status_code == 400
