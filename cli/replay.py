@@ -25,12 +25,11 @@ def replay(
 
     Example: `rollhouse train replay grpo loss_fn.ratio_clip_max=0.28 policy.optimizer.lr=1e-5`.
     """
-    from ..base.recipes import with_overrides
-    from ..train.grpo.original import stored_config
+    from ..train.grpo.original import changed_config, stored_config
     from ..train.grpo.replay import replay as again
 
     place = open_store(store)
-    config = with_overrides(stored_config(place, original), settings or [])
+    config = changed_config(stored_config(place, original), settings or [])
     with watch_training("replay") as (on_step, viewer):
         found = again(place, original, config, from_step=from_step, run=run, progress=on_step, viewer=viewer)
     if format is Format.table:

@@ -23,7 +23,7 @@ class GroupAdvantages:
     Attributes:
         values_B: Parallel to the rewards, float64: the advantage; NaN where the reward was NaN.
         zero_std_B: Parallel to the rewards, bool: the rollout's group has no spread (or one scored rollout), so its
-            advantage is exactly 0 and says nothing.
+            advantage is exactly 0.
         sizes_B: Parallel to the rewards, int64: how many scored rollouts its group has.
     """
 

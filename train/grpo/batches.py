@@ -1,4 +1,4 @@
-"""What a step trains on: a plan over rollouts. Both are on their way into the store, rollouts first, when the step gets its batch."""
+"""What a step trains on: a plan over rollouts. Commits of both have begun, rollouts first, when the step gets its batch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,9 +32,9 @@ class Batch:
 
     Attributes:
         rollouts: Rows of the step, columns PLANNED_COLUMNS.
-        n_new_tokens: Sampled for it just now; None when its plan was stored before.
+        n_new_tokens: Tokens sampled for it by this process; None when its plan was stored before.
         metrics: How it came about: `groups/…`, `staleness/…`, `time/…`.
-        behind_s: What writing its rollouts took beside the sampling, while no step waited.
+        behind_s: Seconds of writing its rollouts beside the sampling, while no step waited.
     """
 
     plan: BatchPlan
@@ -58,7 +58,7 @@ def _stored(parts: "Parts", step: int, watch: Stopwatch) -> Batch | None:
             return None
         rollouts = read_planned(parts.store, plan)
         plan = fit_to_memory(parts.run, plan, rollouts, parts.config.policy.train_mb_tokens)
-    own = [row for row in rollouts if row["run_id"] == plan.run_id]  # versions of another run say nothing of age
+    own = [row for row in rollouts if row["run_id"] == plan.run_id]  # versions of another run are no measure of age
     return Batch(plan, rollouts, None, staleness_metrics(parts.store, step, own))
 
 
@@ -119,7 +119,7 @@ def reference_kl(parts: "Parts", read: Callable[[], list["TrainSample"]], watch:
 def sampling_metrics(sampled: Sampled, waited_s: float) -> dict[str, float]:
     """How the step's rollouts came about.
 
-    `time/overlap` is the share of their time in which nobody waited for them, `time/store_rollouts` what the step waited for the store within
+    `time/overlap` is the share of their time in which the step did not wait for them, `time/store_rollouts` what the step waited for the store within
     `time/wait`.
     """
     refilled = sum(len(tasks) for tasks in sampled.rounds[1:])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .config import GrpoConfig
 
 LOOKED_AT = 2000
-"""Prompts whose length is looked at."""
+"""Prompts whose length is checked."""
 LOW_PRECISION = ("bfloat16", "float16", "half")
 ROUNDING = 5e-3
 """What engines in low precision differ by, at least, from a learner in float32."""
@@ -38,7 +38,7 @@ def open_environment(config: "GrpoConfig", tasks: Sequence[Task]) -> Environment
     if environment is None or environment.name != names[0]:
         called = "" if environment is None or environment.name == wanted.name else f" ({environment.name})"
         raise ConfigError(
-            f"The prompts of {config.dataset} are of {', '.join(names) or 'no environment'}, "
+            f"The prompts of {config.dataset} belong to {', '.join(names) or 'no environment'}, "
             f"the configuration's environment is {wanted.name or 'that of the prompts'}{called}.",
             "Build the set from rollouts of one environment (`--environment`), and name that one or none; environment.name takes what `--env` takes.",
         )
@@ -68,7 +68,7 @@ def refuse_long_prompts(config: "GrpoConfig", tasks: Sequence[Task], chat: ChatF
     too_long = [length for length in lengths if length >= limit]
     if too_long:
         raise ConfigError(
-            f"{len(too_long)} of {len(lengths)} prompts of {config.dataset} fill policy.max_total_sequence_length ({limit}) by themselves; "
+            f"{len(too_long)} of {len(lengths)} prompts of {config.dataset} fill policy.max_total_sequence_length ({limit}); "
             f"the longest has {max(too_long)} tokens.",
             "Raise it, or build the set without them.",
         )
@@ -78,14 +78,14 @@ def low_precision(config: "GrpoConfig") -> str | None:
     """Which of engine and learner computes in low precision, the engine first; None for neither."""
     generation, on_gpu = config.policy.generation, learner_device(config.policy.device).startswith("cuda")
     dtype = str((generation.vllm.model_extra or {}).get("dtype", "auto"))
-    # On a GPU vLLM takes what the model's folder says unless it is told otherwise, which is bfloat16 for most.
+    # On a GPU vLLM's default is the model folder's dtype, which is bfloat16 for most.
     if dtype in LOW_PRECISION or (dtype == "auto" and on_gpu):
         return "engine"
     return "learner" if config.policy.precision == "bfloat16" else None
 
 
 def refuse_low_precision(config: "GrpoConfig") -> None:
-    """Raises ConfigError for an engine or a learner whose rounding the check after a weight push would take for wrong weights."""
+    """Raises ConfigError for an engine or a learner whose rounding would fail the check after a weight push."""
     who, tolerance = low_precision(config), config.policy.generation.sync_tolerance
     if who is not None and tolerance < ROUNDING:
         raise ConfigError(
@@ -95,11 +95,11 @@ def refuse_low_precision(config: "GrpoConfig") -> None:
 
 
 def refuse_sleep(config: "GrpoConfig") -> None:
-    """Raises ConfigError for an engine that is to sleep and cannot."""
+    """Raises ConfigError for sleep_while_training where it cannot work."""
     if not config.policy.generation.sleep_while_training:
         return
     if config.grpo.async_grpo.enabled or not learner_device(config.policy.device).startswith("cuda"):
         raise ConfigError(
-            "policy.generation.sleep_while_training is for an engine that shares a GPU with the learner and takes turns with it.",
+            "policy.generation.sleep_while_training needs an engine that shares a GPU with the learner and alternates with it.",
             "Leave it out on a CPU and with grpo.async_grpo.enabled.",
         )

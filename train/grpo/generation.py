@@ -1,4 +1,4 @@
-"""Rollouts of the steps to come, sampled on a thread of their own into the store.
+"""Rollouts of the next steps, sampled on a thread of their own into the store.
 
 The main thread decides when a step begins (`admitted`) and takes its rollouts when it is the step's turn. Both modes work this way: a
 synchronous run begins a step when it takes it, an asynchronous one begins steps as soon as the weights allow.
@@ -40,15 +40,15 @@ class Sampled:
     """What was sampled for a step.
 
     Attributes:
-        rounds: The step's prompts; from the second round on those that replaced groups without spread.
+        rounds: The step's prompts by round; those from the second round on replace groups without spread.
         rows: Its rollouts as they are written; None when some were in the store before.
         prompts: prompt_key → tokens, of those rollouts; what the store had before the run is left out.
-        n_tokens: Sampled just now, by this process.
-        missing: Groups without spread that nothing replaced; 0 without dynamic sampling.
+        n_tokens: Tokens sampled by this process.
+        missing: Groups without spread that were not replaced; 0 without dynamic sampling.
         seconds: From its begin to its end.
         store_s: Of them, spent on the ledger, and after the last rollout had ended.
         write_s: Spent on its rollouts, beside the sampling.
-        record: To be joined to the plan's settings.
+        record: Added to the plan's settings.
         metrics: Of the curriculum.
     """
 
@@ -71,7 +71,7 @@ class Sampled:
 
 
 class StepSampler:
-    """The thread. Leaving the `with` block ends it: what was finished is in the store, what was not is given up."""
+    """Samples the rollouts of steps on a thread. Leaving the `with` block ends it: finished rollouts are in the store, others are given up."""
 
     def __init__(self, parts: "Parts", tasks: Sequence[Task]) -> None:
         self.parts = parts
@@ -108,7 +108,7 @@ class StepSampler:
             future.add_done_callback(self._ended)
 
     def admit(self, version: int) -> None:
-        """Begins what weights of this version admit, in an asynchronous run; see `admitted`."""
+        """Begins the steps that weights of this version admit, in an asynchronous run; see `admitted`."""
         grpo = self.parts.config.grpo
         if not grpo.async_grpo.enabled:
             return
@@ -116,7 +116,7 @@ class StepSampler:
             self.begin(step)
 
     def foresee(self, step: int) -> None:
-        """Puts the prompts of a step to come on record while the learner is busy; not where a query is to choose them later."""
+        """Records the prompts of the next step while the learner is busy; not where a query chooses them later."""
         grpo = self.parts.config.grpo
         if grpo.curriculum.query is None and self._begun < step <= grpo.max_num_steps:
             # It begins with the weights of the step before. An error comes again then.
@@ -131,7 +131,7 @@ class StepSampler:
         return sampled
 
     def check(self) -> None:
-        """Raises what the thread ran into, and EngineError when it is stuck: no rollout begun or ended for more than two could take."""
+        """Raises the error of the thread, and EngineError when it is stuck: no rollout began or ended in the time that two can take."""
         if self._failure is not None:
             raise self._failure
         limit = 2 * self._options["time_limit_s"] + _SLACK_S
@@ -140,7 +140,7 @@ class StepSampler:
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """No rollout is begun inside the block, and none is in flight: those that were have ended by their time limit."""
+        """No rollout begins inside the block, and none is in flight: it waits for those that are."""
         self._wait(asyncio.run_coroutine_threadsafe(self._drain(), self._loop))
         try:
             yield
@@ -174,7 +174,7 @@ class StepSampler:
     # Called on the thread.
 
     def _work(self) -> None:
-        """All that the thread does. Its tasks are cancelled and have ended before the loop closes, however late it hears that it is over."""
+        """The thread's work. Its tasks are cancelled and have ended before the loop closes."""
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._over.wait())
 
@@ -237,7 +237,9 @@ class StepSampler:
     async def _collect(self, sampled: Sampled, tasks: Sequence[Task]) -> None:
         parts, step = self.parts, sampled.step
         repeats = parts.config.grpo.num_generations_per_prompt
-        known = parts.store if parts.run.incarnation else None  # a run's first life finds nothing of its own
+        known = (
+            parts.store if parts.run.incarnation else None
+        )  # in its first incarnation a run has nothing in the store
         plan = await self._timed(sampled, lambda: make_plan(known, parts.run.run_id, tasks, repeats, step))
         settings = sampling(parts.config, step)
         if plan.skipped:
@@ -290,8 +292,8 @@ class StepSampler:
 
 def _stuck(seconds: float) -> EngineError:
     return EngineError(
-        f"The thread that samples has shown no sign of life for {seconds:.0f} s: an environment or its tools may hold it up.",
-        "Start the run again, it goes on where it stopped; an environment whose tools wait should have async ones.",
+        f"No rollout began or ended for {seconds:.0f} s: an environment or one of its tools may be blocking.",
+        "Start the run again to resume it; make tools that wait async.",
     )
 
 
@@ -299,7 +301,11 @@ def _stuck(seconds: float) -> EngineError:
 
 
 def admitted(version: int, max_age: int, begun: int, last: int) -> range:
-    """The steps to begin now: those after `begun`, the newest begun so far, that `version` admits, up to `last`."""
+    """The steps to begin now: those after `begun`, the newest begun so far, that weights `version` admit, up to `last`.
+
+    Weights of version v are those after optimizer step v, so step k changes weights of version k - 1, and a rollout sampled by version v is
+    k - 1 - v steps old when it is trained on. A rollout begins with weights no older than those it was admitted by.
+    """
     return range(begun + 1, min(version + 1 + max_age, last) + 1)
 
 

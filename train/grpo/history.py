@@ -1,6 +1,6 @@
-"""The first batches out of what is in the store already: groups of stored rollouts that the learner could have sampled itself.
+"""Warm start: the first batches are groups of stored rollouts that the learner could have sampled itself.
 
-They were sampled by other weights. The loss corrects for that through the engine's stored logprobs, as it does for age.
+They were sampled by other weights. The loss corrects for that by the engine's stored logprobs, as it does for age.
 """
 
 import json
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 _JUDGED = [*(name for name in PLANNED_COLUMNS if name != "logprobs"), "run_id", "agent", "branch", "trainable", "prompt_id", "tokenizer_hash", "template_hash", "temperature", "top_p", "top_k", "min_p", "logprobs_mode", "started_at"]  # fmt: skip
 _TOKENS = ["rollout_id", "token_ids", "loss_mask", "logprobs"]
 _GROUPS_AT_ONCE = 8
-"""Groups whose logprobs the learner is asked for at once."""
+"""Groups that the learner scores at once."""
 
 Row = dict[str, Any]
 
 
 class Scores(Protocol):
-    """What history needs of a learner."""
+    """What warm start needs of a learner."""
 
     def logprobs(
         self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float = 1.0
@@ -47,7 +47,7 @@ class WarmBatch:
     Attributes:
         rollouts: Rows with PLANNED_COLUMNS and run_id, of one group after the other.
         tasks: The groups' tasks, in order.
-        left_out: Rollouts that were looked at and not used, by reason.
+        left_out: Rollouts that were considered and not used, by reason.
         record: To be joined to the plan's settings: `rollouts_of`, the runs the rollouts are of, and `warm_start`.
         metrics: `warm/…`: groups, rollouts, left_out and the mean over rollouts of |log of the geometric mean ratio|.
     """
@@ -60,13 +60,13 @@ class WarmBatch:
 
 
 def refuse_bad_warm_start(store: "LanceStore", config: "GrpoConfig") -> None:
-    """Raises StoreNotFound for a run there is not, ConfigError when the loss would take the rollouts for the learner's own."""
+    """Raises StoreNotFound for an unknown run, ConfigError when the loss does not correct for rollouts of other weights."""
     warm, loss = config.grpo.warm_start, config.loss_fn
     for run_id in warm.runs:
         get_run(store, run_id)
     if warm.runs and loss.old_logprobs == "learner" and not loss.use_importance_sampling_correction:
         raise ConfigError(
-            "grpo.warm_start trains on rollouts of other weights, and nothing corrects for them.",
+            "grpo.warm_start trains on rollouts of other weights, and the loss does not correct for them.",
             "Set loss_fn.use_importance_sampling_correction=true, or loss_fn.old_logprobs=engine.",
         )
 
@@ -136,7 +136,7 @@ def _used_before(store: "LanceStore", run_id: str, step: int) -> set[str]:
 
 
 def _unfit(row: Row, config: "GrpoConfig", tasks: dict[str, "Task"], chat: "ChatFormat") -> str | None:
-    """Why a rollout cannot be trained on, before the learner is asked; None when it can."""
+    """Why a rollout cannot be trained on, before the learner scores it; None when it can."""
     generation = config.policy.generation
     if row["task_id"] not in tasks:
         return "not in the prompt set"
@@ -150,9 +150,9 @@ def _unfit(row: Row, config: "GrpoConfig", tasks: dict[str, "Task"], chat: "Chat
         return "another tokenizer or template"
     filtered = (row["top_p"] or 1) < 1 or (row["top_k"] or -1) > 0 or (row["min_p"] or 0) > 0
     if filtered or row["temperature"] is None or abs(row["temperature"] - generation.temperature) > 1e-6:
-        return "sampled otherwise"
+        return "sampled with other settings"
     if row["logprobs_mode"] not in (None, "processed") and generation.temperature != 1:
-        return "sampled otherwise"
+        return "sampled with other settings"
     if (row["n_prompt_tokens"] or 0) + row["n_tokens"] > config.policy.max_total_sequence_length:
         return "too long"
     return None
@@ -203,17 +203,17 @@ def _teaching(groups: Sequence[list[Row]], left_out: Counter[str]) -> Iterator[l
 def _measured(
     store: "LanceStore", config: "GrpoConfig", groups: Iterator[list[Row]], learner: Scores
 ) -> Iterator[tuple[list[Row], list[float]]]:
-    """Each group with the log of each rollout's geometric mean ratio; a few groups at a time, as they are asked for."""
+    """Each group with the log of each rollout's geometric mean ratio; a few groups at a time, as they are needed."""
     some: list[list[Row]] = []
     for group in groups:
         some.append(group)
         if len(some) == _GROUPS_AT_ONCE:
-            yield from _ask(store, config, some, learner)
+            yield from _score(store, config, some, learner)
             some = []
-    yield from _ask(store, config, some, learner)
+    yield from _score(store, config, some, learner)
 
 
-def _ask(
+def _score(
     store: "LanceStore", config: "GrpoConfig", groups: Sequence[list[Row]], learner: Scores
 ) -> Iterator[tuple[list[Row], list[float]]]:
     rows = [row for group in groups for row in group]
@@ -226,10 +226,10 @@ def _ask(
     prompts = prompt_tokens(store, rows)
     for row in rows:
         row |= tokens[row["rollout_id"]]
-    asked = [(prompts[prompt_key(row)], row["token_ids"]) for row in rows]
+    sequences = [(prompts[prompt_key(row)], row["token_ids"]) for row in rows]
     logs = {
         row["rollout_id"]: _log_ratio(row, found)
-        for row, found in zip(rows, learner.logprobs(asked, config.policy.generation.temperature), strict=True)
+        for row, found in zip(rows, learner.logprobs(sequences, config.policy.generation.temperature), strict=True)
     }
     for group in groups:
         yield group, [logs[row["rollout_id"]] for row in group]

@@ -1,6 +1,6 @@
-"""The run's ledger in the store: prompts before they are sampled, a step's plan before it, what became of each rollout after it.
+"""The run's ledger in the store: prompts before they are sampled, a step's plan before it, the outcome of each rollout after it.
 
-A batch is always read back through its committed plan, so that what was trained once can be trained again, bit for bit.
+A batch is always read through its committed plan, so that it can be trained on again, bit for bit.
 """
 
 import json
@@ -62,7 +62,7 @@ def commit_plan(store: "LanceStore", plan: BatchPlan, run: "Run | None" = None) 
     """Writes the plan; a second time changes nothing.
 
     Args:
-        run: The plan's, in its first life: then nothing can be there, and the plan is appended for half the cost, once. None looks.
+        run: The plan's run. In its first incarnation no plan can be there, and it is appended without a look, for half the cost. None looks.
     """
     if run is not None and not run.incarnation:
         append_rows(store, "batch_plans", [plan.to_row()], before_commit=run.lease.check)
@@ -71,7 +71,7 @@ def commit_plan(store: "LanceStore", plan: BatchPlan, run: "Run | None" = None) 
 
 
 def commit_outcomes(store: "LanceStore", run: "Run", step: int, outcomes: Sequence["Outcome"]) -> None:
-    """Writes what became of each rollout that the step trained on."""
+    """Writes the outcome of each rollout that the step trained on."""
     now = datetime.now(UTC)
     rows = [
         {
@@ -131,7 +131,7 @@ def samples_of(store: "LanceStore", rollouts: Sequence[Mapping[str, Any]]) -> li
 
 
 def read_planned(store: "LanceStore", plan: BatchPlan) -> list[dict[str, Any]]:
-    """The rollouts that a plan keeps or leaves out, columns PLANNED_COLUMNS, policy_version_last and run_id; of other runs where the plan says so."""
+    """The rollouts that a plan keeps or leaves out, columns PLANNED_COLUMNS, policy_version_last and run_id; of the runs that the plan names."""
     where = _where(plan, [entry.rollout_id for entry in plan.entries])
     return (
         store.read("rollouts", [*PLANNED_COLUMNS, "policy_version_last", "run_id"], where).to_pylist()
@@ -194,7 +194,7 @@ def read_batch(
 
 
 def take_stored(store: "LanceStore", run_id: str, learner: Any, steps: Iterable[int]) -> Iterator[int]:
-    """Lets a learner take steps of a run again, from their stored plans; gives each step once it is taken.
+    """Makes a learner take steps of a run again, from their stored plans; yields each step once it is taken.
 
     Raises TrainingError for one whose plan or rollouts are not in the store.
     """
@@ -269,7 +269,7 @@ def fit_to_memory(run: "Run", plan: BatchPlan, rollouts: Sequence[Mapping[str, A
     rows = {row["rollout_id"]: row for row in rollouts}
     kept = [rows[entry.rollout_id] for entry in plan.entries if entry.kept and entry.rollout_id in rows]
     if not kept or len(kept) < sum(entry.kept for entry in plan.entries):
-        return plan  # whoever reads its batch names what is missing
+        return plan  # read_batch names what is missing
     lengths = [row["n_prompt_tokens"] + row["n_tokens"] for row in kept]
     groups = [row["group_id"] for row in kept] if options["keep_groups"] else None
     batches = split_micro_batches(lengths, token_budget, groups)

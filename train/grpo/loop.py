@@ -1,7 +1,7 @@
 """Online GRPO: groups of rollouts from the current policy, advantages, one optimizer step, new weights for the engine.
 
 `train_grpo` is the front door, `run_grpo` the loop; read it top-down. What a step trains on is in the store before the
-step changes a weight (rollouts, then the plan), so a run that was cut short goes on by training its stored steps again, without generating.
+step changes a weight (rollouts, then the plan), so an interrupted run trains its stored steps again when it is resumed, without generating.
 """
 
 from collections.abc import Callable, Sequence

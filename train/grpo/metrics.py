@@ -1,4 +1,4 @@
-"""The numbers of one step: of its rollouts, of its plan, of the age of the weights that sampled it, of its time; and who is notified of them."""
+"""The numbers of one step: of its rollouts, of its plan, of the age of the weights that sampled it, of its phases; and what is notified of them."""
 
 import math
 import time
@@ -152,12 +152,12 @@ class Stopwatch:
     """`with watch("generate"): …` adds to `seconds["generate"]`; phases may come several times, and a phase inside another is taken off it."""
 
     def __init__(self, begins: Callable[[str], None] | None = None) -> None:
-        """`begins` is called with the name of each phase that begins, or goes on after one inside it."""
+        """`begins` is called with the name of each phase that begins, or continues after one inside it."""
         self.seconds: dict[str, float] = {}
         self._begins = begins
         self._started = time.perf_counter()
-        self._inner_s = 0.0  # of phases that ended inside the one under way
-        self._under_way: str | None = None
+        self._inner_s = 0.0  # of phases that ended inside the current one
+        self._current: str | None = None
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -165,7 +165,7 @@ class Stopwatch:
         if self._begins is not None:
             self._begins(phase)
         before, self._inner_s = self._inner_s, 0.0
-        outer, self._under_way = self._under_way, phase
+        outer, self._current = self._current, phase
         started = time.perf_counter()
         try:
             yield
@@ -173,7 +173,7 @@ class Stopwatch:
             lasted = time.perf_counter() - started
             self.seconds[phase] = self.seconds.get(phase, 0.0) + lasted - self._inner_s
             self._inner_s = before + lasted
-            self._under_way = outer
+            self._current = outer
             if outer is not None and self._begins is not None:
                 self._begins(outer)
 
@@ -183,10 +183,10 @@ class Stopwatch:
 
 
 class Viewer(Protocol):
-    """Is told of everything as it happens, on the main thread; must return at once."""
+    """Notified of phases and numbers as they happen, on the main thread; must return at once."""
 
     def phase(self, step: int, what: str) -> None:
-        """A step has come to a part: `wait`, `store`, `train`, …, the names of `time/…`."""
+        """A phase of a step begins: `wait`, `store`, `train`, …, the names of `time/…`."""
         ...
 
     def numbers(self, step: int, numbers: Mapping[str, float]) -> None:

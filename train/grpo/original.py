@@ -1,7 +1,7 @@
 """A stored GRPO run that is to be replayed: what the store knows of it, its configuration, and which settings a replay can change."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel
 
 from ...base.errors import ConfigError
+from ...base.recipes import with_overrides
 from ...policies.config import ChatOptions
 from ...store.lance_store import quote
 from ...store.old_payloads import as_today
 from ...store.runs import get_run
 from ..checkpoints import MARK, folder_of, starting_model
 from ..runs import identity_of, stored_numbers
+from .algorithms import switched
 from .config import GrpoConfig
 from .custom import code_hashes, recorded_hashes
 from .plan import has_more_terms, kl_off_rewards
@@ -93,7 +95,7 @@ class Original:
 
 
 def read_original(store: "LanceStore", run_id: str) -> Original:
-    """Raises StoreNotFound for a run there is not, ConfigError for one of another kind, or whose first model is no longer what it was."""
+    """Raises StoreNotFound for an unknown run, ConfigError for one of another kind, or whose first model has changed."""
     config = stored_config(store, run_id)
     run = get_run(store, run_id)
     model = starting_model(store, run)
@@ -145,17 +147,30 @@ def _states(store: "LanceStore", run_id: str, config: GrpoConfig) -> dict[int, P
 def stored_config(store: "LanceStore", run_id: str) -> GrpoConfig:
     """The configuration of a GRPO run as it was last started, with `run` set to its id.
 
-    The chat section is left at its defaults: a replay renders nothing. Raises StoreNotFound for a run there is not, ConfigError for one
-    of another kind.
+    The chat section is left at its defaults: a replay renders nothing. Raises StoreNotFound for an unknown run, ConfigError for one of
+    another kind.
     """
     run = get_run(store, run_id)
     if run["kind"] != "grpo":
         raise ConfigError(
-            f"Run {run_id!r} is of kind {run['kind']}; a replay is of a run of kind grpo.",
+            f"Run {run_id!r} is of kind {run['kind']}; only runs of kind grpo can be replayed.",
             "Name a run of `rollhouse train grpo`; `rollhouse runs reproduce` trains one of sft or dpo again.",
         )
     values = _known(as_today(run["config"]), GrpoConfig) | {"run": run_id}
     return GrpoConfig.model_validate(values)
+
+
+def changed_config(stored: GrpoConfig, overrides: Sequence[str]) -> GrpoConfig:
+    """The configuration of a run with overrides `section.key=value`; `algorithm=NAME` sets what the presets of algorithms set.
+
+    Raises ConfigError as with_overrides does.
+    """
+    names = [
+        text for key, _, text in (override.lstrip("+").partition("=") for override in overrides) if key == "algorithm"
+    ]
+    if names:
+        stored = GrpoConfig.model_validate(switched(stored.model_dump(mode="json"), names[-1]))
+    return with_overrides(stored, overrides)
 
 
 def changed_settings(original: Original, after: GrpoConfig) -> dict[str, tuple[Any, Any]]:
@@ -190,7 +205,7 @@ def changes_learning(changed: Mapping[str, Any]) -> bool:
 
 
 def refuse_other_weights(changed: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a change with which the learner's state between two steps cannot be taken over."""
+    """Raises ConfigError for a change with which the learner's state between two steps cannot be loaded."""
     adapters = [key for key in changed if _among(key, ("policy.lora",))]
     if adapters:
         raise ConfigError(

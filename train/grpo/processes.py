@@ -92,8 +92,8 @@ def gpu_shares(gpus: float, device: str, engines: int = 1, ranks: int = 1, split
         has = f"{gpus:g}" if gpus else "none"
         of = f"{engines} engines" + (f" over {split} GPUs each" if split > 1 else "")
         raise ConfigError(
-            f"There is no GPU for the learner: {of} and {ranks} learner ranks take {least} at least, the Ray cluster has {has}.",
-            "Set policy.device=cpu, ask for fewer (data_parallel_size, tensor_parallel_size, cluster.learner_ranks), or look with `rollhouse doctor` why Ray sees no more.",
+            f"There are not enough GPUs for the learner: {of} and {ranks} learner ranks need {least}, the Ray cluster has {has}.",
+            "Set policy.device=cpu, lower data_parallel_size, tensor_parallel_size or cluster.learner_ranks, or see `rollhouse doctor`.",
         )
     return (split, 1) if gpus >= apart else (0.5, 0.5)
 

@@ -1,6 +1,6 @@
 """Which prompts a step uses: by the seed and the step, so that two runs of one recipe agree, or by SQL over what the store knows by then.
 
-The answer to a query, once drawn from, is a note of the run: asking again for one of its steps, after an interruption too, gives the same prompts.
+The answer to a query, once drawn from, is a note of the run: drawing again for one of its steps, after an interruption too, gives the same prompts.
 """
 
 import json
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 60.0
 STEPS_NOTED = 1000
-"""At most so many steps are drawn from one answer."""
+"""Steps drawn from one answer, at most."""
 _WANTED = "It must return task_id (text) and, to draw by weight, weight (a number); its parameters may be $run_id (or $run) and $step."
 
 Item = TypeVar("Item")
@@ -35,9 +35,9 @@ Item = TypeVar("Item")
 def prompts_of_step(items: Sequence[Item], step: int, size: int, seed: int) -> list[Item]:
     """The prompts of optimizer step `step` (from 1).
 
-    Epoch by epoch the set is shuffled and cut into batches of `size`; what is left over at an epoch's end sits that
-    epoch out, so that no step has one prompt twice. A set smaller than `size` gives all of it every step. A PromptSet
-    that is a curriculum is not shuffled; one with weights has no epochs: each step draws anew, by weight.
+    Epoch by epoch the set is shuffled and cut into batches of `size`; an epoch's incomplete last batch is dropped,
+    so that no step has one prompt twice. A set smaller than `size` gives all of it every step. A PromptSet
+    that is a curriculum is not shuffled; one with weights has no epochs: each step draws by weight.
     """
     size = min(size, len(items))
     weights: list[float] | None = getattr(items, "weights", None)  # only a PromptSet has a schedule
@@ -59,7 +59,7 @@ def _drawn(weights: Sequence[float], size: int, seed: str) -> list[int]:
 
 
 def spare_prompts(items: Sequence[Item], step: int, used: Sequence[Item], size: int, seed: int) -> list[Item]:
-    """The next `size` prompts that take the place of those whose groups taught nothing; fewer when the set has no more.
+    """The next `size` prompts, in place of those whose groups have no spread; fewer when the set has no more.
 
     They come from an order of the whole set that is the step's own, so that what the steps consume by themselves never depends on
     rewards. `used` are the step's prompts so far, which do not come again.
@@ -77,7 +77,7 @@ class Curriculum:
     Attributes:
         metrics: `curriculum/…`: rows returned, tasks of the set among them (pool), task ids that are not in the set (unknown), and
             empty: 1 when none was and the step took the set's own prompts.
-        record: To be joined to the plan's settings: `curriculum`, the query, a hash of its text, and the step it was asked for.
+        record: Added to the plan's settings: `curriculum`, the query, a hash of its text, and the step it ran for.
     """
 
     tasks: list[Task]
@@ -88,7 +88,7 @@ class Curriculum:
 def curriculum_prompts(run: "Run", config: "GrpoConfig", tasks: Sequence[Task], step: int) -> Curriculum | None:
     """The prompts of step `step` (from 1) by `grpo.curriculum.query`, None when it is off.
 
-    The query is asked for step 1 and after every `grpo.curriculum.every` steps; between, further prompts are drawn from its last
+    The query runs for step 1 and after every `grpo.curriculum.every` steps; between, further prompts are drawn from its last
     answer. Which are drawn is decided by the answer (as a set), `grpo.seed` and the step. Raises ConfigError for an answer without task_id,
     QueryError for a query that fails or takes a minute.
 
@@ -102,7 +102,7 @@ def curriculum_prompts(run: "Run", config: "GrpoConfig", tasks: Sequence[Task], 
     noted = _noted(run.store, run.run_id, step)
     if noted is None:
         n_steps = min(settings.every - (step - 1) % settings.every, STEPS_NOTED)
-        noted = _ask(run, config, text, tasks, step, n_steps)
+        noted = _draw(run, config, text, tasks, step, n_steps)
         run.note({"curriculum": noted})
     by_id = {task.task_id: task for task in tasks}
     chosen = noted["prompts"][step - noted["step"]]
@@ -112,7 +112,7 @@ def curriculum_prompts(run: "Run", config: "GrpoConfig", tasks: Sequence[Task], 
 
 
 def refuse_bad_query(store: "LanceStore", config: "GrpoConfig", tasks: Sequence[Task]) -> None:
-    """Asks the query once, before anything is paid for. Raises as curriculum_prompts."""
+    """Runs the query once, as a pre-flight check. Raises as curriculum_prompts."""
     if config.grpo.curriculum.query is not None:
         _answer(store, query_text(config.grpo.curriculum.query), config.run or "", 1)
 
@@ -127,7 +127,9 @@ def query_text(name: str) -> str:
         raise ConfigError(f"grpo.curriculum.query {name} cannot be read: {error}.", "Name a file of SQL.") from error
 
 
-def _ask(run: "Run", config: "GrpoConfig", text: str, tasks: Sequence[Task], step: int, n_steps: int) -> dict[str, Any]:
+def _draw(
+    run: "Run", config: "GrpoConfig", text: str, tasks: Sequence[Task], step: int, n_steps: int
+) -> dict[str, Any]:
     weights = _answer(run.store, text, run.run_id, step)
     pool = PromptSet(task for task in tasks if weights.get(task.task_id, 0.0) > 0)
     known = {task.task_id for task in tasks}
@@ -155,8 +157,7 @@ def _answer(store: "LanceStore", text: str, run_id: str, step: int) -> dict[str,
     table = child.sql(store, text, params=values, timeout_s=TIMEOUT_S)
     unknown = sorted(set(table.column_names) - {"task_id", "weight"})
     if "task_id" not in table.column_names or unknown:
-        said = f"returns {', '.join(table.column_names)}"
-        raise ConfigError(f"The query of grpo.curriculum {said}.", _WANTED)
+        raise ConfigError(f"The query of grpo.curriculum returns {', '.join(table.column_names)}.", _WANTED)
     ids = table["task_id"].to_pylist()
     weights = table["weight"].to_pylist() if "weight" in table.column_names else [1.0] * len(ids)
     for id, weight in zip(ids, weights, strict=True):
@@ -174,7 +175,7 @@ def _values(text: str, offered: Mapping[str, Any]) -> dict[str, Any]:
     try:
         statements = duckdb.extract_statements(text)
     except duckdb.Error:
-        return {}  # asking says what is wrong with it
+        return {}  # running it reports the error
     wanted = {name for statement in statements for name in statement.named_parameters}
     declared = named.parse("grpo.curriculum", text)
     known = {parameter.name for parameter in declared.parameters}
@@ -186,7 +187,7 @@ def _values(text: str, offered: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _noted(store: "LanceStore", run_id: str, step: int) -> dict[str, Any] | None:
-    """The note that a run made of the answer that holds a step."""
+    """The run's note of the answer that covers a step."""
     rows = store.read("run_events", ["payload"], f"run_id = {quote(run_id)} and event = 'note'").to_pylist()
     notes = [note for row in rows if (note := json.loads(row["payload"]).get("curriculum"))]
     return next((note for note in notes if note["step"] <= step < note["step"] + len(note["prompts"])), None)

@@ -1,7 +1,7 @@
-"""The optimization of a run once more, from its stored batches: no engine, no environment, no token generated.
+"""Takes the optimizer steps of a run again, from its stored batches: no engine, no environment, no token generated.
 
-With the run's own settings the weights come out the same, bit for bit, on the same machine. With others it is an ablation: what would
-this loss, or this learning rate, have made of the same rollouts?
+With the run's own settings the weights are the same, bit for bit, on the same machine. With other settings it is an ablation: what this loss, or this
+learning rate, makes of the same rollouts.
 """
 
 import tempfile
@@ -51,14 +51,14 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replay gave.
+    """The result of a replay.
 
     Attributes:
         run_id: The run whose batches were trained on.
         replay: The run that did.
         first_step, last_step: The steps it took.
         changed: `section.key` → (before, after).
-        plans: `stored`, or `made anew` from the stored rollouts.
+        plans: `stored`, or `made anew` (again, from the stored rollouts).
         compared: Steps whose weights were compared, of which the run has a checkpoint.
         identical: Whether every compared weight and number is the same, bit for bit; None when settings that decide what is learned were
             changed, so that nothing was compared.
@@ -91,14 +91,14 @@ def replay(
     """Takes the optimizer steps of a GRPO run again on its stored batches, as a run of kind `replay`.
 
     Args:
-        config: The settings to replay with: `replay_settings.stored_config` with changes. None changes nothing. `grpo.max_num_steps` may end it earlier.
+        config: The settings to replay with: `original.stored_config` with changes. None changes nothing. A lower `grpo.max_num_steps` ends it earlier.
         from_step: The first step (from 1) that takes the changes; those before are taken with the run's own settings.
         run: Name of the new run; None is `RUN-replay-N`.
         progress: Called after every step with (steps done, steps in all, one line).
-        viewer: Told of every phase and every step's numbers.
+        viewer: Notified of every phase and of every step's numbers.
 
-    Raises StoreNotFound for a run there is not; ConfigError for one that is not of kind grpo, has no such stored batch or whose first model
-    is no longer what it was, and for a setting that a replay cannot change; TrainingError as training does.
+    Raises StoreNotFound for an unknown run; ConfigError for a run that is not of kind grpo, has no such stored batch or whose first model has
+    changed, and for a setting that a replay cannot change; TrainingError as training does.
     """
     original = read_original(store, run_id)
     config = config or original.config
@@ -107,15 +107,10 @@ def replay(
         refuse_other_weights(changed)
     steps = steps_to_take(original, from_step, config.grpo.max_num_steps)
     name = _name(store, original, run or config.run)
-    if config.logger.wandb.name == original.config.logger.wandb.name:
-        config = config.model_copy(deep=True)
-        config.logger.wandb.name = None  # the replay's own, not the original's
-    settings = config.model_copy(update={"run": name, "dataset": original.dataset})
-    payload = run_payload(settings, model_hash=original.model_hash, replay_of=run_id, from_step=from_step)
+    config = _own_logger(original, config)
+    payload = _payload(original, config, name, from_step)
     with start_run(store, "replay", name, payload) as again:
-        checkpoint_folder(
-            again, config.checkpointing.checkpoint_dir
-        )  # refuses another run's before anything is computed
+        checkpoint_folder(again, config.checkpointing.checkpoint_dir)  # refuses the folder of another run
         with _learner_before(store, original, config, from_step, progress) as learner, Tracker(again, config.logger, payload) as tracker:  # fmt: skip
             parts = _Parts(
                 store, original, config, again, learner, tracker, changes_plans(changed, original.config, config)
@@ -131,6 +126,21 @@ def replay(
     plans = "made anew" if parts.plans_anew else "stored"
     compared = [step for step in steps if step in original.weights]
     return Replay(run_id, name, steps[0], steps[-1], changed, plans, compared, identical, difference, row)
+
+
+def _own_logger(original: Original, config: GrpoConfig) -> GrpoConfig:
+    """With a name of its own at Weights & Biases, where the settings have the original's."""
+    if config.logger.wandb.name != original.config.logger.wandb.name:
+        return config
+    config = config.model_copy(deep=True)
+    config.logger.wandb.name = None
+    return config
+
+
+def _payload(original: Original, config: GrpoConfig, name: str, from_step: int) -> dict[str, Any]:
+    """What the replay keeps as its configuration."""
+    settings = config.model_copy(update={"run": name, "dataset": original.dataset})
+    return run_payload(settings, model_hash=original.model_hash, replay_of=original.run_id, from_step=from_step)
 
 
 @dataclass
@@ -236,7 +246,7 @@ def _due(step: int, config: GrpoConfig) -> bool:
 
 
 def _difference(parts: _Parts, steps: list[int]) -> Difference | None:
-    """The first number or checkpoint that the original has and the replay has otherwise."""
+    """The first number or checkpoint of the original that differs in the replay."""
     before = {key: value for key, value in parts.original.numbers.items() if key[0] in steps}
     number = first_difference(before, {key: value for key, value in parts.numbers.items() if key in before})
     for step in steps:
@@ -250,7 +260,7 @@ def _name(store: "LanceStore", original: Original, wanted: str | None) -> str:
     if wanted is None or wanted == original.run_id:
         return free_name(store, original.run_id, "replay")
     if wanted in {run["run_id"] for run in list_runs(store)}:
-        raise ConfigError(f"There is a run {wanted!r} already.", "A replay is a run of its own: give it another name.")
+        raise ConfigError(f"Run {wanted!r} exists.", "Give the replay another name.")
     return wanted
 
 

@@ -38,7 +38,7 @@ def validate(parts: Parts, step: int) -> dict[str, float]:
 
 
 def reason_to_stop(values: Sequence[float], settings: EarlyStopConfig) -> str | None:
-    """Why a run whose validations gave `values`, in order, ends now; None when it goes on. NaN is never good."""
+    """Why a run whose validations gave `values`, in order, ends now; None when it continues. NaN is never good."""
     sign = 1 if settings.higher_is_better else -1
     rated = [sign * value if math.isfinite(value) else -math.inf for value in values]
     if not rated:
@@ -56,10 +56,10 @@ def reason_to_stop(values: Sequence[float], settings: EarlyStopConfig) -> str | 
 
 
 class EarlyStop:
-    """The validations of a run, those of its earlier lives included, and what they say.
+    """The validations of a run, those of earlier incarnations included, and whether they end it.
 
     Attributes:
-        reason: Why the run ends with the latest of them; None when it goes on.
+        reason: Why the run ends with the latest of them; None when it continues.
     """
 
     def __init__(self, run: "Run", settings: EarlyStopConfig, validated: Iterable[int]) -> None:
@@ -72,13 +72,13 @@ class EarlyStop:
         self._look()
 
     def saw(self, step: int, numbers: dict[str, float]) -> str | None:
-        """Takes in the numbers of a validated step; why the run ends with it, None when it goes on. Raises ConfigError for an unknown number."""
+        """Adds the numbers of a validated step; returns why the run ends with it, None when it continues. Raises ConfigError for an unknown number."""
         if not self._on:
             return None
         if self._key not in numbers:
             raise ConfigError(
-                f"grpo.early_stop looks at {self.settings.metric_name}, which step {step} does not have.",
-                f"Name one of {', '.join(sorted(numbers))}; the run goes on where it is.",
+                f"Step {step} has no metric {self.settings.metric_name}, which grpo.early_stop names.",
+                f"Name one of {', '.join(sorted(numbers))}; start the run again to resume it.",
             )
         self._values[step] = numbers[self._key]
         self._look()
@@ -89,7 +89,7 @@ class EarlyStop:
 
 
 def _logged(run: "Run", key: str, steps: set[int]) -> dict[int, float]:
-    """Step → the number `key` that the run logged at it, the last life's."""
+    """Step → the number `key` that the run logged at it, in the last incarnation."""
     where = f"run_id = {quote(run.run_id)} and name = {quote(key)}"
     rows = run.store.read("metrics", ["incarnation", "step", "value"], where).to_pylist() if steps else []
     rows.sort(key=lambda row: row["incarnation"])

@@ -204,7 +204,7 @@ class Frozen(Broken):
 def test_a_thread_that_shows_no_sign_of_life_is_not_waited_for(prompt_store, configure, train_here, monkeypatch):
     monkeypatch.setattr(generation, "_SLACK_S", 0.2)
     config = configure(run="frozen", **asynchronous(), **{"policy.generation__time_limit_s": 0.3})
-    with pytest.raises(EngineError, match="no sign of life for 1 s"):
+    with pytest.raises(EngineError, match="No rollout began or ended for 1 s"):
         train_here(config, lambda engine: Frozen(engine, 0, 0))
     # It was given up, not killed: when its environment lets go of it, it ends its rollouts and closes its loop.
     for thread in threading.enumerate():

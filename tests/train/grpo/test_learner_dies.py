@@ -152,9 +152,7 @@ def test_what_takes_its_place_is_what_it_was(random_model, make_samples, tmp_pat
 
     group: Any = learner.group
     group.good = 0
-    with pytest.raises(
-        LearnerGone, match="started 2 times in place of one that died and is not started again: It has left"
-    ):
+    with pytest.raises(LearnerGone, match=r"died after 2 restarts \(cluster\.max_restarts\): It has left"):
         learner.step(batches[0], SPLIT)
 
 

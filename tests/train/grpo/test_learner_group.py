@@ -160,7 +160,7 @@ def test_a_rank_that_dies_in_a_step_ends_the_group(random_model, make_samples, g
             learner.model.model.layers[1].register_forward_pre_hook(lambda *_: os._exit(1))
 
     group.run(dies)
-    with pytest.raises(TrainingError, match="process is gone"):
+    with pytest.raises(TrainingError, match="process died"):
         group.step(make_samples(6), SPLIT)
     with pytest.raises(TrainingError, match="it was ended"):
         group.logprobs([([1], [2])])

@@ -176,7 +176,7 @@ def test_a_chat_template_that_drops_turns_is_refused_before_the_run(prompt_store
 
 
 def test_no_gpu_for_the_learner_is_said_at_once(prompt_store, configure, engine):
-    with pytest.raises(ConfigError, match="no GPU for the learner"):
+    with pytest.raises(ConfigError, match="not enough GPUs for the learner"):
         exact = {"policy.generation__vllm": {"dtype": "float32"}}
         train_grpo(prompt_store, configure(run="large", policy__device="cuda", **exact))
     with pytest.raises(EngineError, match=r"no GPU for the learner: it needs 0\.5, 0 of 0 are free"):

@@ -1,9 +1,11 @@
 """Algorithms by name: what each preset sets, that given settings hold, and that the default changes nothing."""
 
 import pytest
+from rollhouse.base.errors import ConfigError
 from rollhouse.train.grpo.algorithms import ALGORITHMS
 from rollhouse.train.grpo.config import GrpoConfig
 from rollhouse.train.grpo.config_loss import LossConfig
+from rollhouse.train.grpo.original import changed_config
 
 from .settings import grpo_config
 
@@ -74,3 +76,17 @@ def test_the_resolved_settings_give_the_configuration_again(name):
 def test_an_unknown_algorithm_is_an_error_naming_the_known_ones():
     with pytest.raises(ValueError, match="grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp, icepop"):
         grpo_config(algorithm="ppo")
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_replay_with_another_algorithm_has_its_settings_and_none_of_the_former(name):
+    stored = GrpoConfig.model_validate(grpo_config(algorithm="dr_grpo", grpo__seed=5).model_dump(mode="json"))
+    after, plain = changed_config(stored, [f"algorithm={name}", "policy.max_grad_norm=2"]), grpo_config(algorithm=name)
+    assert after.loss_fn == plain.loss_fn and after.grpo.reward_shaping == plain.grpo.reward_shaping
+    assert after.grpo.normalize_rewards == plain.grpo.normalize_rewards
+    assert (after.grpo.seed, after.policy.max_grad_norm, after.grpo.use_dynamic_sampling) == (5, 2, False)
+
+
+def test_a_replay_with_an_unknown_algorithm_names_the_known_ones():
+    with pytest.raises(ConfigError, match="known algorithms are grpo"):
+        changed_config(grpo_config(), ["algorithm=ppo"])

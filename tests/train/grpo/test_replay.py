@@ -300,7 +300,7 @@ def test_history_takes_each_group_once_and_only_what_the_learner_finds_likely(
 
 
 def test_a_warm_start_that_nothing_corrects_is_refused(store: LanceStore, configure: Configure) -> None:
-    with pytest.raises(ConfigError, match="nothing corrects"):
+    with pytest.raises(ConfigError, match="does not correct"):
         refuse_bad_warm_start(store, configure(loss_fn__use_importance_sampling_correction=False))
     with pytest.raises(StoreNotFound, match="absent"):
         refuse_bad_warm_start(store, configure(grpo__warm_start__runs=["absent"]))

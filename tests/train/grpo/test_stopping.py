@@ -47,7 +47,7 @@ def test_earlier_lives_count_and_other_numbers_do_not(tmp_path):
         assert stop.reason is None
         assert "not better for 2 validations" in str(stop.saw(6, {"train/reward": 0.3}))
         assert EarlyStop(run, rule, [2, 3, 4]).reason is None
-        with pytest.raises(ConfigError, match="which step 6 does not have"):
+        with pytest.raises(ConfigError, match="Step 6 has no metric"):
             stop.saw(6, {"val/accuracy": 0.3})
 
 

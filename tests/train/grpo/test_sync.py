@@ -130,7 +130,7 @@ def test_weights_travel_in_the_engines_dtype(tiny_base):
         with torch.no_grad():
             logps = rounded(torch.tensor([[5, 6, 7, 8]])).logits[0, :-1].log_softmax(-1)
         assert scores[1:] == pytest.approx(logps[range(3), [6, 7, 8]].tolist(), abs=1e-3)
-    with pytest.raises(ConfigError, match="no weight sync 'pigeon'"):
+    with pytest.raises(ConfigError, match="Unknown weight sync 'pigeon'"):
         open_sync("pigeon", learner, torch_engine)
 
 

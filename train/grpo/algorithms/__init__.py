@@ -37,14 +37,18 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def switched(values: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
-    """A complete configuration as the preset of another algorithm makes it.
+    """A complete configuration as another algorithm makes it: every setting that a preset sets is as in the preset of this one, or at its default.
 
-    Settings that still have the value of the former preset are dropped, so that they return to their defaults; those of the new preset are set.
+    Dynamic sampling stays as it was: it decides what is generated, not what is learned.
     """
-    length = _mapping(values.get("policy")).get("max_total_sequence_length", DEFAULT_LENGTH)
-    former = ALGORITHMS.get(str(values.get("algorithm", "grpo")), grpo.settings)(length)
-    preset = ALGORITHMS.get(algorithm, grpo.settings)(length)
-    return _beneath(preset, _without(values, former)) | {"algorithm": algorithm}
+    policy = _mapping(values.get("policy"))
+    length = policy.get("max_total_sequence_length", DEFAULT_LENGTH)
+    found: dict[str, Any] = dict(values)
+    for preset in ALGORITHMS.values():
+        found = _without(found, preset(length))
+    found = _beneath(ALGORITHMS.get(algorithm, grpo.settings)(length), found)
+    found["grpo"] = found["grpo"] | {"use_dynamic_sampling": values["grpo"]["use_dynamic_sampling"]}
+    return found
 
 
 def _beneath(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,13 +64,13 @@ def _beneath(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
     return found
 
 
-def _without(values: Mapping[str, Any], former: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` without those that `former` has with the same value."""
+def _without(values: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without the settings that `preset` has."""
     kept = {}
     for key, value in values.items():
-        if isinstance(value, dict) and isinstance(former.get(key), dict):
-            kept[key] = _without(value, former[key])
-        elif key not in former or former[key] != value:
+        if isinstance(value, dict) and isinstance(preset.get(key), dict):
+            kept[key] = _without(value, preset[key])
+        elif key not in preset:
             kept[key] = value
     return kept
 

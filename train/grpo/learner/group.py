@@ -13,10 +13,10 @@ from .learner import Learner, StepResult
 from .settings import LearnerSettings
 
 GRACE_S = 10
-"""When a rank fails, how long the others may take to say why before they are ended: they wait for it in an exchange."""
+"""Seconds that the other ranks have to report their error when a rank fails; then they are ended."""
 
 LOST_S = 60
-"""The same where its error is not ours: another rank may have died, of which Ray tells later than their connection does."""
+"""The same where its error is not ours: another rank may have died, which Ray reports later than their connection does."""
 
 
 class LearnerGone(TrainingError):
@@ -57,7 +57,7 @@ class LearnerGroup:
         ray = need("ray")
         self.ranks, self._timeout_s = ranks, timeout_s
         if placement is None:
-            fix = "Set policy.device=cpu or fewer cluster.learner_ranks, or end what else runs on the cluster."
+            fix = "Set policy.device=cpu or fewer cluster.learner_ranks, or end other programs on the cluster."
             require_resources("the learner", fix, cpus=ranks, gpus=ranks * num_gpus)
             placement = [{"num_cpus": 1, "num_gpus": num_gpus}] * ranks
         self._actors: list[Any] = []
@@ -150,7 +150,7 @@ class LearnerGroup:
         return self._actors
 
     def _wait(self, references: list[Any], timeout_s: float) -> list[Any]:
-        """The values, once all are there; the group ends when a rank fails and the others do not come back from it."""
+        """The values, once all are there; the group ends when a rank fails and the others do not return."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -222,7 +222,7 @@ def _error(reference: Any) -> Exception | None:
 
     try:
         ray.get(reference)
-    except Exception as error:  # whatever it is, the caller says it
+    except Exception as error:  # the caller reports it
         return error
     return None
 
@@ -233,19 +233,19 @@ def _is_ours(error: Exception) -> bool:
 
 def _late(seconds: float) -> TrainingError:
     return TrainingError(
-        f"The learner did not answer in {seconds:g} s.",
-        "Where its steps take that long raise cluster.step_timeout_s, else look what holds it up; the same command goes on.",
+        f"The learner did not answer within {seconds:g} s.",
+        "Raise cluster.step_timeout_s if its steps take that long, and start the same command again to resume.",
     )
 
 
 def _failed(why: str) -> TrainingError:
     return TrainingError(
-        f"The learner failed: {why}.", "Start the run of the same name again; if it fails there again, report a bug."
+        f"The learner failed: {why}.", "Start the same command again to resume; if it fails again, report a bug."
     )
 
 
 def _gone(why: str) -> LearnerGone:
     return LearnerGone(
-        f"The learner's process is gone: {why}.",
-        "Start the same command again; where memory is short, with a lower policy.train_mb_tokens.",
+        f"The learner's process died: {why}.",
+        "Start the same command again to resume; if memory is short, with a lower policy.train_mb_tokens.",
     )

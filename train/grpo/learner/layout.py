@@ -150,7 +150,7 @@ def model_cost(model: Any) -> Cost:
 
 
 def full_attention(config: Any) -> bool:
-    """Whether all layers are causal attention over everything before them, as far as the configuration says."""
+    """Whether all layers are causal attention over everything before them, by the configuration."""
     if getattr(config, "_attn_implementation", None) not in ("sdpa", NAME):
         return False
     config = config.get_text_config()

@@ -23,7 +23,7 @@ SCORED_AT_ONCE = 8192
 """Padded tokens of a micro-batch that is only scored."""
 
 NOTHING = TrainSample("", [0], [0], [0], [])
-"""What a rank computes while others have a micro-batch more: no token of it counts, but the ranks' exchanges need it."""
+"""What a rank computes while others have one more micro-batch: no token of it counts, but the ranks' exchanges need it."""
 
 
 class Learner:
@@ -90,7 +90,7 @@ class Learner:
 
         Args:
             micro_batches: Positions in `samples`; each position in exactly one.
-            before_update: Called once, before any weight changes; with a gradient to apply it is there already. What it raises, `step` does.
+            before_update: Called once, after the first gradient and before any weight changes. `step` raises what it raises.
 
         Raises TrainingError, with the weights as the last update left them, when the loss or the gradient is not finite and on_nonfinite is
         `stop`, and when memory runs out.
@@ -242,7 +242,7 @@ class Learner:
         return [everything[position] for position in range(len(everything))]
 
     def save_weights(self, path: str, dtype: str | None = None) -> None:
-        """Writes all weights, adapters merged into them, to one safetensors file, in place when it wrote it before; tied weights are there once.
+        """Writes all weights, adapters merged into them, to one safetensors file, in place when it wrote it before; tied weights are written once.
 
         `dtype` is what the reader computes in (`bfloat16`, …); None keeps float32.
         """
@@ -266,7 +266,7 @@ class Learner:
         gathered(None, self.world_size)  # no rank is done before the folder is
 
     def save_state(self, folder: str | Path) -> None:
-        """Writes everything that training goes on from (state.py). A learner of the same model and settings that loads it goes on bit for bit."""
+        """Writes the whole state of training (state.py). A learner of the same model and settings that loads it continues bit for bit."""
         tensors = gather_state(self._trained(), self.optimizer, self._whole)
         if self.rank == 0:
             write_state(Path(folder), tensors, {"steps": self.steps})

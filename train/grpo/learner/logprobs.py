@@ -14,7 +14,7 @@ MAX_LOGITS = 2**27
 
 
 class TokenScorer(torch.nn.Module):
-    """A causal language model that is asked for logprobs, as a module of its own: several ranks split what it holds."""
+    """A causal language model that returns logprobs, as a module of its own, which several ranks split."""
 
     def __init__(self, model: Any) -> None:
         """Takes a transformers model; one of full attention computes it from now on as rows that share a prompt need it."""
@@ -79,7 +79,7 @@ def spread(values: Tensor, mask: Tensor) -> Tensor:
 
 @torch.no_grad()
 def can_share_prefix(model: Any, device: str = "cpu") -> bool:
-    """Whether answers behind one prompt score as they do alone: asked of the configuration, and then of the model itself on a few tokens."""
+    """Whether answers behind one prompt score as they do alone, by the configuration and by the model itself on a few tokens."""
     if not full_attention(model.config):
         return False
     ids = [number % model.get_input_embeddings().weight.shape[0] for number in range(3, 80, 7)]

@@ -1,6 +1,6 @@
 """Several learner ranks: how they meet, how the model is split over them (FSDP2), and how a tensor is whole again.
 
-Needs torch alone. Rank 0 keeps a TCP store on the address that the ranks are told; nothing listens on other addresses.
+Needs torch alone. Rank 0 keeps a TCP store on the address that the ranks get; nothing listens on other addresses.
 """
 
 import datetime
@@ -55,7 +55,7 @@ def join(rank: int, world_size: int, rendezvous: str, device: str, timeout_s: fl
     except (RuntimeError, OSError) as error:
         raise TrainingError(
             f"Learner rank {rank} of {world_size} did not meet the others at {rendezvous}: {error}.",
-            "Look whether the machines reach each other on that address, or set cluster.learner_ranks=1.",
+            "Check that the machines reach each other at that address, or set cluster.learner_ranks=1.",
         ) from error
 
 
@@ -67,7 +67,7 @@ def own_address(other: str) -> str:
 
 
 def interface_of(address: str) -> str | None:
-    """The name of this machine's network interface with an address; None where that cannot be told."""
+    """The name of this machine's network interface with an address; None where psutil is missing or none has it."""
     try:
         import psutil
     except ImportError:
@@ -123,7 +123,7 @@ def take_values(module: torch.nn.Module, device: str) -> None:
 
 
 def transformer_layers(module: torch.nn.Module) -> list[torch.nn.Module]:
-    """The layers of a transformers model, by the class names that it says must not be split."""
+    """The layers of a transformers model, by the class names that it declares must not be split."""
     names: set[str] = set()
     for part in module.modules():
         names |= set(getattr(part, "_no_split_modules", None) or ())

@@ -1,7 +1,7 @@
-"""A learner that outlives its processes: when a rank dies the group is started anew and brought to where it was, from what is stored.
+"""A learner that survives its processes: when a rank dies, the group is started again and restored from what is stored.
 
-A step that was under way is taken again on the same batch, so the run is, bit for bit, the one it would have been. The engines go on
-meanwhile: the weights that they have are those that the new learner comes to.
+A step that was interrupted is taken again on the same batch, so the run is the same, bit for bit. The engines continue meanwhile: they have
+the weights that the new learner is restored to.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class RestartingLearner:
-    """A LearnerGroup that is replaced when it is gone. A call that takes too long is no death, and ends the run.
+    """A LearnerGroup that is replaced when its process dies. A call that takes too long ends the run.
 
     Attributes:
-        steps: Batches that the learner has trained on, those of the state that it took up included.
-        restarts: How often a group was started in another's place.
+        steps: Batches that the learner has trained on, those of a loaded state included.
+        restarts: Number of groups started in place of one that died.
         last_failure: Why the last one was; None before.
     """
 
@@ -32,7 +32,7 @@ class RestartingLearner:
         restore: "Callable[[LearnerGroup | Learner, int], None]",
         max_restarts: int,
     ) -> None:
-        """`another` starts a group with the first weights, `restore` makes of it what it was after so many steps. Past `max_restarts` LearnerGone is final."""
+        """`another` starts a group with the first weights, `restore(learner, n)` brings it to where it was after n steps. After `max_restarts` restarts LearnerGone is raised."""
         self._group, self._another, self._restore = first, another, restore
         self._shared: str | None = None  # the file that its parameters live in
         self.max_restarts = max_restarts
@@ -41,7 +41,7 @@ class RestartingLearner:
 
     @property
     def group(self) -> "LearnerGroup | Learner":
-        """The learner of now."""
+        """The current learner."""
         return self._group
 
     def step(
@@ -51,7 +51,7 @@ class RestartingLearner:
         before_update: Callable[[], object] | None = None,
     ) -> "StepResult":
         """See Learner; a step that is taken again calls it again."""
-        result = self._ask("step", samples, micro_batches, before_update)
+        result = self._call("step", samples, micro_batches, before_update)
         self.steps += 1
         return result
 
@@ -59,49 +59,49 @@ class RestartingLearner:
         self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float = 1.0
     ) -> list[list[float]]:
         """See Learner."""
-        return self._ask("logprobs", sequences, temperature)
+        return self._call("logprobs", sequences, temperature)
 
     def reference_kl(self, samples: Sequence[TrainSample]) -> list[float]:
         """See Learner."""
-        return self._ask("reference_kl", samples)
+        return self._call("reference_kl", samples)
 
     def save_weights(self, path: str, dtype: str | None = None) -> None:
         """See LearnerGroup."""
-        self._ask("save_weights", path, dtype)
+        self._call("save_weights", path, dtype)
 
     def share_weights(self, path: str) -> bool:
         """See Learner."""
-        shared = self._ask("share_weights", path)
+        shared = self._call("share_weights", path)
         self._shared = path if shared else None
         return shared
 
     def save_pretrained(self, folder: Any) -> None:
         """See LearnerGroup."""
-        self._ask("save_pretrained", folder)
+        self._call("save_pretrained", folder)
 
     def save_state(self, folder: Any) -> None:
         """See LearnerGroup."""
-        self._ask("save_state", folder)
+        self._call("save_state", folder)
 
     def load_state(self, folder: Any) -> None:
         """See LearnerGroup."""
-        self._ask("load_state", folder)
+        self._call("load_state", folder)
         self.steps = read_numbers(Path(folder))["steps"]
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """See LearnerGroup."""
-        return self._ask("run", function, *arguments)
+        return self._call("run", function, *arguments)
 
     def node(self) -> str:
         """See LearnerGroup."""
-        return self._ask("node")
+        return self._call("node")
 
     def close(self) -> None:
-        """Ends the group of now."""
+        """Ends the current group."""
         self.max_restarts = 0
         end(self._group)
 
-    def _ask(self, what: str, *given: Any) -> Any:
+    def _call(self, what: str, *given: Any) -> Any:
         while True:
             try:
                 return getattr(self._group, what)(*given)
@@ -129,7 +129,7 @@ class RestartingLearner:
         if not self.restarts:
             return error
         return LearnerGone(
-            f"The learner was started {self.restarts} times in place of one that died and is not started again: {error.message}",
+            f"The learner died after {self.restarts} restarts (cluster.max_restarts): {error.message}",
             error.fix,
         )
 

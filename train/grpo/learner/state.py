@@ -53,7 +53,7 @@ def read_numbers(folder: Path) -> dict[str, Any]:
         return json.loads((folder / NUMBERS).read_text())
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"There is no learner's state in {folder}: {error}.", "Name a folder that save_state wrote."
+            f"{folder} does not hold a learner state: {error}.", "Name a folder that save_state wrote."
         ) from error
 
 
@@ -78,8 +78,8 @@ def restore(
             name.startswith("weights.") for name in stored
         ) != len(parameters):
             raise TrainingError(
-                f"The learner's state in {folder} is of another model or other adapters.",
-                "Open the model that the run started from, with the run's own policy.lora.",
+                f"The learner state in {folder} belongs to another model or other adapters.",
+                "Open the model that the run started from, with the run's policy.lora.",
             )
         for name, parameter in parameters.items():
             with torch.no_grad():
@@ -94,7 +94,7 @@ def restore(
 
 @contextmanager
 def seeded(seed: int, step: int, rank: int, device: str) -> Iterator[None]:
-    """Random numbers that depend on these three alone; those of the rest of the process go on afterwards as if nothing had been drawn."""
+    """Random numbers that depend on these three alone; the rest of the process draws as if nothing had been drawn here."""
     devices = [torch.cuda.current_device()] if device.startswith("cuda") else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(hash((seed, step, rank)) % 2**63)

@@ -1,4 +1,4 @@
-"""What the updates of a step found: measures, adding up over micro-batches and ranks, judging whether all is finite, and the step's result."""
+"""The updates of a step: learning rate, sums over micro-batches and ranks, checks for values that are not finite, and the step's result."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one sample in a step.
+    """The outcome of one sample in a step.
 
     Attributes:
         logprobs: One per sampled token, in order: the learner's before the update.
@@ -191,7 +191,7 @@ def not_finite(
     shown = ", ".join(ids[:8]) + (", …" if len(ids) > 8 else "")
     error = TrainingError(
         f"The {what} of step {step} is {value} in the batch of rollouts {shown}.",
-        "The whole batch is in batch_plans under this run and step; look at its logprobs, lower policy.optimizer.lr, or set grpo.on_nonfinite=skip.",
+        "The whole batch is in batch_plans under this run and step; inspect its logprobs, lower policy.optimizer.lr, or set grpo.on_nonfinite=skip.",
     )
     return error, ids
 
@@ -231,7 +231,7 @@ def learning_rate(step: int, optimizer: GrpoOptimizer) -> float:
 
 @contextmanager
 def out_of_memory(doing: str) -> Iterator[None]:
-    """Turns torch's out-of-memory errors, of a GPU and of a CPU, into a TrainingError that names the settings to change."""
+    """Turns torch's out-of-memory errors, of GPU and CPU, into a TrainingError that names the settings to change."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises a plain one
@@ -241,5 +241,5 @@ def out_of_memory(doing: str) -> Iterator[None]:
         first = next((line for line in text.splitlines() if "allocate" in line), text).strip().rstrip(".")
         raise TrainingError(
             f"Memory ran out in {doing}: {first}.",
-            "Lower policy.train_mb_tokens or policy.logprob_chunk_tokens, or set policy.activation_checkpointing=true; with that the same command goes on.",
+            "Lower policy.train_mb_tokens or policy.logprob_chunk_tokens, or set policy.activation_checkpointing=true; then start the same command again to resume.",
         ) from error

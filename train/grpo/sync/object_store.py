@@ -1,7 +1,7 @@
 """Weights through Ray's object store: for engines on other machines than the learner.
 
 The learner writes its file as always. It travels in chunks, each fetched once by every machine that has an engine, into a file of the
-same layout there, and the engines read that. Few chunks are under way at once, so the object store may be smaller than the model.
+same layout there, and the engines read that. Few chunks are in transfer at once, so the object store may be smaller than the model.
 """
 
 import mmap
@@ -50,7 +50,7 @@ class NodeFile:
         return numpy.frombuffer(mapped, numpy.uint8, end - begin, begin)
 
     def write(self, begin: int, chunk: Any, size: int) -> None:
-        """Puts a chunk in its place in a file of `size` bytes, which is made anew when it was of another size."""
+        """Puts a chunk in its place in a file of `size` bytes, which is created again when it had another size."""
         if self._mapped is None or len(self._mapped) != size:
             self._mapped = self._make(size)
         self._mapped[begin : begin + len(chunk)] = memoryview(chunk)
@@ -65,7 +65,7 @@ class NodeFile:
             except OSError as error:
                 os.unlink(new)
                 raise TrainingError(
-                    f"There is no room for {size / 2**20:.0f} MiB of weights in {Path(new).parent} of an engine's machine: {error.strerror}.",
+                    f"No room for {size / 2**20:.0f} MiB of weights in {Path(new).parent} of an engine's machine: {error.strerror}.",
                     "Enlarge it (in a container /dev/shm is small by default: --shm-size).",
                 ) from error
             mapped = mmap.mmap(file.fileno(), size)
@@ -182,5 +182,5 @@ def several_nodes(learner: LearnerLike, engine: TokenEngine) -> bool:
 
 def _lost(why: str) -> EngineError:
     return EngineError(
-        f"Weights did not reach an engine's machine: {why}.", "Look whether that machine is still there, and run again."
+        f"Weights did not reach an engine's machine: {why}.", "Check that the machine is reachable, and run again."
     )

@@ -30,7 +30,7 @@ def open_sync(
     """
     if kind not in KINDS:
         raise ConfigError(
-            f"There is no weight sync {kind!r}.", f"policy.generation.weight_sync is one of {', '.join(KINDS)}."
+            f"Unknown weight sync {kind!r}.", f"policy.generation.weight_sync is one of {', '.join(KINDS)}."
         )
     if kind == "auto":
         kind = "object_store" if several_nodes(learner, engine) else "file"

@@ -1,7 +1,7 @@
 """Weights from GPU to GPU by vLLM's own weight transfer: CUDA IPC where learner and engine share one, NCCL where they do not.
 
 The learner's ranks each run vLLM's trainer side over their own (merged, cast) weights; rank 0 drives the engines. Not run on a GPU. No file is
-kept, so an engine that dies is not started again: its run ends and goes on from what it stored.
+kept, so an engine that dies is not restarted: its run ends and can be resumed.
 """
 
 import socket
@@ -34,7 +34,7 @@ class EngineClient:
     Attributes:
         actors: Ray handles, one an engine.
         parallel: Workers of each engine.
-        version: Of the weights that are under way.
+        version: Of the weights that are being sent.
     """
 
     actors: Sequence[Any]
@@ -55,12 +55,12 @@ class EngineClient:
         self._all([("receive", update_info)] * len(self.actors))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        """Engines go on, with the new weights as `version`."""
+        """Engines continue, with the new weights as `version`."""
         self._all([("finish", self.version)] * len(self.actors))
 
     def _all(self, steps: Sequence[tuple]) -> None:
-        asked = [actor.transfer.remote(*step) for actor, step in zip(self.actors, steps, strict=True)]
-        call(asked, _TIMEOUT_S, engine_gone)
+        calls = [actor.transfer.remote(*step) for actor, step in zip(self.actors, steps, strict=True)]
+        call(calls, _TIMEOUT_S, engine_gone)
 
 
 def places_of(init_info: dict[str, Any], engines: int, parallel: int) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ class TransferSync:
 
     def __init__(self, kind: str, learner: Any, engine: TokenEngine, dtype: str | None = None) -> None:
         if kind not in BACKENDS:
-            raise ConfigError(f"There is no weight sync {kind!r}.", f"On GPUs it is one of {', '.join(BACKENDS)}.")
+            raise ConfigError(f"Unknown weight sync {kind!r}.", f"On GPUs it is one of {', '.join(BACKENDS)}.")
         engines = [_vllm(one) for one in getattr(engine, "engines", (engine,))]
         if None in engines or not hasattr(learner, "run") or "cpu" in learner.run(device_of):
             raise ConfigError(
@@ -88,7 +88,7 @@ class TransferSync:
         self._client = EngineClient([one.actor for one in engines], engines[0].parallel)
         for one in getattr(engine, "engines", (engine,)):
             if isinstance(one, RestartingEngine):
-                one.max_restarts = one.restarts  # there is no file that another could start from
+                one.max_restarts = one.restarts  # no file to restart from
         if isinstance(learner, RestartingLearner):
             learner.max_restarts = learner.restarts  # nor could another learner send to these engines
         workers = len(engines) * self._client.parallel
@@ -112,7 +112,7 @@ class TransferSync:
 
     def close(self) -> None:
         """See WeightSync."""
-        with suppress(TrainingError):  # a learner that is gone has left; its own error is the one to tell
+        with suppress(TrainingError):  # a dead learner has left the group; its own error is reported
             self._learner.run(close_sender)
 
 

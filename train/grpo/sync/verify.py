@@ -1,4 +1,4 @@
-"""The proof that new weights arrived.
+"""The check that new weights arrived.
 
 A reload can return without error and leave wrong weights, or right weights beside the old ones' key-value cache. So after every push
 the engine scores sequences of the last batch, and the learner does: they must agree, or the weights are wrong. And the engine samples a few
@@ -26,7 +26,7 @@ PROBE_TOKENS = 4
 
 @dataclass(frozen=True)
 class _Answers:
-    """What the engine said: parallel lists, one a probe.
+    """What the engine returned: parallel lists, one entry per probe.
 
     Attributes:
         scores: Of the whole sequence, from its second token on.
@@ -41,11 +41,11 @@ class _Answers:
 
 @dataclass(frozen=True)
 class Verification:
-    """A check under way; `result` waits for the engine's part.
+    """A check in progress; `result` waits for the engine's part.
 
     Attributes:
         ours: The learner's logprobs, parallel to the engine's scores.
-        restarts: Of the engine, before it was asked.
+        restarts: Of the engine, before the check.
         by_mean: The tolerance is for the mean difference: in low precision single logprobs of the right weights differ by a tenth and more.
     """
 
@@ -62,7 +62,7 @@ class Verification:
         """The largest difference of a logprob, at temperature 1; 0 for an empty probe.
 
         None when there is one and an engine was started again meanwhile: it may have the weights of the learner's next step, and the push after that
-        is checked again. Raises EngineError naming the step when it is above the tolerance or the engine claims another version, and what the engine raises.
+        is checked again. Raises EngineError naming the step when it is above the tolerance or the engine reports another version, and what the engine raises.
         """
         answers = self.answers.result()
         pairs = list(zip(answers.scores, self.ours, strict=True))
@@ -78,8 +78,8 @@ class Verification:
             differ = f"{judged:.3g} in the mean" if self.by_mean else f"up to {worst:.3g}"
             found = f"it samples as version {claimed.pop()}" if claimed else f"logprobs differ by {differ}"
             raise EngineError(
-                f"After the weight push of step {self.step} (version {self.version}) the engine is not the learner: {found}.",
-                "No weights of a later step were kept. On a GPU or in bfloat16 raise policy.generation.sync_tolerance; else report a bug.",
+                f"After the weight push of step {self.step} (version {self.version}) engine and learner weights differ: {found}.",
+                "No weights of a later step were saved. On a GPU or in bfloat16 raise policy.generation.sync_tolerance; otherwise report a bug.",
             )
         return worst
 
@@ -98,24 +98,24 @@ def begin_verification(
     tolerance: float,
     by_mean: bool = False,
 ) -> Verification:
-    """Compares engine and learner on the probe: asks the learner now and the engine on a thread of its own. To be ended before the next push.
+    """Compares engine and learner on the probe: the learner scores now, the engine on a thread. `result` must be called before the next push.
 
-    Of several engines each is asked for its share of the probe, and for one sequence at least.
+    Of several engines each scores its share of the probe, and one sequence at least.
     """
     engines, before = getattr(engine, "engines", (engine,)), restarts(engine)
     probe = [probe[i % len(probe)] for i in range(max(len(probe), len(engines)))] if probe else []
-    asked = [engines[i % len(engines)] for i in range(len(probe))]
+    chosen = [engines[i % len(engines)] for i in range(len(probe))]
     # A rollout that filled the context ends in a tool result that the engine has no room for.
     whole = [[*sample.prompt_ids, *sample.token_ids][: engine.max_model_len - 1] for sample in probe]
     # One after the other: where both have all cores, side by side they take longer.
     ours = learner.logprobs([(ids[:1], ids[1:]) for ids in whole])
     thread = ThreadPoolExecutor(1, "rollhouse-verify")
-    answers = thread.submit(lambda: asyncio.run(_ask(asked, probe, whole)))
+    answers = thread.submit(lambda: asyncio.run(_score(chosen, probe, whole)))
     thread.shutdown(wait=False)
     return Verification(engine, version, step, tolerance, ours, answers, before, by_mean)
 
 
-async def _ask(engines: Sequence[TokenEngine], probe: Sequence[TrainSample], whole: Sequence[list[int]]) -> _Answers:
+async def _score(engines: Sequence[TokenEngine], probe: Sequence[TrainSample], whole: Sequence[list[int]]) -> _Answers:
     """All three are parallel."""
     sampling = Sampling(temperature=1.0, max_tokens=PROBE_TOKENS, seed=0)
 
