@@ -103,9 +103,9 @@ def test_a_loss_that_does_not_keep_to_the_contract_is_refused_before_training(tm
 
 
 def test_settings_of_the_built_in_loss_are_refused_beside_a_custom_one():
-    with pytest.raises(ValueError, match="custom takes the place of ratio_clip_max"):
+    with pytest.raises(ValueError, match="custom replaces ratio_clip_max"):
         loss_config(custom=own("clipped"), ratio_clip_max=0.28)
-    with pytest.raises(ValueError, match="advantage takes the place"):
+    with pytest.raises(ValueError, match="advantage replaces"):
         grpo_config(grpo__advantage=own("shorter_is_better"), grpo__normalize_rewards=False)
 
 
