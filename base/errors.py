@@ -1,4 +1,4 @@
-"""What can go wrong, named after the situation. The command line prints `message` and `fix` and exits with `exit_code`."""
+"""The errors of rollhouse. The command line prints `message` and `fix` and exits with `exit_code`."""
 
 import asyncio
 from typing import Any
@@ -21,15 +21,15 @@ class RollhouseError(Exception):
         return f"{self.message} {self.fix}".strip()
 
 
-def one_line(said: object, limit: int = 500) -> str:
-    """A message of any length and number of lines as one short line."""
-    return " ".join(str(said).split())[:limit]
+def one_line(text: object, limit: int = 500) -> str:
+    """A message as one line of at most `limit` characters."""
+    return " ".join(str(text).split())[:limit]
 
 
 def interrupted(error: BaseException) -> bool:
-    """Whether the work was stopped from outside and did not fail by itself.
+    """Whether the work was stopped from outside rather than failed.
 
-    A Ctrl-C that arrives while native code calls back into Python comes out as that library's own error, which only names it.
+    A Ctrl-C that arrives while native code calls back into Python becomes that library's own error, whose text names it.
     """
     return isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)) or (
         not isinstance(error, RollhouseError) and "KeyboardInterrupt" in str(error)
@@ -37,13 +37,13 @@ def interrupted(error: BaseException) -> bool:
 
 
 class StoreNotFound(RollhouseError):
-    """There is no store, table or run of that name."""
+    """No store, table or run has that name."""
 
     exit_code = 2
 
 
 class VersionNotFound(RollhouseError):
-    """There is no snapshot of that name, or no version that old."""
+    """No snapshot has that name, or no version is that old."""
 
     exit_code = 2
 
@@ -55,7 +55,7 @@ class ConfigError(RollhouseError):
 
 
 class FormatError(RollhouseError):
-    """A file or a row is not what its format says."""
+    """A file or a row does not have its format."""
 
     exit_code = 2
 
@@ -79,7 +79,7 @@ class SchemaMismatch(RollhouseError, ValueError):
 
 
 class QueryError(RollhouseError):
-    """A query that is not SQL, asks for what is not there, or does more than read."""
+    """A query is not valid SQL, names something that does not exist, or would write."""
 
     exit_code = 2
 
@@ -92,8 +92,8 @@ class EngineError(RollhouseError):
     """A generation engine failed, or its weights are not the learner's.
 
     Attributes:
-        retries: How often the request was sent again.
-        summary: What had come of a collection by then, a CollectSummary; None elsewhere.
+        retries: Number of times the request was sent again.
+        summary: CollectSummary of the collection that failed; None elsewhere.
     """
 
     retries = 0
@@ -105,4 +105,4 @@ class TrainingError(RollhouseError):
 
 
 class EvaluationError(RollhouseError):
-    """An evaluation cannot go on: its checkers do not start or are out of time."""
+    """An evaluation cannot go on: its checkers do not start or exceed their time."""

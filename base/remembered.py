@@ -1,4 +1,4 @@
-"""What was worked out once for an object, remembered by the object's identity: hashing its content would cost as much as working it out again."""
+"""A cache by object identity: hashing an object's content would cost as much as computing its value again."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,9 +9,9 @@ R = TypeVar("R")
 
 
 def remembered(make: Callable[[T], R], most: int) -> Callable[[T], R]:
-    """`make`, remembering what it gave for the last `most` objects. For objects that do not change.
+    """`make` with a cache of its values for the last `most` objects. For objects that do not change.
 
-    Tasks share their tools, tens of kilobytes of schemas, so what is made of those is made once.
+    Tasks share their tools, tens of kilobytes of schemas, so that values made of them are made once.
     """
     kept: OrderedDict[int, tuple[T, R]] = OrderedDict()
 

@@ -1,4 +1,4 @@
-"""Somebody else's code beside our event loop, so that a slow or endless piece of it never holds the loop up: sync functions in threads, async ones on a loop of their own."""
+"""User code beside the event loop, so that slow or endless code never blocks it: sync functions in threads, async ones on a second loop."""
 
 import asyncio
 import contextvars
@@ -8,20 +8,20 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-# A loop that does not answer for so long is held by code that does not let go.
+# A loop that does not run a callback for this long is blocked.
 _HELD_S = 1.0
 
 
 class _Stopped(BaseException):
-    """Raised inside a thread that nobody waits for any more."""
+    """Raised inside a thread whose caller is gone."""
 
 
 async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """What the function returns or raises; what only stops threads and tasks (KeyboardInterrupt, CancelledError, …) comes as a RuntimeError.
 
     Every call gets a thread of its own, not one of a pool that a few endless calls would fill. When the caller is cancelled (a time limit), the thread is
-    told to stop: Python code ends at its next step, native code that waits goes on waiting, as a daemon that holds up nothing. Code that keeps the
-    interpreter to itself (one long regular expression) stalls the loop all the same: it needs a process (`worker_pool`).
+    stopped: Python code ends at its next step, native code that waits goes on waiting, as a daemon thread. Code that keeps the
+    interpreter's lock (one long regular expression) stalls the loop all the same: it needs a process (`worker_pool`).
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Any] = loop.create_future()
@@ -55,10 +55,10 @@ async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
 
 
 async def in_loop(work: Awaitable[Any]) -> Any:
-    """What the awaitable gives, run on a loop beside ours that all such work of this process shares.
+    """The awaitable's value, run on a second loop that all such work of this process shares.
 
-    When the caller is cancelled, so is the work. Code that blocks that loop holds up others of its kind only; once its caller is gone it is told to stop,
-    as a thread is, and a loop that stays held is replaced.
+    When the caller is cancelled, so is the work. Code that blocks that loop blocks other such work only; once its caller is gone it is stopped like
+    a thread, and a loop that stays blocked is replaced.
     """
     beside = _loop_beside()
     future = asyncio.run_coroutine_threadsafe(_failing(work), beside.loop)
@@ -70,12 +70,12 @@ async def in_loop(work: Awaitable[Any]) -> Any:
 
 
 def start_in_loop(work: Awaitable[Any]) -> None:
-    """Starts it on the loop beside, and waits for nothing."""
+    """Starts it on the second loop and does not wait."""
     asyncio.run_coroutine_threadsafe(_failing(work), _loop_beside().loop)
 
 
 async def _failing(work: Awaitable[Any]) -> Any:
-    """The work; what would stop the loop, or look like our own cancelling of it, is a RuntimeError."""
+    """The work; exceptions that would stop the loop, or look like a cancellation by us, become a RuntimeError."""
     try:
         return await work
     except asyncio.CancelledError as error:
@@ -107,13 +107,13 @@ class _LoopBeside:
         self._looking = threading.Lock()
 
     def look(self) -> None:
-        """Finds out, in a thread, whether the loop is held, and frees it."""
+        """Checks in a thread whether the loop is blocked, and frees it."""
         if self._looking.acquire(blocking=False):
             threading.Thread(target=self._free, daemon=True, name="beside-look").start()
 
     def _run(self) -> None:
         while True:
-            with suppress(_Stopped):  # what held the loop let go by itself just now
+            with suppress(_Stopped):  # the code that blocked the loop ended just now
                 self.loop.run_forever()
 
     def _free(self) -> None:

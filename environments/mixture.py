@@ -84,7 +84,7 @@ def open_mixture(specs: Sequence[EnvironmentSpec], seed: int | None = 0) -> Envi
 
 
 def shaping_by_environment(environment: Environment, specs: Sequence[EnvironmentSpec]) -> dict[str, RewardShaping]:
-    """How to shape rewards, by `Task.environment`, of what `open_mixture` gave for these specs."""
+    """Reward shaping by `Task.environment`, for the environment that `open_mixture` returned for these specs."""
     return environment.shaping if isinstance(environment, Mixture) else {environment.name: specs[0].reward}
 
 

@@ -109,7 +109,7 @@ def prepare_tasks(
         if problems and not skip_bad:
             raise _all_wrong(problems)
         if not open_files:
-            raise FormatError("The files hold no row that is a task.", "Name files with one task a line.")
+            raise FormatError("The files contain no task.", "Name files with one task a line.")
         _refuse_leftovers(targets, open_files.keys())
     if problems:
         write_objects(problems, out / PROBLEMS)
@@ -169,14 +169,14 @@ def check_row(text: str, agent: str | None, split: str) -> tuple[dict[str, Any],
         task = task_from_row(row, "", split)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-        return row, None, [*wrong, f"it is no task: {reason}"]
+        return row, None, [*wrong, f"it is not a task: {reason}"]
     if not any(message.text or message.parts for message in task.messages):
-        wrong.append("its input says nothing")
+        wrong.append("its input is empty")
     return row, task, wrong + _wrong_tools(task)
 
 
 def _stamp(row: dict[str, Any], agent: str | None) -> list[str]:
-    """Completes the row's `agent_ref` in place; says what is wrong with it."""
+    """Completes the row's `agent_ref` in place; returns what is wrong with it."""
     given = row.get("agent_ref")
     if given is None and agent is None:
         return ["it has no agent_ref, and --agent names none"]
@@ -201,7 +201,7 @@ def _wrong_tools(task: Task) -> list[str]:
         elif name in _RESERVED:
             wrong.append(f"a tool is called {name}, which is an address of the resources server")
         if not isinstance(function.get("parameters") or {}, dict):
-            wrong.append(f"the parameters of tool {number} are no schema")
+            wrong.append(f"the parameters of tool {number} are not a schema")
         seen.add(str(name))
     return wrong
 
@@ -220,7 +220,7 @@ def _refuse_own_output(sources: Sequence[_Source], targets: Mapping[str, Path]) 
     written = {target.resolve() for target in targets.values()}
     for source in sources:
         if source.file.resolve() in written:
-            raise ConfigError(f"{source.file} would be written over by its own result.", "Name another folder with --out.")  # fmt: skip
+            raise ConfigError(f"{source.file} would be overwritten by its result.", "Name another folder with --out.")  # fmt: skip
 
 
 def _refuse_leftovers(targets: Mapping[str, Path], written: Collection[str]) -> None:
@@ -232,7 +232,7 @@ def _refuse_leftovers(targets: Mapping[str, Path], written: Collection[str]) -> 
 def _all_wrong(problems: Sequence[dict[str, Any]]) -> FormatError:
     lines = [f"{one['source']}:{one['line']}: {one_line('; '.join(one['reasons']))}" for one in problems]
     shown = lines[:_SHOWN] + ([f"… and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else [])
-    rows = "1 row is no task" if len(lines) == 1 else f"{len(lines)} rows are no tasks"
+    rows = "1 row is not a task" if len(lines) == 1 else f"{len(lines)} rows are not tasks"
     return FormatError(
         f"{rows}:\n" + "\n".join(shown), "Nothing was written. Correct them, or leave them out with --skip-bad, which lists them all."
     )  # fmt: skip

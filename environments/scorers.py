@@ -100,9 +100,9 @@ async def replay_rollout(environment: Environment, task: Task, rollout: dict[str
     """The verdict on a stored rollout: its assistant turns, in order, in a fresh session."""
     session = await _settled(environment.start(task))
     try:
-        said = [Message.from_row(row) for row in rollout["messages"] or () if row["role"] == "assistant"]
-        for number, message in enumerate(said, start=1):
-            cut = number == len(said) and rollout["stop_reason"] == "length"
+        turns = [Message.from_row(row) for row in rollout["messages"] or () if row["role"] == "assistant"]
+        for number, message in enumerate(turns, start=1):
+            cut = number == len(turns) and rollout["stop_reason"] == "length"
             await session.step(Turn(message, stop_reason="length" if cut else "stop"))
         return await _settled(session.verify())
     finally:

@@ -111,7 +111,7 @@ def shape(score: Score, row_counts: Mapping[str, Any], shaping: RewardShaping) -
 
 
 def check_score(score: Score) -> Score:
-    """The score itself. Raises ValueError when it is none: a reward or a component that is no finite number, a scorer without a name, …"""
+    """The score itself. Raises ValueError for an invalid one: a reward or a component that is not a finite number, a scorer without a name, …"""
     if not isinstance(score, Score):
         raise ValueError(f"the verdict is a {type(score).__name__}, not a Score")
     for name, value in (("scorer", score.scorer), ("scorer_version", score.scorer_version)):

@@ -43,7 +43,7 @@ def task_from_row(row: dict[str, Any], environment_name: str, split: str = "trai
     """One dataset row as a task. Raises KeyError, TypeError, ValueError or AttributeError when it is not one.
 
     Truth and category stand at the top level or, as newer preparation scripts write them, in `verifier_metadata`. A split that is none of the three, a category
-    that is no text and a difficulty that is no number are kept in `extra`, with every field that a Task has no place for (`agent_ref`, `id`, …).
+    that is not a string and a difficulty that is not a number are kept in `extra`, with every field that a Task has no place for (`agent_ref`, `id`, …).
     """
     params = row["responses_create_params"]
     nested = row.get("verifier_metadata") or {}
@@ -73,7 +73,7 @@ def task_from_row(row: dict[str, Any], environment_name: str, split: str = "trai
 
 
 def row_from_task(task: Task) -> dict[str, Any]:
-    """A task as a dataset row: one that came from a row gives what that one said, its prompt spelled out as items."""
+    """A task as a dataset row: a task that came from a row returns that row, its prompt written as items."""
     extra = dict(task.extra)
     talked = any(message.role in ("assistant", "tool") for message in task.messages)
     params = {
@@ -103,7 +103,7 @@ def _prompt(items: Any) -> list[Message]:
         prompt = read_items(items).messages
     for message in prompt:
         if not isinstance(message.role, str) or not isinstance(message.text, str | None):
-            raise ValueError("the role or the content of a message is no text")
+            raise ValueError("the role or the content of a message is not a string")
     return prompt
 
 

@@ -21,7 +21,7 @@ __all__ = ["ToolOutput", "ToolSession", "schema_of", "tool_session"]
 
 @dataclass(frozen=True)
 class ToolOutput:
-    """What one call gave: the text the policy sees, and whether that text reports an error."""
+    """The result of one call: the text that the policy sees, and whether it reports an error."""
 
     text: str
     failed: bool = False
@@ -76,12 +76,12 @@ class ToolSession:
 
     @property
     def answer(self) -> str:
-        """The text of the policy's last turn, "" when it said nothing."""
-        said = [message.text for message in self.messages if message.role == "assistant"]
-        return (said[-1] if said else None) or ""
+        """The text of the policy's last turn, "" without any."""
+        texts = [message.text for message in self.messages if message.role == "assistant"]
+        return (texts[-1] if texts else None) or ""
 
     async def step(self, turn: Turn) -> list[Message] | Done:
-        """Executes the turn's calls and returns their outputs as tool messages, or what the user says, or Done."""
+        """Executes the turn's calls and returns their outputs as tool messages, or the user's message, or Done."""
         message = turn.message
         self.messages.append(message)
         self.calls.extend(message.tool_calls)
@@ -91,10 +91,10 @@ class ToolSession:
         if message.tool_calls or _reasoning_only(message):
             answers = [Message("tool", await self._answer(call), tool_call_id=call.id) for call in message.tool_calls]
         else:
-            said = None if self._user is None else await self._user()
-            if said is None:
+            reply = None if self._user is None else await self._user()
+            if reply is None:
                 return Done("stop")
-            answers = [Message("user", said)]
+            answers = [Message("user", reply)]
         self.messages += answers
         return answers
 
@@ -141,7 +141,7 @@ def tool_session(
     fatal: tuple[type[Exception], ...] = (),
     inline: bool = False,
 ) -> ToolSession:
-    """A session over plain typed functions or methods, sync or async. `schema_of` gives their schemas for the task.
+    """A session over plain typed functions or methods, sync or async. `schema_of` returns their schemas for the task.
 
     Arguments are checked against the types. What a tool returns goes to the policy, a string as it is, anything else as JSON; what it raises goes there
     too, as `Error: …`, and counts as a tool error. Tools, `verify` and `user` run beside the event loop, one at a time in a session: sync ones in threads,
@@ -149,7 +149,7 @@ def tool_session(
 
     Args:
         verify: Judges the session at its end (`calls`, `messages`, `answer`, and whatever state the tools left). What it raises fails the rollout.
-        user: What the user says to a turn without a call; None ends the episode. Without it such a turn ends the episode.
+        user: The user's answer to a turn without a call; None ends the episode. Without it such a turn ends the episode.
         fatal: Exceptions of a tool that fail the rollout instead of going to the policy.
         inline: Run sync code on the event loop: for what takes microseconds and never waits.
 
@@ -178,7 +178,7 @@ def tool_session(
     async def score(calls: Sequence[ToolCall]) -> Score:
         verdict = await _run(inline, verify, session)
         if not isinstance(verdict, Score):
-            raise TypeError(f"verify gave a {type(verdict).__name__}, not a Score")
+            raise TypeError(f"verify returned a {type(verdict).__name__}, not a Score")
         return verdict
 
     async def say() -> str | None:

@@ -1,4 +1,4 @@
-"""Plain typed functions as tools: the schema a policy is shown, and the check of the arguments it gives."""
+"""Plain typed functions as tools: the schema that the policy sees, and the check of its arguments."""
 
 import inspect
 import re
@@ -72,7 +72,7 @@ def typed_tool(function: Callable[..., Any]) -> TypedTool:
     plain = inspect.unwrap(getattr(function, "__func__", function))
     code = getattr(plain, "__code__", None)
     if code is None:
-        raise ConfigError(f"{function!r} is no tool.", "A tool is a function or a method.")
+        raise ConfigError(f"{function!r} is not a tool.", "A tool is a function or a method.")
     if code not in _KNOWN:
         _KNOWN[code] = _read(plain)
     return _KNOWN[code]
@@ -105,7 +105,7 @@ def _read(function: Any) -> TypedTool:
             f"The types of tool {name} cannot be read: {error}.", "Use types that its file knows."
         ) from error
     if not inspect.getdoc(function):
-        raise ConfigError(f"Tool {name} has no docstring.", "Say in one what it does: the policy reads it.")
+        raise ConfigError(f"Tool {name} has no docstring.", "Describe what it does: the policy reads it.")
     description, texts = _docstring(inspect.getdoc(function) or "")
     fields: dict[str, Any] = {}
     for i, parameter in enumerate(parameters):
@@ -124,7 +124,7 @@ def _read(function: Any) -> TypedTool:
         tool = TypedTool(name, description, tuple(p.name for p in parameters), model)
         _ = tool.schema
     except Exception as error:  # pydantic has several for a type that JSON cannot say
-        raise ConfigError(f"Tool {name} takes what JSON cannot say: {error}.", "Use str, int, float, bool, list, dict, Literal or a dataclass.") from error  # fmt: skip
+        raise ConfigError(f"Tool {name} has a parameter that JSON cannot express: {error}.", "Use str, int, float, bool, list, dict, Literal or a dataclass.") from error  # fmt: skip
     return tool
 
 

@@ -1,4 +1,4 @@
-"""What an environment gives: tasks, and sessions that play and judge them."""
+"""The interface of environments: tasks, and sessions that run and judge them."""
 
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Between messages and tokens: what a prompt renders to, what follows a sampled turn, and what a sampled turn says.
+"""Between messages and tokens: renders a prompt, renders what follows a sampled turn, and parses a sampled turn.
 
 A trajectory's tokens are never made from its text again. The sampled tokens stay as they are; only what comes after them (tool
 results, a user turn, the next generation prompt) is rendered and appended.
@@ -36,7 +36,7 @@ class ChatFormat:
     def __init__(
         self, tokenizer: "PreTrainedTokenizerBase", stop_ids: Sequence[int] = (), options: ChatOptions | None = None
     ) -> None:
-        """`stop_ids` are those the model names. Raises ConfigError for a template that drops or changes a trailing assistant message."""
+        """`stop_ids` are those of the model's configuration. Raises ConfigError for a template that drops or changes a trailing assistant message."""
         options = options or ChatOptions()
         named = [number for number in (*stop_ids, tokenizer.eos_token_id) if isinstance(number, int)]
         self.tokenizer = tokenizer
@@ -55,7 +55,7 @@ class ChatFormat:
         return cls(tokenizer, stop_token_ids(folder, tokenizer), options)
 
     def prompt_ids(self, task: Task) -> list[int]:
-        """The task's prompt with the generation prompt. Remembered, since a group asks for it many times."""
+        """The task's prompt with the generation prompt. Cached, since a group needs it many times."""
         kept = self._prompts.get(id(task))
         if kept is None:
             kept = self._prompts[id(task)] = (task, self.render(task.messages, task.tools, generation_prompt=True))
@@ -84,7 +84,7 @@ class ChatFormat:
     ) -> list[int]:
         """The prompt of a client that sends messages only, true to the tokens sampled before: `prefix_ids` and what follows them.
 
-        Gives what NeMo Gym's prefix-token correction gives (docs/serve.md), without its reliance on counting end tokens.
+        Equals NeMo Gym's prefix-token correction (docs/serve.md), without its reliance on counting end tokens.
 
         Args:
             prefix_ids: Prompt and sampled tokens of the latest assistant message whose tokens are known; empty when there is none.
@@ -102,7 +102,7 @@ class ChatFormat:
     def _after(
         self, messages: Sequence[Message], turn: int, tools: Sequence[Mapping[str, Any]], last_sampled: int | None
     ) -> list[int]:
-        # The text begins with an end token, where every tokenizer starts afresh: these are the tokens the whole would have there.
+        # The text begins with an end token, where every tokenizer starts again: these are the tokens that the whole would have there.
         rest: Any = self.tokenizer(self.template.after_turn(messages, turn, tools), add_special_tokens=False)
         ids = list(rest["input_ids"])
         ended = last_sampled in self.stop_token_ids and not self.template.ends_are_headers
@@ -113,7 +113,7 @@ class ChatFormat:
     ) -> list[int]:
         """Messages and tools through the template, as token ids. Raises TemplateError."""
         if tools and not self.template.renders_tools:
-            raise TemplateError("The model's chat template renders no tools.", "Name one that does with --chat-template FILE.")  # fmt: skip
+            raise TemplateError("The model's chat template does not render tools.", "Name one that does with --chat-template FILE.")  # fmt: skip
         how = {"add_generation_prompt": generation_prompt, "tokenize": True, "return_dict": False}
         return list(self.template.apply(messages, tools, **how))
 
@@ -138,21 +138,21 @@ class ChatFormat:
         tools: Sequence[Mapping[str, Any]] = (),
         before: Sequence[int] = (),
     ) -> tuple[Message, int]:
-        """A sampled turn as a message, and how many of its tool calls could not be read.
+        """A sampled turn as a message, and the number of its tool calls that could not be parsed.
 
         `<think>…</think>` at its start becomes the message's reasoning; thinking that never ends is reasoning as a whole.
 
         Args:
             first_call: Number of the first call's id, `call_<n>`.
-            tools: The task's, for parsers that look at them.
-            before: What the turn was sampled after (its last tokens will do), to see whether the prompt opened the thinking.
+            tools: The task's tools, for parsers that need them.
+            before: The tokens before the turn (the last ones are enough), to see whether the prompt opened the thinking.
         """
         sampled = list(token_ids)
         if sampled and sampled[-1] in self.stop_token_ids:
             sampled.pop()
         opened = opens_thinking(self._decode(before[-_THINKING_TAIL:]))
-        reasoning, said = split_thinking(self._decode(sampled), opened)
-        text, calls, failures = self._read_calls(said, tools)
+        reasoning, rest = split_thinking(self._decode(sampled), opened)
+        text, calls, failures = self._read_calls(rest, tools)
         numbered = tuple(ToolCall(f"call_{first_call + i}", name, written) for i, (name, written) in enumerate(calls))
         return Message("assistant", text, numbered, reasoning=reasoning), failures
 

@@ -17,7 +17,7 @@ def parse_turn(text: str, first_call: int = 0) -> tuple[Message, int]:
     """A decoded turn as an assistant message, and how many of its tool calls did not parse.
 
     Arguments are kept byte for byte as they were written. A call whose arguments alone are broken JSON is still a call (the environment
-    answers it with an error) and counts as a failure; a block that is no call at all stays in the text and counts as one.
+    answers it with an error) and counts as a failure; a block that is not a call stays in the text and counts as one.
 
     Args:
         first_call: Number of the first call's id, `call_<n>`.
@@ -68,12 +68,12 @@ def _read_call(block: str) -> tuple[str, str] | None:
 
 
 def _storable(text: str) -> bool:
-    # JSON can escape half of a surrogate pair, which is no text that a table or a template could hold.
+    # JSON can escape half of a surrogate pair, which a table or a template cannot hold.
     return not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _object_fields(text: str) -> dict[str, str]:
-    """The fields of a JSON object as their own text, so that nothing is written anew. Raises ValueError."""
+    """The fields of a JSON object as their own text, so that nothing is formatted again. Raises ValueError."""
     fields: dict[str, str] = {}
     position = _expect(text, 0, "{")
     while True:

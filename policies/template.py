@@ -1,6 +1,6 @@
 """A chat template as it really behaves: what it wants its messages like and how it ends a turn, found by rendering probes.
 
-Nothing is assumed from a template's text. One that drops or rewrites what the assistant said last is refused before anything is
+Nothing is assumed from a template's text. One that drops or rewrites the last assistant message is refused before anything is
 sampled; one that strips earlier thinking is not, since a trajectory keeps its own tokens.
 """
 
@@ -91,7 +91,7 @@ class Template:
         return self.apply(messages, tools, lenient, add_generation_prompt=generation_prompt, tokenize=False)
 
     def apply(self, messages: Sequence[Message], tools: Tools, lenient: bool = False, **how: Any) -> Any:
-        """What the tokenizer's `apply_chat_template` gives, called `how`. Raises TemplateError."""
+        """The value of the tokenizer's `apply_chat_template`, with the arguments `how`. Raises TemplateError."""
         plain = [self._plain(message, lenient) for message in messages]
         listed = [dict(tool) for tool in tools] or None
         try:
@@ -202,7 +202,7 @@ class Template:
         last = self._first_of(special, [_HELLO, answer])
         within = self._first_of(special, [_HELLO, answer, on])
         if last is None and within is None:
-            raise ConfigError("The model's chat template ends an assistant turn with no special token.", "Name a template whose turns end in one with --chat-template FILE.")  # fmt: skip
+            raise ConfigError("The model's chat template does not end an assistant turn with a special token.", "Name a template whose turns end in one with --chat-template FILE.")  # fmt: skip
         stops, others = [last], [within]
         if self.renders_tools:
             # The tags of a call may be special tokens too, so an end that is known comes first.

@@ -29,7 +29,7 @@ class TokenPolicy:
         return self.token_engine.version
 
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
-        """Samples the next turn. A conversation that fills the context gives an empty turn with stop_reason `length`.
+        """Samples the next turn. A conversation that fills the context returns an empty turn with stop_reason `length`.
 
         A `sampling.seed` is the rollout's: the turn's number is added to it.
         """

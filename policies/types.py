@@ -1,4 +1,4 @@
-"""The nouns of a policy: how it samples, what it answers, and the conversation it answers to."""
+"""Policies: sampling settings, turns, and the conversation that a turn continues."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,15 +22,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Turn:
-    """What a policy answered in one model call.
+    """One model call's answer.
 
     Attributes:
-        token_ids: The sampled tokens, end-of-turn token included; None when the policy shows none.
-        logprobs: Parallel to token_ids, probabilities sampled from; None when the policy shows none.
+        token_ids: The sampled tokens, end-of-turn token included; None when the policy returns none.
+        logprobs: Parallel to token_ids, probabilities sampled from; None when the policy returns none.
         version_spans: Starts are relative to this turn's token_ids; at least one span.
         stop_reason: `stop`, or `length` when the token limit cut it.
-        parse_failures: Tool calls in the text that could not be read as one.
-        retries: Requests sent again before this answer came.
+        parse_failures: Number of tool calls in the text that could not be parsed.
+        retries: Number of times the request was sent again.
     """
 
     message: Message
@@ -47,18 +47,18 @@ class Conversation:
     """One episode as it grows: the prompt's messages, what followed, and, for token engines, the tokens of both.
 
     Attributes:
-        task: What is being solved.
+        task: The task.
         messages: Everything after the prompt, in order.
-        prompt_ids: The rendered prompt; None until tokens were observed, and always for a policy that shows none.
+        prompt_ids: The rendered prompt; None until tokens were observed, and always for a policy without tokens.
         token_ids: Everything after the prompt, tool results included; only ever appended to.
         loss_mask: Parallel to token_ids.
         logprobs: One per sampled token.
         version_spans: Starts are positions in token_ids, oldest first.
-        prefix_ok: Whether every prompt so far began with all tokens before it. A policy that builds prompts from tokens leaves it.
-        gaps: What the policy did not tell (`no_logprobs`, …); stored with the rollout.
-        token_identity: Tokenizer and template of these tokens, where a policy knows them only from what it saw; None is the policy's own.
-        logprobs_mode: `processed`, the probabilities sampled from; None where that is not known.
-        sample_index: Which repeat of the task this is (a scripted policy may vary with it).
+        prefix_ok: Whether every prompt so far began with all tokens before it. Always true for a policy that builds prompts from tokens.
+        gaps: Names of values that the policy did not return (`no_logprobs`, …); stored with the rollout.
+        token_identity: Tokenizer and template of these tokens, where they are known only from responses; None is the policy's own.
+        logprobs_mode: `processed`: probabilities of the distribution sampled from; None when that is not known.
+        sample_index: The repeat of the task (the scripted policy varies with it).
     """
 
     task: Task
@@ -76,7 +76,7 @@ class Conversation:
 
 
 class Policy(Protocol):
-    """Answers a conversation."""
+    """Returns the next turn of a conversation."""
 
     engine: str
     """vllm, torch, openai or scripted; stored with each rollout."""
@@ -88,7 +88,7 @@ class Policy(Protocol):
 
     @property
     def token_identity(self) -> tuple[str | None, str | None] | None:
-        """Hashes of the tokenizer and of the chat template its tokens come from; None when it shows no tokens."""
+        """Hashes of the tokenizer and of the chat template its tokens come from; None when it returns no tokens."""
         ...
 
     @property
@@ -97,5 +97,5 @@ class Policy(Protocol):
         ...
 
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
-        """The next assistant message. A policy that shows tokens also extends the conversation's by what it rendered and sampled."""
+        """The next assistant message. A policy with tokens also appends what it rendered and sampled to the conversation's tokens."""
         ...

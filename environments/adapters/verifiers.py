@@ -1,7 +1,7 @@
 """Environments of the verifiers package (its `load_environment` API, 0.1): they run their own episodes, and our policy is the model they ask.
 
 What verifiers calls a client is here a bridge: an environment's rollout runs as it would anywhere, and each time it asks for a model response it waits until the
-agent loop brings the policy's turn. So its own rules hold: what ends an episode, what a user says, how tools answer, how it is scored.
+agent loop brings the policy's turn. So its own rules hold: the end of an episode, user turns, tool results, scores.
 All of it runs on an event loop in a thread of its own, so that code of an environment that blocks holds up only rollouts of such environments.
 """
 
@@ -55,7 +55,7 @@ class VerifiersEnvironment:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         if not isinstance(self._inner, vf.MultiTurnEnv) or self._inner.requires_group_rollouts:
-            raise ConfigError(f"{env_id!r} is no environment of turns that scores one rollout at a time.", "Take a SingleTurnEnv, MultiTurnEnv or ToolEnv.")  # fmt: skip
+            raise ConfigError(f"{env_id!r} is not an environment of turns that scores one rollout at a time.", "Take a SingleTurnEnv, MultiTurnEnv or ToolEnv.")  # fmt: skip
         self.name = name or env_id
         self.scorer, self.scorer_version = f"verifiers/{self.name}", vf.__version__
         self._weights = _watch(self._inner.rubric)
@@ -124,11 +124,11 @@ class VerifiersSession:
         self._seen: list[Any] = []
 
     async def step(self, turn: Turn) -> list[Message] | Done:
-        """What the environment says to the turn, or Done when it is satisfied. Raises VerifiersError when it fails."""
+        """The environment's answer to the turn, or Done at the end. Raises VerifiersError when it fails."""
         return await in_loop(self._advance(turn))
 
     async def verify(self) -> Score:
-        """The rubric's verdict. A rollout that goes on is first told that its context is full. Raises VerifiersError for a reward function that fails."""
+        """The rubric's verdict. A rollout that has not ended is first ended as one with a full context. Raises VerifiersError for a reward function that fails."""
         return await in_loop(self._verdict())
 
     async def close(self) -> None:
@@ -139,12 +139,12 @@ class VerifiersSession:
         """Starts the rollout and waits for its first question, which must be the task's prompt."""
         client = _bridge(self)
         self._rollout = asyncio.create_task(self._inner.rollout(self._row, client, "policy", {}))
-        asked = await self._next_question()
-        if asked is None:
-            raise VerifiersError(f"{self._environment.name} ended before it asked anything.", "See its log.")
-        if len(asked) != len(self._row["prompt"]):
+        messages = await self._next_question()
+        if messages is None:
+            raise VerifiersError(f"{self._environment.name} ended before its first question.", "See its log.")
+        if len(messages) != len(self._row["prompt"]):
             raise VerifiersError(f"{self._environment.name} changes its prompt when it starts.", "Such environments cannot be recorded here.")  # fmt: skip
-        self._seen = asked
+        self._seen = messages
 
     async def respond(self, prompt: list[Any]) -> Turn | None:
         """Called by the bridge: the policy's turn, None when there will be no other."""
@@ -153,13 +153,13 @@ class VerifiersSession:
 
     async def _advance(self, turn: Turn) -> list[Message] | Done:
         self._answers.put_nowait(turn)
-        asked = await self._next_question()
-        if asked is not None:
+        messages = await self._next_question()
+        if messages is not None:
             known = len(self._seen) + 1
-            if [_plain(one) for one in asked[: known - 1]] != [_plain(one) for one in self._seen]:
-                raise VerifiersError(f"{self._environment.name} rewrites what was said before.", "Such environments cannot be recorded here.")  # fmt: skip
-            self._seen = asked
-            return [_message(one) for one in asked[known:]]
+            if [_plain(one) for one in messages[: known - 1]] != [_plain(one) for one in self._seen]:
+                raise VerifiersError(f"{self._environment.name} rewrites earlier messages.", "Such environments cannot be recorded here.")  # fmt: skip
+            self._seen = messages
+            return [_message(one) for one in messages[known:]]
         state = self._state()
         cut = state.get("stop_condition") == "max_turns_reached" and bool(turn.message.tool_calls)
         return Done(
@@ -167,7 +167,7 @@ class VerifiersSession:
         )
 
     async def _next_question(self) -> list[Any] | None:
-        """What is asked of the model next; None when the rollout has ended."""
+        """The next messages for the model; None when the rollout has ended."""
         assert self._rollout is not None
         question = asyncio.create_task(self._asked.get())
         await asyncio.wait({question, self._rollout}, return_when=asyncio.FIRST_COMPLETED)
@@ -217,14 +217,14 @@ def _bridge(session: VerifiersSession) -> Any:
         if turn is None:
             raise errors.OverlongPromptError("the rollout ends here")
         message = turn.message
-        said = types.ResponseMessage(
+        answer = types.ResponseMessage(
             content=message.text,
             reasoning_content=message.reasoning,
             tool_calls=[types.ToolCall(id=call.id, name=call.name, arguments=call.arguments) for call in message.tool_calls] or None,
             finish_reason="length" if turn.stop_reason == "length" else "tool_calls" if message.tool_calls else "stop",
             is_truncated=turn.stop_reason == "length",
         )  # fmt: skip
-        return types.Response(id="policy", created=0, model="policy", message=said)
+        return types.Response(id="policy", created=0, model="policy", message=answer)
 
     kind = type("PolicyClient", (clients.Client,), {"get_response": answer, "__abstractmethods__": frozenset()})
     kind.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
@@ -232,7 +232,7 @@ def _bridge(session: VerifiersSession) -> Any:
 
 
 def _watch(rubric: Any) -> dict[str, float]:
-    """Makes every reward function of the rubric tell when it fails, which verifiers turns into a 0; gives their weights by name."""
+    """Makes failures of the rubric's reward functions visible, which verifiers turns into a 0; returns their weights by name."""
     weights: dict[str, float] = {}
     for part in getattr(rubric, "rubrics", None) or [rubric]:
         if getattr(part, "rubrics", None):
@@ -247,7 +247,7 @@ def _watch(rubric: Any) -> dict[str, float]:
 
 def _telling(function: Any) -> Any:
     @functools.wraps(function)
-    async def told(*args: Any, **kwargs: Any) -> Any:
+    async def reporting(*args: Any, **kwargs: Any) -> Any:
         try:
             value = function(*args, **kwargs)
             return await value if inspect.isawaitable(value) else value
@@ -257,7 +257,7 @@ def _telling(function: Any) -> Any:
                 crashes.append(f"{function.__name__}: {type(error).__name__}: {one_line(error, 200)}")
             raise
 
-    return told
+    return reporting
 
 
 def _plain(message: Any) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def linear_equation(draw: MathDraw, level: int) -> Problem:
 
 
 def system(draw: MathDraw, level: int) -> Problem:
-    """Two unknowns, three from level 4 on, with integer solutions; one number is asked for."""
+    """Two unknowns, three from level 4 on, with integer solutions; one number is the answer."""
     names = "xyz" if level >= 4 else "xy"
     size = 2 + level
     solution = [draw.nonzero(4 + 3 * level) for _ in names]

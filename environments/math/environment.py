@@ -22,10 +22,10 @@ SPLITS = ("train", "validation", "test")
 
 
 class MathEnvironment:
-    """Questions with one answer. The verdict is math-verify's, and where that says no, a judge's if there is one.
+    """Questions with one answer. The verdict is that of math-verify; answers that it rejects go to a judge if there is one.
 
     Attributes:
-        judge: The model that is asked about answers the library calls wrong; None for none.
+        judge: The model that judges answers which the library rejects; None for no judge.
     """
 
     name = NAME
@@ -47,12 +47,12 @@ class MathEnvironment:
         """
         Args:
             tasks: A JSONL or Parquet file, or `hf:OWNER/NAME[@REVISION][:SPLIT]`; None generates tasks.
-            seed: Of the generator.
-            tasks_split: The split of the file's rows that name none.
-            judge: Settings of a AnswerJudge, or the address of its endpoint.
-            system_prompt: Put before each question of rows that bring no messages of their own; None or "" for none.
+            seed: Seed of the generator.
+            tasks_split: Split of rows without one.
+            judge: Settings of an AnswerJudge, or the URL of its endpoint.
+            system_prompt: Put before each question of rows without messages; None or "" for none.
             limit_s: Seconds the library may take over one answer.
-            workers: Answers the library judges at once.
+            workers: Answers judged at once by the library.
             n_train, n_validation, n_test: How many tasks are generated.
 
         Raises MissingExtra when math-verify is not installed, ConfigError for a wrong setting.
@@ -78,27 +78,27 @@ class MathEnvironment:
         return (task for task in found if task.split == split)
 
     def start(self, task: Task) -> "MathSession":
-        """A fresh session, which holds what the policy says and nothing else."""
+        """A fresh session, which holds the policy's messages."""
         return MathSession(self, task)
 
     async def score(self, task: Task, text: str) -> tuple[Score, str | None]:
-        """The verdict on all that was said, and the answer found in it. A judge that fails leaves the library's verdict, with the part `judge_failed`."""
+        """The verdict on the policy's text, and the answer extracted from it. When the judge fails, the library's verdict stands, with the part `judge_failed`."""
         expected = str(task.ground_truth)
-        said = await library_verdict(text, expected, *self._limits)
-        library = Score(said.reward, said.reward > 0.5, SCORER, scorer_version(), components(said))
+        found = await library_verdict(text, expected, *self._limits)
+        library = Score(found.reward, found.reward > 0.5, SCORER, scorer_version(), components(found))
         if self.judge is None or library.passed:
-            return library, said.extracted
+            return library, found.extracted
         try:
-            same = await same_answer(self.judge, question(task), expected, said.extracted, text)
+            same = await same_answer(self.judge, question(task), expected, found.extracted, text)
         except JudgeError:
             failed = (*library.components, ("judge_failed", 1.0, 0.0))
-            return Score(library.reward, False, SCORER, library.scorer_version, failed), said.extracted
+            return Score(library.reward, False, SCORER, library.scorer_version, failed), found.extracted
         parts = tuple((name, value, 0.0) for name, value, _ in library.components)
-        return Score(float(same), same, JUDGE, JUDGE_VERSION, (*parts, ("judge", float(same), 1.0))), said.extracted
+        return Score(float(same), same, JUDGE, JUDGE_VERSION, (*parts, ("judge", float(same), 1.0))), found.extracted
 
 
 class MathSession:
-    """One question and its answer: the first turn that says something or that the token limit cut ends it.
+    """One question and its answer: the first turn with text, or cut by the token limit, ends it.
 
     Attributes:
         n_tool_errors: Calls the policy made, of which none has a tool.
@@ -129,7 +129,7 @@ class MathSession:
         return score
 
     def close(self) -> None:
-        """Frees what was said."""
+        """Frees the messages."""
         self._said.clear()
 
 
@@ -142,5 +142,5 @@ def text_of(message: Message) -> str:
 
 
 def question(task: Task) -> str:
-    """What was asked: the last message of the user."""
+    """The question: the user's last message."""
     return next((text_of(message) for message in reversed(task.messages) if message.role == "user"), "")

@@ -19,10 +19,10 @@ def read_tasks(tasks: str | Path, split: str = "train", system_prompt: str | Non
 
     Args:
         tasks: A JSONL or Parquet file, or `hf:OWNER/NAME[@REVISION][:SPLIT]`.
-        split: Of rows that name none; a split that the name of a hub file says goes before it.
+        split: Split of rows without one; a split in the name of a hub file takes precedence.
         system_prompt: Put before the question of rows without messages of their own.
 
-    Raises ConfigError for a name that is none, FormatError naming file and row for a row that is no task.
+    Raises ConfigError for an invalid name, and FormatError with file and row for a row that is not a task.
     """
     seen: set[bytes] = set()
     for file in task_files(tasks, split):
@@ -34,11 +34,11 @@ def read_tasks(tasks: str | Path, split: str = "train", system_prompt: str | Non
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
                 raise FormatError(
-                    f"{place} is no math task: {reason}.",
+                    f"{place} is not a math task: {reason}.",
                     "docs/math.md lists the shapes a row may have; all rows of a file have one.",
                 ) from error
-            said = [message.to_openai() for message in task.messages]
-            key = hashlib.blake2b(json.dumps([said, task.ground_truth]).encode(), digest_size=16).digest()
+            prompt = [message.to_openai() for message in task.messages]
+            key = hashlib.blake2b(json.dumps([prompt, task.ground_truth]).encode(), digest_size=16).digest()
             if key not in seen:
                 seen.add(key)
                 yield task
@@ -77,7 +77,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 for row in batch.to_pylist():
                     number += 1
-                    # Times, bytes and the like are no JSON, which is what a task's other fields are kept as.
+                    # Times, bytes and the like are not JSON, the form of a task's other fields.
                     yield f"Row {number} of {path}", json.loads(json.dumps(row, default=str))
     except pa.ArrowException as error:
         raise FormatError(f"{path} cannot be read as Parquet after row {number}: {error}.", "Fetch or write it again.") from error  # fmt: skip

@@ -36,7 +36,7 @@ def generate_tasks(seed: int, split: str, count: int, system_prompt: str | None 
     A problem's own numbers decide its split, so splits have no problem in common, not even in other words or from other seeds. The level, 1 to 5,
     is the task's difficulty, the kind its category, the exact answer in LaTeX its ground truth.
 
-    Raises ConfigError when there are not so many different problems.
+    Raises ConfigError when there are fewer different problems.
     """
     draw = MathDraw(int.from_bytes(hashlib.sha256(f"math {seed} {split}".encode()).digest()[:8], "big"))
     seen: set[bytes] = set()
@@ -53,7 +53,7 @@ def generate_tasks(seed: int, split: str, count: int, system_prompt: str | None 
             # A few kinds have few problems at a level; the others go on without them.
             empty.add((kind, level))
             if len(empty) == len(names) * LEVELS:
-                raise ConfigError(f"The math generator has only {made} different tasks for {split}.", f"Ask for fewer than {count}.")  # fmt: skip
+                raise ConfigError(f"The math generator has only {made} different tasks for {split}.", f"Request fewer than {count}.")  # fmt: skip
             continue
         yield _task(draw.one(problem.wordings), problem, kind, level, f"{seed}-{split}-{made}", split, system_prompt)
         made += 1

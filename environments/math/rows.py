@@ -42,7 +42,7 @@ def task_of(row: Row, shape: str, split: str, system_prompt: str | None) -> Task
     """One row as a task.
 
     Args:
-        shape: As `shape_of` says.
+        shape: As `shape_of` returns it.
         split: For a row that names none.
         system_prompt: Put before the question of rows without messages of their own; None for none.
 
@@ -86,7 +86,7 @@ def _nemo_gym(row: Row, split: str) -> Task:
 
 def _verl(row: Row) -> tuple[Any, str, Any, tuple[str, ...]]:
     prompt = row["prompt"]
-    messages = None if isinstance(prompt, str) else [Message(said["role"], _text(said["content"])) for said in prompt]
+    messages = None if isinstance(prompt, str) else [Message(one["role"], _text(one["content"])) for one in prompt]
     if messages == []:
         raise ValueError("prompt has no messages")
     return messages, prompt, row["reward_model"]["ground_truth"], ("prompt", "reward_model")
@@ -135,7 +135,7 @@ def _text(value: Any) -> str:
 
 def _answer(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise ValueError(f"the answer is {value!r}, neither text nor number")
+        raise ValueError(f"the answer is {value!r}, neither a string nor a number")
     return str(value).strip()
 
 

@@ -88,7 +88,7 @@ class WorkplaceEnvironment:
         return hash_id(repr(tuple((table.columns, table.rows, table.labels) for table in tables)))
 
     def tasks(self, split: str) -> Iterator[Task]:
-        """The tasks of the file that are of the split, in its order; or generated ones, made as they are asked for."""
+        """The tasks of the file that are of the split, in its order; or generated ones, made on demand."""
         if self._tasks_file is None:
             rows = generate_tasks(self.office, self._sizes.get(split, 0), self._seed, [split])
             made = (task_from_row(row, NAME) for row in rows)

@@ -22,7 +22,7 @@ from .verifier import CASE_MATTERS, COMPARED, same_table
 
 SCORER, SCORER_VERSION = "workplace-lenient", "1"
 
-# A plot's path holds the times that were asked for.
+# A plot's path contains the requested times.
 _TIMES = {"event_start", "due_date", "last_contact_date", "follow_up_by", "file_path", "sent_datetime"}
 _TIME = re.compile(
     r"(?<![\d-])(\d{4}-\d\d-\d\d)[t ](\d\d:\d\d)(?::(\d\d)(?:\.0{1,9})?)?(?![\d:.])", re.ASCII | re.IGNORECASE

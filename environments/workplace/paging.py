@@ -4,9 +4,9 @@ from typing import Any
 
 
 def page_of(kind: str, records: list[dict[str, Any]], page: Any, page_size: Any) -> dict[str, Any] | None:
-    """One page of records and where it stands, the page clamped to those there are; None when there are no records.
+    """One page of records and its position, the page clamped to the existing ones; None when there are no records.
 
-    Raises ZeroDivisionError or TypeError when `page` and `page_size` are no sensible numbers; policies see the message.
+    Raises ZeroDivisionError or TypeError when `page` and `page_size` are not valid numbers; policies see the message.
     """
     total = len(records)
     total_pages = (total + page_size - 1) // page_size

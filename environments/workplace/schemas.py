@@ -1,4 +1,4 @@
-"""The tools as a policy is told about them: names and parameters are the Workplace Assistant's, the descriptions ours."""
+"""The tool schemas that the policy sees: names and parameters are the Workplace Assistant's, the descriptions ours."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ SYSTEM_PROMPT = (
     "Meetings begin at 9am at the earliest and are over by 6pm. Use the tools to do what is asked, and nothing that is not; "
     "look up what you need to know, such as ids and e-mail addresses."
 )
-"""What the generated tasks' system message says."""
+"""The system message of the generated tasks."""
 
 _PLOTTED = "total_visits, session_duration_seconds, user_engaged, visits_direct, visits_referral, visits_search_engine or visits_social_media"
 _PERIOD = {"time_min": "First day, YYYY-MM-DD.", "time_max": "Last day, YYYY-MM-DD."}

@@ -34,7 +34,7 @@ def is_null(cell: Any) -> bool:
 
 @dataclass(frozen=True)
 class OfficeTable:
-    """Rows under named columns. Every change gives a new table that shares the unchanged rows.
+    """Rows under named columns. Every change returns a new table that shares the unchanged rows.
 
     Attributes:
         rows: In order; cells are parallel to `columns`.
@@ -108,7 +108,7 @@ class OfficeTable:
         return replace(self, rows=tuple(rows))
 
     def with_row(self, record: dict[str, Any], relabel: bool) -> "OfficeTable":
-        """One more row at the end. `relabel` numbers all rows anew; otherwise the new one is labelled 0."""
+        """One more row at the end. `relabel` numbers all rows again; otherwise the new one is labelled 0."""
         rows = (*self.rows, tuple(record[name] for name in self.columns))
         labels = _numbers(len(rows)) if relabel else (*self.labels, 0)
         return replace(self, rows=rows, labels=labels, created=self.created + 1)
@@ -137,7 +137,7 @@ class OfficeTable:
         require_length(value, len(self.rows))
 
     def texts(self, column: str) -> list[str | None]:
-        """One column lower-cased, parallel to rows; None where the cell is no text. Raises as `require_text` does."""
+        """One column lower-cased, parallel to rows; None where the cell is not a string. Raises as `require_text` does."""
         cells = self.cells(column)
         require_text(cells)
         return [cell.lower() if isinstance(cell, str) else None for cell in cells]
@@ -150,7 +150,7 @@ def _numbers(count: int) -> tuple[int, ...]:
 
 
 def require_length(value: Any, cells: int) -> None:
-    """Raises ValueError for a list where a column of so many cells is compared with one value, as pandas does."""
+    """Raises ValueError for a list of the column's length where one value is needed, as pandas does."""
     if isinstance(value, list) and len(value) != cells:
         raise ValueError(f"('Lengths must match to compare', ({cells},), ({len(value)},))")
 
@@ -175,12 +175,12 @@ def contains(cells: Sequence[Any], pattern: Any, null: bool | None = None) -> li
     """Whether each cell matches a regular expression anywhere, case ignored; parallel to cells.
 
     Args:
-        null: What a cell that is no text counts as; None makes such a cell an error.
+        null: What a cell that is not a string counts as; None makes such a cell an error.
 
     Raises:
         re.error: The pattern is not a regular expression.
         TimeoutError: Matching took longer than patterns.LIMIT_S.
-        ValueError: A cell is no text and `null` is None.
+        ValueError: A cell is not a string and `null` is None.
     """
     require_text(cells)
     hits = iter(find_pattern(pattern, [cell for cell in cells if isinstance(cell, str)]))

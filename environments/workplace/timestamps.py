@@ -69,7 +69,7 @@ class Moment:
 def parse_moment(value: Any) -> Moment:
     """Reads text, or a number of nanoseconds since 1970.
 
-    Raises ValueError for text that is no time and TypeError for other values; tools show these messages to the policy.
+    Raises ValueError for text that is not a time and TypeError for other values; tools show these messages to the policy.
     """
     if isinstance(value, str):
         return _parse_relative(value) or _parse_text(value)
@@ -92,7 +92,7 @@ def _parse_text(text: str) -> Moment:
         try:
             return Moment(datetime.fromisoformat(text))
         except ValueError:
-            pass  # the long way says why
+            pass  # the slow path raises the error
     if text.lower() in _NOT_A_TIME:
         return Moment(None)
     if iso := _ISO.fullmatch(text):

@@ -106,7 +106,7 @@ TOOLS: dict[str, Tool] = {
 
 
 def call_tool(office: Office, name: str, arguments: Any) -> ToolOutput:
-    """Runs a call as upstream's server does and gives the body it answers with.
+    """Runs a call as upstream's server does and returns the body of its answer.
 
     Null arguments are dropped first. `verify` and `seed_session`, which are the server's own, count as unknown tools.
     """

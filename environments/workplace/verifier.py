@@ -35,7 +35,7 @@ def replay(office: Office, calls: Iterable[tuple[str, Any]]) -> Office:
 
 
 def truth_calls(ground_truth: Any) -> list[tuple[str, Any]]:
-    """The calls of a task's ground truth; entries that are no call are skipped, as upstream does."""
+    """The calls of a task's ground truth; entries that are not calls are skipped, as upstream does."""
     entries = ground_truth if isinstance(ground_truth, list) else []
     return [(entry["name"], entry["arguments"]) for entry in entries if _is_call(entry)]
 
@@ -51,7 +51,7 @@ def same_table(left: OfficeTable, right: OfficeTable) -> bool:
         return True
     if left.labels is not right.labels and left.labels != right.labels:
         return False
-    # Rows that are one object, nearly all of them, are told equal without looking into them.
+    # Rows that are one object, nearly all of them, are equal without comparing cells.
     if left.rows == right.rows:
         return True
     matters = [name in CASE_MATTERS for name in left.columns]
@@ -62,7 +62,7 @@ def same_table(left: OfficeTable, right: OfficeTable) -> bool:
 
 
 def _comparable(row: Row, matters: list[bool]) -> list[Any]:
-    # Lower-casing turns every cell that is no text into null: two durations given as numbers are equal whatever they are.
+    # Lower-casing turns every cell that is not a string into null: two durations given as numbers are equal whatever they are.
     return [
         (None if is_null(cell) else cell) if keep else (cell.lower() if isinstance(cell, str) else None)
         for cell, keep in zip(row, matters, strict=True)

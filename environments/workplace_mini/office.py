@@ -1,7 +1,7 @@
 """The office: one table a domain and the tools that work on it.
 
 A state is a dict of lists of rows (dicts of strings). A tool takes the state and strings, changes the state in place and returns
-what the caller sees. A tool that cannot do what was asked raises ToolError and changes nothing.
+what the caller sees. A tool that cannot do its work raises ToolError and changes nothing.
 """
 
 import inspect
@@ -147,7 +147,7 @@ def call_tool(state: State, name: str, arguments: Any) -> Any:
 
 
 def argument_names(tool: Callable[..., Any]) -> list[str]:
-    """What the caller gives: every parameter but the state."""
+    """The caller's arguments: every parameter but the state."""
     return list(inspect.signature(tool).parameters)[1:]
 
 

@@ -1,4 +1,4 @@
-"""A policy behind OpenAI-compatible endpoints: what is asked, how it is sent, and the tokens of those that show them."""
+"""A policy behind OpenAI-compatible endpoints: requests, how they are sent, and the tokens of endpoints that return them."""
 
 from .policy import OpenAIPolicy
 

@@ -10,7 +10,7 @@ from ...store.messages import Message
 
 @dataclass(frozen=True)
 class CallTokens:
-    """The tokens of one model call, as the endpoint tells them.
+    """The tokens of one model call, as the endpoint returns them.
 
     Attributes:
         prompt_ids: The whole prompt of this call.
@@ -37,14 +37,14 @@ def read_reply(body: bytes) -> Reply:
     try:
         reply = json.loads(body)
         choice = reply["choices"][0]
-        said = choice["message"]
-        message = Message.from_openai({**said, "role": "assistant"})
+        sent = choice["message"]
+        message = Message.from_openai({**sent, "role": "assistant"})
     except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__} {error}") from error
-    if message.reasoning is None and isinstance(said.get("reasoning"), str):
-        message = replace(message, reasoning=said["reasoning"])
+    if message.reasoning is None and isinstance(sent.get("reasoning"), str):
+        message = replace(message, reasoning=sent["reasoning"])
     stop_reason = "length" if choice.get("finish_reason") == "length" else "stop"
-    return Reply(message, stop_reason, _tokens(reply, choice, said))
+    return Reply(message, stop_reason, _tokens(reply, choice, sent))
 
 
 def _tokens(reply: dict[str, Any], choice: dict[str, Any], message: dict[str, Any]) -> CallTokens | None:

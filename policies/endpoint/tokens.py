@@ -1,4 +1,4 @@
-"""A trajectory out of the tokens of single calls. An endpoint renders every prompt anew, so whether they continue each other is checked.
+"""A trajectory out of the tokens of single calls. An endpoint renders every prompt again, so it is checked that each continues the last.
 
 What is stored is what the engine saw in its last call. A token counts as sampled (loss_mask 1) only where the engine sampled it after exactly
 the tokens that stand before it:
@@ -44,14 +44,14 @@ def add_call(conversation: Conversation, call: CallTokens | None, turn: int) -> 
     context = call.prompt_ids[n_prompt + len(conversation.token_ids) :]
     conversation.token_ids += context
     conversation.loss_mask += [0] * len(context)
-    conversation.version_spans = [VersionSpan(0, 0)]  # an endpoint says nothing of versions
+    conversation.version_spans = [VersionSpan(0, 0)]  # an endpoint does not report versions
     conversation.token_ids += call.token_ids
     conversation.loss_mask += [1] * len(call.token_ids)
     conversation.logprobs += call.logprobs
 
 
 def _cut(conversation: Conversation, kept: int) -> None:
-    """Forgets all but the first so many tokens after the prompt."""
+    """Keeps only the first `count` tokens after the prompt."""
     del conversation.logprobs[sum(conversation.loss_mask[:kept]) :]
     del conversation.token_ids[kept:], conversation.loss_mask[kept:]
 

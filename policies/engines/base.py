@@ -1,4 +1,4 @@
-"""What a token engine is: token ids in, sampled token ids with their logprobs out, weights changed while it runs."""
+"""The interface of token engines: token ids in, sampled token ids with their logprobs out, weights changed while it runs."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,16 +13,16 @@ class EngineGone(EngineError):
 
 
 class EngineRefused(EngineError):
-    """The engine's last word on this request: asking again gives the same answer, other requests may succeed.
+    """The engine refuses this request for good; other requests may succeed.
 
-    `error_type` is what the rollout or case it ends is failed with.
+    `error_type` is stored with the rollout or case that it ends.
     """
 
     error_type = "engine_refused"
 
 
 class PromptTooLong(EngineRefused):
-    """The engine's context does not hold the conversation."""
+    """The conversation does not fit into the engine's context."""
 
     error_type = "prompt_too_long"
 
@@ -50,9 +50,9 @@ class TokenEngine(Protocol):
     kind: str
     """`vllm` or `torch`; stored with each rollout."""
     version: int
-    """Of the weights loaded last: optimizer steps taken since the run's start, 0 for the model it was opened with."""
+    """Version of the weights loaded last: optimizer steps since the run's start, 0 for the model it was opened with."""
     max_model_len: int
-    """Prompt and sampled tokens together may not be more."""
+    """Most prompt and sampled tokens together."""
 
     async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
         """Samples until a stop token or `sampling.max_tokens`."""

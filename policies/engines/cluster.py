@@ -1,4 +1,4 @@
-"""The Ray cluster: our own, started on this machine when it is needed and gone when it is not, or one that runs already and is asked for."""
+"""The Ray cluster: a local one that is started when needed and ended afterwards, or a running one that is named."""
 
 import atexit
 import logging
@@ -56,7 +56,7 @@ def ensure_ray(
     if not ray.is_initialized():
         if address is None and num_nodes > 1:
             raise ConfigError(
-                f"{num_nodes} machines are asked for, but no cluster that they could be in.",
+                f"{num_nodes} machines are requested, but no cluster is named.",
                 "Start one (`ray start`, or examples/slurm) and set ray.address=auto, or leave cluster.num_nodes at 1.",
             )
         _start(ray, num_cpus) if address is None else _join(ray, address)
@@ -209,7 +209,7 @@ def our_error(error: Exception, gone: Callable[[str], RollhouseError]) -> Rollho
 def require_resources(who: str, fix: str, *, cpus: float = 1, gpus: float = 0, wait_s: float = 15) -> None:
     """Raises EngineError when the cluster cannot place an actor; Ray itself would wait for ever.
 
-    What an actor that just ended has held is given back a little later, so a cluster that is large enough is asked for `wait_s` seconds.
+    Resources of an actor that just ended are freed a little later, so a cluster that is large enough is checked for `wait_s` seconds.
     """
     import ray
 

@@ -1,10 +1,10 @@
-"""What vLLM reads from the environment when it is imported."""
+"""Environment variables that vLLM reads when it is imported."""
 
 import os
 
 
 def prepare_environment() -> None:
-    """Settings vLLM reads when it is imported; those the caller has set already stay."""
+    """Sets the variables that vLLM reads when it is imported; variables that are set already stay."""
     for name, value in {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "1",

@@ -1,4 +1,4 @@
-"""Temporary folders with an owner: what a killed process left behind is known by its lock, which nobody holds any more."""
+"""Temporary folders with an owner: a folder of a killed process is known by its lock, which no process holds."""
 
 import fcntl
 import os
@@ -11,7 +11,7 @@ _OWNER = "owner"
 
 
 def owned_folder(prefix: str, base: Path) -> tuple[Path, IO[str]]:
-    """A new folder in `base` and the lock on it, which holds until it is closed or this process ends. Those left behind are removed first."""
+    """A new folder in `base` and the lock on it, held until it is closed or this process ends. Abandoned folders are removed first."""
     remove_left_behind(prefix, base)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
     owner = open(folder / _OWNER, "w")  # noqa: SIM115
@@ -20,7 +20,7 @@ def owned_folder(prefix: str, base: Path) -> tuple[Path, IO[str]]:
 
 
 def remove_left_behind(prefix: str, base: Path) -> list[Path]:
-    """Removes the folders of this user whose owner ended without doing so (kill -9), and says which."""
+    """Removes this user's folders whose owner was killed, and returns them."""
     removed = []
     for owner in base.glob(f"{prefix}*/{_OWNER}"):
         try:
@@ -30,6 +30,6 @@ def remove_left_behind(prefix: str, base: Path) -> list[Path]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(owner.parent, ignore_errors=True)
                 removed.append(owner.parent)
-        except OSError:  # somebody's, or gone in the meantime
+        except OSError:  # in use, or removed in the meantime
             continue
     return removed

@@ -61,7 +61,7 @@ def place(
         remove_placement_group(group)
         has = ", ".join(f"{number:g} {name}" for name, number in sorted(ray.cluster_resources().items()) if name in ("CPU", "GPU"))  # fmt: skip
         raise EngineError(
-            f"There is no room for {engines} engines and {learner_ranks} learner ranks: the cluster has {has}, and the largest part of it needs {bundles[0]}.",
+            f"Not enough resources for {engines} engines and {learner_ranks} learner ranks: the cluster has {has}, and the largest part of it needs {bundles[0]}.",
             "Ask for fewer (data_parallel_size, cluster.learner_ranks), add machines, or end what else runs on the cluster.",
         )
 
@@ -77,7 +77,7 @@ def place(
 
 
 def bundle_of(engine_gpus: float, rank_gpus: float, cpus: int, learner_on_gpus: bool) -> dict[str, float]:
-    """The resources of a pair, or of what is left of one. Where ranks are on GPUs it has them whole: NCCL refuses two ranks on one."""
+    """The resources of a pair, or of the rest of one. Where ranks are on GPUs it has them whole: NCCL refuses two ranks on one."""
     gpus = engine_gpus + rank_gpus
     gpus = math.ceil(gpus) if learner_on_gpus else gpus
     return {"CPU": cpus} | ({"GPU": gpus} if gpus else {})

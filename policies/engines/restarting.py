@@ -1,4 +1,4 @@
-"""An engine that outlives its process: when it dies another is started, given the last weights and asked again.
+"""An engine that restarts: when its process dies, another is started, gets the last weights, and the requests are sent again.
 
 `RestartingEngine(open, max_restarts, first=None)` is a TokenEngine around one engine, `restarting_vllm(model, max_restarts, **options)` opens
 vLLM engines that way (each of several by itself), and `new_weights(engine, path, version)` is held while the file that weights are pushed
@@ -21,7 +21,7 @@ from .replicas import ReplicatedEngine
 class RestartingEngine:
     """A TokenEngine around another that is replaced when it is gone. May be used from several event loops in several threads at once.
 
-    A request in flight when the engine dies is asked again from its prompt, so that its tokens, logprobs and version spans are all the new
+    A request in flight when the engine dies is sent again from its prompt, so that its tokens, logprobs and version spans are all the new
     engine's. The file of the last weights is read again for the new engine: it must stay as it was until the next `load_weights`.
 
     Attributes:

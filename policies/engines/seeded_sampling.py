@@ -1,4 +1,4 @@
-"""One uniform number a seeded request and token, where vLLM on a CPU draws as many as the vocabulary is large.
+"""One uniform number per seeded request and token; vLLM on a CPU draws one per entry of the vocabulary.
 
 Imported by every vLLM worker before its model loads. Rollouts all have seeds, and vLLM draws the noise of seeded requests row by row: a third
 of the time of a step of a small model. The inverse of the distribution function needs one draw from the same generator. On a GPU nothing is patched.
@@ -30,7 +30,7 @@ def sample_seeded(probabilities: torch.Tensor, generators: dict[int, torch.Gener
     total = below[:, -1:]
     drawn = torch.minimum(drawn * total, torch.nextafter(total, torch.zeros_like(total)))
     found = torch.searchsorted(below, drawn, right=True).squeeze(-1)
-    return found.clamp(max=probabilities.shape[-1] - 1)  # where all is NaN, which the check of the weights tells
+    return found.clamp(max=probabilities.shape[-1] - 1)  # where all is NaN, which the check of the weights reports
 
 
 def _forward(

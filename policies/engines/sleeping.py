@@ -1,4 +1,4 @@
-"""Engines that give a GPU they share to the learner for the time of its step."""
+"""Engines that free a GPU shared with the learner during its step."""
 
 import asyncio
 from collections.abc import Iterator

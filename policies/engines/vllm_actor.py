@@ -129,7 +129,7 @@ def open_vllm(
     Args:
         max_model_len: None is the model's own limit, at most 4096.
         num_gpus: Of each engine; None is one if the cluster has any. An engine split over several always has them whole.
-        tensor_parallel_size: Each engine's weights are split over so many GPUs of one machine (processes, without a GPU).
+        tensor_parallel_size: GPUs of one machine that each engine's weights are split over (processes, without a GPU).
         data_parallel_size: So many engines, each with all the weights, behind one handle.
         stop_ids: Tokens that end a turn; none are those of the model's own chat format.
         take_over: False starts new engines whatever runs already.
@@ -228,7 +228,7 @@ def _running(key: str, max_model_len: int, at_most: int) -> list[VllmActorEngine
 
 
 def _make_room(engines: int, num_gpus: float, keep: list[VllmActorEngine]) -> None:
-    """Sees to it that so many more engines can be placed. Raises EngineError."""
+    """Checks that `count` more engines can be placed. Raises EngineError."""
     import ray
 
     if not engines:
@@ -246,6 +246,6 @@ def _alive(engine: VllmActorEngine) -> bool:
 
     try:
         ray.get(engine.actor.ready.remote(), timeout=30)
-    except Exception:  # a dead actor, or one of a cluster that is no more
+    except Exception:  # a dead actor, or one of a cluster that has ended
         return False
     return True

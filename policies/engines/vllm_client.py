@@ -47,7 +47,7 @@ class EngineActor:
         return self.engine.dtype
 
     async def submit(self, client: str, items: list[_Item], abandoned: list[int]) -> None:
-        """Starts requests and gives up others; results wait for `poll`."""
+        """Starts requests and aborts others; results wait for `poll`."""
         for number in abandoned:
             task = self.tasks.get((client, number))
             if task is not None:

@@ -94,8 +94,8 @@ class VllmEngine:
         self._requests: dict[str, _Request] = {}
         self._count = 0
         self.held = False  # no step is taken while it is set
-        self._mixture: str | None = None  # why the weights are no model's
-        self._lock = threading.Lock()  # guards _ended, so that no command is queued that nobody will read
+        self._mixture: str | None = None  # why the weights are of no single model
+        self._lock = threading.Lock()  # guards _ended, so that no command is queued after the thread has ended
         self._ended = False
         self._failure: BaseException | None = None
         ready: Future = Future()
@@ -217,7 +217,7 @@ class VllmEngine:
             self._engine.engine_core.shutdown()
 
     def _take_commands(self) -> bool:
-        """Runs what is queued, waiting for it when nothing is in flight. False when told to end."""
+        """Runs queued commands, and waits for one when nothing is in flight. False for the command to end."""
         while True:
             try:
                 command = self._commands.get(block=self.held or not self._requests)
@@ -331,7 +331,7 @@ def _generation(output: Any, request: _Request) -> SampledTokens:
     firsts = sampled.logprobs.start_indices
     logprobs = [sampled.logprobs.logprobs[first] for first in firsts]
     if len(logprobs) != len(tokens):
-        raise EngineError(f"vLLM gave {len(tokens)} tokens and {len(logprobs)} logprobs.", "Report this as a bug.")
+        raise EngineError(f"vLLM returned {len(tokens)} tokens and {len(logprobs)} logprobs.", "Report this as a bug.")
     marks = [(start, version) for start, version in request.marks if start < len(tokens) or start == 0]
     return SampledTokens(
         tokens, logprobs, version_spans(marks), "length" if sampled.finish_reason == "length" else "stop"

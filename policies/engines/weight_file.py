@@ -101,7 +101,7 @@ def mapped_parameters(model: Any, path: str | Path) -> None:
     """Moves a torch module's parameters into the safetensors file `path`, where they stay: training changes the file itself.
 
     `write_weights` of the same parameters to that path then copies nothing. For parameters on a CPU that no other process holds a shard
-    of. Gradients and optimizers hold on to the parameter objects, which stay the same. Raises TrainingError where there is no room.
+    of. Gradients and optimizers hold on to the parameter objects, which stay the same. Raises TrainingError when there is no space.
     """
     import torch
 
@@ -131,7 +131,7 @@ def read_weights(path: str | Path) -> dict[str, "torch.Tensor"]:
                 return known[2]
             layout = _parse(header)
             if len(header) + sum(n_bytes for *_, n_bytes in layout.values()) != key[2]:
-                raise ValueError("its length is not what its header says")
+                raise ValueError("its length differs from its header")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(f"The weights at {path} are not whole: {error}.", "Write the safetensors file again.") from error  # fmt: skip
@@ -200,6 +200,6 @@ def _width(code: str) -> int:
 
 
 def _key(file: int | str) -> tuple[int, int, int]:
-    """What says that a file is the same one: device, inode, size."""
+    """The identity of a file: device, inode, size."""
     found = os.stat(file)
     return found.st_dev, found.st_ino, found.st_size

@@ -70,7 +70,7 @@ BAD: list[tuple[Any, str]] = [
     ('{"responses_create_params": {"input": "a"}, "agent_ref": {"name": "x"}, "weight": NaN}', "NaN is not JSON"),
     ({"responses_create_params": {"input": "a"}}, "it has no agent_ref"),
     (row("a", agent_ref={"type": "t"}), "its agent_ref has no name"),
-    (row("", agent_ref={"name": "x"}), "its input says nothing"),
+    (row("", agent_ref={"name": "x"}), "its input is empty"),
     ({"agent_ref": {"name": "x"}}, "'responses_create_params' is missing"),
     (row("half \ud800"), "surrogates not allowed"),
     (
@@ -87,7 +87,7 @@ def test_every_bad_row_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     a = write(tmp_path / "a.jsonl", row("good"), *(line for line, _ in BAD))
     b = write(tmp_path / "b.jsonl", "{torn")
     done = prepare(a, b, "--out", tmp_path / "out")
-    assert done.exit_code == 2 and f"{len(BAD) + 1} rows are no tasks" in done.stderr
+    assert done.exit_code == 2 and f"{len(BAD) + 1} rows are not tasks" in done.stderr
     for number, (_, reason) in enumerate(BAD, start=2):
         [line] = [line for line in done.stderr.splitlines() if line.startswith(f"{a}:{number}: ")]
         assert reason in line
@@ -107,10 +107,10 @@ def test_bad_rows_are_set_aside_when_asked(tmp_path: Path) -> None:
 
 def test_what_cannot_be_asked(tmp_path: Path) -> None:
     a = write(tmp_path / "train.jsonl", row("good"))
-    assert "written over by its own result" in prepare(a, "--out", tmp_path).stderr
+    assert "overwritten by its result" in prepare(a, "--out", tmp_path).stderr
     assert "There is no file" in prepare(tmp_path / "none.jsonl", "--out", tmp_path / "out").stderr
     assert "cannot be" in prepare(a, "--out", tmp_path / "out", "--split", "dev").stderr
-    assert "hold no row" in prepare(write(tmp_path / "empty.jsonl"), "--out", tmp_path / "out").stderr
+    assert "contain no task" in prepare(write(tmp_path / "empty.jsonl"), "--out", tmp_path / "out").stderr
     assert prepare(a, "--out", tmp_path / "out", "--split", "validation").exit_code == 0
     left = prepare(a, "--out", tmp_path / "out")
     assert left.exit_code == 2 and "validation.jsonl is there already" in left.stderr

@@ -122,8 +122,8 @@ def odd(x: threading.Thread) -> int:
         (untyped, "Parameter x of tool untyped has no type"),
         (undocumented, "Tool undocumented has no docstring"),
         (greedy, "Parameter x of tool greedy"),
-        (odd, "Tool odd takes what JSON cannot say"),
-        (3, "3 is no tool"),
+        (odd, "Tool odd has a parameter that JSON cannot express"),
+        (3, "3 is not a tool"),
     ],
 )
 def test_what_cannot_be_a_tool_is_refused(function: Any, said: str) -> None:
@@ -313,7 +313,7 @@ def no_score(session: ToolSession) -> Any:
     return True
 
 
-@pytest.mark.parametrize(("verify", "said"), [(broken, "no verdict"), (no_score, "verify gave a bool, not a Score")])
+@pytest.mark.parametrize(("verify", "said"), [(broken, "no verdict"), (no_score, "verify returned a bool, not a Score")])
 def test_a_verifier_that_fails_is_an_error_row(verify: Any, said: str) -> None:
     for inline in (False, True):
         row = play(Place(verify=verify, inline=inline), Plays("quick"))

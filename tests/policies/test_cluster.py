@@ -31,7 +31,7 @@ def test_a_cluster_that_is_not_there_is_not_joined(monkeypatch: pytest.MonkeyPat
         cluster.ensure_ray(address="auto")
     with pytest.raises(ConfigError, match=r"No Ray cluster answers at 127.0.0.1:1\."):
         cluster.ensure_ray(address="127.0.0.1:1")
-    with pytest.raises(ConfigError, match="2 machines are asked for, but no cluster"):
+    with pytest.raises(ConfigError, match="2 machines are requested, but no cluster"):
         cluster.ensure_ray(num_nodes=2)
 
 
@@ -52,7 +52,7 @@ def test_engines_and_ranks_get_bundles_or_are_told_that_there_is_no_room(ray_ses
         assert found == [placement.group.id.hex()] * 2
     finally:
         placement.close()
-    with pytest.raises(EngineError, match="no room for 1 engines and 99 learner ranks"):
+    with pytest.raises(EngineError, match="Not enough resources for 1 engines and 99 learner ranks"):
         place(1, 99, wait_s=0.5)
     with pytest.raises(EngineError, match="no room"):
         place(1, 1, engine_gpus=1, learner_gpus=1, wait_s=0.5)

@@ -39,7 +39,7 @@ def tokenizer_with(template: str, folder: Path) -> Path:
         (TEMPLATE.replace("message.tool_calls or []", "(message.tool_calls or [])[:1]"), "tool calls"),
         (TEMPLATE.replace("call.function.name", "call.function.name | upper"), "tool calls of a conversation's last"),
         (TEMPLATE.replace("message.content + '\n</tool_response>", "'\n</tool_response>"), "drops tool results"),
-        (TEMPLATE.replace("<|im_end|>", "").replace("<|im_start|>", "# "), "no special token"),
+        (TEMPLATE.replace("<|im_end|>", "").replace("<|im_start|>", "# "), "special token"),
         (TEMPLATE + "{{ raise_exception('not today') }}", "cannot render the conversation: not today"),
     ],
 )  # fmt: skip
@@ -174,7 +174,7 @@ def test_a_template_without_tools_serves_tasks_without() -> None:
     plain = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     chat = ChatFormat(byte_tokenizer(plain))
     assert chat.prompt_ids(Task("test", TASK.messages, ()))[-1] == chat.tokenizer.encode("\n")[0]
-    with pytest.raises(TemplateError, match="renders no tools"):
+    with pytest.raises(TemplateError, match="does not render tools"):
         chat.prompt_ids(TASK)
     # A policy may write a call all the same; the rollout goes on.
     rest = chat.suffix_ids(Task("test", TASK.messages, ()), [CALL, Message("user", "what?")], 2)
