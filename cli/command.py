@@ -1,12 +1,13 @@
 """Commands whose options are made from the model of their settings, and help that is readable at 80 columns."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, get_args
 
 import typer
 from pydantic import BaseModel
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from ..base.config import Panel
 from ..base.options import Option, options_of
@@ -18,6 +19,7 @@ DryRunOption = Annotated[
 _PREFIX = "setting_"  # a setting may have the name of a parameter that the command's function has
 _NAMES_WIDTH = 28
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
+_VALUES = {"int": "N", "float": "X", "path": "PATH", "bool": ""}
 
 
 class PlainCommand(TyperCommand):
@@ -28,7 +30,7 @@ class PlainCommand(TyperCommand):
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": []}
         panels |= {name: [] for name in (*get_args(Panel)[:-1], "Options", get_args(Panel)[-1])}
         for parameter in self.get_params(ctx):
-            panel, record = getattr(parameter, "rich_help_panel", None) or "Options", parameter.get_help_record(ctx)
+            panel, record = getattr(parameter, "rich_help_panel", None) or "Options", _record(parameter, ctx)
             if parameter.param_type_name == "argument":
                 panel, record = (
                     "Arguments",
@@ -42,10 +44,18 @@ class PlainCommand(TyperCommand):
                     formatter.write_dl(records, col_max=_NAMES_WIDTH)
 
 
-class PlainGroup(TyperGroup):
-    """A group whose commands are plain, too."""
+def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:
+    """The names and the text of an option, with a short name for a value that has none of its own."""
+    record = parameter.get_help_record(ctx)
+    return record and (re.sub(r"<([a-z[]+)[^>]*>", lambda kind: _VALUES.get(kind[1], "TEXT"), record[0]), record[1])
 
-    command_class = PlainCommand
+
+class Application(typer.Typer):
+    """A group of commands with plain help."""
+
+    def command(self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **options: Any) -> Any:
+        """As Typer's."""
+        return super().command(name, cls=cls or PlainCommand, **options)
 
 
 def settings_command(model: Callable[[], type[BaseModel]]) -> type[PlainCommand]:
@@ -59,6 +69,9 @@ def settings_command(model: Callable[[], type[BaseModel]]) -> type[PlainCommand]
     """
 
     class Configured(PlainCommand):
+        def model(self) -> type[BaseModel]:
+            return model()
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._options: list[Option] | None = None
             super().__init__(*args, **kwargs)

@@ -50,15 +50,20 @@ FormatOption = Annotated[
     typer.Option("--format", metavar="FORMAT", help="Print data as table, json or csv.", rich_help_panel="Output"),
 ]
 TasksSplitOption = Annotated[
-    str | None, typer.Option("--tasks-split", help="Split of the tasks file's rows that name none [default: train].")
+    str | None,
+    typer.Option(
+        "--tasks-split", metavar="SPLIT", help="Split of rows of the tasks file that name none [default: train]."
+    ),
 ]
 ScorerOption = Annotated[
     str | None,
     typer.Option(
-        "--scorer", metavar="NAME[@VERSION]", help="Whose verdicts count [default: those of collection time]."
+        "--scorer", metavar="NAME[@VERSION]", help="Scorer whose verdicts count [default: that of collection time]."
     ),
 ]
-AtOption = Annotated[str | None, typer.Option("--at", help="Read at a snapshot's name or an ISO time.")]
+AtOption = Annotated[
+    str | None, typer.Option("--at", metavar="WHEN", help="Read the store as of a snapshot or an ISO time.")
+]
 
 
 def open_store(location: str | None, at: str | None = None) -> "LanceStore":

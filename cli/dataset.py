@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .command import DryRunOption, settings_command
+from .command import Application, DryRunOption, settings_command
 from .common import (
     AtOption,
     Format,
@@ -31,8 +31,8 @@ VersionArgument = Annotated[str, typer.Argument(metavar="NAME[@V]", help="NAME o
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    noun = typer.Typer(no_args_is_help=True, help="Training sets: built from snapshots, kept as versions.")
-    building = typer.Typer(no_args_is_help=True, help="Build a version of a dataset.")
+    noun = Application(no_args_is_help=True, help="Training sets: built from snapshots, kept as versions.")
+    building = Application(no_args_is_help=True, help="Build a version of a dataset.")
     for command in (sft, dpo, grpo):
         building.command(command.__name__, cls=settings_command(partial(_options, command.__name__)))(command)
     noun.add_typer(building, name="build")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from . import bfcl, compare
-from .command import DryRunOption, settings_command
+from .command import Application, DryRunOption, settings_command
 from .common import (
     Format,
     FormatOption,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    noun = typer.Typer(no_args_is_help=True, help="Evaluate a policy; every case is a row of `evaluations`.")
+    noun = Application(no_args_is_help=True, help="Evaluate a policy; every case is a row of `evaluations`.")
     noun.command("env", cls=settings_command(_model))(env)
     bfcl.register(noun)
     compare.register(noun)

@@ -26,17 +26,17 @@ def register(app: typer.Typer) -> None:
 
 def export(
     file_format: Annotated[str, typer.Argument(metavar="FORMAT", help="nemo-gym, openai-chat, trl, trl-messages, trl-prompt, trl-kto, verifiers, atif or parquet.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write (atif: a folder, or a .jsonl file).")],
-    run: Annotated[str | None, typer.Option(help="Only rollouts of this run.")] = None,
-    where: Annotated[str | None, typer.Option(help="Only rollouts for which this SQL condition holds.")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Without keys and columns of our own.")] = False,
-    card: Annotated[bool, typer.Option("--card", help="With a README.md beside it that says what it holds (trl formats).")] = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; for atif a folder or a .jsonl file.")],
+    run: Annotated[str | None, typer.Option(metavar="RUN", help="Export only rollouts of this run.")] = None,
+    where: Annotated[str | None, typer.Option(metavar="SQL", help="Export only rollouts for which this SQL condition is true.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Leave out keys and columns that only rollhouse reads.")] = False,
+    card: Annotated[bool, typer.Option("--card", help="Write a README.md with the contents beside the file (trl formats).")] = False,
     at: AtOption = None,
     scorer: ScorerOption = None,
     store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
-    """Write rollouts to a file of another framework's format, and say what that format has no place for.
+    """Write rollouts in another framework's format, and report what that format cannot hold.
 
     Example: `rollhouse export openai-chat solved.jsonl --where "passed and environment = 'workplace'"`.
     """

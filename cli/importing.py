@@ -19,21 +19,30 @@ def register(app: typer.Typer) -> None:
 
 def import_(
     file_format: Annotated[str, typer.Argument(metavar="FORMAT", help=_HELP)],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to import (atif: a folder too).")],
-    env: Annotated[str | None, typer.Option("--env", help="Environment of the rows [default: as they say].")] = None,
-    source_run: Annotated[str | None, typer.Option(help="Name of the run the rows come from.")] = None,
-    inputs: Annotated[
-        Path | None, typer.Option(help="nemo-gym: planned inputs, with the truths [default: beside FILE].")
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to import; for atif a folder, too.")],
+    env: Annotated[
+        str | None, typer.Option("--env", metavar="NAME", help="Environment of rows that name none.")
     ] = None,
-    run: Annotated[str | None, typer.Option(help="The import run's name.")] = None,
-    max_bad: Annotated[float, typer.Option(min=0, max=1, help="Share of bad lines that is still a success.")] = 0.01,
+    source_run: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the run that the rows come from.")
+    ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="nemo-gym: file of planned inputs with the ground truths [default: beside FILE]."
+        ),
+    ] = None,
+    run: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the import run.")] = None,
+    max_bad: Annotated[
+        float, typer.Option(min=0, max=1, metavar="X", help="Largest share of bad lines that is still a success.")
+    ] = 0.01,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad line.")] = False,
     store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Bring rollouts from a file into the store; importing again adds only what is new.
+    """Import rollouts from a file. Importing a file again adds only new rollouts.
 
-    Bad lines are set aside with their number and the reason. Example: `rollhouse import nemo-gym rollouts.jsonl`.
+    Bad lines are skipped and reported with their number and the reason. Example: `rollhouse import nemo-gym rollouts.jsonl`.
     """
     from ..interop.formats import IMPORTS, format_named
     from ..interop.importing import import_file

@@ -7,13 +7,14 @@ from importlib import import_module
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..base.errors import RollhouseError, interrupted, one_line
-from .command import PlainGroup
+from .command import Application
 from .common import State, print_error
 
 
-class Commands(PlainGroup):
+class Commands(TyperGroup):
     """Runs a command and turns what went wrong into two sentences and an exit code: 1 it failed, 2 the request was wrong."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -28,7 +29,7 @@ class Commands(PlainGroup):
             raise typer.Exit(shown.exit_code) from error
 
 
-app = typer.Typer(
+app = Application(
     name="rollhouse",
     cls=Commands,
     help="Rollouts in, datasets and trained policies out, and a line from every checkpoint back to what made it.",

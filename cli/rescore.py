@@ -14,17 +14,17 @@ def register(app: typer.Typer) -> None:
 
 
 def rescore(
-    scorer: Annotated[str, typer.Option("--scorer", help="Environment whose verifier scores (workplace, workplace-mini, …), workplace-lenient, or module:function.")],
-    tables: Annotated[str | None, typer.Option(help="Folder of the environment's tables.")] = None,
-    of_run: Annotated[str | None, typer.Option(help="Only the rollouts of this run.")] = None,
-    run: Annotated[str | None, typer.Option(help="The rescoring run's name.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that score [default: one a core where there is enough to do].")] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Show how verdicts moved instead of the counts.")] = False,
-    against: Annotated[str, typer.Option(metavar="NAME[@VERSION]", help="The scorer that --compare compares with.")] = "collected",
+    scorer: Annotated[str, typer.Option("--scorer", metavar="NAME", help="Scorer: an environment (workplace, workplace-mini, …), workplace-lenient, FILE.py:NAME or module:NAME.")],
+    tables: Annotated[str | None, typer.Option(metavar="FOLDER", help="Folder of the environment's tables.")] = None,
+    of_run: Annotated[str | None, typer.Option(metavar="RUN", help="Score only the rollouts of this run.")] = None,
+    run: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the rescoring run.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Worker processes [default: up to one per core].")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Print how verdicts changed instead of counts.")] = False,
+    against: Annotated[str, typer.Option(metavar="NAME[@VERSION]", help="Scorer that --compare compares with.")] = "collected",
     store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
-    """Score stored rollouts again; the verdicts go to `scores`, and what was stored stays as it is. Run again, it goes on where it was.
+    """Score stored rollouts again. Verdicts are added to `scores`; stored rows do not change. The same command resumes an interrupted rescoring.
 
     Example: `rollhouse rescore --scorer workplace --tables tables/ --compare`.
     """

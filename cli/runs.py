@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .command import Application
 from .common import AtOption, Format, FormatOption, StoreOption, console, open_store, print_rows, progress
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    noun = typer.Typer(no_args_is_help=True, help="List the runs of the store, and look at one.")
+    noun = Application(no_args_is_help=True, help="List the runs of the store, and look at one.")
     noun.command("list")(list_)
     noun.command("show")(show)
     noun.command("reproduce")(reproduce)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from .command import Application
 from .common import Format, FormatOption, StoreOption, open_store, print_rows
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the snapshot.")]
@@ -11,7 +12,7 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the snapshot.")]
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    noun = typer.Typer(no_args_is_help=True, help="Name the present state of the store, and compare such states.")
+    noun = Application(no_args_is_help=True, help="Name the present state of the store, and compare such states.")
     for command in (create, list_, show, diff, delete):
         noun.command(command.__name__.strip("_"))(command)
     app.add_typer(noun, name="snapshot")

@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
+from .command import Application
 from .common import Format, FormatOption, StoreOption, TasksSplitOption, make_store, print_rows
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    noun = typer.Typer(no_args_is_help=True, help="Make tasks.")
+    noun = Application(no_args_is_help=True, help="Make tasks.")
     noun.callback()(lambda: None)
     noun.command("generate")(generate)
     noun.command("tables")(tables)
@@ -18,18 +19,18 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(
-    env: Annotated[str, typer.Option("--env", help="Environment whose generator or file to take them from.")],
-    split: Annotated[list[str] | None, typer.Option("--split", help="train, validation or test; may be repeated [default: train and validation].")] = None,
-    seed: Annotated[int, typer.Option(help="Of the generator.")] = 0,
+    env: Annotated[str, typer.Option("--env", metavar="NAME", help="Environment that makes or reads the tasks.")],
+    split: Annotated[list[str] | None, typer.Option("--split", metavar="SPLIT", help="train, validation or test; may be repeated [default: train and validation].")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the generator.")] = 0,
     tables: Annotated[str | None, typer.Option(help="Folder of the environment's tables.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Tasks file (JSON lines).")] = None,
     tasks_split: TasksSplitOption = None,
-    count: Annotated[int | None, typer.Option(min=1, help="So many of each split; of tasks that no generator of ours makes, at most so many.")] = None,
-    output: Annotated[str | None, typer.Option(help="Write them to this file as NeMo Gym rows, instead of into the store.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="Tasks per split; at most N for an environment without a generator.")] = None,
+    output: Annotated[str | None, typer.Option(metavar="FILE", help="Write NeMo Gym rows to this file instead of the store.")] = None,
     store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
-    """Generate an environment's tasks from a seed and put them into the store; those it has already stay as they are.
+    """Generate an environment's tasks from a seed and add the new ones to the store.
 
     Example: `rollhouse tasks generate --env workplace-mini --seed 0`.
     """
@@ -48,12 +49,12 @@ def generate(
 
 
 def tables(
-    out: Annotated[str, typer.Argument(metavar="DIR", help="Folder to write to; it is made.")],
-    size: Annotated[float, typer.Option(help="1 is as large as the Workplace Assistant's: 500 e-mails, 300 events, 200 customers.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the generator.")] = 0,
+    out: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder to write to; created if missing.")],
+    size: Annotated[float, typer.Option(metavar="X", help="Size; 1 is 500 e-mails, 300 events and 200 customers.")] = 1.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the generator.")] = 0,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
-    """Generate the six tables of an invented office for the environment workplace, of any size, the same for the same seed.
+    """Generate the six tables of the environment workplace. The same seed gives the same tables.
 
     Example: `rollhouse tasks tables tables/ --size 2`.
     """
@@ -64,19 +65,19 @@ def tables(
 
 
 def prepare(
-    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Dataset files: one task a line, in NeMo Gym's row format.")],
-    out: Annotated[str, typer.Option(help="Folder of the result: train.jsonl, validation.jsonl, metrics.json.")],
-    agent: Annotated[str | None, typer.Option(help="Agent of rows that name none; without it such a row is a bad one.")] = None,
-    split: Annotated[str, typer.Option(help="Split of rows that name none: train, validation or test.")] = "train",
-    validation: Annotated[list[str] | None, typer.Option(help="A file of validation rows; may be repeated.")] = None,
-    validation_share: Annotated[float, typer.Option(help="Share of the rows without a split to hold out for validation, by prompt.")] = 0.0,
-    dedupe: Annotated[bool, typer.Option("--dedupe", help="Write equal rows once.")] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out, listed in problems.jsonl.")] = False,
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Dataset files with one NeMo Gym row per line.")],
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="Output folder: train.jsonl, validation.jsonl, metrics.json.")],
+    agent: Annotated[str | None, typer.Option(metavar="NAME", help="Agent of rows that name none; without it such rows are bad.")] = None,
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of rows that name none: train, validation or test.")] = "train",
+    validation: Annotated[list[str] | None, typer.Option(metavar="FILE", help="File of validation rows; may be repeated.")] = None,
+    validation_share: Annotated[float, typer.Option(metavar="X", help="Share of rows without a split to hold out for validation, by prompt.")] = 0.0,
+    dedupe: Annotated[bool, typer.Option("--dedupe", help="Write equal rows only once.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out and list them in problems.jsonl.")] = False,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
-    """Check dataset rows, stamp them with their agent, merge the files and report what is in them.
+    """Check dataset rows, add their agent, merge the files and report the contents.
 
-    Any bad row is named by file and line, and then nothing is written. Example: `rollhouse tasks prepare a.jsonl b.jsonl --agent simple_agent --out data`.
+    A bad row is reported by file and line, and nothing is written. Example: `rollhouse tasks prepare a.jsonl b.jsonl --agent simple_agent --out data`.
     """
     from ..environments.prepare import prepare_tasks
 

@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 from rollhouse.base.errors import ConfigError
+from rollhouse.base.recipes import resolve
+from rollhouse.collect.config import CollectConfig
+from rollhouse.collect.job import run_job
 from rollhouse.collect.rescore import rescore
 from rollhouse.collect.runner import CollectSummary, collect, collect_async, failed
 from rollhouse.environments.scorers import environment_scorer
 from rollhouse.environments.shaping import RewardShaping
 from rollhouse.environments.workplace_mini import MiniEnvironment
+from rollhouse.eval.config import EvaluationConfig
+from rollhouse.eval.job import run_evaluation
 from rollhouse.policies.chat import ChatFormat
 from rollhouse.policies.engines.base import EngineGone
 from rollhouse.policies.engines.torch_engine import TorchEngine
@@ -24,7 +29,7 @@ from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import check
 from rollhouse.store.messages import Message
-from rollhouse.store.runs import get_run, start_run
+from rollhouse.store.runs import get_run, list_runs, start_run
 from rollhouse.store.task import Task
 from rollhouse.store.writer import RolloutWriter
 
@@ -327,3 +332,17 @@ def test_two_collections_at_once_share_the_writer_of_their_run(store: LanceStore
     assert [(summary.collected, n) for summary, n in found] == [(120, 120)] * 3
     assert len({row["rollout_id"] for row in rows_of(store)}) == len(rows_of(store)) == 360
     assert not check(store)
+
+
+def test_it_collects_and_evaluates_under_a_running_event_loop(store: LanceStore) -> None:
+    """As in a notebook. No run is left failed."""
+    options = {"env": "workplace-mini", "limit": 3, "run": "notebook"}
+
+    async def cell() -> tuple[int, int]:
+        collected = run_job(store, resolve(CollectConfig, options=options)).collected
+        _, summary = run_evaluation(store, resolve(EvaluationConfig, options={**options, "run": "judged"}))
+        with start_run(store, "collect", "own") as run:
+            return collected + collect(store, run, OFFICE, ScriptedPolicy(), TASKS[:2]).collected, summary.n
+
+    assert asyncio.run(cell()) == (5, 3)
+    assert {run["status"] for run in list_runs(store)} == {"finished"}
