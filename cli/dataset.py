@@ -1,4 +1,4 @@
-"""`rollhouse dataset`: training sets as ordered references into a snapshot, and why each rollout is in or out."""
+"""`rollhouse dataset`: builds versions of training sets, and explains, compares and exports them."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -239,7 +239,7 @@ def _print_built(dataset: "Dataset") -> None:
         if counts:
             print_rows(counts, Format.table)
     out.print(
-        f"next: rollhouse train {dataset.kind} dataset={dataset.label} policy.model_name=MODEL",
+        f"next: rollhouse train {dataset.kind} --dataset {dataset.label} --model MODEL",
         markup=False,
         soft_wrap=True,
     )

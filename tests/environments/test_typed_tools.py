@@ -313,7 +313,9 @@ def no_score(session: ToolSession) -> Any:
     return True
 
 
-@pytest.mark.parametrize(("verify", "said"), [(broken, "no verdict"), (no_score, "verify returned a bool, not a Score")])
+@pytest.mark.parametrize(
+    ("verify", "said"), [(broken, "no verdict"), (no_score, "verify returned a bool, not a Score")]
+)
 def test_a_verifier_that_fails_is_an_error_row(verify: Any, said: str) -> None:
     for inline in (False, True):
         row = play(Place(verify=verify, inline=inline), Plays("quick"))
