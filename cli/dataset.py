@@ -1,11 +1,11 @@
-"""`rollhouse dataset`: training sets as ordered references into a snapshot, and why each rollout is in or out."""
+"""`rollhouse dataset`: builds versions of training sets, and explains, compares and exports them."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .command import DryRunOption, settings_command
+from .command import DryRunOption, PlainCommand, PlainGroup, settings_command
 from .common import (
     AtOption,
     Format,
@@ -31,16 +31,18 @@ VersionArgument = Annotated[str, typer.Argument(metavar="NAME[@V]", help="NAME o
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    noun = typer.Typer(no_args_is_help=True, help="Training sets: built from snapshots, kept as versions.")
-    building = typer.Typer(no_args_is_help=True, help="Build a version of a dataset.")
+    noun = typer.Typer(
+        cls=PlainGroup, no_args_is_help=True, help="Training sets: built from snapshots, kept as versions."
+    )
+    building = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="Build a version of a dataset.")
     for command in (sft, dpo, grpo):
         building.command(command.__name__, cls=settings_command(partial(_options, command.__name__)))(command)
     noun.add_typer(building, name="build")
-    noun.command("list")(list_)
-    noun.command("show")(show)
-    noun.command("why")(why)
-    noun.command("diff")(diff)
-    noun.command("export")(export)
+    noun.command("list", cls=PlainCommand)(list_)
+    noun.command("show", cls=PlainCommand)(show)
+    noun.command("why", cls=PlainCommand)(why)
+    noun.command("diff", cls=PlainCommand)(diff)
+    noun.command("export", cls=PlainCommand)(export)
     app.add_typer(noun, name="dataset")
 
 
@@ -239,7 +241,7 @@ def _print_built(dataset: "Dataset") -> None:
         if counts:
             print_rows(counts, Format.table)
     out.print(
-        f"next: rollhouse train {dataset.kind} dataset={dataset.label} policy.model_name=MODEL",
+        f"next: rollhouse train {dataset.kind} --dataset {dataset.label} --model MODEL",
         markup=False,
         soft_wrap=True,
     )

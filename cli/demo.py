@@ -5,21 +5,22 @@ from typing import Annotated
 
 import typer
 
+from .command import PlainCommand
 from .common import console, print_rows
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command()(demo)
+    app.command(cls=PlainCommand)(demo)
 
 
 def demo(
-    seed: Annotated[int, typer.Option(help="Of the tasks, the script's mistakes, sampling and training.")] = 0,
-    store: Annotated[Path | None, typer.Option("--store", help="Folder of the demo's store [default: demo-store, or demo-store-2 when that is taken, …].")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed for tasks, the script's mistakes, sampling and training.")] = 0,
+    store: Annotated[Path | None, typer.Option("--store", metavar="FOLDER", help="Folder of the demo's store. Default: demo-store, or demo-store-2 if it exists, and so on.")] = None,
 ) -> None:  # fmt: skip
-    """Run the whole loop: collect, make datasets, train three ways, evaluate, trace the lineage. No network, no GPU.
+    """Run the whole loop without network and GPU: collect, build datasets, train three ways, evaluate, trace lineage.
 
-    Each step is a command that is printed before it runs. The store, checkpoints, report.html and summary.json stay in --store.
+    Each step is a command, which is printed before it runs. The store, checkpoints, report.html and summary.json are kept in --store.
     """
     from .common import Format
     from .demo_plan import plan

@@ -1,4 +1,4 @@
-"""What the demo does: its stages and the command lines of each. Typing them gives the same store."""
+"""The stages of the demo and the command lines of each. Typing them gives the same store."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ GRPO_STEPS = 20
 LAST = f"grpo/step_{GRPO_STEPS}"
 """The final checkpoint."""
 BFCL_CASES = 4
-"""Cases of each BFCL category: the demo shows that the benchmark runs, not how good a tiny model is at it."""
+"""Cases per BFCL category. The demo shows that the benchmark runs; the score of a tiny model means little."""
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,17 @@ class Step:
 
     Attributes:
         stage: Its name in summary.json.
-        says: What happens and why, in a sentence.
+        text: What happens, in a sentence.
         commands: Arguments of `rollhouse`, one list a command.
     """
 
     stage: str
-    says: str
+    text: str
     commands: tuple[list[str], ...]
 
 
 def model_of(policy: str) -> str:
-    """What `--model` takes for one of the four policies: a run's name stands for its last checkpoint."""
+    """The value of `--model` for one of the four policies; the name of a run stands for its last checkpoint."""
     return BASE if policy == "base" else policy
 
 
@@ -43,13 +43,13 @@ def plan(seed: int, store: Path) -> list[Step]:
         Step("tasks", "Generate tasks from a seed.", (["tasks", "generate", *playing],)),
         Step(
             "scripted",
-            "A script plays the tasks and often stops before its last call, so that rewards vary.",
+            "A script plays the tasks and often omits its last call, so that rewards vary.",
             (["collect", "--engine", "scripted", "--mistake-rate", "0.4", "--run", "scripted", "--snapshot", "logs", *playing],),
         ),
-        Step("base", "The base policy: a tiny model cloned from such logs, mistakes included.", (["train", "tiny"],)),
+        Step("base", "Make the base policy: a tiny model cloned from such rollouts, mistakes included.", (["train", "tiny"],)),
         Step(
             "sft",
-            "Learn from the rollouts that were rewarded.",
+            "Fine-tune on rewarded rollouts.",
             (
                 ["dataset", "build", "sft", "demos", "--from", "logs", *at],
                 ["train", "sft", "--config", "tiny-sft", "--dataset", "demos", "--model", BASE, "--run", "sft", f"sft.seed={seed}", *at],
@@ -57,12 +57,12 @@ def plan(seed: int, store: Path) -> list[Step]:
         ),
         Step(
             "collect",
-            "The base policy plays, several rollouts a task, through vLLM in a Ray actor.",
+            "Collect several rollouts per task of the base policy, with vLLM in a Ray actor.",
             (["collect", *vllm, "--model", BASE, "--limit", "240", "--num-repeats", "4", "--run", "base", "--snapshot", "base", *playing],),
         ),
         Step(
             "dpo",
-            "Prefer a solved rollout to a failed one of the same task.",
+            "Train on pairs of a solved and a failed rollout of one task.",
             (
                 ["dataset", "build", "dpo", "pairs", "--from", "base", "--run", "base", *at],
                 ["train", "dpo", "--config", "tiny-dpo", "--dataset", "pairs", "--model", BASE, "--run", "dpo", f"dpo.seed={seed}", *at],
@@ -70,21 +70,21 @@ def plan(seed: int, store: Path) -> list[Step]:
         ),
         Step(
             "grpo",
-            "Tasks that are sometimes solved, groups of rollouts, their advantages, one step at a time.",
+            "Train online on tasks that are sometimes solved.",
             (
                 ["dataset", "build", "grpo", "prompts", "--from", "base", "--run", "base", *at],
                 ["train", "grpo", "--config", "tiny-grpo", "--dataset", "prompts", "--model", BASE, "--run", "grpo", f"grpo.seed={seed}", f"grpo.max_num_steps={GRPO_STEPS}", *at],
             ),
         ),
-        Step("evaluate", "The four policies on held-out tasks, at temperature 1 and greedily.", tuple(evaluations(seed, store))),
+        Step("evaluate", "Evaluate the four policies on held-out tasks, at temperature 1 and greedily.", tuple(evaluations(seed, store))),
         Step(
             "bfcl",
-            "A slice of the Berkeley Function-Calling Leaderboard, whatever the score of so small a model.",
+            "Evaluate on a slice of the Berkeley Function-Calling Leaderboard.",
             (["eval", "bfcl", *vllm, "--model", "grpo", "--limit", str(BFCL_CASES), "--max-new-tokens", "64", "--run", "bfcl", *at],),
         ),
         Step(
             "lineage",
-            "What made the last checkpoint, and a report.",
+            "Show the origin of the last checkpoint, and write a report.",
             (
                 ["lineage", LAST, *at],
                 ["report", "sft", "dpo", "grpo", *(eval_run(policy, mode) for policy in POLICIES for mode in MODES), "bfcl", "--lineage", LAST, "--title", "rollhouse demo", "--out", str(store / "report.html"), *at],
@@ -94,12 +94,12 @@ def plan(seed: int, store: Path) -> list[Step]:
 
 
 def eval_run(policy: str, mode: str) -> str:
-    """The run that evaluates a policy."""
+    """Name of the run that evaluates a policy."""
     return f"eval-{policy}-{mode}"
 
 
 def evaluations(seed: int, store: Path) -> list[list[str]]:
-    """One command a policy and mode; a policy's two follow each other, so that its weights are loaded once."""
+    """One command per policy and mode. The two modes of a policy are adjacent, so that its weights are loaded once."""
     at = ["--seed", str(seed), "--store", str(store)]
     return [
         ["eval", "env", "--env", ENV, "--split", "validation", "--engine", "vllm", "--model", model_of(policy), "--mode", mode, *more, "--run", eval_run(policy, mode), *at]

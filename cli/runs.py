@@ -1,9 +1,10 @@
-"""`rollhouse runs` and `rollhouse lineage`: what was done, and what made what."""
+"""`rollhouse runs` and `rollhouse lineage`: the runs of a store, and the origin of their results."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .command import PlainCommand, PlainGroup
 from .common import AtOption, Format, FormatOption, StoreOption, console, open_store, print_rows, progress
 
 if TYPE_CHECKING:
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    noun = typer.Typer(no_args_is_help=True, help="List the runs of the store, and look at one.")
-    noun.command("list")(list_)
-    noun.command("show")(show)
-    noun.command("reproduce")(reproduce)
+    noun = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="List the runs of the store, and look at one.")
+    noun.command("list", cls=PlainCommand)(list_)
+    noun.command("show", cls=PlainCommand)(show)
+    noun.command("reproduce", cls=PlainCommand)(reproduce)
     app.add_typer(noun, name="runs")
-    app.command("lineage")(lineage)
+    app.command("lineage", cls=PlainCommand)(lineage)
 
 
 def list_(store: StoreOption = None, at: AtOption = None, format: FormatOption = Format.table) -> None:
@@ -40,7 +41,7 @@ def show(
     at: AtOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Show one run: how it went, its configuration, its summary."""
+    """Show one run: its status, configuration and summary."""
     from ..store.runs import get_run
 
     found = get_run(open_store(store, at), run)
@@ -55,9 +56,9 @@ def reproduce(
     store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Train a run again from its dataset version, model, settings and seed, and compare the weights.
+    """Repeat a training run from its dataset version, model, settings and seed, and compare the weights.
 
-    Exits with 1 when they differ, and names the first step whose numbers do.
+    If they differ, the first step with other metrics is printed and the exit code is 1.
     """
     from dataclasses import asdict
 
@@ -69,7 +70,7 @@ def reproduce(
             open_store(store), run, lambda at, steps, note: bar.update(line, completed=at, total=steps, note=note)
         )
     if format is Format.table:
-        console().print(_said(found), markup=False, soft_wrap=True)
+        console().print(_result(found), markup=False, soft_wrap=True)
     else:
         row = {**asdict(found), "identical": found.identical}
         print_rows([row], format)
@@ -77,12 +78,14 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _said(found: "Reproduction") -> str:
+def _result(found: "Reproduction") -> str:
     if found.identical:
-        return f"identical: {found.again} has the weights of {found.run_id}, {found.after}"
+        return f"identical: {found.again} has the same weights as {found.run_id}, {found.after}"
     at = found.difference
     where = (
-        "no step's numbers do" if at is None else f"first at step {at.step}, {at.name}: {at.before!r} was {at.after!r}"
+        "the metrics of all steps are equal"
+        if at is None
+        else f"first at step {at.step}: {at.name} was {at.before!r} and is {at.after!r}"
     )
     return f"the weights differ ({found.before} and {found.after} in {found.again}); {where}"
 
@@ -91,11 +94,11 @@ def lineage(
     id: Annotated[str, typer.Argument(help="A checkpoint, run, dataset NAME@V, snapshot or rollout.")],
     store: StoreOption = None,
     at: AtOption = None,
-    format: Annotated[Format, typer.Option("--format", help="A tree, or json.")] = Format.table,
+    format: Annotated[Format, typer.Option("--format", help="Print a tree (table), json or csv.")] = Format.table,
 ) -> None:
-    """Show what something was made from, back to the rollouts and the policies that made them.
+    """Show the origin of a checkpoint, run, dataset, snapshot or rollout, back to rollouts and their policies.
 
-    As json, a training run's batches hold each of their rollouts: advantage, kept or why not, policy version, staleness.
+    With --format json, the batches of a training run list their rollouts: advantage, kept or the reason, policy version, staleness.
     """
     from dataclasses import asdict
 
@@ -104,7 +107,7 @@ def lineage(
     root = trace(open_store(store, at), id, rollouts=format is Format.json)
     if format is Format.table:
         out = console()
-        out.width = 10_000  # the terminal may break a long line; nothing of it is left out
+        out.width = 10_000  # lines are not cut; the terminal wraps them
         out.print(_tree(root), soft_wrap=True)
     elif format is Format.json:
         print_rows([asdict(root)], format)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .command import DryRunOption, settings_command
+from .command import DryRunOption, PlainCommand, PlainGroup, settings_command
 from .common import Format, FormatOption, StoreOption, console, open_store, print_config, print_rows, progress
 from .replay import replay
 from .training_view import OnStep, watch_training
@@ -21,11 +21,11 @@ SHOWN_METRICS = ("train/reward", "train/loss", "train/pass_rate", "val/accuracy"
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    noun = typer.Typer(no_args_is_help=True, help="Train a policy on a dataset version.")
+    noun = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="Train a policy on a dataset version.")
     for command in (sft, dpo, grpo):
         noun.command(command.__name__, cls=settings_command(partial(_model, command.__name__)))(command)
-    noun.command("replay")(replay)
-    noun.command("tiny")(tiny)
+    noun.command("replay", cls=PlainCommand)(replay)
+    noun.command("tiny", cls=PlainCommand)(tiny)
     app.add_typer(noun, name="train")
 
 

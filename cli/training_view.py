@@ -1,4 +1,4 @@
-"""How a training looks while it runs: a live panel in a terminal, a line a step elsewhere."""
+"""Shows a training while it runs: a live panel in a terminal, else one line per step."""
 
 import math
 import time
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 OnStep = Callable[[int, int, str], None]
-"""(steps done, steps in all, one line)."""
+"""Called with steps done, total steps, and a line of text."""
 
 _BARS = "▁▂▃▄▅▆▇█"
 _CURVE = 40
-"""Values a curve shows."""
+"""Number of values that a curve shows."""
 _PACE = 11
-"""Ends of steps that the pace is taken from."""
+"""Number of ends of steps that the pace is computed from."""
 
 
 class TrainingPanel:
-    """What the terminal shows; drawn anew a few times a second.
+    """The panel in the terminal, drawn a few times per second.
 
     Attributes:
-        clock: The time in seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,16 +38,16 @@ class TrainingPanel:
         self._phase: tuple[int, str, float] | None = None
         self._step_ends: deque[float] = deque(maxlen=_PACE)
 
-    def say(self, done: int, total: int, note: str) -> None:
-        """So many steps are done."""
+    def progress(self, done: int, total: int, note: str) -> None:
+        """Sets the number of finished steps, the total, and a note."""
         self.done, self.total, self.note = done, total, note
 
     def phase(self, step: int, what: str) -> None:
-        """A step has come to its next part."""
+        """Sets the current phase of a step."""
         self._phase = (step, what, self.clock())
 
     def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
-        """A step has ended; what was measured of it."""
+        """Sets the metrics of a finished step."""
         self._numbers, self._phase = dict(numbers), None
         self._step_ends.append(self.clock())
         for name in ("train/reward", "val/accuracy", "train/loss"):
@@ -58,7 +58,7 @@ class TrainingPanel:
         return self.draw()
 
     def draw(self) -> "RenderableType":
-        """The panel as it is now."""
+        """The panel in its present state."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -72,7 +72,7 @@ class TrainingPanel:
         return Group(head, *(Text(line, overflow="ellipsis", no_wrap=True) for line in self.lines()))
 
     def lines(self) -> list[str]:
-        """What stands below the bar."""
+        """The lines below the bar."""
         shown = []
         if self._phase is not None:
             step, what, began = self._phase
@@ -86,13 +86,13 @@ class TrainingPanel:
         return [*shown, *_counts(self._numbers), *_times(self._numbers)]
 
     def _pace(self) -> float:
-        """Steps a second, over the last few; 0 before the second."""
+        """Steps per second over the last steps; 0 before the second step."""
         ends = self._step_ends
         return (len(ends) - 1) / (ends[-1] - ends[0]) if len(ends) > 1 and ends[-1] > ends[0] else 0.0
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """The values as a row of bars, the lowest and the highest of them filling the height; one that is not finite is a gap."""
+    """The values as a row of bars, scaled to the lowest and the highest. A value that is not finite is a gap."""
     finite = [value for value in values if math.isfinite(value)]
     low, span = min(finite, default=0.0), max(finite, default=0.0) - min(finite, default=0.0)
     heights = [(value - low) / span if span else 0.5 for value in finite]
@@ -101,14 +101,14 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _counts(numbers: Mapping[str, float]) -> list[str]:
-    """Speed, age, groups, lengths and the last checkpoint, each where there is such a number."""
-    said = []
+    """Lines of speed, staleness, groups, lengths and the last checkpoint, as far as the metrics have them."""
+    speed = []
     if "tokens_per_s" in numbers:
-        said.append(f"{numbers['tokens_per_s']:,.0f} tokens/s")
+        speed.append(f"{numbers['tokens_per_s']:,.0f} tokens/s")
     if "staleness/mean" in numbers:
-        said.append(f"staleness {numbers['staleness/mean']:.2g}, at most {numbers['staleness/max']:.0f}")
+        speed.append(f"staleness {numbers['staleness/mean']:.2g}, at most {numbers['staleness/max']:.0f}")
     if "groups/kept" in numbers:
-        said.append(f"groups kept {numbers['groups/kept']:.0f} of {numbers['groups/total']:.0f}")
+        speed.append(f"groups kept {numbers['groups/kept']:.0f} of {numbers['groups/total']:.0f}")
     lengths = []
     if "len/mean" in numbers:
         lengths.append(f"length {numbers['len/mean']:.0f}, truncated {numbers['truncation_rate']:.0%}")
@@ -119,24 +119,24 @@ def _counts(numbers: Mapping[str, float]) -> list[str]:
     if "checkpoint/step" in numbers:
         lengths.append(f"last checkpoint: step {numbers['checkpoint/step']:.0f}")
     dead = [f"{who} restarted {n:.0f}×" for who in ("engine", "learner") if (n := numbers.get(f"{who}/restarts"))]
-    return [" · ".join(part) for part in (said, lengths, dead) if part]
+    return [" · ".join(part) for part in (speed, lengths, dead) if part]
 
 
 def _times(numbers: Mapping[str, float]) -> list[str]:
-    """Seconds of the last step and of its longest phases."""
+    """A line with the seconds of the last step and of its longest phases."""
     phases = {name.removeprefix("time/"): value for name, value in numbers.items() if name.startswith("time/")}
     whole = phases.pop("step", None)
     if whole is None:
         return []
     phases.pop("overlap", None)  # a share, not seconds
     longest = sorted(phases.items(), key=lambda phase: -phase[1])[:5]
-    said = ", ".join(f"{name} {seconds:.2f}" for name, seconds in longest)
-    return [f"last step {whole:.1f} s: {said}"]
+    shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in longest)
+    return [f"last step {whole:.1f} s: {shown}"]
 
 
 @contextmanager
 def watch_training(name: str) -> Iterator[tuple[OnStep, TrainingPanel | None]]:
-    """Shows a training on stderr; gives what its loop calls after every step, and in a terminal the panel as its viewer."""
+    """Shows a training on stderr. Yields the function to call after every step and, in a terminal, the panel as viewer (else None)."""
     out = console(stderr=True)
     if not out.is_terminal:
         yield lambda done, total, note: out.print(f"{name} {done}/{total}  {note}", markup=False, soft_wrap=True), None
@@ -145,4 +145,4 @@ def watch_training(name: str) -> Iterator[tuple[OnStep, TrainingPanel | None]]:
 
     panel = TrainingPanel(name)
     with Live(panel, console=out, refresh_per_second=REFRESH_PER_S):
-        yield panel.say, panel
+        yield panel.progress, panel
