@@ -17,7 +17,7 @@ def test_the_panel_says_what_happens() -> None:
     now = [0.0]
     panel = TrainingPanel("mine", clock=lambda: now[0])
     assert "mine: starting" in drawn(panel)
-    panel.say(0, 8, "starting the engine")
+    panel.progress(0, 8, "starting the engine")
     assert "starting the engine" in drawn(panel)
     panel.phase(1, "train")
     now[0] = 3.0
@@ -33,7 +33,7 @@ def test_the_panel_says_what_happens() -> None:
         if step % 2 == 0:
             numbers["val/accuracy"] = 0.5 + step / 100
         panel.numbers(step, numbers)
-        panel.say(step, 8, "reward")
+        panel.progress(step, 8, "reward")
     panel.phase(5, "wait")
     shown = drawn(panel)
     for part in ("mine", "4/8", "ETA 0:00:20", "step 5: wait, 0 s", "reward", "▁▃▆█ 0.400", "▁█ 0.540 at step 4", "1,234 tokens/s", "staleness 0.5, at most 2", "groups kept 6 of 8", "truncated 12%", "mismatch 0.0004", "last checkpoint: step 2", "last step 5.0 s: wait 2.50, train 2.00, verify 0.25"):  # fmt: skip

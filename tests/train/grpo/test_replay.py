@@ -165,8 +165,8 @@ def test_plans_are_made_anew_where_their_options_change(store: LanceStore) -> No
 
 def test_a_first_step_later_than_1_goes_on_from_the_run_s_own(store: LanceStore) -> None:
     same = rollhouse("train", "replay", "first", "--from-step", 2, "--run", "same", "--store", store.uri)
-    assert same.exit_code == 0 and "1 step of first again as same" in same.stdout
-    assert "identical, bit for bit: the weights of its checkpoints (step 2)" in same.stdout
+    assert same.exit_code == 0 and "1 step of first repeated as same" in same.stdout
+    assert "identical bit for bit: the weights of its checkpoints (step 2)" in same.stdout
     config = stored_config(store, "first")
     config.policy.optimizer.lr = 5e-5
     other = replay(store, "first", config, from_step=2)
