@@ -28,8 +28,11 @@ if TYPE_CHECKING:
         DpoBuildOptions,
         DpoTrainingOptions,
         EvaluateOptions,
+        ExportOptions,
         GrpoBuildOptions,
         GrpoTrainingOptions,
+        ImportOptions,
+        RescoreOptions,
         SftBuildOptions,
         SftTrainingOptions,
     )
@@ -138,64 +141,45 @@ class Store(SqlStore):
         format: str,
         file: str | os.PathLike[str],
         *,
-        env: str | None = None,
-        source_run: str | None = None,
-        inputs: str | os.PathLike[str] | None = None,
-        run: str | None = None,
-        max_bad: float = 0.01,
-        strict: bool = False,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
         progress: bool | None = None,
+        **options: "Unpack[ImportOptions]",
     ) -> "ImportSummary":
         """Imports rollouts from a file of another format; what the store holds already is not added again.
 
         Args:
-            format: A format's name (`nemo-gym`, `openai-chat`, `trl`, …), or a plug-in `module:name` or `FILE.py:name`.
-            env: Name of the rollouts' environment; None takes it from the file.
-            source_run: Name of the run that they come from; rollouts of one name share groups across files.
-            inputs: For nemo-gym, the planned inputs with the ground truths; None looks beside the file.
-            run: Name of the import run; None makes one.
-            max_bad: Share of unreadable lines above which FormatError is raised, after the others were stored.
-            strict: Raise FormatError at the first unreadable line.
-        """
-        from .interop.importing import import_file
+            format: A format's name (`nemo-gym`, `openai-chat`, `trl`, …).
 
+        Raises FormatError when more lines than `max_bad` cannot be read, after the others were stored.
+        """
+        from .interop.config import ImportConfig
+        from .interop.importing import run_import
+
+        config = resolve(ImportConfig, recipe, overrides, options)
         with progress_bar("import", "byte", progress) as report:
-            return import_file(
-                self, format, Path(file), environment=env, source_run=source_run, inputs=None if inputs is None else Path(inputs),
-                name=run, max_bad=max_bad, strict=strict, on_progress=lambda done: report(done, None, ""),
-            )  # fmt: skip
+            return run_import(self, format, Path(file), config, lambda done: report(done, None, ""))
 
     def export(
         self,
         format: str,
         file: str | os.PathLike[str],
         *,
-        run: Any = None,
-        where: str | None = None,
-        at: str | None = None,
-        scorer: str | None = None,
-        plain: bool = False,
-        card: bool = False,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
         progress: bool | None = None,
+        **options: "Unpack[ExportOptions]",
     ) -> "ExportSummary":
         """Writes rollouts to a file of another format. Returns how many were written, left out and why, and what the format cannot hold.
 
-        Args:
-            run: Only rollouts of this run.
-            where: Only rollouts for which this SQL condition on the columns of `rollouts` holds.
-            scorer: NAME or NAME@VERSION whose verdicts are written; None is those of collection time.
-            plain: Without keys and columns that only rollhouse reads.
-            card: With a README.md beside it that describes it (formats of TRL).
-
         Raises EmptyDataset when nothing is selected, QueryError for a condition that is not SQL.
         """
-        from .interop.exporting import export_file
+        from .interop.config import ExportConfig
+        from .interop.exporting import run_export
 
+        config = resolve(ExportConfig, recipe, overrides, _with_ids(options))
         with progress_bar("export", "rollout", progress) as report:
-            return export_file(
-                self, format, Path(file), run=None if run is None else run_id_of(run), where=where, at=at, scorer=scorer,
-                plain=plain, card=card, on_progress=lambda done, total: report(done, total, ""),
-            )  # fmt: skip
+            return run_export(self, format, Path(file), config, lambda done, total: report(done, total, ""))
 
     # Versions
 
@@ -327,31 +311,25 @@ class Store(SqlStore):
 
     def rescore(
         self,
-        scorer: str,
+        scorer: str | None = None,
         *,
-        tables: str | os.PathLike[str] | None = None,
-        of_run: Any = None,
-        run: str | None = None,
-        workers: int | None = None,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
         progress: bool | None = None,
+        **options: "Unpack[RescoreOptions]",
     ) -> "RescoreSummary":
         """Scores stored rollouts again: each verdict is a new row of `scores`. A second call goes on where the first stopped.
 
         Args:
-            scorer: An environment whose verifier scores (`workplace`, …), `workplace-lenient`, or a plug-in `module:name` or `FILE.py:name`.
-            tables: Folder of the environment's tables.
-            of_run: Only rollouts of this run.
-            workers: Processes that score; None is one per core where there is enough to do.
+            scorer: An environment whose verifier scores (`workplace`, …), `workplace-lenient`, or a plug-in `module:name` or `FILE.py:name`;
+                None leaves it to the recipe.
         """
-        from .collect.rescore import rescore
-        from .environments.scorers import open_scorer
+        from .collect.config import RescoreConfig
+        from .collect.rescore import run_rescore
 
-        judge = open_scorer(scorer, None if tables is None else str(tables))
+        config = resolve(RescoreConfig, recipe, overrides, {"scorer": scorer, **_with_ids(options)})
         with progress_bar("rescore", "rollout", progress) as report:
-            return rescore(
-                self, judge, of_run=None if of_run is None else run_id_of(of_run), name=run, workers=workers,
-                on_progress=lambda done, total: report(done, total, ""),
-            )  # fmt: skip
+            return run_rescore(self, config, lambda done, total: report(done, total, ""))
 
     def train_sft(
         self,
@@ -574,7 +552,9 @@ class Store(SqlStore):
 def _with_ids(options: Any) -> dict[str, Any]:
     """Options in which runs and dataset versions may stand as objects, with their ids."""
     return {
-        name: id_of(value) if name in ("dataset", "model") and not isinstance(value, str | os.PathLike) else value
+        name: id_of(value)
+        if name in ("dataset", "model", "of_run", "run") and not isinstance(value, str | os.PathLike)
+        else value
         for name, value in options.items()
     }
 

@@ -140,6 +140,53 @@ class EvaluateOptions(TypedDict, total=False):
     """Category or group (non_live, live, single_turn, multi_turn, memory, all); may be repeated."""
 
 
+class RescoreOptions(TypedDict, total=False):
+    """What to score again, and by what."""
+
+    run: str | None
+    """Name of the run. A run that exists is resumed. Default: a new name."""
+    tables: str | None
+    """Folder of the environment's tables."""
+    of_run: Any
+    """Score only the rollouts of this run."""
+    workers: int | None
+    """Worker processes. Default: up to one per core."""
+
+
+class ImportOptions(TypedDict, total=False):
+    """What a file's rollouts are imported as."""
+
+    env: str | None
+    """Environment of the rollouts. Default: as the rows name it."""
+    source_run: str | None
+    """Name of the run that the rows come from; rollouts of one name share groups across files."""
+    inputs: str | None
+    """nemo-gym: file of planned inputs with the ground truths. Default: beside FILE."""
+    max_bad: float
+    """Largest share of bad lines that is still a success."""
+    strict: bool
+    """Stop at the first bad line."""
+    run: str | None
+    """Name of the import run. Default: a new name."""
+
+
+class ExportOptions(TypedDict, total=False):
+    """Which rollouts are exported, and how."""
+
+    run: str | None
+    """Export only rollouts of this run."""
+    where: str | None
+    """Export only rollouts for which this SQL condition is true."""
+    at: str | None
+    """Read at a snapshot's name or an ISO time."""
+    scorer: str | None
+    """Scorer whose verdicts are written. Default: those of collection time."""
+    plain: bool
+    """Leave out keys and columns that only rollhouse reads."""
+    card: bool
+    """Write a README.md with the contents beside the file (trl formats)."""
+
+
 class SftBuildOptions(TypedDict, total=False):
     """Options of `dataset build sft`: completed, rewarded, distinct rollouts, a limited number per task."""
 

@@ -2,59 +2,55 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import (
-    AtOption,
-    Format,
-    FormatOption,
-    ScorerOption,
-    StoreOption,
-    open_store,
-    print_rows,
-    print_summary,
-    progress,
-)
+from .command import DryRunOption, settings_command
+from .common import Format, FormatOption, StoreOption, open_store, print_config, print_rows, print_summary, progress
+
+if TYPE_CHECKING:
+    from ..interop.config import ExportConfig
+
+_HELP = "nemo-gym, openai-chat, trl, trl-messages, trl-prompt, trl-kto, verifiers, atif or parquet."
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("export")(export)
+    app.command("export", cls=settings_command(_model))(export)
+
+
+def _model() -> "type[ExportConfig]":
+    from ..interop.config import ExportConfig
+
+    return ExportConfig
 
 
 def export(
-    file_format: Annotated[str, typer.Argument(metavar="FORMAT", help="nemo-gym, openai-chat, trl, trl-messages, trl-prompt, trl-kto, verifiers, atif or parquet.")],
+    ctx: typer.Context,
+    file_format: Annotated[str, typer.Argument(metavar="FORMAT", help=_HELP)],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; for atif a folder or a .jsonl file.")],
-    run: Annotated[str | None, typer.Option(metavar="RUN", help="Export only rollouts of this run.")] = None,
-    where: Annotated[str | None, typer.Option(metavar="SQL", help="Export only rollouts for which this SQL condition is true.")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Leave out keys and columns that only rollhouse reads.")] = False,
-    card: Annotated[bool, typer.Option("--card", help="Write a README.md with the contents beside the file (trl formats).")] = False,
-    at: AtOption = None,
-    scorer: ScorerOption = None,
+    dry_run: DryRunOption = False,
     store: StoreOption = None,
     format: FormatOption = Format.table,
-) -> None:  # fmt: skip
+) -> None:
     """Write rollouts in another framework's format, and report what that format cannot hold.
 
-    Example: `rollhouse export openai-chat solved.jsonl --where "passed and environment = 'workplace'"`.
+    Example: `rollhouse export openai-chat solved.jsonl --where "passed and environment = 'workplace'"`
     """
-    from ..interop.exporting import export_file
+    from ..interop.exporting import run_export
+    from ..interop.formats import EXPORTS, format_named
 
+    config: ExportConfig = ctx.obj
+    format_named(file_format, EXPORTS)
+    if dry_run:
+        print_config(config, {"format": file_format, "file": str(file)}, format)
+        return
     with progress(transient=True) as bar:
         line = bar.add_task("export", total=None, note="rollouts")
-        summary = export_file(
-            open_store(store),
-            file_format,
-            file,
-            run=run,
-            where=where,
-            at=at,
-            scorer=scorer,
-            plain=plain,
-            card=card,
-            on_progress=lambda done, total: bar.update(line, completed=done, total=total),
+        place = open_store(store)
+        summary = run_export(
+            place, file_format, file, config, lambda done, total: bar.update(line, completed=done, total=total)
         )
     if format is not Format.table:
         print_summary(asdict(summary), format)

@@ -51,3 +51,16 @@ class CollectConfig(RunSettings):
     """Start a new attempt where the last one failed."""
     snapshot: Annotated[str | None, Flag("Run", metavar="NAME"), FREE] = None
     """Take a snapshot with this name at the end."""
+
+
+class RescoreConfig(RunSettings):
+    """What to score again, and by what."""
+
+    scorer: Annotated[str, Flag("Input", metavar="NAME")]
+    """Scorer: an environment (workplace, workplace-mini, …), workplace-lenient, FILE.py:NAME or module:NAME."""
+    tables: Annotated[str | None, Flag("Input", metavar="FOLDER")] = None
+    """Folder of the environment's tables."""
+    of_run: Annotated[str | None, Flag("Input", metavar="RUN")] = None
+    """Score only the rollouts of this run."""
+    workers: Annotated[int | None, Flag("Limits", metavar="N"), FREE] = Field(default=None, ge=1)
+    """Worker processes. Default: up to one per core."""

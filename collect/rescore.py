@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..base.errors import EvaluationError
-from ..environments.scorers import Scorer, environment_scorer
+from ..environments.scorers import Scorer, environment_scorer, open_scorer
 from ..environments.stored_tasks import StoredTasks
 from ..environments.types import Environment
 from ..queries.named import run_query
@@ -22,6 +22,7 @@ from ..store.ids import hash_id
 from ..store.lance_store import LanceStore, quote
 from ..store.runs import start_run
 from ..store.task import SCORES, Score, Task
+from .config import RescoreConfig
 
 COLUMNS = [
     "rollout_id", "run_id", "step", "task_id", "prompt_id", "environment", "policy_id", "messages", "status", "stop_reason", "reward",
@@ -102,6 +103,14 @@ def rescore(
                 on_progress(done, total)
         run.finish(asdict(summary))
     return summary
+
+
+def run_rescore(
+    store: LanceStore, config: RescoreConfig, on_progress: Callable[[int, int], None] | None = None
+) -> RescoreSummary:
+    """Scores as the configuration says. Raises ConfigError for an unknown scorer, and what `rescore` raises."""
+    judge = open_scorer(config.scorer, config.tables)
+    return rescore(store, judge, of_run=config.of_run, name=config.run, workers=config.workers, on_progress=on_progress)
 
 
 def verdict_moves(

@@ -10,6 +10,7 @@ from ..base.errors import EmptyDataset
 from ..queries.verdicts import COLLECTED
 from ..store.lance_store import LanceStore
 from .card import card_path, write_card
+from .config import ExportConfig
 from .formats import EXPORTS, Format, format_named
 from .rollout import FileRollout, unheld
 from .stored import StoredRollouts
@@ -92,6 +93,17 @@ def export_file(
         told = {"format": format_name, "rollouts": written, "store": store.uri, **selected}
         write_card(readme, path, told, summary.left_out, summary.lost)
     return summary
+
+
+def run_export(
+    store: LanceStore,
+    format_name: str,
+    path: str | Path,
+    config: ExportConfig,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ExportSummary:
+    """Exports as the configuration says. Raises as `export_file`."""
+    return export_file(store, format_name, path, on_progress=on_progress, **config.model_dump())
 
 
 def _reason(format: Format, rollout: FileRollout, left_out: Counter[str]) -> str | None:

@@ -10,6 +10,7 @@ from ..store.lance_store import LanceStore
 from ..store.rollout import Rollout
 from ..store.runs import Run, start_run
 from ..store.writer import RolloutWriter
+from .config import ImportConfig
 from .formats import IMPORTS, Format, format_named
 from .lines import BadLine, Quarantine
 from .rollout import Row
@@ -81,6 +82,28 @@ def import_file(
         run.finish(asdict(summary))
     _refuse_if_too_bad(summary, max_bad)
     return summary
+
+
+def run_import(
+    store: LanceStore,
+    format_name: str,
+    path: str | Path,
+    config: ImportConfig,
+    on_progress: Callable[[int], None] | None = None,
+) -> ImportSummary:
+    """Imports a file as the configuration says. Raises as `import_file`."""
+    return import_file(
+        store,
+        format_name,
+        path,
+        environment=config.env,
+        source_run=config.source_run,
+        inputs=config.inputs,
+        name=config.run,
+        max_bad=config.max_bad,
+        strict=config.strict,
+        on_progress=on_progress,
+    )
 
 
 def _bring_in(

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from rollhouse.base.options import option_types, options_of
-from rollhouse.collect.config import CollectConfig
+from rollhouse.collect.config import CollectConfig, RescoreConfig
 from rollhouse.eval.config import BfclConfig, EvaluationConfig
+from rollhouse.interop.config import ExportConfig, ImportConfig
 from rollhouse.train.dpo import DpoConfig
 from rollhouse.train.grpo.config import GrpoConfig
 from rollhouse.train.sft import SftConfig
@@ -19,6 +20,9 @@ FILE = Path(__file__).resolve().parents[1] / "api_options.py"
 MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "CollectOptions": (CollectConfig,),
     "EvaluateOptions": (EvaluationConfig, BfclConfig),
+    "RescoreOptions": (RescoreConfig,),
+    "ImportOptions": (ImportConfig,),
+    "ExportOptions": (ExportConfig,),
     "SftBuildOptions": (SftOptions,),
     "DpoBuildOptions": (DpoOptions,),
     "GrpoBuildOptions": (GrpoOptions,),
@@ -35,9 +39,9 @@ object (`rh.vllm(...)`) or a mapping.
 '''
 IMPORTS = {"Mapping[": "from collections.abc import Mapping\n", "PathLike[": "from os import PathLike\n"}
 # Keywords that take an object of the store besides its id.
-OBJECTS = {"dataset": "Any", "model": "Any"}
+OBJECTS = {"dataset": "Any", "model": "Any", "of_run": "Any"}
 # Keywords that the method itself has.
-OWN = {"EvaluateOptions": {"policy"}}
+OWN = {"EvaluateOptions": {"policy"}, "RescoreOptions": {"scorer"}}
 
 
 def source() -> str:

@@ -171,6 +171,9 @@ METHODS = {
     "train_grpo": ["train", "grpo"],
 }
 GENERATED = {
+    "rescore": ("RescoreOptions",),
+    "import_": ("ImportOptions",),
+    "export": ("ExportOptions",),
     "collect": ("CollectOptions",),
     "build_sft": ("SftBuildOptions",),
     "build_dpo": ("DpoBuildOptions",),
