@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import ConfigError
+from ..base.plugins import FORMS, load_plugin, parse_plugin
 from . import (  # fmt: skip
     atif,
     nemo_gym_files,
@@ -82,8 +83,20 @@ EXPORTS = tuple(name for name, format in FORMATS.items() if format.write)
 
 
 def format_named(name: str, names: tuple[str, ...]) -> Format:
-    """The format of that name. Raises ConfigError when it is not among `names`."""
-    if name not in names:
-        direction = "import" if names is IMPORTS else "export"
-        raise ConfigError(f"There is no {direction} format {name!r}.", f"Formats are {', '.join(names)}.")
-    return FORMATS[name]
+    """The format of that name, or the `Format` that a plug-in `module:name` or `FILE.py:name` names.
+
+    Raises ConfigError for a name that is not among `names`, and for a plug-in that is not a Format of that direction.
+    """
+    direction = "import" if names is IMPORTS else "export"
+    if name in names:
+        return FORMATS[name]
+    if parse_plugin(name) is None:
+        raise ConfigError(
+            f"There is no {direction} format {name!r}.", f"Formats are {', '.join(names)}, or a plug-in: {FORMS}."
+        )
+    format = load_plugin(name, f"{direction} format")
+    if not isinstance(format, Format) or (format.read if direction == "import" else format.write) is None:
+        raise ConfigError(
+            f"{name} is not an {direction} format.", "It is a `rollhouse.interop.formats.Format` with `read` or `write`."
+        )
+    return format
