@@ -13,7 +13,7 @@ from .common import Format, FormatOption, StoreOption, make_store, print_config,
 if TYPE_CHECKING:
     from ..interop.config import ImportConfig
 
-_HELP = "nemo-gym, openai-chat, trl, verifiers, verifiers-v0, atif or parquet."
+_HELP = "nemo-gym, openai-chat, trl, verifiers, verifiers-v0, atif, parquet or FILE.py:NAME."
 
 
 def register(app: typer.Typer) -> None:

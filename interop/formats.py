@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import ConfigError
 from ..base.plugins import FORMS, load_plugin, parse_plugin
+from ..store.rollout import Rollout
 from . import (  # fmt: skip
     atif,
     nemo_gym_files,
@@ -20,7 +22,7 @@ from . import (  # fmt: skip
     verifiers_v0,
 )
 from .lines import Line, Quarantine, read_objects
-from .rollout import FileRollout, Row
+from .rollout import FileRollout, Row, from_rollout
 from .storing import Source
 
 Progress = Callable[[int], None] | None
@@ -83,9 +85,12 @@ EXPORTS = tuple(name for name, format in FORMATS.items() if format.write)
 
 
 def format_named(name: str, names: tuple[str, ...]) -> Format:
-    """The format of that name, or the `Format` that a plug-in `module:name` or `FILE.py:name` names.
+    """The format of that name, or of a plug-in.
 
-    Raises ConfigError for a name that is not among `names`, and for a plug-in that is not a Format of that direction.
+    A plug-in, `module:name` or `FILE.py:name`, is a `Format`, or for an import a function that takes the JSON object of one line and returns a
+    `Rollout` or a list of them.
+
+    Raises ConfigError for a name that is not among `names`, and for a plug-in that is neither.
     """
     direction = "import" if names is IMPORTS else "export"
     if name in names:
@@ -94,9 +99,22 @@ def format_named(name: str, names: tuple[str, ...]) -> Format:
         raise ConfigError(
             f"There is no {direction} format {name!r}.", f"Formats are {', '.join(names)}, or a plug-in: {FORMS}."
         )
-    format = load_plugin(name, f"{direction} format")
-    if not isinstance(format, Format) or (format.read if direction == "import" else format.write) is None:
-        raise ConfigError(
-            f"{name} is not an {direction} format.", "It is a `rollhouse.interop.formats.Format` with `read` or `write`."
-        )
-    return format
+    found = load_plugin(name, f"{direction} format")
+    if callable(found) and direction == "import":
+        return Format(partial(_read_by, found), None, lambda rollout: set())
+    if isinstance(found, Format) and (found.read if direction == "import" else found.write) is not None:
+        return found
+    raise ConfigError(
+        f"{name} is not an {direction} format.",
+        "Name a function of one line's JSON object that returns rollouts." if direction == "import" else "Name a Format that writes.",
+    )  # fmt: skip
+
+
+def _read_by(function: Callable[[Row], Rollout | list[Rollout]], record: Row, source: Source) -> list[FileRollout]:
+    """What a user's function makes of one line, as the readers here return it. Raises TypeError when it returns something else."""
+    made = function(record)
+    listed = made if isinstance(made, list) else [made]
+    wrong = next((one for one in listed if not isinstance(one, Rollout)), None)
+    if wrong is not None:
+        raise TypeError(f"{source.format} returned a {type(wrong).__name__}, not a Rollout")
+    return [from_rollout(rollout) for rollout in listed]

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from ..store.messages import Message
+from ..store.rollout import Rollout
 from ..store.tables import TABLES
 
 Row = dict[str, Any]
@@ -59,6 +60,42 @@ class FileRollout:
     def get(self, column: str) -> Any:
         """A column's value, None when the source did not tell."""
         return self.columns.get(column)
+
+
+# Columns that an import works out, and those that a FileRollout holds in other attributes.
+_NOT_COLUMNS = {
+    *(
+        "rollout_id",
+        "slot_id",
+        "run_id",
+        "group_id",
+        "episode_id",
+        "sample_index",
+        "task_id",
+        "prompt_id",
+        "environment",
+    ),
+    *("messages", "extra", "gaps"),
+}
+
+
+def from_rollout(rollout: Rollout) -> FileRollout:
+    """A rollout made in Python, as a reader returns it."""
+    row = rollout.to_row()
+    columns = {name: value for name, value in row.items() if value is not None and name not in _NOT_COLUMNS}
+    if rollout.environment != "unknown":
+        columns["environment"] = rollout.environment
+    given = rollout.task if rollout.task is not None and rollout.task.ground_truth is not None else None
+    names = ("ground_truth", "state", "split", "category", "difficulty", "source_key", "extra")
+    return FileRollout(
+        prompt=list(rollout.prompt.messages) if rollout.prompt is not None else [],
+        tools=[dict(tool) for tool in rollout.tools or ()],
+        messages=list(rollout.messages),
+        columns=columns,
+        prompt_ids=rollout.prompt_token_ids,
+        task=None if given is None else {name: getattr(given, name) for name in names},
+        extra=dict(rollout.extra),
+    )
 
 
 def unheld(rollout: FileRollout, held: Collection[str]) -> list[str]:

@@ -80,3 +80,42 @@ def test_what_an_export_refuses(rows: Any, tmp_path: Path) -> None:
         result = rollhouse("export", *arguments, *store)
         assert result.exit_code == code and says in result.stderr, result.stderr
     assert not out.exists() and not list(tmp_path.glob(".*partial"))
+
+
+OWN_FORMAT = """
+import rollhouse as rh
+
+def read(line):
+    asked = {"role": "user", "content": line["question"]}
+    return [rh.Rollout(messages=[asked, {"role": "assistant", "content": answer}], reward=float(answer == line["truth"])) for answer in line["answers"]]
+
+def number(line):
+    return 3
+"""
+
+
+def test_a_format_of_the_users_own(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN_FORMAT)
+    file = tmp_path / "answers.jsonl"
+    file.write_text(
+        "".join(
+            json.dumps({"question": f"{i}+{i}?", "truth": str(2 * i), "answers": [str(2 * i), "no"]}) + "\n"
+            for i in range(3)
+        )
+    )
+    store = ("--store", str(tmp_path / "store"), "--format", "json")
+    spec = f"{tmp_path}/own.py:read"
+    first, again = (
+        json.loads(CliRunner().invoke(app, ["import", spec, str(file), *store]).stdout)[0] for _ in range(2)
+    )
+    assert (first["rows"], first["added"], first["bad"]) == (3, 6, 0)
+    assert (again["added"], again["present"]) == (0, 6)
+    rollouts = LanceStore.open(tmp_path / "store").read("rollouts", ["reward", "group_id", "n_turns"]).to_pylist()
+    assert (
+        sorted(row["reward"] for row in rollouts) == [0.0] * 3 + [1.0] * 3
+        and len({row["group_id"] for row in rollouts}) == 3
+    )
+    wrong = CliRunner().invoke(app, ["import", f"{tmp_path}/own.py:number", str(file), *store])
+    assert wrong.exit_code == 2 and "3 of 3 lines" in wrong.output
+    absent = CliRunner().invoke(app, ["import", f"{tmp_path}/own.py:absent", str(file), *store])
+    assert absent.exit_code == 2 and "absent" in absent.output
