@@ -5,7 +5,7 @@ A command has one model (a `Section`), made of sections that commands share:
     policies/config.py      policy: model, engine, chat template, sampling, endpoint
     environments/config.py  environment: name, tables, tasks, split, mixture
     collect/config.py       limits
-    store/run_settings.py   run
+    RunSettings             run
     train/                  optimizer, lora, loss, checkpointing, logger
 
 Its flags on the command line, its keywords in Python and its recipes follow from the model; see `options` and `recipes`.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.fields import FieldInfo
@@ -88,6 +88,13 @@ class Section(BaseModel):
                 field = cls.__pydantic_fields__.get(name)
                 if field is not None and field is not inherited:
                     _inherit(field, inherited)
+
+
+class RunSettings(Section):
+    """Settings of a command that writes a run; a command's model starts with them."""
+
+    run: Annotated[str | None, Flag("Run", metavar="NAME"), FREE] = None
+    """Name of the run. A run that exists is resumed. Default: a new name."""
 
 
 def _inherit(field: FieldInfo, inherited: FieldInfo) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 from rollhouse.store import ids
-from rollhouse.store.messages import Message, ToolCall
-from rollhouse.store.rollout import Rollout, VersionSpan
+from rollhouse.store.messages import Message, ToolCall, VersionSpan
+from rollhouse.store.rollout import Rollout
 from rollhouse.store.rows import rollout_rows
 from rollhouse.store.task import PROMPT_TOKENS, PROMPTS, TASKS, Task
 

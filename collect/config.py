@@ -4,10 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..base.config import FREE, Flag, Section
+from ..base.config import FREE, Flag, RunSettings, Section
 from ..environments.config import EnvironmentSettings
 from ..policies.config import SamplingPolicy
-from ..store.run_settings import RunSettings
 
 
 class Concurrency(Section):

@@ -4,12 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..base.config import Flag
+from ..base.config import Flag, RunSettings
 from ..collect.config import Concurrency, Limits
 from ..environments.config import EnvironmentSettings
 from ..policies.config import GenerationSettings, PolicySettings, SamplingSettings
 from ..policies.types import Sampling
-from ..store.run_settings import RunSettings
 
 
 class HeldOutEnvironment(EnvironmentSettings):

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..store.messages import Message, ToolCall
-from ..store.task import Task
 from .config import ChatOptions
 from .models import load_tokenizer, stop_token_ids, template_hash, tokenizer_hash
 from .parsers import load_parser, opens_thinking, split_thinking
@@ -18,6 +17,8 @@ from .template import Template, TemplateError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from ..store.task import Task
 
 __all__ = ["ChatFormat", "TemplateError"]
 
@@ -54,7 +55,7 @@ class ChatFormat:
         tokenizer = load_tokenizer(folder, options.template)
         return cls(tokenizer, stop_token_ids(folder, tokenizer), options)
 
-    def prompt_ids(self, task: Task) -> list[int]:
+    def prompt_ids(self, task: "Task") -> list[int]:
         """The task's prompt with the generation prompt. Cached, since a group needs it many times."""
         kept = self._prompts.get(id(task))
         if kept is None:
@@ -63,7 +64,7 @@ class ChatFormat:
                 self._prompts.popitem(last=False)
         return list(kept[1])
 
-    def suffix_ids(self, task: Task, messages: Sequence[Message], last_sampled: int | None) -> list[int]:
+    def suffix_ids(self, task: "Task", messages: Sequence[Message], last_sampled: int | None) -> list[int]:
         """What to append after a sampled turn: the end of that turn if it was not sampled, what follows it, the generation prompt.
 
         Args:

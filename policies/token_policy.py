@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from ..store.messages import Message
-from ..store.rollout import VersionSpan
+from ..store.messages import Message, VersionSpan
 from .chat import ChatFormat
 from .engines.base import TokenEngine
 from .types import Conversation, Sampling, Turn

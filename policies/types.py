@@ -1,11 +1,12 @@
 """Policies: sampling settings, turns, and the conversation that a turn continues."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ..store.messages import Message
-from ..store.rollout import VersionSpan
-from ..store.task import Task
+from ..store.messages import Message, VersionSpan
+
+if TYPE_CHECKING:
+    from ..store.task import Task
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Conversation:
         sample_index: The repeat of the task (the scripted policy varies with it).
     """
 
-    task: Task
+    task: "Task"
     messages: list[Message] = field(default_factory=list)
     prompt_ids: list[int] | None = None
     token_ids: list[int] = field(default_factory=list)

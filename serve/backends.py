@@ -11,8 +11,7 @@ from ..policies.engines.base import EngineRefused, PromptTooLong, SampledTokens
 from ..policies.parsers import opens_thinking, split_thinking
 from ..policies.token_policy import TokenPolicy
 from ..policies.types import Conversation, Policy
-from ..store.messages import Message
-from ..store.rollout import VersionSpan
+from ..store.messages import Message, VersionSpan
 from ..store.task import Task
 from .errors import refused
 from .request import ModelRequest

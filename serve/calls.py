@@ -18,8 +18,7 @@ from ..policies.types import Sampling
 from ..store.ids import hash_id
 from ..store.journal import has_journal
 from ..store.lance_store import LanceStore
-from ..store.messages import Message
-from ..store.rollout import VersionSpan
+from ..store.messages import Message, VersionSpan
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..base.config import FREE, Flag, Flags, Section
+from ..base.config import FREE, Flag, Flags, RunSettings, Section
 from ..policies.config import PolicySettings
-from ..store.run_settings import RunSettings
 
 
 class ServedPolicy(PolicySettings):

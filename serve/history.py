@@ -15,8 +15,7 @@ from ..policies.endpoint.reply import CallTokens
 from ..policies.endpoint.tokens import add_call
 from ..policies.types import Conversation
 from ..store.ids import hash_id
-from ..store.messages import Message
-from ..store.rollout import VersionSpan
+from ..store.messages import Message, VersionSpan
 from ..store.task import Task
 from .calls import Call
 

@@ -9,6 +9,14 @@ from ..base.errors import SchemaMismatch
 
 
 @dataclass(frozen=True)
+class VersionSpan:
+    """From token position `start` on (until the next span), tokens came from policy version `version`."""
+
+    start: int
+    version: int
+
+
+@dataclass(frozen=True)
 class ToolCall:
     """One call of one tool.
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..base.errors import SchemaMismatch
 from ..base.html import cell_text, html_table
-from .messages import Message, MessageList, read_chat
+from .messages import Message, MessageList, VersionSpan, read_chat
 from .schema import Stored, Table, json_object_text
 from .task import Component, Prompt, PromptTokens, Score, Task
 
@@ -21,14 +21,6 @@ FAILED = ("error", "timeout", "aborted")
 _I64, _F64 = pa.int64(), pa.float64()
 # Tool results that begin like this are errors.
 _TOOL_ERRORS = ('{"error":', '{"detail":', '{"output":"Error executing tool')
-
-
-@dataclass(frozen=True)
-class VersionSpan:
-    """From token position `start` on (until the next span), tokens came from policy version `version`."""
-
-    start: int
-    version: int
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,11 @@ The payload of `started` holds what differs from the defaults, and beside it the
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel
 
 from ..base.config import (
-    FREE,
-    Flag,
-    Section,
     content_hashes,
     default_at,
     differing,
@@ -26,13 +23,6 @@ from ..base.errors import ConfigError
 from .lance_store import LanceStore, quote
 from .old_payloads import as_today
 from .runs import get_run
-
-
-class RunSettings(Section):
-    """Settings of a command that writes a run; a command's model starts with them."""
-
-    run: Annotated[str | None, Flag("Run", metavar="NAME"), FREE] = None
-    """Name of the run. A run that exists is resumed. Default: a new name."""
 
 
 def run_payload(config: BaseModel, **beside: Any) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from rollhouse.store.messages import Message, ToolCall
-from rollhouse.store.rollout import Rollout, VersionSpan
+from rollhouse.store.messages import Message, ToolCall, VersionSpan
+from rollhouse.store.rollout import Rollout
 from rollhouse.store.rows import rollout_rows, task_rows
 from rollhouse.store.task import PROMPT_TOKENS, PROMPTS, TASKS, Task
 

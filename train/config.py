@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..base.config import FREE, Flag, Section
-from ..store.run_settings import RunSettings
+from ..base.config import FREE, Flag, RunSettings, Section
 
 
 class LoraConfig(Section):

@@ -11,7 +11,7 @@ the tokens that stand before it:
 - A call without tokens is a break too, noted as `no_tokens:turn2`. If a later prompt holds its tokens, they are context.
 """
 
-from ...store.rollout import VersionSpan
+from ...store.messages import VersionSpan
 from ..types import Conversation
 from .reply import CallTokens
 

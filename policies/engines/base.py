@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ...base.errors import EngineError
-from ...store.rollout import VersionSpan
+from ...store.messages import VersionSpan
 from ..types import Sampling
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...base.errors import ConfigError, EngineError, RollhouseError
 from ...base.packages import need
-from ...store.rollout import VersionSpan
+from ...store.messages import VersionSpan
 from ..chat import ChatFormat
 from ..models import check_model_folder, weight_files
 from ..types import Sampling

@@ -18,8 +18,7 @@ from rollhouse.policies.engines.torch_engine import TorchEngine, sample
 from rollhouse.policies.engines.vllm_actor import open_vllm
 from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Conversation, Sampling
-from rollhouse.store.messages import Message
-from rollhouse.store.rollout import VersionSpan
+from rollhouse.store.messages import Message, VersionSpan
 from rollhouse.store.task import Task
 from safetensors.torch import load_file, save_file
 

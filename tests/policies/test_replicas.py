@@ -16,7 +16,7 @@ from rollhouse.policies.engines.vllm_actor import open_vllm
 from rollhouse.policies.opening import open_policy
 from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Sampling
-from rollhouse.store.rollout import VersionSpan
+from rollhouse.store.messages import VersionSpan
 
 from ..random_model import reference_logprobs
 

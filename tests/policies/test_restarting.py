@@ -16,7 +16,7 @@ from rollhouse.policies.engines.replicas import ReplicatedEngine
 from rollhouse.policies.engines.restarting import RestartingEngine, new_weights, restarting_vllm, restarts
 from rollhouse.policies.engines.torch_engine import TorchEngine
 from rollhouse.policies.types import Sampling
-from rollhouse.store.rollout import VersionSpan
+from rollhouse.store.messages import VersionSpan
 
 from ..random_model import reference_logprobs
 

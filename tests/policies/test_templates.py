@@ -20,8 +20,7 @@ from rollhouse.policies.engines.torch_engine import TorchEngine
 from rollhouse.policies.models import load_tokenizer
 from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Sampling, Turn
-from rollhouse.store.messages import Message
-from rollhouse.store.rollout import VersionSpan
+from rollhouse.store.messages import Message, VersionSpan
 from rollhouse.store.task import Score, Task
 
 from .templates import END, HABITS, Habit

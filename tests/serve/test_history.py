@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from rollhouse.policies.types import Sampling
 from rollhouse.serve.calls import Call
 from rollhouse.serve.history import OpenRollout, answering, conversation
-from rollhouse.store.messages import Message, ToolCall
-from rollhouse.store.rollout import VersionSpan
+from rollhouse.store.messages import Message, ToolCall, VersionSpan
 from rollhouse.store.task import Task
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

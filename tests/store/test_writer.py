@@ -12,7 +12,8 @@ from rollhouse.base.errors import SchemaMismatch, WriteConflict
 from rollhouse.store import writer as writing
 from rollhouse.store.appending import to_arrow
 from rollhouse.store.lance_store import LanceStore
-from rollhouse.store.rollout import ROLLOUTS, Rollout, VersionSpan
+from rollhouse.store.messages import VersionSpan
+from rollhouse.store.rollout import ROLLOUTS, Rollout
 from rollhouse.store.runs import get_run, start_run
 from rollhouse.store.validation import check_rollouts, surely_fine
 from rollhouse.store.writer import RolloutWriter

@@ -221,7 +221,7 @@ def _sample(row: Mapping[str, Any], prompts: Mapping[str, list[int]], entry: Pla
 
 
 def in_the_store(store: "LanceStore", prompts: Iterable[tuple[str, str]], tokenizer: tuple[str, str]) -> set[str]:
-    """What the store has of prompts: task ids whose prompt it has too, and prompt_keys whose tokens it has.
+    """What the store has of prompts: task ids whose prompt it has too, prompt ids, and prompt_keys whose tokens it has.
 
     Args:
         prompts: task_id and prompt_id.
@@ -231,7 +231,7 @@ def in_the_store(store: "LanceStore", prompts: Iterable[tuple[str, str]], tokeni
     tasks = _those_of(store, "tasks", wanted)
     there = _those_of(store, "prompts", wanted.values())
     keys = _those_of(store, "prompt_tokens", {hash_id(prompt_id, *tokenizer) for prompt_id in wanted.values()})
-    return {task_id for task_id in tasks if wanted[task_id] in there} | keys
+    return {task_id for task_id in tasks if wanted[task_id] in there} | there | keys
 
 
 def _those_of(store: "LanceStore", table: str, keys: Iterable[str]) -> set[str]:

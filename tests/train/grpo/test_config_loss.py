@@ -57,7 +57,7 @@ def test_what_goes_together_is_not_remarked_upon(caplog):
 
 
 def test_length_is_punished_once():
-    with pytest.raises(ValidationError, match="both punish length"):
+    with pytest.raises(ValidationError, match="both penalize length"):
         RewardShapingConfig(overlong_buffer_length=4, stop_properly_penalty_coef=0.5)
     with pytest.raises(ValidationError, match="more than max_response_length"):
         RewardShapingConfig(overlong_buffer_length=4, max_response_length=3)

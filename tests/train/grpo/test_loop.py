@@ -200,9 +200,9 @@ def test_engine_and_learner_share_a_gpu_that_is_alone(gpus, device, shares, conf
         (8, (4, 4), (1, 1)),
         (8, (2, 4, 2), (2, 1)),
         (3, (1, 1, 2), (2, 1)),
-        (2, (1, 1, 2), "1 engines over 2 GPUs each and 1 learner ranks take 3 at least, the Ray cluster has 2"),
+        (2, (1, 1, 2), "1 engines over 2 GPUs each and 1 learner ranks need 3, the Ray cluster has 2"),
         (4, (4, 4), (0.5, 0.5)),
-        (3, (4, 4), "take 4 at least"),
+        (3, (4, 4), "need 4"),
     ],
 )
 def test_an_engine_over_several_gpus_shares_none_of_them(gpus, sizes, shares):

@@ -146,7 +146,7 @@ def test_a_replay_with_another_learning_rate_is_another_training_on_the_same_pla
     assert entries[0] == entries[1]
     assert json.loads(rows(store, "batch_plans", "slower")[0]["settings"])["policy"]["optimizer"]["lr"] == 5e-5
     taken = rollhouse("train", "replay", "first", "--run", "slower", "--store", store.uri)
-    assert taken.exit_code == 2 and "already" in taken.stderr
+    assert taken.exit_code == 2 and "exists" in taken.stderr
 
 
 def test_plans_are_made_anew_where_their_options_change(store: LanceStore) -> None:
