@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from rollhouse.queries.sql_store import SqlStore
@@ -75,6 +76,7 @@ def test_from_the_runs_to_a_token(page: Any, site: Site) -> None:
     opened(page, site, "store/runs", "runs")
     assert page.locator("tbody tr").count() == 2
     page.get_by_role("link", name="g", exact=True).click()
+    page.get_by_role("link", name="4 rollouts →").click()
     page.wait_for_selector(".grid-body .grid-row a")
     assert "run=g" in page.url and page.locator(".grid-body [role=row]").count() == 4
     page.keyboard.press("j")
@@ -168,6 +170,50 @@ def test_a_token_s_numbers_and_the_way_to_its_message(page: Any, site: Site) -> 
     page.locator("#turn-1").get_by_role("link", name="tokens").click()
     page.wait_for_selector(".strip-scroll")
     assert "id 10, position 3" in page.locator(".token-detail").inner_text()
+
+
+def test_a_run_leads_to_the_rollouts_of_its_steps(page: Any, site: Site) -> None:
+    opened(page, site, "store/run/g", "run")
+    body = page.locator("main").inner_text()
+    assert "train/reward" in body and "g/step_2" in body and "zero_std" in body and "seed" in body
+    page.locator(".charts .u-over").first.wait_for()
+    chart = page.locator(".charts .u-over").first.bounding_box()
+    page.mouse.move(chart["x"] + 5, chart["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(chart["x"] + chart["width"] - 5, chart["y"] + 50, steps=5)
+    page.mouse.up()
+    page.wait_for_url("**step=1..2**")
+    page.get_by_label("Add a metric").select_option("time/train")
+    page.wait_for_url("**metric=time**")
+    page.locator(".charts .u-over").nth(2).wait_for()
+    page.locator(".scatter canvas").scroll_into_view_if_needed()
+    scatter = page.locator(".scatter canvas").bounding_box()
+    page.mouse.move(scatter["x"] + 46, scatter["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(scatter["x"] + scatter["width"] - 14, scatter["y"] + 60, steps=5)
+    page.mouse.up()
+    page.locator(".grid-body .grid-row a").first.wait_for()
+    assert "reward=" in page.url and page.locator(".grid-body [role=row]").count() == 1, (
+        "the one with the highest reward"
+    )
+    opened(page, site, "store/run/c", "run-failed")
+    assert "The engine ended." in page.locator("main").inner_text()
+
+
+def test_two_rollouts_are_compared(page: Any, site: Site) -> None:
+    one, other = (first(site, query) for query in ("passed=true", "reason=zero_std"))
+    opened(page, site, f"store/rollout/{one}")
+    page.keyboard.press("m")
+    opened(page, site, f"store/rollout/{other}")
+    page.keyboard.press("d")
+    page.wait_for_url(f"**diff/{one}?with={other}")
+    page.get_by_text("They part at message 1").wait_for()
+    assert (
+        page.locator("mark").all_inner_texts() == ["1 and 2", "4 and 5"]
+        and page.get_by_text("3 equal messages").count() == 1
+    )
+    page.keyboard.press("s")
+    page.wait_for_url(f"**diff/{other}?with={one}")
 
 
 def test_sql_on_a_page(page: Any, site: Site) -> None:
@@ -325,11 +371,13 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     yield from serving({"store": store})
 
 
-@pytest.mark.parametrize("tab", ["", "runs", "rollouts", "messages", "tokens", "scores", "lineage", "raw", "sql"])
+@pytest.mark.parametrize(
+    "tab", ["", "runs", "run", "rollouts", "diff", "messages", "tokens", "scores", "lineage", "raw", "sql"]
+)
 def test_what_a_rollout_says_stays_text(page: Any, hostile: Site, tab: str) -> None:
     rollout = first(hostile, "")
     path = {
-        "": "store", "runs": "store/runs", "rollouts": "store/rollouts",
+        "": "store", "runs": "store/runs", "rollouts": "store/rollouts", "run": f"store/run/{quote(HOSTILE, safe='')}", "diff": f"store/diff/{rollout}?with={rollout}",
         "sql": "store/sql?query=select%20messages%2C%20status%2C%20error_message%20from%20rollouts",
     }.get(tab, f"store/rollout/{rollout}?tab={tab}")  # fmt: skip
     opened(page, hostile, path, f"hostile-{tab}")
@@ -354,6 +402,8 @@ def test_axe_finds_nothing_serious(browser: Any, site: Site, scheme: str) -> Non
         "store/runs",
         "store/rollouts?run=g",
         "store/sql",
+        "store/run/g",
+        f"store/diff/{rollout}?with={first(site, 'reason=zero_std')}",
         *(f"store/rollout/{rollout}?tab={tab}" for tab in ("messages", "tokens", "scores", "lineage", "raw")),
     ]:
         opened(page, site, path)
@@ -380,6 +430,8 @@ def test_no_page_is_wider_than_the_window(browser: Any, site: Site, width: int) 
         "store/runs",
         "store/rollouts",
         "store/sql",
+        "store/run/g",
+        f"store/diff/{rollout}?with={first(site, 'reason=zero_std')}",
         *(f"store/rollout/{rollout}?tab={tab}" for tab in ("messages", "tokens", "scores", "lineage", "raw")),
     ]:
         opened(page, site, path, f"wide-{width}-{re.sub('[^a-z]', '-', path.split('?')[0])}")

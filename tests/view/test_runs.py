@@ -17,6 +17,27 @@ def test_runs_say_how_they_do(site: Site) -> None:
     assert (runs["c"]["status"], runs["c"]["failures"], runs["c"]["reward"]) == ("failed", 1, None)
 
 
+def test_a_run_has_its_numbers_settings_checkpoints_and_what_it_left_out(site: Site) -> None:
+    run = site.json("/api/store/run/g")
+    assert run["config"]["grpo"] == {"seed": 3} and run["summary"] == {"steps": 2} and run["rollouts"]["n"] == 4
+    assert run["metrics"] == ["time/generate", "time/train", "train/loss", "train/reward"]
+    assert [row["checkpoint_id"] for row in run["checkpoints"]] == ["g/step_1", "g/step_2"]
+    assert run["dropped"] == [{"step": 2, "reason": "zero_std", "n": 2}]
+    curves = site.json("/api/store/curves?run=g&run=c&name=train/reward&name=train/loss")
+    assert curves == {"g": {"train/reward": [[1, 2], [0.25, 0.5]], "train/loss": [[1, 2], [1.0, 0.5]]}, "c": {}}
+    assert site.get("/api/store/run/nobody")[0] == 404
+
+
+def test_a_scatter_holds_the_rollouts_of_a_run(site: Site) -> None:
+    points = site.json("/api/store/scatter/g")
+    assert (
+        points["total"] == 4
+        and sorted(points["step"]) == [1, 1, 2, 2]
+        and sorted(points["reward"]) == [0.0, 0.5, 0.5, 1.0]
+    )
+    assert sorted(points["staleness"]) == [0, 0, 0, 1] and set(points["category"]) == {"sums"}
+
+
 def test_a_run_whose_writer_is_gone_is_stale(tmp_path) -> None:
     store = fill(tmp_path / "store")
     run = start_run(store, "collect", "left", {})

@@ -3,8 +3,10 @@ import { options, render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { useData, useStamp } from "./api";
 import { Help, listen, useKeys } from "./keys";
+import { Diff } from "./pages/diff";
 import { Rollout } from "./pages/rollout";
 import { Rollouts } from "./pages/rollouts";
+import { Run } from "./pages/run";
 import { Runs } from "./pages/runs";
 import { Sql } from "./pages/sql";
 import { visible } from "./format";
@@ -18,8 +20,10 @@ export interface PageProps {
 
 const PAGES: Record<string, { title: string; show: (props: PageProps) => preact.JSX.Element }> = {
   runs: { title: "Runs", show: Runs },
+  run: { title: "Run", show: Run },
   rollouts: { title: "Rollouts", show: Rollouts },
   rollout: { title: "Rollout", show: Rollout },
+  diff: { title: "Difference", show: Diff },
   sql: { title: "SQL", show: Sql },
 };
 const MENU = ["runs", "rollouts", "sql"];
@@ -78,7 +82,7 @@ function App() {
         )}
         <nav aria-label="Pages">
           {MENU.map((name) => (
-            <a key={name} href={href(route.store, name)} aria-current={route.page === name || (name === "rollouts" && route.page === "rollout") ? "page" : undefined}>
+            <a key={name} href={href(route.store, name)} aria-current={route.page === name || route.page === name.slice(0, -1) || (name === "rollouts" && route.page === "diff") ? "page" : undefined}>
               {PAGES[name].title}
             </a>
           ))}

@@ -71,7 +71,7 @@ export function Lineage({ route, details, data }: { route: Route; details: Detai
           <h2>Its group of {data.group.length}</h2>
           <div class="scroll" tabIndex={0}>
             <table>
-              <thead><tr><th>Rollout</th><th class="n">Sample</th><th>Status</th><th class="n">Reward</th><th>Verdict</th><th class="n">Advantage</th><th class="n">Turns</th></tr></thead>
+              <thead><tr><th>Rollout</th><th class="n">Sample</th><th>Status</th><th class="n">Reward</th><th>Verdict</th><th class="n">Advantage</th><th class="n">Turns</th><th><span class="hidden">Difference</span></th></tr></thead>
               <tbody>
                 {data.group.map((one) => (
                   <tr key={one.rollout_id} class={one.rollout_id === details.rollout.rollout_id ? "chosen" : ""}>
@@ -82,6 +82,7 @@ export function Lineage({ route, details, data }: { route: Route; details: Detai
                     <td><Verdict passed={one.passed} /></td>
                     <td class="n">{signed(one.advantage)}</td>
                     <td class="n">{one.n_turns}</td>
+                    <td>{one.rollout_id !== details.rollout.rollout_id && <a href={href(route.store, "diff", details.rollout.rollout_id, { with: one.rollout_id })}>difference</a>}</td>
                   </tr>
                 ))}
               </tbody>

@@ -10,7 +10,7 @@ import type { Details, Went } from "../types";
 import { Chip, Copy, Empty, Failure, Spinner, Status, Verdict } from "../ui";
 import { Lineage } from "./lineage";
 import { Messages, turnsOf } from "./messages";
-import { copyLink, mark } from "./rollouts";
+import { copyLink, diffWithMarked, mark } from "./rollouts";
 import { Scores } from "./scores";
 import { Tokens } from "./tokens";
 
@@ -50,6 +50,7 @@ export function Rollout({ route, stamp }: PageProps) {
     { key: "t", does: "Tokens, and back to the messages", run: () => go(withQuery(route, { tab: tab === "tokens" ? null : "tokens" })) },
     { key: "g", does: "The rollouts of its group", run: () => data?.rollout.group_id && go(href(route.store, "rollouts", "", { group: data.rollout.group_id, sort: "-reward" })) },
     { key: "m", does: "Mark it", run: () => mark(route.id) },
+    { key: "d", does: "Difference to the marked one", run: () => diffWithMarked(route.store, route.id) },
     { key: "e", does: "Fold everything", run: () => fold(false) },
     { key: "E", does: "Unfold everything", run: () => fold(true) },
     { key: "y", does: "Copy a link to this view", run: () => void copyLink() },
@@ -88,7 +89,7 @@ export function Rollout({ route, stamp }: PageProps) {
           {rollout.policy_version !== null && <Chip label="policy">{rollout.policy_version_last !== null && rollout.policy_version_last !== rollout.policy_version ? `v${rollout.policy_version} → v${rollout.policy_version_last}` : `v${rollout.policy_version}`}</Chip>}
           {own && own.plan_version !== null && rollout.policy_version !== null && own.plan_version > rollout.policy_version && <Chip label="stale by" tone="warn-chip">{own.plan_version - rollout.policy_version}</Chip>}
           <Chip label="run">
-            <a href={href(route.store, "rollouts", "", { run: rollout.run_id })}>{rollout.run_id}</a>
+            <a href={href(route.store, "run", rollout.run_id)}>{rollout.run_id}</a>
           </Chip>
           {task?.category && <Chip label="task">{task.category}</Chip>}
           {rollout.attempt ? <Chip label="attempt">{rollout.attempt + 1}</Chip> : null}

@@ -146,6 +146,7 @@ function Table({ route, stamp, filter, sort }: { route: Route; stamp: string; fi
     { key: "k", does: "Previous rollout", run: () => move(-1) },
     { key: "Enter", does: "Open the rollout", run: opens },
     { key: "m", does: "Mark the rollout", run: () => at >= 0 && rows(at) && mark(rows(at)!.rollout_id) },
+    { key: "d", does: "Difference to the marked one", run: () => at >= 0 && rows(at) && diffWithMarked(route.store, rows(at)!.rollout_id) },
     { key: "/", does: "Search words", run: () => document.getElementById("words")?.focus() },
     { key: "y", does: "Copy a link to this view", run: () => void copyLink() },
   ]);
@@ -245,6 +246,13 @@ export function Reward({ value, passed }: { value: number | null; passed: boolea
       {number(value, 2)}
     </span>
   );
+}
+
+/** The difference of a rollout and the marked one, or a word on how to mark. */
+export function diffWithMarked(store: string, rollout_id: string): void {
+  const marked = sessionStorage.getItem("marked");
+  if (!marked || marked === rollout_id) toast("Mark another rollout first: m");
+  else go(href(store, "diff", marked, { with: rollout_id }));
 }
 
 /** Remembers a rollout to compare another one with. */

@@ -73,7 +73,7 @@ export function Runs({ route, stamp }: PageProps) {
               {shown.map((run) => (
                 <tr key={run.run_id}>
                   <td>
-                    {run.rollouts ? <a class="strong" href={href(route.store, "rollouts", "", { run: run.run_id })}>{run.name}</a> : <span class="strong">{run.name}</span>}
+                    <a class="strong" href={href(route.store, "run", run.run_id)}>{run.name}</a>
                     <span class="kind">{run.kind}</span>
                   </td>
                   <td>
@@ -83,7 +83,7 @@ export function Runs({ route, stamp }: PageProps) {
                   <td class="wide">
                     <Spark values={run.spark} label="Reward or loss by step" />
                   </td>
-                  <td class="n">{run.rollouts ? run.rollouts.toLocaleString("en-GB") : "–"}</td>
+                  <td class="n">{run.rollouts ? <a href={href(route.store, "rollouts", "", { run: run.run_id })} aria-label={`${run.rollouts} rollouts of ${run.name}`}>{run.rollouts.toLocaleString("en-GB")}</a> : "–"}</td>
                   <td class="n">{number(run.reward)}</td>
                   <td class="n">{percent(run.pass_rate)}</td>
                   <td class="n mid">{run.failures ? <span class="bad">{run.failures.toLocaleString("en-GB")}</span> : <span class="soft">{run.rollouts ? 0 : "–"}</span>}</td>
