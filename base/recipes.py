@@ -173,15 +173,14 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def _config_error(error: ValidationError, model: type[BaseModel]) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"]) or "the configuration"
+    flag = next((option.flag for option in options_of(model) if option.key == key), None)
     if first["type"] == "missing":
-        flag = next((option.flag for option in options_of(model) if option.key == key), None)
         ways = f"Set it with {flag}, in the recipe," if flag else "Set it in the recipe"
         return ConfigError(f"{key} is not set.", f"{ways} or as `{key}=VALUE`.")
     message = first["msg"].removeprefix("Value error, ")
-    if not first["loc"] or isinstance(
-        first["input"], dict
-    ):  # a rule over several settings; the whole section says nothing
+    if not first["loc"] or isinstance(first["input"], dict):  # a rule over several settings: its text names them
         return ConfigError(f"{key}: {message}.", "`--dry-run` prints the resolved configuration.")
+    named = f"{key} ({flag})" if flag else key
     return ConfigError(
-        f"{key} cannot be {first['input']!r}: {message}.", "`--dry-run` prints the resolved configuration."
+        f"{named} cannot be {first['input']!r}: {message}.", "`--dry-run` prints the resolved configuration."
     )

@@ -276,7 +276,7 @@ class Rollout:
     def prompt_tokens(self) -> PromptTokens | None:
         """The row of `prompt_tokens` it refers to; None when the prompt's tokens, or the tokenizer they are of, are not known."""
         hashes = (self.tokenizer_hash, self.template_hash)
-        if not self.prompt_token_ids or self.prompt_id is None or hashes == (None, None):
+        if self.prompt_token_ids is None or self.prompt_id is None or hashes == (None, None):
             return None
         return PromptTokens(self.prompt_id, *hashes, self.prompt_token_ids)
 
