@@ -60,7 +60,7 @@ class _Places:
         self._occurrences: Counter[str] = Counter()
 
     def placed(self, rollout: Rollout) -> Rollout:
-        if rollout.rollout_id is not None:
+        if rollout.rollout_id:
             return rollout
         row = {name: value for name, value in rollout.to_row().items() if name not in _IDS}
         content = hash_id(

@@ -14,6 +14,7 @@ from .lance_store import LanceStore
 from .lease import LEASES
 from .tables import TABLES
 from .upkeep import join_fragments
+from .validation import REQUIRED
 
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
 pc: Any = pyarrow.compute
@@ -77,6 +78,7 @@ def check(store: LanceStore, on_table: OnTable | None = None) -> list[str]:
     """What is wrong with the store, one sentence each; empty when it is sound.
 
     Looks at every table: there, in the expected schema, files whole, keys unique and without an index, references resolving; at the
+    required columns and the rewards of rollouts; at the
     journals of runs that nobody is writing; and at every snapshot: its versions readable and tagged, and no tag without a snapshot.
     `repair.repair` mends what a crash can leave.
     """
@@ -86,6 +88,8 @@ def check(store: LanceStore, on_table: OnTable | None = None) -> list[str]:
             on_table(table)
         problems += _table_problems(store, table)
     problems += _journal_problems(store)
+    if not problems:
+        problems += _rollout_problems(store)
     if problems:
         return problems
     for reference in _REFERENCES:
@@ -132,6 +136,18 @@ def _table_problems(store: LanceStore, table: str) -> list[str]:
     if twice:
         problems.append(f"Table {table} has {len(twice)} keys more than once, {twice[0]!r} among them.")
     return problems
+
+
+def _rollout_problems(store: LanceStore) -> list[str]:
+    """Rows of `rollouts` that no writer lets in: raw appends made them."""
+    rows = store.read("rollouts", ["reward", *REQUIRED])
+    problems = [
+        f"Column rollouts.{name} is empty in {rows[name].null_count} rows."
+        for name in REQUIRED
+        if rows[name].null_count
+    ]
+    endless = pc.sum(pc.invert(pc.is_finite(rows["reward"]))).as_py() or 0
+    return problems + ([f"Column rollouts.reward is not finite in {endless} rows."] if endless else [])
 
 
 def _journal_problems(store: LanceStore) -> list[str]:

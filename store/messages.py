@@ -248,6 +248,9 @@ class MessageList:
         return instance.__dict__[self._name]
 
     def __set__(self, instance: object, value: Sequence[Message | Mapping[str, Any]]) -> None:
+        if type(value) is list and all(type(message) is Message for message in value):
+            instance.__dict__[self._name] = value.copy()  # the way of everything that is collected
+            return
         gaps: set[str] = set()
         instance.__dict__[self._name] = read_chat(value, gaps, where=self._name)
         instance.__dict__["_read_gaps"] = gaps

@@ -357,8 +357,8 @@ class Rollout:
             return
         if len(self.token_ids) != len(self.loss_mask):
             raise self._wrong(f"{len(self.token_ids)} token_ids but {len(self.loss_mask)} in loss_mask")
-        if self.logprobs is not None and len(self.logprobs) != sum(self.loss_mask):
-            raise self._wrong(f"{sum(self.loss_mask)} sampled tokens but {len(self.logprobs)} logprobs")
+        if self.logprobs is not None and len(self.logprobs) != (n_sampled := sum(self.loss_mask)):
+            raise self._wrong(f"{n_sampled} sampled tokens but {len(self.logprobs)} logprobs")
 
     def _wrong(self, what: str) -> SchemaMismatch:
         name = f"Rollout {self.rollout_id}" if self.rollout_id else "A rollout"
