@@ -18,8 +18,8 @@ from rollhouse.store.appending import append_rows
 from rollhouse.store.describe import tables_markdown
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.maintenance import check
-from rollhouse.store.messages import Message, ToolCall
-from rollhouse.store.rollout import ROLLOUTS, Rollout, Token, VersionSpan
+from rollhouse.store.messages import Message, ToolCall, VersionSpan
+from rollhouse.store.rollout import ROLLOUTS, Rollout, Token
 from rollhouse.store.schema import Stored, Table
 from rollhouse.store.tables import TABLES
 from rollhouse.store.task import PROMPTS, SCORES, TASKS, Component, Score, Task
