@@ -111,7 +111,7 @@ def refuse_held_out(frame: pl.DataFrame, store: LanceStore, snapshot: str) -> No
     )
 
 
-def _choices(options: SourceOptions) -> list[tuple[str, tuple[str, ...]]]:
+def _choices(options: SourceOptions) -> list[tuple[str, list[str]]]:
     """(column, allowed values) of each option that selects by value; no values allow all."""
     return [("run_id", options.runs), ("environment", options.environments), ("policy_id", options.policies)]
 

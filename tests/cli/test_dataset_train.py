@@ -65,7 +65,7 @@ def test_requests_that_are_wrong(store: Path) -> None:
         "Did you mean 'min_reward'?": [*build, "s1", "min_rewards=1"],
         "no snapshot 'absent'": [*build, "absent"],
         "no dataset 'absent'": ["dataset", "show", "absent", "--store", store],
-        "policy is not set": ["train", "sft", "--dataset", "x", "--store", store],
+        "policy.model_name is not set": ["train", "sft", "--dataset", "x", "--store", store],
         "There is no store": ["dataset", "list", "--store", store / "elsewhere"],
     }.items():
         code, said = refusal(*arguments)
@@ -87,7 +87,7 @@ def test_train_from_the_command_line(store: Path, tiny_base: Path, kind: str) ->
     assert Path(made["path"]) == store / "checkpoints" / f"cli-{kind}" / "step_1"
     assert rows(*command) == [made] and "already trained" in refusal(*command)[1]
     code, said = refusal(*command, f"{kind}.seed=1")
-    assert code == 2 and f"{kind}.seed was 0 and is now 1" in said
+    assert code == 2 and f"{kind}.seed is 0 in the run and 1 now" in said
     code, said = refusal(*command, "--run", "logs")
     assert code == 2 and f"of kind collect, not {kind}" in said
 

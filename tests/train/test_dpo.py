@@ -21,7 +21,7 @@ def config(model: Path, results: Path, *overrides: str) -> DpoConfig:
 
 
 def pairs(office, run: str):
-    options = DpoOptions(runs=(run,), max_pairs_per_group=1)
+    options = DpoOptions(runs=[run], max_pairs_per_group=1)
     return dpo_rows(office.store, build_dpo(office.store, "pairs", "s1", options))
 
 

@@ -103,7 +103,7 @@ def test_our_tokens_are_those_trl_makes_of_messages_and_tools(office, fresh_mode
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    given = sft_rows(office.store, build_sft(office.store, "demos", "s1", SftOptions(runs=("scripted",))))
+    given = sft_rows(office.store, build_sft(office.store, "demos", "s1", SftOptions(runs=["scripted"])))
     ours = [sft_columns(Tokenizing(office.chat, 512).row(each)) for each in given]
     theirs = Dataset.from_list(
         [

@@ -18,7 +18,7 @@ def tokenize(given, *settings, **named):
 
 
 def trajectories(office, run: str):
-    return sft_rows(office.store, build_sft(office.store, run, "s1", SftOptions(runs=(run,))))
+    return sft_rows(office.store, build_sft(office.store, run, "s1", SftOptions(runs=[run])))
 
 
 def test_sampled_tokens_are_kept_as_they_are(office) -> None:

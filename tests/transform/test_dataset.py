@@ -94,4 +94,4 @@ def test_a_recipe_names_files_of_code(tmp_path) -> None:
     assert SftOptions(**options.recipe()) == options, "what a version keeps is the recipe"
     for wrong in ({"function": "good"}, {"function": "absent.py:good"}, {"sql": "absent.sql"}):
         with pytest.raises(ConfigError, match=r"not a reference|cannot be read"):
-            SftOptions(**wrong)
+            SftOptions.model_validate(wrong)

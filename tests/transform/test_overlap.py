@@ -119,7 +119,7 @@ def contaminated(filled, **rules):
     filled.task(
         "v", "validation", says=LONG, ground_truth=[{"name": "send", "arguments": json.dumps(truth[0]["arguments"])}]
     )
-    options = SftOptions(contamination=Contamination(against=("validation",), **rules))
+    options = SftOptions(contamination=Contamination(against=["validation"], **rules))
     return build_sft(filled.store, "demos", filled.snapshot(), options)
 
 
@@ -148,7 +148,7 @@ def test_flagged_rows_stay_and_say_so(filled) -> None:
 
 def contaminated_again(filled, **rules):
     return build_sft(
-        filled.store, "again", "s1", SftOptions(contamination=Contamination(against=("validation",), **rules))
+        filled.store, "again", "s1", SftOptions(contamination=Contamination(against=["validation"], **rules))
     )
 
 
@@ -158,7 +158,7 @@ def test_short_prompts_are_compared_by_characters(filled) -> None:
     for name in ("same", "other"):
         filled.rollout(name, 1.0)
         filled.rollout(name, 0.0, 1)
-    against = GrpoOptions(contamination=Contamination(against=("quiz",)))
+    against = GrpoOptions(contamination=Contamination(against=["quiz"]))
     cases = [Reference("quiz", "q1", "what is the capital of france")]
     dataset = build_grpo(filled.store, "prompts", filled.snapshot(), against, cases)
     assert [task.source_key for task in grpo_tasks(filled.store, dataset)] == ["other"]
@@ -171,13 +171,13 @@ def test_schemas_and_questions_of_a_file(filled, tmp_path) -> None:
     file.write_text(json.dumps({"id": 7, "text": LONG, "tools": [tool]}) + "\n")
     filled.rollout("a", 1.0)
     cases = list(file_references(str(file)))
-    rules = Contamination(against=(str(file),))
+    rules = Contamination(against=[str(file)])
     snapshot = filled.snapshot()
     flagged = build_sft(filled.store, "demos", snapshot, SftOptions(contamination=rules), cases)
     assert flagged.n_rows == 1 and flagged.counts["flagged"] == {"cases: schemas": 1}
     assert flagged.flags["reference"].to_list() == ["7"] and flagged.flags["score"].to_list() == [1.0]
     with pytest.raises(ConfigError, match="No evaluation case"):
-        build_sft(filled.store, "demos", snapshot, SftOptions(contamination=Contamination(against=("test",))))
+        build_sft(filled.store, "demos", snapshot, SftOptions(contamination=Contamination(against=["test"])))
 
 
 def test_bfcl_is_an_evaluation_set(filled) -> None:
@@ -189,7 +189,7 @@ def test_bfcl_is_an_evaluation_set(filled) -> None:
     filled.task("a", says=f"{case.text} Thanks!")
     filled.rollout("a", 1.0)
     clean = filled.rollout("b", 1.0)
-    options = SftOptions(contamination=Contamination(against=("bfcl",)))
+    options = SftOptions(contamination=Contamination(against=["bfcl"]))
     dataset = build_sft(filled.store, "demos", filled.snapshot(), options, list(cases.values()))
     assert [row["rollout_id"] for row in dataset.references.to_dicts()] == [clean]
     assert dataset.flags["reference"].to_list() == ["simple_python_0"]

@@ -65,7 +65,7 @@ def test_held_out_tasks_are_refused_not_filtered(filled) -> None:
     snapshot = filled.snapshot()
     with pytest.raises(EvalLeak, match=r"1 of the 2 .* validation .*looked.*--run c1"):
         build_sft(filled.store, "demos", snapshot)
-    assert build_sft(filled.store, "demos", snapshot, SftOptions(runs=("c1",))).n_rows == 1
+    assert build_sft(filled.store, "demos", snapshot, SftOptions(runs=["c1"])).n_rows == 1
     assert build_sft(filled.store, "other", snapshot, SftOptions(where="split = 'train'")).n_rows == 1
 
 
@@ -76,13 +76,13 @@ def test_an_empty_set_names_the_filter_that_emptied_it(filled) -> None:
     with pytest.raises(EmptyDataset, match=r"'reward below 1' dropped the last 1 of 2"):
         build_sft(filled.store, "demos", snapshot, SftOptions(min_reward=1.0))
     with pytest.raises(EmptyDataset, match="run_id absent"):
-        build_sft(filled.store, "demos", snapshot, SftOptions(runs=("absent",)))
+        build_sft(filled.store, "demos", snapshot, SftOptions(runs=["absent"]))
 
 
 def test_why_says_what_became_of_a_rollout_or_task(filled) -> None:
     good, bad = filled.rollout("a", 1.0), filled.rollout("b", 0.0)
     elsewhere = filled.rollout("a", 1.0, run="c2")
-    dataset = build_sft(filled.store, "demos", filled.snapshot(), SftOptions(runs=("c1",)))
+    dataset = build_sft(filled.store, "demos", filled.snapshot(), SftOptions(runs=["c1"]))
     assert why(filled.store, dataset, good)[0]["role"] == "demo"
     assert why(filled.store, dataset, bad)[0]["reason"] == "reward below 1"
     assert why(filled.store, dataset, filled.tasks["b"].task_id)[0]["reason"] == "reward below 1 (1 rollouts)"
