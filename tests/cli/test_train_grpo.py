@@ -52,7 +52,7 @@ def test_train_from_the_command_line(store: Path, engine: Any, tiny_base: Path) 
     again = train(store, *small, *where)
     assert again.exit_code == 0 and "trained before" in said(again)
     refused = train(store, *small[:-1], *where, "policy.generation.max_new_tokens=7")
-    assert refused.exit_code == 2 and "policy.generation.max_new_tokens was 96 and is now 7" in said(refused)
+    assert refused.exit_code == 2 and "policy.generation.max_new_tokens is 96 in the run and 7 now" in said(refused)
     traced = rollhouse("lineage", "cli-grpo", "--store", store)
     assert traced.exit_code == 0 and "prompts@1" in traced.stdout and "s1" in traced.stdout
 

@@ -41,5 +41,5 @@ def test_bfcl_before_and_after_a_run(office: Any, fresh_model: Any, tmp_path: An
     assert office.store.lance_dataset("evaluations").count_rows() == 8, "what was judged is not asked again"
     other = rollhouse(*both, "--engine", "vllm")
     told = " ".join(other.stderr.split())
-    assert other.exit_code == 2 and "engine was 'torch' and is now 'vllm'" in told
+    assert other.exit_code == 2 and "policy.engine is 'torch' in the run and 'vllm' now" in told
     assert "one by one" in told and "eval compare" in told and "another name" not in told

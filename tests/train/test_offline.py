@@ -49,7 +49,7 @@ def test_an_interrupted_run_goes_on_to_the_weights_of_one_that_was_not(office, f
     assert (tmp_path / "b/cut/state/checkpoint-2").is_dir()
     build_sft(office.store, "demos", "s1", options_of(runs=["scripted"]))
     other = config(fresh_model, tmp_path / "b", "run=cut", *given, "dataset=demos@2")
-    with pytest.raises(ConfigError, match="dataset was 'demos@1' and is now 'demos@2'"):
+    with pytest.raises(ConfigError, match="dataset is 'demos@1' in the run and 'demos@2' now"):
         train_sft(office.store, other)
     seen: list[int] = []
     finished = train_sft(office.store, config(fresh_model, tmp_path / "b", "run=cut", *given, "dataset=demos@1"), lambda at, *_: seen.append(at))  # fmt: skip
