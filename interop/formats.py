@@ -99,9 +99,10 @@ def format_named(name: str, names: tuple[str, ...]) -> Format:
         raise ConfigError(
             f"There is no {direction} format {name!r}.", f"Formats are {', '.join(names)}, or a plug-in: {FORMS}."
         )
-    found = load_plugin(name, f"{direction} format")
-    if callable(found) and direction == "import":
-        return Format(partial(_read_by, found), None, lambda rollout: set())
+    found: Any = load_plugin(name, f"{direction} format")
+    if direction == "import" and callable(found):
+        function: Any = found
+        return Format(partial(_read_by, function), None, lambda rollout: set())
     if isinstance(found, Format) and (found.read if direction == "import" else found.write) is not None:
         return found
     raise ConfigError(
