@@ -77,7 +77,7 @@ class HttpFailure(Exception):
         self.retry_after_s = retry_after_s
 
     @classmethod
-    def of(cls, answer: "Answer") -> "HttpFailure":
+    def of(cls, answer: "HttpAnswer") -> "HttpFailure":
         """The failure that an error answer is."""
         again = answer.status in RETRIED or answer.status >= 500
         wait = retry_after_s(answer.headers) if answer.status in BUSY else 0.0
@@ -85,7 +85,7 @@ class HttpFailure(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """Status, headers and body of a response."""
 
     status: int
@@ -137,7 +137,7 @@ async def with_retries(
 
 async def send(
     session: "aiohttp.ClientSession", method: str, url: Any, limit_s: float | None = None, **options: Any
-) -> Answer:
+) -> HttpAnswer:
     """One request without retries; the answer may have any status. Redirects are not followed: a key is for its own server only.
 
     Args:
@@ -150,7 +150,7 @@ async def send(
 
     try:
         async with session.request(method, url, allow_redirects=False, **options) as answer:
-            return Answer(answer.status, answer.headers, await answer.read())
+            return HttpAnswer(answer.status, answer.headers, await answer.read())
     except TimeoutError as error:
         raise HttpFailure(f"no answer within {limit_s:g} s" if limit_s else "no answer in time") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:

@@ -11,7 +11,7 @@ from ..queries.verdicts import COLLECTED
 from ..store.lance_store import LanceStore
 from .card import card_path, write_card
 from .config import ExportConfig
-from .formats import EXPORTS, Format, format_named
+from .formats import EXPORTS, FileFormat, format_named
 from .rollout import FileRollout, unheld
 from .stored import StoredRollouts
 
@@ -106,14 +106,14 @@ def run_export(
     return export_file(store, format_name, path, on_progress=on_progress, **config.model_dump())
 
 
-def _reason(format: Format, rollout: FileRollout, left_out: Counter[str]) -> str | None:
+def _reason(format: FileFormat, rollout: FileRollout, left_out: Counter[str]) -> str | None:
     reason = format.unfit(rollout) if format.unfit else None
     if reason:
         left_out[reason] += 1
     return reason
 
 
-def _lost(rollout: FileRollout, name: str, format: Format, plain: bool) -> list[str]:
+def _lost(rollout: FileRollout, name: str, format: FileFormat, plain: bool) -> list[str]:
     """A rollout that came from this format goes back whole but for another scorer's verdict, and where others travel along only other
     formats' own fields are lost."""
     if format.record is not None and name in rollout.extra:

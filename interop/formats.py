@@ -29,7 +29,7 @@ Progress = Callable[[int], None] | None
 
 
 @dataclass(frozen=True)
-class Format:
+class FileFormat:
     """One format.
 
     Attributes:
@@ -57,8 +57,8 @@ class Format:
     unfit: Callable[[FileRollout], str | None] | None = None
 
 
-FORMATS: dict[str, Format] = {
-    "nemo-gym": Format(
+FORMATS: dict[str, FileFormat] = {
+    "nemo-gym": FileFormat(
         nemo_gym_rows.read,
         nemo_gym_out.write,
         nemo_gym_out.held,
@@ -68,26 +68,26 @@ FORMATS: dict[str, Format] = {
         companion=nemo_gym_files.companion,
         wanted=nemo_gym_out.todays_shape,
     ),
-    "openai-chat": Format(openai_chat.read, openai_chat.write, openai_chat.held, openai_chat.record),
-    "trl": Format(trl.read, trl.writer("trl"), trl.held, records=trl.records),
-    "trl-messages": Format(trl.read, trl.writer("trl-messages"), trl.held, records=trl.records),
-    "trl-kto": Format(trl.read, trl.writer("trl-kto"), trl.held, records=trl.records, unfit=trl.unlabelled),
-    "trl-prompt": Format(None, trl.writer("trl-prompt"), trl.held),
-    "verifiers": Format(verifiers.read, verifiers.write, verifiers.held, verifiers.record, carries=True),
-    "verifiers-v0": Format(verifiers_v0.read, None, verifiers_v0.held, companion=verifiers_v0.companion),
-    "atif": Format(
+    "openai-chat": FileFormat(openai_chat.read, openai_chat.write, openai_chat.held, openai_chat.record),
+    "trl": FileFormat(trl.read, trl.writer("trl"), trl.held, records=trl.records),
+    "trl-messages": FileFormat(trl.read, trl.writer("trl-messages"), trl.held, records=trl.records),
+    "trl-kto": FileFormat(trl.read, trl.writer("trl-kto"), trl.held, records=trl.records, unfit=trl.unlabelled),
+    "trl-prompt": FileFormat(None, trl.writer("trl-prompt"), trl.held),
+    "verifiers": FileFormat(verifiers.read, verifiers.write, verifiers.held, verifiers.record, carries=True),
+    "verifiers-v0": FileFormat(verifiers_v0.read, None, verifiers_v0.held, companion=verifiers_v0.companion),
+    "atif": FileFormat(
         atif.read, atif.write, atif.held, atif.record, carries=True, records=atif.records, wanted=atif.wanted
     ),
-    "parquet": Format(parquet.read, parquet.write, parquet.held, records=parquet_files.read_parquet),
+    "parquet": FileFormat(parquet.read, parquet.write, parquet.held, records=parquet_files.read_parquet),
 }
 IMPORTS = tuple(name for name, format in FORMATS.items() if format.read)
 EXPORTS = tuple(name for name, format in FORMATS.items() if format.write)
 
 
-def format_named(name: str, names: tuple[str, ...]) -> Format:
+def format_named(name: str, names: tuple[str, ...]) -> FileFormat:
     """The format of that name, or of a plug-in.
 
-    A plug-in, `module:name` or `FILE.py:name`, is a `Format`, or for an import a function that takes the JSON object of one line and returns a
+    A plug-in, `module:name` or `FILE.py:name`, is a `FileFormat`, or for an import a function that takes the JSON object of one line and returns a
     `Rollout` or a list of them.
 
     Raises ConfigError for a name that is not among `names`, and for a plug-in that is neither.
@@ -102,12 +102,12 @@ def format_named(name: str, names: tuple[str, ...]) -> Format:
     found: Any = load_plugin(name, f"{direction} format")
     if direction == "import" and callable(found):
         function: Any = found
-        return Format(partial(_read_by, function), None, lambda rollout: set())
-    if isinstance(found, Format) and (found.read if direction == "import" else found.write) is not None:
+        return FileFormat(partial(_read_by, function), None, lambda rollout: set())
+    if isinstance(found, FileFormat) and (found.read if direction == "import" else found.write) is not None:
         return found
     raise ConfigError(
         f"{name} is not an {direction} format.",
-        "Name a function of one line's JSON object that returns rollouts." if direction == "import" else "Name a Format that writes.",
+        "Name a function of one line's JSON object that returns rollouts." if direction == "import" else "Name a FileFormat that writes.",
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from ..store.rollout import Rollout
 from ..store.runs import Run, start_run
 from ..store.writer import RolloutWriter
 from .config import ImportConfig
-from .formats import IMPORTS, Format, format_named
+from .formats import IMPORTS, FileFormat, format_named
 from .lines import BadLine, Quarantine
 from .rollout import Row
 from .storing import Source, to_store
@@ -107,7 +107,7 @@ def run_import(
 
 
 def _bring_in(
-    store: LanceStore, run: Run, format: Format, path: Path, source: Source, quarantine: Quarantine, summary: ImportSummary,
+    store: LanceStore, run: Run, format: FileFormat, path: Path, source: Source, quarantine: Quarantine, summary: ImportSummary,
     on_progress: Callable[[int], None] | None,
 ) -> None:  # fmt: skip
     gaps: Counter[str] = Counter()
@@ -127,7 +127,7 @@ def _bring_in(
     summary.gaps = dict(sorted(gaps.items()))
 
 
-def rollouts_of(record: Row, format: Format, source: Source) -> list[Rollout]:
+def rollouts_of(record: Row, format: FileFormat, source: Source) -> list[Rollout]:
     """The rollouts of one record. Raises BadLine saying what is wrong with it."""
     if format.read is None:
         raise TypeError(f"{source.format} is not read")

@@ -96,3 +96,12 @@ def test_no_import_cycle() -> None:
 def test_the_walk_sees_the_real_imports() -> None:
     found = imports("policies.types", ROOT / "policies" / "types.py", top_level_only=True)
     assert "store.messages" in found and "store.messages.VersionSpan" in found
+
+
+def test_public_classes_have_names_of_their_own() -> None:
+    places: dict[str, list[str]] = {}
+    for name, file in modules().items():
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

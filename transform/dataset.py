@@ -12,7 +12,7 @@ from ..base.errors import MissingExtra
 from ..base.html import html_pairs
 from ..store.lance_store import LanceStore
 from .explain import diff, why
-from .export import ExportSummary, export_dataset, trl_batches, trl_rows
+from .export import DatasetExport, export_dataset, trl_batches, trl_rows
 from .versions import DatasetVersion, get_dataset
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Dataset(DatasetVersion):
         """
         return diff(self, other)
 
-    def export(self, format: str, path: str | Path) -> ExportSummary:
+    def export(self, format: str, path: str | Path) -> DatasetExport:
         """Writes the rows to a file in a format that another trainer reads.
 
         Args:

@@ -26,7 +26,7 @@ _ROWS_A_BATCH = 64
 
 
 @dataclass
-class ExportSummary:
+class DatasetExport:
     """What an export wrote.
 
     Attributes:
@@ -52,7 +52,7 @@ class ExportTarget:
     columns: tuple[str, ...] | None = None
 
 
-def export_dataset(store: LanceStore, dataset: DatasetVersion, format: str, path: str | Path) -> ExportSummary:
+def export_dataset(store: LanceStore, dataset: DatasetVersion, format: str, path: str | Path) -> DatasetExport:
     """Writes the rows in order. An existing file is replaced once the new one is complete.
 
     Args:
@@ -66,7 +66,7 @@ def export_dataset(store: LanceStore, dataset: DatasetVersion, format: str, path
     path = Path(path)
     target = _target(dataset.kind, format, path)
     left_out: Counter[str] = Counter()
-    summary = ExportSummary(str(path))
+    summary = DatasetExport(str(path))
 
     def rows() -> Iterator[Row]:
         for entry in _entries(store, dataset):

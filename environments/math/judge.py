@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ...base.errors import ConfigError, RollhouseError
-from ...base.http import Answer, Backoff, HttpFailure, send, with_retries
+from ...base.http import Backoff, HttpAnswer, HttpFailure, send, with_retries
 from ...base.packages import need, require
 
 SCORER, SCORER_VERSION = "math-judge", "1"
@@ -138,7 +138,7 @@ async def _complete(judge: AnswerJudge, client: Any, shown: str) -> str:
     return str(_read(answer, "choices", 0, "message", "content") or "")
 
 
-def _read(answer: Answer, *path: str | int) -> Any:
+def _read(answer: HttpAnswer, *path: str | int) -> Any:
     """The value at a path of the answer's JSON. Raises HttpFailure."""
     if answer.status >= 300:
         raise HttpFailure.of(answer)

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from ...base.errors import ConfigError, EngineError, one_line
 from ...base.http import (
-    Answer,
     Backoff,
     Connections,
+    HttpAnswer,
     HttpFailure,
     connections_for,
     error_text,
@@ -178,7 +178,7 @@ class EndpointPool:
             endpoint.given_up(time.monotonic() - start, self.settings)
             raise
 
-    async def _send(self, method: str, endpoint: Endpoint, path: str, body: bytes | None) -> Answer:
+    async def _send(self, method: str, endpoint: Endpoint, path: str, body: bytes | None) -> HttpAnswer:
         session = await self._connections.session()
         try:
             return await send(session, method, endpoint.url + path, self.settings.timeout_s, data=body, proxy=endpoint.proxy)  # fmt: skip
