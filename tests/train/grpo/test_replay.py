@@ -185,7 +185,7 @@ def test_a_first_step_later_than_1_goes_on_from_the_run_s_own(store: LanceStore)
         ("dataset=other", "cannot change dataset"),
         ("policy.model_name=other", "cannot change policy.model_name"),
         ("policy.optimizer.rate=1", "There is no setting 'policy.optimizer.rate'"),
-        ("policy.optimizer.lr=-1", "policy.optimizer.lr cannot be -1"),
+        ("policy.optimizer.lr=-1", "policy.optimizer.lr (--lr) cannot be -1"),
     ],
 )
 def test_what_a_replay_refuses(store: LanceStore, setting: str, says: str) -> None:
@@ -213,7 +213,7 @@ def test_a_difference_is_named_by_its_first_step(store: LanceStore) -> None:
         result = rollhouse("train", "replay", "first", "--store", store.uri)
     finally:
         lance.dataset(store.table_uri("metrics")).update({"value": repr(loss)}, where=where)
-    assert result.exit_code == 1 and "first at step 2: train/loss was" in result.stdout
+    assert result.exit_code == 1 and "different from step 2: train/loss was" in result.stdout
 
 
 def test_a_run_that_went_on_is_replayed_as_one(store: LanceStore, configure: Configure, engine: Any) -> None:
