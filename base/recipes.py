@@ -180,7 +180,5 @@ def _config_error(error: ValidationError, model: type[BaseModel]) -> ConfigError
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"] or isinstance(first["input"], dict):  # a rule over several settings: its text names them
         return ConfigError(f"{key}: {message}.", "`--dry-run` prints the resolved configuration.")
-    named = f"{key} ({flag})" if flag else key
-    return ConfigError(
-        f"{named} cannot be {first['input']!r}: {message}.", "`--dry-run` prints the resolved configuration."
-    )
+    ways = f"Set it with {flag}; `--dry-run`" if flag else "`--dry-run`"
+    return ConfigError(f"{key} cannot be {first['input']!r}: {message}.", f"{ways} prints the resolved configuration.")

@@ -39,11 +39,11 @@ def rescore(
     from ..environments.scorers import open_scorer
 
     config: RescoreConfig = ctx.obj
-    judge = open_scorer(config.scorer, config.tables)
     if dry_run:
-        print_config(config, {"environment": judge.environment}, format)
+        print_config(config, {"environment": open_scorer(config.scorer, config.tables).environment}, format)
         return
     place = open_store(store)
+    judge = open_scorer(config.scorer, config.tables)
     with progress(transient=True) as bar:
         line = bar.add_task("rescore", total=None, note="")
         summary = run_rescore(place, config, lambda done, total: bar.update(line, completed=done, total=total))

@@ -80,7 +80,7 @@ def test_slow_calls_make_room_for_others() -> None:
             await pool.call(HERE + function, *args)
             ended.append(name)
 
-        await asyncio.gather(call("slow", "sleep", 2.0), *[call("quick", "add", 1, 1) for _ in range(3)])
+        await asyncio.gather(call("slow", "sleep", 8.0), *[call("quick", "add", 1, 1) for _ in range(3)])
         return ended
 
     assert asyncio.run(order()) == ["quick", "quick", "quick", "slow"]

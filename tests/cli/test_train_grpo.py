@@ -69,7 +69,7 @@ def test_requests_that_are_wrong(store: Path, tmp_path: Path) -> None:
         "Did you mean 'grpo.max_num_steps'?": ["grpo.max_steps=3"],
         "no dataset 'absent'": ["dataset=absent"],
         "temperature": ["policy.generation.temperature=0"],
-        "seed is not free": ["policy.generation.vllm.seed=3"],
+        "seed follows from the other settings": ["policy.generation.vllm.seed=3"],
         "no model": [f"policy.model_name={tmp_path / 'absent'}"],
         "workplace-mini": ["environment.name=workplace"],
     }.items():
