@@ -15,7 +15,6 @@ from .common import (
     print_config,
     print_rows,
     progress,
-    with_model,
 )
 
 if TYPE_CHECKING:
@@ -82,6 +81,8 @@ def bfcl(
     for stage in _stages(place, config, before, after):
         if before or after:
             _refuse_other_stage(place, stage)
+        from ..train.checkpoints import with_model
+
         found.append(_evaluate(place, with_model(place, stage)))
     if format is not Format.table:
         print_rows([row for run_id, summary in found for row in bfcl_rows(run_id, summary)], format)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .command import DryRunOption, settings_command
-from .common import Format, FormatOption, StoreOption, console, make_store, print_rows, print_summary, with_model
+from .common import Format, FormatOption, StoreOption, console, make_store, print_rows, print_summary
 
 if TYPE_CHECKING:
     from ..collect.config import CollectConfig
@@ -44,6 +44,8 @@ def collect(
     from .live import watch
 
     place = make_store(store)
+    from ..train.checkpoints import with_model
+
     config = with_model(place, config)
     failed: EngineError | None = None
     starts_engine = config.policy.engine in ("vllm", "torch")
@@ -70,6 +72,8 @@ def _print_plan(config: "CollectConfig", location: str | None, format: Format) -
     place = LanceStore(store_location(location))
     there = place if place.has_table("rollouts") else None
     if there is not None:
+        from ..train.checkpoints import with_model
+
         config = with_model(there, config)
     plan = plan_job(there, config)
     if format is not Format.table:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from ..base.config import Section
-    from ..policies.config import PolicySettings
     from ..store.lance_store import LanceStore
 
 
@@ -78,22 +76,6 @@ def make_store(location: str | None) -> "LanceStore":
     from ..store.lance_store import LanceStore, store_location
 
     return LanceStore.create(store_location(location))
-
-
-Config = TypeVar("Config", bound="Section")
-
-
-def with_model(store: "LanceStore", config: Config) -> Config:
-    """The configuration with the folder of its model, which may be named as a checkpoint or a run of the store."""
-    policy: PolicySettings = config.policy  # type: ignore[attr-defined]
-    from ..policies.opening import loads_model
-
-    if policy.model_name is None or not loads_model(policy.engine):
-        return config
-    from ..train.checkpoints import resolve_model
-
-    found = policy.model_copy(update={"model_name": str(resolve_model(store, policy.model_name))})
-    return config.model_copy(update={"policy": found})
 
 
 def console(stderr: bool = False) -> "Console":

@@ -15,7 +15,6 @@ from .common import (
     print_config,
     print_rows,
     progress,
-    with_model,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ def env(
         print_config(config, {"tasks": len(tasks), "rollouts": len(tasks) * config.num_repeats}, format)
         return
     place = make_store(store)
+    from ..train.checkpoints import with_model
+
     config = with_model(place, config)
     with progress() as bar:
         line = bar.add_task("evaluate", total=None, note="", visible=False)

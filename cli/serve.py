@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from .command import DryRunOption, settings_command
-from .common import Format, FormatOption, StoreOption, console, make_store, print_config, print_summary, with_model
+from .common import Format, FormatOption, StoreOption, console, make_store, print_config, print_summary
 
 if TYPE_CHECKING:
     from ..serve.config import ServeConfig
@@ -46,6 +46,8 @@ def serve(
     place = make_store(store)
     named = config.server.served_name or config.policy.model_name
     server = config.server.model_copy(update={"served_name": named})
+    from ..train.checkpoints import with_model
+
     config = with_model(place, config.model_copy(update={"server": server}))
     summary = run_server(place, config, lambda listening: _print_address(listening, format))
     print_summary(summary, format, "served")
