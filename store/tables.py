@@ -170,7 +170,11 @@ CHECKPOINTS = Table(
         Column("run_id", STR, "the run that made it"),
         Column("step", I32, "optimizer steps taken"),
         Column("incarnation", I32, "as in run_events"),
-        Column("path", STR, "folder that transformers and vLLM load"),
+        Column(
+            "path",
+            STR,
+            "folder that transformers and vLLM load, relative to the store; absolute when it lies elsewhere",
+        ),
         Column(
             "weights_hash",
             STR,
