@@ -515,11 +515,20 @@ class Store(SqlStore):
 
     # Upkeep
 
-    def check(self) -> list[str]:
-        """What is wrong with the store, one sentence each; an empty list when it is sound. `repair()` mends what a crash can leave."""
+    def check(self, *, deep: bool = False) -> list[str]:
+        """What is wrong with the store, one sentence each; an empty list when it is sound. `repair()` mends what a crash can leave.
+
+        `deep` compares every data file with its hash and reads every column, instead of 256 MB of each table.
+        """
         from .store.maintenance import check
 
-        return check(self)
+        return check(self, deep=deep)
+
+    def salvage(self) -> list[str]:
+        """Makes a new version of each damaged table, of the rows in whole files, and returns what was left out."""
+        from .store.damage import salvage
+
+        return list(salvage(self))
 
     def repair(self) -> list[str]:
         """Mends what a crash can leave, and returns what was done."""

@@ -42,6 +42,10 @@ class StoreNotFound(RollhouseError):
     exit_code = 2
 
 
+class DamagedStore(RollhouseError):
+    """A table is there and cannot be opened."""
+
+
 class VersionNotFound(RollhouseError):
     """No snapshot has that name, or no version is that old."""
 

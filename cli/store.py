@@ -22,17 +22,31 @@ def check(
             "--repair", help="First mend what a crash can leave: journals, rows that are there twice, stray tags."
         ),
     ] = False,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep",
+            help="Compare every data file with its hash and read every column [default: 256 MB of each table].",
+        ),
+    ] = False,
+    salvage: Annotated[
+        bool,
+        typer.Option("--salvage", help="First make a new version of each damaged table, of the rows in whole files."),
+    ] = False,
     store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Verify the store: readable files, unique keys, references that resolve, empty journals, snapshots intact. Exit code 1 when something is wrong."""
+    """Verify the store: files as they were written, unique keys, references that resolve, empty journals, snapshots intact. Exit code 1 when something is wrong."""
+    from ..store.damage import salvage as save
     from ..store.maintenance import check as find_problems
     from ..store.repair import repair as mend
 
     opened = open_store(store)
+    for saved in save(opened) if salvage else ():
+        print(saved, file=sys.stderr)
     for done in mend(opened) if repair else ():
         print(done, file=sys.stderr)
-    problems = _with_progress("check", find_problems, opened)
+    problems = _with_progress("check", find_problems, opened, deep=deep)
     if format is not Format.table:
         print_rows([{"problem": problem} for problem in problems], format)
     else:

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ..base.errors import FormatError
+from ..base.errors import FormatError, RollhouseError, SchemaMismatch, one_line
 from ..store.lance_store import LanceStore
 from ..store.rollout import Rollout
 from ..store.runs import Run, start_run
@@ -70,7 +71,7 @@ def import_file(
     format = format_named(format_name, IMPORTS)
     if not path.exists():
         raise FormatError(f"There is no file {path}.", "Check the path.")
-    companion = format.companion(path, inputs) if format.companion else None
+    companion = _companion(format, path, inputs)
     config = {"format": format_name, "file": path.name, "environment": environment, "source_run": source_run}
     with start_run(store, "import", name, config) as run:
         summary = ImportSummary(run.run_id, str(path))
@@ -82,6 +83,17 @@ def import_file(
         run.finish(asdict(summary))
     _refuse_if_too_bad(summary, max_bad)
     return summary
+
+
+def _companion(format: FileFormat, path: Path, inputs: str | Path | None) -> Any:
+    if format.companion is None:
+        return None
+    try:
+        return format.companion(path, inputs)
+    except (RollhouseError, MemoryError):
+        raise
+    except Exception as error:
+        raise FormatError(f"A file beside {path} cannot be read: {one_line(error)}.", "Correct it, or remove it.") from error  # fmt: skip
 
 
 def run_import(
@@ -116,8 +128,8 @@ def _bring_in(
             try:
                 found = rollouts_of(record, format, source)
                 writer.add_many(found)
-            except ValueError as error:  # BadLine, SchemaMismatch, or text that is not UTF-8
-                quarantine.add(line, str(error))
+            except (BadLine, SchemaMismatch) as error:  # of this record; errors of the store end the import
+                quarantine.add(line, one_line(error))
                 continue
             summary.rows += 1
             for rollout in found:
@@ -135,8 +147,10 @@ def rollouts_of(record: Row, format: FileFormat, source: Source) -> list[Rollout
         return to_store(format.read(record, source), record, source, format.record, format.wanted)
     except KeyError as error:
         raise BadLine(f"{error.args[0]!r} is missing") from error
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise BadLine(str(error)) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a record may hold anything, and a plug-in may raise anything
+        raise BadLine(str(error) or type(error).__name__) from error
 
 
 def quarantine_path(store: LanceStore, run_id: str) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,18 +102,23 @@ def _object(line: Line) -> tuple[dict[str, Any] | None, str]:
     try:
         value = json.loads(line.text)
         line.text.encode("utf-8")
-    except (ValueError, RecursionError) as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:
         return None, f"{_NOT_JSON} ({error})"
     return (value, "") if isinstance(value, dict) else (None, "it is not a JSON object")
+
+
+def partial_path(path: Path) -> Path:
+    """A new name beside a file for what is written and not complete yet; two writers of one file have two."""
+    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.partial")
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[str]]:
     """A text file that has its name only once it is complete; when writing fails nothing is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_path(path)
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with partial.open("x", encoding="utf-8") as file:
             yield file
         os.replace(partial, path)
     finally:

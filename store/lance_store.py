@@ -1,5 +1,6 @@
 """A store: a folder or object-store URI of Lance tables."""
 
+import difflib
 import os
 import shutil
 import uuid
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from ..base.errors import StoreNotFound, VersionNotFound
+from ..base.errors import DamagedStore, StoreNotFound, VersionNotFound
 from .object_store import probe
 from .schema import Table
 from .tables import TABLES
@@ -137,11 +138,23 @@ class LanceStore:
 
         at = at if at is not None else self.at
         if at is None:
-            return lance.dataset(self.table_uri(table))
+            try:
+                return lance.dataset(self.table_uri(table))
+            except (OSError, ValueError, RuntimeError) as error:
+                raise self._not_opened(table, error) from error
         versions = self.versions(at, tables=[table])
         if table not in versions:
             raise VersionNotFound(f"Table {table} did not exist at {at}.", "Ask for a later snapshot or time.")
         return self.lance_dataset_version(table, versions[table])
+
+    def _not_opened(self, table: str, error: Exception) -> Exception:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error
+        if "://" in self.uri or self.has_table(table):
+            reason = str(error).splitlines()[0].partition(", /")[0]
+            return DamagedStore(f"Table {table} of {self.uri} cannot be opened: {reason}.", "`rollhouse check --salvage` goes back to its newest version that can.")  # fmt: skip
+        near = difflib.get_close_matches(table, TABLES, n=1)
+        return StoreNotFound(f"There is no table {table!r} in {self.uri}.", f"Did you mean {near[0]}?" if near else f"Its tables are {', '.join(TABLES)}.")  # fmt: skip
 
     def lance_dataset_version(self, table: str, version: int) -> "lance.LanceDataset":
         """The Lance dataset at a version number."""
