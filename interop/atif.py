@@ -1,27 +1,35 @@
 """ATIF, Harbor's trajectory format: a JSON object with steps, one file a trajectory; JSONL with one a line is read and written too.
 
-Arguments are objects there, so their bytes are not kept; there is no reward, no sampling and no prompt token in it. Other columns travel under
+Arguments are objects there, so their bytes are not kept; there is no reward and no sampling in it. Other columns travel under
 `extra.rollhouse`, which the format leaves to its users.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD
 from ..base.errors import one_line
 from ..store.ids import file_name, hash_id
+=======
+from ..store.items import TokenCall
+>>>>>>> main
 from ..store.messages import Message, ToolCall
-from .chat import read_tools
-from .lines import Line, Quarantine, read_objects, whole_file, write_objects
-from .rollout import FileRollout, Row, keepsake, take_keepsake
+from .atif_files import records
+from .atif_steps import EMBEDDED, EPISODE, FORMAT, TOKENS, read
+from .lines import whole_file, write_objects
+from .rollout import FileRollout, Row, keepsake
 from .source_record import source_record
-from .storing import Source
+from .tokens import calls_of
 
-_FORMAT = "atif"
-_VERSION = "ATIF-v1.6"
-# A key of ours on records that belong to another's episode; no file has it.
-_EPISODE = "_rollhouse_episode"
+__all__ = ["held", "read", "record", "records", "wanted", "write"]
+
+# What overlays of stores are made over; `_todays` turns it into the version that is written.
+_BASE = "ATIF-v1.6"
+_VERSION = "ATIF-v1.8"
+_OURS = {EPISODE, EMBEDDED}
 
 
 def held(rollout: FileRollout) -> set[str]:
@@ -29,6 +37,7 @@ def held(rollout: FileRollout) -> set[str]:
     return {"policy_id", "agent"}
 
 
+<<<<<<< HEAD
 def records(
     path: Path, quarantine: Quarantine, on_progress: Callable[[int], None] | None = None
 ) -> Iterator[tuple[Line, Row]]:
@@ -86,21 +95,30 @@ def read(trajectory: Row, source: Source) -> list[FileRollout]:
     return [rollout]
 
 
+=======
+>>>>>>> main
 def wanted(built: Row, trajectory: Row) -> Row:
-    """The trajectory without the key that only we added."""
-    return {name: value for name, value in trajectory.items() if name != _EPISODE}
+    """The trajectory without the keys that only we added."""
+    return {name: value for name, value in trajectory.items() if name not in _OURS}
 
 
 def record(rollouts: list[FileRollout], plain: bool = True) -> Row:
     """The trajectory of one rollout."""
     [rollout] = rollouts
     steps: list[Row] = []
-    calls = iter(_calls(rollout))
-    for message in (*rollout.prompt, *rollout.messages):
+    calls = iter(calls_of(rollout) or ())
+    for place, message in enumerate((*rollout.prompt, *rollout.messages)):
         if message.role == "tool" and steps:
             steps[-1].setdefault("observation", {"results": []})["results"].append(_result(message))
         elif message.role == "assistant":
-            steps.append(_agent_step(message, len(steps) + 1, next(calls, None)))
+            steps.append(
+                _agent_step(
+                    message,
+                    len(steps) + 1,
+                    next(calls, None) if place >= len(rollout.prompt) else None,
+                    TOKENS in rollout.extra,
+                )
+            )
         else:
             source = "system" if message.role in ("system", "developer") else "user"
             steps.append({"step_id": len(steps) + 1, "source": source, "message": _content(message)})
@@ -108,7 +126,7 @@ def record(rollouts: list[FileRollout], plain: bool = True) -> Row:
     tools = {"tool_definitions": rollout.tools} if rollout.tools else {}
     ours = {} if plain else {"extra": {"rollhouse": keepsake(rollout, held(rollout))}}
     return {
-        "schema_version": _VERSION,
+        "schema_version": _BASE,
         "session_id": rollout.get("rollout_id"),
         "agent": {name: value for name, value in agent.items() if value is not None} | tools,
         "steps": steps,
@@ -118,7 +136,7 @@ def record(rollouts: list[FileRollout], plain: bool = True) -> Row:
 
 def write(episodes: Iterable[list[FileRollout]], path: Path, plain: bool = False) -> None:
     """Writes a trajectory a line for a path that ends in .jsonl, else a folder with a file for each rollout."""
-    trajectories = ((rollout, _trajectory(rollout, plain)) for rollouts in episodes for rollout in rollouts)
+    trajectories = ((rollout, _trajectory(rollout, plain)) for rollouts in episodes for rollout in _apart(rollouts))
     if path.suffix == ".jsonl":
         write_objects((trajectory for _, trajectory in trajectories), path)
         return
@@ -128,19 +146,26 @@ def write(episodes: Iterable[list[FileRollout]], path: Path, plain: bool = False
             json.dump(trajectory, file, ensure_ascii=False, indent=1)
 
 
+def _apart(rollouts: list[FileRollout]) -> list[FileRollout]:
+    """Those that are not inside another's record, where the other is written too."""
+    outer = [rollout for rollout in rollouts if EMBEDDED not in rollout.extra]
+    return outer if any(FORMAT in rollout.extra for rollout in outer) else rollouts
+
+
 def _trajectory(rollout: FileRollout, plain: bool) -> Row:
-    if _FORMAT in rollout.extra:
-        return source_record(record, [rollout], rollout.extra[_FORMAT])
-    return record([rollout], plain)
+    if FORMAT in rollout.extra:
+        return source_record(record, [rollout], rollout.extra[FORMAT])
+    return _todays(record([replace(rollout, extra={**rollout.extra, TOKENS: True})], plain), rollout)
 
 
-def _calls(rollout: FileRollout) -> list[Any]:
-    from .tokens import calls_of
+def _todays(trajectory: Row, rollout: FileRollout) -> Row:
+    """The trajectory in the version that is written today. `session_id` is of the run there."""
+    steps = [step | ({"llm_call_count": 1} if step["source"] == "agent" else {}) for step in trajectory["steps"]]
+    ids = {"session_id": rollout.get("run_id") or trajectory["session_id"], "trajectory_id": trajectory["session_id"]}
+    return {"schema_version": _VERSION, **ids, **{name: value for name, value in trajectory.items() if name not in ("schema_version", "session_id", "steps")}, "steps": steps}  # fmt: skip
 
-    return [] if _FORMAT in rollout.extra else calls_of(rollout) or []
 
-
-def _agent_step(message: Message, number: int, call: Any) -> Row:
+def _agent_step(message: Message, number: int, call: TokenCall | None, prompt_too: bool) -> Row:
     step: Row = {"step_id": number, "source": "agent", "message": _content(message)}
     if message.reasoning is not None:
         step["reasoning_content"] = message.reasoning
@@ -153,6 +178,7 @@ def _agent_step(message: Message, number: int, call: Any) -> Row:
         step["metrics"] = {
             "prompt_tokens": len(call.prompt),
             "completion_tokens": len(call.generation),
+            **({"prompt_token_ids": call.prompt} if prompt_too else {}),
             "completion_token_ids": call.generation,
             "logprobs": call.logprobs,
         }
@@ -174,6 +200,7 @@ def _result(message: Message) -> Row:
 
 def _content(message: Message) -> Any:
     return json.loads(message.parts) if message.parts else message.text or ""
+<<<<<<< HEAD
 
 
 def _agent_messages(step: Row, gaps: set[str]) -> list[Message]:
@@ -257,3 +284,5 @@ def _referred(file: Path) -> list[Path]:
         return _subagents(trajectory, file.parent, file) + ([_beside(file.parent, file, link)] if link else [])
     except Exception:  # `records` reads it again, and sets it aside with the reason
         return []
+=======
+>>>>>>> main

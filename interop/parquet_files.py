@@ -45,6 +45,7 @@ def read_parquet(
                 on_progress(size * number // total)
 
 
+<<<<<<< HEAD
 def _batches(file: Any, path: Path) -> Iterator[pa.RecordBatch]:
     try:
         yield from file.iter_batches(batch_size=_ROWS_AT_ONCE)
@@ -71,6 +72,21 @@ def _rows(batch: pa.RecordBatch) -> Iterator[tuple[Row | None, str]]:
             yield None, one_line(error)
         else:
             yield row, ""
+=======
+def read_unfilled(
+    path: Path, quarantine: Quarantine | None, on_progress: Callable[[int], None] | None = None
+) -> Iterator[tuple[Line, Row]]:
+    """The rows as `read_parquet` gives them, without the nulls inside their columns: a struct has the keys of every row's object, and those that a
+    row's object lacks are null."""
+    for line, row in read_parquet(path, quarantine, on_progress):
+        yield line, {name: _unfilled(value) for name, value in row.items()}
+
+
+def _unfilled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _unfilled(inner) for name, inner in value.items() if inner is not None}
+    return [_unfilled(inner) for inner in value] if isinstance(value, list) else value
+>>>>>>> main
 
 
 def write_parquet(rows: Iterable[Row], schema: pa.Schema, path: Path) -> None:

@@ -33,6 +33,7 @@ class Source:
         source_run: The run its user says the records come from; None to take it from the records.
         tasks: Task ids that have a truth, by (environment, prompt_id).
         companion: What a format's reader needs of files beside the file.
+        reward_columns: Fields that the user names as rewards; none takes those whose name says so.
         occurrences: How often each record without a key was seen so far.
         group_sizes: Rollouts so far of each group.
     """
@@ -43,6 +44,7 @@ class Source:
     source_run: str | None = None
     tasks: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     companion: Any = None
+    reward_columns: tuple[str, ...] = ()
     occurrences: Counter[str] = field(default_factory=Counter)
     group_sizes: Counter[str] = field(default_factory=Counter)
 
