@@ -45,7 +45,6 @@ def read_parquet(
                 on_progress(size * number // total)
 
 
-<<<<<<< HEAD
 def _batches(file: Any, path: Path) -> Iterator[pa.RecordBatch]:
     try:
         yield from file.iter_batches(batch_size=_ROWS_AT_ONCE)
@@ -72,7 +71,8 @@ def _rows(batch: pa.RecordBatch) -> Iterator[tuple[Row | None, str]]:
             yield None, one_line(error)
         else:
             yield row, ""
-=======
+
+
 def read_unfilled(
     path: Path, quarantine: Quarantine | None, on_progress: Callable[[int], None] | None = None
 ) -> Iterator[tuple[Line, Row]]:
@@ -86,7 +86,6 @@ def _unfilled(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _unfilled(inner) for name, inner in value.items() if inner is not None}
     return [_unfilled(inner) for inner in value] if isinstance(value, list) else value
->>>>>>> main
 
 
 def write_parquet(rows: Iterable[Row], schema: pa.Schema, path: Path) -> None:
