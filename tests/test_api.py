@@ -269,7 +269,7 @@ FLAGS_ELSEWHERE = {
     "report": {"runs"},
     "search": {"like", "column"},  # `nearest`
     "lineage": {"id"},
-    "check": {"repair"},  # `repair`
+    "check": {"repair", "salvage"},  # `repair`, `salvage`
 }
 KEYWORDS_ELSEWHERE = {
     "import_": {"format"},
