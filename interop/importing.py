@@ -1,7 +1,7 @@
 """Importing a file of any format: read record by record, bad ones set aside, rows written in batches."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class ImportSummary:
         torn: 1 when the last line was not finished: it is left out and can be imported once it is.
         bad: Lines set aside in the file `quarantine` (None when there were none).
         gaps: How many rollouts did not tell what.
+        counts: What the format counts, such as how many rows of nemo-gym were joined with their input, and how.
     """
 
     run_id: str
@@ -40,6 +41,7 @@ class ImportSummary:
     bad: int = 0
     quarantine: str | None = None
     gaps: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 def import_file(
@@ -53,6 +55,7 @@ def import_file(
     name: str | None = None,
     max_bad: float = 0.01,
     strict: bool = False,
+    reward_columns: Sequence[str] = (),
     on_progress: Callable[[int], None] | None = None,
 ) -> ImportSummary:
     """Brings a file's rollouts into the store; what is there already stays as it is.
@@ -65,6 +68,7 @@ def import_file(
         name: Name of the import run; None makes one.
         max_bad: Share of bad lines above which FormatError is raised, after the good ones were stored.
         strict: Raise FormatError at the first bad line.
+        reward_columns: Fields whose sum is the reward; none takes `reward`, `rewards` or `score`.
         on_progress: Gets the bytes read so far.
     """
     path = Path(path)
@@ -73,10 +77,13 @@ def import_file(
         raise FormatError(f"There is no file {path}.", "Check the path.")
     companion = _companion(format, path, inputs)
     config = {"format": format_name, "file": path.name, "environment": environment, "source_run": source_run}
+    config |= {"reward_columns": list(reward_columns)} if reward_columns else {}
     with start_run(store, "import", name, config) as run:
         summary = ImportSummary(run.run_id, str(path))
         quarantine = Quarantine(quarantine_path(store, run.run_id), strict)
-        source = Source(format_name, run.run_id, environment, source_run, _known_tasks(store), companion)
+        source = Source(
+            format_name, run.run_id, environment, source_run, _known_tasks(store), companion, tuple(reward_columns)
+        )
         _bring_in(store, run, format, path, source, quarantine, summary, on_progress)
         summary.torn, summary.bad = quarantine.torn, quarantine.count
         summary.quarantine = str(quarantine.path) if quarantine.count else None
@@ -114,6 +121,7 @@ def run_import(
         name=config.run,
         max_bad=config.max_bad,
         strict=config.strict,
+        reward_columns=config.reward_column,
         on_progress=on_progress,
     )
 
@@ -127,6 +135,9 @@ def _bring_in(
         for line, record in format.records(path, quarantine, on_progress):
             try:
                 found = rollouts_of(record, format, source)
+                if line.replaced:
+                    for rollout in found:
+                        rollout.gaps = sorted({*(rollout.gaps or ()), "surrogates_replaced"})
                 writer.add_many(found)
             except (BadLine, SchemaMismatch) as error:  # of this record; errors of the store end the import
                 quarantine.add(line, one_line(error))
@@ -136,7 +147,7 @@ def _bring_in(
                 gaps.update(rollout.gaps or ())
         writer.flush()
     summary.added, summary.present = writer.written, writer.skipped
-    summary.gaps = dict(sorted(gaps.items()))
+    summary.gaps, summary.counts = dict(sorted(gaps.items())), dict(sorted(source.counts.items()))
 
 
 def rollouts_of(record: Row, format: FileFormat, source: Source) -> list[Rollout]:

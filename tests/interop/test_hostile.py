@@ -1,5 +1,6 @@
 """Files from strangers: ids that are paths, references out of a folder, values that no column holds. A bad record is set aside, the others come in."""
 
+import gzip
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from rollhouse.base.errors import SchemaMismatch
+from rollhouse.base.errors import FormatError, SchemaMismatch
+from rollhouse.interop import files
 from rollhouse.interop.exporting import export_file
 from rollhouse.interop.importing import import_file
 from rollhouse.store.adding import add_rollouts
@@ -142,6 +144,18 @@ def test_what_a_value_raises_sets_its_line_aside(store: LanceStore, rows: Any, t
     assert all(abs(number) < 3.5e38 for row in kept for number in row.values() if number is not None)
 
 
+@pytest.mark.parametrize("format", ["openai-chat", "atif"])
+def test_a_compressed_file_that_expands_without_end_is_refused(
+    store: LanceStore, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_FREE", 1 << 20)
+    data = b'{"messages": "' + b"a" * (8 << 20) + b'"}\n'
+    for name, packed in (("a.jsonl.gz", gzip.compress(data)), ("a.jsonl.zst", pa.compress(data, "zstd", asbytes=True))):
+        (tmp_path / name).write_bytes(packed)
+        with pytest.raises(FormatError, match="expands to more than 200 times"):
+            import_file(store, format, tmp_path / name)
+
+
 def test_a_time_that_python_has_not_costs_its_row_alone(store: LanceStore, tmp_path: Path) -> None:
     rows = [chat_row(started_at=0), chat_row(started_at=2**62), chat_row(started_at=1)]
     file = parquet(tmp_path / "a.parquet", rows, started_at=pa.timestamp("us", tz="UTC"))
@@ -151,8 +165,6 @@ def test_a_time_that_python_has_not_costs_its_row_alone(store: LanceStore, tmp_p
 
 
 def test_a_damaged_parquet_file_is_said_to_be(store: LanceStore, tmp_path: Path) -> None:
-    from rollhouse.base.errors import FormatError
-
     file = parquet(tmp_path / "a.parquet", [chat_row(rollout_id=f"r{n}") for n in range(500)])
     data = bytearray(file.read_bytes())
     data[8:400] = bytes(392)
