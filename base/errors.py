@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+from .terminal import visible
+
 
 class RollhouseError(Exception):
     """One sentence on what is wrong and where, one on what to do. Picklable: it crosses Ray processes.
@@ -22,8 +24,8 @@ class RollhouseError(Exception):
 
 
 def one_line(text: object, limit: int = 500) -> str:
-    """A message as one line of at most `limit` characters."""
-    return " ".join(str(text).split())[:limit]
+    """A message as one line of at most `limit` characters, with its control characters shown."""
+    return visible(" ".join(str(text).split()))[:limit]
 
 
 def interrupted(error: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """What every command shares: the store option, the output formats, and how errors and progress look."""
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..base.errors import RollhouseError
+from ..base.terminal import csv_text, visible, visible_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,10 +75,22 @@ def make_store(location: str | None) -> "LanceStore":
 
 
 def console(stderr: bool = False) -> "Console":
-    """Where text for people goes."""
+    """Where text for people goes; control characters in it are shown, not sent."""
     from rich.console import Console
+    from rich.segment import Segment
 
-    return Console(stderr=stderr, soft_wrap=False, highlight=False)
+    class Shown(Console):
+        def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+            return super()._render_buffer(
+                part if part.control else part._replace(text=visible(part.text)) for part in buffer
+            )
+
+    return Shown(stderr=stderr, soft_wrap=False, highlight=False)
+
+
+def say(text: str, *, stderr: bool = False) -> None:
+    """Prints a line of text; control characters in it are shown, not sent."""
+    print(visible(text), file=sys.stderr if stderr else sys.stdout, flush=True)
 
 
 def progress(transient: bool = False) -> "Progress":
@@ -114,15 +128,31 @@ def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, t
     listed: Sequence[Mapping[str, Any]] = rows.to_pylist() if hasattr(rows, "to_pylist") else list(rows)  # type: ignore
     names = list(rows.column_names) if hasattr(rows, "column_names") else list(listed[0]) if listed else []  # type: ignore
     if format is Format.json:
-        print(json.dumps(listed, default=str, ensure_ascii=False))
+        print(visible_json(to_json(listed)))
     elif format is Format.csv:
         import csv
 
         writer = csv.writer(sys.stdout, lineterminator="\n")  # $(…) and `read` would keep a carriage return
-        writer.writerow(names)
-        writer.writerows([[_cell(row[name]) for name in names] for row in listed])
+        writer.writerow([csv_text(name) for name in names])
+        writer.writerows([[_csv_cell(row[name]) for name in names] for row in listed])
     else:
         _print_table(listed, names, title)
+
+
+def to_json(value: Any) -> str:
+    """Data as JSON that every reader takes: a number that is not finite becomes null, what JSON lacks its text."""
+    try:
+        return json.dumps(value, default=str, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), default=str, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _print_table(listed: Sequence[Mapping[str, Any]], names: Sequence[str], title: str | None) -> None:
@@ -157,7 +187,7 @@ def print_config(config: "BaseModel", facts: Mapping[str, Any], format: Format) 
     if format is not Format.table:
         print_rows([{**facts, "config": config.model_dump(mode="json")}], format)
         return
-    print(to_yaml(config), end="")
+    say(to_yaml(config).rstrip("\n"))
     if facts:
         print_summary(facts, format, "plan")
 
@@ -190,5 +220,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, (list, dict)):
-        return json.dumps(value, default=str, ensure_ascii=False)
-    return str(value)
+        return visible_json(to_json(value))
+    return visible(str(value))
+
+
+def _csv_cell(value: Any) -> str:
+    return csv_text(value) if isinstance(value, str) else _cell(value)

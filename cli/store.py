@@ -1,12 +1,11 @@
 """`rollhouse check`, `compact`, `gc`: keeping a store sound and small."""
 
-import sys
 from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
 
-from .common import Format, FormatOption, StoreOption, open_store, print_rows, progress
+from .common import Format, FormatOption, StoreOption, open_store, print_rows, progress, say
 
 
 def register(app: typer.Typer) -> None:
@@ -43,14 +42,14 @@ def check(
 
     opened = open_store(store)
     for saved in save(opened) if salvage else ():
-        print(saved, file=sys.stderr)
+        say(saved, stderr=True)
     for done in mend(opened) if repair else ():
-        print(done, file=sys.stderr)
+        say(done, stderr=True)
     problems = _with_progress("check", find_problems, opened, deep=deep)
     if format is not Format.table:
         print_rows([{"problem": problem} for problem in problems], format)
     else:
-        print("\n".join(problems) if problems else "The store is sound.")
+        say("\n".join(problems) if problems else "The store is sound.")
     raise typer.Exit(1 if problems else 0)
 
 

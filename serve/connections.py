@@ -19,7 +19,7 @@ _PAUSE_S = 0.02
 _SWEEP_S = 1.0
 
 
-class Connections:
+class Acceptor:
     """The connections of one listening socket, given to an aiohttp runner's server."""
 
     def __init__(self, runner: Any, listener: socket.socket) -> None:

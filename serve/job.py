@@ -138,7 +138,7 @@ async def serve_policy(
 
     from .app import Api, make_app
     from .backends import backend_of
-    from .connections import Connections
+    from .connections import Acceptor
     from .recorder import Recorder
     from .service import Service
 
@@ -168,7 +168,7 @@ async def serve_policy(
         await recorder.resume()
         left_open = len(recorder.open)
         await runner.setup()
-        connections = Connections(runner, listener)
+        connections = Acceptor(runner, listener)
         _listen(connections, listener)
         accepting = loop.create_task(connections.run())
         watch = loop.create_task(_watch(recorder, run, server.idle_limit_s))
