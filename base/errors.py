@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from .redaction import redacted
 from .terminal import visible
 
 
@@ -24,8 +25,8 @@ class RollhouseError(Exception):
 
 
 def one_line(text: object, limit: int = 500) -> str:
-    """A message as one line of at most `limit` characters, with its control characters shown."""
-    return visible(" ".join(str(text).split()))[:limit]
+    """A message as one line of at most `limit` characters, with its control characters shown and without keys and passwords."""
+    return redacted(visible(" ".join(str(text).split())))[:limit]
 
 
 def interrupted(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..base.errors import RollhouseError
+from ..base.redaction import redacted
 from ..base.terminal import csv_text, visible, visible_json
 
 if TYPE_CHECKING:
@@ -118,9 +119,9 @@ def progress(transient: bool = False) -> "Progress":
 def print_error(error: RollhouseError) -> None:
     """One sentence on what is wrong, one on what to do, on stderr."""
     out = console(stderr=True)
-    out.print(f"error: {error.message}", style="red", markup=False, soft_wrap=True)
+    out.print(f"error: {redacted(error.message)}", style="red", markup=False, soft_wrap=True)
     if error.fix:
-        out.print(error.fix, markup=False, soft_wrap=True)
+        out.print(redacted(error.fix), markup=False, soft_wrap=True)
 
 
 def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, title: str | None = None) -> None:

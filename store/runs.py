@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ..base.errors import ConfigError, StoreNotFound, interrupted
+from ..base.redaction import redacted, redacted_values
 from . import journal
 from . import lease as leases
 from .appending import append_rows, insert_if_absent
@@ -168,8 +169,8 @@ def list_runs(store: LanceStore) -> list[dict[str, Any]]:
 
 
 def to_json(value: Any) -> str:
-    """JSON text for a payload column: what is not JSON becomes its text, a non-finite number becomes null."""
-    return json.dumps(_finite(value), ensure_ascii=False, default=str)
+    """JSON text for a payload column: what is not JSON becomes its text, a non-finite number null; keys and passwords are blotted out."""
+    return json.dumps(redacted_values(_finite(value)), ensure_ascii=False, default=lambda other: redacted(str(other)))
 
 
 def _fold(events: list[dict[str, Any]]) -> dict[str, Any]:
