@@ -223,7 +223,7 @@ def _tokens(rollout: FileRollout, source_format: str) -> None:
 
 
 def _as_float32(value: Any) -> float:
-    if not abs(float(value)) <= _LARGEST:
+    if abs(float(value)) > _LARGEST:
         raise ValueError("a number is too large for its column")
     return float(np.float32(value))
 
