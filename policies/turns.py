@@ -90,16 +90,18 @@ def _turn(
     if not whole.endswith(tail):
         raise TemplateError("The chat template ends a turn differently with other content.", _FIX)
     stop = len(whole) - len(tail)
-    start = min(_common(given, whole), stop)
-    if start < len(given):
-        before = template.text(history, tools, generation_prompt=False)
-        if not given.startswith(before) or start < len(before):
+    seen = given if other is None else template.apply(history, tools, chat_template=other, add_generation_prompt=True, tokenize=False)  # fmt: skip
+    start = min(_common(seen, whole), stop)
+    header = seen[start:]  # of the generation prompt, and no part of this turn
+    if header:
+        before = template.apply(history, tools, chat_template=other, add_generation_prompt=False, tokenize=False)
+        if not seen.startswith(before) or start < len(before) or not given.endswith(header):
             raise TemplateError("The chat template renders the history before a turn differently once the turn is there.", _FIX)  # fmt: skip
     said = whole[start:stop] + end
     _refuse_lost(said, turn)
     shown = stop + (len(end) if tail else 0)  # a header that ends the turn is no part of the rendered text
     spans = () if marks is None else _outside(marks, start, shown, len(said))
-    return SpokenTurn(whole[:start], said, spans, start < len(given))
+    return SpokenTurn(given.removesuffix(header), said, spans, bool(header))
 
 
 def _tail(template: Template, probe: str, turn: Message) -> tuple[str, str]:
@@ -146,6 +148,10 @@ def _refuse_lost(said: str, turn: Message) -> None:
     for what, texts in parts.items():
         if any(text and _SPACE.sub("", text) not in shown for text in texts):
             raise TemplateError(f"The chat template loses the {what} of an assistant turn.", _FIX)
+    if turn.reasoning and turn.tool_calls:
+        thought, call = (shown.find(_SPACE.sub("", text)) for text in (turn.reasoning, turn.tool_calls[0].name))
+        if thought > call:
+            raise TemplateError("The chat template renders the reasoning of an assistant turn behind its tool calls.", _FIX)  # fmt: skip
 
 
 @lru_cache(maxsize=16)

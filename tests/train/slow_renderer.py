@@ -16,6 +16,7 @@ class Words:
     """Random conversations, in which every word occurs once."""
 
     rng: random.Random
+    thinks: bool
     used: int = 0
     calls: int = 0
     messages: list[Message] = field(default_factory=list)
@@ -27,7 +28,7 @@ class Words:
 
     def turn(self, tools: bool, one_call: bool) -> list[Message]:
         """An assistant turn, with the results of its calls."""
-        reasoning = self.some() if self.rng.random() < 0.4 else None
+        reasoning = self.some() if self.thinks and self.rng.random() < 0.6 else None
         if not tools or self.rng.random() < 0.4:
             return [Message("assistant", self.some(), reasoning=reasoning)]
         calls = []
@@ -49,8 +50,8 @@ class Words:
 
 
 def conversation(seed: int, chat: ChatFormat) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    """A prompt, which may hold earlier turns, and a completion of one to four turns."""
-    words, tools = Words(random.Random(seed)), chat.template.renders_tools
+    """A prompt, which may hold earlier turns, and a completion of one to four turns, some with reasoning for odd seeds."""
+    words, tools = Words(random.Random(seed), seed % 2 == 1), chat.template.renders_tools
     one_call = chat.template.habits.one_call
     prompt = [Message("system", words.some())] if words.rng.random() < 0.3 else []
     prompt.append(Message("user", words.some()))
@@ -103,15 +104,22 @@ def _meant(
         return str(chat.tokenizer.apply_chat_template(plain, tools=tools, tokenize=False, add_generation_prompt=prompt, chat_template=source, **settings))  # type: ignore[arg-type]  # fmt: skip
 
     context, whole = text(history, True, None), text([*history, turn], False, template)
+    seen, before = (text(history, prompt, template) for prompt in (True, False))
     start = 0
-    while start < min(len(context), len(whole)) and context[start] == whole[start]:
+    while start < min(len(seen), len(whole)) and seen[start] == whole[start]:
         start += 1
+    if start < len(seen) and start < len(before):
+        return None  # the history is another one once the turn is there
+    if start < len(seen):
+        context = context[: start - len(seen)]
     said = whole[start:]
     last = 0
     for word in _words(turn):
         if word not in said:
             return None
         last = max(last, said.index(word) + len(word))
+    if turn.reasoning and turn.tool_calls and said.index(turn.reasoning) > said.index(turn.tool_calls[0].parsed()["q"]):
+        return None  # nobody thinks after the call
     stops = [str(chat.tokenizer.convert_ids_to_tokens(number)) for number in chat.stop_token_ids]
     ends = [(said.index(stop, last), stop) for stop in stops if stop in said[last:]]
     if ends:
@@ -119,8 +127,8 @@ def _meant(
     else:
         said += "<|observation|>" if turn.tool_calls else "<|user|>"  # the header of what follows
     if header and said.startswith(header) and not context.endswith(header):
-        start, said = start + len(header), said[len(header) :]
-    return whole[:start], said
+        context, said = context + header, said[len(header) :]
+    return context, said
 
 
 def _words(turn: Message) -> list[str]:
