@@ -160,8 +160,12 @@ class ImportOptions(TypedDict, total=False):
     """Environment of the rollouts. Default: as the rows name it."""
     source_run: str | None
     """Name of the run that the rows come from; rollouts of one name share groups across files."""
+    map: str | None
+    """Columns of a dataset: `messages=conversations,reward=resolved`. Names: messages, prompt, completion, system, tools, reward, truth, group, key, model, step, category."""
     inputs: str | None
     """nemo-gym: file of planned inputs with the ground truths. Default: beside FILE."""
+    redact: bool
+    """Replace what looks like a secret (keys, tokens, passwords) before anything is stored."""
     max_bad: float
     """Largest share of bad lines that is still a success."""
     strict: bool

@@ -11,9 +11,12 @@ from ..store.rollout import Rollout
 from ..store.runs import Run, start_run
 from ..store.writer import RolloutWriter
 from .config import ImportConfig
+from .detect import Found, detect
 from .formats import IMPORTS, FileFormat, format_named
 from .lines import BadLine, Quarantine
+from .redact import Redactor
 from .rollout import Row
+from .sample import is_hub
 from .storing import Source, to_store
 
 
@@ -28,10 +31,12 @@ class ImportSummary:
         torn: 1 when the last line was not finished: it is left out and can be imported once it is.
         bad: Lines set aside in the file `quarantine` (None when there were none).
         gaps: How many rollouts did not tell what.
+        redacted: How many secrets were replaced, by kind; empty without `redact`.
     """
 
     run_id: str
     file: str
+    format: str
     rows: int = 0
     added: int = 0
     present: int = 0
@@ -39,6 +44,12 @@ class ImportSummary:
     bad: int = 0
     quarantine: str | None = None
     gaps: dict[str, int] = field(default_factory=dict)
+    redacted: dict[str, int] = field(default_factory=dict)
+
+
+def found_format(path: str | Path, config: ImportConfig) -> Found:
+    """The format of a file that is to be imported. Raises FormatError when it is not known."""
+    return detect(Path(path), config.map is not None)
 
 
 def import_file(
@@ -54,67 +65,63 @@ def import_file(
     strict: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> ImportSummary:
-    """Brings a file's rollouts into the store; what is there already stays as it is.
-
-    Args:
-        format_name: A name in `formats.IMPORTS`.
-        environment: Name of the environment the rollouts belong to; None takes it from the file.
-        source_run: Name of the run they come from; rollouts of the same name share groups across files. None takes it from the file.
-        inputs: nemo-gym: the planned inputs, which hold the tasks' truths; None looks for `<stem>_materialized_inputs.jsonl` beside the file.
-        name: Name of the import run; None makes one.
-        max_bad: Share of bad lines above which FormatError is raised, after the good ones were stored.
-        strict: Raise FormatError at the first bad line.
-        on_progress: Gets the bytes read so far.
-    """
-    path = Path(path)
-    format = format_named(format_name, IMPORTS)
-    if not path.exists():
-        raise FormatError(f"There is no file {path}.", "Check the path.")
-    companion = format.companion(path, inputs) if format.companion else None
-    config = {"format": format_name, "file": path.name, "environment": environment, "source_run": source_run}
-    with start_run(store, "import", name, config) as run:
-        summary = ImportSummary(run.run_id, str(path))
-        quarantine = Quarantine(quarantine_path(store, run.run_id), strict)
-        source = Source(format_name, run.run_id, environment, source_run, _known_tasks(store), companion)
-        _bring_in(store, run, format, path, source, quarantine, summary, on_progress)
-        summary.torn, summary.bad = quarantine.torn, quarantine.count
-        summary.quarantine = str(quarantine.path) if quarantine.count else None
-        run.finish(asdict(summary))
-    _refuse_if_too_bad(summary, max_bad)
-    return summary
+    """`run_import` with the settings as keywords: `environment` is `env`, `name` is `run`."""
+    inputs = None if inputs is None else str(inputs)
+    config = ImportConfig(
+        env=environment, source_run=source_run, inputs=inputs, run=name, max_bad=max_bad, strict=strict
+    )
+    return run_import(store, format_name, path, config, on_progress)
 
 
 def run_import(
     store: LanceStore,
-    format_name: str,
+    format_name: str | None,
     path: str | Path,
     config: ImportConfig,
     on_progress: Callable[[int], None] | None = None,
 ) -> ImportSummary:
-    """Imports a file as the configuration says. Raises as `import_file`."""
-    return import_file(
-        store,
-        format_name,
-        path,
-        environment=config.env,
-        source_run=config.source_run,
-        inputs=config.inputs,
-        name=config.run,
-        max_bad=config.max_bad,
-        strict=config.strict,
-        on_progress=on_progress,
-    )
+    """Brings a file's rollouts into the store; what is there already stays as it is.
+
+    Args:
+        format_name: A name in `formats.IMPORTS`, or a plug-in; None finds it out from the file.
+        path: A file, a folder, or `hf:OWNER/NAME`.
+        on_progress: Gets the bytes read so far.
+
+    Raises FormatError when no format fits, at the first bad line when `config.strict`, and when more lines than `config.max_bad` are bad,
+    after the good ones were stored.
+    """
+    path = Path(path)
+    format_name = format_name or found_format(path, config).format
+    format = format_named(format_name, IMPORTS)
+    if not is_hub(path) and not path.exists():
+        raise FormatError(f"There is no file {path}.", "Check the path.")
+    companion = format.companion(path, config.inputs) if format.companion else None
+    told = {"format": format_name, "file": path.name, "environment": config.env, "source_run": config.source_run}
+    with start_run(store, "import", config.run, told) as run:
+        summary = ImportSummary(run.run_id, str(path), format_name)
+        redactor = Redactor() if config.redact else None
+        quarantine = Quarantine(quarantine_path(store, run.run_id), config.strict, redactor.text if redactor else None)
+        source = Source(
+            format_name, run.run_id, config.env, config.source_run, _known_tasks(store), config.map, companion
+        )
+        _bring_in(store, run, format, path, source, quarantine, redactor, summary, on_progress)
+        summary.torn, summary.bad = quarantine.torn, quarantine.count
+        summary.quarantine = str(quarantine.path) if quarantine.count else None
+        summary.redacted = {kind: count for kind, count in (redactor.found if redactor else {}).items() if count}
+        run.finish(asdict(summary))
+    _refuse_if_too_bad(summary, config.max_bad)
+    return summary
 
 
 def _bring_in(
-    store: LanceStore, run: Run, format: FileFormat, path: Path, source: Source, quarantine: Quarantine, summary: ImportSummary,
-    on_progress: Callable[[int], None] | None,
+    store: LanceStore, run: Run, format: FileFormat, path: Path, source: Source, quarantine: Quarantine, redactor: Redactor | None,
+    summary: ImportSummary, on_progress: Callable[[int], None] | None,
 ) -> None:  # fmt: skip
     gaps: Counter[str] = Counter()
     with RolloutWriter(store, run, journal=False) as writer:
         for line, record in format.records(path, quarantine, on_progress):
             try:
-                found = rollouts_of(record, format, source)
+                found = rollouts_of(redactor.value(record) if redactor else record, format, source)
                 writer.add_many(found)
             except ValueError as error:  # BadLine, SchemaMismatch, or text that is not UTF-8
                 quarantine.add(line, str(error))

@@ -1,0 +1,173 @@
+"""The beginning of a file, from which its format is told."""
+
+import gzip
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from ..base.errors import FormatError
+from .rollout import Row
+
+HUB = "hf:"
+_ROWS = 5
+_EVENTS = 20_000
+_ITEMS = 2
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the beginning of a file shows.
+
+    Attributes:
+        kind: lines (JSON objects), object (one JSON object), parquet, zip, sqlite, folder or hub.
+        rows: The first few records; for `object` the object with its lists cut short.
+        members: Names in the zip or folder.
+    """
+
+    path: Path
+    kind: str
+    rows: list[Row] = field(default_factory=list)
+    members: list[str] = field(default_factory=list)
+
+    def have(self, *names: str) -> bool:
+        """Whether every record has these keys (dotted ones lead into objects)."""
+        return bool(self.rows) and all(value_at(row, name) is not _ABSENT for row in self.rows for name in names)
+
+    def any(self, *names: str) -> bool:
+        """Whether some record has all of these keys."""
+        return any(all(value_at(row, name) is not _ABSENT for name in names) for row in self.rows)
+
+
+_ABSENT = object()
+
+
+def value_at(row: Any, name: str) -> Any:
+    """The value under a key, or at a dotted path; a marker that equals nothing else when there is none."""
+    if isinstance(row, dict) and name in row:
+        return row[name]
+    head, dot, rest = name.partition(".")
+    return value_at(row[head], rest) if dot and isinstance(row, dict) and head in row else _ABSENT
+
+
+def present(row: Any, name: str) -> Any:
+    """The value at a dotted path, None when there is none. JSON text on the way is read."""
+    for part in [name] if isinstance(row, dict) and name in row else name.split("."):
+        if isinstance(row, str):
+            row = read_json(row)
+        row = row.get(part) if isinstance(row, dict) else None
+    return row
+
+
+def read_json(text: str) -> Any:
+    """JSON text as a value; None for other text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_hub(path: Path | str) -> bool:
+    """Whether it names a dataset of the hub: `hf:OWNER/NAME[:CONFIG][@SPLIT]`."""
+    return str(path).startswith(HUB)
+
+
+def sample_of(path: Path) -> Sample:
+    """The beginning of a file, folder or dataset. Raises FormatError when there is none, or when it is of no kind that is known."""
+    if is_hub(path):
+        from .dataset_files import hub_rows
+
+        return Sample(path, "hub", list(islice(hub_rows(str(path)), _ROWS)))
+    if not path.exists():
+        raise FormatError(f"There is no file {path}.", "Check the path.")
+    if path.is_dir():
+        names = [str(member.relative_to(path)) for member in islice(sorted(path.rglob("*")), 1000)]
+        return Sample(path, "folder", members=names)
+    with path.open("rb") as file:
+        magic = file.read(16)
+    if magic.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(path) as archive:
+            return Sample(path, "zip", members=archive.namelist()[:1000])
+    if magic.startswith(b"PAR1"):
+        return Sample(path, "parquet", _parquet_rows(path))
+    if magic.startswith(b"SQLite format 3"):
+        return Sample(path, "sqlite")
+    return _of_text(path)
+
+
+def _parquet_rows(path: Path) -> list[Row]:
+    from .parquet_files import read_parquet
+
+    return [row for _, row in islice(read_parquet(path, None), _ROWS)]
+
+
+def _of_text(path: Path) -> Sample:
+    with open_text(path) as file:
+        first = file.readline(1 << 20).lstrip(b"\xef\xbb\xbf").strip()
+    one = read_json(first.decode("utf-8", errors="replace"))
+    if isinstance(one, dict) and path.suffix != ".json":
+        from .lines import read_objects
+
+        return Sample(path, "lines", [row for _, row in islice(read_objects(path, None), _ROWS)])
+    value = outline(path)
+    if isinstance(value, list):
+        return Sample(path, "lines", [row for row in value if isinstance(row, dict)])
+    if isinstance(value, dict):
+        return Sample(path, "object", [value])
+    from .dataset_files import is_csv, read_csv
+
+    if is_csv(path):
+        return Sample(path, "lines", [row for _, row in islice(read_csv(path), _ROWS)])
+    raise FormatError(
+        f"{path} holds neither JSON, Parquet, CSV nor an archive.", "Name the format: `rollhouse import FORMAT FILE`."
+    )
+
+
+def open_text(path: Path) -> IO[bytes]:
+    """A file as bytes, decompressed where its name ends in .gz or .zst."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if path.suffix == ".zst":
+        import pyarrow as pa
+
+        return pa.CompressedInputStream(str(path), "zstd")  # type: ignore[return-value]
+    return path.open("rb")
+
+
+def outline(path: Path) -> Any:
+    """The JSON value of a file with its lists cut to two items, read from its first events; None for what is not JSON."""
+    import ijson
+
+    with open_text(path) as file:
+        try:
+            return _cut(islice(ijson.parse(file, use_float=True), _EVENTS))
+        except (ijson.JSONError, UnicodeDecodeError):
+            return None
+
+
+def _cut(events: Iterator[tuple[str, str, Any]]) -> Any:
+    """Builds a value from events and leaves out the later items of lists. What was not reached is absent."""
+    top: list[Any] = []
+    open_: list[tuple[Any, str | None]] = []
+
+    def put(value: Any) -> Any:
+        into, key = open_[-1] if open_ else (top, None)
+        if isinstance(into, dict):
+            into[key] = value
+        elif into is top or len(into) < _ITEMS:
+            into.append(value)
+        return value
+
+    for _, event, value in events:
+        if event == "map_key":
+            open_[-1] = (open_[-1][0], value)
+        elif event in ("start_map", "start_array"):
+            open_.append((put({} if event == "start_map" else []), None))
+        elif event in ("end_map", "end_array"):
+            open_.pop()
+        else:
+            put(value)
+    return top[0] if top else None
