@@ -49,7 +49,10 @@ def records(
         done += file.stat().st_size
         if lines:
             agents = {other.stem.removeprefix("agent-"): [row for _, row in read_objects(other, quarantine)] for other in _agent_files(file, lines)}  # fmt: skip
-            yield Line(lines[0][0].number, "", False, done, file), {"lines": [row for _, row in lines], "agents": agents}
+            yield (
+                Line(lines[0][0].number, "", False, done, file),
+                {"lines": [row for _, row in lines], "agents": agents},
+            )
         if on_progress:
             on_progress(done)
 
@@ -65,8 +68,7 @@ def _agent_files(file: Path, lines: list[tuple[Line, Row]]) -> list[Path]:
     beside = [
         other
         for other in sorted(file.parent.glob("agent-*.jsonl"))
-        if other != file
-        and session == next((row.get("sessionId") for _, row in read_objects(other, None)), None)
+        if other != file and session == next((row.get("sessionId") for _, row in read_objects(other, None)), None)
     ]
     return [*inside, *beside]
 
@@ -203,7 +205,9 @@ def _reply(node: _Node | None) -> _Node | None:
 
 def _is_result(line: Row) -> bool:
     content = line["message"].get("content")
-    return isinstance(content, list) and any(isinstance(block, dict) and block.get("type") == "tool_result" for block in content)
+    return isinstance(content, list) and any(
+        isinstance(block, dict) and block.get("type") == "tool_result" for block in content
+    )
 
 
 def _said(line: Row, gaps: set[str]) -> Row | None:
@@ -265,7 +269,11 @@ def _messages(node: _Node) -> Iterator[Row]:
 def _ending(path: list[_Node], reply: Row) -> Row:
     """How the session stands: cut off by its user, by the length, or at its end."""
     content = path[-1].lines[-1]["message"].get("content")
-    texts = [content] if isinstance(content, str) else [block.get("text") for block in content or () if isinstance(block, dict)]
+    texts = (
+        [content]
+        if isinstance(content, str)
+        else [block.get("text") for block in content or () if isinstance(block, dict)]
+    )
     if any(isinstance(text, str) and text.startswith(_INTERRUPTED) for text in texts):
         return {"status": "aborted", "stop_reason": "interrupted"}
     if path[-1].speaker == "assistant" and reply.get("stop_reason") == "tool_use":

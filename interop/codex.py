@@ -91,7 +91,9 @@ def read(session: Row, source: Source) -> list[FileRollout]:
         rollout.columns["episode_id"] = hash_id(_FORMAT, run, "episode", parent or key)
         rollout.columns["slot_id"] = hash_id(_FORMAT, run, "slot", key, rollout.columns["branch"])
         rollout.columns["agent"] = "subagent" if parent else "main"
-        settings = {name: turns[-1].get(name) for name in ("approval_policy", "sandbox_policy", "effort")} if turns else {}
+        settings = (
+            {name: turns[-1].get(name) for name in ("approval_policy", "sandbox_policy", "effort")} if turns else {}
+        )
         about = {**{name: meta.get(name) for name in ("id", "cwd", "originator", "cli_version", "git", "source", "model_provider")}, **settings}  # fmt: skip
         rollout.extra[_FORMAT] |= {name: value for name, value in about.items() if value is not None}
     return found

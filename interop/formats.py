@@ -17,17 +17,25 @@ from . import (  # fmt: skip
     dataset_files,
     inspect_log,
     inspect_out,
+    langfuse,
+    langsmith,
     nemo_gym_files,
     nemo_gym_out,
     nemo_gym_rows,
     openai_chat,
+    otel,
+    pairs,
     parquet,
     parquet_files,
+    prime_rl,
     sharegpt,
     signs,
+    slime,
+    tau2,
     trl,
     verifiers,
     verifiers_v0,
+    verl,
 )
 from .lines import Line, Quarantine, read_objects
 from .rollout import FileRollout, Row, from_rollout
@@ -82,6 +90,7 @@ FORMATS: dict[str, FileFormat] = {
         wanted=nemo_gym_out.todays_shape,
         signs=signs.keys("responses_create_params"),
     ),
+    "prime-rl": FileFormat(prime_rl.read, None, prime_rl.held, records=prime_rl.records, signs=prime_rl.signs),
     "verifiers": FileFormat(
         verifiers.read, verifiers.write, verifiers.held, verifiers.record, carries=True, signs=signs.verifiers
     ),
@@ -114,6 +123,14 @@ FORMATS: dict[str, FileFormat] = {
         records=inspect_log.records,
         signs=inspect_log.signs,
     ),
+    "slime": FileFormat(slime.read, None, slime.held, records=slime.records, signs=slime.signs),
+    "otel": FileFormat(otel.read, None, otel.held, carries=True, records=otel.records, signs=otel.signs),
+    "langfuse": FileFormat(langfuse.read, None, langfuse.held, records=langfuse.records, signs=langfuse.signs),
+    "langsmith": FileFormat(langsmith.read, None, langsmith.held, records=langsmith.records, signs=langsmith.signs),
+    "tau2": FileFormat(tau2.read, None, tau2.held, records=tau2.records, signs=tau2.signs),
+    "pairs": FileFormat(pairs.read, None, pairs.held, records=pairs.records, signs=pairs.signs),
+    "verl": FileFormat(verl.read, None, verl.held, records=verl.records, signs=verl.signs),
+    "verl-prompt": FileFormat(None, verl.write_prompts, verl.prompt_held, unfit=verl.unfit, drops=verl.drops),
     "parquet": FileFormat(
         parquet.read, parquet.write, parquet.held, records=parquet_files.read_parquet, signs=signs.parquet
     ),

@@ -100,7 +100,11 @@ def _of_chunks(archive: Archive, prefix: str) -> Row:
 def _sequence(archive: Archive, prefix: str) -> list[Any]:
     """The items of a sequence; each chunk is named by the index of its first."""
     starts = [name[len(prefix) : -len(".json")] for name in archive.names if name.startswith(prefix)]
-    return [item for start in sorted(int(start) for start in starts if start.isdigit()) for item in archive.json(f"{prefix}{start}.json")]
+    return [
+        item
+        for start in sorted(int(start) for start in starts if start.isdigit())
+        for item in archive.json(f"{prefix}{start}.json")
+    ]
 
 
 def _of_json(file: Path) -> Iterator[tuple[int, Row]]:

@@ -42,7 +42,9 @@ def write(episodes: Iterable[list[FileRollout]], path: Path, plain: bool = False
             for rollout in rollouts:
                 _add(archive, log, rollout, plain)
         header = _header(log)
-        archive.writestr("_journal/start.json", json.dumps({name: header[name] for name in ("version", "eval", "plan")}))
+        archive.writestr(
+            "_journal/start.json", json.dumps({name: header[name] for name in ("version", "eval", "plan")})
+        )
         archive.writestr("summaries.json", json.dumps(log.summaries))
         archive.writestr("header.json", json.dumps(header))
 
@@ -136,7 +138,9 @@ def _model_event(rollout: FileRollout, asked: list[Row], output: Row, model: str
         function = tool.get("function", tool)
         schema = function.get("parameters") or {}
         parameters = {"type": "object", "properties": schema.get("properties") or {}, "required": schema.get("required") or [], "additionalProperties": False}  # fmt: skip
-        tools.append({"name": function["name"], "description": function.get("description") or "", "parameters": parameters})
+        tools.append(
+            {"name": function["name"], "description": function.get("description") or "", "parameters": parameters}
+        )
     config = {name: value for name in ("temperature", "top_p", "top_k", "max_tokens") if (value := rollout.get(name)) is not None}  # fmt: skip
     at = (rollout.get("started_at") or datetime.fromtimestamp(0, UTC)).isoformat()
     return {
