@@ -4,7 +4,6 @@ Columns that are not mapped are found by their usual names. Messages are chat me
 its answer may be columns of their own (xLAM: `query` and `answers`). ToolACE's tools are cut out of the system text, its calls read from text.
 """
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -87,12 +86,13 @@ def read(row: Row, source: Source) -> list[FileRollout]:
 
     gaps: set[str] = set()
     turns, tools = _turns(value, mapped, gaps)
-    prompt, messages = split_prompt(read_messages(turns, gaps))
+    reader = MessageReader(gaps, tools)
+    prompt, messages = split_prompt(reader.read(turns))
     truth = value("truth")
     if truth is None and taken.get("completion") == "answers":
         truth = read_json(row["answers"]) if isinstance(row["answers"], str) else row["answers"]
-    rollout = FileRollout(prompt, tools, messages, gaps=gaps)
-    rollout.columns = {"policy_id": value("model"), "reward": _reward(value("reward")), "step": value("step")}
+    rollout = FileRollout(prompt, tools, messages, gaps=reader.all_gaps())
+    rollout.columns = {"policy_id": value("model"), **_verdict(value("reward"), row, source), "step": value("step")}
     rollout.group_key, rollout.source_key = value("group"), value("key")
     rollout.task = {"ground_truth": truth, "source_key": rollout.group_key, "category": value("category")}
     columns = {column.partition(".")[0] for name, column in taken.items() if "." not in column or column in row}
@@ -150,9 +150,10 @@ def _call(call: Row) -> Row:
     return {"name": call["name"], "arguments": call.get("arguments", call.get("parameters", {}))}
 
 
-def _reward(given: Any) -> float | None:
-    if given is None:
-        return None
+def _verdict(given: Any, row: Row, source: Source) -> Row:
+    """The reward of a mapped column, else of those named with --reward-column; text of a number or of a truth is read."""
+    if source.reward_columns:
+        return verdict(row, source.reward_columns)
     if isinstance(given, str):
-        return {"true": 1.0, "false": 0.0}[given.lower()] if given.lower() in ("true", "false") else float(given)
-    return float(given) if not isinstance(given, Mapping | list) else float(json.dumps(given))
+        given = {"true": True, "false": False}.get(given.lower(), read_json(given))
+    return verdict({"reward": given}, ())

@@ -88,7 +88,7 @@ def _seen(messages: list[Row], gaps: set[str]) -> tuple[list[Row], list[Row]]:
     """The messages that the agent saw or said, as chat messages, and the user's own tool calls and results."""
     seen: list[Row] = []
     users: list[Row] = []
-    for message in [one for message in messages for one in message.get("tool_messages") or [message]]:
+    for message in [one for each in messages for one in each.get("tool_messages") or [each]]:
         calls = message.get("tool_calls") or []
         by_user = message.get("requestor") == "user" or (message["role"] == "user" and bool(calls))
         if by_user:
