@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..store.ids import canonical_json, hash_id
-from .responses import Transcript, chat_tools, prompt_messages, read_items
+from ..store.items import TokenCall
+from ..store.messages import Message
+from ..store.reading import MessageReader
+from ..store.tool_schemas import Tool, read_tools
 from .rollout import FileRollout, Row, take_keepsake
 from .storing import Source
 from .tokens import linearise
@@ -49,10 +52,11 @@ def read(row: Row, source: Source) -> list[FileRollout]:
     failed = "_ng_failure_class" in row
     asked = row if not failed or "responses_create_params" in row else planned
     params, response = asked["responses_create_params"], row.get("response")
-    tools = chat_tools(params.get("tools") or [])
+    tools, prompt, reader = read_request(params)
+    n_before = len(reader.token_calls)
     said = response if response else row
-    transcript = read_items(said.get("output", []) if failed else said["output"])
-    rollout = FileRollout(prompt_messages(params["input"]), tools, transcript.messages, gaps=set(transcript.gaps))
+    messages = reader.read_items(said.get("output", []) if failed else said["output"])
+    rollout = FileRollout(prompt, tools, messages, gaps=reader.all_gaps())
     if companion.inputs is None:
         rollout.gaps.add("no_inputs_file")
     truth = _task_fields(row, planned)
@@ -66,15 +70,27 @@ def read(row: Row, source: Source) -> list[FileRollout]:
         **_sampling(params, response or {}),
         "reward": row.get("reward"),
         "reward_components": components(row) if row.get("reward") is not None else None,
-        **_ending(response, transcript),
+        **_ending(response, messages),
     }
-    _place_tokens(rollout, transcript)
+    _place_tokens(rollout, reader.token_calls[n_before:])
     rollout.source_key = row.get("_ng_rollout_id") or None
     if failed:
         rollout.columns |= _failure(row, response)
     take_keepsake(rollout, row.get("rollhouse"))
     _join_attempts(rollout, row, companion, source, failed)
     return [rollout]
+
+
+def read_request(params: Row) -> tuple[list[Tool], list[Message], MessageReader]:
+    """Tools and prompt of `responses_create_params`, and the reader that goes on with the output. `instructions` are the system message.
+
+    Raises KeyError, TypeError or ValueError for what is not a request.
+    """
+    tools = read_tools(params.get("tools"))
+    reader = MessageReader(tools=tools)
+    instructions = params.get("instructions")
+    prompt = [Message("system", instructions)] if instructions and isinstance(instructions, str) else []
+    return tools, prompt + reader.read(params["input"], where="input"), reader
 
 
 def index_key(row: Row) -> tuple[Any, Any]:
@@ -128,10 +144,10 @@ def _environment(row: Row, truth: Row, tools: list[Row]) -> str:
     return named or "unknown"
 
 
-def _place_tokens(rollout: FileRollout, transcript: Transcript) -> None:
-    if not transcript.token_calls:
+def _place_tokens(rollout: FileRollout, calls: list[TokenCall]) -> None:
+    if not calls:
         return
-    linear = linearise(transcript.token_calls)
+    linear = linearise(calls)
     if linear is None:
         rollout.gaps.add("prompts_not_contiguous")
         rollout.columns["prefix_ok"] = False
@@ -173,7 +189,7 @@ def _numbers(row: Row) -> list[str]:
     ]  # fmt: skip
 
 
-def _ending(response: Row | None, transcript: Transcript) -> Row:
+def _ending(response: Row | None, messages: list[Message]) -> Row:
     """How the episode ended, as far as the row tells: an error, the token limit, the turn limit, or a closing message."""
     response = response or {}
     if response.get("error"):
@@ -182,6 +198,6 @@ def _ending(response: Row | None, transcript: Transcript) -> Row:
         return {"status": "error", "stop_reason": "error", "error_type": "engine", "error_message": text}
     if response.get("incomplete_details"):
         return {"status": "truncated", "stop_reason": "length"}
-    if transcript.messages and transcript.messages[-1].role == "tool":
+    if messages and messages[-1].role == "tool":
         return {"status": "truncated", "stop_reason": "max_turns"}
     return {"status": "completed", "stop_reason": "stop"}

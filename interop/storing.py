@@ -33,6 +33,7 @@ class Source:
         tasks: Task ids that have a truth, by (environment, prompt_id).
         map: The user's `--map`; None without one.
         companion: What a format's reader needs of files beside the file.
+        reward_columns: Fields that the user names as rewards; none takes those whose name says so.
         occurrences: How often each record without a key was seen so far.
         group_sizes: Rollouts so far of each group.
     """
@@ -44,6 +45,7 @@ class Source:
     tasks: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     map: str | None = None
     companion: Any = None
+    reward_columns: tuple[str, ...] = ()
     occurrences: Counter[str] = field(default_factory=Counter)
     group_sizes: Counter[str] = field(default_factory=Counter)
 
