@@ -126,10 +126,9 @@ def _call(span: Row) -> ModelCall | None:
     sampling = {name: told.get(key, parameters.get(name)) for name, key in _REQUEST.items()}
     model = told.get("gen_ai.response.model") or told.get("gen_ai.request.model") or told.get("llm.model_name")
     usage = {name.removeprefix("gen_ai.usage.").removeprefix("llm.token_count."): value for name, value in told.items() if name.startswith(("gen_ai.usage.", "llm.token_count."))}  # fmt: skip
-    replies = [{name: value for name, value in one.items() if name != "finish_reason"} for one in said or ()]
     return ModelCall(
-        asked or [],
-        replies[:1],
+        _without_reasons(asked),
+        _without_reasons(said)[:1],
         system,
         tools,
         {"policy_id": model, **sampling, **_ending(span, told, said or [])},
@@ -138,6 +137,10 @@ def _call(span: Row) -> ModelCall | None:
         time_of(span.get("startTimeUnixNano")),
         time_of(span.get("endTimeUnixNano")),
     )
+
+
+def _without_reasons(messages: Any) -> list[Row]:
+    return [{name: value for name, value in one.items() if name != "finish_reason"} for one in messages or ()]
 
 
 def _structured(value: Any) -> Any:

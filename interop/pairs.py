@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..store.ids import hash_id
 from .grouping import grouped
 from .lines import Line, Quarantine, read_objects
 from .model_calls import Conversation, ModelCall, join
@@ -58,7 +59,7 @@ def read(session: Row, source: Source) -> list[FileRollout]:
     for index, rollout in enumerate(found):
         rollout.columns["branch"] = index if key else 0
         if key:
-            rollout.columns["episode_id"] = key
+            rollout.columns["episode_id"] = hash_id(_FORMAT, source.source_run, "episode", key)
     return found
 
 
@@ -77,7 +78,9 @@ def _rollouts(calls: list[ModelCall], key: str | None, source: Source) -> list[F
         if key is not None:
             first = conversation.calls[0].id or _first_id(conversation)
             rollout.source_key = [key, first, len(conversation.calls)]
-            rollout.columns |= {"attempt": len(conversation.calls) - 1}
+            # A session that grew is a later attempt at the same slot.
+            slot = hash_id(_FORMAT, source.source_run, "slot", key, first)
+            rollout.columns |= {"slot_id": slot, "attempt": len(conversation.calls) - 1}
         usage = conversation.usage()
         rollout.extra = {_FORMAT: {"usage": usage}} if usage else {}
         found.append(rollout)
