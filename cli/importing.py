@@ -60,7 +60,7 @@ def import_(
     """
     from ..interop.formats import IMPORTS, format_named
     from ..interop.importing import found_format, run_import
-    from ..interop.sample import is_hub
+    from ..interop.places import is_hub
 
     config: ImportConfig = ctx.obj
     path = Path(file or file_format)

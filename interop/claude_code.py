@@ -15,7 +15,7 @@ from ..store.ids import hash_id
 from ..store.reading import MessageReader, split_prompt
 from .lines import Line, Quarantine, read_objects
 from .rollout import FileRollout, Row
-from .sample import Sample
+from .sample import FileSample
 from .storing import Source
 
 _FORMAT = "claude-code"
@@ -25,7 +25,7 @@ _INTERRUPTED = "[Request interrupted by user"
 _SYNTHETIC = "<synthetic>"
 
 
-def signs(sample: Sample) -> str | None:
+def signs(sample: FileSample) -> str | None:
     """Lines of a session, or a folder of sessions."""
     if sample.kind == "lines" and sample.any("uuid", "parentUuid", "sessionId"):
         return "its lines have uuid, parentUuid and sessionId"
@@ -119,7 +119,7 @@ def read(session: Row, source: Source) -> list[FileRollout]:
 
 def _callers(lines: list[Row]) -> dict[str, Row]:
     """What the main session says of its sub-agents, by agent id: the call that started each, and the kind of agent."""
-    kinds: dict[str, str] = {}
+    kinds: dict[Any, Any] = {}
     found: dict[str, Row] = {}
     for line in lines:
         content = (line.get("message") or {}).get("content")

@@ -15,13 +15,14 @@ from ..store.ids import hash_id
 from ..store.reading import MessageReader, split_prompt
 from .lines import Line, Quarantine, read_objects
 from .rollout import FileRollout, Row
-from .sample import Sample, present
+from .sample import FileSample
 from .storing import Source
+from .values import present
 
 _FORMAT = "codex"
 
 
-def signs(sample: Sample) -> str | None:
+def signs(sample: FileSample) -> str | None:
     """Lines of a session."""
     first = sample.rows[0] if sample.rows else {}
     if first.get("type") == "session_meta" and isinstance(first.get("payload"), dict):

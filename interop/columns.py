@@ -14,9 +14,10 @@ from ..store.tool_schemas import read_tools
 from . import toolace
 from .rewards import verdict
 from .rollout import FileRollout, Row
-from .sample import Sample, present, read_json
+from .sample import FileSample
 from .sharegpt import chat_turns
 from .storing import Source
+from .values import present, read_json
 
 _FORMAT = "columns"
 
@@ -39,7 +40,7 @@ _USUAL: Mapping[str, tuple[str, ...]] = {
 _SOLVED = ("instance_id", "resolved")
 
 
-def signs(sample: Sample) -> str | None:
+def signs(sample: FileSample) -> str | None:
     """Datasets whose columns are known."""
     if sample.have("conversations"):
         return "its rows have conversations"

@@ -9,8 +9,8 @@ from typing import Any
 from ..base.errors import ConfigError, FormatError
 from .lines import Line, Quarantine, read_objects
 from .parquet_files import read_parquet
+from .places import HUB, is_hub
 from .rollout import Row
-from .sample import HUB, is_hub
 
 _HUB = re.compile(r"hf:(?P<name>[^:@]+)(?::(?P<config>[^@]+))?(?:@(?P<split>.+))?")
 
@@ -64,7 +64,7 @@ def read_csv(path: Path, on_progress: Callable[[int], None] | None = None) -> It
     """The rows of a CSV or TSV file with a heading, every value a text and None for an empty one; a line's number is the row's, from 1."""
     from io import TextIOWrapper
 
-    from .sample import open_text
+    from .places import open_text
 
     csv.field_size_limit(1 << 30)
     tabs = ".tsv" in path.suffixes

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..base.errors import FormatError
 from .formats import FORMATS
-from .sample import Sample, sample_of
+from .sample import FileSample, sample_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def detect(path: Path, mapped: bool = False) -> Found:
     )
 
 
-def _shown(sample: Sample) -> str:
+def _shown(sample: FileSample) -> str:
     if sample.members:
         return f"it holds {', '.join(sample.members[:8])}"
     if not sample.rows:

@@ -39,7 +39,7 @@ from . import (  # fmt: skip
 )
 from .lines import Line, Quarantine, read_objects
 from .rollout import FileRollout, Row, from_rollout
-from .sample import Sample
+from .sample import FileSample
 from .storing import Source
 
 Progress = Callable[[int], None] | None
@@ -75,7 +75,7 @@ class FileFormat:
     wanted: Callable[[Row, Row], Row] | None = None
     unfit: Callable[[FileRollout], str | None] | None = None
     drops: Callable[[FileRollout], list[str]] | None = None
-    signs: Callable[[Sample], str | None] | None = None
+    signs: Callable[[FileSample], str | None] | None = None
 
 
 FORMATS: dict[str, FileFormat] = {

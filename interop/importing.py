@@ -14,9 +14,9 @@ from .config import ImportConfig
 from .detect import Found, detect
 from .formats import IMPORTS, FileFormat, format_named
 from .lines import BadLine, Quarantine
+from .places import is_hub
 from .redact import Redactor
 from .rollout import Row
-from .sample import is_hub
 from .storing import Source, to_store
 
 

@@ -12,9 +12,11 @@ from ..store.reading import MessageReader, split_prompt
 from ..store.tool_schemas import read_tools
 from .inspect_archive import Archive
 from .lines import Line, Quarantine
+from .places import open_text
 from .rollout import FileRollout, Row, take_keepsake
-from .sample import Sample, open_text, present
+from .sample import FileSample
 from .storing import Source
+from .values import present
 
 _FORMAT = "inspect"
 _MONOLITH = re.compile(r"samples/.*_epoch_\d+\.json")
@@ -27,7 +29,7 @@ _PLACED = {
 }  # fmt: skip
 
 
-def signs(sample: Sample) -> str | None:
+def signs(sample: FileSample) -> str | None:
     """An archive with a header or a journal, or a JSON log."""
     if sample.kind == "zip" and {"header.json", "_journal/start.json"} & set(sample.members):
         return "it is an archive with the header and samples of an Inspect log"

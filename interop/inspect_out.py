@@ -15,7 +15,7 @@ from ..store.messages import Message
 from .inspect_log import held
 from .lines import whole_path
 from .rollout import FileRollout, Row, keepsake, text_of
-from .sample import read_json
+from .values import read_json
 
 _STOPS = {"stop", "max_tokens", "model_length", "tool_calls", "content_filter"}
 _NO_TOKENS = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}

@@ -12,16 +12,17 @@ from .grouping import grouped
 from .lines import Line, Quarantine
 from .model_calls import ModelCall
 from .rollout import FileRollout, Row
-from .sample import Sample, present, read_json
+from .sample import FileSample
 from .storing import Source
 from .traces import Judgement, rollouts_of_trace, time_of
+from .values import present, read_json
 
 _GENERATIONS = ("GENERATION",)
 _SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".gz", ".zst")
 _PARAMETERS = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "max_tokens": "max_tokens", "max_completion_tokens": "max_tokens", "seed": "sampling_seed"}  # fmt: skip
 
 
-def signs(sample: Sample) -> str | None:
+def signs(sample: FileSample) -> str | None:
     """Rows of observations, or a folder of them."""
     if sample.have("trace_id", "type", "input", "output") or sample.have("traceId", "type", "input", "output"):
         return "its rows are observations of traces (trace_id, type, input, output)"

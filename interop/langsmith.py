@@ -13,15 +13,16 @@ from .grouping import grouped
 from .lines import Line, Quarantine
 from .model_calls import ModelCall
 from .rollout import FileRollout, Row
-from .sample import Sample, present, read_json
+from .sample import FileSample
 from .storing import Source
 from .traces import Judgement, rollouts_of_trace, time_of
+from .values import present, read_json
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool", "chat": "user", "developer": "developer"}  # fmt: skip
 _SAMPLING = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "max_tokens": "max_tokens", "max_completion_tokens": "max_tokens", "seed": "sampling_seed"}  # fmt: skip
 
 
-def signs(sample: Sample) -> str | None:
+def signs(sample: FileSample) -> str | None:
     """Rows of runs."""
     if sample.have("run_type", "inputs") and sample.any("trace_id"):
         return "its rows are runs with run_type, inputs and trace_id"

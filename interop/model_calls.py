@@ -15,7 +15,7 @@ from ..store.messages import Message
 from ..store.reading import MessageReader
 from ..store.tool_schemas import Tool, read_tools
 from .rollout import FileRollout, Row
-from .sample import read_json
+from .values import read_json
 
 SAMPLING = ("temperature", "top_p", "top_k", "max_tokens")
 
@@ -48,7 +48,7 @@ class ModelCall:
 
 
 @dataclass
-class Conversation:
+class JoinedCalls:
     """Calls that continue each other.
 
     Attributes:
@@ -80,9 +80,9 @@ class Conversation:
         return [call.usage for call in self.calls if call.usage]
 
 
-def join(calls: Iterable[ModelCall]) -> list[Conversation]:
+def join(calls: Iterable[ModelCall]) -> list[JoinedCalls]:
     """The conversations of calls that come in the order of time. Raises SchemaMismatch for messages of no dialect."""
-    found: list[Conversation] = []
+    found: list[JoinedCalls] = []
     spoken: list[list[Any]] = []
     for call in calls:
         tools = read_tools(call.tools)
@@ -94,7 +94,7 @@ def join(calls: Iterable[ModelCall]) -> list[Conversation]:
         words = [_words(message) for message in asked]
         at = _continued(spoken, words)
         if at is None:
-            found.append(Conversation([*asked, *said], len(asked), tools, [call], reader.all_gaps()))
+            found.append(JoinedCalls([*asked, *said], len(asked), tools, [call], reader.all_gaps()))
             spoken.append([*words, *map(_words, said)])
             continue
         before = found[at]

@@ -12,9 +12,10 @@ from .grouping import grouped
 from .lines import Line, Quarantine, read_objects
 from .model_calls import ModelCall
 from .rollout import FileRollout, Row, take_keepsake
-from .sample import Sample, read_json
+from .sample import FileSample
 from .storing import Source
 from .traces import Judgement, rollouts_of_trace, time_of
+from .values import read_json
 
 KEPT = "rollhouse.rollout"
 _SESSIONS = ("gen_ai.conversation.id", "session.id")
@@ -27,7 +28,7 @@ _REQUEST = {
 _EVALUATION = "gen_ai.evaluation"
 
 
-def signs(sample: Sample) -> str | None:
+def signs(sample: FileSample) -> str | None:
     """Objects of resourceSpans."""
     return "it holds resourceSpans (OTLP JSON)" if sample.have("resourceSpans") else None
 
@@ -190,7 +191,7 @@ def _agent(span: Row, by_id: Row) -> str | None:
         name = attributes.get("gen_ai.agent.name") or attributes.get("agent.name")
         if name or attributes.get("openinference.span.kind") == "AGENT":
             return name or at.get("name")
-        at = by_id.get(at.get("parentSpanId"))
+        at = by_id.get(at.get("parentSpanId") or "")
     return None
 
 

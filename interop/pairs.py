@@ -12,18 +12,19 @@ from typing import Any
 from ..store.ids import hash_id
 from .grouping import grouped
 from .lines import Line, Quarantine, read_objects
-from .model_calls import Conversation, ModelCall, join
+from .model_calls import JoinedCalls, ModelCall, join
 from .rewards import verdict
 from .rollout import FileRollout, Row
-from .sample import Sample, present, read_json
+from .sample import FileSample
 from .storing import Source
+from .values import present, read_json
 
 _FORMAT = "pairs"
 _SESSION = ("session_id", "trace_id", "conversation_id")
 _STOPS = {"stop": "stop", "end_turn": "stop", "tool_use": "tool_calls", "max_tokens": "length", "completed": "stop"}
 
 
-def signs(sample: Sample) -> str | None:
+def signs(sample: FileSample) -> str | None:
     """Lines with a request and a response."""
     if sample.have("request", "response"):
         return "its lines have a request and a response"
@@ -87,7 +88,7 @@ def _rollouts(calls: list[ModelCall], key: str | None, source: Source) -> list[F
     return found
 
 
-def _first_id(conversation: Conversation) -> str:
+def _first_id(conversation: JoinedCalls) -> str:
     said = conversation.messages[: conversation.n_asked + 1]
     return "|".join(f"{message.role}:{message.text}" for message in said)
 

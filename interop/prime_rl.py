@@ -12,7 +12,7 @@ from typing import Any
 from . import verifiers, verifiers_v0
 from .lines import Line, Quarantine, read_objects
 from .rollout import FileRollout, Row
-from .sample import Sample
+from .sample import FileSample
 from .storing import Source
 
 _FORMAT = "prime-rl"
@@ -22,7 +22,7 @@ _FILES = ("traces.jsonl", "*rollouts*.jsonl")
 _ORCHESTRATOR = ("kind", "env_name", "group_id", "policy_version", "eval_step")
 
 
-def signs(sample: Sample) -> str | None:
+def signs(sample: FileSample) -> str | None:
     """Lines with the orchestrator's fields, a traces.jsonl under step_N, or a folder with such files."""
     if sample.have("nodes", "env_name", "policy_version"):
         return "its lines are traces with env_name and policy_version"

@@ -1,25 +1,27 @@
 """The beginning of a file, from which its format is told."""
 
-import gzip
-import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..base.errors import FormatError
+from .dataset_files import hub_rows, is_csv, read_csv
+from .lines import read_objects
+from .parquet_files import read_parquet
+from .places import is_hub, open_text
 from .rollout import Row
+from .values import ABSENT, read_json, value_at
 
-HUB = "hf:"
 _ROWS = 5
 _EVENTS = 20_000
 _ITEMS = 2
 
 
 @dataclass(frozen=True)
-class Sample:
+class FileSample:
     """What the beginning of a file shows.
 
     Attributes:
@@ -35,106 +37,54 @@ class Sample:
 
     def have(self, *names: str) -> bool:
         """Whether every record has these keys (dotted ones lead into objects)."""
-        return bool(self.rows) and all(value_at(row, name) is not _ABSENT for row in self.rows for name in names)
+        return bool(self.rows) and all(value_at(row, name) is not ABSENT for row in self.rows for name in names)
 
     def any(self, *names: str) -> bool:
         """Whether some record has all of these keys."""
-        return any(all(value_at(row, name) is not _ABSENT for name in names) for row in self.rows)
+        return any(all(value_at(row, name) is not ABSENT for name in names) for row in self.rows)
 
 
-_ABSENT = object()
-
-
-def value_at(row: Any, name: str) -> Any:
-    """The value under a key, or at a dotted path; a marker that equals nothing else when there is none."""
-    if isinstance(row, dict) and name in row:
-        return row[name]
-    head, dot, rest = name.partition(".")
-    return value_at(row[head], rest) if dot and isinstance(row, dict) and head in row else _ABSENT
-
-
-def present(row: Any, name: str) -> Any:
-    """The value at a dotted path, None when there is none. JSON text on the way is read."""
-    for part in [name] if isinstance(row, dict) and name in row else name.split("."):
-        if isinstance(row, str):
-            row = read_json(row)
-        row = row.get(part) if isinstance(row, dict) else None
-    return row
-
-
-def read_json(text: str) -> Any:
-    """JSON text as a value; None for other text."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def is_hub(path: Path | str) -> bool:
-    """Whether it names a dataset of the hub: `hf:OWNER/NAME[:CONFIG][@SPLIT]`."""
-    return str(path).startswith(HUB)
-
-
-def sample_of(path: Path) -> Sample:
+def sample_of(path: Path) -> FileSample:
     """The beginning of a file, folder or dataset. Raises FormatError when there is none, or when it is of no kind that is known."""
     if is_hub(path):
-        from .dataset_files import hub_rows
-
-        return Sample(path, "hub", list(islice(hub_rows(str(path)), _ROWS)))
+        return FileSample(path, "hub", list(islice(hub_rows(str(path)), _ROWS)))
     if not path.exists():
         raise FormatError(f"There is no file {path}.", "Check the path.")
     if path.is_dir():
         names = [str(member.relative_to(path)) for member in islice(sorted(path.rglob("*")), 1000)]
-        return Sample(path, "folder", members=names)
+        return FileSample(path, "folder", members=names)
     with path.open("rb") as file:
         magic = file.read(16)
     if magic.startswith(b"PK\x03\x04"):
         with zipfile.ZipFile(path) as archive:
-            return Sample(path, "zip", members=archive.namelist()[:1000])
+            return FileSample(path, "zip", members=archive.namelist()[:1000])
     if magic.startswith(b"PAR1"):
-        return Sample(path, "parquet", _parquet_rows(path))
+        return FileSample(path, "parquet", _parquet_rows(path))
     if magic.startswith(b"SQLite format 3"):
-        return Sample(path, "sqlite")
+        return FileSample(path, "sqlite")
     return _of_text(path)
 
 
 def _parquet_rows(path: Path) -> list[Row]:
-    from .parquet_files import read_parquet
-
     return [row for _, row in islice(read_parquet(path, None), _ROWS)]
 
 
-def _of_text(path: Path) -> Sample:
+def _of_text(path: Path) -> FileSample:
     with open_text(path) as file:
         first = file.readline(1 << 20).lstrip(b"\xef\xbb\xbf").strip()
     one = read_json(first.decode("utf-8", errors="replace"))
     if isinstance(one, dict) and path.suffix != ".json":
-        from .lines import read_objects
-
-        return Sample(path, "lines", [row for _, row in islice(read_objects(path, None), _ROWS)])
+        return FileSample(path, "lines", [row for _, row in islice(read_objects(path, None), _ROWS)])
     value = outline(path)
     if isinstance(value, list):
-        return Sample(path, "lines", [row for row in value if isinstance(row, dict)])
+        return FileSample(path, "lines", [row for row in value if isinstance(row, dict)])
     if isinstance(value, dict):
-        return Sample(path, "object", [value])
-    from .dataset_files import is_csv, read_csv
-
+        return FileSample(path, "object", [value])
     if is_csv(path):
-        return Sample(path, "lines", [row for _, row in islice(read_csv(path), _ROWS)])
+        return FileSample(path, "lines", [row for _, row in islice(read_csv(path), _ROWS)])
     raise FormatError(
         f"{path} holds neither JSON, Parquet, CSV nor an archive.", "Name the format: `rollhouse import FORMAT FILE`."
     )
-
-
-def open_text(path: Path) -> IO[bytes]:
-    """A file as bytes, decompressed where its name ends in .gz or .zst."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    if path.suffix == ".zst":
-        import pyarrow as pa
-
-        return pa.CompressedInputStream(str(path), "zstd")  # type: ignore[return-value]
-    return path.open("rb")
 
 
 def outline(path: Path) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from ..store.messages import Message
 from .lines import write_objects
 from .rollout import FileRollout, Row, text_of
-from .sample import read_json
+from .values import read_json
 
 _ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant",

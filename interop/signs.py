@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from .sample import Sample, present
+from .sample import FileSample
+from .values import present
 
-Signs = Callable[[Sample], str | None]
+Signs = Callable[[FileSample], str | None]
 
 
 def keys(first: str, *others: str) -> Signs:
@@ -12,18 +13,18 @@ def keys(first: str, *others: str) -> Signs:
     names = (first, *others)
     listed = ", ".join(names)
 
-    def signs(sample: Sample) -> str | None:
+    def signs(sample: FileSample) -> str | None:
         return f"its records have {listed}" if sample.have(*names) else None
 
     return signs
 
 
-def verifiers(sample: Sample) -> str | None:
+def verifiers(sample: FileSample) -> str | None:
     """Episodes of verifiers."""
     return "its records are episodes with traces" if sample.have("traces", "id") else None
 
 
-def atif(sample: Sample) -> str | None:
+def atif(sample: FileSample) -> str | None:
     """A trajectory of Harbor, or a folder of them."""
     versions = [str(present(row, "schema_version")) for row in sample.rows]
     if versions and all(version.startswith("ATIF-") for version in versions):
@@ -31,11 +32,11 @@ def atif(sample: Sample) -> str | None:
     return None
 
 
-def openai_chat(sample: Sample) -> str | None:
+def openai_chat(sample: FileSample) -> str | None:
     """Lines with messages."""
     return "its records have messages" if sample.have("messages") else None
 
 
-def parquet(sample: Sample) -> str | None:
+def parquet(sample: FileSample) -> str | None:
     """Our own Parquet."""
     return "its columns are those of rollouts" if sample.have("rollout_id", "messages", "prompt", "gaps") else None

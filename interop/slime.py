@@ -14,8 +14,9 @@ from ..store.reading import MessageReader
 from ..store.tool_schemas import read_tools
 from .lines import Line, Quarantine
 from .rollout import FileRollout, Row
-from .sample import Sample, read_json
+from .sample import FileSample
 from .storing import Source
+from .values import read_json
 
 _FORMAT = "slime"
 _STATUS = {"completed": "completed", "truncated": "truncated", "aborted": "aborted", "failed": "error", "pending": "aborted"}  # fmt: skip
@@ -27,7 +28,7 @@ _PLACED = {
 _ARRAYS = ("rollout_top_p_token_ids", "rollout_top_p_token_offsets", "rollout_routed_experts", "multimodal_inputs", "multimodal_train_inputs")  # fmt: skip
 
 
-def signs(sample: Sample) -> str | None:
+def signs(sample: FileSample) -> str | None:
     """An archive that torch.save wrote."""
     if sample.kind == "zip" and any(name.endswith("/data.pkl") for name in sample.members):
         return "it is a file of torch.save"

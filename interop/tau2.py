@@ -12,16 +12,18 @@ from typing import Any
 from ..store.reading import MessageReader
 from ..store.tool_schemas import read_tools
 from .lines import Line, Quarantine
+from .places import open_text
 from .rollout import FileRollout, Row
-from .sample import Sample, open_text, present
+from .sample import FileSample
 from .storing import Source
+from .values import present
 
 _FORMAT = "tau2"
 _STATUS = {"max_steps": "truncated", "timeout": "timeout"}
 _PLACED = {"id", "task_id", "trial", "messages", "reward_info", "termination_reason", "start_time", "end_time", "duration", "seed"}  # fmt: skip
 
 
-def signs(sample: Sample) -> str | None:
+def signs(sample: FileSample) -> str | None:
     """An object of simulations."""
     if sample.kind == "object" and sample.have("simulations", "info.environment_info"):
         return "it is an object with simulations, tasks and info.environment_info"

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from .rollout import Row
-from .sample import read_json
+from .values import read_json
 
 _TYPES = {
     "str": "string", "int": "integer", "float": "number", "bool": "boolean", "list": "array", "tuple": "array", "set": "array",

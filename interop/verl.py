@@ -16,14 +16,14 @@ from .lines import Line, Quarantine, read_objects
 from .parquet_files import write_parquet
 from .rewards import verdict
 from .rollout import FileRollout, Row
-from .sample import Sample
+from .sample import FileSample
 from .storing import Source
 
 _FORMAT = "verl"
 _PLACED = {"input", "output", "gts", "score", "step", "uid"}
 
 
-def signs(sample: Sample) -> str | None:
+def signs(sample: FileSample) -> str | None:
     """Lines of a dump, or a folder of numbered files of them."""
     if sample.kind == "lines" and sample.have("input", "output", "score", "step"):
         return "its lines have input, output, score and step"

@@ -93,7 +93,12 @@ def test_sessions_of_codex(imported: SimpleNamespace, tmp_path: Path) -> None:
     first, second = sorted(imported.rows["codex"], key=lambda row: row["branch"])
     called, answered, said = first["messages"]
     assert called["reasoning"] == "Add them." and called["tool_calls"][0]["arguments"] == '{"command":  ["expr"]}'
-    assert (answered["text"], said["text"], first["policy_id"], first["stop_reason"]) == ("3", "It is 3.", "gpt-x", None)
+    assert (answered["text"], said["text"], first["policy_id"], first["stop_reason"]) == (
+        "3",
+        "It is 3.",
+        "gpt-x",
+        None,
+    )
     assert [message["text"] for message in second["messages"]] == ["4 it is."] and "encrypted_reasoning" in first[
         "gaps"
     ]
