@@ -232,6 +232,8 @@ class ImportOptions(TypedDict, total=False):
     """nemo-gym: file of planned inputs with the ground truths. Default: beside FILE."""
     redact: bool
     """Replace what looks like a secret (keys, tokens, passwords) before anything is stored."""
+    reward_column: list[str]
+    """Field that is a reward; several are summed. Default: `reward`, `rewards` or `score`, and no other number."""
     max_bad: float
     """Largest share of bad lines that is still a success."""
     strict: bool

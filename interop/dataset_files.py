@@ -64,11 +64,11 @@ def read_csv(path: Path, on_progress: Callable[[int], None] | None = None) -> It
     """The rows of a CSV or TSV file with a heading, every value a text and None for an empty one; a line's number is the row's, from 1."""
     from io import TextIOWrapper
 
-    from .places import open_text
+    from .files import opened
 
     csv.field_size_limit(1 << 30)
     tabs = ".tsv" in path.suffixes
-    with open_text(path) as raw, TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="") as file:
+    with opened(path) as (raw, _), TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="") as file:
         for number, row in enumerate(csv.DictReader(file, delimiter="\t" if tabs else ","), start=1):
             yield Line(number, "", False, number, path), {name: value or None for name, value in row.items() if name}
             if on_progress and number % 64 == 0:

@@ -1,7 +1,7 @@
 """Importing a file of any format: read record by record, bad ones set aside, rows written in batches."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -31,12 +31,13 @@ class ImportSummary:
         torn: 1 when the last line was not finished: it is left out and can be imported once it is.
         bad: Lines set aside in the file `quarantine` (None when there were none).
         gaps: How many rollouts did not tell what.
+        format: Its format, found out where none was named.
         redacted: How many secrets were replaced, by kind; empty without `redact`.
+        counts: What the format counts, such as how many rows of nemo-gym were joined with their input, and how.
     """
 
     run_id: str
     file: str
-    format: str
     rows: int = 0
     added: int = 0
     present: int = 0
@@ -44,6 +45,8 @@ class ImportSummary:
     bad: int = 0
     quarantine: str | None = None
     gaps: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    format: str = ""
     redacted: dict[str, int] = field(default_factory=dict)
 
 
@@ -63,12 +66,19 @@ def import_file(
     name: str | None = None,
     max_bad: float = 0.01,
     strict: bool = False,
+    reward_columns: Sequence[str] = (),
     on_progress: Callable[[int], None] | None = None,
 ) -> ImportSummary:
-    """`run_import` with the settings as keywords: `environment` is `env`, `name` is `run`."""
+    """`run_import` with the settings as keywords: `environment` is `env`, `name` is `run`, `reward_columns` are `reward_column`."""
     inputs = None if inputs is None else str(inputs)
     config = ImportConfig(
-        env=environment, source_run=source_run, inputs=inputs, run=name, max_bad=max_bad, strict=strict
+        env=environment,
+        source_run=source_run,
+        inputs=inputs,
+        run=name,
+        max_bad=max_bad,
+        strict=strict,
+        reward_column=list(reward_columns),
     )
     return run_import(store, format_name, path, config, on_progress)
 
@@ -97,12 +107,20 @@ def run_import(
         raise FormatError(f"There is no file {path}.", "Check the path.")
     companion = format.companion(path, config.inputs) if format.companion else None
     told = {"format": format_name, "file": path.name, "environment": config.env, "source_run": config.source_run}
+    told |= {"reward_columns": config.reward_column} if config.reward_column else {}
     with start_run(store, "import", config.run, told) as run:
-        summary = ImportSummary(run.run_id, str(path), format_name)
+        summary = ImportSummary(run.run_id, str(path), format=format_name)
         redactor = Redactor() if config.redact else None
         quarantine = Quarantine(quarantine_path(store, run.run_id), config.strict, redactor.text if redactor else None)
         source = Source(
-            format_name, run.run_id, config.env, config.source_run, _known_tasks(store), config.map, companion
+            format_name,
+            run.run_id,
+            config.env,
+            config.source_run,
+            _known_tasks(store),
+            map=config.map,
+            companion=companion,
+            reward_columns=tuple(config.reward_column),
         )
         _bring_in(store, run, format, path, source, quarantine, redactor, summary, on_progress)
         summary.torn, summary.bad = quarantine.torn, quarantine.count
@@ -122,6 +140,9 @@ def _bring_in(
         for line, record in format.records(path, quarantine, on_progress):
             try:
                 found = rollouts_of(redactor.value(record) if redactor else record, format, source)
+                if line.replaced:
+                    for rollout in found:
+                        rollout.gaps = sorted({*(rollout.gaps or ()), "surrogates_replaced"})
                 writer.add_many(found)
             except ValueError as error:  # BadLine, SchemaMismatch, or text that is not UTF-8
                 quarantine.add(line, str(error))
@@ -131,7 +152,7 @@ def _bring_in(
                 gaps.update(rollout.gaps or ())
         writer.flush()
     summary.added, summary.present = writer.written, writer.skipped
-    summary.gaps = dict(sorted(gaps.items()))
+    summary.gaps, summary.counts = dict(sorted(gaps.items())), dict(sorted(source.counts.items()))
 
 
 def rollouts_of(record: Row, format: FileFormat, source: Source) -> list[Rollout]:

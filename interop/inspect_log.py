@@ -10,9 +10,9 @@ from typing import Any
 from ..base.errors import FormatError
 from ..store.reading import MessageReader, split_prompt
 from ..store.tool_schemas import read_tools
+from .files import opened
 from .inspect_archive import Archive
 from .lines import Line, Quarantine
-from .places import open_text
 from .rollout import FileRollout, Row, take_keepsake
 from .sample import FileSample
 from .storing import Source
@@ -112,9 +112,9 @@ def _sequence(archive: Archive, prefix: str) -> list[Any]:
 def _of_json(file: Path) -> Iterator[tuple[int, Row]]:
     import ijson
 
-    with open_text(file) as stream:
+    with opened(file) as (stream, _):
         spec = next(ijson.items(stream, "eval", use_float=True), {})
-    with open_text(file) as stream:
+    with opened(file) as (stream, _):
         for number, sample in enumerate(ijson.items(stream, "samples.item", use_float=True), start=1):
             yield number, {"eval": spec, "sample": sample}
 

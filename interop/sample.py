@@ -9,9 +9,10 @@ from typing import Any
 
 from ..base.errors import FormatError
 from .dataset_files import hub_rows, is_csv, read_csv
+from .files import opened
 from .lines import read_objects
 from .parquet_files import read_parquet
-from .places import is_hub, open_text
+from .places import is_hub
 from .rollout import Row
 from .values import ABSENT, read_json, value_at
 
@@ -70,7 +71,7 @@ def _parquet_rows(path: Path) -> list[Row]:
 
 
 def _of_text(path: Path) -> FileSample:
-    with open_text(path) as file:
+    with opened(path) as (file, _):
         first = file.readline(1 << 20).lstrip(b"\xef\xbb\xbf").strip()
     one = read_json(first.decode("utf-8", errors="replace"))
     if isinstance(one, dict) and path.suffix != ".json":
@@ -91,7 +92,7 @@ def outline(path: Path) -> Any:
     """The JSON value of a file with its lists cut to two items, read from its first events; None for what is not JSON."""
     import ijson
 
-    with open_text(path) as file:
+    with opened(path) as (file, _):
         try:
             return _cut(islice(ijson.parse(file, use_float=True), _EVENTS))
         except (ijson.JSONError, UnicodeDecodeError):

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..store.reading import MessageReader
 from ..store.tool_schemas import read_tools
+from .files import opened
 from .lines import Line, Quarantine
-from .places import open_text
 from .rollout import FileRollout, Row
 from .sample import FileSample
 from .storing import Source
@@ -42,7 +42,7 @@ def records(
     import ijson
 
     def items(prefix: str) -> Iterator[Any]:
-        with open_text(path) as file:
+        with opened(path) as (file, _):
             yield from ijson.items(file, prefix, use_float=True)
 
     info = next(items("info"), {})
