@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
+from .base.config import Section
 from .base.errors import ConfigError
 from .base.progress import Report, progress_bar
 from .base.recipes import resolve
@@ -33,15 +34,17 @@ if TYPE_CHECKING:
         GrpoTrainingOptions,
         ImportOptions,
         RescoreOptions,
+        ServeOptions,
         SftBuildOptions,
         SftTrainingOptions,
+        TasksOptions,
     )
     from .collect.rescore import RescoreSummary
     from .collect.summary import CollectSummary
     from .eval.compare import RunComparison
     from .interop.exporting import ExportSummary
     from .interop.importing import ImportSummary
-    from .policies.config import SamplingPolicy
+    from .serve.job import OnReady
     from .store.adding import Added
     from .store.lineage import Node
     from .store.rollout import Rollout
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
     from .train.reproduce import Reproduction
     from .transform.dataset import Dataset
 
-Config = TypeVar("Config", bound=BaseModel)
+Config = TypeVar("Config", bound=Section)
 
 
 def open(uri: str | os.PathLike[str] | None = None, *, at: str | None = None, create: bool = True) -> "Store":
@@ -64,42 +67,6 @@ def open(uri: str | os.PathLike[str] | None = None, *, at: str | None = None, cr
     """
     location = store_location(None if uri is None else str(uri))
     return Store.create(location) if create and at is None else Store.open(location, at)
-
-
-def scripted(mistake_rate: float = 0.0, **settings: Any) -> "SamplingPolicy":
-    """The policy that plays each task's ground truth; with probability `mistake_rate` it stops before the last call."""
-    return _policy("scripted", None, mistake_rate=mistake_rate, **settings)
-
-
-def vllm(model: Any, **settings: Any) -> "SamplingPolicy":
-    """A model in a vLLM engine, in a Ray actor.
-
-    Args:
-        model: A checkpoint's id, a run, a model folder or a name on the hub.
-        settings: Further settings of the section `policy`, as `max_total_sequence_length=8192` or `chat={"enable_thinking": False}`.
-    """
-    return _policy("vllm", model, **settings)
-
-
-def torch(model: Any, **settings: Any) -> "SamplingPolicy":
-    """A model in plain transformers, for machines without vLLM. Arguments as of `vllm`."""
-    return _policy("torch", model, **settings)
-
-
-def endpoint(url: str, model: str | None = None, **settings: Any) -> "SamplingPolicy":
-    """An OpenAI-compatible endpoint, or several separated by commas. The key is read from OPENAI_API_KEY.
-
-    Args:
-        model: The name of the model that the endpoint serves; None takes the only one.
-    """
-    return _policy(f"openai:{url}", model, **settings)
-
-
-def _policy(engine: str, model: Any, **settings: Any) -> "SamplingPolicy":
-    from .policies.config import SamplingPolicy
-
-    name = None if model is None else str(model) if isinstance(model, os.PathLike) else id_of(model)
-    return resolve(SamplingPolicy, options={"engine": engine, "model_name": name, **settings})
 
 
 class Store(SqlStore):
@@ -138,8 +105,8 @@ class Store(SqlStore):
 
     def import_(
         self,
-        format: str,
-        file: str | os.PathLike[str],
+        format: str | os.PathLike[str],
+        file: str | os.PathLike[str] | None = None,
         *,
         recipe: str | Path | None = None,
         overrides: Sequence[str] = (),
@@ -149,16 +116,19 @@ class Store(SqlStore):
         """Imports rollouts from a file of another format; what the store holds already is not added again.
 
         Args:
-            format: A format's name (`nemo-gym`, `openai-chat`, `trl`, …).
+            format: A format's name (`nemo-gym`, `openai-chat`, `trl`, …). It may be left out, as in `store.import_("rollouts.jsonl")`: the
+                format is then found out from the file, and the summary names it.
+            file: A file, a folder, or `hf:OWNER/NAME[:CONFIG][@SPLIT]`.
 
-        Raises FormatError when more lines than `max_bad` cannot be read, after the others were stored.
+        Raises FormatError when no format fits, or when more lines than `max_bad` cannot be read, after the others were stored.
         """
         from .interop.config import ImportConfig
         from .interop.importing import run_import
 
         config = resolve(ImportConfig, recipe, overrides, options)
         with progress_bar("import", "byte", progress) as report:
-            return run_import(self, format, Path(file), config, lambda done: report(done, None, ""))
+            named = None if file is None else os.fspath(format)
+            return run_import(self, named, Path(file or format), config, lambda done: report(done, None, ""))
 
     def export(
         self,
@@ -287,6 +257,44 @@ class Store(SqlStore):
 
     # Collecting, training, evaluating
 
+    def generate_tasks(
+        self,
+        env: str | None = None,
+        *,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        **options: "Unpack[TasksOptions]",
+    ) -> list[dict[str, Any]]:
+        """Generates an environment's tasks and adds the new ones: one dict per split with environment, split, tasks, new.
+
+        Raises ConfigError for an environment that is not known.
+        """
+        from .environments.config import TasksConfig
+        from .environments.stored_tasks import add_tasks
+
+        return add_tasks(self, resolve(TasksConfig, recipe, overrides, {"env": env, **options}))
+
+    def serve(
+        self,
+        *,
+        on_ready: "OnReady | None" = None,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        **options: "Unpack[ServeOptions]",
+    ) -> dict[str, Any]:
+        """Serves a policy to any OpenAI client and records its calls as rollouts. Blocks until Ctrl-C or `stop()`, and returns a summary.
+
+        Args:
+            on_ready: Called once with the running server, whose `url` clients use and whose `stop()` ends it, from any thread.
+
+        A run of that name (`run=`) is continued. Raises ConfigError for a wrong configuration, a port in use or an address that needs a key.
+        """
+        from .serve.config import ServeConfig
+        from .serve.job import run_server, with_served_name
+
+        config = with_served_name(resolve(ServeConfig, recipe, overrides, _with_ids(options)))
+        return run_server(self, self._with_model(config), on_ready)
+
     def collect(
         self,
         *,
@@ -405,7 +413,9 @@ class Store(SqlStore):
         `run.summary` has the pass rate (`pass_rate`, or `accuracy` for BFCL) with its standard error.
         """
         if policy is not None:
-            policy = policy if isinstance(policy, BaseModel) else _default_engine(policy)
+            from .policies.named import of_model
+
+            policy = policy if isinstance(policy, BaseModel) else of_model(policy)
         if benchmark not in (None, "bfcl"):
             raise ConfigError(f"There is no benchmark {benchmark!r}.", "Use 'bfcl', or name an environment with env=.")
         with progress_bar("evaluate", "case", progress) as report:
@@ -437,23 +447,25 @@ class Store(SqlStore):
         *,
         from_step: int = 1,
         name: str | None = None,
+        recipe: str | Path | None = None,
         overrides: Sequence[str] = (),
         progress: bool | None = None,
     ) -> "Replay":
-        """Takes the optimizer steps of a GRPO run again on its stored batches: the same bits, or with `overrides` an ablation.
+        """Takes the optimizer steps of a GRPO run again on its stored batches: the same bits, or with changed settings an ablation.
 
         Args:
-            from_step: The first step that takes the overrides.
+            from_step: The first step that uses the changed settings.
             name: Name of the new run; None is RUN-replay-N.
+            recipe: A YAML file with the settings to change.
+            overrides: Settings to change, as `section.key=value`; `algorithm=NAME` sets those of an algorithm.
 
         `identical` of the result is whether the weights are those of the run, bit for bit; None where that cannot be expected.
         """
-        from .base.recipes import with_overrides
-        from .train.grpo.original import stored_config
+        from .train.grpo.original import changed_config, stored_config
         from .train.grpo.replay import replay
 
         original = run_id_of(run)
-        config = with_overrides(stored_config(self, original), overrides)
+        config = changed_config(stored_config(self, original), overrides, recipe)
         with progress_bar("replay", "step", progress) as report:
             return replay(self, original, config, from_step=from_step, run=name, progress=report)
 
@@ -557,10 +569,3 @@ def _with_ids(options: Any) -> dict[str, Any]:
         else value
         for name, value in options.items()
     }
-
-
-def _default_engine(policy: Any) -> "SamplingPolicy":
-    """A model's policy: vLLM where it is installed, transformers elsewhere."""
-    from importlib.util import find_spec
-
-    return vllm(policy) if find_spec("vllm") else torch(policy)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ..store.content import is_empty
 from ..store.messages import Message
 from ..store.rollout import Rollout
 from ..store.tables import TABLES
@@ -40,6 +41,7 @@ class FileRollout:
         source_run: The run the source names; None when it names none.
         source_key: The key of the row in its source; None when it has none.
         group_key: What the source groups rollouts by, besides task and model; None when nothing.
+        verdicts: Of other scorers: scorer, reward, components.
         collected: On export with another scorer's verdict in `columns`: VERDICT as it was at collection time; None else.
     """
 
@@ -55,6 +57,7 @@ class FileRollout:
     source_run: str | None = None
     source_key: Any = None
     group_key: Any = None
+    verdicts: list[Row] = field(default_factory=list)
     collected: Row | None = None
 
     def get(self, column: str) -> Any:
@@ -139,6 +142,11 @@ def take_keepsake(rollout: FileRollout, kept: Any) -> None:
     rollout.source_run = kept.get("run_id")
     rollout.source_key = kept.get("rollout_id")
     rollout.group_key = kept.get("group_id")
+
+
+def unread_fields(record: Row, taken: Collection[str]) -> set[str]:
+    """A gap `unread:NAME` for each field of a record that holds something and that no column took."""
+    return {f"unread:{name}" for name, value in record.items() if name not in taken and not is_empty(value)}
 
 
 def value_of(text: str | None) -> Any:

@@ -31,9 +31,13 @@ class Source:
         environment: The environment its user named; None to take it from the records.
         source_run: The run its user says the records come from; None to take it from the records.
         tasks: Task ids that have a truth, by (environment, prompt_id).
+        map: The user's `--map`; None without one.
         companion: What a format's reader needs of files beside the file.
+        reward_columns: Fields that the user names as rewards; none takes those whose name says so.
         occurrences: How often each record without a key was seen so far.
         group_sizes: Rollouts so far of each group.
+        counts: What the format's reader counts, for the summary.
+        contents: By id of a rollout that has a key, a hash of its record.
     """
 
     format: str
@@ -41,9 +45,13 @@ class Source:
     environment: str | None = None
     source_run: str | None = None
     tasks: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    map: str | None = None
     companion: Any = None
+    reward_columns: tuple[str, ...] = ()
     occurrences: Counter[str] = field(default_factory=Counter)
     group_sizes: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    contents: dict[str, str] = field(default_factory=dict)
 
 
 def to_store(
@@ -67,6 +75,7 @@ def to_store(
         content = [content, source.occurrences[content]]
         source.occurrences[content[0]] += 1
     tasks = [_place(rollout, index, content, source) for index, rollout in enumerate(rollouts)]
+    _refuse_other_content(rollouts, record, source)
     if build is not None:
         # The task may come from the store or from a companion file: what the record itself says of it is part of the overlay.
         stored = [replace(rollout, task=None, columns=_as_stored(rollout.columns)) for rollout in rollouts]
@@ -75,6 +84,16 @@ def to_store(
         # Even when there is no difference: the name says that this format gives the record back.
         rollouts[0].extra[source.format] = {} if overlay is SAME else overlay
     return [_finish(rollout, *task, source) for rollout, task in zip(rollouts, tasks, strict=True)]
+
+
+def _refuse_other_content(rollouts: Sequence[FileRollout], record: Row, source: Source) -> None:
+    """Raises ValueError for a rollout whose key an earlier record with other content has: one of the two would be lost."""
+    keyed = [rollout for rollout in rollouts if rollout.source_key is not None]
+    content = hash_id(_canonical(record)) if keyed else ""
+    for rollout in keyed:
+        id = rollout.columns["rollout_id"]
+        if source.contents.setdefault(id, content) != content:
+            raise ValueError(f"its key {rollout.source_key!r} is that of an earlier line, whose content differs")
 
 
 def _canonical(record: Row) -> str:
@@ -120,7 +139,15 @@ def _finish(rollout: FileRollout, prompt: Prompt, task: Task | None, source: Sou
         components: Any = tuple(found.reward_components or ())
         score = Score(found.reward, bool(found.passed), found.scorer or "", found.scorer_version or "", components, config_hash=config)  # fmt: skip
         found.scores = [score]
+    found.scores += [_verdict(each, source) for each in rollout.verdicts]
     return found
+
+
+def _verdict(told: Row, source: Source) -> Score:
+    """The verdict of another scorer than the one that counts."""
+    parts: Any = tuple((part["name"], part["value"], part["weight"]) for part in told["components"])
+    config = hash_id(source.format, source.source_run)
+    return Score(told["reward"], told["reward"] >= 1.0, told["scorer"], SCORER_VERSION, parts, config_hash=config)
 
 
 def _prompt_gaps(rollout: FileRollout) -> set[str]:
