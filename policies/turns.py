@@ -112,6 +112,8 @@ def _tail(template: Template, probe: str, turn: Message) -> tuple[str, str]:
     found = min(((at, -len(end), end) for end in template.ends if (at := rest.find(end)) >= 0), default=None)
     if found is not None:
         return rest[found[0] :], found[2]
+    if not template.ends_are_headers:
+        raise TemplateError("The chat template does not end a turn of this form.", _FIX)
     # The header of what follows ends the turn. What stands behind the mark closes the turn's calls and belongs to it.
     return "", template.end_of(bool(turn.tool_calls))
 

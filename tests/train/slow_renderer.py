@@ -124,6 +124,8 @@ def _meant(
     ends = [(said.index(stop, last), stop) for stop in stops if stop in said[last:]]
     if ends:
         said = said[: min(ends)[0]] + min(ends)[1]
+    elif not chat.template.ends_are_headers:
+        return None
     else:
         said += "<|observation|>" if turn.tool_calls else "<|user|>"  # the header of what follows
     if header and said.startswith(header) and not context.endswith(header):
