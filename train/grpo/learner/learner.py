@@ -12,7 +12,7 @@ from ..custom import load_loss
 from ..loss import LossInputs, StepTotals, policy_loss
 from .batch import MicroBatch, TrainSample, collate, split_micro_batches
 from .layout import Layout, choose_rows, model_cost, plain_layout, shared_layout
-from .logprobs import TokenScorer, can_share_prefix, spread
+from .logprobs import TokenScorer, can_share_prefix, logprob_gap, refuse_other_logits, spread
 from .model import evaluating, merged_weights, open_model, open_reference, without_adapters
 from .ranks import dealt, gathered, join, laid_like, split_model, whole
 from .settings import LearnerSettings
@@ -62,6 +62,8 @@ class Learner:
         # Of several ranks the first alone reads the weights, on a CPU; split_model gives the others their shares.
         device = settings.device if world_size == 1 else "cpu" if rank == 0 else "meta"
         self.model: Any = open_model(model, settings, device)
+        # On rank 0 alone, and reported by all: the others have no values yet.
+        refuse_other_logits(self.model, gathered(logprob_gap(self.model, device) if rank == 0 else 0.0, world_size)[0])
         shares = rank == 0 and self._policy.shared_prefix and can_share_prefix(self.model, device)
         self._cost = model_cost(self.model) if gathered(shares, world_size)[0] else None
         self._scorer = TokenScorer(self.model)
