@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from ....base.errors import TrainingError
 from .batch import TrainSample, collate
 from .layout import Layout, full_attention, plain_layout, shared_layout, use_shared_attention
+from .model import evaluating
 
 # At most this many logits are held at once (512 MiB in float32), so that a large vocabulary does not decide the batch size.
 MAX_LOGITS = 2**27
@@ -130,19 +131,17 @@ def logprob_gap(model: Any, device: str = "cpu") -> float:
     """
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = [number % vocabulary for number in range(3, 150, 7)]
-    sequences = [TrainSample("", seq[:3], seq[3:], [1] * len(seq[3:]), [0.0] * len(seq[3:])) for seq in (ids, ids[5:14])]
-    training = model.training
-    model.eval()
-    try:
-        expected = []
+    sequences = [
+        TrainSample("", seq[:3], seq[3:], [1] * len(seq[3:]), [0.0] * len(seq[3:])) for seq in (ids, ids[5:14])
+    ]
+    expected = []
+    with evaluating(model):
         for sample in sequences:
             whole = torch.tensor([[*sample.prompt_ids, *sample.token_ids]], device=device)
             own = model(input_ids=whole, use_cache=False).logits[0, :-1].float().log_softmax(-1)
             expected.append(own.gather(-1, whole[0, 1:, None])[len(sample.prompt_ids) - 1 :, 0])
         batch = collate(sequences, device)
         ours, _ = TokenScorer(model)(plain_layout(batch.input_ids, batch.mask))
-    finally:
-        model.train(training)
     gap = (ours - torch.cat(expected)).abs().max()
     return float(gap)
 
