@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import Store, endpoint, open, scripted, torch, vllm
     from .base.errors import RollhouseError
+    from .environments.prepare import prepare_tasks
+    from .environments.workplace.generator.tables import generate_tables
     from .queries.answer import Answer
     from .queries.run_record import RunRecord
     from .store.messages import Message, ToolCall
@@ -20,6 +22,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     **dict.fromkeys(("Store", "endpoint", "open", "scripted", "torch", "vllm"), "api"),
     "RollhouseError": "base.errors",
+    "prepare_tasks": "environments.prepare",
+    "generate_tables": "environments.workplace.generator.tables",
     "Answer": "queries.answer",
     "RunRecord": "queries.run_record",
     "Rollout": "store.rollout",
@@ -41,7 +45,9 @@ __all__ = [
     "Task",
     "ToolCall",
     "endpoint",
+    "generate_tables",
     "open",
+    "prepare_tasks",
     "scripted",
     "torch",
     "vllm",

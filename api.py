@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
+from .base.config import Section
 from .base.errors import ConfigError
 from .base.progress import Report, progress_bar
 from .base.recipes import resolve
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
         GrpoTrainingOptions,
         ImportOptions,
         RescoreOptions,
+        ServeOptions,
         SftBuildOptions,
         SftTrainingOptions,
+        TasksOptions,
     )
     from .collect.rescore import RescoreSummary
     from .collect.summary import CollectSummary
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from .interop.exporting import ExportSummary
     from .interop.importing import ImportSummary
     from .policies.config import SamplingPolicy
+    from .serve.job import OnReady
     from .store.adding import Added
     from .store.lineage import Node
     from .store.rollout import Rollout
@@ -49,7 +53,7 @@ if TYPE_CHECKING:
     from .train.reproduce import Reproduction
     from .transform.dataset import Dataset
 
-Config = TypeVar("Config", bound=BaseModel)
+Config = TypeVar("Config", bound=Section)
 
 
 def open(uri: str | os.PathLike[str] | None = None, *, at: str | None = None, create: bool = True) -> "Store":
@@ -287,6 +291,44 @@ class Store(SqlStore):
 
     # Collecting, training, evaluating
 
+    def generate_tasks(
+        self,
+        env: str | None = None,
+        *,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        **options: "Unpack[TasksOptions]",
+    ) -> list[dict[str, Any]]:
+        """Generates an environment's tasks and adds the new ones: one dict per split with environment, split, tasks, new.
+
+        Raises ConfigError for an environment that is not known.
+        """
+        from .environments.config import TasksConfig
+        from .environments.stored_tasks import add_tasks
+
+        return add_tasks(self, resolve(TasksConfig, recipe, overrides, {"env": env, **options}))
+
+    def serve(
+        self,
+        *,
+        on_ready: "OnReady | None" = None,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        **options: "Unpack[ServeOptions]",
+    ) -> dict[str, Any]:
+        """Serves a policy to any OpenAI client and records its calls as rollouts. Blocks until Ctrl-C or `stop()`, and returns a summary.
+
+        Args:
+            on_ready: Called once with the running server, whose `url` clients use and whose `stop()` ends it, from any thread.
+
+        A run of that name (`run=`) is continued. Raises ConfigError for a wrong configuration, a port in use or an address that needs a key.
+        """
+        from .serve.config import ServeConfig
+        from .serve.job import run_server, with_served_name
+
+        config = with_served_name(resolve(ServeConfig, recipe, overrides, _with_ids(options)))
+        return run_server(self, self._with_model(config), on_ready)
+
     def collect(
         self,
         *,
@@ -437,23 +479,25 @@ class Store(SqlStore):
         *,
         from_step: int = 1,
         name: str | None = None,
+        recipe: str | Path | None = None,
         overrides: Sequence[str] = (),
         progress: bool | None = None,
     ) -> "Replay":
-        """Takes the optimizer steps of a GRPO run again on its stored batches: the same bits, or with `overrides` an ablation.
+        """Takes the optimizer steps of a GRPO run again on its stored batches: the same bits, or with changed settings an ablation.
 
         Args:
-            from_step: The first step that takes the overrides.
+            from_step: The first step that uses the changed settings.
             name: Name of the new run; None is RUN-replay-N.
+            recipe: A YAML file with the settings to change.
+            overrides: Settings to change, as `section.key=value`; `algorithm=NAME` sets those of an algorithm.
 
         `identical` of the result is whether the weights are those of the run, bit for bit; None where that cannot be expected.
         """
-        from .base.recipes import with_overrides
-        from .train.grpo.original import stored_config
+        from .train.grpo.original import changed_config, stored_config
         from .train.grpo.replay import replay
 
         original = run_id_of(run)
-        config = with_overrides(stored_config(self, original), overrides)
+        config = changed_config(stored_config(self, original), overrides, recipe)
         with progress_bar("replay", "step", progress) as report:
             return replay(self, original, config, from_step=from_step, run=name, progress=report)
 

@@ -153,6 +153,72 @@ class RescoreOptions(TypedDict, total=False):
     """Worker processes. Default: up to one per core."""
 
 
+class TasksOptions(TypedDict, total=False):
+    """Tasks that an environment generates, or that it reads from a file."""
+
+    name: str
+    """Environment: workplace, workplace-mini, math, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    tables: str | None
+    """Folder of the environment's tables."""
+    tasks: str | None
+    """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
+    tasks_split: str | None
+    """Split of those rows of the tasks file that name none. Default: train."""
+    splits: list[str]
+    """Split: train, validation or test; may be repeated. Default: train and validation."""
+    seed: int
+    """Seed of the generator."""
+    count: int | None
+    """Tasks per split; at most N for an environment without a generator. Default: all."""
+    split: list[str]
+    """Split: train, validation or test; may be repeated. Default: train and validation."""
+
+
+class ServeOptions(TypedDict, total=False):
+    """What to serve, to whom, and what to record."""
+
+    run: str | None
+    """Name of the run. A run that exists is resumed. Default: a new name."""
+    policy: Any
+    environment: str
+    """Environment of the recorded rollouts."""
+    server: Any
+    engine: str
+    """Engine: vllm, torch or openai:URL[,URL…]."""
+    model: Any
+    """Checkpoint id, run, model folder or hub name; for an endpoint the name of the model that it serves."""
+    max_model_len: int | None
+    """Context length in tokens. Default: the model's limit, at most 4096."""
+    chat_template: str | None
+    """Jinja file used instead of the model's chat template."""
+    enable_thinking: bool | None
+    """Value of the chat template's setting enable_thinking. Default: the template's own."""
+    tool_parser: str
+    """Parser of tool calls: hermes, one of vLLM's tool parsers, or FILE.py:name."""
+    max_retries: int
+    """Times a request to an endpoint is sent again after 429, 5xx, a timeout, a broken connection or an invalid answer."""
+    tensor_parallel_size: int
+    """GPUs that each copy of the model is split over (vllm)."""
+    data_parallel_size: int
+    """Copies of the model (vllm)."""
+    env: str
+    """Environment of the recorded rollouts."""
+    host: str
+    """Address to listen on. An address that other machines can reach needs an API key."""
+    port: int
+    """Port to listen on; 0 takes a free port and prints it."""
+    served_name: str | None
+    """Name of the model for clients. Default: the value of --model, or the endpoint's name."""
+    api_key_env: str | None
+    """Environment variable with the key that clients must send."""
+    api_key: str | None
+    """The key itself. Other users of this machine can see it on the command line."""
+    idle_limit: float | None
+    """Seconds without a call that end a rollout as timeout. Default: none."""
+    require_id: bool
+    """Refuse calls without a rollout id instead of answering them without recording them."""
+
+
 class ImportOptions(TypedDict, total=False):
     """What a file's rollouts are imported as."""
 

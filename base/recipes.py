@@ -1,5 +1,6 @@
 """One resolved configuration out of a model, a YAML recipe, options and dotted overrides."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -36,9 +37,12 @@ def resolve(
     return _resolved(model, values, overrides)
 
 
-def with_overrides(config: Model, overrides: Sequence[str]) -> Model:
-    """The configuration with some settings changed. Overrides and errors as of `resolve`."""
-    return _resolved(type(config), config.model_dump(mode="json"), overrides)
+def with_changes(config: Model, recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Model:
+    """The configuration with the settings of a recipe changed, then the overrides. Arguments and errors as of `resolve`."""
+    values = config.model_dump(mode="json")
+    for name, value in (read_recipe(recipe) if recipe else {}).items():
+        _put(values, [name], value)
+    return _resolved(type(config), values, overrides)
 
 
 def _take_options(values: dict[str, Any], model: type[BaseModel], options: Mapping[str, Any]) -> None:
@@ -67,7 +71,7 @@ def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
         for name, inside in value.items():
             _put(values[last], [name], inside)
     else:
-        values[last] = value
+        values[last] = os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _resolved(model: type[Model], values: dict[str, Any], overrides: Sequence[str]) -> Model:

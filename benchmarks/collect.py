@@ -130,7 +130,7 @@ def report(found: list[dict[str, Measured]], held: Measured, engine: Measured | 
         goal(f"share of the bare client, {many:,} rollouts: at least 0.2", shares["many"], 0.2, True),
         goal(f"peak memory, {many:,} against {few:,} rollouts: at most 1.1x", peaks["many"] / peaks["few"], 1.1),
         goal(
-            f"failed of {held['rollouts']:,} rollouts, {held['most_waiting']:,} of them waiting for an answer at one time: 0",
+            f"failed of {held['rollouts']:,} rollouts, {held['most_waiting']:,} in flight at once: 0",
             failed,
             0,
         ),
@@ -138,7 +138,7 @@ def report(found: list[dict[str, Measured]], held: Measured, engine: Measured | 
     added = []
     if engine:
         added = [per_token(one["collected"]) / per_token(one["straight"]) - 1 for one in engine["rounds"]]
-        goals.append(goal("what the runner adds to the time of the vLLM engine: less than 3%", 100 * median(added), 3))
+        goals.append(goal("added to the time of the vLLM engine: less than 3%", 100 * median(added), 3))
     rows = [
         ["bare client, before and after", f"{rates['before']:,.0f}, {rates['after']:,.0f}", "", cpu(found, "before"), ""],
         [f"runner, {few:,} rollouts", f"{rates['few']:,.0f}", f"{shares['few']:.2f}", cpu(found, "few"), f"{peaks['few']:,.0f}"],
@@ -152,21 +152,20 @@ def report(found: list[dict[str, Measured]], held: Measured, engine: Measured | 
         f"Python {platform.python_version()}, aiohttp {version('aiohttp')}, pylance {version('pylance')}. Compare ratios, not absolute times.",
         "",
         "| goal | measured | met |",
-        "| --- | --- | --- |",
+        "|---|---|---|",
         *(f"| {what} | {value:.3g} | {'yes' if met else '**no**'} |" for what, value, met in goals),
         "",
         "## Workplace with an endpoint that answers immediately",
         "",
         "| | rollouts/s | share of the bare client | CPU ms per rollout | peak memory, MB |",
-        "| --- | --- | --- | --- | --- |",
+        "|---|---|---|---|---|",
         *("| " + " | ".join(row) + " |" for row in rows),
         "",
-        f"A rollout is two requests with 27 tools each (about 30 KB), one tool call that writes to the tables, the verdict by final state, and a stored row: "
+        f"A rollout is two requests with 27 tools each (about 30 KB), one tool call, the verdict, and a stored row: "
         f"{found[0]['many']['tasks']:,} tasks, {CONCURRENCY} rollouts in flight, medians of {len(found)} round{'s' if len(found) > 1 else ''}. Times include planning, journal and commits. "
-        "The bare client (aiohttp) sends the same pre-encoded requests over the same number of connections and discards the answers; shares are of its mean rate before and after, in one round. "
+        "The bare client (aiohttp) sends the same encoded requests over the same number of connections; shares are of its mean rate. "
         f"Before the first rollout the process has {max(one['many']['peak_mb_before'] for one in found):,.0f} MB. "
-        "In the last row the server holds every answer until all requests have arrived, so its rate is not comparable; retries there: "
-        f"{held['retries']}.",
+        f"In the last row the server holds every answer until all requests have arrived; retries: {held['retries']}.",
     ]  # fmt: skip
     if engine:
         lines += ["", "## Beside an engine", "", *engine_lines(engine, added)]
@@ -181,12 +180,12 @@ def engine_lines(engine: Measured, added: list[float]) -> list[str]:
         busy = (ours["cpu_seconds"] - straight["cpu_seconds"]) / straight["seconds"]
         rounds.append(f"| {ours['seconds']:.2f} | {straight['seconds']:.2f} | {100 * more:+.1f}% | {100 * busy:+.1f}% | {ours['tokens']:,}, {straight['tokens']:,} |")  # fmt: skip
     return [
-        "| collected, s | same calls directly to the engine, s | added per token | added CPU time, share of the latter | sampled tokens |",
-        "| --- | --- | --- | --- | --- |",
+        "| collected, s | calls alone, s | added per token | added CPU time | sampled tokens |",
+        "|---|---|---|---|---|",
         *rounds,
         "",
-        f"{engine['rollouts']:,} rollouts of workplace-mini by {engine['model']}, {engine['concurrency']} in flight, in vLLM on this machine, with the same prompts and seeds. "
-        "CPU time is that of the collecting process beyond a process that only calls the engine: tools, verdicts, template and store.",
+        f"{engine['rollouts']:,} rollouts of workplace-mini by {engine['model']}, {engine['concurrency']} in flight, in vLLM, with the same prompts and seeds. "
+        "Added CPU time: tools, verdicts, template and store.",
     ]  # fmt: skip
 
 

@@ -134,14 +134,14 @@ def report(precision: str, rounds: list[dict[str, Measured]]) -> bool:
     """Prints the tables of one precision; returns whether the goals are met."""
     steps = {side.name: [one[side.name]["step"] for one in rounds] for side in SIDES}
     print(f"\n### Learner in {precision}, engine in bfloat16\n")
-    print("| | s / step | runs | TRL is slower by | TRL with its correction off |\n| --- | --- | --- | --- | --- |")
+    print("| | s / step | runs | TRL is slower by | TRL with its correction off |\n|---|---|---|---|---|")
     for name, seconds in steps.items():
         runs = ", ".join(f"{value:.2f}" for value in seconds)
         print(f"| {name} | {median(seconds):.2f} | {runs} | {ratio(steps, TRL, name):.2f}x | {ratio(steps, TRL_PLAIN, name):.2f}x |")  # fmt: skip
     goals = [(f"{name}: at least {least} times as fast as TRL", ratio(steps, TRL, name), ratio(steps, TRL, name) >= least) for name, least in GOALS]  # fmt: skip
     share = max(store_ms(one[name]) / max(20.0, 20.0 * median(steps[name])) for one in rounds for name in (SYNC, ASYNC))
     goals.append(("waiting until rollouts, plans and numbers are in the store: of 2 % of a step or 20 ms, whichever is more", share, share <= 1))  # fmt: skip
-    print("\n| goal | measured | met |\n| --- | --- | --- |")
+    print("\n| goal | measured | met |\n|---|---|---|")
     for what, value, met in goals:
         print(f"| {what} | {value:.2f} | {'yes' if met else '**no**'} |")
     print_phases(rounds)
@@ -164,7 +164,7 @@ def store_ms(measured: Measured) -> float:
 
 def print_phases(rounds: list[dict[str, Measured]]) -> None:
     """Our phases, medians over all measured steps. A step waits for `wait` of `generate`, which holds `store_rollouts`; `store_behind` nobody waits for."""
-    print(f"\n| ms | {' | '.join(PHASES)} |\n| --- |{' --- |' * len(PHASES)}")
+    print(f"\n| ms | {' | '.join(PHASES)} |\n|---|{'---|' * len(PHASES)}")
     for name in (SYNC, ASYNC):
         cells = []
         for phase in PHASES:
@@ -176,7 +176,7 @@ def print_phases(rounds: list[dict[str, Measured]]) -> None:
 def print_rewards(rounds: list[dict[str, Measured]]) -> None:
     """Mean reward by step, and tokens a rollout: both sides must sample as much and learn alike."""
     n = min(len(one[side.name]["rewards"]) for one in rounds for side in SIDES)
-    print(f"\n| reward of step | {' | '.join(map(str, range(1, n + 1)))} | tokens sampled a rollout |\n| --- |{' --- |' * (n + 1)}")  # fmt: skip
+    print(f"\n| reward of step | {' | '.join(map(str, range(1, n + 1)))} | tokens sampled a rollout |\n|---|{'---|' * (n + 1)}")  # fmt: skip
     for side in SIDES:
         runs = [one[side.name] for one in rounds]
         rewards = [median(run["rewards"][step] for run in runs) for step in range(n)]

@@ -46,8 +46,7 @@ def main() -> int:
     arms = [arm for arm in ARMS if any(one["arm"] == arm for one in results)]
     if options.picture:
         options.picture.write_text(draw({arm: curve(results, arm) for arm in arms}))
-    seeds = [f"{ARMS[arm][0]} {[one['seed'] for one in results if one['arm'] == arm]}" for arm in arms]
-    print(f"Seeds: {', '.join(seeds)}\n")
+    print(f"{seeds_of(results, arms)}\n")
     print(table({arm: curve(results, arm) for arm in arms}))
     met = judge({arm: curve(results, arm) for arm in arms})
     print(ages(results))
@@ -78,18 +77,26 @@ def curve(results: list[Result], arm: str) -> list[tuple[int, float, float]]:
     return points
 
 
+def seeds_of(results: list[Result], arms: list[str]) -> str:
+    """The seeds of every arm, in one sentence where they are the same."""
+    seeds = {arm: ", ".join(str(one["seed"]) for one in results if one["arm"] == arm) for arm in arms}
+    if len(set(seeds.values())) == 1:
+        return f"Seeds {seeds[arms[0]]} each."
+    return f"Seeds: {'; '.join(f'{ARMS[arm][0]} {found}' for arm, found in seeds.items())}."
+
+
 def table(curves: dict[str, list[tuple[int, float, float]]]) -> str:
     """Pass rates as Markdown, one row an arm."""
     samples = [point[0] for point in next(iter(curves.values()))]
-    lines = [f"| samples | {' | '.join(map(str, samples))} |", f"| --- |{' --- |' * len(samples)}"]
+    lines = [f"| samples | {' | '.join(map(str, samples))} |", f"|---|{'---|' * len(samples)}"]
     for arm, points in curves.items():
         lines.append(f"| {ARMS[arm][0]} | {' | '.join(f'{rate:.3f} ± {error:.3f}' for _, rate, error in points)} |")
     return "\n".join(lines)
 
 
 def ages(results: list[Result]) -> str:
-    """Tokens' mean age in optimizer steps, an arm a line; only arms of ours have one."""
-    lines = []
+    """Tokens' mean age in optimizer steps by arm; only arms of ours have one."""
+    parts = []
     for arm, (name, _) in ARMS.items():
         found = [
             one["measures"]["staleness/token_mean"]
@@ -97,14 +104,14 @@ def ages(results: list[Result]) -> str:
             if one["arm"] == arm and "staleness/token_mean" in one["measures"]
         ]
         if found:
-            lines.append(f"- {name}: {mean(found):.2f} steps")
-    return "" if not lines else "\n".join(["\nMean age of the weights that sampled a token:", *lines])
+            parts.append(f"{name} {mean(found):.2f}")
+    return f"\nMean age of the weights that sampled a token, in steps: {'; '.join(parts)}." if parts else ""
 
 
 def judge(curves: dict[str, list[tuple[int, float, float]]]) -> bool:
     """Prints how far one is from the other at the end and on average over the curve, in standard errors of the difference."""
     met = True
-    print("\n| | at the end | in standard errors | least of the curve, in standard errors | not below by more than two |\n| --- | --- | --- | --- | --- |")  # fmt: skip
+    print("\n| | at the end | in standard errors | least of the curve, in standard errors | not below by more than two |\n|---|---|---|---|---|")  # fmt: skip
     for ours, other in GOALS:
         if ours in curves and other in curves:
             gaps = [(a[1] - b[1], (a[2] ** 2 + b[2] ** 2) ** 0.5) for a, b in zip(curves[ours][1:], curves[other][1:], strict=True)]  # fmt: skip

@@ -202,7 +202,7 @@ def report(
         f"Utilisation is of {named}.",
         "",
         "| variant | s / step | tokens / s | speed | utilisation | peak memory of a step |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "|---|---|---|---|---|---|",
     ]
     for name, measured in found.items():
         seconds = statistics.median(measured.seconds)

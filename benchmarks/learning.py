@@ -62,7 +62,7 @@ def report(summaries: list[dict], failures: list[str]) -> str:
         f"Measured with `python benchmarks/learning.py` on {os.cpu_count()} CPU cores ({platform.machine()}, Python {platform.python_version()}), no GPU.",
         "",
         "| seed | base | SFT | DPO | GRPO | rollouts | tokens | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for summary in summaries:
         cells = [f"{summary['pass_rate'][stage]:.3f} ({summary['pass_rate_greedy'][stage]:.3f})" for stage in STAGES]
@@ -76,7 +76,7 @@ def report(summaries: list[dict], failures: list[str]) -> str:
     ]
     lines += [f"| mean | {' | '.join(means)} | | | {mean(sum(s['seconds'].values()) for s in summaries):.0f} |", ""]
     stages = list(summaries[0]["seconds"])
-    lines += ["Seconds of each stage:", "", f"| seed | {' | '.join(stages)} |", f"| --- |{' --- |' * len(stages)}"]
+    lines += ["Seconds of each stage:", "", f"| seed | {' | '.join(stages)} |", f"|---|{'---|' * len(stages)}"]
     for summary in summaries:
         seconds = [f"{summary['seconds'][stage]:.0f}" for stage in stages]
         lines.append(f"| {summary['seed']} | {' | '.join(seconds)} |")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
-from rollhouse.benchmarks.store_parts import Bench, row_of
+from rollhouse.benchmarks.store_parts import Bench, row_of, rule
 from rollhouse.benchmarks.store_reading import random_batches, scalar_queries
 from rollhouse.benchmarks.store_writing import kills, peer_import, size_and_ingest, small_appends
 
@@ -64,7 +64,7 @@ def _head(bench: Bench, quick: bool) -> list[str]:
         f"duckdb {duckdb.__version__}. Compare ratios, not absolute times.",
     ]
     if bench.goals:
-        lines += ["", row_of(["goal", "measured", "met"]), row_of(["---"] * 3)]
+        lines += ["", row_of(["goal", "measured", "met"]), rule(3)]
         lines += [row_of([what, value, "yes" if met else "**no**"]) for what, value, met in bench.goals]
     return lines
 

@@ -11,12 +11,12 @@ TOKENS = ["token_ids", "loss_mask", "logprobs"]
 
 @dataclass
 class Bench:
-    """Where the measurements lie and what they found.
+    """The folder of the measurements and their results.
 
     Attributes:
         scale: Share of the rows.
         lines: The page, as Markdown lines.
-        goals: What was wanted, what was measured, and whether that is enough.
+        goals: The goal, the measured value, and whether it is met.
     """
 
     folder: Path
@@ -26,21 +26,30 @@ class Bench:
     goals: list[tuple[str, str, bool]] = field(default_factory=list)
 
     def rows(self, n: int) -> int:
-        """So many rows at full scale."""
+        """The number of rows of which there are `n` at full scale, a multiple of 8."""
         return max(80, int(n * self.scale) // 8 * 8)
 
     def table(self, title: str, head: list[str], rows: list[list[Any]]) -> None:
         """Adds a section with a table."""
-        self.lines += ["", f"## {title}", "", row_of(head), row_of(["---"] * len(head)), *map(row_of, rows)]
+        self.lines += ["", f"## {title}", "", row_of(head), rule(len(head)), *map(row_of, rows)]
 
-    def say(self, text: str) -> None:
+    def section(self, title: str, text: str) -> None:
+        """Adds a section of one paragraph."""
+        self.lines += ["", f"## {title}", "", text]
+
+    def paragraph(self, text: str) -> None:
         """Adds a paragraph."""
         self.lines += ["", text]
 
     def goal(self, what: str, value: float, bound: float, least: bool = False, unit: str = "x") -> None:
-        """Compares a number with what was wanted."""
+        """Compares a measured value with its goal."""
         met = value >= bound if least else value <= bound
         self.goals.append((f"{what}: {'at least' if least else 'at most'} {bound:g}{unit}", f"{value:.3g}{unit}", met))
+
+
+def rule(columns: int) -> str:
+    """The line under the head of a Markdown table."""
+    return f"|{'---|' * columns}"
 
 
 def row_of(cells: list[Any]) -> str:

@@ -59,7 +59,7 @@ def random_batches(bench: Bench) -> None:
     }
     rows = [[name, f"{1e3 * t:,.1f}", f"{times['Parquet zstd'] / t:,.0f}"] for name, t in times.items()]
     bench.table("A random batch of 256 rollouts with tokens", ["store", "ms", "times faster than Parquet"], rows)
-    bench.say(f"Of {n:,} rollouts. Parquet has row groups of 1,000 rows and reads those that contain a requested row.")
+    bench.paragraph(f"Of {n:,} rollouts. Parquet row groups have 1,000 rows.")
     bench.goal(
         "random batch, times faster than Parquet",
         times["Parquet zstd"] / times["rollhouse, by position"],
@@ -99,8 +99,8 @@ def scalar_queries(bench: Bench) -> None:
     bench.table(
         f"Scalar queries over {n:,} rollouts", ["query", "rollhouse, ms", "DuckDB on Parquet, ms", "ratio"], rows
     )
-    bench.say(
-        "The goal is missed by filters that most rows pass and by grouping on text, which DuckDB reads from Parquet as dictionary codes and from Lance as text."
+    bench.paragraph(
+        "Filters that most rows pass and grouping on text miss the goal: DuckDB reads text from Parquet as dictionary codes."
     )
     bench.goal("scalar queries against DuckDB on Parquet, worst", max(ratios), 2.5)
 

@@ -37,10 +37,9 @@ def size_and_ingest(bench: Bench) -> None:
     head = ["format", "bytes per rollout", "against rollhouse", "rollouts/s", "time against rollhouse"]
     bench.table("Size, and writing from Python rows", head, rows)
     mean_tokens = np.mean([row.row["n_tokens"] for chunk in chunks for row in chunk])
-    bench.say(
-        f"{n:,} rollouts in groups of 8, {mean_tokens:,.0f} tokens each after the prompt. In a dump every row has the prompt, its tools and its tokens; "
-        "`same tables` are the rows of `rollouts`, `prompts`, `prompt_tokens` and `tasks` as in the store. rollhouse validates, journals and commits "
-        "every 8 MiB; rollouts are added 64 at a time (`add_many`), or one by one (`add`)."
+    bench.paragraph(
+        f"{n:,} rollouts in groups of 8, {mean_tokens:,.0f} tokens each after the prompt. In a dump every row repeats prompt and tools. "
+        "rollhouse validates, journals and commits every 8 MiB; rollouts are added 64 at a time (`add_many`), or one by one (`add`)."
     )
     bench.goal("bytes against JSONL", sizes[ours] / sizes[jsonl], 1 / 5)
     bench.goal("bytes against Parquet zstd of the same tables", sizes[ours] / sizes[parquet], 1.2)
@@ -68,20 +67,18 @@ def small_appends(bench: Bench) -> None:
                 worst = max(worst, size_of(versions))
     tenth = max(1, n // 10)
     parts = [times[i : i + tenth] for i in range(0, n, tenth)]
-    rows = [
-        [f"{i * tenth:,}", f"{1e3 * median(part):.1f}", f"{1e3 * float(np.quantile(part, 0.99)):.1f}"]
-        for i, part in enumerate(parts)
-    ]
-    bench.table("Many small commits of 8 rollouts", ["commits before", "median ms per commit", "99th percentile"], rows)
+    middle = ", ".join(f"{1e3 * median(part):.1f}" for part in parts)
+    slow = ", ".join(f"{1e3 * float(np.quantile(part, 0.99)):.1f}" for part in parts)
+    bench.section(
+        "Many small commits of 8 rollouts",
+        f"In each tenth of {n:,} commits, in ms: median {middle}; 99th percentile {slow}.",
+    )
     left = len(store.lance_dataset("rollouts").get_fragments())
     scan = best(lambda: store.read("rollouts", ["reward"]), 3)
-    bench.say(
+    bench.paragraph(
         f"After {n:,} commits: {left} fragments, {len(list(versions.glob('*.manifest'))):,} versions, {size_of(versions) / 1e6:.1f} MB of manifests "
         f"(never more than {worst / 1e6:.1f} MB), one column of all {8 * n:,} rollouts read in {1e3 * scan:.0f} ms. "
-        f"The table holds {size_of(Path(store.table_uri('rollouts'), 'data')) / 1e6:,.0f} MB, including files that compaction replaced and `gc` would remove."
-    )
-    bench.say(
-        "Lance records the commit of each row, about 20 bytes per commit in every version. Larger commits keep this small."
+        f"The table holds {size_of(Path(store.table_uri('rollouts'), 'data')) / 1e6:,.0f} MB with the files that `gc` would remove."
     )
     assert store.lance_dataset("rollouts").count_rows() == 8 * n
     bench.goal("latency of a small commit, last tenth against first", median(parts[-1]) / median(parts[0]), 2)
@@ -111,7 +108,7 @@ def peer_import(bench: Bench) -> None:
         ["the whole store, manifests and empty tables included", f"{size_of(Path(store.uri)) / 500:,.0f}"],
     ]
     bench.table("Importing 500 rollouts of NeMo Gym", ["what", "bytes per rollout"], rows)
-    bench.say(f"Imported in {seconds:.1f} s. An empty store has {empty / 1e3:.0f} kB.")
+    bench.paragraph(f"Imported in {seconds:.1f} s. An empty store has {empty / 1e3:.0f} kB.")
     bench.goal("imported rollout on disk, bytes", tables / 500, 1500, unit="")
 
 
@@ -124,12 +121,12 @@ def kills(bench: Bench) -> None:
     store = LanceStore.create(bench.folder / "kills")
     done = kill_often(store, bench.kills, seed=3)
     bench.table("Kills", ["what", "count"], [
-        ["kills with SIGKILL at random moments", bench.kills],
-        ["of them before the run's first rollout", done["early"]],
+        ["SIGKILL at random moments", bench.kills],
+        ["before the run's first rollout", done["early"]],
         ["rollouts added", done["added"]],
         ["rollouts recovered from the journal", done["from_journal"]],
         ["acknowledged or added rollouts lost", 0],
-        ["rollouts there twice", 0],
+        ["rollouts twice", 0],
     ])  # fmt: skip
 
 
@@ -147,7 +144,7 @@ def _columns_table(bench: Bench, store: Path, parquet: Path, n: int) -> None:
     with start_run(target, "collect", "bench") as run, RolloutWriter(target, run) as writer:
         ours = seconds_of(lambda: (writer.add_table(data), writer.flush()))
     theirs = seconds_of(lambda: pq.write_table(data, bench.folder / "from-arrow.parquet", compression="zstd"))
-    bench.say(
+    bench.paragraph(
         f"From Arrow, without Python rows: `add_table` {n / ours:,.0f} rollouts/s, Parquet zstd {n / theirs:,.0f} ({ours / theirs:.2f}x the time)."
     )
 

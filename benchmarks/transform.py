@@ -153,15 +153,15 @@ def _page(found: dict[str, dict[str, Any]], rollouts: int) -> tuple[str, bool]:
         "# Measurements of datasets",
         "",
         f"`python benchmarks/transform.py`: {rollouts:,} rollouts in groups of eight, five messages each, rewards of 0 and 1. {platform.platform()}, Python {platform.python_version()}, "
-        f"two cores, load {os.getloadavg()[0]:.1f} at the end. Each row is a process of its own; reading and writing the version are included, imports (1 to 2 s) are not. "
-        "Baselines that read messages get a tenth of the groups (memory) and count tenfold. CPU seconds are the sum over both cores.",
+        f"two cores, load {os.getloadavg()[0]:.1f} at the end. Each row is a process; reading and writing the version are included, imports are not. "
+        "Baselines that read messages get a tenth of the groups and count tenfold.",
         "",
         "| | rows | seconds | CPU seconds | peak MB |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "|---|---:|---:|---:|---:|",
         *[f"| {_NAMES.get(part, part)} | {row['rows']:,} | {row['seconds']:.1f} | {row['cpu']:.1f} | {row['megabytes']:,.0f} |" for part, row in found.items()],
         "",
         "| goal | measured | |",
-        "| --- | ---: | --- |",
+        "|---|---:|---|",
     ]  # fmt: skip
     goals = []
     for kind in KINDS:
@@ -174,7 +174,7 @@ def _page(found: dict[str, dict[str, Any]], rollouts: int) -> tuple[str, bool]:
             (f"{kind}: the same in CPU seconds", cpu / ours["cpu"], "x", cpu >= RATIO * ours["cpu"]),
         ]  # fmt: skip
     fast = found["plain grpo_columns"]["seconds"] / found["ours grpo"]["seconds"]
-    note = f"The prompt baseline calls a function per task, like the other baselines. As one grouped mean in pandas (without reasons or a version), it takes {fast:.1f} times rollhouse's time."
+    note = f"Baselines call a function per task. As one grouped mean in pandas (without reasons or a version), the prompt baseline takes {fast:.1f} times rollhouse's time."
     lines += [f"| {what} | {value:,.1f} {unit} | {'met' if met else 'missed'} |" for what, value, unit, met in goals]
     lines += ["", note]
     return "\n".join(lines) + "\n", all(met for *_, met in goals)

@@ -73,7 +73,7 @@ def measure(store: Path) -> None:
         for place in range(TIMES):
             for name, path in paths(place).items():
                 took.setdefault(name, []).append(get(api + path))
-        print("| request | median, ms | slowest, ms | goal, ms |\n| --- | ---: | ---: | ---: |")
+        print("| request | median, ms | slowest, ms | goal, ms |\n|---|---:|---:|---:|")
         for name, times in took.items():
             print(f"| {name} | {statistics.median(times):.0f} | {max(times):.0f} | {GOALS_MS[name] or ''} |")
         held, most = memory(server.pid)

@@ -16,6 +16,12 @@ from ..base.recipes import resolve
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.", rich_help_panel="Run")
 ]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--config", metavar="RECIPE", help="YAML file, or the name of a shipped recipe.", rich_help_panel="Run"
+    ),
+]
 _PREFIX = "setting_"  # a setting may have the name of a parameter that the command's function has
 _NAMES_WIDTH = 28
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
@@ -119,12 +125,7 @@ def _parameters(options: Iterable[Option]) -> list[Any]:
     annotations["settings"] = Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings as `section.key=value`.")
     ]
-    annotations["config"] = Annotated[
-        str | None,
-        typer.Option(
-            "--config", metavar="RECIPE", help="YAML file, or the name of a shipped recipe.", rich_help_panel="Run"
-        ),
-    ]
+    annotations["config"] = RecipeOption
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     made = [inspect.Parameter(name, kind, default=None, annotation=one) for name, one in annotations.items()]
     carrier.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]

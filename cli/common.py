@@ -47,12 +47,6 @@ FormatOption = Annotated[
     Format,
     typer.Option("--format", metavar="FORMAT", help="Print data as table, json or csv.", rich_help_panel="Output"),
 ]
-TasksSplitOption = Annotated[
-    str | None,
-    typer.Option(
-        "--tasks-split", metavar="SPLIT", help="Split of rows of the tasks file that name none [default: train]."
-    ),
-]
 ScorerOption = Annotated[
     str | None,
     typer.Option(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .command import DryRunOption
+from .command import DryRunOption, RecipeOption
 from .common import Format, FormatOption, StoreOption, console, open_store, print_config, print_rows
 from .training_view import watch_training
 
@@ -29,6 +29,7 @@ def replay(
             "--run", metavar="NAME", help="Name of the new run. Default: RUN-replay-N.", rich_help_panel="Run"
         ),
     ] = None,
+    recipe: RecipeOption = None,
     dry_run: DryRunOption = False,
     store: StoreOption = None,
     format: FormatOption = Format.table,
@@ -37,13 +38,15 @@ def replay(
 
     Without changed settings the weights are compared bit for bit; the exit code is 1 when they differ.
 
+    A recipe given with --config holds the settings to change.
+
     Example: `rollhouse train replay grpo loss_fn.ratio_clip_max=0.28 policy.optimizer.lr=1e-5`
     """
     from ..train.grpo.original import changed_config, stored_config
     from ..train.grpo.replay import replay as again
 
     place = open_store(store)
-    config = changed_config(stored_config(place, original), settings or [])
+    config = changed_config(stored_config(place, original), settings or [], recipe)
     if dry_run:
         print_config(config, {}, format)
         return

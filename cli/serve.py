@@ -36,7 +36,8 @@ def serve(
 
     Example: `rollhouse serve --engine torch --model ./model --port 0 --idle-limit 600`
     """
-    from ..serve.job import refuse_unservable, run_server
+    from ..serve.job import refuse_unservable, run_server, with_served_name
+    from ..train.checkpoints import with_model
 
     config: ServeConfig = ctx.obj
     refuse_unservable(config)
@@ -44,11 +45,7 @@ def serve(
         print_config(config, {}, format)
         return
     place = make_store(store)
-    named = config.server.served_name or config.policy.model_name
-    server = config.server.model_copy(update={"served_name": named})
-    from ..train.checkpoints import with_model
-
-    config = with_model(place, config.model_copy(update={"server": server}))
+    config = with_model(place, with_served_name(config))
     summary = run_server(place, config, lambda listening: _print_address(listening, format))
     print_summary(summary, format, "served")
     if summary["open"]:

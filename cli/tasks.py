@@ -1,32 +1,36 @@
 """`rollhouse tasks`: an environment's tasks into the store, and dataset files made ready."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .command import Application
-from .common import Format, FormatOption, StoreOption, TasksSplitOption, make_store, print_rows
+from .command import Application, DryRunOption, settings_command
+from .common import Format, FormatOption, StoreOption, make_store, print_config, print_rows
+
+if TYPE_CHECKING:
+    from ..environments.config import TasksConfig
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     noun = Application(no_args_is_help=True, help="Make tasks.")
     noun.callback()(lambda: None)
-    noun.command("generate")(generate)
+    noun.command("generate", cls=settings_command(_model))(generate)
     noun.command("tables")(tables)
     noun.command("prepare")(prepare)
     app.add_typer(noun, name="tasks")
 
 
+def _model() -> "type[TasksConfig]":
+    from ..environments.config import TasksConfig
+
+    return TasksConfig
+
+
 def generate(
-    env: Annotated[str, typer.Option("--env", metavar="NAME", help="Environment that makes or reads the tasks.")],
-    split: Annotated[list[str] | None, typer.Option("--split", metavar="SPLIT", help="train, validation or test; may be repeated [default: train and validation].")] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the generator.")] = 0,
-    tables: Annotated[str | None, typer.Option(help="Folder of the environment's tables.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Tasks file (JSON lines).")] = None,
-    tasks_split: TasksSplitOption = None,
-    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="Tasks per split; at most N for an environment without a generator.")] = None,
-    output: Annotated[str | None, typer.Option(metavar="FILE", help="Write NeMo Gym rows to this file instead of the store.")] = None,
+    ctx: typer.Context,
+    output: Annotated[str | None, typer.Option("--output", metavar="FILE", help="Write NeMo Gym rows to this file instead of the store.", rich_help_panel="Output")] = None,
+    dry_run: DryRunOption = False,
     store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
@@ -34,18 +38,19 @@ def generate(
 
     Example: `rollhouse tasks generate --env workplace-mini --seed 0`.
     """
-    from ..environments.registry import generated_tasks
-    from ..environments.stored_tasks import store_tasks
+    from ..environments.stored_tasks import add_tasks, generate_tasks
     from ..environments.tasks_file import write_tasks
 
-    made = generated_tasks(env, split or ["train", "validation"], count, tables, tasks, seed, tasks_split)
-    counts = [{"environment": env, "split": name, "tasks": len(of_split)} for name, of_split in made.items()]
-    if output is not None:
-        write_tasks(output, [task for of_split in made.values() for task in of_split])
+    config: TasksConfig = ctx.obj
+    if dry_run:
+        print_config(config, {}, format)
+    elif output is None:
+        print_rows(add_tasks(make_store(store), config), format, "tasks")
     else:
-        place = make_store(store)
-        counts = [row | {"new": store_tasks(place, made[str(row["split"])])} for row in counts]
-    print_rows(counts, format, "tasks")
+        made = generate_tasks(config)
+        write_tasks(output, [task for of_split in made.values() for task in of_split])
+        counts = [{"environment": config.name, "split": split, "tasks": len(of)} for split, of in made.items()]
+        print_rows(counts, format, "tasks")
 
 
 def tables(

@@ -39,6 +39,20 @@ class EnvironmentSource(Section):
     """Split of those rows of the tasks file that name none. Default: train."""
 
 
+class TasksConfig(EnvironmentSource):
+    """Tasks that an environment generates, or that it reads from a file."""
+
+    name: str = Field(default=...)
+    splits: Annotated[list[str], Flag("Input", "split", "SPLIT")] = Field(
+        default_factory=lambda: ["train", "validation"]
+    )
+    """Split: train, validation or test; may be repeated. Default: train and validation."""
+    seed: Annotated[int, Flag("Input", metavar="N")] = 0
+    """Seed of the generator."""
+    count: Annotated[int | None, Flag("Input", metavar="N")] = Field(default=None, ge=1)
+    """Tasks per split; at most N for an environment without a generator. Default: all."""
+
+
 class EnvironmentSpec(EnvironmentSource):
     """One entry of `environment.mixture`."""
 

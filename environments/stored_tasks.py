@@ -7,6 +7,8 @@ from ..store.appending import insert_if_absent
 from ..store.lance_store import LanceStore, quote
 from ..store.rows import task_rows
 from ..store.task import Prompt, Task
+from .config import TasksConfig
+from .registry import generated_tasks
 
 _PROMPTS_AT_ONCE = 500
 
@@ -18,6 +20,22 @@ def store_tasks(store: LanceStore, tasks: Iterable[Task]) -> int:
         return 0
     insert_if_absent(store, "prompts", rows["prompts"])
     return insert_if_absent(store, "tasks", rows["tasks"])
+
+
+def generate_tasks(config: TasksConfig) -> dict[str, list[Task]]:
+    """The tasks of a configuration by split. Raises ConfigError for an environment that is not known or has no such split."""
+    return generated_tasks(
+        config.name, config.splits, config.count, config.tables, config.tasks, config.seed, config.tasks_split
+    )
+
+
+def add_tasks(store: LanceStore, config: TasksConfig) -> list[dict[str, Any]]:
+    """Generates tasks and adds the new ones to the store: one dict per split with environment, split, tasks, new. Errors as of `generate_tasks`."""
+    made = generate_tasks(config)
+    return [
+        {"environment": config.name, "split": split, "tasks": len(tasks), "new": store_tasks(store, tasks)}
+        for split, tasks in made.items()
+    ]
 
 
 class StoredTasks:

@@ -47,6 +47,12 @@ class Listening:
 OnReady = Callable[[Listening], None]
 
 
+def with_served_name(config: ServeConfig) -> ServeConfig:
+    """The configuration in which clients see the model under the name that the user gave, not its folder."""
+    named = config.server.served_name or config.policy.model_name
+    return config.model_copy(update={"server": config.server.model_copy(update={"served_name": named})})
+
+
 def run_server(store: LanceStore, config: ServeConfig, on_ready: OnReady | None = None) -> dict[str, Any]:
     """Serves until SIGINT or SIGTERM and returns a summary. An existing run with the same configuration is continued.
 

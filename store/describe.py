@@ -1,6 +1,6 @@
-"""The tables as a page: docs/store.md holds what this renders, and a test compares them.
+"""Renders the tables for docs/store.md; a test compares them.
 
-`python -m rollhouse.store.describe docs/store.md` renews the page.
+`python -m rollhouse.store.describe docs/store.md` updates the page.
 """
 
 import sys
@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from .schema import Table
-from .tables import TABLES
+from .schema import INSERTED, Table
+from .tables import COMMON, TABLES
 
 BEGIN = "<!-- tables: rendered by rollhouse.store.describe -->"
 END = "<!-- end of tables -->"
 
 
 def tables_markdown() -> str:
-    """Every table with its key and its columns, in Markdown."""
+    """Every table with its key and its columns, in Markdown. A column without a type is a string."""
     return "\n\n".join(_table(table) for table in TABLES.values())
 
 
@@ -28,28 +28,36 @@ def renew(page: str) -> str:
 
 
 def type_name(type: pa.DataType) -> str:
-    """An Arrow type in a few words: `list of int32`, `struct(name string, value double)`."""
+    """An Arrow type in words: `list of int32`, `struct(name, value double)`; a field without a type is a string."""
     if pa.types.is_list(type):
         return f"list of {type_name(type.value_type)}"
     if pa.types.is_struct(type):
         fields = (type.field(i) for i in range(type.num_fields))
-        return f"struct({', '.join(f'{field.name} {type_name(field.type)}' for field in fields)})"
+        return f"struct({', '.join(_typed(field.name, field.type) for field in fields)})"
     if pa.types.is_timestamp(type):
         return "timestamp, UTC"
     return str(type)
 
 
 def _table(table: Table) -> str:
-    lines = [
-        f"### {table.name}",
-        "",
-        f"{table.doc} Key: `{table.key}`. Written again: {table.replay}.",
-        "",
-        "| column | type | meaning |",
-        "| --- | --- | --- |",
-    ]
-    lines += [f"| `{column.name}` | {type_name(column.type)} | {column.doc} |" for column in table.columns]
+    shown = [column for column in table.columns if column.name != table.key and column not in COMMON]
+    lines = [f"### {table.name}", "", _summary(table), "", "| column | meaning |", "|---|---|"]
+    lines += [f"| {_typed(f'`{column.name}`', column.type)} | {column.doc} |" for column in shown]
     return "\n".join(lines)
+
+
+def _summary(table: Table) -> str:
+    """What a row is, its key, the columns that other tables have too, and how it is written again."""
+    key = next(column for column in table.columns if column.name == table.key)
+    common = ", ".join(f"`{column.name}`" for column in table.columns if column in COMMON)
+    parts = [table.doc, f"Key: `{key.name}`, {key.doc}."]
+    parts += [f"Also {common}."] if common else []
+    parts += [f"Written again: {table.replay}."] if table.replay != INSERTED else []
+    return " ".join(parts)
+
+
+def _typed(name: str, type: pa.DataType) -> str:
+    return name if pa.types.is_string(type) else f"{name} {type_name(type)}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A rollout: what a policy was asked, did, was sampled from, and earned. The class is the definition of the table `rollouts`."""
+"""A rollout: prompt, messages, tokens and verdict of one attempt at a task. The class defines the table `rollouts`."""
 
 import copy
 import json
@@ -63,7 +63,7 @@ class Rollout:
     `rollout_id` and `slot_id` ("" until then), `group_id`, `episode_id` and `sample_index`.
 
     Attributes:
-        prompt: What was asked; None only for a row that was read without it, or that refers to none.
+        prompt: The first messages and the tools; None only for a row that was read without it, or that refers to none.
         tools: Tool schemas in OpenAI chat form, in order; those of the prompt.
         task: The task; without one given, a task of the prompt without a ground truth.
         prompt_token_ids: The prompt's tokens; None when unknown.
@@ -75,95 +75,83 @@ class Rollout:
     status, token lists of different lengths, no assistant message in a conversation that did not fail.
     """
 
-    rollout_id: Annotated[
-        str, Stored("H(run_id, step or -1, task_id, sample_index, attempt): the slot, not the content")
-    ] = ""
-    slot_id: Annotated[str, Stored("the rollout_id without the attempt")] = ""
-    run_id: Annotated[str, Stored("the run that collected or imported it")] = ""
-    step: Annotated[int | None, Stored("optimizer step it was collected for; null outside online training")] = None
+    rollout_id: Annotated[str, Stored("H(run_id, step or -1, task_id, sample_index, attempt)")] = ""
+    slot_id: Annotated[str, Stored("the same without attempt")] = ""
+    run_id: Annotated[str, Stored("the run that wrote it")] = ""
+    step: Annotated[int | None, Stored("optimizer step it was sampled for; null outside online training")] = None
     task_id: Annotated[str | None, Stored("row of `tasks`")] = None
     prompt_id: Annotated[str | None, Stored("row of `prompts`")] = None
-    group_id: Annotated[str | None, Stored("rollouts of one task sampled together")] = None
+    group_id: Annotated[str | None, Stored("shared by rollouts of one task sampled together")] = None
     sample_index: Annotated[int | None, Stored("position in the group, from 0")] = None
     attempt: Annotated[int, Stored("0 for the first try at a slot")] = 0
-    episode_id: Annotated[str | None, Stored("shared by the rows of one episode (several agents or branches)")] = None
-    agent: Annotated[str, Stored("which agent of the episode")] = "main"
-    branch: Annotated[int, Stored("which branch of the agent's conversation, from 0")] = 0
-    trainable: Annotated[bool, Stored("whether the agent is the one being trained")] = True
+    episode_id: Annotated[str | None, Stored("shared by the agents and branches of one episode")] = None
+    agent: Annotated[str, Stored("agent of the episode")] = "main"
+    branch: Annotated[int, Stored("branch of the agent's conversation, from 0")] = 0
+    trainable: Annotated[bool, Stored("whether the agent is trained")] = True
     environment: Annotated[str, Stored("name of the environment")] = "unknown"
-    policy_id: Annotated[
-        str | None, Stored("weights hash of the model, run_id of the online run, or the endpoint's model name")
-    ] = None
-    policy_version: Annotated[int | None, Stored("optimizer steps behind the weights of the first sampled token")] = (
+    policy_id: Annotated[str | None, Stored("weights hash, run_id of the online run, or the endpoint's model name")] = (
         None
     )
-    policy_version_last: Annotated[int | None, Stored("the same for the last sampled token")] = None
+    policy_version: Annotated[int | None, Stored("policy version of the first sampled token")] = None
+    policy_version_last: Annotated[int | None, Stored("of the last sampled token")] = None
     version_spans: Annotated[
         list[VersionSpan] | None,
-        Stored("policy version from position `start` of token_ids on, oldest first; null without tokens"),
+        Stored("policy version from position `start` of token_ids on; null without tokens"),
     ] = None
-    tokenizer_hash: Annotated[str | None, Stored("identifies the tokenizer of token_ids; null without tokens")] = None
-    template_hash: Annotated[str | None, Stored("identifies the chat template that rendered the prompt")] = None
-    engine: Annotated[str | None, Stored("what sampled it: vllm, torch, openai, scripted, or the imported format")] = (
-        None
-    )
-    temperature: Annotated[float | None, Stored("sampling temperature; null where the engine has none")] = None
-    top_p: Annotated[float | None, Stored("nucleus bound")] = None
+    tokenizer_hash: Annotated[str | None, Stored("of the tokenizer; null without tokens")] = None
+    template_hash: Annotated[str | None, Stored("of the chat template")] = None
+    engine: Annotated[str | None, Stored("vllm, torch, openai, scripted, or the imported format")] = None
+    temperature: Annotated[float | None, Stored("null if the engine has none")] = None
+    top_p: Annotated[float | None, Stored("1 is off")] = None
     top_k: Annotated[int | None, Stored("-1 is off")] = None
     min_p: Annotated[float | None, Stored("0 is off")] = None
-    max_tokens: Annotated[int | None, Stored("limit on sampled tokens a model call")] = None
-    sampling_seed: Annotated[int | None, Stored("seed given to the engine", _I64)] = None
+    max_tokens: Annotated[int | None, Stored("sampled tokens per model call")] = None
+    sampling_seed: Annotated[int | None, Stored("seed of the engine", _I64)] = None
     logprobs_mode: Annotated[
-        str | None, Stored("processed: probabilities sampled from; raw: before temperature and filters")
+        str | None, Stored("processed: of the distribution sampled from; raw: before temperature and filters")
     ] = None
-    messages: Annotated[
-        MessageList, Stored("everything after the prompt: assistant and tool messages in order", like=list[Message])
-    ] = MessageList()  # noqa: RUF009  (a descriptor, no default)
+    messages: Annotated[MessageList, Stored("after the prompt: assistant and tool messages", like=list[Message])] = (
+        MessageList()  # noqa: RUF009  (a descriptor, no default)
+    )
     token_ids: Annotated[
         list[int] | None,
-        Stored("everything after the prompt, tool results included; exactly what the engine saw", zstd=True),
+        Stored("after the prompt, tool results included, as the engine saw them", zstd=True),
     ] = None
     loss_mask: Annotated[
-        list[int] | None, Stored("parallel to token_ids: 1 where the policy sampled the token", pa.list_(pa.int8()))
+        list[int] | None, Stored("parallel to token_ids: 1 if sampled by the policy", pa.list_(pa.int8()))
     ] = None
-    logprobs: Annotated[
-        list[float] | None, Stored("one per sampled token (loss_mask 1), in order, from the engine", zstd=True)
-    ] = None
-    n_prompt_tokens: Annotated[int | None, Stored("length of the prompt in tokens")] = None
+    logprobs: Annotated[list[float] | None, Stored("the engine's, one per sampled token", zstd=True)] = None
+    n_prompt_tokens: Annotated[int | None, Stored("prompt length")] = None
     n_tokens: Annotated[int | None, Stored("length of token_ids")] = None
     n_sampled_tokens: Annotated[int | None, Stored("sum of loss_mask")] = None
-    n_turns: Annotated[int | None, Stored("model calls made")] = None
-    n_tool_calls: Annotated[int | None, Stored("tool calls the policy made")] = None
-    n_tool_errors: Annotated[int | None, Stored("tool calls answered by an error")] = None
-    n_parse_failures: Annotated[int | None, Stored("tool calls whose text or arguments did not parse")] = None
-    reward: Annotated[float | None, Stored("the environment's verdict at collection time; null when there is none")] = (
-        None
-    )
-    reward_components: Annotated[list[Component] | None, Stored("named parts of the reward")] = None
-    passed: Annotated[bool | None, Stored("whether the verdict counts as solved")] = None
-    scorer: Annotated[str | None, Stored("who gave the verdict")] = None
-    scorer_version: Annotated[str | None, Stored("and in which version")] = None
+    n_turns: Annotated[int | None, Stored("model calls")] = None
+    n_tool_calls: Annotated[int | None, Stored("tool calls")] = None
+    n_tool_errors: Annotated[int | None, Stored("tool calls that returned an error")] = None
+    n_parse_failures: Annotated[int | None, Stored("tool calls that did not parse")] = None
+    reward: Annotated[float | None, Stored("verdict at collection time; null if none")] = None
+    reward_components: Annotated[list[Component] | None, Stored("parts of the reward")] = None
+    passed: Annotated[bool | None, Stored("whether the task is solved")] = None
+    scorer: Annotated[str | None, Stored("scorer of the verdict")] = None
+    scorer_version: Annotated[str | None, Stored("its version")] = None
     status: Annotated[str, Stored("completed, truncated, error, timeout or aborted")] = "completed"
     stop_reason: Annotated[str | None, Stored("why the episode ended: stop, length, max_turns, …")] = None
     error_type: Annotated[
-        str | None, Stored("the boundary that failed: engine, tool, environment, verifier, template, …; null if none")
+        str | None, Stored("what failed: engine, tool, environment, verifier, template, …; null if nothing")
     ] = None
     error_message: Annotated[str | None, Stored("one line")] = None
-    prefix_ok: Annotated[bool | None, Stored("every prompt began with all tokens before it; null without tokens")] = (
-        None
+    prefix_ok: Annotated[
+        bool | None, Stored("whether every prompt began with all earlier tokens; null without tokens")
+    ] = None
+    gaps: Annotated[list[str] | None, Stored("what the source lacks: no_token_ids, no_task, …")] = None
+    extra: Annotated[dict[str, Any], Stored("JSON of imported fields without a column", text=json_object_text)] = field(
+        default_factory=dict
     )
-    gaps: Annotated[list[str] | None, Stored("what the source did not tell: no_token_ids, no_task, …")] = None
-    extra: Annotated[
-        dict[str, Any], Stored("JSON of what an import brought that no column represents", text=json_object_text)
-    ] = field(default_factory=dict)
-    started_at: Annotated[datetime | None, Stored("wall clock at the first model call")] = None
-    duration_s: Annotated[float | None, Stored("seconds from start to verdict", _F64)] = None
-    generate_s: Annotated[float | None, Stored("seconds spent waiting for the policy", _F64)] = None
-    tool_s: Annotated[float | None, Stored("seconds spent in tools", _F64)] = None
-    verify_s: Annotated[float | None, Stored("seconds spent in the verifier", _F64)] = None
-    n_retries: Annotated[int | None, Stored("requests to the policy that were sent again; null when not observed")] = (
-        None
-    )
+    started_at: Annotated[datetime | None, Stored("first model call")] = None
+    duration_s: Annotated[float | None, Stored("start to verdict", _F64)] = None
+    generate_s: Annotated[float | None, Stored("waiting for the policy", _F64)] = None
+    tool_s: Annotated[float | None, Stored("in tools", _F64)] = None
+    verify_s: Annotated[float | None, Stored("in the verifier", _F64)] = None
+    n_retries: Annotated[int | None, Stored("retried requests to the policy; null if not observed")] = None
     prompt: Prompt | None = None
     tools: Sequence[Mapping[str, Any]] | None = field(default=None, compare=False)
     task: Task | None = None
@@ -367,10 +355,10 @@ class Rollout:
 
 ROLLOUTS = Table.of_class(
     "rollouts",
-    "One trajectory of one agent: what it was asked, did, was sampled from, and earned at collection time.",
+    "One trajectory of one agent, with its verdict at collection time.",
     "rollout_id",
     Rollout,
-    "exactly once: appended under the run's lease, inserted if absent when in doubt",
+    "exactly once: appended under the run's lease, inserted if absent after a failed commit",
 )
 
 

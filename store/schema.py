@@ -35,6 +35,9 @@ _SCALARS = {
 _UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError)
 _FIX = "See docs/store.md for its columns."
 
+INSERTED = "inserted if absent"
+"""The first row of a key stays."""
+
 Convert = Callable[[Any], Any] | None
 """Changes one value that is not None; None leaves every value as it is."""
 
@@ -92,7 +95,7 @@ class Table:
     doc: str
     key: str
     columns: tuple[Column, ...]
-    replay: str = "inserted if absent, so nothing changes"
+    replay: str = INSERTED
     of: type | None = None
 
     @classmethod

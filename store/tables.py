@@ -1,4 +1,4 @@
-"""Every table of a store. A list is parallel to what its text says; null means not observed, empty means there was none.
+"""Every table of a store. Null means not observed, empty means observed and none.
 
 Rollouts and what they refer to are defined by their classes; the other tables by lists of columns.
 """
@@ -12,9 +12,15 @@ from .task import PROMPT_TOKENS, PROMPTS, SCORES, TASKS
 STR, I32, I64, F32, F64 = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64()
 BOOL, TIME = pa.bool_(), pa.timestamp("us", tz="UTC")
 
+_RUN_ID = Column("run_id", STR, "the run that wrote it")
+_INCARNATION = Column("incarnation", I32, "number of earlier starts of the run")
+_CREATED_AT = Column("created_at", TIME, "time of writing")
+COMMON = (_RUN_ID, _INCARNATION, _CREATED_AT)
+"""Columns of one meaning in several tables."""
+
 BLOBS = Table(
     "blobs",
-    "An image or other large part, addressed by content (reserved).",
+    "An image or other large part (reserved).",
     "blob_id",
     (
         Column("blob_id", STR, "SHA-256 of the data"),
@@ -25,20 +31,20 @@ BLOBS = Table(
 
 RUN_EVENTS = Table(
     "run_events",
-    "Something that happened to a run; the view `runs` folds them into one row each.",
+    "An event of a run; the view `runs` has a row per run.",
     "row_id",
     (
         Column("row_id", STR, "H(run_id, sequence)"),
-        Column("run_id", STR, "the run"),
-        Column("sequence", I64, "order of the run's events, from 0"),
+        _RUN_ID,
+        Column("sequence", I64, "order within the run, from 0"),
         Column("event", STR, "started, resumed, finished, failed, aborted, or note"),
         Column("kind", STR, "collect, import, rescore, build, sft, dpo, grpo, replay, eval or clone; on `started`"),
-        Column("name", STR, "the name its user gave it; on `started`"),
-        Column("incarnation", I32, "how often the run was started before this event; 0 at first"),
+        Column("name", STR, "its name; on `started`"),
+        _INCARNATION,
         Column("payload", STR, "JSON: configuration on `started`, summary on `finished`, message on `failed`"),
-        Column("created_at", TIME, "when"),
+        _CREATED_AT,
     ),
-    "inserted if absent: a number belongs to the event that had it first, and the next one takes the next number",
+    "inserted if absent; a later event takes the next number",
 )
 
 METRICS = Table(
@@ -47,25 +53,25 @@ METRICS = Table(
     "row_id",
     (
         Column("row_id", STR, "H(run_id, incarnation, step, name)"),
-        Column("run_id", STR, "the run"),
-        Column("incarnation", I32, "as in run_events"),
+        _RUN_ID,
+        _INCARNATION,
         Column("step", I32, "optimizer step, from 1; 0 is before training"),
         Column("name", STR, "train/reward, val/accuracy, …"),
         Column("value", F64, "the number"),
-        Column("created_at", TIME, "when"),
+        _CREATED_AT,
     ),
-    "appended, inserted if absent when in doubt; a run that is started again writes under its new incarnation, and the last one counts",
+    "appended, inserted if absent after a failed commit; the last incarnation counts",
 )
 
 BATCH_PLANS = Table(
     "batch_plans",
-    "What one optimizer step will consume, in order; written before the step.",
+    "The batch of one optimizer step, written before it.",
     "row_id",
     (
         Column("row_id", STR, "H(run_id, step)"),
-        Column("run_id", STR, "the run"),
-        Column("step", I32, "the step this batch makes, from 1"),
-        Column("policy_version", I32, "version of the weights before the step"),
+        _RUN_ID,
+        Column("step", I32, "from 1"),
+        Column("policy_version", I32, "before the step"),
         Column(
             "entries",
             pa.list_(
@@ -81,51 +87,50 @@ BATCH_PLANS = Table(
                     ]
                 )
             ),
-            "in training order; left-out rollouts have kept=false, a reason, a null micro_batch; a null advantage was never assigned",
+            "in training order; if left out: kept false, a reason, micro_batch null; advantage null if never assigned",
         ),
         Column("seed", I64, "seed of the micro-batch order"),
-        Column("settings", STR, "JSON of what the step depends on: algorithm, loss, learning rate"),
-        Column("created_at", TIME, "when"),
+        Column("settings", STR, "JSON of algorithm, loss, learning rate"),
+        _CREATED_AT,
     ),
-    "inserted if absent: the first plan of a step stays, and the step is made from it",
 )
 
 TRAINING_OUTCOMES = Table(
     "training_outcomes",
-    "What became of each trained rollout.",
+    "The outcome of each trained rollout.",
     "row_id",
     (
         Column("row_id", STR, "H(run_id, incarnation, step, rollout_id, use_index)"),
-        Column("run_id", STR, "the run"),
-        Column("incarnation", I32, "as in run_events"),
+        _RUN_ID,
+        _INCARNATION,
         Column("step", I32, "the optimizer step"),
         Column("rollout_id", STR, "row of `rollouts`"),
-        Column("use_index", I32, "0 for the first pass over the rollout in this step"),
+        Column("use_index", I32, "pass over the rollout in this step, from 0"),
         Column(
             "trainer_logprobs",
             pa.list_(F32),
-            "parallel to rollouts.logprobs: the learner's, before the update",
+            "parallel to rollouts.logprobs, before the update",
             zstd=True,
         ),
-        Column("ratio_mean", F32, "mean importance ratio over sampled tokens"),
-        Column("clipped_share", F32, "share of sampled tokens whose ratio was clipped"),
-        Column("created_at", TIME, "when"),
+        Column("ratio_mean", F32, "mean importance ratio of sampled tokens"),
+        Column("clipped_share", F32, "share of sampled tokens with a clipped ratio"),
+        _CREATED_AT,
     ),
-    "appended under the run's incarnation; where a step was taken in several, the last one counts",
+    "appended; the last incarnation of a step counts",
 )
 
 DATASETS = Table(
     "datasets",
-    "One version of one training set: recipe, snapshot, fingerprint, ordered references.",
+    "One version of one training set.",
     "row_id",
     (
         Column("row_id", STR, "H(name, version)"),
-        Column("name", STR, "the set's name"),
+        Column("name", STR, "name of the set"),
         Column("version", I32, "from 1"),
         Column("kind", STR, "sft, dpo or grpo"),
-        Column("snapshot", STR, "name of the snapshot it refers into"),
-        Column("scorer", STR, "whose verdicts it used; `collected` means rollouts.reward"),
-        Column("recipe", STR, "canonical JSON of the options, SQL text included"),
+        Column("snapshot", STR, "snapshot it refers into"),
+        Column("scorer", STR, "scorer of its verdicts; `collected`: rollouts.reward"),
+        Column("recipe", STR, "JSON of the options and SQL"),
         Column("fingerprint", STR, "hash of kind, source versions, recipe and references"),
         Column("code_version", STR, "version of the builder"),
         Column(
@@ -142,22 +147,19 @@ DATASETS = Table(
                     ]
                 )
             ),
-            "ordered references: role is demo, chosen, rejected or prompt; `row` numbers the dataset row it belongs to",
+            "ordered references; role: demo, chosen, rejected or prompt; row: number of the dataset row",
         ),
-        Column(
-            "dropped", pa.list_(pa.struct([("id", STR), ("reason", STR)])), "every input that did not make it, and why"
-        ),
+        Column("dropped", pa.list_(pa.struct([("id", STR), ("reason", STR)])), "inputs left out"),
         Column(
             "flagged",
             pa.list_(pa.struct([("id", STR), ("reference", STR), ("method", STR), ("score", F32)])),
-            "tasks that are also in an evaluation set, left out or not: task_id, the case, text, calls or schemas, 0 to 1; null where nobody looked",
+            "tasks found in an evaluation set: task_id; case; text, calls or schemas; 0 to 1. Null if not compared",
         ),
         Column("n_rows", I32, "dataset rows"),
-        Column("counts", STR, "JSON: inputs, rows, tasks, and drops by reason"),
-        Column("run_id", STR, "the build run"),
-        Column("created_at", TIME, "when"),
+        Column("counts", STR, "JSON: inputs, rows, tasks, drops by reason"),
+        _RUN_ID,
+        _CREATED_AT,
     ),
-    "inserted if absent: a version number belongs to the set that had it first",
 )
 
 CHECKPOINTS = Table(
@@ -166,20 +168,20 @@ CHECKPOINTS = Table(
     "row_id",
     (
         Column("row_id", STR, "H(run_id, step, incarnation)"),
-        Column("checkpoint_id", STR, "short id people type"),
-        Column("run_id", STR, "the run that made it"),
+        Column("checkpoint_id", STR, "short id, RUN/step_N"),
+        _RUN_ID,
         Column("step", I32, "optimizer steps taken"),
-        Column("incarnation", I32, "as in run_events"),
-        Column("path", STR, "folder that transformers and vLLM load"),
+        _INCARNATION,
+        Column("path", STR, "model folder"),
         Column(
             "weights_hash",
             STR,
-            "SHA-256 over names, shapes and bytes of the tensors; equals rollouts.policy_id of what it samples",
+            "SHA-256 over names, shapes and bytes of the tensors; rollouts.policy_id of its rollouts",
         ),
-        Column("parent_hash", STR, "weights hash the run started from"),
-        Column("dataset", STR, "NAME@VERSION it was trained on; null when none"),
-        Column("metrics", STR, "JSON of its metrics"),
-        Column("created_at", TIME, "when"),
+        Column("parent_hash", STR, "weights hash of the run's first model"),
+        Column("dataset", STR, "NAME@VERSION; null if none"),
+        Column("metrics", STR, "JSON"),
+        _CREATED_AT,
     ),
 )
 
@@ -189,22 +191,20 @@ EVALUATIONS = Table(
     "row_id",
     (
         Column("row_id", STR, "H(run_id, benchmark, category, case_id, mode, sample)"),
-        Column("run_id", STR, "the eval run"),
+        _RUN_ID,
         Column("benchmark", STR, "bfcl, or the environment's name"),
         Column("category", STR, "of the benchmark"),
-        Column("case_id", STR, "id of the case; a task_id for environments"),
+        Column("case_id", STR, "for environments the task_id"),
         Column("mode", STR, "greedy or sampled; fc or prompt for bfcl"),
         Column("sample", I32, "from 0"),
         Column("policy_id", STR, "as in rollouts"),
-        Column(
-            "passed", BOOL, "the verdict; null for what nothing judges, as the sessions before BFCL's memory questions"
-        ),
-        Column("score", F32, "the verdict as a number"),
-        Column("rollout_id", STR, "the rollout, where there is one"),
-        Column("prompt", STR, "JSON of what was asked, where there is no rollout"),
-        Column("output", STR, "what the policy answered"),
-        Column("error_type", STR, "why it failed, in the benchmark's words"),
-        Column("created_at", TIME, "when"),
+        Column("passed", BOOL, "null if not judged (sessions of BFCL's memory)"),
+        Column("score", F32, "verdict as a number"),
+        Column("rollout_id", STR, "null if none"),
+        Column("prompt", STR, "JSON of the prompt, without a rollout"),
+        Column("output", STR, "answer of the policy"),
+        Column("error_type", STR, "the benchmark's error type"),
+        _CREATED_AT,
     ),
 )
 
@@ -214,12 +214,11 @@ SNAPSHOTS = Table(
     "name",
     (
         Column("name", STR, "letters, digits, '.', '-', '_'"),
-        Column("note", STR, "why it was taken"),
-        Column("versions", pa.list_(pa.struct([("table", STR), ("version", I64)])), "the Lance version of each table"),
-        Column("run_id", STR, "the run that took it; null for a person"),
-        Column("created_at", TIME, "when"),
+        Column("note", STR, "note of the user"),
+        Column("versions", pa.list_(pa.struct([("table", STR), ("version", I64)])), "Lance version of each table"),
+        Column("run_id", STR, "null if taken by a user"),
+        _CREATED_AT,
     ),
-    "inserted if absent: a name is taken once",
 )
 
 TABLES: dict[str, Table] = {

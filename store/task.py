@@ -57,7 +57,7 @@ class Prompt:
     messages: Annotated[tuple[Message, ...], Stored("system and user messages")]
     tools: Annotated[
         tuple[Mapping[str, Any], ...],
-        Stored("JSON list of tool schemas in OpenAI chat form, in order", text=_tools_text),
+        Stored("JSON list of tool schemas in OpenAI chat form", text=_tools_text),
     ] = ()
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class PromptTokens:
     prompt_id: Annotated[str, Stored("row of `prompts`")]
     tokenizer_hash: Annotated[str | None, Stored("as in `rollouts`")]
     template_hash: Annotated[str | None, Stored("as in `rollouts`")]
-    token_ids: Annotated[list[int], Stored("the rendered prompt up to the first sampled token", zstd=True)]
+    token_ids: Annotated[list[int], Stored("the rendered prompt", zstd=True)]
 
 
 @dataclass(frozen=True)
@@ -113,23 +113,21 @@ class Task:
     prompt_id: Annotated[str, Stored("row of `prompts`")] = field(
         init=False, compare=False, repr=False, default=cached_property(lambda task: task.prompt.prompt_id)  # type: ignore[assignment]
     )  # fmt: skip
-    ground_truth: Annotated[Any, Stored("JSON the scorer needs; null when the source has none", text=json_text)] = None
+    ground_truth: Annotated[Any, Stored("JSON for the scorer; null if the source has none", text=json_text)] = None
     state_hash: Annotated[
-        str | None, Stored("hash of the initial state; null when the environment needs none")
+        str | None, Stored("null if the environment needs no state")
     ] = field(
         init=False, compare=False, repr=False, default=cached_property(lambda task: _state_hash(task))  # type: ignore[assignment]
     )  # fmt: skip
-    state: Annotated[
-        Any, Stored("JSON of the initial state where the environment does not hold it itself", text=json_text)
-    ] = None
+    state: Annotated[Any, Stored("JSON of the initial state, unless the environment holds it", text=json_text)] = None
     split: Annotated[str, Stored("train, validation or test")] = "train"
     category: Annotated[str | None, Stored("kind of task")] = None
-    difficulty: Annotated[float | None, Stored("the generator's own label; null when unknown")] = None
-    source_key: Annotated[str | None, Stored("the row's key in its source")] = None
-    extra: Annotated[Mapping[str, Any], Stored("JSON of the source's other fields", text=json_object_text)] = field(
+    difficulty: Annotated[float | None, Stored("the generator's label; null if unknown")] = None
+    source_key: Annotated[str | None, Stored("its key in the source")] = None
+    extra: Annotated[Mapping[str, Any], Stored("JSON of other fields of the source", text=json_object_text)] = field(
         default_factory=dict
     )
-    created_at: Annotated[datetime | None, Stored("when it entered the store")] = field(default=None, compare=False)
+    created_at: Annotated[datetime | None, Stored("time of writing")] = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _read_messages(self)
@@ -206,16 +204,18 @@ class Score:
         created_at: When it was given; None is now.
     """
 
-    reward: Annotated[float, Stored("the verdict; null when it could not be scored")]
-    passed: Annotated[bool, Stored("whether the verdict counts as solved")]
-    scorer: Annotated[str, Stored("name of the scorer")]
+    reward: Annotated[float, Stored("null if scoring failed")]
+    passed: Annotated[bool, Stored("whether the task is solved")]
+    scorer: Annotated[str, Stored("its name")]
     scorer_version: Annotated[str, Stored("its version")]
-    components: Annotated[tuple[tuple[str, float, float], ...], Stored("named parts", like=list[Component])] = ()
+    components: Annotated[
+        tuple[tuple[str, float, float], ...], Stored("parts of the reward", like=list[Component])
+    ] = ()
     rollout_id: Annotated[str | None, Stored("row of `rollouts`")] = field(default=None, kw_only=True)
     config_hash: Annotated[str, Stored("hash of its settings")] = field(default=NO_SETTINGS, kw_only=True)
-    error_type: Annotated[str | None, Stored("why it could not be scored")] = field(default=None, kw_only=True)
-    run_id: Annotated[str | None, Stored("the run that scored it")] = field(default=None, kw_only=True)
-    created_at: Annotated[datetime | None, Stored("when")] = field(default=None, kw_only=True, compare=False)
+    error_type: Annotated[str | None, Stored("why scoring failed")] = field(default=None, kw_only=True)
+    run_id: Annotated[str | None, Stored("the run that wrote it")] = field(default=None, kw_only=True)
+    created_at: Annotated[datetime | None, Stored("time of writing")] = field(default=None, kw_only=True, compare=False)
     row_id: Annotated[str, Stored("H(rollout_id, scorer, scorer_version, config_hash)")] = field(
         init=False, compare=False, repr=False, default=cached_property(_score_id)  # type: ignore[assignment]
     )  # fmt: skip
@@ -242,20 +242,15 @@ class Score:
         )  # fmt: skip
 
 
-PROMPTS = Table.of_class(
-    "prompts", "One distinct prompt: messages and ordered tools, addressed by content.", "prompt_id", Prompt
-)
+PROMPTS = Table.of_class("prompts", "One distinct prompt.", "prompt_id", Prompt)
 PROMPT_TOKENS = Table.of_class(
-    "prompt_tokens", "The token ids of a prompt under one tokenizer and template.", "row_id", PromptTokens
+    "prompt_tokens", "Token ids of a prompt under one tokenizer and template.", "row_id", PromptTokens
 )
-TASKS = Table.of_class(
-    "tasks", "One task: environment, prompt, ground truth, initial state, split, category.", "task_id", Task
-)
+TASKS = Table.of_class("tasks", "One task of an environment.", "task_id", Task)
 SCORES = Table.of_class(
     "scores",
-    "One verdict of one scorer version on one rollout.",
+    "One verdict of one scorer version under one configuration on one rollout.",
     "row_id",
     Score,
-    "inserted if absent: the first verdict of a scorer version under one configuration stays",
     order=("row_id", "rollout_id", "scorer", "scorer_version", "config_hash", "reward", "passed", "components"),
 )

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from rollhouse.base.options import option_types, options_of
 from rollhouse.collect.config import CollectConfig, RescoreConfig
+from rollhouse.environments.config import TasksConfig
 from rollhouse.eval.config import BfclConfig, EvaluationConfig
 from rollhouse.interop.config import ExportConfig, ImportConfig
+from rollhouse.serve.config import ServeConfig
 from rollhouse.train.dpo import DpoConfig
 from rollhouse.train.grpo.config import GrpoConfig
 from rollhouse.train.sft import SftConfig
@@ -21,6 +23,8 @@ MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "CollectOptions": (CollectConfig,),
     "EvaluateOptions": (EvaluationConfig, BfclConfig),
     "RescoreOptions": (RescoreConfig,),
+    "TasksOptions": (TasksConfig,),
+    "ServeOptions": (ServeConfig,),
     "ImportOptions": (ImportConfig,),
     "ExportOptions": (ExportConfig,),
     "SftBuildOptions": (SftOptions,),
@@ -41,7 +45,7 @@ IMPORTS = {"Mapping[": "from collections.abc import Mapping\n", "PathLike[": "fr
 # Keywords that take an object of the store besides its id.
 OBJECTS = {"dataset": "Any", "model": "Any", "of_run": "Any"}
 # Keywords that the method itself has.
-OWN = {"EvaluateOptions": {"policy"}, "RescoreOptions": {"scorer"}}
+OWN = {"EvaluateOptions": {"policy"}, "RescoreOptions": {"scorer"}, "TasksOptions": {"env"}}
 
 
 def source() -> str:

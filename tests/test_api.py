@@ -4,14 +4,16 @@ import asyncio
 import inspect
 import itertools
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import polars as pl
 import pytest
 import rollhouse as rh
-from rollhouse.base.options import option_types
+from rollhouse.base.options import option_types, options_of
 from rollhouse.cli.main import app
 from rollhouse.tests import api_options
 from typer.main import get_command
@@ -119,6 +121,30 @@ def test_the_loop(collected: rh.Store, tmp_path: Path) -> None:
     assert {"base", "sft", "good", "bad"} <= {str(run) for run in collected.runs()}
 
 
+def test_a_served_policy_records_its_callers(store: rh.Store, tiny_base: Path) -> None:
+    answers: list[int] = []
+
+    def call(listening: Any) -> None:
+        def work() -> None:
+            body = {"model": "tiny", "messages": ASKED, "max_tokens": 4}
+            reply = httpx.post(f"{listening.url}/rollouts/one/v1/chat/completions", json=body, timeout=120)
+            answers.append(reply.status_code)
+            httpx.post(f"{listening.url}/rollouts/one/finish", json={"reward": 1.0}, timeout=120)
+            listening.stop()
+
+        threading.Thread(target=work).start()
+
+    summary = store.serve(engine="torch", model=tiny_base, port=0, run="served", on_ready=call)
+    assert answers == [200] and summary["run_id"] == "served"
+    assert store.sql("select run_id, reward from rollouts").rows() == [{"run_id": "served", "reward": 1.0}]
+
+
+def test_tasks_are_generated_once(store: rh.Store) -> None:
+    made = store.generate_tasks("workplace-mini", splits=["train"], count=3)
+    assert made == [{"environment": "workplace-mini", "split": "train", "tasks": 3, "new": 3}]
+    assert store.generate_tasks("workplace-mini", split=["train"], count=3)[0]["new"] == 0
+
+
 def test_calls_work_under_a_running_loop(store: rh.Store) -> None:
     async def notebook() -> None:
         store.collect(env="workplace-mini", policy=rh.scripted(), limit=3, run="loop")
@@ -157,50 +183,147 @@ def test_an_answer_is_a_frame(collected: rh.Store) -> None:
     assert list(answer.df().columns) == answer.arrow().column_names == answer.relation().columns
 
 
-# A method's name → the command of the same options.
+# A command → the method of `Store` with the same options.
 METHODS = {
-    "collect": ["collect"],
-    "rescore": ["rescore"],
-    "import_": ["import"],
-    "export": ["export"],
-    "build_sft": ["dataset", "build", "sft"],
-    "build_dpo": ["dataset", "build", "dpo"],
-    "build_grpo": ["dataset", "build", "grpo"],
-    "train_sft": ["train", "sft"],
-    "train_dpo": ["train", "dpo"],
-    "train_grpo": ["train", "grpo"],
+    "collect": "collect",
+    "rescore": "rescore",
+    "import": "import_",
+    "export": "export",
+    "serve": "serve",
+    "dataset build sft": "build_sft",
+    "dataset build dpo": "build_dpo",
+    "dataset build grpo": "build_grpo",
+    "dataset show": "dataset",
+    "dataset list": "datasets",
+    "train sft": "train_sft",
+    "train dpo": "train_dpo",
+    "train grpo": "train_grpo",
+    "train replay": "replay",
+    "eval env": "evaluate",
+    "eval bfcl": "evaluate",
+    "eval compare": "compare",
+    "tasks generate": "generate_tasks",
+    "runs list": "runs",
+    "runs show": "run",
+    "runs reproduce": "reproduce",
+    "snapshot create": "snapshot",
+    "snapshot list": "snapshots",
+    "snapshot diff": "diff",
+    "snapshot delete": "delete_snapshot",
+    "sql": "sql",
+    "query": "query",
+    "search": "search",
+    "report": "report",
+    "lineage": "lineage",
+    "check": "check",
+    "compact": "compact",
+    "gc": "gc",
+}
+# Commands whose work in Python is a function, a method of a result, or nothing that a program needs.
+ELSEWHERE = {
+    "demo": "the loop as a command",
+    "doctor": "about this machine",
+    "view": "pages for people",
+    "train tiny": "rollhouse.train.tiny.base_policy",
+    "tasks tables": "rollhouse.generate_tables",
+    "tasks prepare": "rollhouse.prepare_tasks",
+    "snapshot show": "Store.snapshots",
+    "dataset why": "Dataset.why",
+    "dataset diff": "Dataset.diff",
+    "dataset export": "Dataset.export",
 }
 GENERATED = {
-    "rescore": ("RescoreOptions",),
-    "import_": ("ImportOptions",),
-    "export": ("ExportOptions",),
-    "collect": ("CollectOptions",),
-    "build_sft": ("SftBuildOptions",),
-    "build_dpo": ("DpoBuildOptions",),
-    "build_grpo": ("GrpoBuildOptions",),
-    "train_sft": ("SftTrainingOptions",),
-    "train_dpo": ("DpoTrainingOptions",),
-    "train_grpo": ("GrpoTrainingOptions",),
+    "collect": "CollectOptions",
+    "rescore": "RescoreOptions",
+    "import_": "ImportOptions",
+    "export": "ExportOptions",
+    "serve": "ServeOptions",
+    "generate_tasks": "TasksOptions",
+    "evaluate": "EvaluateOptions",
+    "build_sft": "SftBuildOptions",
+    "build_dpo": "DpoBuildOptions",
+    "build_grpo": "GrpoBuildOptions",
+    "train_sft": "SftTrainingOptions",
+    "train_dpo": "DpoTrainingOptions",
+    "train_grpo": "GrpoTrainingOptions",
 }
-# Of the command line alone: how it prints, where the store is, and what a dry run and `--compare` print. Of Python alone: the progress bar.
-OF_THE_COMMAND = {"store", "format", "dry_run", "help", "config", "settings", "compare", "against", "from", "file_format", "name", "snapshot_name"}  # fmt: skip
-OF_THE_METHOD = {"self", "progress", "recipe", "overrides", "options"}
+# Of the command line alone: where the store is and at which version it is read, how a command prints, and what a dry run prints.
+OF_THE_COMMAND = {"store", "at", "format", "dry_run", "help", "config", "settings", "from", "snapshot"}
+OF_THE_METHOD = {"self", "progress", "recipe", "overrides", "options", "at", "on_ready"}
+# A flag that is another method, another argument's form, or only prints: command → flags.
+FLAGS_ELSEWHERE = {
+    "rescore": {"compare", "against"},  # the named query verdict_moves
+    "import": {"file_format"},  # the argument `format`
+    "export": {"file_format"},
+    "tasks generate": {"output"},
+    "dataset build sft": {"snapshot_name"},  # `at=`
+    "dataset build dpo": {"snapshot_name"},
+    "dataset build grpo": {"snapshot_name"},
+    "dataset show": {"dataset", "rows", "flagged"},
+    "train replay": {"original", "run"},  # `run` and `name`
+    "eval bfcl": {"before", "after"},  # `compare`
+    "eval compare": {"run_a", "runs", "flips"},
+    "snapshot delete": set(),
+    "sql": {"text", "timeout"},  # `query` and `timeout_s`
+    "query": {"params", "timeout", "memory"},
+    "report": {"runs"},
+    "search": {"like", "column"},  # `nearest`
+    "lineage": {"id"},
+    "check": {"repair"},  # `repair`
+}
+KEYWORDS_ELSEWHERE = {
+    "import_": {"format"},
+    "export": {"format"},
+    "replay": {"run", "name"},
+    "evaluate": {"policy", "benchmark"},
+    "dataset": {"label"},
+    "compare": {"a", "b"},
+    "sql": {"query", "params", "timeout_s", "in_child"},
+    "lineage": {"thing"},
+}
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_method_and_command_have_the_same_options(method: str) -> None:
-    node: Any = get_command(app)
-    for name in METHODS[method]:
-        node = node.commands[name]
-    flags = {parameter.name.removeprefix("setting_") for parameter in node.params}
-    keywords = set(inspect.signature(getattr(rh.Store, method)).parameters)
-    for generated in GENERATED.get(method, ()):
-        for model in api_options.MODELS[generated]:
-            keywords |= set(option_types(model))
-            # Sections and settings without a flag are set on the command line as `section.key=value`.
-            flags |= set(model.model_fields)
-    assert flags - OF_THE_COMMAND - keywords - {"snapshot"} == set()
-    assert keywords - OF_THE_METHOD - flags - {"at", "format", "name"} == set()
+def commands(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The commands by their path, without the groups that they stand in."""
+    for name, inside in getattr(node, "commands", {}).items():
+        yield from commands(inside, (*path, name))
+    if not hasattr(node, "commands"):
+        yield " ".join(path), node
+
+
+COMMANDS = dict(commands(get_command(app)))
+
+
+def test_every_command_has_a_method_or_a_reason() -> None:
+    assert set(COMMANDS) == METHODS.keys() | ELSEWHERE.keys()
+    assert all(hasattr(rh.Store, method) for method in METHODS.values())
+    for place in ELSEWHERE.values():
+        owner, _, name = place.rpartition(".")
+        assert (
+            " " in place
+            or owner == "rollhouse.train.tiny"
+            or hasattr({"rollhouse": rh, "Store": rh.Store, "Dataset": rh.Dataset}[owner], name)
+        )
+
+
+@pytest.mark.parametrize("command", METHODS)
+def test_method_and_command_have_the_same_options(command: str) -> None:
+    method = METHODS[command]
+    flags = {parameter.name.removeprefix("setting_") for parameter in COMMANDS[command].params}
+    keywords = {
+        name
+        for name, parameter in inspect.signature(getattr(rh.Store, method)).parameters.items()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
+    }
+    flags_of_another = set()
+    for model in api_options.MODELS[GENERATED[method]] if method in GENERATED else ():
+        keywords |= set(option_types(model))
+        # Sections and settings without a flag are set on the command line as `section.key=value`.
+        flags |= set(model.model_fields)
+        flags_of_another |= {option.name for option in options_of(model)} - flags if method == "evaluate" else set()
+    assert flags - OF_THE_COMMAND - FLAGS_ELSEWHERE.get(command, set()) - keywords == set()
+    assert keywords - OF_THE_METHOD - KEYWORDS_ELSEWHERE.get(method, set()) - flags - flags_of_another == set()
 
 
 def test_the_keywords_are_those_of_the_models() -> None:

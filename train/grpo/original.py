@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel
 
 from ...base.errors import ConfigError
-from ...base.recipes import with_overrides
+from ...base.recipes import read_recipe, with_changes
 from ...policies.config import ChatOptions
 from ...store.lance_store import quote
 from ...store.old_payloads import as_today
@@ -160,17 +160,17 @@ def stored_config(store: "LanceStore", run_id: str) -> GrpoConfig:
     return GrpoConfig.model_validate(values)
 
 
-def changed_config(stored: GrpoConfig, overrides: Sequence[str]) -> GrpoConfig:
-    """The configuration of a run with overrides `section.key=value`; `algorithm=NAME` sets what the presets of algorithms set.
+def changed_config(stored: GrpoConfig, overrides: Sequence[str] = (), recipe: str | Path | None = None) -> GrpoConfig:
+    """The configuration of a run with the settings of a recipe, then overrides `section.key=value`.
 
-    Raises ConfigError as with_overrides does.
+    `algorithm: NAME` in the recipe, or `algorithm=NAME`, sets what the preset of that algorithm sets. Raises ConfigError as with_changes does.
     """
-    names = [
-        text for key, _, text in (override.lstrip("+").partition("=") for override in overrides) if key == "algorithm"
-    ]
+    named = [read_recipe(recipe).get("algorithm")] if recipe else []
+    pairs = [override.lstrip("+").partition("=") for override in overrides]
+    names = [name for name in (*named, *(text for key, _, text in pairs if key == "algorithm")) if name is not None]
     if names:
-        stored = GrpoConfig.model_validate(switched(stored.model_dump(mode="json"), names[-1]))
-    return with_overrides(stored, overrides)
+        stored = GrpoConfig.model_validate(switched(stored.model_dump(mode="json"), str(names[-1])))
+    return with_changes(stored, recipe, overrides)
 
 
 def changed_settings(original: Original, after: GrpoConfig) -> dict[str, tuple[Any, Any]]:

@@ -200,7 +200,8 @@ class Frozen(Broken):
         return await self.engine.generate(prompt_ids, sampling)
 
 
-@pytest.mark.filterwarnings("error")  # a coroutine that nobody awaited is one
+@pytest.mark.filterwarnings("error:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_a_thread_that_shows_no_sign_of_life_is_not_waited_for(prompt_store, configure, train_here, monkeypatch):
     monkeypatch.setattr(generation, "_SLACK_S", 0.2)
     config = configure(run="frozen", **asynchronous(), **{"policy.generation__time_limit_s": 0.3})

@@ -185,7 +185,10 @@ def test_a_first_step_later_than_1_goes_on_from_the_run_s_own(store: LanceStore)
         ("dataset=other", "cannot change dataset"),
         ("policy.model_name=other", "cannot change policy.model_name"),
         ("policy.optimizer.rate=1", "There is no setting 'policy.optimizer.rate'"),
-        ("policy.optimizer.lr=-1", "policy.optimizer.lr (--lr) cannot be -1"),
+        (
+            "policy.optimizer.lr=-1",
+            "policy.optimizer.lr cannot be -1: Input should be greater than 0. Set it with --lr",
+        ),
     ],
 )
 def test_what_a_replay_refuses(store: LanceStore, setting: str, says: str) -> None:
