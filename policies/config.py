@@ -33,7 +33,7 @@ class ChatOptions(Section):
     template_kwargs: Mapping[str, Any] = Field(default_factory=dict)
     """Further settings of the chat template, by its own names."""
     tool_parser: Annotated[str, Flag("Policy", metavar="NAME"), Content(_parser_hash, alone=True)] = "hermes"
-    """Parser of tool calls: hermes, one of vLLM's tool parsers, or FILE.py:name."""
+    """Parser of tool calls: hermes, nemotron_json, llama3_json, mistral, one of vLLM's tool parsers, or FILE.py:name."""
 
     def template_settings(self) -> dict[str, Any]:
         """What the template is rendered with besides messages and tools."""

@@ -1,4 +1,4 @@
-"""Reads thinking, text and tool calls out of a sampled turn: the Hermes form, vLLM's parsers by name, or a user's plug-in.
+"""Reads thinking, text and tool calls out of a sampled turn: built-in forms, vLLM's parsers by name, or a user's plug-in.
 
 A plug-in (`module:name` or `FILE.py:name`) is one function::
 
@@ -10,7 +10,6 @@ or a parser class of vLLM's kind (a subclass of `vllm.tool_parsers.ToolParser`).
 """
 
 import inspect
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,15 +19,23 @@ from ..base.packages import require
 from ..base.plugins import FORMS, load_plugin, parse_plugin
 from .config import ChatOptions
 from .engines.environment import prepare_environment
-from .hermes import parse_turn
+from .hermes import HERMES, NEMOTRON
+from .json_calls import Parsed, is_object
+from .marked_calls import parse_llama3, parse_mistral
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Parsed = tuple[str | None, list[tuple[str, str]], int]
-"""Text outside the calls, (name, arguments as JSON text) of each call, and the number of calls that could not be read."""
 Parser = Callable[[str, Sequence[Mapping[str, Any]]], Parsed]
 """Takes the text of a turn without thinking, and the task's tools."""
+
+BUILT_IN: dict[str, Parser] = {
+    "hermes": lambda text, tools: HERMES.parse(text),
+    "nemotron_json": lambda text, tools: NEMOTRON.parse(text),
+    "llama3_json": parse_llama3,
+    "mistral": parse_mistral,
+}
+"""Parsers by name that keep arguments byte for byte. `nemotron_json` reads `<TOOLCALL>[…]</TOOLCALL>` of Nemotron Nano v2."""
 
 OPEN, CLOSE = "<think>", "</think>"
 
@@ -58,14 +65,7 @@ def load_parser(options: ChatOptions, tokenizer: "PreTrainedTokenizerBase") -> P
     """The parser of the options. Raises ConfigError for an unknown one, MissingExtra for one of vLLM's when vLLM is not installed."""
     if parse_plugin(options.tool_parser) is not None:
         return _plugin_parser(options.tool_parser, tokenizer)
-    if options.tool_parser == "hermes":
-        return _hermes
-    return _vllm_parser(options.tool_parser, tokenizer)
-
-
-def _hermes(text: str, tools: Sequence[Mapping[str, Any]]) -> Parsed:
-    message, failures = parse_turn(text)
-    return message.text, [(call.name, call.arguments) for call in message.tool_calls], failures
+    return BUILT_IN.get(options.tool_parser) or _vllm_parser(options.tool_parser, tokenizer)
 
 
 # -- vLLM's parsers ----------------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def _vllm_parser(name: str, tokenizer: "PreTrainedTokenizerBase") -> Parser:
     if name not in ToolParserManager.list_registered():
         raise ConfigError(
             f"There is no tool parser {name!r}.",
-            f"Parsers are hermes (built in), vLLM's ({', '.join(ToolParserManager.list_registered())}), or a plug-in: {FORMS}.",
+            f"Parsers are {', '.join(BUILT_IN)} (built in), vLLM's ({', '.join(ToolParserManager.list_registered())}), or a plug-in: {FORMS}.",
         )
     return _reader(lambda: ToolParserManager.get_tool_parser(name), name, tokenizer)
 
@@ -108,7 +108,7 @@ def _reader(load: Callable[[], Any], name: str, tokenizer: "PreTrainedTokenizerB
         except Exception:  # the policy wrote the text: a parser that fails on it counts as one unreadable call
             return text, [], 1
         calls = [(call.function.name, call.function.arguments) for call in found.tool_calls]
-        failures = max(sum(not _is_object(arguments) for _, arguments in calls), min(swallowed.count, 1))
+        failures = max(sum(not is_object(arguments) for _, arguments in calls), min(swallowed.count, 1))
         return (found.content if calls else text), calls, failures
 
     return parse
@@ -128,13 +128,6 @@ class _Swallowed(logging.Filter):
         if record.exc_info:
             self.count += 1
         return not record.exc_info
-
-
-def _is_object(arguments: str) -> bool:
-    try:
-        return isinstance(json.loads(arguments), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 # -- a user's plug-in --------------------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_arguments_are_kept_byte_for_byte(text: str, arguments: str, failures: i
         "{bad",
         "[1]",
         '{"name": 1, "arguments": {}}',
-        '{"name": "a"}',
+        '{"name": "a", "x": 1}',
         "",
         '{"name": "\\ud800", "arguments": {}}',
         "[" * 5000,
@@ -152,8 +152,6 @@ JSON = st.recursive(
 )
 def test_every_json_object_comes_back_as_it_was_written(value: dict, ascii_only: bool, indent: int | None) -> None:
     written = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
-    if "</tool_call>" in written:
-        return
     message, failures = parse_turn(f'<tool_call>\n{{"name": "f", "arguments": {written}}}\n</tool_call>')
     assert message.tool_calls[0].arguments == written and failures == 0
 
