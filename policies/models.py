@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import ConfigError
 from ..base.packages import need
 from ..store.ids import canonical_json
+from .families import whole_template
 from .hub import hub_folder
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ def load_tokenizer(folder: str | os.PathLike[str], template: str | None = None) 
     tokenizer = need("transformers").AutoTokenizer.from_pretrained(str(folder))
     if template is not None:
         tokenizer.chat_template = read_file(template, "--chat-template").decode()
+    elif isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = whole_template(tokenizer.chat_template, folder)
     if not tokenizer.chat_template:
         raise ConfigError(f"The tokenizer in {folder} has no chat template.", "Name one with --chat-template FILE.")
     return tokenizer

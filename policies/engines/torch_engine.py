@@ -205,7 +205,10 @@ def loaded(model: Any, state: Mapping[str, "torch.Tensor"], path: str) -> Any:
     own = model.state_dict()
     tied = set(own) - {name for name, _ in model.named_parameters()} - {name for name, _ in model.named_buffers()}
     wanted = {name: tensor.shape for name, tensor in own.items() if name not in tied}
-    if all(name in state for name in wanted):
+    missing = sorted(name for name in wanted if name not in state)
+    if missing and set(state) <= set(own):
+        raise _lacking(path, missing)
+    if not missing:
         other = sorted(name for name, shape in wanted.items() if state[name].shape != shape)
         if other:
             raise EngineError(f"The weights at {path} do not fit: {other[0]} has another shape.", "Use a model of the same shape.")  # fmt: skip
@@ -216,12 +219,16 @@ def loaded(model: Any, state: Mapping[str, "torch.Tensor"], path: str) -> Any:
     made, found = type(model).from_pretrained(
         None, config=model.config, state_dict=copies, dtype=model.dtype, output_loading_info=True
     )
-    if missing := sorted(found["missing_keys"]):
-        raise EngineError(
-            f"The weights at {path} lack {len(missing)} parameters, {missing[0]} among them.",
-            "Write all of the model's tensors.",
-        )
+    if found["missing_keys"]:
+        raise _lacking(path, sorted(found["missing_keys"]))
     return made.to(model.device).eval()
+
+
+def _lacking(path: str, missing: list[str]) -> EngineError:
+    return EngineError(
+        f"The weights at {path} lack {len(missing)} parameters, {missing[0]} among them.",
+        "Write all of the model's tensors.",
+    )
 
 
 def _generator(seed: int | None, device: str) -> "torch.Generator":

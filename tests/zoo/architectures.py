@@ -93,30 +93,141 @@ ARCHITECTURES = (
     Architecture("Qwen 2", "qwen2", {**HALF, "tie_word_embeddings": True}),
     Architecture("Qwen 3", "qwen3", {"tie_word_embeddings": True}),
     Architecture("Qwen 3 MoE", "qwen3_moe", EXPERTS),
-    Architecture("Qwen 3 Next", "qwen3_next", {**EXPERTS, **DELTA, "shared_expert_intermediate_size": 32, "partial_rotary_factor": 0.5}),  # fmt: skip
+    Architecture(
+        "Qwen 3 Next",
+        "qwen3_next",
+        {**EXPERTS, **DELTA, "shared_expert_intermediate_size": 32, "partial_rotary_factor": 0.5},
+    ),
     Architecture("Qwen 3.5", "qwen3_5_text", DELTA),
-    Architecture("Gemma 2", "gemma2", {"sliding_window": 16, "query_pre_attn_scalar": 32, "final_logit_softcapping": 5.0, "attn_logit_softcapping": 5.0}),  # fmt: skip
-    Architecture("Gemma 3", "gemma3_text", {"num_hidden_layers": 4, "sliding_window": 16, "query_pre_attn_scalar": 32, "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]}),  # fmt: skip
-    Architecture("Gemma 4", "gemma4_text", {"num_hidden_layers": 4, "sliding_window": 16, "vocab_size_per_layer_input": 263, "hidden_size_per_layer_input": 16, "global_head_dim": 32}),  # fmt: skip
-    Architecture("gpt-oss", "gpt_oss", {**LOCAL, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"], "intermediate_size": 64}),  # fmt: skip
+    Architecture(
+        "Gemma 2",
+        "gemma2",
+        {
+            "sliding_window": 16,
+            "query_pre_attn_scalar": 32,
+            "final_logit_softcapping": 5.0,
+            "attn_logit_softcapping": 5.0,
+        },
+    ),
+    Architecture(
+        "Gemma 3",
+        "gemma3_text",
+        {
+            "num_hidden_layers": 4,
+            "sliding_window": 16,
+            "query_pre_attn_scalar": 32,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
+    Architecture(
+        "Gemma 4",
+        "gemma4_text",
+        {
+            "num_hidden_layers": 4,
+            "sliding_window": 16,
+            "vocab_size_per_layer_input": 263,
+            "hidden_size_per_layer_input": 16,
+            "global_head_dim": 32,
+        },
+    ),
+    Architecture(
+        "gpt-oss",
+        "gpt_oss",
+        {
+            **LOCAL,
+            "sliding_window": 16,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "intermediate_size": 64,
+        },
+    ),
     Architecture("GLM 4", "glm4", {"partial_rotary_factor": 0.5}),
     Architecture("GLM 4 MoE", "glm4_moe", {**ROUTED, "partial_rotary_factor": 0.5, "use_qk_norm": True}),
-    Architecture("Phi 3", "phi3", {"num_attention_heads": 2, "num_key_value_heads": 2, "sliding_window": None, "original_max_position_embeddings": 2048}),  # fmt: skip
+    Architecture(
+        "Phi 3",
+        "phi3",
+        {
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "sliding_window": None,
+            "original_max_position_embeddings": 2048,
+        },
+    ),
     Architecture("OLMo 2", "olmo2", HALF),
     Architecture("OLMo 3", "olmo3", {**HALF, "sliding_window": 16}),
-    Architecture("Granite", "granite", {**HALF, "logits_scaling": 8.0, "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.0156}),  # fmt: skip
-    Architecture("Granite 4 hybrid", "granitemoehybrid", {**HALF, **LOCAL, "shared_intermediate_size": 64, "layer_types": ["mamba", "attention"], "mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_state": 16, "mamba_n_groups": 1, "logits_scaling": 6.0, "position_embedding_type": "rope"}),  # fmt: skip
-    Architecture("Falcon H1", "falcon_h1", {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 16, "mamba_chunk_size": 16, "lm_head_multiplier": 0.5, "embedding_multiplier": 2.0}),  # fmt: skip
-    Architecture("Nemotron-H (Nano 9B v2)", "nemotron_h", {**MAMBA, "layers_block_type": ["linear_attention", "mlp", "full_attention", "mlp"]}),  # fmt: skip
-    Architecture("Nemotron-H MoE (3 Nano)", "nemotron_h", {**MAMBA, **ROUTED, "layers_block_type": ["linear_attention", "moe", "full_attention", "moe"], "moe_shared_expert_intermediate_size": 32}),  # fmt: skip
+    Architecture(
+        "Granite",
+        "granite",
+        {
+            **HALF,
+            "logits_scaling": 8.0,
+            "embedding_multiplier": 12.0,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 0.0156,
+        },
+    ),
+    Architecture(
+        "Granite 4 hybrid",
+        "granitemoehybrid",
+        {
+            **HALF,
+            **LOCAL,
+            "shared_intermediate_size": 64,
+            "layer_types": ["mamba", "attention"],
+            "mamba_n_heads": 4,
+            "mamba_d_head": 32,
+            "mamba_d_state": 16,
+            "mamba_n_groups": 1,
+            "logits_scaling": 6.0,
+            "position_embedding_type": "rope",
+        },
+    ),
+    Architecture(
+        "Falcon H1",
+        "falcon_h1",
+        {
+            "mamba_d_ssm": 64,
+            "mamba_n_heads": 4,
+            "mamba_d_head": 16,
+            "mamba_n_groups": 1,
+            "mamba_d_state": 16,
+            "mamba_chunk_size": 16,
+            "lm_head_multiplier": 0.5,
+            "embedding_multiplier": 2.0,
+        },
+    ),
+    Architecture(
+        "Nemotron-H (Nano 9B v2)",
+        "nemotron_h",
+        {**MAMBA, "layers_block_type": ["linear_attention", "mlp", "full_attention", "mlp"]},
+    ),
+    Architecture(
+        "Nemotron-H MoE (3 Nano)",
+        "nemotron_h",
+        {
+            **MAMBA,
+            **ROUTED,
+            "layers_block_type": ["linear_attention", "moe", "full_attention", "moe"],
+            "moe_shared_expert_intermediate_size": 32,
+        },
+    ),
     Architecture("DeepSeek V3", "deepseek_v3", DEEPSEEK),
     Architecture("MiniMax M2", "minimax_m2", {**LOCAL, "intermediate_size": 32, "rotary_dim": 16}),
     Architecture("SmolLM 3", "smollm3", {**HALF, "num_hidden_layers": 4}),
-    Architecture("LFM 2", "lfm2", {**HALF, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}),  # fmt: skip
+    Architecture(
+        "LFM 2", "lfm2", {**HALF, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}
+    ),
     Architecture("Command (Cohere 2)", "cohere2", {**HALF, "logit_scale": 0.25, "sliding_window": 16}),
     Architecture("ERNIE 4.5", "ernie4_5"),
-    Architecture("EXAONE 4", "exaone4", {"sliding_window": 16, "sliding_window_pattern": 2, "layer_types": ["sliding_attention", "full_attention"]}),  # fmt: skip
+    Architecture(
+        "EXAONE 4",
+        "exaone4",
+        {"sliding_window": 16, "sliding_window_pattern": 2, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
     Architecture("Hunyuan", "hunyuan_v1_dense"),
     Architecture("Phi-3.5 MoE", "phimoe", {**HALF, **LOCAL, "sliding_window": None}),
-    Architecture("OLMoE", "olmoe", {"num_attention_heads": 2, "num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2}),  # fmt: skip
+    Architecture(
+        "OLMoE",
+        "olmoe",
+        {"num_attention_heads": 2, "num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2},
+    ),
 )

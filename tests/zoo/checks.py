@@ -42,7 +42,9 @@ def make_samples() -> list[TrainSample]:
     for number, (before, length) in enumerate(((prompt, 9), (prompt, 17), (prompt, 12), (tokens(7), 11))):
         mask = [1] * length
         mask[3:5] = [0, 0]
-        samples.append(TrainSample(f"r{number}", before, tokens(length), mask, [-3.0] * (length - 2), rng.uniform(-2, 2)))
+        samples.append(
+            TrainSample(f"r{number}", before, tokens(length), mask, [-3.0] * (length - 2), rng.uniform(-2, 2))
+        )
     return samples
 
 

@@ -14,7 +14,9 @@ PASSED = "✔"
 def read() -> dict[str, dict[str, str]]:
     """The cells by row and column."""
     block = _block()[1]
-    lines = [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in block.splitlines() if line.startswith("|")]
+    lines = [
+        [cell.strip() for cell in line.strip()[1:-1].split("|")] for line in block.splitlines() if line.startswith("|")
+    ]
     return {name: dict(zip(lines[0][1:], cells, strict=True)) for name, *cells in lines[2:]} if lines else {}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ....base.errors import TrainingError
 from ....policies.engines.weight_file import mapped_tensors, write_weights
-from ...weights import FolderDtypes, folder_weights, is_converted, own_weights, write_folder
+from ...weights import FolderDtypes, folder_weights, is_converted, own_weights, persistent_buffers, write_folder
 from ..custom import load_loss
 from ..loss import LossInputs, StepTotals, policy_loss
 from .adapters import without_adapters
@@ -263,7 +263,9 @@ class Learner:
             return False
         if is_converted(self.model):
             return False
-        mapped_tensors(own_weights(self.model, lambda tensor: tensor), path)
+        tensors: dict[str, Tensor] = dict(self.model.named_parameters()) | persistent_buffers(self.model)
+        # In the order in which save_weights writes them.
+        mapped_tensors({name: tensors[name] for name in folder_weights(self.model, tensors)}, path)
         return True
 
     def save_pretrained(self, folder: str) -> None:
