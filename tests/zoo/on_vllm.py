@@ -14,7 +14,10 @@ def grpo(folder: Path, engine: Any, scratch: Path) -> None:
     """Two steps: every push is checked against the learner's logprobs, or the run fails."""
     from rollhouse.collect.runner import collect
     from rollhouse.environments.registry import load_environment
-    from rollhouse.policies.scripted import ScriptedPolicy
+    from rollhouse.policies.chat import ChatFormat
+    from rollhouse.policies.models import weights_hash
+    from rollhouse.policies.token_policy import TokenPolicy
+    from rollhouse.policies.types import Sampling
     from rollhouse.store.lance_store import LanceStore
     from rollhouse.store.runs import start_run
     from rollhouse.store.snapshots import create_snapshot
@@ -22,8 +25,9 @@ def grpo(folder: Path, engine: Any, scratch: Path) -> None:
     from rollhouse.transform.build import build_grpo
 
     store, environment = LanceStore.create(scratch / "store"), load_environment(GUESS)
-    with start_run(store, "collect", "script") as run:
-        collect(store, run, environment, ScriptedPolicy(), environment.tasks("train"), num_repeats=1)
+    policy = TokenPolicy(engine, ChatFormat.of(folder), weights_hash(folder))
+    with start_run(store, "collect", "before") as run:
+        collect(store, run, environment, policy, environment.tasks("train"), sampling=Sampling(max_tokens=12, seed=0))
     create_snapshot(store, "s1")
     build_grpo(store, "prompts", "s1")
     settings = {
@@ -40,8 +44,6 @@ def grpo(folder: Path, engine: Any, scratch: Path) -> None:
     }
     row = train_here(store, GrpoConfig.model_validate(settings), wrap=lambda _: engine)
     assert row["step"] == 2 and Path(row["path"]).is_dir()
-    from rollhouse.policies.models import weights_hash
-
     assert weights_hash(row["path"]) != weights_hash(folder), "nothing was trained"
 
 
