@@ -226,8 +226,12 @@ class ImportOptions(TypedDict, total=False):
     """Environment of the rollouts. Default: as the rows name it."""
     source_run: str | None
     """Name of the run that the rows come from; rollouts of one name share groups across files."""
+    map: str | None
+    """Columns of a dataset: `messages=conversations,reward=resolved`. Names: messages, prompt, completion, system, tools, reward, truth, group, key, model, step, category."""
     inputs: str | None
     """nemo-gym: file of planned inputs with the ground truths. Default: beside FILE."""
+    redact: bool
+    """Replace what looks like a secret (keys, tokens, passwords) before anything is stored."""
     reward_column: list[str]
     """Field that is a reward; several are summed. Default: `reward`, `rewards` or `score`, and no other number."""
     max_bad: float
