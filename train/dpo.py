@@ -72,14 +72,15 @@ def train_dpo(store: LanceStore, config: DpoConfig, on_step: OnStep | None = Non
             args = make_arguments(need("trl").DPOConfig, ours, config.trl)
             _refuse_losses_of_a_batch(args)
             pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+            model = load_model(start.folder)
             return trajectory_trainer(algorithm.reference_free)(
-                model=load_model(start.folder),
+                model=model,
                 args=args,
                 train_dataset=train,
                 eval_dataset=validation,
                 processing_class=tokenizer,
                 data_collator=PairCollator(pad),
-                peft_config=peft_config(config.policy.lora),
+                peft_config=peft_config(config.policy.lora, model),
             )
 
         return counts | {"validation": 2 * len(validation or ())}, make_trainer
