@@ -49,6 +49,12 @@ class DamagedStore(RollhouseError):
     """A table is there and cannot be opened."""
 
 
+class StoreTooNew(RollhouseError):
+    """A later version of rollhouse made the store."""
+
+    exit_code = 2
+
+
 class VersionNotFound(RollhouseError):
     """No snapshot has that name, or no version is that old."""
 

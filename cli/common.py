@@ -126,7 +126,7 @@ def print_error(error: RollhouseError) -> None:
 
 def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, title: str | None = None) -> None:
     """Prints rows as a table that fits the terminal, a JSON array of objects, or CSV."""
-    listed: Sequence[Mapping[str, Any]] = rows.to_pylist() if hasattr(rows, "to_pylist") else list(rows)  # type: ignore
+    listed: Sequence[Mapping[str, Any]] = _listed(rows)
     names = list(rows.column_names) if hasattr(rows, "column_names") else list(listed[0]) if listed else []  # type: ignore
     if format is Format.json:
         print(visible_json(to_json(listed)))
@@ -138,6 +138,37 @@ def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, t
         writer.writerows([[_csv_cell(row[name]) for name in names] for row in listed])
     else:
         _print_table(listed, names, title)
+
+
+def _listed(rows: Any) -> list[Mapping[str, Any]]:
+    """The rows as Python values; a column with a value that Python has not (a date of the year 290000) as text."""
+    if not hasattr(rows, "to_pylist"):
+        return list(rows)
+    try:
+        return rows.to_pylist()
+    except (ValueError, ArithmeticError):
+        columns = {name: _values(rows[name]) for name in rows.column_names}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _values(column: Any) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except (ValueError, ArithmeticError):
+        return column.cast(_with_text(column.type)).to_pylist()
+
+
+def _with_text(type: Any) -> Any:
+    """The Arrow type with text for dates and times, in lists and structs too."""
+    import pyarrow as pa
+
+    if pa.types.is_temporal(type):
+        return pa.string()
+    if pa.types.is_list(type) or pa.types.is_large_list(type):
+        return pa.list_(_with_text(type.value_type))
+    if pa.types.is_struct(type):
+        return pa.struct([(field.name, _with_text(field.type)) for field in type])
+    return type
 
 
 def to_json(value: Any) -> str:

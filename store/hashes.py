@@ -91,8 +91,11 @@ def forget_gone(store: LanceStore, table: str) -> None:
         return
     kept = {name: text for name, text in known(store, table).items() if data_path(store, table, name).exists()}
     partial = log.with_name(f"{log.name}.new")
-    partial.write_text("".join(_formed(hashed, name) for name, hashed in kept.items()))
-    os.replace(partial, log)
+    try:
+        partial.write_text("".join(_formed(hashed, name) for name, hashed in kept.items()))
+        os.replace(partial, log)
+    except OSError:  # the disk is full: lines of files that are gone do no harm
+        partial.unlink(missing_ok=True)
 
 
 def _log(store: LanceStore, table: str) -> Path:

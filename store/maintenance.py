@@ -1,5 +1,7 @@
 """Keeping a store small and sound: compact, gc, check. Each may run beside writers; one maintenance at a time."""
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -7,12 +9,13 @@ from typing import Any
 
 import pyarrow.compute
 
-from ..base.errors import DamagedStore
+from ..base.errors import DamagedStore, WriteConflict
 from . import hashes, journal
 from . import lease as leases
 from .damage import damage_of
 from .lance_store import LanceStore
 from .lease import LEASES
+from .runs import list_runs
 from .tables import TABLES
 from .upkeep import join_fragments
 from .validation import REQUIRED
@@ -64,7 +67,7 @@ def gc(
     """
     options: dict[str, Any] = {"older_than": retention, "error_if_tagged_old_versions": False}
     report = []
-    with _maintenance(store):
+    with _maintenance(store, frees=True):
         for table in _tables(store, on_table):
             dataset = store.lance_dataset(table)
             if yes:
@@ -99,16 +102,40 @@ def check(store: LanceStore, on_table: OnTable | None = None, deep: bool = False
     for reference in _REFERENCES:
         problems += _reference_problems(store, *reference)
     problems += _dataset_problems(store)
+    problems += _crash_problems(store)
     return problems + _snapshot_problems(store, deep)
 
 
 @contextmanager
-def _maintenance(store: LanceStore) -> Iterator[None]:
-    lease = leases.take(store, "maintenance")
+def _maintenance(store: LanceStore, frees: bool = False) -> Iterator[None]:
+    """The maintenance lease. What only `frees` space does without one where the disk is too full to write it: the folder is locked instead."""
+    try:
+        lease = leases.take(store, "maintenance")
+    except OSError:
+        if not frees or "://" in store.uri or leases.holder_of(store, "maintenance") is not None:
+            raise
+        with _locked(store.uri):
+            yield
+        return
     try:
         yield
     finally:
-        lease.release()
+        with contextlib.suppress(OSError if frees else ()):  # a lease of a process that has ended holds nobody up
+            lease.release()
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    import fcntl
+
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise WriteConflict("Another gc is running on this store.", "Wait for it to end.") from None
+    finally:
+        os.close(opened)
 
 
 def _tables(store: LanceStore, on_table: OnTable | None) -> Iterator[str]:
@@ -158,6 +185,25 @@ def _rollout_problems(store: LanceStore) -> list[str]:
     ]
     endless = pc.sum(pc.invert(pc.is_finite(rows["reward"]))).as_py() or 0
     return problems + ([f"Column rollouts.reward is not finite in {endless} rows."] if endless else [])
+
+
+def _crash_problems(store: LanceStore) -> list[str]:
+    """What processes that were killed left besides journals: imports without an end, and served rollouts that nobody goes on with."""
+    problems = []
+    opened = journal.open_calls(store)
+    for run in list_runs(store):
+        run_id = run["run_id"]
+        if run["status"] != "running" or leases.holder_of(store, f"run/{run_id}") is not None:
+            continue
+        if run["kind"] == "import":
+            problems.append(
+                f"Import {run_id} has no end and no process: import the file again with --run {run_id}, or `check --repair` ends it."
+            )
+        if run_id in opened:
+            problems.append(
+                f"Run {run_id} has {opened[run_id]} open served rollouts and no server: serve it again with --run {run_id} to go on."
+            )
+    return problems
 
 
 def _journal_problems(store: LanceStore) -> list[str]:

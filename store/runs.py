@@ -144,6 +144,11 @@ def start_run(store: LanceStore, kind: str, name: str | None = None, config: dic
     return run
 
 
+def end_run(store: LanceStore, run: dict[str, Any], lease: Lease, event: str, payload: dict[str, Any]) -> None:
+    """Writes the end of a run (a row of list_runs) whose process is gone, under its lease."""
+    _write_event(Run(store, run["run_id"], run["kind"], run["incarnation"], run["config"], lease), event, payload)
+
+
 def get_run(store: LanceStore, run_id: str) -> dict[str, Any]:
     """One run as a dict (keys as in list_runs). Raises StoreNotFound naming runs of similar name."""
     events = _events(store, run_id)

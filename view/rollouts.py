@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..base.errors import ConfigError
+from ..queries.conditions import filtered_rollouts
 from ..queries.sql_store import SqlStore
 from .filters import FIELDS, PLANNED, Clause, order_by, read_filter
 from .reader import Reader, plain
@@ -250,7 +251,7 @@ def _source(clause: Clause, where: str, *more: str) -> str:
     if not where:
         return source
     # A line of its own, so that a comment at its end takes nothing with it.
-    own = f"r.rollout_id IN (SELECT rollout_id FROM rollouts WHERE {where}\n)"
+    own = f"r.rollout_id IN (SELECT rollout_id FROM {filtered_rollouts(where)})"
     return f"{source} AND {own}" if clause.conditions else f"{source} WHERE {own}"
 
 
