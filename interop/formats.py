@@ -150,7 +150,7 @@ FORMATS: dict[str, FileFormat] = {
     ),
     "trl-messages": FileFormat(trl.read, trl.writer("trl-messages"), trl.held, records=trl.records),
     "trl-kto": FileFormat(trl.read, trl.writer("trl-kto"), trl.held, records=trl.records, unfit=trl.unlabelled),
-    "trl-prompt": FileFormat(None, trl.writer("trl-prompt"), trl.held),
+    "trl-prompt": FileFormat(None, trl.writer("trl-prompt"), trl.prompt_held, drops=verl.drops),
     "openai-finetuning": FileFormat(
         None, finetuning.write, finetuning.held, unfit=finetuning.unfit, drops=finetuning.drops
     ),
