@@ -50,7 +50,7 @@ class CollectOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: hermes, nemotron_json, llama3_json, mistral, one of vLLM's tool parsers, or FILE.py:name."""
+    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
     mistake_rate: float
     """Probability that the scripted engine stops before its last call."""
     max_retries: int
@@ -113,7 +113,7 @@ class EvaluateOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: hermes, nemotron_json, llama3_json, mistral, one of vLLM's tool parsers, or FILE.py:name."""
+    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
     mistake_rate: float
     """Probability that the scripted engine stops before its last call."""
     max_retries: int
@@ -194,7 +194,7 @@ class ServeOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: hermes, nemotron_json, llama3_json, mistral, one of vLLM's tool parsers, or FILE.py:name."""
+    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
     max_retries: int
     """Times a request to an endpoint is sent again after 429, 5xx, a timeout, a broken connection or an invalid answer."""
     tensor_parallel_size: int
@@ -465,6 +465,12 @@ class SftTrainingOptions(TypedDict, total=False):
     """Model to start from: a checkpoint, a run (its last checkpoint), a model folder or a name on the hub."""
     lr: float
     """Learning rate after the warm-up."""
+    chat_template: str | None
+    """Jinja file used instead of the model's chat template."""
+    enable_thinking: bool | None
+    """Value of the chat template's setting enable_thinking. Default: the template's own."""
+    tool_parser: str
+    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
     max_num_epochs: float
     """Passes over the dataset."""
     max_num_steps: int | None
@@ -491,6 +497,12 @@ class DpoTrainingOptions(TypedDict, total=False):
     """Model to start from: a checkpoint, a run (its last checkpoint), a model folder or a name on the hub."""
     lr: float
     """Learning rate after the warm-up."""
+    chat_template: str | None
+    """Jinja file used instead of the model's chat template."""
+    enable_thinking: bool | None
+    """Value of the chat template's setting enable_thinking. Default: the template's own."""
+    tool_parser: str
+    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
     max_num_epochs: float
     """Passes over the dataset."""
     max_num_steps: int | None
@@ -525,7 +537,7 @@ class GrpoTrainingOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: hermes, nemotron_json, llama3_json, mistral, one of vLLM's tool parsers, or FILE.py:name."""
+    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
     tensor_parallel_size: int
     """GPUs that each copy of the model is split over (vllm)."""
     data_parallel_size: int

@@ -1,6 +1,5 @@
 """What SFT and DPO share: training from a dataset and a model to a checkpoint, and resuming an interrupted run."""
 
-import json
 import math
 import os
 import shutil
@@ -14,14 +13,15 @@ from typing import Any
 from ..base.errors import TrainingError
 from ..base.packages import need
 from ..policies.chat import ChatFormat
-from ..policies.models import check_model_folder, weights_hash
+from ..policies.models import check_model_folder, context_length, weights_hash
 from ..store.lance_store import LanceStore
 from ..store.run_settings import refuse_other_config, run_payload
 from ..store.runs import Run, start_run
 from ..transform.versions import DatasetVersion, get_dataset
 from .checkpoints import checkpoint_folder, finished_before, folder_of, keep_best, resolve_model, save_checkpoint
 from .lora import merged
-from .offline_config import OfflineConfig
+from .offline_config import OfflineConfig, OfflinePolicy
+from .tokens import Tokenizing
 from .tracking import Tracker
 from .trl_setup import rank, require_name
 
@@ -46,18 +46,24 @@ class Start:
     @property
     def context(self) -> int | None:
         """The model's context length in tokens; None when its config states none."""
-        return json.loads((self.folder / "config.json").read_text()).get("max_position_embeddings")
+        return context_length(self.folder)
+
+    def tokenizing(self, policy: OfflinePolicy) -> Tokenizing:
+        """What turns the dataset's trajectories into tokens."""
+        return Tokenizing(self.chat, policy.max_total_sequence_length, self.context, policy.leave_out_too_long)
 
 
 MakeTrainer = Callable[[Path], Any]
 """Makes TRL's trainer, given the folder for the state that an interrupted run resumes from."""
+Prepare = Callable[[Start, Path], tuple[dict[str, Any], MakeTrainer]]
+"""Writes the rows into a folder. Returns how they were tokenised, and what makes the trainer."""
 
 
 def train_offline(
     store: LanceStore,
     kind: str,
     config: OfflineConfig,
-    prepare: Callable[[Start, Path], tuple[dict[str, int], MakeTrainer]],
+    prepare: Prepare,
     on_step: OnStep | None,
 ) -> dict[str, Any]:
     """Trains a model on a dataset in a run, and returns the row of the last checkpoint.
@@ -83,12 +89,12 @@ def train_offline(
             on_step(before["step"], before["step"], "already trained; this is its checkpoint")
         return before
     with tempfile.TemporaryDirectory(prefix="rollhouse-rows-") as scratch:
-        rows, make_trainer = prepare(Start(folder, dataset, ChatFormat.of(folder)), Path(scratch))
+        rows, make_trainer = prepare(Start(folder, dataset, ChatFormat.of(folder, config.policy.chat)), Path(scratch))
         if rank() > 0:
             state = folder_of(store, str(config.run), config.checkpointing.checkpoint_dir) / "state"
             follow(make_trainer, state, config)
             return {}
-        return _train(store, kind, config, payload, rows, make_trainer, on_step)
+        return _train(store, kind, config, payload, folder, rows, make_trainer, on_step)
 
 
 def _train(
@@ -96,11 +102,14 @@ def _train(
     kind: str,
     config: OfflineConfig,
     payload: dict[str, Any],
-    rows: dict[str, int],
+    folder: Path,
+    rows: dict[str, Any],
     make_trainer: MakeTrainer,
     on_step: OnStep | None,
 ) -> dict[str, Any]:
     """The part of process 0: the run, its metrics and its checkpoints."""
+    from .weights import TrainedModel
+
     dataset, parent = payload["dataset"], payload["model_hash"]
     with start_run(store, kind, config.run, payload) as run, Tracker(run, config.logger, payload) as tracker, quiet():
         place = config.checkpointing.checkpoint_dir
@@ -112,7 +121,7 @@ def _train(
 
         def keep(step: int) -> dict[str, Any]:
             numbers = last_metrics(trainer)
-            model, tokenizer = merged(trainer.model), trainer.processing_class
+            model, tokenizer = TrainedModel(merged(trainer.model), folder), trainer.processing_class
             row = save_checkpoint(store, run, model, tokenizer, step, place, dataset, numbers, parent)
             keep_best(store, run.run_id, config.checkpointing)
             return row
@@ -234,7 +243,7 @@ def measured(trainer: Any) -> bool:
     return "val/loss" in last_metrics(trainer)
 
 
-def _finish(run: Run, checkpoint: dict[str, Any], trainer: Any, rows: dict[str, int]) -> None:
+def _finish(run: Run, checkpoint: dict[str, Any], trainer: Any, rows: dict[str, Any]) -> None:
     run.finish(
         {
             "checkpoint": checkpoint["checkpoint_id"],
