@@ -163,7 +163,7 @@ def test_datasets_give_what_files_give(chats: LanceStore, tmp_path: Path) -> Non
     rows = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
     assert len({tuple(row) for row in rows}) == 1, "every row has the same keys"
     assert {key for row in rows for message in row["completion"] for key in message} == set(rows[0]["completion"][0])
-    loaded = load_dataset_version(chats, "d").to_hf()
+    loaded: Any = load_dataset_version(chats, "d").to_hf()
     assert [row["completion"] for row in loaded] == [row["completion"] for row in rows]
     calls = [one["function"]["arguments"] for row in rows for message in row["completion"] for one in message["tool_calls"] or ()]  # fmt: skip
     assert calls == [{"town": "Ghent"}, {"a": 2, "b": [3, {"c": None}]}, {}] and done.rows == len(rows)
