@@ -146,11 +146,16 @@ FORMATS: dict[str, FileFormat] = {
         drops=sharegpt.drops,
     ),
     "trl": FileFormat(
-        trl.read, trl.writer("trl"), trl.held, records=trl.records, signs=signs.keys("prompt", "completion")
+        trl.read,
+        trl.writer("trl"),
+        trl.held,
+        records=trl.records,
+        unfit=trl.unfit,
+        signs=signs.keys("prompt", "completion"),
     ),
-    "trl-messages": FileFormat(trl.read, trl.writer("trl-messages"), trl.held, records=trl.records),
-    "trl-kto": FileFormat(trl.read, trl.writer("trl-kto"), trl.held, records=trl.records, unfit=trl.unlabelled),
-    "trl-prompt": FileFormat(None, trl.writer("trl-prompt"), trl.prompt_held, drops=verl.drops),
+    "trl-messages": FileFormat(trl.read, trl.writer("trl-messages"), trl.held, records=trl.records, unfit=trl.unfit),
+    "trl-kto": FileFormat(trl.read, trl.writer("trl-kto"), trl.held, records=trl.records, unfit=trl.unfit_for_kto),
+    "trl-prompt": FileFormat(None, trl.writer("trl-prompt"), trl.prompt_held, unfit=trl.unfit_prompt, drops=verl.drops),
     "openai-finetuning": FileFormat(
         None, finetuning.write, finetuning.held, unfit=finetuning.unfit, drops=finetuning.drops
     ),
