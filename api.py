@@ -363,7 +363,7 @@ class Store(SqlStore):
         """Scores stored rollouts again: each verdict is a new row of `scores`. A second call goes on where the first stopped.
 
         Args:
-            scorer: An environment whose verifier scores (`workplace`, …), `workplace-lenient`, or a plug-in `module:name` or `FILE.py:name`;
+            scorer: An environment whose verifier scores (`workplace`, …), `workplace-lenient`, `math-strict`, or a plug-in `module:name` or `FILE.py:name`;
                 None leaves it to the recipe.
         """
         from .collect.config import RescoreConfig

@@ -194,7 +194,7 @@ class ServeOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: hermes, one of vLLM's tool parsers, or FILE.py:name."""
+    """Parser of tool calls: hermes, nemotron_json, llama3_json, mistral, one of vLLM's tool parsers, or FILE.py:name."""
     max_retries: int
     """Times a request to an endpoint is sent again after 429, 5xx, a timeout, a broken connection or an invalid answer."""
     tensor_parallel_size: int
