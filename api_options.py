@@ -228,6 +228,8 @@ class ImportOptions(TypedDict, total=False):
     """Name of the run that the rows come from; rollouts of one name share groups across files."""
     inputs: str | None
     """nemo-gym: file of planned inputs with the ground truths. Default: beside FILE."""
+    reward_column: list[str]
+    """Field that is a reward; several are summed. Default: `reward`, `rewards` or `score`, and no other number."""
     max_bad: float
     """Largest share of bad lines that is still a success."""
     strict: bool

@@ -24,6 +24,7 @@ from rollhouse.policies.endpoint.policy import RequestEncoder
 from rollhouse.policies.types import Conversation, Sampling
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message
+from rollhouse.store.reading import read_message
 from rollhouse.store.runs import start_run
 from rollhouse.store.task import Task
 
@@ -41,7 +42,7 @@ def requests_of(task: Task, model: str) -> tuple[bytes, bytes]:
     """What the runner sends for one rollout of the task."""
     encoder, conversation = RequestEncoder(model, {}), Conversation(task)
     first = encoder.body(conversation, Sampling())
-    conversation.messages += [Message.from_openai({"role": "assistant", "content": None, "tool_calls": [CALL]}),
+    conversation.messages += [read_message({"role": "assistant", "content": None, "tool_calls": [CALL]}),
                               Message("tool", '{"output":"00000300"}', tool_call_id="call_0")]  # fmt: skip
     return first, encoder.body(conversation, Sampling())
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import FormatError
-from ..interop.responses import chat_tools, flat_tools, input_items, output_items, prompt_messages, read_items
+from ..interop.nemo_gym_inputs import read_request
+from ..interop.responses import flat_tools, input_items
 from ..store.messages import Message
 from ..store.task import Task
 
@@ -59,10 +60,11 @@ def task_from_row(row: dict[str, Any], environment_name: str, split: str = "trai
     placed = {"responses_create_params", *held}
     extra = {key: value for key, value in row.items() if key not in placed}
     extra["responses_create_params"] = {key: value for key, value in params.items() if key not in _PARAMS_KNOWN}
+    tools, prompt, _ = read_request(params)
     return Task(
         environment=environment_name,
-        messages=tuple(_prompt(params["input"])),
-        tools=tuple(chat_tools(params.get("tools") or [])),
+        messages=tuple(prompt),
+        tools=tuple(tools),
         ground_truth=held.get("ground_truth"),
         split=held.get("split", split),
         category=held.get("category"),
@@ -75,10 +77,11 @@ def task_from_row(row: dict[str, Any], environment_name: str, split: str = "trai
 def row_from_task(task: Task) -> dict[str, Any]:
     """A task as a dataset row: a task that came from a row returns that row, its prompt written as items."""
     extra = dict(task.extra)
-    talked = any(message.role in ("assistant", "tool") for message in task.messages)
+    params = extra.pop("responses_create_params", {})
+    instructed = bool(params.get("instructions")) and task.messages[:1] == (Message("system", params["instructions"]),)
     params = {
-        **extra.pop("responses_create_params", {}),
-        "input": output_items(task.messages) if talked else input_items(task.messages),
+        **params,
+        "input": input_items(task.messages[1:] if instructed else task.messages),
         "tools": flat_tools(dict(tool) for tool in task.tools),
     }
     row = {"responses_create_params": params, **extra, "ground_truth": task.ground_truth, "split": task.split}
@@ -93,18 +96,6 @@ def write_tasks(path: str | Path, tasks: Iterable[Task]) -> None:
     with Path(path).open("w", encoding="utf-8") as file:
         for task in tasks:
             file.write(json.dumps(row_from_task(task), ensure_ascii=False) + "\n")
-
-
-def _prompt(items: Any) -> list[Message]:
-    """The input of a row; one that goes on after calls and their outputs is a conversation."""
-    if isinstance(items, str) or all(item.get("type", "message") == "message" for item in items):
-        prompt = prompt_messages(items)
-    else:
-        prompt = read_items(items).messages
-    for message in prompt:
-        if not isinstance(message.role, str) or not isinstance(message.text, str | None):
-            raise ValueError("the role or the content of a message is not a string")
-    return prompt
 
 
 def _read_line(path: Path, number: int, line: bytes, environment_name: str, split: str) -> Task:

@@ -3,10 +3,11 @@
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..store.ids import canonical_json, hash_id
-from .responses import Transcript, chat_tools, prompt_messages, read_items
+from ..store.items import TokenCall
+from ..store.messages import Message
+from .nemo_gym_inputs import TASK_FIELDS, Key, PlannedInputs, attempt_key, read_request
 from .rollout import FileRollout, Row, take_keepsake
 from .storing import Source
 from .tokens import linearise
@@ -19,7 +20,6 @@ _WORKPLACE_TOOLS = {"company_directory_find_email_address", "customer_relationsh
 _PLACED = {"responses_create_params", "response", "output", "reward", "reward_components", "_ng_rollout_index"}
 # Where servers say why an attempt failed.
 _FAILURE_TEXTS = ("_ng_failure_message", "_ng_failure_judge_error", "failure_reason", "infrastructure_error", "error")
-_TASK_FIELDS = ("ground_truth", "category", "id", "environment_name")
 
 
 @dataclass
@@ -27,16 +27,16 @@ class Companion:
     """What the files beside a results file tell.
 
     Attributes:
-        inputs: Task fields by (`_ng_task_index`, `_ng_rollout_index`); None without an inputs file.
-        failed: Failed attempts by the same key.
+        inputs: None without an inputs file.
+        failed: Failed attempts by `attempt_key`.
         slots: Slot and agent of each rollout that has failed attempts, as far as it was read.
         tried: Failed attempts of each key that were read so far.
     """
 
-    inputs: dict[tuple[Any, Any], Row] | None = None
-    failed: Counter[tuple[Any, Any]] = field(default_factory=Counter)
-    slots: dict[tuple[Any, Any], tuple[str, str]] = field(default_factory=dict)
-    tried: Counter[tuple[Any, Any]] = field(default_factory=Counter)
+    inputs: PlannedInputs | None = None
+    failed: Counter[Key] = field(default_factory=Counter)
+    slots: dict[Key, tuple[str, str]] = field(default_factory=dict)
+    tried: Counter[Key] = field(default_factory=Counter)
 
 
 def read(row: Row, source: Source) -> list[FileRollout]:
@@ -45,17 +45,26 @@ def read(row: Row, source: Source) -> list[FileRollout]:
     Raises KeyError, TypeError, ValueError or AttributeError for what is not one.
     """
     companion: Companion = source.companion or Companion()
-    planned = (companion.inputs or {}).get(index_key(row), {})
+    inputs, counts = companion.inputs or PlannedInputs(), Counter() if companion.inputs is None else source.counts
     failed = "_ng_failure_class" in row
-    asked = row if not failed or "responses_create_params" in row else planned
-    params, response = asked["responses_create_params"], row.get("response")
-    tools = chat_tools(params.get("tools") or [])
+    response = row.get("response")
+    if failed and "responses_create_params" not in row:
+        planned = inputs.find(row, None, counts)
+        if planned.params is None:
+            raise KeyError("responses_create_params")
+        params = planned.params
+        tools, prompt, reader = read_request(params)
+    else:
+        params = row["responses_create_params"]
+        tools, prompt, reader = read_request(params)
+        planned = inputs.find(row, prompt, counts)
+    n_before = len(reader.token_calls)
     said = response if response else row
-    transcript = read_items(said.get("output", []) if failed else said["output"])
-    rollout = FileRollout(prompt_messages(params["input"]), tools, transcript.messages, gaps=set(transcript.gaps))
+    messages = reader.read_items(said.get("output", []) if failed else said["output"])
+    rollout = FileRollout(prompt, tools, messages, gaps=reader.all_gaps())
     if companion.inputs is None:
         rollout.gaps.add("no_inputs_file")
-    truth = _task_fields(row, planned)
+    truth = _task_fields(row, planned.fields)
     rollout.task = {name: truth[name] for name in ("ground_truth", "category")} | {"source_key": truth["id"]}
     rollout.columns = {
         "environment": _environment(row, truth, tools),
@@ -66,26 +75,23 @@ def read(row: Row, source: Source) -> list[FileRollout]:
         **_sampling(params, response or {}),
         "reward": row.get("reward"),
         "reward_components": components(row) if row.get("reward") is not None else None,
-        **_ending(response, transcript),
+        **_ending(response, messages),
     }
-    _place_tokens(rollout, transcript)
-    rollout.source_key = row.get("_ng_rollout_id") or None
+    _place_tokens(rollout, reader.token_calls[n_before:])
     if failed:
+        # Attempts at one rollout share its id: each is known by its content.
         rollout.columns |= _failure(row, response)
+    else:
+        rollout.source_key = row.get("_ng_rollout_id") or None
     take_keepsake(rollout, row.get("rollhouse"))
     _join_attempts(rollout, row, companion, source, failed)
     return [rollout]
 
 
-def index_key(row: Row) -> tuple[Any, Any]:
-    """What joins a results file with the files beside it."""
-    return row.get("_ng_task_index"), row.get("_ng_rollout_index")
-
-
 def _join_attempts(rollout: FileRollout, row: Row, companion: Companion, source: Source, failed: bool) -> None:
     """Failed attempts share the slot of the result that came at last, so that the view `final_rollouts` has that one only."""
-    key = index_key(row)
-    if key not in companion.failed:
+    key = attempt_key(row)
+    if key is None or key not in companion.failed:
         return
     columns = rollout.columns
     content = hash_id(canonical_json(row))
@@ -110,14 +116,9 @@ def _task_fields(row: Row, inputs: Row) -> Row:
     """Truth, category and key of the task: from the inputs file, else from the row (some verifiers repeat them)."""
     nested = inputs.get("verifier_metadata") or row.get("verifier_metadata") or {}
     found = {}
-    for name in _TASK_FIELDS:
+    for name in TASK_FIELDS:
         found[name] = next((place[name] for place in (inputs, row, nested) if place.get(name) is not None), None)
     return found
-
-
-def task_fields(row: Row) -> Row:
-    """What an inputs row tells about its task, without the prompt that the result row repeats."""
-    return {name: row[name] for name in (*_TASK_FIELDS, "verifier_metadata") if name in row}
 
 
 def _environment(row: Row, truth: Row, tools: list[Row]) -> str:
@@ -128,10 +129,10 @@ def _environment(row: Row, truth: Row, tools: list[Row]) -> str:
     return named or "unknown"
 
 
-def _place_tokens(rollout: FileRollout, transcript: Transcript) -> None:
-    if not transcript.token_calls:
+def _place_tokens(rollout: FileRollout, calls: list[TokenCall]) -> None:
+    if not calls:
         return
-    linear = linearise(transcript.token_calls)
+    linear = linearise(calls)
     if linear is None:
         rollout.gaps.add("prompts_not_contiguous")
         rollout.columns["prefix_ok"] = False
@@ -169,11 +170,11 @@ def _numbers(row: Row) -> list[str]:
     return [
         name for name, value in row.items()
         if isinstance(value, (int, float)) and not isinstance(value, bool)
-        and name not in _PLACED and name not in _TASK_FIELDS and not name.startswith("_ng_")
+        and name not in _PLACED and name not in TASK_FIELDS and not name.startswith("_ng_")
     ]  # fmt: skip
 
 
-def _ending(response: Row | None, transcript: Transcript) -> Row:
+def _ending(response: Row | None, messages: list[Message]) -> Row:
     """How the episode ended, as far as the row tells: an error, the token limit, the turn limit, or a closing message."""
     response = response or {}
     if response.get("error"):
@@ -182,6 +183,6 @@ def _ending(response: Row | None, transcript: Transcript) -> Row:
         return {"status": "error", "stop_reason": "error", "error_type": "engine", "error_message": text}
     if response.get("incomplete_details"):
         return {"status": "truncated", "stop_reason": "length"}
-    if transcript.messages and transcript.messages[-1].role == "tool":
+    if messages and messages[-1].role == "tool":
         return {"status": "truncated", "stop_reason": "max_turns"}
     return {"status": "completed", "stop_reason": "stop"}

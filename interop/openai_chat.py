@@ -1,15 +1,18 @@
-"""OpenAI chat JSONL: `{"messages": [...], "tools": [...]}` a line. Text only; what else a line has is kept beside the columns."""
+"""OpenAI chat JSONL: `{"messages": [...], "tools": [...]}` a line, in any dialect of messages. What else a line has is kept beside the columns."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from .chat import read_messages, read_tools, split_prompt
+from ..store.reading import MessageReader, split_prompt
+from ..store.tool_schemas import read_tools
 from .lines import write_objects
-from .rollout import FileRollout, Row
+from .rewards import REWARDS, verdict
+from .rollout import FileRollout, Row, unread_fields
 from .source_record import source_record
 from .storing import Source
 
 _FORMAT = "openai-chat"
+_TAKEN = {"messages", "tools", "functions", "model", *REWARDS}
 
 
 def held(rollout: FileRollout) -> set[str]:
@@ -19,11 +22,13 @@ def held(rollout: FileRollout) -> set[str]:
 
 def read(line: Row, source: Source) -> list[FileRollout]:
     """One conversation: what comes before the first assistant message is the prompt."""
-    gaps: set[str] = set()
-    prompt, messages = split_prompt(read_messages(line["messages"], gaps))
+    tools = read_tools(line.get("tools") or line.get("functions"))
+    reader = MessageReader(tools=tools)
+    prompt, messages = split_prompt(reader.read(line["messages"]))
     model = line.get("model")
-    columns = {"policy_id": model if isinstance(model, str) else None}
-    return [FileRollout(prompt, read_tools(line.get("tools")), messages, columns, gaps=gaps)]
+    columns = {"policy_id": model if isinstance(model, str) else None, **verdict(line, source.reward_columns)}
+    taken = {*_TAKEN, *source.reward_columns}
+    return [FileRollout(prompt, tools, messages, columns, gaps=reader.all_gaps() | unread_fields(line, taken))]
 
 
 def record(rollouts: list[FileRollout]) -> Row:

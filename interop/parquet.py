@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from ..store.messages import Message
+from ..store.reading import read_messages
 from ..store.rollout import ROLLOUTS
 from ..store.schema import arrow_type
-from .chat import read_messages
 from .parquet_files import write_parquet
 from .rollout import FileRollout, Row, text_of, value_of
 from .storing import Source
@@ -72,7 +72,7 @@ def _messages(structs: list[Row] | None) -> list[Message]:
     """Messages as the store has them; files of other hands may leave fields out, or hold the chat form."""
     structs = structs or []
     if any("content" in struct for struct in structs):
-        return read_messages(structs, set())
+        return read_messages(structs)
     return [Message.from_row({"tool_calls": (), **struct}) for struct in structs]
 
 

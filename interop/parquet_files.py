@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -38,6 +39,21 @@ def read_parquet(
                 yield Line(number, "", False, size * number // total, path), row
             if on_progress:
                 on_progress(size * number // total)
+
+
+def read_unfilled(
+    path: Path, quarantine: Quarantine | None, on_progress: Callable[[int], None] | None = None
+) -> Iterator[tuple[Line, Row]]:
+    """The rows as `read_parquet` gives them, without the nulls inside their columns: a struct has the keys of every row's object, and those that a
+    row's object lacks are null."""
+    for line, row in read_parquet(path, quarantine, on_progress):
+        yield line, {name: _unfilled(value) for name, value in row.items()}
+
+
+def _unfilled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _unfilled(inner) for name, inner in value.items() if inner is not None}
+    return [_unfilled(inner) for inner in value] if isinstance(value, list) else value
 
 
 def write_parquet(rows: Iterable[Row], schema: pa.Schema, path: Path) -> None:

@@ -1,163 +1,18 @@
-"""OpenAI Responses items: the inner format of NeMo Gym's files.
+"""Messages as OpenAI Responses items: the inner format of NeMo Gym's files. `store.reading` reads them.
 
-One model call gives several items (reasoning, text, calls); the store keeps one assistant message for it. The other way, a message becomes
-its reasoning, its text, then its calls. Tools have their name at the top level here and under `function` in chat.
+A message becomes its reasoning, its text, then its calls. Tools have their name at the top level here and under `function` in chat.
 """
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from ..store.messages import Message, ToolCall, first_unanswered
-from .tokens import TokenCall
+from ..store.items import TokenCall
+from ..store.messages import Message
 
 _TOKEN_KEYS = ("prompt_token_ids", "generation_token_ids", "generation_log_probs")
 
 Item = dict[str, Any]
-
-
-@dataclass
-class Transcript:
-    """What followed the prompt.
-
-    Attributes:
-        messages: Assistant and tool messages, in order.
-        token_calls: The calls that carry tokens, in order.
-        gaps: What the items do not tell: no_call_ids, call_boundaries_inferred, args_reserialized.
-    """
-
-    messages: list[Message] = field(default_factory=list)
-    token_calls: list[TokenCall] = field(default_factory=list)
-    gaps: set[str] = field(default_factory=set)
-
-
-def read_items(items: Sequence[Item]) -> Transcript:
-    """Output items as messages. A model call ends at the item that carries its tokens, else at a tool output or at the end.
-
-    Raises KeyError, TypeError or ValueError for items that are not of the format.
-    """
-    transcript = Transcript()
-    pending: list[Item] = []
-    for item in items:
-        if _type(item) == "function_call_output":
-            _close_call(transcript, pending)
-            _add_output(transcript, item)
-        elif _type(item) == "message" and item.get("role", "assistant") != "assistant":
-            _close_call(transcript, pending)
-            transcript.messages.append(_prompt_message(item))
-        else:
-            pending.append(item)
-            if item.get("generation_token_ids"):
-                _close_call(transcript, pending)
-    _close_call(transcript, pending)
-    return transcript
-
-
-def _close_call(transcript: Transcript, pending: list[Item]) -> None:
-    """Turns the items of one model call into one assistant message, and empties `pending`."""
-    if not pending:
-        return
-    texts, reasoning, calls = [], [], []
-    for item in pending:
-        if _type(item) == "message":
-            texts.append(_text(item.get("content")))
-        elif _type(item) == "reasoning":
-            reasoning.append(_text(item.get("summary")) or "")
-        else:
-            calls.append(_tool_call(transcript, item, len(calls)))
-    last = pending[-1]
-    if last.get("generation_token_ids"):
-        prompt, generation, logprobs = (list(last.get(key) or []) for key in _TOKEN_KEYS)
-        transcript.token_calls.append(TokenCall(prompt, generation, logprobs))
-    elif len(pending) > 1:
-        transcript.gaps.add("call_boundaries_inferred")
-    said = [text for text in texts if text is not None]
-    message = Message(
-        "assistant",
-        "".join(said) if said else None,
-        tuple(calls),
-        reasoning="\n".join(reasoning) if reasoning else None,
-    )
-    transcript.messages.append(message)
-    pending.clear()
-
-
-def _tool_call(transcript: Transcript, item: Item, earlier: int) -> ToolCall:
-    call_id = item.get("call_id")
-    if not call_id:
-        transcript.gaps.add("no_call_ids")
-        call_id = f"call_{earlier + sum(len(message.tool_calls) for message in transcript.messages)}"
-    arguments = item["arguments"]
-    if not isinstance(arguments, str):
-        transcript.gaps.add("args_reserialized")
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(call_id, item["name"], arguments)
-
-
-def _add_output(transcript: Transcript, item: Item) -> None:
-    call_id = item.get("call_id")
-    if not call_id:
-        transcript.gaps.add("no_call_ids")
-        call_id = first_unanswered(transcript.messages)
-    output = item["output"]
-    text = output if isinstance(output, str) else None
-    parts = None if text is not None or output is None else json.dumps(output, ensure_ascii=False)
-    transcript.messages.append(Message("tool", text, tool_call_id=call_id, parts=parts))
-
-
-def _text(content: str | list[Item] | None) -> str | None:
-    """The joined text of an assistant's parts; None when there are none."""
-    if content is None or isinstance(content, str):
-        return content
-    texts = [part["text"] if isinstance(part.get("text"), str) else "" for part in content]
-    return "".join(texts) if texts else None
-
-
-def _type(item: Item) -> str:
-    """The item's type; older files leave it out."""
-    if "type" in item:
-        return item["type"]
-    if "arguments" in item:
-        return "function_call"
-    if "summary" in item:
-        return "reasoning"
-    return "function_call_output" if "output" in item else "message"
-
-
-def prompt_messages(input_items: str | list[Item]) -> list[Message]:
-    """The `input` of a request as messages; a string is one user message.
-
-    Raises ValueError for an item that is no message (a conversation that already holds calls is no prompt of ours).
-    """
-    if isinstance(input_items, str):
-        return [Message("user", input_items)]
-    return [_prompt_message(item) for item in input_items]
-
-
-def _prompt_message(item: Item) -> Message:
-    if item.get("type", "message") != "message":
-        raise ValueError(f"an input item is a {item['type']}, not a message")
-    content = item["content"]
-    if isinstance(content, list):
-        text = plain_text(content)
-        return Message(item["role"], text, parts=None if text is not None else json.dumps(content, ensure_ascii=False))
-    return Message(item["role"], content)
-
-
-def plain_text(parts: Iterable[Item]) -> str | None:
-    """The joined text of content parts, None when one of them is something else (an image, a file)."""
-    texts = [part.get("text") for part in parts]
-    return "".join(texts) if all(isinstance(text, str) for text in texts) else None  # type: ignore[arg-type]
-
-
-def chat_tools(tools: list[Item]) -> list[Item]:
-    """Flat Responses tools in OpenAI chat form; tools already in chat form stay."""
-    return [
-        tool if "function" in tool else
-        {"type": tool.get("type", "function"), "function": {name: value for name, value in tool.items() if name != "type"}}
-        for tool in tools
-    ]  # fmt: skip
 
 
 def flat_tools(tools: Iterable[Item]) -> list[Item]:
@@ -166,8 +21,16 @@ def flat_tools(tools: Iterable[Item]) -> list[Item]:
 
 
 def input_items(messages: Iterable[Message]) -> list[Item]:
-    """A prompt as the `input` of a request."""
-    return [{"role": message.role, "content": _parts(message), "type": "message"} for message in messages]
+    """A prompt as the `input` of a request; calls, results and reasoning in it are items of their own."""
+    items: list[Item] = []
+    for index, message in enumerate(messages):
+        if message.role == "tool":
+            items.append({"call_id": message.tool_call_id, "output": _parts(message), "type": "function_call_output"})
+        elif message.role == "assistant" and (message.tool_calls or message.reasoning is not None):
+            items += _call_items(message, index)
+        else:
+            items.append({"role": message.role, "content": _parts(message), "type": "message"})
+    return items
 
 
 def output_items(messages: Sequence[Message], token_calls: Sequence[TokenCall] | None = None) -> list[Item]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ..store.content import is_empty
 from ..store.messages import Message
 from ..store.rollout import Rollout
 from ..store.tables import TABLES
@@ -139,6 +140,11 @@ def take_keepsake(rollout: FileRollout, kept: Any) -> None:
     rollout.source_run = kept.get("run_id")
     rollout.source_key = kept.get("rollout_id")
     rollout.group_key = kept.get("group_id")
+
+
+def unread_fields(record: Row, taken: Collection[str]) -> set[str]:
+    """A gap `unread:NAME` for each field of a record that holds something and that no column took."""
+    return {f"unread:{name}" for name, value in record.items() if name not in taken and not is_empty(value)}
 
 
 def value_of(text: str | None) -> Any:

@@ -5,16 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from ..store.items import TokenCall
 from .rollout import FileRollout
-
-
-@dataclass(frozen=True)
-class TokenCall:
-    """What one model call saw and sampled. `logprobs` is parallel to `generation`."""
-
-    prompt: list[int]
-    generation: list[int]
-    logprobs: list[float]
 
 
 @dataclass
@@ -54,6 +46,25 @@ def linearise(calls: Sequence[TokenCall]) -> Linear | None:
         linear.logprobs += call.logprobs
         seen = call.prompt + call.generation
     return linear
+
+
+def place_calls(rollout: FileRollout, calls: Sequence[TokenCall]) -> None:
+    """Fills in the token columns. Without logprobs of every call there are none of any; calls that do not continue each other leave a gap.
+
+    Raises ValueError for logprobs that are not parallel to their tokens.
+    """
+    known = all(call.logprobs for call in calls)
+    linear = linearise(calls if known else [TokenCall(call.prompt, call.generation, [0.0] * len(call.generation)) for call in calls])  # fmt: skip
+    if linear is None:
+        rollout.gaps.add("prompts_not_contiguous")
+        rollout.columns["prefix_ok"] = False
+        return
+    rollout.prompt_ids = linear.prompt
+    rollout.columns |= {"token_ids": linear.token_ids, "loss_mask": linear.loss_mask, "prefix_ok": True}
+    if known:
+        rollout.columns["logprobs"] = linear.logprobs
+    else:
+        rollout.gaps.add("no_logprobs")
 
 
 def calls_of(rollout: FileRollout) -> list[TokenCall] | None:

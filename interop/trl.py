@@ -4,16 +4,18 @@ Text only. `tools` is JSON text, because Arrow would fill every schema with the 
 stand beside, unless the file is to be plain; TRL passes over columns it does not know.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from .chat import read_conversation, read_tools, split_prompt
+from ..store.reading import MessageReader, split_prompt
+from ..store.tool_schemas import read_tools
 from .lines import Line, Quarantine, read_objects, write_objects
-from .parquet_files import read_parquet, write_parquet
-from .rollout import FileRollout, Row, text_of
+from .parquet_files import read_unfilled, write_parquet
+from .rewards import verdict
+from .rollout import FileRollout, Row, text_of, unread_fields
 from .storing import Source
 
 _CALL = pa.struct([("id", pa.string()), ("type", pa.string()), ("function", pa.struct([("name", pa.string()), ("arguments", pa.string())]))])  # fmt: skip
@@ -36,7 +38,8 @@ COLUMNS = {
     "trl-prompt": ("prompt", "tools", "task_id", "ground_truth"),
     "trl-kto": ("prompt", "completion", "label", "tools", *_OURS),
 }
-_KNOWN = {*_TYPES, "step", "advantage", "model"}
+# What every row of TRL's log of completions has, beside a column for each reward function.
+_LOG = {"step", "prompt", "completion", "advantage"}
 
 
 def held(rollout: FileRollout) -> set[str]:
@@ -48,35 +51,44 @@ def records(
     path: Path, quarantine: Quarantine, on_progress: Callable[[int], None] | None = None
 ) -> Iterator[tuple[Line, Row]]:
     """The rows of a Parquet or JSONL file, by its suffix."""
-    return (read_parquet if path.suffix == ".parquet" else read_objects)(path, quarantine, on_progress)
+    if path.suffix == ".parquet":
+        return read_unfilled(path, quarantine, on_progress)
+    return read_objects(path, quarantine, on_progress)
 
 
 def read(row: Row, source: Source) -> list[FileRollout]:
     """A row with prompt and completion, or with messages; TRL's own log of completions is such a file too.
 
-    Other numbers are components of the verdict; the rest, an advantage included, goes to `extra`.
+    The reward is the field that is named so, or the user's choice. In the log of completions the other numbers are the reward functions'.
+    What no column takes goes to `extra`.
     """
-    gaps: set[str] = set()
+    tools = read_tools(row.get("tools"))
+    reader = MessageReader(tools=tools)
     if row.get("messages") is not None:
-        prompt, messages = split_prompt(read_conversation(row["messages"], "assistant", gaps))
+        prompt, messages = split_prompt(reader.read(row["messages"]))
     else:
-        prompt = read_conversation(row["prompt"], "user", gaps)
-        messages = read_conversation(row["completion"], "assistant", gaps)
-    numbers = {name: value for name, value in row.items() if name not in _KNOWN and _is_number(value)}
-    rest = {name: value for name, value in row.items() if value is not None and name not in numbers and name not in {*_TYPES, "step", "model"}}  # fmt: skip
-    reward = row.get("reward")
-    if reward is None and row.get("label") is not None:
-        reward = float(row["label"])
-    columns = {
-        "policy_id": row.get("model"),
-        "step": row.get("step"),
-        "reward": sum(numbers.values()) if reward is None and numbers else reward,
-        "reward_components": [{"name": name, "value": value, "weight": None} for name, value in numbers.items()],
-    }
-    rollout = FileRollout(prompt, read_tools(row.get("tools")), messages, columns, gaps=gaps)
-    rollout.extra = {"trl": rest} if rest else {}
+        prompt = reader.read(row["prompt"], "user", "prompt")
+        messages = reader.read(row["completion"], "assistant", "completion")
+    told = _verdict(row, source.reward_columns)
+    columns = {"policy_id": row.get("model"), "step": row.get("step"), **told}
+    taken = {*_TYPES, "step", "model", "rewards", "score", *source.reward_columns, *(part["name"] for part in told["reward_components"])}  # fmt: skip
+    rest = {name: value for name, value in row.items() if value is not None and name not in taken}
+    rollout = FileRollout(prompt, tools, messages, columns, gaps=reader.all_gaps() | unread_fields(rest, {"advantage"}))
+    kept = {**rest, **reader.unread}
+    rollout.extra = {"trl": kept} if kept else {}
     rollout.source_run, rollout.source_key = row.get("run_id"), row.get("rollout_id")
     return [rollout]
+
+
+def _verdict(row: Row, named: Sequence[str]) -> Row:
+    if not named and row.keys() >= _LOG:
+        functions = {name: value for name, value in row.items() if name not in {*_TYPES, *_LOG, "model"} and _is_number(value)}  # fmt: skip
+        parts = [{"name": name, "value": value, "weight": None} for name, value in functions.items()]
+        return {"reward": sum(functions.values()) if functions else row.get("reward"), "reward_components": parts}
+    told = verdict(row, named)
+    if told["reward"] is None and isinstance(row.get("label"), bool):
+        told["reward"] = float(row["label"])
+    return told
 
 
 def _is_number(value: Any) -> bool:

@@ -10,7 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .chat import read_messages, read_tools
+from ..store.content import is_empty
+from ..store.messages import Message
+from ..store.reading import MessageReader
+from ..store.tool_schemas import read_tools
 from .lines import write_objects
 from .rollout import FileRollout, Row, keepsake, take_keepsake
 from .source_record import source_record
@@ -24,6 +27,8 @@ HELD = {
     "status", "stop_reason", "error_type", "error_message", "started_at",
 }  # fmt: skip
 
+# What a node tells of the trainer and the sampler; the overlay keeps it.
+_UNHELD = ("trainer_logprobs", "entropies", "sampling_mask", "kept_tokens", "semantic_parents", "routed_experts")
 _TOKENS = {"token_ids", "loss_mask", "logprobs", "prompt_token_ids"}
 
 
@@ -122,13 +127,14 @@ def _paths(nodes: list[Row]) -> list[list[Row]]:
 
 
 def _rollout(episode: Row, trace: Row, path: list[Row], branch: int) -> FileRollout:
-    gaps: set[str] = set()
-    messages = read_messages([node["message"] for node in path], gaps)
-    sampled = [bool(node.get("sampled")) for node in path]
+    # A sub-agent's branch has tools of its own, on its root.
+    tools = read_tools((path[0].get("tools") if path else None) or trace.get("tools"))
+    reader = MessageReader(tools=tools)
+    messages, sampled = _messages(reader, path)
     # Few-shot turns that nobody sampled belong to the prompt.
-    start = sampled.index(True) if True in sampled else len(path)
+    start = sampled.index(True) if True in sampled else len(messages)
     run, agent, calls = episode.get("run") or {}, trace.get("agent") or {}, trace.get("calls") or []
-    rollout = FileRollout(messages[:start], read_tools(trace.get("tools")), messages[start:], gaps=gaps)
+    rollout = FileRollout(messages[:start], tools, messages[start:], gaps=reader.all_gaps())
     work = run.get("work") or {}
     policy = work.get("policy") or {}
     rollout.columns = {
@@ -155,6 +161,21 @@ def _rollout(episode: Row, trace: Row, path: list[Row], branch: int) -> FileRoll
         rollout.source_key = [trace["id"], branch] if branch else trace["id"]
     take_keepsake(rollout, _without_ids((trace.get("info") or {}).get("rollhouse")))
     return rollout
+
+
+def _messages(reader: MessageReader, path: list[Row]) -> tuple[list[Message], list[bool]]:
+    """The messages of a path, and parallel to them whether the policy sampled each."""
+    messages: list[Message] = []
+    sampled: list[bool] = []
+    for number, node in enumerate(path):
+        found = reader.read_one(node["message"], f"nodes[{number}].message")
+        messages += found
+        sampled += [bool(node.get("sampled"))] * len(found)
+    for number, node in enumerate(path):
+        for name in _UNHELD:
+            if not is_empty(node.get(name)):
+                reader.unread[f"nodes[{number}].{name}"] = node[name]
+    return messages, sampled
 
 
 def _without_ids(kept: Row | None) -> Row | None:

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .chat import read_conversation, read_tools
+from ..store.reading import MessageReader
+from ..store.tool_schemas import read_tools
 from .rollout import FileRollout, Row
 from .storing import Source
 
@@ -26,11 +27,13 @@ def read(row: Row, source: Source) -> list[FileRollout]:
     """One row; `example_id` is required, as it is upstream, and groups the rows."""
     about: Row = source.companion or {}
     gaps: set[str] = set() if about else {"no_metadata"}
-    prompt = read_conversation(row["prompt"], "user", gaps)
-    messages = read_conversation(row["completion"], "assistant", gaps)
+    tools = read_tools(row.get("tool_defs"))
+    reader = MessageReader(gaps, tools)
+    prompt = reader.read(row["prompt"], "user", "prompt")
+    messages = reader.read(row["completion"], "assistant", "completion")
     sampling = about.get("sampling_args") or {}
     metrics = row.get("metrics") or {}
-    rollout = FileRollout(prompt, read_tools(row.get("tool_defs")), messages, gaps=gaps, group_key=row["example_id"])
+    rollout = FileRollout(prompt, tools, messages, gaps=reader.all_gaps(), group_key=row["example_id"])
     rollout.columns = {
         "environment": about.get("env_id") or row.get("task"),
         "policy_id": about.get("model"),
@@ -43,7 +46,7 @@ def read(row: Row, source: Source) -> list[FileRollout]:
     }
     rollout.task = {"ground_truth": row.get("answer") or None, "source_key": row["example_id"]}
     rest = {name: value for name, value in row.items() if name not in _PLACED}
-    rollout.extra = {"verifiers-v0": rest}
+    rollout.extra = {"verifiers-v0": rest | reader.unread}
     return [rollout]
 
 

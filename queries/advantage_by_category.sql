@@ -1,4 +1,4 @@
--- Which kinds of tasks does training push, and which way?
+-- Which categories does training push up or down?
 -- $run text = null: only this training run
 SELECT
   training_samples.run_id AS run_id,

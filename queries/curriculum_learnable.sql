@@ -1,7 +1,7 @@
--- Which tasks did the policy solve sometimes in its last steps, neither never nor always?
--- $run text = null: rollouts of this run count; those of all runs when not given
--- $step integer = null: the step to come; steps before it count, all rollouts when not given
--- $steps integer = 10: so many steps before it
+-- Which tasks did the policy solve sometimes in its last steps?
+-- $run text = null: only this run; all runs if not given
+-- $step integer = null: the next step; steps before it count, all rollouts if not given
+-- $steps integer = 10: number of steps before it
 -- $low number = 0.1: lowest pass rate
 -- $high number = 0.9: highest pass rate
 -- $untried number = 0.5: weight of a task that was not tried in those steps; a task within the bounds has 1

@@ -1,6 +1,6 @@
--- How much does each task's verdict vary, over the rollouts of all runs?
+-- How much does each task's verdict vary, over all runs?
 -- $floor number = 0.02: least weight of a task that was tried
--- The weight is the variance of the verdict, pass rate times failure rate; a task that was never tried has the largest there is, 0.25.
+-- The weight is the variance of the verdict, pass rate times failure rate; a task that was never tried has the maximum, 0.25.
 WITH tried AS (
   SELECT task_id, avg(passed::INT) AS pass_rate
   FROM final_rollouts

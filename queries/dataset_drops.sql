@@ -1,6 +1,6 @@
 -- What did a dataset version leave out, and why?
 -- $dataset text: name of the dataset
--- $version integer = null: its version; the latest when not given
+-- $version integer = null: its version; the latest if not given
 WITH chosen AS (
   SELECT version, unnest(dropped) AS gone
   FROM datasets

@@ -1,6 +1,6 @@
 -- Which runs and policies made the rollouts of a dataset version?
 -- $dataset text: name of the dataset
--- $version integer = null: its version; the latest when not given
+-- $version integer = null: its version; the latest if not given
 WITH chosen AS (
   SELECT version, rows
   FROM datasets

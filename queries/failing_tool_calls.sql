@@ -1,7 +1,7 @@
--- Which tool call fails most often, and with what answer?
+-- Which tool calls fail most often, with what result?
 -- $run text = null: only this run
--- $limit integer = 20: how many
--- A tool message answers the call with its tool_call_id; an answer counts as an error when it begins with the word.
+-- $limit integer = 20: number of rows
+-- A tool message answers the call with its tool_call_id; it counts as an error if it begins with "error" in any case.
 WITH messages_of AS (
   SELECT rollout_id, role, text, tool_calls, tool_call_id
   FROM turns

@@ -1,4 +1,4 @@
--- How far are the trainer's logprobs from the engine's, step by step?
+-- How far are the trainer's logprobs from the engine's?
 -- $run text = null: only this training run
 -- Over sampled tokens: gap is trainer minus engine, kl the estimate exp(gap) - 1 - gap of KL(engine || trainer).
 WITH pairs AS (

@@ -1,7 +1,7 @@
 -- How likely is one of k samples to solve a task?
--- $k integer = 4: how many samples
+-- $k integer = 4: number of samples
 -- $run text = null: only this run
--- Groups with fewer than k judged rollouts are left out; `groups` counts those that are in.
+-- Groups with fewer than k judged rollouts are left out; `groups` counts the others.
 SELECT
   run_id,
   environment,

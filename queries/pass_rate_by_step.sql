@@ -1,4 +1,4 @@
--- How often are tasks solved as training goes on?
+-- How does the pass rate change over training steps?
 -- $run text = null: only this run
 SELECT
   run_id,

@@ -1,4 +1,4 @@
--- How often is each task solved, and by how much do its rewards vary?
+-- How often is each task solved, and how much do its rewards vary?
 -- $run text = null: only this run
 -- $environment text = null: only this environment
 SELECT

@@ -1,4 +1,4 @@
--- What became of the prompts that each step issued: finished, trained on, dropped?
+-- How many prompts did each step issue, finish, train on, drop?
 -- $run text = null: only this training run
 SELECT
   run_id,

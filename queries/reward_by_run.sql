@@ -1,4 +1,4 @@
--- What did each run's rollouts earn, and how did they end?
+-- What rewards did each run's rollouts get, and how did they end?
 SELECT
   final_rollouts.run_id,
   any_value(runs.kind) AS kind,

@@ -1,4 +1,4 @@
--- How are rewards spread?
+-- How are rewards distributed?
 -- $run text = null: only this run
 -- $width number = 0.1: width of a bin; `reward` is where it begins
 WITH binned AS (

@@ -1,4 +1,4 @@
--- How old were the weights that sampled what each step trained on?
+-- How old were the weights that sampled each step's rollouts?
 -- $run text = null: only this training run
 -- In optimizer steps; at a rollout's first token, and (oldest_last_token) at its last. Rollouts of other runs have no age.
 SELECT

@@ -1,6 +1,6 @@
--- Which tools are called, and how often is the answer an error?
+-- Which tools are called, and how often do they fail?
 -- $run text = null: only this run
--- A tool message answers the call with its tool_call_id; an answer counts as an error when it begins with the word.
+-- A tool message answers the call with its tool_call_id; it counts as an error if it begins with "error" in any case.
 WITH chosen AS (
   SELECT rollout_id, messages
   FROM final_rollouts

@@ -1,4 +1,4 @@
--- How often are rollouts cut off, and tool calls answered by an error or unreadable?
+-- How many rollouts are truncated, and tool calls failed or unparsable?
 -- $run text = null: only this run
 -- truncated is a share of rollouts; tool_errors and unparsed are shares of the tool calls tried.
 SELECT

@@ -1,6 +1,6 @@
--- How did verdicts move from those of collection time, or of another scorer, to a scorer's?
--- $scorer text: whose verdicts are new
--- $version text = null: its version; the latest verdict of each rollout when not given
+-- How do a scorer's verdicts differ from earlier ones?
+-- $scorer text: the scorer of the new verdicts
+-- $version text = null: its version; the latest verdict of each rollout if not given
 -- $config text = null: the config_hash of its settings
 -- $run text = null: only the rollouts of this run
 -- $against text = collected: the scorer to compare with

@@ -1,4 +1,4 @@
--- Which groups say nothing to a group-relative trainer, because all of their rewards are equal?
+-- Which groups have equal rewards, and so no advantage?
 -- $run text = null: only this run
 SELECT group_id, run_id, step, task_id, n_scored, mean_reward
 FROM groups

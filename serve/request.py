@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..base.errors import SchemaMismatch
 from ..policies.types import Sampling
 from ..store.messages import Message
+from ..store.reading import MessageReader
 from .errors import refused
 
 Body = dict[str, Any]
@@ -53,7 +55,7 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "conversation": (),
     "prompt_cache_retention": (),
 }
-_ROLES = {"developer": "system", **{role: role for role in ("system", "user", "assistant", "tool")}}
+_ROLES = {"developer": "system", "function": "tool", **{role: role for role in ("system", "user", "assistant", "tool")}}
 _LARGEST_SEED = 2**63 - 1
 _DEEPEST = 100  # levels of lists and objects; every reader of the journal can handle as many
 
@@ -103,11 +105,11 @@ def read_chat(body: Body) -> ModelRequest:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise refused("`messages` must be a list of at least one message.")
-    read = tuple(_message(message, number) for number, message in enumerate(messages))
+    read, ends = _messages(messages)
     parsed = common(body, _first(body, "max_completion_tokens", "max_tokens"))
     tools = tuple(_tool(tool, number) for number, tool in enumerate(listed(body, "tools")))
     return replace(
-        parsed, messages=read, tools=tools, prefix=_carried(body, messages), read_calls=reads_calls(body, tools)
+        parsed, messages=read, tools=tools, prefix=_carried(body, messages, ends), read_calls=reads_calls(body, tools)
     )
 
 
@@ -213,30 +215,22 @@ def _refuse_unsupported(body: Body) -> None:
             raise refused(f"`{name}` is not supported; leave it out.", "unsupported")
 
 
-def _message(given: Any, number: int) -> Message:
-    where = f"messages[{number}]"
-    role = given.get("role") if isinstance(given, dict) else None
-    if not isinstance(role, str) or role not in _ROLES:
-        raise refused(f"`{where}` needs a role: {', '.join(_ROLES)}.")
-    try:
-        message = Message.from_openai({**given, "role": _ROLES[role], "content": text_of(given.get("content"), where)})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise refused(f"`{where}.tool_calls` must be function calls with a name and arguments.") from error
-    if not all(isinstance(call.name, str) and isinstance(call.id, str) for call in message.tool_calls):
-        raise refused(f"`{where}.tool_calls` must be function calls with a name and arguments.")
-    reasoning = given.get("reasoning_content", given.get("reasoning"))
-    return replace(message, reasoning=reasoning if isinstance(reasoning, str) else None)
-
-
-def text_of(content: Any, where: str) -> str | None:
-    """The text of a message's content, its parts joined. Raises ApiError for an image or another part that is not text."""
-    if content is None or isinstance(content, str):
-        return content
-    if isinstance(content, list) and all(
-        isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
-    ):
-        return "".join(part["text"] for part in content)
-    raise refused(f"`{where}.content` must be text: images and other parts are not supported.", "unsupported")
+def _messages(given: list[Any]) -> tuple[tuple[Message, ...], list[int]]:
+    """The messages, and parallel to `given` how many of them each message and those before it stand for. Raises ApiError."""
+    reader, read, ends = MessageReader(), [], []
+    for number, message in enumerate(given):
+        where = f"messages[{number}]"
+        role = message.get("role") if isinstance(message, dict) else None
+        if not isinstance(role, str) or role not in _ROLES:
+            raise refused(f"`{where}` needs a role: {', '.join(_ROLES)}.")
+        try:
+            read += reader.read_one({**message, "role": _ROLES[role]}, where)
+        except SchemaMismatch as error:
+            raise refused(f"A message cannot be read: {error.message}") from error
+        if any(one.parts is not None for one in read):
+            raise refused(f"`{where}.content` must be text: images and other parts are not supported.", "unsupported")
+        ends.append(len(read))
+    return tuple(read), ends
 
 
 def _tool(tool: Any, number: int) -> Mapping[str, Any]:
@@ -246,14 +240,14 @@ def _tool(tool: Any, number: int) -> Mapping[str, Any]:
     return tool
 
 
-def _carried(body: Body, messages: list[Any]) -> Prefix | None:
-    """The tokens that the request requires, else those of the latest message that carries some."""
+def _carried(body: Body, messages: list[Any], ends: list[int]) -> Prefix | None:
+    """The tokens that the request requires, else those of the latest message that carries some; `ends` as in `_messages`."""
     required = body.get("required_prefix_token_ids")
     assistants = [number for number, message in enumerate(messages) if message.get("role") == "assistant"]
     if is_ids(required) and required and assistants:
-        return Prefix(required, assistants[-1] + 1)
+        return Prefix(required, ends[assistants[-1]])
     for number in reversed(assistants):
-        prefix = carried_tokens(messages[number], number + 1)
+        prefix = carried_tokens(messages[number], ends[number])
         if prefix is not None:
             return prefix
     return None

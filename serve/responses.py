@@ -3,9 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from ..interop.responses import chat_tools, flat_tools, output_items, prompt_messages, read_items
-from ..interop.tokens import TokenCall
+from ..interop.responses import flat_tools, output_items
+from ..store.items import TokenCall
 from ..store.messages import Message
+from ..store.reading import MessageReader
+from ..store.tool_schemas import read_tools
 from .backends import ModelAnswer
 from .errors import refused
 from .replies import Json, finish_reason, head
@@ -24,9 +26,9 @@ def read_response(body: Body) -> ModelRequest:
         if not isinstance(item, dict) or _kind(item) not in _ITEMS:
             raise refused(f"`input[{number}]` must be one of {', '.join(_ITEMS)}.", "unsupported")
     try:
-        messages = read_items(items).messages if items else prompt_messages(str(source))
+        messages = MessageReader().read_items(items, "input") if items else [Message("user", str(source))]
         prefix = _carried(items)
-        tools = tuple(chat_tools(listed(body, "tools")))
+        tools = tuple(read_tools(listed(body, "tools")))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise refused(f"`input` cannot be read: {type(error).__name__}: {error}.") from error
     instructions = body.get("instructions")
@@ -88,7 +90,7 @@ def _carried(items: list[Any]) -> Prefix | None:
     for number in range(len(items) - 1, -1, -1):
         prefix = carried_tokens(items[number], 0)
         if prefix is not None:
-            return replace(prefix, length=len(read_items(items[: number + 1]).messages))
+            return replace(prefix, length=len(MessageReader().read_items(items[: number + 1], "input")))
     return None
 
 

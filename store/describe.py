@@ -41,9 +41,8 @@ def type_name(type: pa.DataType) -> str:
 
 def _table(table: Table) -> str:
     shown = [column for column in table.columns if column.name != table.key and column not in COMMON]
-    lines = [f"### {table.name}", "", _summary(table), "", "| column | meaning |", "|---|---|"]
-    lines += [f"| {_typed(f'`{column.name}`', column.type)} | {column.doc} |" for column in shown]
-    return "\n".join(lines)
+    lines = [f"- {_typed(f'`{column.name}`', column.type)}: {column.doc}" for column in shown]
+    return "\n".join([f"### {table.name}", "", _summary(table), "", *lines])
 
 
 def _summary(table: Table) -> str:

@@ -1,7 +1,6 @@
 """A rollout: prompt, messages, tokens and verdict of one attempt at a task. The class defines the table `rollouts`."""
 
 import copy
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -12,9 +11,12 @@ import pyarrow as pa
 
 from ..base.errors import SchemaMismatch
 from ..base.html import cell_text, html_table
-from .messages import Message, MessageList, VersionSpan, read_chat
+from .messages import Message, VersionSpan
+from .pairing import parses
+from .reading import MessageList, MessageReader, split_prompt
 from .schema import Stored, Table, json_object_text
 from .task import Component, Prompt, PromptTokens, Score, Task
+from .tool_schemas import read_tools
 
 STATUSES = ("completed", "truncated", "error", "timeout", "aborted")
 FAILED = ("error", "timeout", "aborted")
@@ -175,18 +177,15 @@ class Rollout:
         known = {each.name for each in fields(cls)}
         extra = {name: value for name, value in record.items() if name not in known}
         given = {name: value for name, value in record.items() if name in known}
-        gaps: set[str] = set()
-        for name in ("messages",):
-            given[name] = read_chat(record.get(name) or (), gaps, extra.__setitem__, name)
+        reader = MessageReader(on_unknown=extra.__setitem__)
         if isinstance(given.get("prompt"), Mapping):
             prompt = given["prompt"]
-            given["prompt"] = Prompt(
-                tuple(read_chat(prompt.get("messages") or (), gaps, extra.__setitem__, "prompt.messages")),
-                tuple(prompt.get("tools") or ()),
-            )
+            asked = reader.read(prompt.get("messages"), where="prompt.messages")
+            given["prompt"] = Prompt(tuple(asked), tuple(read_tools(prompt.get("tools"))))
+        given["messages"] = reader.read(record.get("messages"), "assistant")
         rollout = cls(**{**given, "extra": {**(given.get("extra") or {}), **extra}})
-        if gaps and given.get("gaps") is None:
-            rollout.gaps = sorted({*(rollout.gaps or ()), *gaps})
+        if reader.gaps and given.get("gaps") is None:
+            rollout.gaps = sorted({*(rollout.gaps or ()), *reader.gaps})
         return rollout
 
     @classmethod
@@ -287,7 +286,8 @@ class Rollout:
             self.environment = self.task.environment if self.environment == "unknown" else self.environment
             self.task_id = self.task_id or self.task.task_id
         elif self.prompt is None and self.prompt_id is None and self.messages:
-            before, after = _split(self.messages, self.status)
+            failed = self.status in FAILED and all(message.role != "assistant" for message in self.messages)
+            before, after = (self.messages, []) if failed else split_prompt(self.messages)
             self.prompt = Prompt(tuple(before), tuple(self.tools or ()))
             self.__dict__["messages"] = after
         if self.prompt is None:
@@ -319,7 +319,7 @@ class Rollout:
             self.n_tool_errors = sum(text.startswith(_TOOL_ERRORS) for text in outputs)
         if self.n_parse_failures is None:
             calls = (call for message in messages for call in message.tool_calls)
-            self.n_parse_failures = sum(not _parses(call.arguments) for call in calls)
+            self.n_parse_failures = sum(not parses(call.arguments) for call in calls)
         if self.version_spans is not None:
             self.version_spans = [
                 VersionSpan(**span) if isinstance(span, Mapping) else span for span in self.version_spans
@@ -378,29 +378,9 @@ def verdict_columns(score: Score | None) -> dict[str, Any]:
     }
 
 
-def _split(messages: list[Message], status: str) -> tuple[list[Message], list[Message]]:
-    """What was asked, and everything from the first assistant message on."""
-    for index, message in enumerate(messages):
-        if message.role == "assistant":
-            return messages[:index], messages[index:]
-    if status in FAILED:
-        return messages, []
-    raise SchemaMismatch(
-        "There is no assistant message.", "Add what the policy said, or give the prompt with prompt= or task= and messages=[]."
-    )  # fmt: skip
-
-
 def _component(part: Any) -> Component:
     return Component(**part) if isinstance(part, Mapping) else Component(*part)
 
 
 def _calls(message: Message) -> str:
     return "; ".join(f"{call.name}({call.arguments})" for call in message.tool_calls)
-
-
-def _parses(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True

@@ -10,8 +10,10 @@ from typing import Annotated, Any, NamedTuple
 import pyarrow as pa
 
 from ..base.remembered import remembered
+from .content import refuse_unknown
 from .ids import canonical_json, hash_id, hash_text, task_id
-from .messages import Message, read_chat
+from .messages import Message
+from .reading import read_messages
 from .schema import Stored, Table, json_object_text, json_text
 
 _DOUBLE = pa.float64()
@@ -36,7 +38,7 @@ def _read_messages(of: Any) -> None:
     """Replaces chat messages in OpenAI form by `Message` objects, and lists by tuples."""
     messages = of.messages
     if not isinstance(messages, tuple) or not all(isinstance(message, Message) for message in messages):
-        object.__setattr__(of, "messages", tuple(read_chat(messages, set())))
+        object.__setattr__(of, "messages", tuple(read_messages(messages, on_unknown=refuse_unknown)))
     if not isinstance(of.tools, tuple):
         object.__setattr__(of, "tools", tuple(of.tools or ()))
 

@@ -22,6 +22,7 @@ from ...base.packages import need
 from ...base.threads import in_loop, start_in_loop
 from ...policies.types import Turn
 from ...store.messages import Message
+from ...store.reading import read_message, read_messages
 from ...store.task import Score, Task
 from ..types import Done
 
@@ -97,10 +98,9 @@ class VerifiersEnvironment:
     def _task(self, row: dict[str, Any], split: str) -> Task:
         info = json.loads(row["info"]) if isinstance(row.get("info"), str) else row.get("info") or {}
         tools = info.get("tool_defs") or [tool.model_dump(exclude_none=True) for tool in self._inner.tool_defs or []]
-        prompt = row["prompt"] if isinstance(row["prompt"], list) else [{"role": "user", "content": row["prompt"]}]
         return Task(
             self.name,
-            tuple(Message.from_openai(message) for message in prompt),
+            tuple(read_messages(row["prompt"])),
             tuple({"type": "function", "function": tool} for tool in tools),
             ground_truth={key: value for key, value in row.items() if key not in _NO_TRUTH},
             split=split,
@@ -267,4 +267,4 @@ def _plain(message: Any) -> dict[str, Any]:
 
 def _message(message: Any) -> Message:
     """A message of verifiers, whose tool calls are flat."""
-    return Message.from_openai(_plain(message))
+    return read_message(_plain(message))

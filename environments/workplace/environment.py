@@ -8,10 +8,10 @@ from typing import Any
 
 from ...base.errors import ConfigError
 from ...base.threads import in_thread
-from ...interop.responses import chat_tools
 from ...store.ids import hash_id
 from ...store.messages import ToolCall
 from ...store.task import Score, Task
+from ...store.tool_schemas import read_tools
 from ..tasks_file import load_tasks, task_from_row
 from ..tools import ToolSession
 from .generator.tasks import generate_tasks
@@ -93,7 +93,7 @@ class WorkplaceEnvironment:
             rows = generate_tasks(self.office, self._sizes.get(split, 0), self._seed, [split])
             made = (task_from_row(row, NAME) for row in rows)
             # One object for all: tools are tens of kilobytes, and what is made of them is kept with them.
-            tools = tuple(chat_tools(tool_schemas()))
+            tools = tuple(read_tools(tool_schemas()))
             return (replace(task, tools=tools) for task in made)
         return (task for task in load_tasks(self._tasks_file, NAME, self._tasks_split) if task.split == split)
 

@@ -10,6 +10,7 @@ from ...policies.chat import TemplateError
 from ...policies.engines.base import EngineRefused
 from ...policies.types import Conversation, Policy, Sampling, Turn
 from ...store.messages import Message
+from ...store.reading import read_message
 from ...store.task import Task
 from .categories import is_played
 from .checker import Answer, Checker, CheckerFailed, Memory, Verdict
@@ -77,7 +78,7 @@ def as_task(category: str, case: Mapping[str, Any]) -> Task:
     """A case as a task; it has no ground truth, for that never leaves the process that checks."""
     return Task(
         environment=BENCHMARK,
-        messages=tuple(Message.from_openai(message) for message in case["turns"][0]),
+        messages=tuple(read_message(message) for message in case["turns"][0]),
         tools=tuple(to_tool(function) for function in case["functions"]),
         split="test",
         category=category,
@@ -155,7 +156,7 @@ def _next_turn(
     conversation: Conversation, case: Mapping[str, Any], number: int, messages: list[dict[str, Any]]
 ) -> Conversation:
     """The conversation with the next user turn. Functions that come with it change the prompt, so there it begins anew from its history."""
-    said = [Message.from_openai(message) for message in messages]
+    said = [read_message(message) for message in messages]
     functions = case["later"].get(str(number))
     if not functions:
         conversation.messages += said

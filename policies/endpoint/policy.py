@@ -11,6 +11,7 @@ from ...base.errors import EngineError
 from ...base.http import error_text
 from ...base.remembered import remembered
 from ...store.ids import hash_id
+from ...store.pairing import unique_ids
 from ...store.task import Task
 from ..config import EndpointSettings
 from ..engines.base import EngineRefused
@@ -75,10 +76,11 @@ class OpenAIPolicy:
         """One chat completion. Raises EngineRefused (PromptTooLong), EngineGone and EngineError as `EndpointPool.post` does."""
         body = self._encoder.body(conversation, sampling, self._tokens_so_far(conversation))
         reply, retries = await self._pool.post("/chat/completions", body, read_reply)
+        message = unique_ids(reply.message, [*conversation.task.messages, *conversation.messages])
         tokens = self._tokens(conversation, reply, sampling)
         if tokens is None:
-            return Turn(reply.message, stop_reason=reply.stop_reason, retries=retries)
-        return Turn(reply.message, tokens.token_ids, tokens.logprobs, stop_reason=reply.stop_reason, retries=retries)
+            return Turn(message, stop_reason=reply.stop_reason, retries=retries)
+        return Turn(message, tokens.token_ids, tokens.logprobs, stop_reason=reply.stop_reason, retries=retries)
 
     def _tokens_so_far(self, conversation: Conversation) -> list[int]:
         """Tokens that a rollhouse server uses in place of rendering the history again; empty for other servers, and before the first turn."""

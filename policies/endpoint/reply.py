@@ -2,10 +2,11 @@
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ...store.messages import Message
+from ...store.reading import read_message
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,9 @@ def read_reply(body: bytes) -> Reply:
         reply = json.loads(body)
         choice = reply["choices"][0]
         sent = choice["message"]
-        message = Message.from_openai({**sent, "role": "assistant"})
+        message = read_message({**sent, "role": "assistant"})
     except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__} {error}") from error
-    if message.reasoning is None and isinstance(sent.get("reasoning"), str):
-        message = replace(message, reasoning=sent["reasoning"])
     stop_reason = "length" if choice.get("finish_reason") == "length" else "stop"
     return Reply(message, stop_reason, _tokens(reply, choice, sent))
 

@@ -5,8 +5,10 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rollhouse.interop.overlay import SAME, difference, lay_over
-from rollhouse.interop.responses import chat_tools, flat_tools, input_items, output_items, prompt_messages, read_items
+from rollhouse.interop.responses import flat_tools, input_items, output_items
 from rollhouse.store.messages import Message, ToolCall
+from rollhouse.store.reading import MessageReader
+from rollhouse.store.tool_schemas import read_tools
 
 KEYS = st.sampled_from(["a", "b", "$gone", "$at", "$is", "0"])
 SCALARS = st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([0.5, 1.0]) | st.text(max_size=2)
@@ -58,11 +60,12 @@ OTHERS = st.builds(Message, st.just("user"), TEXTS) | st.builds(
 @given(st.lists(st.builds(Message, st.sampled_from(["system", "user"]), TEXTS), max_size=3), st.lists(st.tuples(ASSISTANTS, OTHERS), max_size=4))  # fmt: skip
 def test_chat_to_responses_to_chat(prompt: list[Message], turns: list[tuple[Message, Message]]) -> None:
     """Also where the content is null. Two assistant messages in a row cannot be told apart, so the turns alternate."""
-    messages = [message for turn in turns for message in turn]
-    assert read_items(output_items(messages)).messages == messages
-    assert prompt_messages(input_items(prompt)) == prompt
+    said = [message.to_openai() for turn in turns for message in turn]
+    messages = MessageReader().read(said)
+    assert MessageReader().read_items(output_items(messages)) == messages
+    assert MessageReader().read(input_items([*prompt, *messages])) == [*prompt, *messages]
 
 
 def test_tools_both_ways() -> None:
     tools = [{"type": "function", "function": {"name": "add", "parameters": {}, "strict": None}}]
-    assert chat_tools(flat_tools(tools)) == tools
+    assert read_tools(flat_tools(tools)) == tools

@@ -88,7 +88,8 @@ CHATS = [
 def test_chats_come_back(store: LanceStore, tmp_path: Path) -> None:
     assert same(there_and_back(store, "openai-chat", tmp_path / "a.jsonl", CHATS), CHATS)
     [flat] = [row for row in store.read("rollouts").to_pylist() if row["policy_id"] == "small"]
-    assert flat["gaps"] == ["args_reserialized", "no_call_ids", "no_reward", "no_task", "no_token_ids", "no_tools"]
+    gaps = ["args_reserialized", "no_call_ids", "no_reward", "no_task", "no_token_ids", "no_tools"]
+    assert flat["gaps"] == [*gaps, "unread:messages[].name", "unread:messages[].weight", "unread:metadata"]
     assert flat["messages"][2]["tool_calls"] == [{"id": "call_0", "name": "wave", "arguments": '{"hand": "left"}'}]
     assert flat["messages"][3]["tool_call_id"] == "call_0"
 
@@ -180,7 +181,7 @@ def test_trajectories_come_back(store: LanceStore, tmp_path: Path) -> None:
     plain = [trajectory(), trajectory("s2", notes="x", extra={"job": 1})]
     assert same(there_and_back(store, "atif", tmp_path / "a.jsonl", plain), plain)
     row = store.read("rollouts").to_pylist()[0]
-    assert [message["role"] for message in row["messages"]] == ["assistant", "tool", "tool", "assistant"]
+    assert [message["role"] for message in row["messages"]] == ["assistant", "tool", "assistant"]
     assert row["messages"][0]["tool_calls"][0]["arguments"] == '{"a": 1}' and row["messages"][0]["text"] is None
     assert {"args_reserialized", "no_reward"} <= set(row["gaps"])
 
@@ -201,7 +202,7 @@ def test_a_folder_of_trajectories_is_followed_over_files(store: LanceStore, tmp_
     assert (summary.added, summary.bad) == (2, 1)
     found = store.read("rollouts").to_pylist()
     assert len({row["episode_id"] for row in found}) == 1
-    assert sorted(row["messages"][-1]["text"] or "-" for row in found) == ["-", "Bye."]
+    assert sorted(row["messages"][-1]["text"] for row in found) == ["Bye.", "It is 3."]
     export_file(store, "atif", tmp_path / "out")
     again = {file["session_id"]: file for file in map(json.loads, [path.read_text() for path in (tmp_path / "out").iterdir()])}  # fmt: skip
     assert again["s9"] == files["sub"]
@@ -233,7 +234,7 @@ def test_again_renamed_or_grown_adds_only_what_is_new(store: LanceStore, tmp_pat
 
 
 BAD = {
-    "openai-chat": ({"messages": [{"role": "user", "content": "Hi"}]}, "there is no assistant message"),
+    "openai-chat": ({"messages": [{"role": "user", "content": "Hi"}]}, "There is no assistant message"),
     "trl": ({"prompt": "Hi"}, "'completion' is missing"),
     "verifiers": ({"id": "e", "traces": []}, "the episode has no trace"),
     "verifiers-v0": ({"prompt": "Hi", "completion": "Hi"}, "'example_id' is missing"),
@@ -352,5 +353,5 @@ def test_the_real_nemo_gym_files_come_back(store: LanceStore, conformance: Path,
 
 
 def test_summaries_have_the_fields_people_script_against() -> None:
-    assert list(ImportSummary("r", "f").__dict__) == ["run_id", "file", "rows", "added", "present", "torn", "bad", "quarantine", "gaps"]  # fmt: skip
+    assert list(ImportSummary("r", "f").__dict__) == ["run_id", "file", "rows", "added", "present", "torn", "bad", "quarantine", "gaps", "counts"]  # fmt: skip
     assert list(ExportSummary("f").__dict__) == ["file", "rollouts", "left_out", "lost"]

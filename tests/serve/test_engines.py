@@ -23,6 +23,7 @@ from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Conversation, Sampling
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message
+from rollhouse.store.reading import read_message
 from rollhouse.store.task import Task
 from rollhouse.tests.random_model import TEMPLATE, byte_tokenizer
 from rollhouse.tests.serve.agent import play
@@ -73,7 +74,7 @@ def trimming(random_models: tuple[Path, Path]) -> TokenPolicy:
 
 def rendered_anew(policy: TokenPolicy, messages: list[dict[str, Any]]) -> list[int]:
     """The prompt without any correction."""
-    return policy.chat.render([Message.from_openai(message) for message in messages], (), generation_prompt=True)
+    return policy.chat.render([read_message(message) for message in messages], (), generation_prompt=True)
 
 
 def test_a_template_that_rewrites_history_changes_no_token(trimming: TokenPolicy, tmp_path: Path) -> None:

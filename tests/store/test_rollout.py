@@ -174,7 +174,7 @@ def test_a_new_column_is_one_edit(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
     add_rollouts(store, [Wider(messages=talk, mood="fine")], "r")
     assert store.read("rollouts", ["mood"])["mood"].to_pylist() == ["fine"]
-    assert "| `mood` | how it felt |" in tables_markdown()
+    assert "- `mood`: how it felt" in tables_markdown()
 
 
 def test_every_column_is_a_field_and_every_builder_makes_all_of_them() -> None:

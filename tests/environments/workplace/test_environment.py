@@ -145,7 +145,7 @@ def test_a_row_may_name_its_split_and_nest_its_truth(tmp_path: Path) -> None:
         ("{", "Expecting property name"),
         ("[]", "list indices"),
         ('{"id": 1}', "'responses_create_params' is missing"),
-        ('{"responses_create_params": {"input": [{"type": "function_call"}]}}', "'arguments' is missing"),
+        ('{"responses_create_params": {"input": [{"type": "function_call"}]}}', "input[0].name is missing"),
         ('{"responses_create_params": {"input": "half a pair \\ud800"}}', "surrogates not allowed"),
         (b'{"responses_create_params": {"input": "\xff"}}', "invalid start byte"),
     ],
