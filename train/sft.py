@@ -1,14 +1,16 @@
 """Supervised fine-tuning on demonstrations with TRL's SFTTrainer, from tokens and their loss mask."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from ..base.config import Flag, Section
+from ..base.errors import ConfigError
 from ..base.packages import need
 from ..store.lance_store import LanceStore
-from ..transform.materialize import iter_sft
+from ..transform.materialize import Trajectory, iter_sft
 from .lora import peft_config
 from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
 from .offline_config import OfflineConfig
@@ -60,7 +62,7 @@ def train_sft(store: LanceStore, config: SftConfig, on_step: OnStep | None = Non
 
     def prepare(start: Start, scratch: Path) -> tuple[dict[str, int], MakeTrainer]:
         tokens = Tokenizing(start.chat, config.policy.max_total_sequence_length, start.context)
-        rows = ((each.task_id, sft_columns(tokens.row(each))) for each in iter_sft(store, start.dataset))
+        rows = ((each.task_id, sft_columns(tokens.row(each))) for each in _trained(iter_sft(store, start.dataset)))
         train, validation = write_rows(rows, scratch, SFT_COLUMNS, config.validation.share)
         counts = tokens.check()
 
@@ -85,3 +87,14 @@ def sft_columns(row: TokenRow) -> dict[str, list[int]]:
     """The row in TRL's tokenised columns: `input_ids`, and parallel `labels` that exclude the tokens that the policy did not sample."""
     learned = [token if bit else IGNORED for token, bit in zip(row.response_ids, row.mask, strict=True)]
     return {"input_ids": row.prompt_ids + row.response_ids, "labels": [IGNORED] * len(row.prompt_ids) + learned}
+
+
+def _trained(rows: Iterator[Trajectory]) -> Iterator[Trajectory]:
+    """The rows. Raises ConfigError for one with messages that are not to be learned from: training learns every turn of the assistant."""
+    for row in rows:
+        if row.untrained:
+            raise ConfigError(
+                f"Rollout {row.rollout_id} has {len(row.untrained)} messages of weight 0, which training would learn from.",
+                "Build the dataset without such rollouts (--where), or export it as openai.",
+            )
+        yield row
