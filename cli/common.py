@@ -1,7 +1,5 @@
 """What every command shares: the store option, the output formats, and how errors and progress look."""
 
-import json
-import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..base.errors import RollhouseError
+from ..base.json_text import to_json
 from ..base.redaction import redacted
 from ..base.terminal import csv_text, visible, visible_json
 
@@ -129,7 +128,7 @@ def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, t
     listed: Sequence[Mapping[str, Any]] = _listed(rows)
     names = list(rows.column_names) if hasattr(rows, "column_names") else list(listed[0]) if listed else []  # type: ignore
     if format is Format.json:
-        print(visible_json(to_json(listed)))
+        print(visible_json(to_json(listed, default=str)))
     elif format is Format.csv:
         import csv
 
@@ -169,22 +168,6 @@ def _with_text(type: Any) -> Any:
     if pa.types.is_struct(type):
         return pa.struct([(field.name, _with_text(field.type)) for field in type])
     return type
-
-
-def to_json(value: Any) -> str:
-    """Data as JSON that every reader takes: a number that is not finite becomes null, what JSON lacks its text."""
-    try:
-        return json.dumps(value, default=str, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(value), default=str, ensure_ascii=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _print_table(listed: Sequence[Mapping[str, Any]], names: Sequence[str], title: str | None) -> None:
@@ -252,7 +235,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, (list, dict)):
-        return visible_json(to_json(value))
+        return visible_json(to_json(value, default=str))
     return visible(str(value))
 
 
