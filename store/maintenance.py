@@ -1,6 +1,5 @@
 """Keeping a store small and sound: compact, gc, check. Each may run beside writers; one maintenance at a time."""
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -120,8 +119,11 @@ def _maintenance(store: LanceStore, frees: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError if frees else ()):  # a lease of a process that has ended holds nobody up
+        try:
             lease.release()
+        except OSError:  # the disk is full; a lease of a process that has ended holds nobody up
+            if not frees:
+                raise
 
 
 @contextmanager

@@ -255,7 +255,7 @@ FLAGS_ELSEWHERE = {
     "rescore": {"compare", "against"},  # the named query verdict_moves
     "import": {"file_format"},  # the argument `format`
     "export": {"file_format"},
-    "check": {"fail_on"},  # the exit code
+    "check": {"fail_on", "repair", "salvage"},  # the exit code, `repair`, `salvage`
     "tasks generate": {"output"},
     "dataset build sft": {"snapshot_name"},  # `at=`
     "dataset build dpo": {"snapshot_name"},
@@ -270,7 +270,6 @@ FLAGS_ELSEWHERE = {
     "report": {"runs"},
     "search": {"like", "column"},  # `nearest`
     "lineage": {"id"},
-    "check": {"repair", "salvage"},  # `repair`, `salvage`
 }
 KEYWORDS_ELSEWHERE = {
     "import_": {"format"},
