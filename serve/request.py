@@ -294,8 +294,7 @@ def _number(body: Body, name: str, default: float, low: float, high: float) -> f
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or not low <= value <= high
+        or not low <= value <= high  # neither NaN nor an integer that no float holds
     ):
         raise refused(f"`{name}` must be a number from {low:g} to {high:g}.")
     return float(value)
