@@ -1,5 +1,5 @@
--- One row a group of rollouts that are compared with each other: last attempts, trainable agents.
--- std_reward is over the group (divisor n); zero_variance says that every verdict is the same; null without two verdicts.
+-- One row per group of rollouts: last attempts, trainable agents.
+-- std_reward is over the group (divisor n); zero_variance: all verdicts are equal; null without two verdicts.
 -- pass_at_k[k] is pass@k for k from 1 to n_judged, the rollouts found to pass or not, but 128 at most: all would be n * n terms.
 WITH counted AS (
   SELECT
