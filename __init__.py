@@ -4,10 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import Store, endpoint, open, scripted, torch, vllm
+    from .api import Store, open
     from .base.errors import RollhouseError
     from .environments.prepare import prepare_tasks
     from .environments.workplace.generator.tables import generate_tables
+    from .policies.named import endpoint, scripted, torch, vllm
     from .queries.answer import Answer
     from .queries.run_record import RunRecord
     from .store.messages import Message, ToolCall
@@ -20,7 +21,8 @@ __version__ = "0.1.0"
 # Public names and the modules that define them. A module is imported when a name is first used (PEP 562): importing Lance costs half a second,
 # and an eager relative import here would break test collection in a checkout.
 _PUBLIC = {
-    **dict.fromkeys(("Store", "endpoint", "open", "scripted", "torch", "vllm"), "api"),
+    **dict.fromkeys(("Store", "open"), "api"),
+    **dict.fromkeys(("endpoint", "scripted", "torch", "vllm"), "policies.named"),
     "RollhouseError": "base.errors",
     "prepare_tasks": "environments.prepare",
     "generate_tables": "environments.workplace.generator.tables",

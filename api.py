@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from .eval.compare import RunComparison
     from .interop.exporting import ExportSummary
     from .interop.importing import ImportSummary
-    from .policies.config import SamplingPolicy
     from .serve.job import OnReady
     from .store.adding import Added
     from .store.lineage import Node
@@ -68,42 +67,6 @@ def open(uri: str | os.PathLike[str] | None = None, *, at: str | None = None, cr
     """
     location = store_location(None if uri is None else str(uri))
     return Store.create(location) if create and at is None else Store.open(location, at)
-
-
-def scripted(mistake_rate: float = 0.0, **settings: Any) -> "SamplingPolicy":
-    """The policy that plays each task's ground truth; with probability `mistake_rate` it stops before the last call."""
-    return _policy("scripted", None, mistake_rate=mistake_rate, **settings)
-
-
-def vllm(model: Any, **settings: Any) -> "SamplingPolicy":
-    """A model in a vLLM engine, in a Ray actor.
-
-    Args:
-        model: A checkpoint's id, a run, a model folder or a name on the hub.
-        settings: Further settings of the section `policy`, as `max_total_sequence_length=8192` or `chat={"enable_thinking": False}`.
-    """
-    return _policy("vllm", model, **settings)
-
-
-def torch(model: Any, **settings: Any) -> "SamplingPolicy":
-    """A model in plain transformers, for machines without vLLM. Arguments as of `vllm`."""
-    return _policy("torch", model, **settings)
-
-
-def endpoint(url: str, model: str | None = None, **settings: Any) -> "SamplingPolicy":
-    """An OpenAI-compatible endpoint, or several separated by commas. The key is read from OPENAI_API_KEY.
-
-    Args:
-        model: The name of the model that the endpoint serves; None takes the only one.
-    """
-    return _policy(f"openai:{url}", model, **settings)
-
-
-def _policy(engine: str, model: Any, **settings: Any) -> "SamplingPolicy":
-    from .policies.config import SamplingPolicy
-
-    name = None if model is None else str(model) if isinstance(model, os.PathLike) else id_of(model)
-    return resolve(SamplingPolicy, options={"engine": engine, "model_name": name, **settings})
 
 
 class Store(SqlStore):
@@ -447,7 +410,9 @@ class Store(SqlStore):
         `run.summary` has the pass rate (`pass_rate`, or `accuracy` for BFCL) with its standard error.
         """
         if policy is not None:
-            policy = policy if isinstance(policy, BaseModel) else _default_engine(policy)
+            from .policies.named import of_model
+
+            policy = policy if isinstance(policy, BaseModel) else of_model(policy)
         if benchmark not in (None, "bfcl"):
             raise ConfigError(f"There is no benchmark {benchmark!r}.", "Use 'bfcl', or name an environment with env=.")
         with progress_bar("evaluate", "case", progress) as report:
@@ -601,10 +566,3 @@ def _with_ids(options: Any) -> dict[str, Any]:
         else value
         for name, value in options.items()
     }
-
-
-def _default_engine(policy: Any) -> "SamplingPolicy":
-    """A model's policy: vLLM where it is installed, transformers elsewhere."""
-    from importlib.util import find_spec
-
-    return vllm(policy) if find_spec("vllm") else torch(policy)

@@ -194,7 +194,7 @@ class ServeOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: hermes, one of vLLM's tool parsers, or FILE.py:name."""
+    """Parser of tool calls: hermes, nemotron_json, llama3_json, mistral, one of vLLM's tool parsers, or FILE.py:name."""
     max_retries: int
     """Times a request to an endpoint is sent again after 429, 5xx, a timeout, a broken connection or an invalid answer."""
     tensor_parallel_size: int
@@ -228,6 +228,8 @@ class ImportOptions(TypedDict, total=False):
     """Name of the run that the rows come from; rollouts of one name share groups across files."""
     inputs: str | None
     """nemo-gym: file of planned inputs with the ground truths. Default: beside FILE."""
+    reward_column: list[str]
+    """Field that is a reward; several are summed. Default: `reward`, `rewards` or `score`, and no other number."""
     max_bad: float
     """Largest share of bad lines that is still a success."""
     strict: bool

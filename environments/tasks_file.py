@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import FormatError
-from ..interop.nemo_gym_rows import read_request
+from ..interop.nemo_gym_inputs import read_request
 from ..interop.responses import flat_tools, input_items
 from ..store.messages import Message
 from ..store.task import Task

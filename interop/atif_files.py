@@ -1,15 +1,16 @@
 """ATIF files: JSONL, one JSON file, or a folder; a trajectory that goes on in other files is one record, those of its sub-agents are others."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ..base.errors import FormatError
 from ..store.ids import canonical_json, hash_id
 from .atif_steps import EPISODE, inner_trajectories
+from .files import load_json, opened, text_of_bytes
 from .lines import Line, Quarantine, read_objects
 from .rollout import Row
 
-_BAD = (ValueError, TypeError, KeyError, AttributeError, OSError)
+_BAD = (FormatError, ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError)
 
 
 def records(
@@ -67,7 +68,8 @@ def _load(file: Path, seen: set[Path]) -> Row:
     if file.resolve() in seen:
         raise ValueError(f"{file.name} refers back to itself")
     seen.add(file.resolve())
-    trajectory = json.loads(file.read_text(encoding="utf-8-sig"))
+    with opened(file) as (content, _):
+        trajectory, _ = load_json(text_of_bytes(content.read()))
     trajectory["steps"] = list(trajectory["steps"])
     return trajectory
 

@@ -16,6 +16,8 @@ class ImportConfig(Section):
     """Name of the run that the rows come from; rollouts of one name share groups across files."""
     inputs: Annotated[str | None, Flag("Input", metavar="FILE")] = None
     """nemo-gym: file of planned inputs with the ground truths. Default: beside FILE."""
+    reward_column: Annotated[list[str], Flag("Input", metavar="NAME")] = Field(default_factory=list)
+    """Field that is a reward; several are summed. Default: `reward`, `rewards` or `score`, and no other number."""
     max_bad: Annotated[float, Flag("Limits", metavar="X")] = Field(default=0.01, ge=0, le=1)
     """Largest share of bad lines that is still a success."""
     strict: Annotated[bool, Flag("Limits")] = False

@@ -1,7 +1,7 @@
 """Importing a file of any format: read record by record, bad ones set aside, rows written in batches."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,7 @@ class ImportSummary:
         torn: 1 when the last line was not finished: it is left out and can be imported once it is.
         bad: Lines set aside in the file `quarantine` (None when there were none).
         gaps: How many rollouts did not tell what.
+        counts: What the format counts, such as how many rows of nemo-gym were joined with their input, and how.
     """
 
     run_id: str
@@ -39,6 +40,7 @@ class ImportSummary:
     bad: int = 0
     quarantine: str | None = None
     gaps: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 def import_file(
@@ -52,6 +54,7 @@ def import_file(
     name: str | None = None,
     max_bad: float = 0.01,
     strict: bool = False,
+    reward_columns: Sequence[str] = (),
     on_progress: Callable[[int], None] | None = None,
 ) -> ImportSummary:
     """Brings a file's rollouts into the store; what is there already stays as it is.
@@ -64,6 +67,7 @@ def import_file(
         name: Name of the import run; None makes one.
         max_bad: Share of bad lines above which FormatError is raised, after the good ones were stored.
         strict: Raise FormatError at the first bad line.
+        reward_columns: Fields whose sum is the reward; none takes `reward`, `rewards` or `score`.
         on_progress: Gets the bytes read so far.
     """
     path = Path(path)
@@ -72,10 +76,13 @@ def import_file(
         raise FormatError(f"There is no file {path}.", "Check the path.")
     companion = format.companion(path, inputs) if format.companion else None
     config = {"format": format_name, "file": path.name, "environment": environment, "source_run": source_run}
+    config |= {"reward_columns": list(reward_columns)} if reward_columns else {}
     with start_run(store, "import", name, config) as run:
         summary = ImportSummary(run.run_id, str(path))
         quarantine = Quarantine(quarantine_path(store, run.run_id), strict)
-        source = Source(format_name, run.run_id, environment, source_run, _known_tasks(store), companion)
+        source = Source(
+            format_name, run.run_id, environment, source_run, _known_tasks(store), companion, tuple(reward_columns)
+        )
         _bring_in(store, run, format, path, source, quarantine, summary, on_progress)
         summary.torn, summary.bad = quarantine.torn, quarantine.count
         summary.quarantine = str(quarantine.path) if quarantine.count else None
@@ -102,6 +109,7 @@ def run_import(
         name=config.run,
         max_bad=config.max_bad,
         strict=config.strict,
+        reward_columns=config.reward_column,
         on_progress=on_progress,
     )
 
@@ -115,6 +123,9 @@ def _bring_in(
         for line, record in format.records(path, quarantine, on_progress):
             try:
                 found = rollouts_of(record, format, source)
+                if line.replaced:
+                    for rollout in found:
+                        rollout.gaps = sorted({*(rollout.gaps or ()), "surrogates_replaced"})
                 writer.add_many(found)
             except ValueError as error:  # BadLine, SchemaMismatch, or text that is not UTF-8
                 quarantine.add(line, str(error))
@@ -124,7 +135,7 @@ def _bring_in(
                 gaps.update(rollout.gaps or ())
         writer.flush()
     summary.added, summary.present = writer.written, writer.skipped
-    summary.gaps = dict(sorted(gaps.items()))
+    summary.gaps, summary.counts = dict(sorted(gaps.items())), dict(sorted(source.counts.items()))
 
 
 def rollouts_of(record: Row, format: FileFormat, source: Source) -> list[Rollout]:

@@ -4,11 +4,12 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from ..base.errors import FormatError
+from .files import begins_over_lines, json_values, load_json, opened, text_of_bytes
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Line:
         torn: Whether it is the last one and lacks its newline: its writer may not have finished it.
         end: Bytes of the file up to and including this line.
         source: The file.
+        replaced: Whether bytes or escapes that are not text became U+FFFD.
     """
 
     number: int
@@ -27,6 +29,7 @@ class Line:
     torn: bool
     end: int
     source: Path
+    replaced: bool = False
 
 
 _NOT_JSON = "it is not JSON"
@@ -64,15 +67,14 @@ class Quarantine:
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """The lines of a file that are not blank, one at a time. Raises FormatError when there is no such file."""
-    if not path.is_file():
-        raise FormatError(f"There is no file {path}.", "Check the path.")
-    end = 0
-    with path.open("rb") as file:
+    """The lines of a file that are not blank, one at a time; `.gz` and `.zst` files are decompressed.
+
+    Raises FormatError when there is no such file, and for one that is not UTF-8 or whose compressed data is incomplete.
+    """
+    with opened(path) as (file, position):
         for number, raw in enumerate(file, start=1):
-            end += len(raw)
             if raw.strip():
-                yield Line(number, raw.decode("utf-8", errors="surrogateescape"), not raw.endswith(b"\n"), end, path)
+                yield Line(number, text_of_bytes(raw), not raw.endswith(b"\n"), position(), path)
 
 
 def read_objects(
@@ -80,14 +82,16 @@ def read_objects(
 ) -> Iterator[tuple[Line, dict[str, Any]]]:
     """The JSON objects of a file with the lines they stand on; a torn last line is left out, other bad ones are set aside.
 
+    A file that is one JSON array, or an object over several lines, is read as the objects it holds; `Line.number` is then the object's.
+
     Args:
         quarantine: Where bad lines go; None passes over them.
         on_progress: Gets the bytes read so far, after each line was dealt with.
     """
-    for line in read_lines(path):
-        value, reason = _object(line)
+    for line in _read_values(path) if begins_over_lines(path) else read_lines(path):
+        value, replaced, reason = _object(line)
         if value is not None:
-            yield line, value
+            yield (line if not replaced else replace(line, replaced=True)), value
         elif quarantine is not None:
             if line.torn and reason.startswith(_NOT_JSON):
                 quarantine.torn += 1
@@ -97,13 +101,18 @@ def read_objects(
             on_progress(line.end)
 
 
-def _object(line: Line) -> tuple[dict[str, Any] | None, str]:
+def _read_values(path: Path) -> Iterator[Line]:
+    for number, (text, end) in enumerate(json_values(path), start=1):
+        yield Line(number, text, False, end, path)
+
+
+def _object(line: Line) -> tuple[dict[str, Any] | None, bool, str]:
+    """The object, whether halves of characters in it were replaced, and what is wrong without one."""
     try:
-        value = json.loads(line.text)
-        line.text.encode("utf-8")
+        value, replaced = load_json(line.text)
     except (ValueError, RecursionError) as error:
-        return None, f"{_NOT_JSON} ({error})"
-    return (value, "") if isinstance(value, dict) else (None, "it is not a JSON object")
+        return None, False, f"{_NOT_JSON} ({error})"
+    return (value, replaced, "") if isinstance(value, dict) else (None, False, "it is not a JSON object")
 
 
 @contextmanager

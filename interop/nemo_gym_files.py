@@ -1,12 +1,13 @@
 """NeMo Gym's files: the results, the inputs that were planned and the attempts that failed, which lie beside them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
 
+from ..base.errors import FormatError
 from .lines import Line, Quarantine, read_objects
-from .nemo_gym_rows import Companion, index_key, task_fields
+from .nemo_gym_inputs import Key, PlannedInputs, attempt_key, index_key
+from .nemo_gym_rows import Companion
 from .rollout import Row
 
 
@@ -26,8 +27,10 @@ def companion(path: Path, inputs: str | Path | None) -> Companion:
         inputs: The planned inputs, which hold the tasks' truths; None looks for `<stem>_materialized_inputs.jsonl`.
     """
     failures = _beside(path, "failures")
-    failed = Counter(index_key(row) for _, row in _quietly(failures) if "_ng_failure_class" in row)
-    return Companion(_read_inputs(path, inputs, failed), failed)
+    keys = [attempt_key(row) for _, row in _quietly(failures) if "_ng_failure_class" in row]
+    indices = {index_key(row) for _, row in _quietly(failures) if "responses_create_params" not in row}
+    failed = Counter(key for key in keys if key is not None)
+    return Companion(_read_inputs(path, inputs, indices - {None}), failed)
 
 
 def _beside(path: Path, name: str) -> Path:
@@ -40,24 +43,16 @@ def _quietly(path: Path) -> Iterator[tuple[Line, Row]]:
         yield from read_objects(path, None)
 
 
-def _read_inputs(
-    path: Path, inputs: str | Path | None, failed: Counter[tuple[Any, Any]]
-) -> dict[tuple[Any, Any], Row] | None:
+def _read_inputs(path: Path, inputs: str | Path | None, bare: Collection[Key | None]) -> PlannedInputs | None:
+    """`bare` are the indices of failed attempts that do not say what was asked."""
     beside = _beside(path, "materialized_inputs")
     if inputs is None and not beside.is_file():
         return None
     file = Path(inputs) if inputs is not None else beside
-    found: dict[tuple[Any, Any], Row] = {}
-    # One object for the repeats of a task: a plan names each task many times.
-    last: Row = {}
-    for _, row in read_objects(file, Quarantine(file, strict=True)):
-        fields = task_fields(row)
-        last = last if fields == last else fields
-        # A failed attempt may say nothing of what was asked.
-        request = (
-            {"responses_create_params": row["responses_create_params"]}
-            if index_key(row) in failed and "responses_create_params" in row
-            else {}
-        )
-        found[index_key(row)] = {**last, **request} if request else last
+    found = PlannedInputs()
+    for line, row in read_objects(file, Quarantine(file, strict=True)):
+        try:
+            found.add(row, index_key(row) in bare)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(f"Line {line.number} of {file} is not a task: {error}.", "Correct it, or name another file with --inputs.") from error  # fmt: skip
     return found

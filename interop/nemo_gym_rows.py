@@ -3,13 +3,11 @@
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..store.ids import canonical_json, hash_id
 from ..store.items import TokenCall
 from ..store.messages import Message
-from ..store.reading import MessageReader
-from ..store.tool_schemas import Tool, read_tools
+from .nemo_gym_inputs import TASK_FIELDS, Key, PlannedInputs, attempt_key, read_request
 from .rollout import FileRollout, Row, take_keepsake
 from .storing import Source
 from .tokens import linearise
@@ -22,7 +20,6 @@ _WORKPLACE_TOOLS = {"company_directory_find_email_address", "customer_relationsh
 _PLACED = {"responses_create_params", "response", "output", "reward", "reward_components", "_ng_rollout_index"}
 # Where servers say why an attempt failed.
 _FAILURE_TEXTS = ("_ng_failure_message", "_ng_failure_judge_error", "failure_reason", "infrastructure_error", "error")
-_TASK_FIELDS = ("ground_truth", "category", "id", "environment_name")
 
 
 @dataclass
@@ -30,16 +27,16 @@ class Companion:
     """What the files beside a results file tell.
 
     Attributes:
-        inputs: Task fields by (`_ng_task_index`, `_ng_rollout_index`); None without an inputs file.
-        failed: Failed attempts by the same key.
+        inputs: None without an inputs file.
+        failed: Failed attempts by `attempt_key`.
         slots: Slot and agent of each rollout that has failed attempts, as far as it was read.
         tried: Failed attempts of each key that were read so far.
     """
 
-    inputs: dict[tuple[Any, Any], Row] | None = None
-    failed: Counter[tuple[Any, Any]] = field(default_factory=Counter)
-    slots: dict[tuple[Any, Any], tuple[str, str]] = field(default_factory=dict)
-    tried: Counter[tuple[Any, Any]] = field(default_factory=Counter)
+    inputs: PlannedInputs | None = None
+    failed: Counter[Key] = field(default_factory=Counter)
+    slots: dict[Key, tuple[str, str]] = field(default_factory=dict)
+    tried: Counter[Key] = field(default_factory=Counter)
 
 
 def read(row: Row, source: Source) -> list[FileRollout]:
@@ -48,18 +45,26 @@ def read(row: Row, source: Source) -> list[FileRollout]:
     Raises KeyError, TypeError, ValueError or AttributeError for what is not one.
     """
     companion: Companion = source.companion or Companion()
-    planned = (companion.inputs or {}).get(index_key(row), {})
+    inputs, counts = companion.inputs or PlannedInputs(), Counter() if companion.inputs is None else source.counts
     failed = "_ng_failure_class" in row
-    asked = row if not failed or "responses_create_params" in row else planned
-    params, response = asked["responses_create_params"], row.get("response")
-    tools, prompt, reader = read_request(params)
+    response = row.get("response")
+    if failed and "responses_create_params" not in row:
+        planned = inputs.find(row, None, counts)
+        if planned.params is None:
+            raise KeyError("responses_create_params")
+        params = planned.params
+        tools, prompt, reader = read_request(params)
+    else:
+        params = row["responses_create_params"]
+        tools, prompt, reader = read_request(params)
+        planned = inputs.find(row, prompt, counts)
     n_before = len(reader.token_calls)
     said = response if response else row
     messages = reader.read_items(said.get("output", []) if failed else said["output"])
     rollout = FileRollout(prompt, tools, messages, gaps=reader.all_gaps())
     if companion.inputs is None:
         rollout.gaps.add("no_inputs_file")
-    truth = _task_fields(row, planned)
+    truth = _task_fields(row, planned.fields)
     rollout.task = {name: truth[name] for name in ("ground_truth", "category")} | {"source_key": truth["id"]}
     rollout.columns = {
         "environment": _environment(row, truth, tools),
@@ -73,35 +78,20 @@ def read(row: Row, source: Source) -> list[FileRollout]:
         **_ending(response, messages),
     }
     _place_tokens(rollout, reader.token_calls[n_before:])
-    rollout.source_key = row.get("_ng_rollout_id") or None
     if failed:
+        # Attempts at one rollout share its id: each is known by its content.
         rollout.columns |= _failure(row, response)
+    else:
+        rollout.source_key = row.get("_ng_rollout_id") or None
     take_keepsake(rollout, row.get("rollhouse"))
     _join_attempts(rollout, row, companion, source, failed)
     return [rollout]
 
 
-def read_request(params: Row) -> tuple[list[Tool], list[Message], MessageReader]:
-    """Tools and prompt of `responses_create_params`, and the reader that goes on with the output. `instructions` are the system message.
-
-    Raises KeyError, TypeError or ValueError for what is not a request.
-    """
-    tools = read_tools(params.get("tools"))
-    reader = MessageReader(tools=tools)
-    instructions = params.get("instructions")
-    prompt = [Message("system", instructions)] if instructions and isinstance(instructions, str) else []
-    return tools, prompt + reader.read(params["input"], where="input"), reader
-
-
-def index_key(row: Row) -> tuple[Any, Any]:
-    """What joins a results file with the files beside it."""
-    return row.get("_ng_task_index"), row.get("_ng_rollout_index")
-
-
 def _join_attempts(rollout: FileRollout, row: Row, companion: Companion, source: Source, failed: bool) -> None:
     """Failed attempts share the slot of the result that came at last, so that the view `final_rollouts` has that one only."""
-    key = index_key(row)
-    if key not in companion.failed:
+    key = attempt_key(row)
+    if key is None or key not in companion.failed:
         return
     columns = rollout.columns
     content = hash_id(canonical_json(row))
@@ -126,14 +116,9 @@ def _task_fields(row: Row, inputs: Row) -> Row:
     """Truth, category and key of the task: from the inputs file, else from the row (some verifiers repeat them)."""
     nested = inputs.get("verifier_metadata") or row.get("verifier_metadata") or {}
     found = {}
-    for name in _TASK_FIELDS:
+    for name in TASK_FIELDS:
         found[name] = next((place[name] for place in (inputs, row, nested) if place.get(name) is not None), None)
     return found
-
-
-def task_fields(row: Row) -> Row:
-    """What an inputs row tells about its task, without the prompt that the result row repeats."""
-    return {name: row[name] for name in (*_TASK_FIELDS, "verifier_metadata") if name in row}
 
 
 def _environment(row: Row, truth: Row, tools: list[Row]) -> str:
@@ -185,7 +170,7 @@ def _numbers(row: Row) -> list[str]:
     return [
         name for name, value in row.items()
         if isinstance(value, (int, float)) and not isinstance(value, bool)
-        and name not in _PLACED and name not in _TASK_FIELDS and not name.startswith("_ng_")
+        and name not in _PLACED and name not in TASK_FIELDS and not name.startswith("_ng_")
     ]  # fmt: skip
 
 

@@ -35,6 +35,8 @@ class Source:
         reward_columns: Fields that the user names as rewards; none takes those whose name says so.
         occurrences: How often each record without a key was seen so far.
         group_sizes: Rollouts so far of each group.
+        counts: What the format's reader counts, for the summary.
+        contents: By id of a rollout that has a key, a hash of its record.
     """
 
     format: str
@@ -46,6 +48,8 @@ class Source:
     reward_columns: tuple[str, ...] = ()
     occurrences: Counter[str] = field(default_factory=Counter)
     group_sizes: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    contents: dict[str, str] = field(default_factory=dict)
 
 
 def to_store(
@@ -69,6 +73,7 @@ def to_store(
         content = [content, source.occurrences[content]]
         source.occurrences[content[0]] += 1
     tasks = [_place(rollout, index, content, source) for index, rollout in enumerate(rollouts)]
+    _refuse_other_content(rollouts, record, source)
     if build is not None:
         # The task may come from the store or from a companion file: what the record itself says of it is part of the overlay.
         stored = [replace(rollout, task=None, columns=_as_stored(rollout.columns)) for rollout in rollouts]
@@ -77,6 +82,16 @@ def to_store(
         # Even when there is no difference: the name says that this format gives the record back.
         rollouts[0].extra[source.format] = {} if overlay is SAME else overlay
     return [_finish(rollout, *task, source) for rollout, task in zip(rollouts, tasks, strict=True)]
+
+
+def _refuse_other_content(rollouts: Sequence[FileRollout], record: Row, source: Source) -> None:
+    """Raises ValueError for a rollout whose key an earlier record with other content has: one of the two would be lost."""
+    keyed = [rollout for rollout in rollouts if rollout.source_key is not None]
+    content = hash_id(_canonical(record)) if keyed else ""
+    for rollout in keyed:
+        id = rollout.columns["rollout_id"]
+        if source.contents.setdefault(id, content) != content:
+            raise ValueError(f"its key {rollout.source_key!r} is that of an earlier line, whose content differs")
 
 
 def _canonical(record: Row) -> str:

@@ -6,6 +6,7 @@ what the caller sees. A tool that cannot do its work raises ToolError and change
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 State = dict[str, list[dict[str, str]]]
@@ -146,9 +147,10 @@ def call_tool(state: State, name: str, arguments: Any) -> Any:
     return TOOLS[name](state, **arguments)
 
 
-def argument_names(tool: Callable[..., Any]) -> list[str]:
+@cache
+def argument_names(tool: Callable[..., Any]) -> tuple[str, ...]:
     """The caller's arguments: every parameter but the state."""
-    return list(inspect.signature(tool).parameters)[1:]
+    return tuple(inspect.signature(tool).parameters)[1:]
 
 
 def tool_schemas(domain: str) -> tuple[dict[str, Any], ...]:
@@ -158,6 +160,6 @@ def tool_schemas(domain: str) -> tuple[dict[str, Any], ...]:
 
 def _schema(tool: Callable[..., Any]) -> dict[str, Any]:
     names = argument_names(tool)
-    parameters = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": names}
+    parameters = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": list(names)}
     function = {"name": tool.__name__, "description": tool.__doc__, "parameters": parameters}
     return {"type": "function", "function": function}

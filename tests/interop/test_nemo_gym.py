@@ -164,7 +164,6 @@ BAD = {
     '{"responses_create_params": {"input": "x"}, "response": {}, "output": []}': None,
     '{"responses_create_params": {"input": "x"}, "output": [], "reward": NaN}': "reward is nan",
     '{"responses_create_params": {"input": "x"}, "output": [], "reward": "high"}': "could not convert",
-    '{"responses_create_params": {"input": "\\ud800"}, "output": []}': "surrogates",
     '{"responses_create_params": {"input": "x"}, "output": [{"type": "message", "content": "a", "prompt_token_ids": [1],'
     ' "generation_token_ids": [2], "generation_log_probs": [NaN]}]}': "not a finite number",
     '{"responses_create_params": {"input": "x"}, "output": [{"type": "message", "content": "a", "prompt_token_ids": [1],'
