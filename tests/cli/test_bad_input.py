@@ -56,7 +56,7 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (["sql", "select 1"], "no store"),
         (["runs", "show", "nope"], "no store"),
@@ -65,10 +65,10 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(tmp_path: Path) -> No
         (["collect", "--env", "workplace-mini", "--engine", "nope"], "no engine"),
     ],
 )
-def test_a_wrong_request_exits_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_a_wrong_request_exits_2(tmp_path: Path, arguments: list[str], output: str) -> None:
     done = rollhouse(*arguments, "--store", str(tmp_path / "nowhere"))
     assert done.returncode == 2
-    assert said in sentences(done)[0]
+    assert output in sentences(done)[0]
 
 
 def test_an_unknown_run_is_named(tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ def test_what_nobody_expected_is_one_sentence_too() -> None:
 
     done = CliRunner().invoke(program, ["divide", "0"])
     assert (done.exit_code, type(done.exception)) == (1, SystemExit)
-    said = (
+    output = (
         "error: ZeroDivisionError: integer division or modulo by zero.\n`rollhouse --debug …` shows where it happened."
     )
-    assert done.stderr.strip() == said
+    assert done.stderr.strip() == output
     assert isinstance(CliRunner().invoke(program, ["--debug", "divide", "0"]).exception, ZeroDivisionError)
     assert CliRunner().invoke(program, ["divide", "nought"]).exit_code == 2, "a usage error stays one"
     assert CliRunner().invoke(program, ["divide", "--help"]).exit_code == 0

@@ -87,13 +87,13 @@ def test_query_lists_and_answers(store: LanceStore) -> None:
     (row,) = answer(store, "query", "pass_rate_by_task", "run=first")
     assert (row["rollouts"], row["pass_rate"]) == (4, 0.5)
     assert answer(store, "query", "pass_rate_by_task", "run=other") == []
-    for arguments, said in (
+    for arguments, reported in (
         (["pas_rate_by_task"], "Did you mean pass_rate_by_task"),
         (["pass_rate_by_task", "first"], "NAME=VALUE"),
         (["training_curve"], "needs run"),
     ):
         result = rollhouse(store, "query", *arguments)
-        assert result.exit_code == 2 and said in result.stderr
+        assert result.exit_code == 2 and reported in result.stderr
 
 
 def test_snapshots_are_created_listed_shown_compared_deleted(store: LanceStore) -> None:

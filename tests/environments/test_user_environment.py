@@ -86,8 +86,8 @@ class Halves:
 
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
         low, high = 1, 32
-        said = [message.text or "" for message in conversation.messages]
-        for guess, answer in zip(said[::2], said[1::2], strict=True):
+        reported = [message.text or "" for message in conversation.messages]
+        for guess, answer in zip(reported[::2], reported[1::2], strict=True):
             low, high = (int(guess) + 1, high) if answer == "higher" else (low, int(guess) - 1)
         return Turn(Message("assistant", str((low + high) // 2)))
 

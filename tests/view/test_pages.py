@@ -229,12 +229,13 @@ def test_sql_on_a_page(page: Any, site: Site) -> None:
 
 def test_an_empty_store_and_wrong_addresses_say_so(page: Any, tmp_path: Path) -> None:
     for empty in serving({"store": SqlStore.create(tmp_path / "store")}):
-        for path, says in [
+        for path, expected in [
             ("store/runs", "This store has no runs yet."), ("store/rollouts", "This store has no rollouts yet."),
             ("store/rollout/nobody", "There is no rollout 'nobody'"), ("store/nothing", "There is no such page."), ("other/runs", "There is no store “other” here."),
         ]:  # fmt: skip
             assert (
-                says in opened(page, empty, path, f"empty-{re.sub(r'[^a-z]', '-', path)}").locator("main").inner_text()
+                expected
+                in opened(page, empty, path, f"empty-{re.sub(r'[^a-z]', '-', path)}").locator("main").inner_text()
             )
 
 
@@ -260,7 +261,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "name": HOSTILE,
         "arguments": '{"a": ' + repr(HOSTILE).replace("'", '"').replace('\\"', "").replace("\\x1b", "") + "}",
     }
-    said = {
+    output = {
         "role": "assistant",
         "text": HOSTILE,
         "parts": HOSTILE,
@@ -294,7 +295,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "logprobs_mode",
     ]
     row |= dict.fromkeys(texts, HOSTILE) | {
-        "messages": [said, tool, answer],
+        "messages": [output, tool, answer],
         "gaps": [HOSTILE],
         "reward_components": [{"name": HOSTILE, "value": 1.0, "weight": 1.0}],
     }
