@@ -3,7 +3,7 @@ VENV  := .venv
 RUN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-system lint bench view clean
+.PHONY: setup demo test test-system test-zoo lint bench view clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,10 @@ test: $(STAMP)
 
 test-system: $(STAMP)
 	$(RUN)/python -m pytest -m system $(TEST)
+
+# Every architecture of docs/models.md with every check, which writes its table.
+test-zoo: $(STAMP)
+	ROLLHOUSE_WRITE_ZOO=1 $(RUN)/python -m pytest tests/zoo $(TEST)
 
 lint: $(STAMP)
 	$(RUN)/ruff format --check .

@@ -105,8 +105,8 @@ class Store(SqlStore):
 
     def import_(
         self,
-        format: str,
-        file: str | os.PathLike[str],
+        format: str | os.PathLike[str],
+        file: str | os.PathLike[str] | None = None,
         *,
         recipe: str | Path | None = None,
         overrides: Sequence[str] = (),
@@ -116,16 +116,19 @@ class Store(SqlStore):
         """Imports rollouts from a file of another format; what the store holds already is not added again.
 
         Args:
-            format: A format's name (`nemo-gym`, `openai-chat`, `trl`, …).
+            format: A format's name (`nemo-gym`, `openai-chat`, `trl`, …). It may be left out, as in `store.import_("rollouts.jsonl")`: the
+                format is then found out from the file, and the summary names it.
+            file: A file, a folder, or `hf:OWNER/NAME[:CONFIG][@SPLIT]`.
 
-        Raises FormatError when more lines than `max_bad` cannot be read, after the others were stored.
+        Raises FormatError when no format fits, or when more lines than `max_bad` cannot be read, after the others were stored.
         """
         from .interop.config import ImportConfig
         from .interop.importing import run_import
 
         config = resolve(ImportConfig, recipe, overrides, options)
         with progress_bar("import", "byte", progress) as report:
-            return run_import(self, format, Path(file), config, lambda done: report(done, None, ""))
+            named = None if file is None else os.fspath(format)
+            return run_import(self, named, Path(file or format), config, lambda done: report(done, None, ""))
 
     def export(
         self,

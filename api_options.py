@@ -50,7 +50,7 @@ class CollectOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: hermes, nemotron_json, llama3_json, mistral, one of vLLM's tool parsers, or FILE.py:name."""
+    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
     mistake_rate: float
     """Probability that the scripted engine stops before its last call."""
     max_retries: int
@@ -113,7 +113,7 @@ class EvaluateOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: hermes, nemotron_json, llama3_json, mistral, one of vLLM's tool parsers, or FILE.py:name."""
+    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
     mistake_rate: float
     """Probability that the scripted engine stops before its last call."""
     max_retries: int
@@ -194,7 +194,7 @@ class ServeOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: hermes, nemotron_json, llama3_json, mistral, one of vLLM's tool parsers, or FILE.py:name."""
+    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
     max_retries: int
     """Times a request to an endpoint is sent again after 429, 5xx, a timeout, a broken connection or an invalid answer."""
     tensor_parallel_size: int
@@ -226,8 +226,12 @@ class ImportOptions(TypedDict, total=False):
     """Environment of the rollouts. Default: as the rows name it."""
     source_run: str | None
     """Name of the run that the rows come from; rollouts of one name share groups across files."""
+    map: str | None
+    """Columns of a dataset: `messages=conversations,reward=resolved`. Names: messages, prompt, completion, system, tools, reward, truth, group, key, model, step, category."""
     inputs: str | None
     """nemo-gym: file of planned inputs with the ground truths. Default: beside FILE."""
+    redact: bool
+    """Replace what looks like a secret (keys, tokens, passwords) before anything is stored."""
     reward_column: list[str]
     """Field that is a reward; several are summed. Default: `reward`, `rewards` or `score`, and no other number."""
     max_bad: float
@@ -521,7 +525,7 @@ class GrpoTrainingOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: hermes, nemotron_json, llama3_json, mistral, one of vLLM's tool parsers, or FILE.py:name."""
+    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
     tensor_parallel_size: int
     """GPUs that each copy of the model is split over (vllm)."""
     data_parallel_size: int

@@ -14,8 +14,12 @@ class ImportConfig(Section):
     """Environment of the rollouts. Default: as the rows name it."""
     source_run: Annotated[str | None, Flag("Input", metavar="NAME")] = None
     """Name of the run that the rows come from; rollouts of one name share groups across files."""
+    map: Annotated[str | None, Flag("Input", metavar="NAME=COLUMN,…")] = None
+    """Columns of a dataset: `messages=conversations,reward=resolved`. Names: messages, prompt, completion, system, tools, reward, truth, group, key, model, step, category."""
     inputs: Annotated[str | None, Flag("Input", metavar="FILE")] = None
     """nemo-gym: file of planned inputs with the ground truths. Default: beside FILE."""
+    redact: Annotated[bool, Flag("Input")] = False
+    """Replace what looks like a secret (keys, tokens, passwords) before anything is stored."""
     reward_column: Annotated[list[str], Flag("Input", metavar="NAME")] = Field(default_factory=list)
     """Field that is a reward; several are summed. Default: `reward`, `rewards` or `score`, and no other number."""
     max_bad: Annotated[float, Flag("Limits", metavar="X")] = Field(default=0.01, ge=0, le=1)

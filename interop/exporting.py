@@ -76,6 +76,7 @@ def export_file(
             kept = [rollout for rollout in rollouts if _reason(format, rollout, left_out) is None]
             for rollout in kept:
                 lost.update(_lost(rollout, format_name, format, plain))
+                lost.update(format.drops(rollout) if format.drops else ())
             if kept:
                 yield kept
             done += len(rollouts)

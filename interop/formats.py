@@ -11,18 +11,35 @@ from ..base.plugins import FORMS, load_plugin, parse_plugin
 from ..store.rollout import Rollout
 from . import (  # fmt: skip
     atif,
+    claude_code,
+    codex,
+    columns,
+    dataset_files,
+    inspect_log,
+    inspect_out,
+    langfuse,
+    langsmith,
     nemo_gym_files,
     nemo_gym_out,
     nemo_gym_rows,
     openai_chat,
+    otel,
+    pairs,
     parquet,
     parquet_files,
+    prime_rl,
+    sharegpt,
+    signs,
+    slime,
+    tau2,
     trl,
     verifiers,
     verifiers_v0,
+    verl,
 )
 from .lines import Line, Quarantine, read_objects
 from .rollout import FileRollout, Row, from_rollout
+from .sample import FileSample
 from .storing import Source
 
 Progress = Callable[[int], None] | None
@@ -44,6 +61,8 @@ class FileFormat:
         companion: What `read` needs of the files beside the file, given the path and the --inputs option.
         wanted: What an export shall give back for a record, where that is not the record itself: of what `record` gave, and the record.
         unfit: Why an export has to leave a rollout out; None when it need not.
+        drops: What of a rollout's messages an export has no place for, beside the columns that are not `held`.
+        signs: By what a file's beginning is told to have this format; None when it has not. `detect` takes the first format that has a reason.
     """
 
     read: Callable[[Row, Source], list[FileRollout]] | None
@@ -55,6 +74,8 @@ class FileFormat:
     companion: Callable[[Path, Any], Any] | None = None
     wanted: Callable[[Row, Row], Row] | None = None
     unfit: Callable[[FileRollout], str | None] | None = None
+    drops: Callable[[FileRollout], list[str]] | None = None
+    signs: Callable[[FileSample], str | None] | None = None
 
 
 FORMATS: dict[str, FileFormat] = {
@@ -67,18 +88,70 @@ FORMATS: dict[str, FileFormat] = {
         records=nemo_gym_files.records,
         companion=nemo_gym_files.companion,
         wanted=nemo_gym_out.todays_shape,
+        signs=signs.keys("responses_create_params"),
     ),
-    "openai-chat": FileFormat(openai_chat.read, openai_chat.write, openai_chat.held, openai_chat.record),
-    "trl": FileFormat(trl.read, trl.writer("trl"), trl.held, records=trl.records),
+    "prime-rl": FileFormat(prime_rl.read, None, prime_rl.held, records=prime_rl.records, signs=prime_rl.signs),
+    "verifiers": FileFormat(
+        verifiers.read, verifiers.write, verifiers.held, verifiers.record, carries=True, signs=signs.verifiers
+    ),
+    "verifiers-v0": FileFormat(
+        verifiers_v0.read,
+        None,
+        verifiers_v0.held,
+        companion=verifiers_v0.companion,
+        signs=signs.keys("example_id", "prompt", "completion"),
+    ),
+    "atif": FileFormat(
+        atif.read,
+        atif.write,
+        atif.held,
+        atif.record,
+        carries=True,
+        records=atif.records,
+        wanted=atif.wanted,
+        signs=signs.atif,
+    ),
+    "claude-code": FileFormat(
+        claude_code.read, None, claude_code.held, records=claude_code.records, signs=claude_code.signs
+    ),
+    "codex": FileFormat(codex.read, None, codex.held, records=codex.records, signs=codex.signs),
+    "inspect": FileFormat(
+        inspect_log.read,
+        inspect_out.write,
+        inspect_log.held,
+        carries=True,
+        records=inspect_log.records,
+        signs=inspect_log.signs,
+    ),
+    "slime": FileFormat(slime.read, None, slime.held, records=slime.records, signs=slime.signs),
+    "otel": FileFormat(otel.read, None, otel.held, carries=True, records=otel.records, signs=otel.signs),
+    "langfuse": FileFormat(langfuse.read, None, langfuse.held, records=langfuse.records, signs=langfuse.signs),
+    "langsmith": FileFormat(langsmith.read, None, langsmith.held, records=langsmith.records, signs=langsmith.signs),
+    "tau2": FileFormat(tau2.read, None, tau2.held, records=tau2.records, signs=tau2.signs),
+    "pairs": FileFormat(pairs.read, None, pairs.held, records=pairs.records, signs=pairs.signs),
+    "verl": FileFormat(verl.read, None, verl.held, records=verl.records, signs=verl.signs),
+    "verl-prompt": FileFormat(None, verl.write_prompts, verl.prompt_held, unfit=verl.unfit, drops=verl.drops),
+    "parquet": FileFormat(
+        parquet.read, parquet.write, parquet.held, records=parquet_files.read_parquet, signs=signs.parquet
+    ),
+    "columns": FileFormat(columns.read, None, columns.held, records=dataset_files.records, signs=columns.signs),
+    "sharegpt": FileFormat(
+        columns.read,
+        sharegpt.write,
+        sharegpt.held,
+        records=dataset_files.records,
+        unfit=sharegpt.unfit,
+        drops=sharegpt.drops,
+    ),
+    "trl": FileFormat(
+        trl.read, trl.writer("trl"), trl.held, records=trl.records, signs=signs.keys("prompt", "completion")
+    ),
     "trl-messages": FileFormat(trl.read, trl.writer("trl-messages"), trl.held, records=trl.records),
     "trl-kto": FileFormat(trl.read, trl.writer("trl-kto"), trl.held, records=trl.records, unfit=trl.unlabelled),
     "trl-prompt": FileFormat(None, trl.writer("trl-prompt"), trl.held),
-    "verifiers": FileFormat(verifiers.read, verifiers.write, verifiers.held, verifiers.record, carries=True),
-    "verifiers-v0": FileFormat(verifiers_v0.read, None, verifiers_v0.held, companion=verifiers_v0.companion),
-    "atif": FileFormat(
-        atif.read, atif.write, atif.held, atif.record, carries=True, records=atif.records, wanted=atif.wanted
+    "openai-chat": FileFormat(
+        openai_chat.read, openai_chat.write, openai_chat.held, openai_chat.record, signs=signs.openai_chat
     ),
-    "parquet": FileFormat(parquet.read, parquet.write, parquet.held, records=parquet_files.read_parquet),
 }
 IMPORTS = tuple(name for name, format in FORMATS.items() if format.read)
 EXPORTS = tuple(name for name, format in FORMATS.items() if format.write)

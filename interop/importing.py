@@ -11,8 +11,11 @@ from ..store.rollout import Rollout
 from ..store.runs import Run, start_run
 from ..store.writer import RolloutWriter
 from .config import ImportConfig
+from .detect import Found, detect
 from .formats import IMPORTS, FileFormat, format_named
 from .lines import BadLine, Quarantine
+from .places import is_hub
+from .redact import Redactor
 from .rollout import Row
 from .storing import Source, to_store
 
@@ -28,6 +31,8 @@ class ImportSummary:
         torn: 1 when the last line was not finished: it is left out and can be imported once it is.
         bad: Lines set aside in the file `quarantine` (None when there were none).
         gaps: How many rollouts did not tell what.
+        format: Its format, found out where none was named.
+        redacted: How many secrets were replaced, by kind; empty without `redact`.
         counts: What the format counts, such as how many rows of nemo-gym were joined with their input, and how.
     """
 
@@ -41,6 +46,13 @@ class ImportSummary:
     quarantine: str | None = None
     gaps: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    format: str = ""
+    redacted: dict[str, int] = field(default_factory=dict)
+
+
+def found_format(path: str | Path, config: ImportConfig) -> Found:
+    """The format of a file that is to be imported. Raises FormatError when it is not known."""
+    return detect(Path(path), config.map is not None)
 
 
 def import_file(
@@ -57,72 +69,77 @@ def import_file(
     reward_columns: Sequence[str] = (),
     on_progress: Callable[[int], None] | None = None,
 ) -> ImportSummary:
-    """Brings a file's rollouts into the store; what is there already stays as it is.
-
-    Args:
-        format_name: A name in `formats.IMPORTS`.
-        environment: Name of the environment the rollouts belong to; None takes it from the file.
-        source_run: Name of the run they come from; rollouts of the same name share groups across files. None takes it from the file.
-        inputs: nemo-gym: the planned inputs, which hold the tasks' truths; None looks for `<stem>_materialized_inputs.jsonl` beside the file.
-        name: Name of the import run; None makes one.
-        max_bad: Share of bad lines above which FormatError is raised, after the good ones were stored.
-        strict: Raise FormatError at the first bad line.
-        reward_columns: Fields whose sum is the reward; none takes `reward`, `rewards` or `score`.
-        on_progress: Gets the bytes read so far.
-    """
-    path = Path(path)
-    format = format_named(format_name, IMPORTS)
-    if not path.exists():
-        raise FormatError(f"There is no file {path}.", "Check the path.")
-    companion = format.companion(path, inputs) if format.companion else None
-    config = {"format": format_name, "file": path.name, "environment": environment, "source_run": source_run}
-    config |= {"reward_columns": list(reward_columns)} if reward_columns else {}
-    with start_run(store, "import", name, config) as run:
-        summary = ImportSummary(run.run_id, str(path))
-        quarantine = Quarantine(quarantine_path(store, run.run_id), strict)
-        source = Source(
-            format_name, run.run_id, environment, source_run, _known_tasks(store), companion, tuple(reward_columns)
-        )
-        _bring_in(store, run, format, path, source, quarantine, summary, on_progress)
-        summary.torn, summary.bad = quarantine.torn, quarantine.count
-        summary.quarantine = str(quarantine.path) if quarantine.count else None
-        run.finish(asdict(summary))
-    _refuse_if_too_bad(summary, max_bad)
-    return summary
+    """`run_import` with the settings as keywords: `environment` is `env`, `name` is `run`, `reward_columns` are `reward_column`."""
+    inputs = None if inputs is None else str(inputs)
+    config = ImportConfig(
+        env=environment,
+        source_run=source_run,
+        inputs=inputs,
+        run=name,
+        max_bad=max_bad,
+        strict=strict,
+        reward_column=list(reward_columns),
+    )
+    return run_import(store, format_name, path, config, on_progress)
 
 
 def run_import(
     store: LanceStore,
-    format_name: str,
+    format_name: str | None,
     path: str | Path,
     config: ImportConfig,
     on_progress: Callable[[int], None] | None = None,
 ) -> ImportSummary:
-    """Imports a file as the configuration says. Raises as `import_file`."""
-    return import_file(
-        store,
-        format_name,
-        path,
-        environment=config.env,
-        source_run=config.source_run,
-        inputs=config.inputs,
-        name=config.run,
-        max_bad=config.max_bad,
-        strict=config.strict,
-        reward_columns=config.reward_column,
-        on_progress=on_progress,
-    )
+    """Brings a file's rollouts into the store; what is there already stays as it is.
+
+    Args:
+        format_name: A name in `formats.IMPORTS`, or a plug-in; None finds it out from the file.
+        path: A file, a folder, or `hf:OWNER/NAME`.
+        on_progress: Gets the bytes read so far.
+
+    Raises FormatError when no format fits, at the first bad line when `config.strict`, and when more lines than `config.max_bad` are bad,
+    after the good ones were stored.
+    """
+    path = Path(path)
+    format_name = format_name or found_format(path, config).format
+    format = format_named(format_name, IMPORTS)
+    if not is_hub(path) and not path.exists():
+        raise FormatError(f"There is no file {path}.", "Check the path.")
+    companion = format.companion(path, config.inputs) if format.companion else None
+    told = {"format": format_name, "file": path.name, "environment": config.env, "source_run": config.source_run}
+    told |= {"reward_columns": config.reward_column} if config.reward_column else {}
+    with start_run(store, "import", config.run, told) as run:
+        summary = ImportSummary(run.run_id, str(path), format=format_name)
+        redactor = Redactor() if config.redact else None
+        quarantine = Quarantine(quarantine_path(store, run.run_id), config.strict, redactor.text if redactor else None)
+        source = Source(
+            format_name,
+            run.run_id,
+            config.env,
+            config.source_run,
+            _known_tasks(store),
+            map=config.map,
+            companion=companion,
+            reward_columns=tuple(config.reward_column),
+        )
+        _bring_in(store, run, format, path, source, quarantine, redactor, summary, on_progress)
+        summary.torn, summary.bad = quarantine.torn, quarantine.count
+        summary.quarantine = str(quarantine.path) if quarantine.count else None
+        summary.redacted = {kind: count for kind, count in (redactor.found if redactor else {}).items() if count}
+        run.finish(asdict(summary))
+    _refuse_if_too_bad(summary, config.max_bad)
+    return summary
 
 
 def _bring_in(
-    store: LanceStore, run: Run, format: FileFormat, path: Path, source: Source, quarantine: Quarantine, summary: ImportSummary,
-    on_progress: Callable[[int], None] | None,
+    store: LanceStore, run: Run, format: FileFormat, path: Path, source: Source, quarantine: Quarantine, redactor: Redactor | None,
+    summary: ImportSummary, on_progress: Callable[[int], None] | None,
 ) -> None:  # fmt: skip
     gaps: Counter[str] = Counter()
     with RolloutWriter(store, run, journal=False) as writer:
         for line, record in format.records(path, quarantine, on_progress):
             try:
-                found = rollouts_of(record, format, source)
+                found = rollouts_of(redactor.value(record) if redactor else record, format, source)
                 if line.replaced:
                     for rollout in found:
                         rollout.gaps = sorted({*(rollout.gaps or ()), "surrogates_replaced"})

@@ -47,8 +47,10 @@ class Quarantine:
         torn: How often the last line was not finished (0 or 1 a file); such a line is left out, not set aside.
     """
 
-    def __init__(self, path: Path, strict: bool = False) -> None:
+    def __init__(self, path: Path, strict: bool = False, redact: Callable[[str], str] | None = None) -> None:
+        """`redact` replaces secrets in the lines that are set aside."""
         self.path = path
+        self._redact = redact
         self.count = 0
         self.torn = 0
         self._strict = strict
@@ -61,7 +63,8 @@ class Quarantine:
             )
         self.count += 1
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        entry = {"source": str(line.source), "line": line.number, "reason": reason, "text": line.text}
+        text = self._redact(line.text) if self._redact else line.text
+        entry = {"source": str(line.source), "line": line.number, "reason": reason, "text": text}
         with self.path.open("w" if self.count == 1 else "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
@@ -118,11 +121,17 @@ def _object(line: Line) -> tuple[dict[str, Any] | None, bool, str]:
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[str]]:
     """A text file that has its name only once it is complete; when writing fails nothing is left."""
+    with whole_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+        yield file
+
+
+@contextmanager
+def whole_path(path: Path) -> Iterator[Path]:
+    """The path to write to, which gets its name once the file is complete; when writing fails nothing is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            yield file
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

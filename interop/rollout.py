@@ -41,6 +41,7 @@ class FileRollout:
         source_run: The run the source names; None when it names none.
         source_key: The key of the row in its source; None when it has none.
         group_key: What the source groups rollouts by, besides task and model; None when nothing.
+        verdicts: Of other scorers: scorer, reward, components.
         collected: On export with another scorer's verdict in `columns`: VERDICT as it was at collection time; None else.
     """
 
@@ -56,6 +57,7 @@ class FileRollout:
     source_run: str | None = None
     source_key: Any = None
     group_key: Any = None
+    verdicts: list[Row] = field(default_factory=list)
     collected: Row | None = None
 
     def get(self, column: str) -> Any:

@@ -31,6 +31,7 @@ class Source:
         environment: The environment its user named; None to take it from the records.
         source_run: The run its user says the records come from; None to take it from the records.
         tasks: Task ids that have a truth, by (environment, prompt_id).
+        map: The user's `--map`; None without one.
         companion: What a format's reader needs of files beside the file.
         reward_columns: Fields that the user names as rewards; none takes those whose name says so.
         occurrences: How often each record without a key was seen so far.
@@ -44,6 +45,7 @@ class Source:
     environment: str | None = None
     source_run: str | None = None
     tasks: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    map: str | None = None
     companion: Any = None
     reward_columns: tuple[str, ...] = ()
     occurrences: Counter[str] = field(default_factory=Counter)
@@ -137,7 +139,15 @@ def _finish(rollout: FileRollout, prompt: Prompt, task: Task | None, source: Sou
         components: Any = tuple(found.reward_components or ())
         score = Score(found.reward, bool(found.passed), found.scorer or "", found.scorer_version or "", components, config_hash=config)  # fmt: skip
         found.scores = [score]
+    found.scores += [_verdict(each, source) for each in rollout.verdicts]
     return found
+
+
+def _verdict(told: Row, source: Source) -> Score:
+    """The verdict of another scorer than the one that counts."""
+    parts: Any = tuple((part["name"], part["value"], part["weight"]) for part in told["components"])
+    config = hash_id(source.format, source.source_run)
+    return Score(told["reward"], told["reward"] >= 1.0, told["scorer"], SCORER_VERSION, parts, config_hash=config)
 
 
 def _prompt_gaps(rollout: FileRollout) -> set[str]:

@@ -45,7 +45,7 @@ class ChatFormat:
         self.stop_token_ids = tuple(dict.fromkeys((*self.template.stop_ids, *named)))
         self.tokenizer_hash = tokenizer_hash(tokenizer)
         self.template_hash = template_hash(tokenizer, options.template_settings())
-        self._read_calls = load_parser(options, tokenizer)
+        self._read_calls = load_parser(options, tokenizer, self.template)
         self._prompts: OrderedDict[int, tuple[Task, list[int]]] = OrderedDict()
 
     @classmethod

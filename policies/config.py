@@ -32,8 +32,8 @@ class ChatOptions(Section):
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     template_kwargs: Mapping[str, Any] = Field(default_factory=dict)
     """Further settings of the chat template, by its own names."""
-    tool_parser: Annotated[str, Flag("Policy", metavar="NAME"), Content(_parser_hash, alone=True)] = "hermes"
-    """Parser of tool calls: hermes, nemotron_json, llama3_json, mistral, one of vLLM's tool parsers, or FILE.py:name."""
+    tool_parser: Annotated[str, Flag("Policy", metavar="NAME"), Content(_parser_hash, alone=True)] = "auto"
+    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
 
     def template_settings(self) -> dict[str, Any]:
         """What the template is rendered with besides messages and tools."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import ConfigError
 from ..base.packages import need
 from ..store.ids import canonical_json
+from .families import whole_template
 from .hub import hub_folder
 
 if TYPE_CHECKING:
@@ -72,14 +73,7 @@ def weight_files(path: str | os.PathLike[str]) -> list[Path]:
 
 def weights_hash(path: str | os.PathLike[str]) -> str:
     """SHA-256 over names, shapes and bytes of the tensors in name order, 32 hex digits; how they are split into files makes no difference."""
-    where = {}
-    for file in weight_files(path):
-        with open(file, "rb") as handle:
-            size = int.from_bytes(handle.read(8), "little")
-            header = json.loads(handle.read(size))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                where[name] = (file, 8 + size, entry)
+    where = _tensors(path)
     if not where:
         raise ConfigError(f"{path} has no weights.", "Name a model folder with *.safetensors files.")
     digest = hashlib.sha256()
@@ -88,6 +82,24 @@ def weights_hash(path: str | os.PathLike[str]) -> str:
         digest.update(f"{name}\0{entry['shape']}\0".encode())
         _hash_bytes(digest, file, data_start + entry["data_offsets"][0], data_start + entry["data_offsets"][1])
     return digest.hexdigest()[:32]
+
+
+def _tensors(path: str | os.PathLike[str]) -> dict[str, tuple[Path, int, dict[str, Any]]]:
+    """Of each tensor of a folder or file: its file, where that file's data begins, and its entry in the header."""
+    where = {}
+    for file in weight_files(path):
+        with open(file, "rb") as handle:
+            size = int.from_bytes(handle.read(8), "little")
+            header = json.loads(handle.read(size))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                where[name] = (file, 8 + size, entry)
+    return where
+
+
+def tensor_dtypes(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The dtype of each tensor of a model folder by safetensors' names (`F32`, `BF16`, …)."""
+    return {name: entry["dtype"] for name, (_, _, entry) in _tensors(path).items()}
 
 
 def _hash_bytes(digest: Any, file: Path, start: int, end: int) -> None:
@@ -107,6 +119,17 @@ def architecture_hash(folder: str | os.PathLike[str]) -> str:
     return hashlib.sha256(canonical_json(config).encode()).hexdigest()[:16]
 
 
+def model_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The folder's config.json, of a model that also sees or hears the part of its text model."""
+    config = json.loads((Path(folder) / "config.json").read_text())
+    return config | config["text_config"] if isinstance(config.get("text_config"), dict) else config
+
+
+def context_length(folder: str | os.PathLike[str]) -> int | None:
+    """The most tokens of a sequence by the model's configuration; None when it states none."""
+    return model_config(folder).get("max_position_embeddings")
+
+
 def load_tokenizer(folder: str | os.PathLike[str], template: str | None = None) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model folder, with the chat template of the file `template` if given.
 
@@ -115,6 +138,8 @@ def load_tokenizer(folder: str | os.PathLike[str], template: str | None = None) 
     tokenizer = need("transformers").AutoTokenizer.from_pretrained(str(folder))
     if template is not None:
         tokenizer.chat_template = read_file(template, "--chat-template").decode()
+    elif isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = whole_template(tokenizer.chat_template, folder)
     if not tokenizer.chat_template:
         raise ConfigError(f"The tokenizer in {folder} has no chat template.", "Name one with --chat-template FILE.")
     return tokenizer

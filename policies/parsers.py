@@ -22,6 +22,7 @@ from .engines.environment import prepare_environment
 from .hermes import HERMES, NEMOTRON
 from .json_calls import Parsed, is_object
 from .marked_calls import parse_llama3, parse_mistral
+from .template import PROBE_NAME, Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,11 +62,23 @@ def split_thinking(text: str, opened: bool = False) -> tuple[str | None, str]:
     return thinking.strip("\n"), rest.lstrip("\n")
 
 
-def load_parser(options: ChatOptions, tokenizer: "PreTrainedTokenizerBase") -> Parser:
-    """The parser of the options. Raises ConfigError for an unknown one, MissingExtra for one of vLLM's when vLLM is not installed."""
+AUTO = "auto"
+
+
+def load_parser(options: ChatOptions, tokenizer: "PreTrainedTokenizerBase", template: Template) -> Parser:
+    """The parser of the options; `auto` is the built-in one that reads the calls that the template writes, else hermes. Raises ConfigError for an unknown one, MissingExtra for one of vLLM's when vLLM is not installed."""
     if parse_plugin(options.tool_parser) is not None:
         return _plugin_parser(options.tool_parser, tokenizer)
+    if options.tool_parser == AUTO:
+        turn = template.probe_call()
+        fitting = [] if turn is None else [parser for parser in BUILT_IN.values() if _reads_probe(parser, turn)]
+        return fitting[0] if fitting else BUILT_IN["hermes"]
     return BUILT_IN.get(options.tool_parser) or _vllm_parser(options.tool_parser, tokenizer)
+
+
+def _reads_probe(parser: Parser, turn: str) -> bool:
+    _, calls, failures = parser(turn, ())
+    return not failures and [name for name, _ in calls] == [PROBE_NAME]
 
 
 # -- vLLM's parsers ----------------------------------------------------------------------------------------------------

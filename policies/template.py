@@ -7,13 +7,15 @@ sampled; one that strips earlier thinking is not, since a trajectory keeps its o
 import itertools
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import ConfigError, RollhouseError
 from ..store.ids import hash_id
 from ..store.messages import Message, ToolCall
+from .families import THINKING_WORDS, with_word
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,13 +24,14 @@ Tools = Sequence[Mapping[str, Any]]
 
 MARK = f"mark{uuid.uuid4().hex}"
 """A word no conversation holds: stands for a turn's text, to find where the turn ends."""
-_TOOL = {"name": "probe_tool", "description": "A probe.", "parameters": {"type": "object", "properties": {"x": {"type": "string", "description": "A word."}}, "required": ["x"]}}  # fmt: skip
+PROBE_NAME = "probe_tool"
+_TOOL = {"name": PROBE_NAME, "description": "A probe.", "parameters": {"type": "object", "properties": {"x": {"type": "string", "description": "A word."}}, "required": ["x"]}}  # fmt: skip
 _TOOLS = ({"type": "function", "function": _TOOL},)
 _HELLO = Message("user", "hello")
 _NEXT = f"next{uuid.uuid4().hex}"
 _WRITTEN = f'{{"x":  "{MARK}"}}'
 # A turn of one call and a turn of two, and the results of both.
-_CALLS = tuple(Message("assistant", None, tuple(ToolCall(f"call_{i}", "probe_tool", _WRITTEN) for i in range(n))) for n in (1, 2))  # fmt: skip
+_CALLS = tuple(Message("assistant", None, tuple(ToolCall(f"call_{i}", PROBE_NAME, _WRITTEN) for i in range(n))) for n in (1, 2))  # fmt: skip
 _RESULTS = tuple(Message("tool", f"{MARK} {i}", tool_call_id=f"call_{i}") for i in range(2))
 _RESULT = replace(_RESULTS[0], text=_NEXT)
 _OTHER_TEMPLATE = "Name a template that renders every turn as it is with --chat-template FILE."
@@ -61,6 +64,7 @@ class Template:
     """The chat template of a tokenizer with its settings.
 
     Attributes:
+        word: Put at the end of the system message: the thinking that the settings ask for, where the template reads it there. None is no word.
         ends: Texts of the tokens that end a turn, the one of a plain answer first; those that end a turn only where it is not the last one are among them.
         stop_ids: The tokens of those that end a conversation's last turn.
         ends_are_headers: Turns have no end of their own: the header of what follows ends them, as in GLM's templates.
@@ -72,11 +76,11 @@ class Template:
         self.tokenizer = tokenizer
         self.settings = dict(settings)
         self.habits = Habits()
-        source = str(tokenizer.chat_template)
+        self.word: str | None = None
         self.renders_tools = False
-        for name in self.settings:
-            if name not in source:
-                raise ConfigError(f"The chat template has no setting {name!r}.", "Leave it out, or name another template with --chat-template FILE.")  # fmt: skip
+        for name in settings:
+            if not self._reads(name):
+                self._use_word(name)
         self.habits = replace(self.habits, takes_reasoning=self._shows(Message("assistant", "a", reasoning=MARK)))
         try:
             self._check()
@@ -92,7 +96,7 @@ class Template:
 
     def apply(self, messages: Sequence[Message], tools: Tools, lenient: bool = False, **how: Any) -> Any:
         """The value of the tokenizer's `apply_chat_template`, with the arguments `how`. Raises TemplateError."""
-        plain = [self._plain(message, lenient) for message in messages]
+        plain = with_word([self._plain(message, lenient) for message in messages], self.word)
         listed = [dict(tool) for tool in tools] or None
         try:
             return self.tokenizer.apply_chat_template(plain, tools=listed, **how, **self.settings)  # type: ignore[arg-type]
@@ -120,6 +124,18 @@ class Template:
             )
         return rest[min(starts) :]
 
+    def probe_call(self) -> str | None:
+        """A turn of one call as this template renders it, with its header and without its end; None for a template without tools."""
+        if not self.renders_tools:
+            return None
+        before = self.text([_HELLO], _TOOLS, generation_prompt=False)
+        whole = self.text([_HELLO, _CALLS[0]], _TOOLS, generation_prompt=False)
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole))
+        )
+        ends = [at for at in (whole.find(end, whole.rfind(MARK)) for end in self.ends) if at >= 0]
+        return whole[shared : min(ends, default=len(whole))]
+
     def _plain(self, message: Message, lenient: bool = False) -> dict[str, Any]:
         """The message as this template wants it."""
         if message.reasoning is not None and not self.habits.takes_reasoning:
@@ -139,6 +155,50 @@ class Template:
                 _give_object(call["function"], lenient)
         return plain
 
+    # -- settings ------------------------------------------------------------------------------------------------------
+
+    def _reads(self, name: str) -> bool:
+        """Whether a setting makes a difference to what the template renders, or to whether it can."""
+        thought = replace(_CALLS[0], text=MARK, reasoning="a")
+        histories = (
+            [_HELLO],
+            [Message("system", "b"), _HELLO, thought, _RESULT, Message("assistant", "c", reasoning="d")],
+        )
+        settings = {other: value for other, value in self.settings.items() if other != name}
+        for history, tools, prompt in itertools.product(histories, ((), _TOOLS), (True, False)):
+            seen = set()
+            for value in (self.settings[name], True, False, MARK, None):
+                with self._as({**settings, **({} if value is None else {name: value})}):
+                    try:
+                        seen.add(self.text(history, tools, prompt))
+                    except TemplateError as error:
+                        seen.add(error.message)
+            if len(seen) > 1:
+                return True
+        return False
+
+    @contextmanager
+    def _as(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        before, self.settings = self.settings, dict(settings)
+        try:
+            yield
+        finally:
+            self.settings = before
+
+    def _use_word(self, name: str) -> None:
+        """Takes a word in the system message for the setting that the template does not read. Raises ConfigError where there is none."""
+        word = THINKING_WORDS.get(self.settings.pop(name)) if name == "enable_thinking" else None
+        self.word = None if word is None else ""
+        rendered = {}
+        for choice in ("", *THINKING_WORDS.values()) if word is not None else ():
+            self.word = choice
+            rendered[choice] = self.text([Message("system", "b"), _HELLO], (), True)
+        taken = rendered and all(choice not in text for choice, text in rendered.items() if choice)
+        self.word = word
+        if not taken or len(set(rendered.values())) < 2:
+            self.word = None
+            raise ConfigError(f"The chat template has no setting {name!r}.", "Leave it out, or name another template with --chat-template FILE.")  # fmt: skip
+
     # -- the start-up check --------------------------------------------------------------------------------------------
 
     def _shows(self, last: Message, wanted: str = MARK) -> bool:
@@ -154,10 +214,9 @@ class Template:
         if lost is None:
             return
         fix, settings = _OTHER_TEMPLATE, self.settings
-        if settings.get("enable_thinking") is not False and "enable_thinking" in str(self.tokenizer.chat_template):
-            self.settings = {**settings, "enable_thinking": False}
-            fix = "Use --no-enable-thinking, with which it is kept." if self._lost() is None else fix
-            self.settings = settings
+        if settings.get("enable_thinking") is not False:
+            with self._as({**settings, "enable_thinking": False}):
+                fix = "Use --no-enable-thinking, with which it is kept." if self._lost() is None else fix
         raise ConfigError(f"The model's chat template {lost}.", fix)
 
     def _lost(self) -> str | None:

@@ -67,7 +67,7 @@ def save_checkpoint(
     incarnation of the run is replaced.
 
     Args:
-        model: A transformers model; it is saved in its own precision.
+        model: Something with `save_pretrained`: a learner or a TrainedModel, which keep the dtypes of the folder that they started from.
         tokenizer: Its tokenizer, with the chat template.
         step: Number of optimizer steps taken.
         folder: `checkpoint_dir` of the configuration.

@@ -16,7 +16,7 @@ class LoraConfig(Section):
     """The adapter's output is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
-    """Names of the layers that get an adapter; `all-linear` is every linear layer except the output layer."""
+    """Names of the layers that get an adapter; `all-linear` is every linear layer that an adapter fits, see docs/learner.md."""
 
 
 class OptimizerConfig(Section):

@@ -68,14 +68,15 @@ def train_dpo(store: LanceStore, config: DpoConfig, on_step: OnStep | None = Non
             # The reference is the model before its first step, so its log-probabilities are computed once, before training.
             ours |= {"beta": algorithm.reference_policy_kl_penalty, "precompute_ref_log_probs": True, **loss(algorithm)}
             args = make_arguments(need("trl").DPOConfig, ours, config.trl)
+            model = load_model(start.folder)
             return trajectory_trainer(algorithm.reference_free)(
-                model=load_model(start.folder),
+                model=model,
                 args=args,
                 train_dataset=train,
                 eval_dataset=validation,
                 processing_class=tokenizer,
                 data_collator=trajectory_collator(tokenizer, args.max_length),
-                peft_config=peft_config(config.policy.lora),
+                peft_config=peft_config(config.policy.lora, model),
             )
 
         return counts | {"validation": 2 * len(validation or ())}, make_trainer

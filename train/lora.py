@@ -1,15 +1,23 @@
 """Low-rank adapters: adapters are trained, and merged models are saved."""
 
 import copy
+import re
 from typing import Any
 
 from ..base.errors import ConfigError
 from ..base.packages import need
 from .config import LoraConfig
 
+ALL_LINEAR = "all-linear"
+"""Value of target_modules that means the layers that fit the model."""
+EXPERT_LAYERS = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
+"""Last names of the layers that a layer's experts were made of before they became one tensor."""
+ADAPTER = "default"
+"""peft's name of the only adapter."""
 
-def peft_config(lora: LoraConfig | None) -> Any:
-    """The configuration for peft; None when every weight is trained. Raises MissingExtra without peft."""
+
+def peft_config(lora: LoraConfig | None, model: Any) -> Any:
+    """The configuration for peft of adapters in this model; None when every weight is trained. Raises MissingExtra without peft."""
     if lora is None:
         return None
     peft = need("peft")
@@ -17,9 +25,37 @@ def peft_config(lora: LoraConfig | None) -> Any:
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
+        target_modules=adapted_layers(model, lora),
         task_type="CAUSAL_LM",
     )
+
+
+def adapted_layers(model: Any, lora: LoraConfig) -> str | list[str]:
+    """`target_modules` for peft: the user's names, or for `all-linear` a pattern of the full names of the layers that fit this model.
+
+    Those are plain linear layers without the output layer. Left out are routers (layers of classes of their own); experts that lie in one tensor, and
+    with them other layers of their names, which peft cannot tell apart; and the output projection of a Mamba mixer, whose fused kernel takes its weight
+    and would pass the adapter by.
+    """
+    if lora.target_modules != ALL_LINEAR:
+        return lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    linear = need("torch").nn.Linear
+    mixers = [module for module in model.modules() if hasattr(module, "A_log") and hasattr(module, "D")]
+    others = [model.get_output_embeddings(), *(getattr(mixer, "out_proj", None) for mixer in mixers)]
+    stacked = any(parameter.ndim == 3 and ".experts." in name for name, parameter in model.named_parameters())
+    names = EXPERT_LAYERS if stacked else ()
+    found = [
+        name
+        for name, layer in model.named_modules()
+        if type(layer) is linear and name.rpartition(".")[2] not in names and not any(layer is one for one in others)
+    ]
+    # As a pattern, which unlike a list peft does not shorten to endings that other layers share.
+    return "|".join(map(re.escape, found))
+
+
+def adapter_layers(model: Any) -> list[tuple[str, Any]]:
+    """The layers with an adapter, by name."""
+    return [(name, layer) for name, layer in model.named_modules() if hasattr(layer, "lora_A")]
 
 
 def merged(model: Any) -> Any:

@@ -1,6 +1,5 @@
 """What SFT and DPO share: training from a dataset and a model to a checkpoint, and resuming an interrupted run."""
 
-import json
 import math
 import os
 import shutil
@@ -14,7 +13,7 @@ from typing import Any
 from ..base.errors import TrainingError
 from ..base.packages import need
 from ..policies.chat import ChatFormat
-from ..policies.models import check_model_folder, weights_hash
+from ..policies.models import check_model_folder, context_length, weights_hash
 from ..store.lance_store import LanceStore
 from ..store.run_settings import refuse_other_config, run_payload
 from ..store.runs import Run, start_run
@@ -46,7 +45,7 @@ class Start:
     @property
     def context(self) -> int | None:
         """The model's context length in tokens; None when its config states none."""
-        return json.loads((self.folder / "config.json").read_text()).get("max_position_embeddings")
+        return context_length(self.folder)
 
 
 MakeTrainer = Callable[[Path], Any]
@@ -88,7 +87,7 @@ def train_offline(
             state = folder_of(store, str(config.run), config.checkpointing.checkpoint_dir) / "state"
             follow(make_trainer, state, config)
             return {}
-        return _train(store, kind, config, payload, rows, make_trainer, on_step)
+        return _train(store, kind, config, payload, folder, rows, make_trainer, on_step)
 
 
 def _train(
@@ -96,11 +95,14 @@ def _train(
     kind: str,
     config: OfflineConfig,
     payload: dict[str, Any],
+    folder: Path,
     rows: dict[str, int],
     make_trainer: MakeTrainer,
     on_step: OnStep | None,
 ) -> dict[str, Any]:
     """The part of process 0: the run, its metrics and its checkpoints."""
+    from .weights import TrainedModel
+
     dataset, parent = payload["dataset"], payload["model_hash"]
     with start_run(store, kind, config.run, payload) as run, Tracker(run, config.logger, payload) as tracker, quiet():
         place = config.checkpointing.checkpoint_dir
@@ -112,7 +114,7 @@ def _train(
 
         def keep(step: int) -> dict[str, Any]:
             numbers = last_metrics(trainer)
-            model, tokenizer = merged(trainer.model), trainer.processing_class
+            model, tokenizer = TrainedModel(merged(trainer.model), folder), trainer.processing_class
             row = save_checkpoint(store, run, model, tokenizer, step, place, dataset, numbers, parent)
             keep_best(store, run.run_id, config.checkpointing)
             return row

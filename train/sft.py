@@ -67,13 +67,14 @@ def train_sft(store: LanceStore, config: SftConfig, on_step: OnStep | None = Non
         def make_trainer(state: Path) -> Any:
             trl, algorithm = need("trl"), config.sft
             ours = trl_arguments(config, state, algorithm.max_num_steps, algorithm.max_num_epochs, algorithm.seed)
+            model = load_model(start.folder)
             return trl.SFTTrainer(
-                model=load_model(start.folder),
+                model=model,
                 args=make_arguments(trl.SFTConfig, ours, config.trl),
                 train_dataset=train,
                 eval_dataset=validation,
                 processing_class=start.chat.tokenizer,
-                peft_config=peft_config(config.policy.lora),
+                peft_config=peft_config(config.policy.lora, model),
             )
 
         return counts | {"validation": len(validation or ())}, make_trainer

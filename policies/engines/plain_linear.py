@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import vllm.model_executor.layers.utils  # noqa: F401  the module to patch, in case nothing has imported it yet
+from vllm.model_executor.layers.attention import MLAAttention
 from vllm.platforms import current_platform
 
 from . import seeded_sampling  # noqa: F401  its patch
@@ -36,8 +37,31 @@ class WorkerExtension:
         """Copies the tensors of safetensors files into the running model; returns the parameters no tensor was for."""
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
         with torch.no_grad():
-            loaded = model.load_weights(_tensors(files))
-        return sorted({name for name, _ in model.named_parameters()} - set(loaded or ()))
+            loaded = set(model.load_weights(_tensors(files)) or ())
+            _prepare_again(model, self.model_config.dtype)  # type: ignore[attr-defined]
+        # The experts of a layer are reported under the name that they have in the layer, not in its part that holds them.
+        named = [name for name, _ in model.named_parameters()]
+        return sorted(name for name in named if not {name, name.replace(_EXPERTS, "")} & loaded)
+
+
+_EXPERTS = "routed_experts."
+
+
+def _prepare_again(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """What vLLM makes of weights after it has loaded them and what a second loading leaves as it was, or as none of its kernels reads it.
+
+    The kernels for experts read them in an order of their own; attention with a compressed cache keeps products of its projection.
+    """
+    for module in model.modules():
+        method = getattr(module, "quant_method", None)
+        experts = getattr(getattr(method, "moe_kernel", None), "fused_experts", None)
+        if experts is not None and current_platform.is_cpu():
+            experts.process_weights_after_loading(module)
+        elif experts is not None:
+            method.process_weights_after_loading(module)  # type: ignore[union-attr]
+    for module in model.modules():
+        if isinstance(module, MLAAttention):
+            module.process_weights_after_loading(dtype)
 
 
 def _tensors(files: list[str]) -> Iterator[tuple[str, torch.Tensor]]:

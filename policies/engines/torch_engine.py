@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from ...base.errors import ConfigError, EngineError, RollhouseError
 from ...base.packages import need
 from ...store.messages import VersionSpan
 from ..chat import ChatFormat
-from ..models import check_model_folder, weight_files
+from ..models import check_model_folder, context_length, weight_files
 from ..types import Sampling
 from .base import EngineGone, SampledTokens
 from .weight_file import read_weights
@@ -56,7 +56,7 @@ class TorchEngine:
         self._model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)
         self._model.to(self._device).eval()
         self._stop = frozenset(stop_ids or ChatFormat.of(folder).stop_token_ids)
-        self.max_model_len = min(max_model_len, self._model.config.max_position_embeddings)
+        self.max_model_len = min(max_model_len, context_length(folder) or max_model_len)
         self.version = 0
         self._max_batch = max_batch
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
@@ -147,18 +147,7 @@ class TorchEngine:
             state |= read_weights(file)
         with self._model_lock:
             self._check_open()
-            wanted = dict(self._model.named_parameters())  # tied weights count once
-            missing = sorted(set(wanted) - set(state))
-            if missing:
-                raise EngineError(
-                    f"The weights at {path} lack {len(missing)} parameters, {missing[0]} among them.",
-                    "Write all of the model's tensors.",
-                )
-            # Before anything is copied: the engine answers with the weights of before.
-            other = sorted(name for name, parameter in wanted.items() if state[name].shape != parameter.shape)
-            if other:
-                raise EngineError(f"The weights at {path} do not fit: {other[0]} has another shape.", "Use a model of the same shape.")  # fmt: skip
-            self._model.load_state_dict(state, strict=False)
+            self._model = loaded(self._model, state, path)
             self.version = version
 
     def _score_batch(self, batch: list[_Request]) -> list[list[float]]:
@@ -206,6 +195,40 @@ class TorchEngine:
             SampledTokens(ids, logps, (VersionSpan(0, version),), "stop" if ids and ids[-1] in self._stop else "length")
             for ids, logps in zip(tokens, logprobs, strict=True)
         ]
+
+
+def loaded(model: Any, state: Mapping[str, "torch.Tensor"], path: str) -> Any:
+    """The model with the weights of a model folder, or another one with them where transformers keeps them in another form than the folder does.
+
+    Raises EngineError, with the model as it was, where tensors are missing or of another shape.
+    """
+    own = model.state_dict()
+    tied = set(own) - {name for name, _ in model.named_parameters()} - {name for name, _ in model.named_buffers()}
+    wanted = {name: tensor.shape for name, tensor in own.items() if name not in tied}
+    missing = sorted(name for name in wanted if name not in state)
+    if missing and set(state) <= set(own):
+        raise _lacking(path, missing)
+    if not missing:
+        other = sorted(name for name, shape in wanted.items() if state[name].shape != shape)
+        if other:
+            raise EngineError(f"The weights at {path} do not fit: {other[0]} has another shape.", "Use a model of the same shape.")  # fmt: skip
+        model.load_state_dict(state, strict=False)
+        return model
+    # The tensors are views of a file that changes with the next push, so the model gets its own.
+    copies = {name: tensor.clone() for name, tensor in state.items()}
+    made, found = type(model).from_pretrained(
+        None, config=model.config, state_dict=copies, dtype=model.dtype, output_loading_info=True
+    )
+    if found["missing_keys"]:
+        raise _lacking(path, sorted(found["missing_keys"]))
+    return made.to(model.device).eval()
+
+
+def _lacking(path: str, missing: list[str]) -> EngineError:
+    return EngineError(
+        f"The weights at {path} lack {len(missing)} parameters, {missing[0]} among them.",
+        "Write all of the model's tensors.",
+    )
 
 
 def _generator(seed: int | None, device: str) -> "torch.Generator":

@@ -1,7 +1,6 @@
 """The handle of a vLLM engine in a Ray actor, and how such engines are opened: one, or several that answer as one."""
 
 import asyncio
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from ...base.errors import ConfigError
 from ...base.packages import need, require
 from ...store.ids import hash_id
 from ..chat import ChatFormat
-from ..models import architecture_hash, check_model_folder
+from ..models import architecture_hash, check_model_folder, context_length, model_config
 from ..types import Sampling
 from .base import SampledTokens
 from .cluster import call, our_error, require_resources
@@ -150,7 +149,7 @@ def open_vllm(
         options = {**options, "tensor_parallel_size": tensor_parallel_size}
     if not num_gpus:
         options = {"dtype": "float32", **options}  # what it is on a CPU anyway: saying so makes no other engine
-    max_model_len = max_model_len or min(_position_limit(folder), _DEFAULT_MODEL_LEN)
+    max_model_len = max_model_len or min(context_length(folder) or _DEFAULT_MODEL_LEN, _DEFAULT_MODEL_LEN)
     key = hash_id(architecture_hash(folder), stop_ids, options, float(num_gpus))
     taken = _running(key, max_model_len, data_parallel_size) if take_over and placed is None else []
     missing = data_parallel_size - len(taken)
@@ -200,18 +199,12 @@ def _wait_until_ready(new: list[Any], taken: list[VllmActorEngine], folder: Path
 
 def _check_split(folder: Path, parts: int) -> None:
     """Raises ConfigError for a model whose attention heads cannot be split."""
-    config = json.loads((folder / "config.json").read_text())
-    heads = config.get("text_config", config).get("num_attention_heads")
+    heads = model_config(folder).get("num_attention_heads")
     if heads and heads % parts:
         raise ConfigError(
             f"The {heads} attention heads of {folder} cannot be split over {parts}.",
             "Give --tensor-parallel-size a divisor of it, or use --data-parallel-size.",
         )
-
-
-def _position_limit(folder: Path) -> int:
-    config = json.loads((folder / "config.json").read_text())
-    return config.get("max_position_embeddings") or _DEFAULT_MODEL_LEN
 
 
 def _running(key: str, max_model_len: int, at_most: int) -> list[VllmActorEngine]:

@@ -10,7 +10,7 @@ import itertools
 import uuid
 from typing import Any
 
-from ...base.errors import EngineError
+from ...base.errors import EngineError, RollhouseError
 from ..types import Sampling
 from .base import EngineGone
 from .cluster import our_error
@@ -26,14 +26,22 @@ class EngineActor:
     def __init__(self, model: str, stop_ids: tuple[int, ...], max_model_len: int, seed: int, options: dict) -> None:
         from .vllm_engine import VllmEngine
 
-        self.engine = VllmEngine(model, stop_ids, max_model_len, seed, **options)
+        self.failure: RollhouseError | None = (
+            None  # why it did not start, which `ready` raises: an actor whose start fails dies with it
+        )
+        try:
+            self.engine = VllmEngine(model, stop_ids, max_model_len, seed, **options)
+        except RollhouseError as error:
+            self.failure = error
         self.done: dict[str, asyncio.Queue[_Result]] = {}
         self.tasks: dict[tuple[str, int], asyncio.Task] = {}
 
     async def ready(self) -> int:
-        """The process id, once the engine is up."""
+        """The process id, once the engine is up. Raises EngineError when it did not start."""
         import os
 
+        if self.failure is not None:
+            raise self.failure
         return os.getpid()
 
     async def node(self) -> str:

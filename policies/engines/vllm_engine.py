@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from ...base.errors import ConfigError, EngineError
+from ...base.errors import ConfigError, EngineError, RollhouseError, one_line
 from ...base.packages import require
 from ..models import weight_files
 from ..types import Sampling
@@ -71,6 +71,10 @@ def make_llm_engine(model: str, max_model_len: int, seed: int, options: dict[str
     if options.get("tensor_parallel_size", 1) > 1:
         settings["distributed_executor_backend"] = "mp"  # processes of this machine, whatever Ray would place elsewhere
     settings.update(options)
+    if on_cpu and "enable_prefix_caching" not in options and "enable_chunked_prefill" not in options:
+        # Mamba layers cache a prefix only where prompts may be cut.
+        args = EngineArgs(model=model, max_model_len=max_model_len, seed=seed, **settings)
+        settings["enable_prefix_caching"] = not args.create_model_config().is_hybrid
     return LLMEngine.from_engine_args(EngineArgs(model=model, max_model_len=max_model_len, seed=seed, **settings))
 
 
@@ -203,7 +207,7 @@ class VllmEngine:
             self._engine = make_llm_engine(model, max_model_len, seed, options)
         except BaseException as error:
             self._ended = True
-            ready.set_exception(error)
+            ready.set_exception(_not_started(error) if isinstance(error, Exception) else error)
             return
         ready.set_result(None)
         try:
@@ -274,8 +278,10 @@ class VllmEngine:
                     "Write all of the model's tensors; the engine now holds a mixture and must be given whole weights.",
                 )
         except Exception as error:
+            if not isinstance(error, EngineError):
+                error = EngineError(f"The weights at {path} do not fit the engine's model: {one_line(error)}.", "Write the tensors of a model folder of the same architecture.")  # fmt: skip
             self._refuse_mixture(error)
-            raise
+            raise error
         self.take_version(version)
 
     def _refuse_mixture(self, cause: Exception) -> None:
@@ -347,6 +353,20 @@ def _as_engine_error(error: Exception) -> Exception:
     if isinstance(error, (EngineError, ConfigError)):
         return error
     return EngineError(f"vLLM refused a request: {error}.", "Check the model, its weights and the sampling settings.")
+
+
+def _not_started(error: Exception) -> RollhouseError:
+    """In vLLM's own words; a validation error of pydantic's has them between its headline and a link."""
+    if isinstance(error, RollhouseError):
+        return error
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and "validation error" in lines[0]:
+        lines = [line.partition(" [type=")[0] for line in lines[1:] if "errors.pydantic.dev" not in line]
+    why = one_line(" ".join(lines)).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return EngineError(
+        f"vLLM did not start: {why.rstrip('.') or type(error).__name__}.",
+        "Change the model or the engine's arguments (policy.generation.vllm.NAME=VALUE); `rollhouse doctor` shows what this machine has.",
+    )
 
 
 def _mixed(why: str) -> EngineError:

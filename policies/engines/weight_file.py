@@ -1,14 +1,14 @@
 """Weights in a safetensors file that both sides keep mapped: the learner writes it in place, engines copy from the mapping.
 
 Nothing is allocated, serialised or closed between two pushes, so a push costs one memory copy a side. A learner on a CPU can go further
-and keep its parameters in the file (`mapped_parameters`): then its own side copies nothing. Needs torch only.
+and keep its parameters in the file (`mapped_tensors`): then its own side copies nothing. Needs torch only.
 """
 
 import json
 import mmap
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +30,19 @@ class WeightFile:
     """
 
     def __init__(
-        self, path: str | Path, like: Mapping[str, "torch.Tensor"], dtype: str | None = None, fill: bool = False
+        self,
+        path: str | Path,
+        like: Mapping[str, "torch.Tensor"],
+        dtype: str | None = None,
+        fill: bool = False,
+        kept: Collection[str] = (),
     ) -> None:
-        """Replaces what is at `path` by a file with the names and shapes of `like`, in `dtype` (None keeps each tensor's own): of zeros, or with `fill` of its values.
+        """Replaces what is at `path` by a file with the names and shapes of `like`, in `dtype` (None and `kept` as in write_weights): of zeros, or with `fill` of its values.
 
         Raises TrainingError where the file's file system has no room for it.
         """
         self.path = str(path)
-        header, self._layout = _header(like, dtype)
+        header, self._layout = _header(like, dtype, kept)
         size = len(header) + sum(n_bytes for *_, n_bytes in self._layout.values())
         new = f"{self.path}.new"
         with open(new, "w+b") as file:
@@ -62,10 +67,10 @@ class WeightFile:
             self.write(like)
         os.replace(new, self.path)
 
-    def fits(self, like: Mapping[str, "torch.Tensor"], dtype: str | None = None) -> bool:
+    def fits(self, like: Mapping[str, "torch.Tensor"], dtype: str | None = None, kept: Collection[str] = ()) -> bool:
         """Whether these tensors have this layout and the file is still the one at its path."""
         try:
-            return _header(like, dtype)[1] == self._layout and _key(self.path) == self._key
+            return _header(like, dtype, kept)[1] == self._layout and _key(self.path) == self._key
         except OSError:
             return False
 
@@ -83,33 +88,42 @@ class WeightFile:
 _written: dict[str, WeightFile] = {}
 
 
-def write_weights(path: str | Path, tensors: Mapping[str, "torch.Tensor"], dtype: str | None = None) -> None:
+def torch_dtype(code: str) -> "torch.dtype":
+    """The dtype of a safetensors name (`BF16`, …)."""
+    import torch
+
+    return getattr(torch, _NAMES[code])
+
+
+def write_weights(
+    path: str | Path, tensors: Mapping[str, "torch.Tensor"], dtype: str | None = None, kept: Collection[str] = ()
+) -> None:
     """Writes tensors to the safetensors file `path`: in place when the last call of this process wrote the same layout there.
 
     Readers that hold the file mapped see it change, so keep them away meanwhile (`restarting.new_weights`).
 
     Args:
         dtype: What they are converted to (`float32`, `bfloat16`, …); None keeps each tensor's own.
+        kept: Names of tensors that keep their own dtype in any case, as those that are no floating-point numbers do.
     """
     file = _written.get(str(path))
-    if file is None or not file.fits(tensors, dtype):
-        file = _written[str(path)] = WeightFile(path, tensors, dtype)
+    if file is None or not file.fits(tensors, dtype, kept):
+        file = _written[str(path)] = WeightFile(path, tensors, dtype, kept=kept)
     file.write(tensors)
 
 
-def mapped_parameters(model: Any, path: str | Path) -> None:
-    """Moves a torch module's parameters into the safetensors file `path`, where they stay: training changes the file itself.
+def mapped_tensors(tensors: Mapping[str, "torch.Tensor"], path: str | Path) -> None:
+    """Moves a model's parameters and buffers into the safetensors file `path`, where they stay: training changes the file itself.
 
-    `write_weights` of the same parameters to that path then copies nothing. For parameters on a CPU that no other process holds a shard
-    of. Gradients and optimizers hold on to the parameter objects, which stay the same. Raises TrainingError when there is no space.
+    `write_weights` of the same tensors to that path then copies nothing. For tensors on a CPU that no other process holds a shard
+    of. Gradients and optimizers hold on to the tensor objects, which stay the same. Raises TrainingError when there is no space.
     """
     import torch
 
-    parameters = dict(model.named_parameters())
-    file = WeightFile(path, parameters, fill=True)  # a reader of the file before finds the new one whole
+    file = WeightFile(path, tensors, fill=True)  # a reader of the file before finds the new one whole
     with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.data = file.tensors[name]
+        for name, tensor in tensors.items():
+            tensor.data = file.tensors[name]
     _written[str(path)] = file
 
 
@@ -146,9 +160,15 @@ _Layout = dict[str, tuple[str, tuple[int, ...], int, int]]
 """By name: dtype code, shape, first byte after the header, bytes."""
 
 
-def _header(tensors: Mapping[str, "torch.Tensor"], dtype: str | None) -> tuple[bytes, _Layout]:
+def _header(
+    tensors: Mapping[str, "torch.Tensor"], dtype: str | None, kept: Collection[str] = ()
+) -> tuple[bytes, _Layout]:
     """The file's first bytes, padded so that tensors begin aligned. Wider types come first: no gap is allowed between tensors."""
-    codes = {name: _CODES[str(dtype or tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()}
+    wanted = {
+        name: dtype if dtype and name not in kept and tensor.is_floating_point() else tensor.dtype
+        for name, tensor in tensors.items()
+    }
+    codes = {name: _CODES[str(each).removeprefix("torch.")] for name, each in wanted.items()}
     widths = {name: _width(code) for name, code in codes.items()}
     layout: _Layout = {}
     start = 0

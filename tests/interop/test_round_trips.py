@@ -353,5 +353,5 @@ def test_the_real_nemo_gym_files_come_back(store: LanceStore, conformance: Path,
 
 
 def test_summaries_have_the_fields_people_script_against() -> None:
-    assert list(ImportSummary("r", "f").__dict__) == ["run_id", "file", "rows", "added", "present", "torn", "bad", "quarantine", "gaps", "counts"]  # fmt: skip
+    assert list(ImportSummary("r", "f").__dict__) == ["run_id", "file", "rows", "added", "present", "torn", "bad", "quarantine", "gaps", "counts", "format", "redacted"]  # fmt: skip
     assert list(ExportSummary("f").__dict__) == ["file", "rollouts", "left_out", "lost"]

@@ -90,3 +90,55 @@ HABITS = {
     "strips and opens": Habit(strip_thinking=True, opens_thinking=True),
     "all of it": Habit(True, True, True, True, True, True),
 }
+
+
+NEMOTRON_V2 = """
+{%- set ns = namespace(enable_thinking=true, last='') -%}
+{%- for message in messages if message['role'] in ('user', 'system') -%}
+{%- if '/no_think' in message['content'] -%}{%- set ns.enable_thinking = false -%}
+{%- elif '/think' in message['content'] -%}{%- set ns.enable_thinking = true -%}{%- endif -%}
+{%- endfor -%}
+{{- '<SPECIAL_10>System\\n' -}}
+{%- if messages[0]['role'] == 'system' -%}
+{{- messages[0]['content'].replace('/no_think', '').replace('/think', '').strip() -}}
+{%- set messages = messages[1:] -%}
+{%- endif -%}
+{%- if tools -%}
+{{- '\\n<AVAILABLE_TOOLS>[' -}}
+{%- for tool in tools -%}{{- tool.function | tojson -}}{{- ', ' if not loop.last -}}{%- endfor -%}
+{{- ']</AVAILABLE_TOOLS>' -}}
+{%- endif -%}
+{{- '\\n' -}}
+{%- if messages[-1]['role'] == 'assistant' -%}
+    {%- set ns.last = messages[-1]['content'].strip() -%}
+    {%- set messages = messages[:-1] -%}
+{%- endif -%}
+{%- for message in messages -%}
+{%- if message['role'] == 'user' -%}
+{{- '<SPECIAL_11>User\\n' + message['content'].replace('/no_think', '').replace('/think', '').strip() + '\\n' -}}
+{%- elif message['role'] == 'tool' -%}
+{{- '<SPECIAL_11>User\\n<TOOL_RESPONSE>[' if loop.first or messages[loop.index0 - 1]['role'] != 'tool' else ', ' -}}
+{{- message['content'] -}}
+{{- ']</TOOL_RESPONSE>\\n' if loop.last or messages[loop.index0 + 1]['role'] != 'tool' -}}
+{%- elif message['role'] == 'assistant' -%}
+{%- set content = message['content'] -%}
+{%- if '</think>' in content -%}{%- set content = content.split('</think>')[1].strip() -%}{%- endif -%}
+{{- '<SPECIAL_11>Assistant\\n' + content.strip() -}}
+{%- if message.tool_calls -%}
+{{- '\\n\\n' if content.strip() -}}{{- '<TOOLCALL>[' -}}
+{%- for call in message.tool_calls -%}
+{{- '{"name": "' + call.function.name + '", "arguments": ' -}}
+{{- call.function.arguments if call.function.arguments is string else call.function.arguments | tojson -}}
+{{- '}' -}}{{- ', ' if not loop.last -}}
+{%- endfor -%}
+{{- ']</TOOLCALL>' -}}
+{%- endif -%}
+{{- '\\n<SPECIAL_12>\\n' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<SPECIAL_11>Assistant\\n' + ('<think>\\n' if ns.enable_thinking else '<think></think>') -}}
+{%- endif -%}
+{{- ns.last -}}
+"""
+"""A template that works as Nemotron Nano v2's do: thinking by words in messages, a last assistant message taken away to be continued."""

@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rollhouse.base.errors import EngineError, TrainingError
-from rollhouse.policies.engines.weight_file import mapped_parameters, read_weights, write_weights
+from rollhouse.policies.engines.weight_file import mapped_tensors, read_weights, write_weights
 from safetensors.torch import load_file, save_file
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.uint8, torch.bool]
@@ -70,7 +70,7 @@ def test_parameters_in_the_file_are_trained_there(tmp_path: Path) -> None:
     mapped.load_state_dict(plain.state_dict())
     file = tmp_path / "weights.safetensors"
     optimizers = [torch.optim.AdamW(model.parameters(), lr=0.1) for model in (plain, mapped)]
-    mapped_parameters(mapped, file)
+    mapped_tensors(dict(mapped.named_parameters()), file)
     for _ in range(3):
         for model, optimizer in zip((plain, mapped), optimizers, strict=True):
             optimizer.zero_grad()

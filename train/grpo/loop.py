@@ -25,6 +25,7 @@ from .batches import Batch, batch_of
 from .checks import low_precision, open_environment, refuse_what_cannot_run
 from .config import GrpoConfig
 from .generation import StepSampler
+from .learner.batch import TrainSample
 from .learner.update import StepResult
 from .ledger import commit_outcomes, read_batch
 from .metrics import Stopwatch, Viewer, one_line, plan_metrics, rollout_metrics
@@ -37,6 +38,8 @@ from .validation import EarlyStop, validate
 if TYPE_CHECKING:
     from ...store.lance_store import LanceStore
 
+FIRST_PROMPTS = 16
+"""Prompts from which those of the first check are chosen."""
 Progress = Callable[[int, int, str], None]
 """Called after every step with (steps done, steps in all, one line)."""
 
@@ -113,6 +116,7 @@ def run_grpo(
     stopped = stop.reason if first > 1 else None
     with StepSampler(parts, tasks) as sampler:
         parts.sync.push(first - 1)
+        check_first_push(parts, tasks, first - 1)
         sampler.admit(first - 1)
         if first == 1 and config.grpo.val_at_start:
             numbers = validate(parts, 0)
@@ -203,6 +207,16 @@ def sync(parts: Parts, sampler: StepSampler, step: int, watch: Stopwatch) -> dic
     with watch("verify"):
         begin_check(parts, step, step)
         return numbers if parts.config.grpo.async_grpo.enabled else end_check(parts)
+
+
+def check_first_push(parts: Parts, tasks: Sequence[Task], version: int) -> None:
+    """Compares engine and learner on prompts, before anything is sampled: a model that cannot be pushed is refused here. Raises EngineError."""
+    prompts = [parts.policy.chat.prompt_ids(task) for task in tasks[:FIRST_PROMPTS]]
+    shortest = sorted(prompts, key=len)[:2]
+    parts.probe = [TrainSample("", prompt, [], [], []) for prompt in shortest if len(prompt) > 1]
+    begin_check(parts, version, version)
+    end_check(parts)
+    parts.probe = []
 
 
 def begin_check(parts: Parts, step: int, version: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from rollhouse.base.errors import ConfigError
 from rollhouse.train.config import LoraConfig
 from rollhouse.train.grpo.learner.learner import Learner
-from rollhouse.train.grpo.learner.model import adapter_layers
+from rollhouse.train.lora import adapter_layers
 from safetensors.torch import load_file
 
 from .settings import learner_config, loss_config

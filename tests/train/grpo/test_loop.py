@@ -215,11 +215,10 @@ def test_an_engine_over_several_gpus_shares_none_of_them(gpus, sizes, shares):
 
 def test_an_engine_that_is_not_the_learner_stops_the_run(prompt_store, configure, engine):
     config = configure(run="strict", **{"policy.generation__sync_tolerance": 1e-12})
-    with pytest.raises(EngineError, match="step 1 "):
+    with pytest.raises(EngineError, match="step 0 "):
         train_grpo(prompt_store, config, engine=engine)
     assert get_run(prompt_store, "strict")["status"] == "failed"
-    assert not rows(prompt_store, "training_outcomes", "run_id = 'strict'")
-    assert len(rows(prompt_store, "rollouts", "run_id = 'strict'")) == PROMPTS * GROUP
+    assert not rows(prompt_store, "rollouts", "run_id = 'strict'"), "something was sampled"
 
 
 def test_a_run_that_ran_out_of_memory_may_go_on_with_what_lowers_it(prompt_store, configure):

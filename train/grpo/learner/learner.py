@@ -7,13 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....policies.engines.weight_file import mapped_parameters, write_weights
+from ....base.errors import TrainingError
+from ....policies.engines.weight_file import mapped_tensors, write_weights
+from ...weights import FolderDtypes, folder_weights, is_converted, own_weights, persistent_buffers, write_folder
 from ..custom import load_loss
 from ..loss import LossInputs, StepTotals, policy_loss
+from .adapters import without_adapters
 from .batch import MicroBatch, TrainSample, collate, split_micro_batches
 from .layout import Layout, choose_rows, model_cost, plain_layout, shared_layout
-from .logprobs import TokenScorer, can_share_prefix, spread
-from .model import evaluating, merged_weights, open_model, open_reference, without_adapters
+from .logprobs import TokenScorer, can_share_prefix, logprob_gap, refuse_other_logits, spread
+from .model import evaluating, open_model, open_reference
 from .ranks import dealt, gathered, join, laid_like, split_model, whole
 from .settings import LearnerSettings
 from .state import gather_state, read_numbers, restore, seeded, write_state
@@ -62,6 +65,9 @@ class Learner:
         # Of several ranks the first alone reads the weights, on a CPU; split_model gives the others their shares.
         device = settings.device if world_size == 1 else "cpu" if rank == 0 else "meta"
         self.model: Any = open_model(model, settings, device)
+        self._dtypes = FolderDtypes(model)
+        # On rank 0 alone, and reported by all: the others have no values yet.
+        refuse_other_logits(self.model, gathered(logprob_gap(self.model, device) if rank == 0 else 0.0, world_size)[0])
         shares = rank == 0 and self._policy.shared_prefix and can_share_prefix(self.model, device)
         self._cost = model_cost(self.model) if gathered(shares, world_size)[0] else None
         self._scorer = TokenScorer(self.model)
@@ -242,28 +248,40 @@ class Learner:
         return [everything[position] for position in range(len(everything))]
 
     def save_weights(self, path: str, dtype: str | None = None) -> None:
-        """Writes all weights, adapters merged into them, to one safetensors file, in place when it wrote it before; tied weights are written once.
+        """Writes all tensors, adapters merged into them, under a model folder's names to one safetensors file, in place when it wrote it before; tied weights are written once.
 
         `dtype` is what the reader computes in (`bfloat16`, …); None keeps float32.
         """
         # One rank's parameters are copied straight from where they are; those of several are put together first.
-        weights = merged_weights(self.model, self._whole if self.world_size > 1 else lambda tensor: tensor)
+        weights = own_weights(self.model, self._whole if self.world_size > 1 else lambda tensor: tensor)
         if self.rank == 0:
-            write_weights(path, weights, dtype)
+            write_weights(path, folder_weights(self.model, weights), dtype, self._dtypes.kept())
 
     def share_weights(self, path: str) -> bool:
-        """Moves the parameters into the file that save_weights writes, so that it copies nothing. False where they cannot live there (a GPU, adapters, several ranks)."""
+        """Moves the model's tensors into the file that save_weights writes, so that it copies nothing. False where they cannot live there (a GPU, adapters, several ranks, a model that is saved in another form)."""
         if self.settings.device != "cpu" or self._policy.lora is not None or self.world_size > 1:
             return False
-        mapped_parameters(self.model, path)
+        if is_converted(self.model):
+            return False
+        tensors: dict[str, Tensor] = dict(self.model.named_parameters()) | persistent_buffers(self.model)
+        # In the order in which save_weights writes them.
+        mapped_tensors({name: tensors[name] for name in folder_weights(self.model, tensors)}, path)
         return True
 
     def save_pretrained(self, folder: str) -> None:
-        """Writes config and weights, adapters merged into them, as a model folder (the tokenizer is the caller's)."""
-        weights = merged_weights(self.model, self._whole)
+        """Writes config and all tensors, adapters merged into them, as a model folder in the dtypes of the one that was opened (the tokenizer is the caller's).
+
+        Raises TrainingError where the folder does not hold them afterwards.
+        """
+        weights, problem = own_weights(self.model, self._whole), None
         if self.rank == 0:
-            self.model.save_pretrained(folder, state_dict=weights)
-        gathered(None, self.world_size)  # no rank is done before the folder is
+            try:
+                write_folder(self.model, weights, self._dtypes, folder)
+            except TrainingError as error:
+                problem = error
+        problem = gathered(problem, self.world_size)[0]  # no rank is done before the folder is
+        if problem is not None:
+            raise problem
 
     def save_state(self, folder: str | Path) -> None:
         """Writes the whole state of training (state.py). A learner of the same model and settings that loads it continues bit for bit."""

@@ -1,13 +1,16 @@
 """Logprobs of sampled tokens under the learner's model, computed at the sampled positions only."""
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ....base.errors import TrainingError
 from .batch import TrainSample, collate
 from .layout import Layout, full_attention, plain_layout, shared_layout, use_shared_attention
+from .model import evaluating
 
 # At most this many logits are held at once (512 MiB in float32), so that a large vocabulary does not decide the batch size.
 MAX_LOGITS = 2**27
@@ -36,18 +39,17 @@ class TokenScorer(torch.nn.Module):
             chunk_tokens: None follows the vocabulary, MAX_LOGITS logits a chunk.
             entropy_grad: Whether entropies have a gradient.
         """
-        backbone = getattr(self.model, self.model.base_model_prefix)
+        backbone = backbone_of(self.model)
         options: dict[str, Any] = {"position_ids": layout.position_ids} if layout.position_ids is not None else {}
         if layout.answers is not None:
             options["answers"] = layout.answers
         output = backbone(input_ids=layout.input_ids, use_cache=False, **options).last_hidden_state
         hidden = output.flatten(0, 1)[layout.sources]
-        head = self.model.get_output_embeddings()
-        size = chunk_tokens or max(1, MAX_LOGITS // head.weight.shape[0])
+        size = chunk_tokens or max(1, MAX_LOGITS // self.model.get_output_embeddings().weight.shape[0])
         if len(hidden) <= size:
-            return _pick(head, hidden, layout.targets, temperature, entropy_grad)
+            return _pick(self.model, hidden, layout.targets, temperature, entropy_grad)
         chunks = [
-            checkpoint(_pick, head, h, t, temperature, entropy_grad, use_reentrant=False)
+            checkpoint(_pick, self.model, h, t, temperature, entropy_grad, use_reentrant=False)
             for h, t in zip(hidden.split(size), layout.targets.split(size), strict=True)
         ]
         logprobs, entropies = zip(*chunks, strict=True)
@@ -77,6 +79,82 @@ def spread(values: Tensor, mask: Tensor) -> Tensor:
     return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
 
 
+def backbone_of(model: Any) -> Any:
+    """The part of a causal language model below its output layer."""
+    return getattr(model, model.base_model_prefix)
+
+
+class _Hidden:
+    """The output of a backbone: hidden states, and nothing else of what a backbone may return."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getitem__(self, index: int) -> Tensor:
+        return (self.last_hidden_state,)[index]
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def logits_of(model: Any, hidden: Tensor) -> Tensor:
+    """Logits [N, V] of hidden states [N, H], by the model's own forward with the backbone's part taken as done.
+
+    So whatever an architecture does to its logits (scaling, soft capping) is done here too.
+    """
+    backbone = backbone_of(model)
+    before = backbone.__dict__.get("forward")
+    backbone.forward = lambda *_, **__: _Hidden(hidden.unsqueeze(0))
+    try:
+        options = {"output_router_logits": False} if _takes(model, "output_router_logits") else {}
+        return model.forward(inputs_embeds=hidden.unsqueeze(0), use_cache=False, **options).logits[0]
+    finally:
+        del backbone.forward
+        if before is not None:
+            backbone.forward = before
+
+
+def _takes(model: Any, argument: str) -> bool:
+    return argument in inspect.signature(type(model).forward).parameters
+
+
+LOGPROB_TOLERANCE = 1e-3
+"""Largest difference of a float32 logprob from the model's own forward at the start."""
+
+
+@torch.no_grad()
+def logprob_gap(model: Any, device: str = "cpu") -> float:
+    """Largest difference between the learner's logprobs and the model's own forward on a few tokens, one sequence of them padded.
+
+    The model must be as transformers loaded it: a TokenScorer may change how it computes attention. In evaluation mode afterwards as before.
+    """
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids = [number % vocabulary for number in range(3, 150, 7)]
+    sequences = [
+        TrainSample("", seq[:3], seq[3:], [1] * len(seq[3:]), [0.0] * len(seq[3:])) for seq in (ids, ids[5:14])
+    ]
+    expected = []
+    with evaluating(model):
+        for sample in sequences:
+            whole = torch.tensor([[*sample.prompt_ids, *sample.token_ids]], device=device)
+            own = model(input_ids=whole, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+            expected.append(own.gather(-1, whole[0, 1:, None])[len(sample.prompt_ids) - 1 :, 0])
+        batch = collate(sequences, device)
+        ours, _ = TokenScorer(model)(plain_layout(batch.input_ids, batch.mask))
+    gap = (ours - torch.cat(expected)).abs().max()
+    return float(gap)
+
+
+def refuse_other_logits(model: Any, gap: float) -> None:
+    """Raises TrainingError for a model whose logprobs the learner cannot compute. `gap` is logprob_gap of it."""
+    if not gap <= LOGPROB_TOLERANCE:
+        raise TrainingError(
+            f"The learner's logprobs of this {type(model).__name__} differ from the model's own forward by {gap:.3g}.",
+            "The architecture cannot be trained with GRPO; docs/models.md lists those that can.",
+        )
+
+
 @torch.no_grad()
 def can_share_prefix(model: Any, device: str = "cpu") -> bool:
     """Whether answers behind one prompt score as they do alone, by the configuration and by the model itself on a few tokens."""
@@ -94,10 +172,10 @@ def can_share_prefix(model: Any, device: str = "cpu") -> bool:
 
 
 def _pick(
-    head: Any, hidden_N: Tensor, targets_N: Tensor, temperature: float, entropy_grad: bool
+    model: Any, hidden_N: Tensor, targets_N: Tensor, temperature: float, entropy_grad: bool
 ) -> tuple[Tensor, Tensor]:
     """Logprobs of the targets and entropies, both [N], in float32 whatever the model computes in."""
-    logits = head(hidden_N).float()
+    logits = logits_of(model, hidden_N).float()
     if temperature != 1:
         logits = logits / temperature
     return Picked.apply(logits, targets_N, entropy_grad)  # type: ignore[return-value]

@@ -153,11 +153,11 @@ def trainer_info(backend: str, rank: int, workers: int) -> Any:
 
 
 def weight_source(learner: Any, dtype: str) -> Any:
-    """The learner's weights as vLLM's trainer side reads them: adapters merged, cast to `dtype`, in one piece on every rank."""
+    """The learner's weights as vLLM's trainer side reads them: under a model folder's names, adapters merged, cast to `dtype`, in one piece on every rank."""
     import torch
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource, materialize_full_tensor
 
-    from ..learner.model import merged_weights
+    from ...weights import folder_weights, own_weights
 
     wire = getattr(torch, dtype)
 
@@ -175,7 +175,7 @@ def weight_source(learner: Any, dtype: str) -> Any:
                 yield name, tensor.to(wire)
 
     def _merged() -> Any:
-        return merged_weights(learner.model, materialize_full_tensor).items()
+        return folder_weights(learner.model, own_weights(learner.model, materialize_full_tensor)).items()
 
     return Merged()
 
