@@ -42,7 +42,7 @@ def test_types_are_told_in_words() -> None:
 
 def test_the_page_on_asking_names_every_view_and_query_with_its_parameters() -> None:
     page = (DOCS / "sql.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `(\w+)` \| (?:a |the |rollouts of )", page, re.MULTILINE)) >= set(VIEWS)
+    assert set(re.findall(r"^- `(\w+)`: (?:a |the |rollouts of )", page, re.MULTILINE)) >= set(VIEWS)
     for query in list_queries():
         parameters = ", ".join(f"`{parameter.name}`" for parameter in query.parameters)
-        assert f"| `{query.name}` | {query.purpose} | {parameters} |".replace("|  |", "| |") in page
+        assert f"- `{query.name}`{f' ({parameters})' if parameters else ''}: {query.purpose}\n" in page
