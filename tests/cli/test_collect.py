@@ -30,7 +30,7 @@ def rollhouse(*arguments: object) -> Result:
 
 
 def refusal(*arguments: object) -> tuple[int, str]:
-    """Exit code and what was said, on one line."""
+    """Exit code and output on one line."""
     result = rollhouse(*arguments)
     return result.exit_code, " ".join(result.stderr.split())
 
@@ -127,7 +127,7 @@ def test_when_all_failed_there_is_no_snapshot_and_the_advice_works(store: Path, 
     assert "snapshot" in refusal("snapshot", "show", "s", "--store", store)[1]
 
 
-def test_a_row_of_a_tasks_file_says_its_split_or_the_command_does(store: Path, tmp_path: Path) -> None:
+def test_the_split_comes_from_the_row_or_from_the_command(store: Path, tmp_path: Path) -> None:
     file, tables = tmp_path / "tasks.jsonl", write_tables(tmp_path / "tables")
     rows = [TASKS[0], TASKS[1], {**TASKS[2], "split": "validation"}]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -201,7 +201,7 @@ def test_kill_9_and_resume_give_exactly_the_planned_rollouts(store: Path, monkey
     assert {row["rollout_id"] for row in kept} == {row["rollout_id"] for row in rows_of(reference, "r")}
 
 
-def test_a_verifier_that_breaks_is_counted_said_and_tried_again(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_verifier_is_counted_reported_and_retried(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ("collect", "--env", OFFICE, "--limit", 20, "--store", store, "--run", "r")
     monkeypatch.setenv("BROKEN_OFFICE", "verifier")
     result = rollhouse(*command)
@@ -214,7 +214,7 @@ def test_a_verifier_that_breaks_is_counted_said_and_tried_again(store: Path, mon
     assert (summary["collected"], summary["failed"], summary["skipped"], summary["failures"]) == (3, 0, 17, [])
 
 
-def test_a_dry_run_says_what_is_missing_and_writes_nothing(store: Path) -> None:
+def test_a_dry_run_reports_what_is_missing_and_writes_nothing(store: Path) -> None:
     command = ("collect", "--env", "workplace-mini", "--limit", 6, "--store", store, "--run", "r")
     dry = (*command, "--num-repeats", 2, "--dry-run")
     result = rollhouse(*dry)

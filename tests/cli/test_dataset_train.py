@@ -19,7 +19,7 @@ def rows(*arguments: object) -> list[dict]:
 
 
 def refusal(*arguments: object) -> tuple[int, str]:
-    """Exit code and what was said, on one line."""
+    """Exit code and output on one line."""
     result = rollhouse(*arguments)
     return result.exit_code, " ".join(result.stderr.split())
 

@@ -136,7 +136,7 @@ def test_prompts_longer_than_the_context_are_failed_and_reported(store: Path, ti
     assert errors.count("prompt_too_long") == row["prompt_too_long"]
 
 
-def test_the_table_says_what_was_not_run(store: Path, tiny_base: Path) -> None:
+def test_the_table_lists_what_was_not_run(store: Path, tiny_base: Path) -> None:
     result = rollhouse(
         *("eval", "bfcl", "--category", "live_parallel", "--limit", 1, "--engine", "torch", "--model", tiny_base),
         *("--max-new-tokens", 4, "--store", store),
@@ -174,7 +174,7 @@ def test_bfcl_before_and_after_want_a_training_run(store: Path) -> None:
     assert result.exit_code == 2 and "saved no checkpoint" in result.stderr
 
 
-def test_compare_says_what_is_noise(store: Path) -> None:
+def test_compare_names_noise(store: Path) -> None:
     for name, rate in {"base": 0.9, "better": 0.0, "again": 0.9}.items():
         common = ("eval", "env", "--env", "workplace-mini", "--limit", 20, "--store", store)
         assert rollhouse(*common, "--run", name, "--mistake-rate", rate).exit_code == 0

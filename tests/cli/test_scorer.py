@@ -88,7 +88,7 @@ def test_export_writes_and_filters_by_the_verdict(store: LanceStore, tmp_path: P
 
 
 def test_what_was_imported_is_exported_with_only_its_verdict_changed(tmp_path: Path) -> None:
-    """A reward of 64 bits and the names of components stand in what the import kept beside the columns; the chosen verdict is told all the same."""
+    """A 64-bit reward and component names are kept by the import beside the columns; the chosen verdict is exported all the same."""
     params = {"input": [{"role": "user", "content": "1 + 2?"}], "tools": []}
     reported = {"type": "message", "id": "m", "role": "assistant", "status": "completed"}
     reported["content"] = [{"type": "output_text", "text": "3", "annotations": []}]  # type: ignore[assignment]
@@ -153,7 +153,7 @@ def test_a_scorer_had_not_spoken_yet(store: LanceStore, command: tuple[str, ...]
     assert result.exit_code == 2 and "store at unscored has no verdict" in result.stderr
 
 
-def test_a_card_says_what_a_file_holds(store: LanceStore, tmp_path: Path) -> None:
+def test_a_card_describes_the_file(store: LanceStore, tmp_path: Path) -> None:
     from datasets import load_dataset
 
     file, card = tmp_path / "d" / "solved.parquet", tmp_path / "d" / "README.md"

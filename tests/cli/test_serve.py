@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 
 def refused(tmp_path: Path, *options: str) -> str:
-    """What the command says as it exits with 2."""
+    """The error of a command that exits with 2."""
     done = CliRunner().invoke(app, ["serve", "--store", str(tmp_path / "store"), *options])
     assert done.exit_code == 2, done.output
     return " ".join(done.output.split())
@@ -20,7 +20,7 @@ def test_an_address_others_reach_needs_a_key(tmp_path: Path, tiny_base: Path) ->
     assert "the server has no API key. Set a key with --api-key-env VAR, or serve on 127.0.0.1." in reported
 
 
-def test_a_taken_port_is_told_before_the_model_is_loaded(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_taken_port_is_reported_before_the_model_is_loaded(tmp_path: Path, tiny_base: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

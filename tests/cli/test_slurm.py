@@ -1,4 +1,4 @@
-"""The Slurm script: what it would start, taken from a `srun` that only says so (there is no Slurm here), parsed by those it is for."""
+"""The Slurm script: the commands that it passes to a recording `srun` (there is no Slurm here), parsed by their programs."""
 
 import subprocess
 import sys

@@ -136,7 +136,7 @@ def test_lineage_as_tree_json_and_csv(store: LanceStore) -> None:
     assert rollhouse(store, "lineage", "nothing").exit_code == 2
 
 
-def test_check_says_what_is_wrong_and_exits_with_1(store: LanceStore) -> None:
+def test_check_reports_problems_and_exits_with_1(store: LanceStore) -> None:
     result = rollhouse(store, "check")
     assert (result.exit_code, result.stdout.strip()) == (0, "The store is sound.")
     assert answer(store, "check") == []

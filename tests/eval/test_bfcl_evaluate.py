@@ -107,7 +107,7 @@ def test_one_run_evaluates_one_policy(store: LanceStore) -> None:
         (PromptTooLong("The context is 512 tokens."), "prompt_too_long"),
     ],
 )
-def test_what_cannot_be_asked_is_a_failed_case(store: LanceStore, error: Exception, error_type: str) -> None:
+def test_what_the_engine_cannot_take_is_a_failed_case(store: LanceStore, error: Exception, error_type: str) -> None:
     def refuse(case: str) -> list[tuple[str, str]]:
         raise error
 

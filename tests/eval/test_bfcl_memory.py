@@ -27,7 +27,7 @@ EPISODE = "r" + "a" * 32
 
 
 def acts(messages: list[tuple[str, str]], rec_sum: bool) -> Calls | str:
-    """A policy that writes down and says what depends on every message it was shown: two that do the same were shown the same."""
+    """A policy whose memory and answers depend on every message: two that do the same got the same messages."""
     seen = hashlib.sha256(json.dumps(messages).encode()).hexdigest()
     role, last = messages[-1]
     if role == "tool" or last.startswith("[{'role': 'tool'"):

@@ -1,4 +1,4 @@
-"""Search finds what was said and called, and what lies near."""
+"""Search finds messages, tool calls and near vectors."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A small agent written against the plain OpenAI client: what somebody else's harness does."""
+"""A small agent written with the plain OpenAI client, like a user's harness."""
 
 import asyncio
 import json

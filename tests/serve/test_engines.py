@@ -30,7 +30,7 @@ from rollhouse.tests.serve.agent import play
 from rollhouse.tests.serve.running import Watched, serving
 
 Request = Callable[..., dict[str, Any]]
-# Renders what the assistant said before without space around it: what was sampled is not what is rendered.
+# Strips earlier assistant messages, so that rendered text differs from sampled text.
 TRIMS = TEMPLATE.replace(
     "(message.content or '')", "((message.content or '') | trim if not loop.last else (message.content or ''))"
 )

@@ -1,4 +1,4 @@
-"""Calls as a tree: whatever an agent asks in whatever order, each call is found again and each path is whole."""
+"""Calls as a tree: in any order of requests each call is found again and each path is whole."""
 
 import json
 from dataclasses import replace
@@ -110,7 +110,7 @@ def test_what_clients_change_without_meaning_to_does_not_matter() -> None:
     assert rollout.place("main", (), [Message("user", "hello "), sent, tool]).parent is None
 
 
-def test_a_prompt_that_does_not_begin_with_the_tokens_before_it_says_where() -> None:
+def test_a_prompt_that_does_not_begin_with_the_tokens_before_it_has_the_position() -> None:
     first, second = call(0, None, "a"), call(1, 0, "b", added_ids=[0, 1, 2, 3, 77, 5, 6], anew=True)
     rollout = OpenRollout("r", [first, second])
     talk = conversation(Task("t", first.messages, ()), rollout.path(second))

@@ -148,7 +148,7 @@ def test_repeats_of_a_task_are_one_group_with_an_index_each(server: Server, requ
     assert (again["slot_id"], again["attempt"], other["attempt"]) == (other["slot_id"], 1, 0)
 
 
-def test_an_edited_history_is_rendered_anew_and_kept_as_a_branch_that_says_where(
+def test_an_edited_history_is_rendered_anew_and_kept_as_a_branch_with_the_position(
     server: Server, request_of: Request
 ) -> None:
     client = server.openai("/rollouts/edited/v1")

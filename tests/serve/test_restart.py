@@ -59,14 +59,14 @@ def test_an_open_rollout_goes_on_under_the_next_server_true_to_the_token(
         assert server.post("/rollouts/Ünïcode id-1/score", {"reward": 0.5}).json()["scored"] == 1
 
 
-def test_a_finish_that_was_asked_for_and_not_done_is_done_by_the_next_server(
+def test_a_requested_finish_that_was_not_done_is_done_by_the_next_server(
     torch_policy: TokenPolicy, request_of: Request, tmp_path: Path
 ) -> None:
     store = LanceStore.create(tmp_path / "store")
     with serving(store, torch_policy, "agents") as server:
         first_call(server, request_of(), "a")
         first_call(server, request_of(), "b")
-    # As a kill between the two leaves it: told to end, its rows not written.
+    # The state after a kill between the two: finish requested, rows not written.
     files = CallFiles(store, "agents")
     ending = {"score": None, "status": None, "stop_reason": None, "error_type": None, "error_message": None, "task": {}, "sample_index": 4, "n_tool_errors": None, "metadata": {}}  # fmt: skip
     files.add_ending("a", ending)

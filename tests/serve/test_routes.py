@@ -1,4 +1,4 @@
-"""The OpenAI routes, asked by the real client, and what they refuse."""
+"""The OpenAI routes, used by the real client, and what they refuse."""
 
 import json
 from collections.abc import Callable
@@ -40,9 +40,7 @@ def test_tokenize_gives_the_prompt_the_engine_sees_and_detokenize_the_text_back(
     assert server.post("/detokenize", {"tokens": tokens}).json() == {"prompt": "Move the meeting"}
 
 
-def test_a_completion_of_the_chat_prompt_says_what_the_chat_says(
-    server: Server, task: Task, request_of: Request
-) -> None:
+def test_a_completion_of_the_chat_prompt_equals_the_chat(server: Server, task: Task, request_of: Request) -> None:
     chat = server.client.chat.completions.create(**request_of(), extra_body={"tool_choice": "none"})
     prompt = prompt_of(server, task)
     text = server.post("/detokenize", {"tokens": prompt}).json()["prompt"]
@@ -203,14 +201,14 @@ def test_harmless_fields_are_ignored(server: Server, request_of: Request) -> Non
 
 
 @pytest.mark.parametrize("words", [3000, 4_000_000])  # the second would take a minute to be cut into tokens
-def test_a_prompt_longer_than_the_context_is_told_as_such(server: Server, request_of: Request, words: int) -> None:
+def test_a_prompt_longer_than_the_context_has_its_own_error(server: Server, request_of: Request, words: int) -> None:
     long = request_of(messages=[{"role": "user", "content": "word " * words}])
     with pytest.raises(openai.BadRequestError) as raised:
         server.client.chat.completions.create(**long)
     assert raised.value.code == "context_length_exceeded"
 
 
-def test_other_bad_requests_have_an_error_each_and_harm_nobody(server: Server, request_of: Request) -> None:
+def test_other_bad_requests_have_an_error_each_and_do_no_harm(server: Server, request_of: Request) -> None:
     url = "/v1/chat/completions"
     as_json = {"Content-Type": "application/json"}
     assert server.post(url, content=b"{", headers=as_json).json()["error"]["code"] == "invalid_request"

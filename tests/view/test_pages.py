@@ -151,7 +151,7 @@ def test_each_tab_of_a_good_a_truncated_and_a_failed_rollout(page: Any, site: Si
         assert "Cut short" in body
 
 
-def test_lineage_says_what_became_of_a_rollout(page: Any, site: Site) -> None:
+def test_lineage_shows_the_uses_of_a_rollout(page: Any, site: Site) -> None:
     opened(page, site, f"store/rollout/{first(site, 'passed=true')}?tab=lineage")
     body = page.locator("main").inner_text()
     assert "trained on" in body and "g/step_1" in body and "demo, row 0" in body
@@ -375,7 +375,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.mark.parametrize(
     "tab", ["", "runs", "run", "rollouts", "diff", "messages", "tokens", "scores", "lineage", "raw", "sql"]
 )
-def test_what_a_rollout_says_stays_text(page: Any, hostile: Site, tab: str) -> None:
+def test_text_of_a_rollout_stays_text(page: Any, hostile: Site, tab: str) -> None:
     rollout = first(hostile, "")
     path = {
         "": "store", "runs": "store/runs", "rollouts": "store/rollouts", "run": f"store/run/{quote(HOSTILE, safe='')}", "diff": f"store/diff/{rollout}?with={rollout}",
