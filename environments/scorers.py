@@ -39,7 +39,7 @@ class Scorer:
 
 
 def open_scorer(name: str, tables: str | None = None) -> Scorer:
-    """The scorer of that name: an environment's verifier, `workplace-lenient`, or a plug-in: a function or an environment class.
+    """The scorer of that name: an environment's verifier, `workplace-lenient`, `math-strict`, or a plug-in: a function or an environment class.
 
     Args:
         tables: Folder of the environment's tables, where it has any.
@@ -50,6 +50,8 @@ def open_scorer(name: str, tables: str | None = None) -> Scorer:
 
     if name == "workplace-lenient":
         return environment_scorer(load_environment("workplace", tables=tables, verifier="lenient"), name)
+    if name == "math-strict":
+        return environment_scorer(load_environment("math", rule="strict"), name)
     parsed = parse_plugin(name)
     if is_user_environment(name) and parsed and parsed.name and not inspect.isclass(load_plugin(name, "scorer")):
         return function_scorer(name)

@@ -10,6 +10,9 @@ from typing import Any
 from ..base.errors import ConfigError
 from ..queries.passk import pass_at_k
 
+BROKEN_CALL = "broken_call"
+"""Error type of a case that passed for calling nothing, with a call in its answer that could not be read."""
+
 
 @dataclass(frozen=True)
 class CategoryScore:
@@ -18,11 +21,13 @@ class CategoryScore:
     Attributes:
         accuracy: correct / total.
         errors: Error type → how many cases failed with it, most frequent first; failures without a type are not in it.
+        broken_calls: Cases that passed for calling nothing although the answer holds a call that could not be read.
     """
 
     correct: int
     total: int
     errors: dict[str, int] = field(default_factory=dict)
+    broken_calls: int = 0
 
     @property
     def accuracy(self) -> float:
@@ -91,7 +96,10 @@ def by_category(rows: Iterable[Mapping[str, Any]]) -> dict[str, CategoryScore]:
         name: CategoryScore(
             correct=sum(bool(row["passed"]) for row in group),
             total=len(group),
-            errors=dict(Counter(row["error_type"] for row in group if row["error_type"]).most_common()),
+            errors=dict(
+                Counter(row["error_type"] for row in group if row["error_type"] and not row["passed"]).most_common()
+            ),
+            broken_calls=sum(bool(row["passed"]) and row["error_type"] == BROKEN_CALL for row in group),
         )
         for name, group in sorted(grouped.items())
     }

@@ -255,6 +255,7 @@ FLAGS_ELSEWHERE = {
     "rescore": {"compare", "against"},  # the named query verdict_moves
     "import": {"file_format"},  # the argument `format`
     "export": {"file_format"},
+    "check": {"fail_on"},  # the exit code
     "tasks generate": {"output"},
     "dataset build sft": {"snapshot_name"},  # `at=`
     "dataset build dpo": {"snapshot_name"},

@@ -12,6 +12,7 @@ from ...policies.types import Conversation, Policy, Sampling, Turn
 from ...store.messages import Message
 from ...store.reading import read_message
 from ...store.task import Task
+from ..summary import BROKEN_CALL
 from .categories import is_played
 from .checker import Answer, Checker, CheckerFailed, Memory, Verdict
 from .tools import to_tool
@@ -95,7 +96,10 @@ async def _answer_once(
         return
     answered.messages.append(turn.message)
     category = answered.task.category or ""
-    answered.verdict = await judge("check", category, case["id"], answer_of(turn.message, judge.mode))
+    verdict = await judge("check", category, case["id"], answer_of(turn.message, judge.mode))
+    # The benchmark takes a call that does not decode for no call: the score stays, and the case is counted.
+    broken = verdict.passed and "irrelevance" in category and (turn.message.tool_calls or turn.parse_failures)
+    answered.verdict = replace(verdict, error_type=BROKEN_CALL) if broken else verdict
 
 
 async def _play(policy: Policy, case: Mapping[str, Any], sampling: Sampling, judge: Judge, answered: Answered) -> None:

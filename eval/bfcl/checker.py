@@ -38,7 +38,7 @@ class Verdict:
 
     Attributes:
         error_type: The benchmark's own name for the failure, or `checker_timeout`, `checker_died`, `checker_error:…`,
-            `answer_too_long`; None when the answer is right.
+            `answer_too_long`; None when the answer is right, except `broken_call`: right for calling nothing, with a call that could not be read.
         error: A sentence or list about it, at most 500 characters; "" when the answer is right.
     """
 

@@ -1,10 +1,10 @@
 """The parts of the page as HTML. Everything that came from a store goes through `escape`."""
 
-import json
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from ...base.json_text import to_json
 from ...store.lineage import Node
 from ...store.messages import Message
 from .charts import Figure, other_metrics, pass_rates, rewards, run_colour
@@ -216,7 +216,7 @@ def _text(text: str) -> str:
 
 def _chart(figure: Figure) -> str:
     # In a script element only "</" and "<!--" can end or change the data; JSON may escape "<".
-    data = json.dumps(figure, ensure_ascii=False).replace("<", "\\u003c")
+    data = to_json(figure).replace("<", "\\u003c")
     height = figure["layout"]["height"]
     return f'<div class="chart" style="height:{height}px"><script type="application/json">{data}</script></div>'
 

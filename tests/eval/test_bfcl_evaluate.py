@@ -55,6 +55,14 @@ def test_gold_scores_one_and_silence_scores_where_silence_is_right(store: LanceS
     assert summary.categories["simple_python"].errors == {"ast_decoder:decoder_failed": 8}
 
 
+def test_a_broken_call_that_counts_as_none_is_told(store: LanceStore) -> None:
+    with start_run(store, "eval", "broken") as run:
+        summary = evaluate_bfcl(store, run, Oracle(lambda case: [("f", "{bad")]), ["irrelevance"], limit=3)
+    score = summary.categories["irrelevance"]
+    assert (score.correct, score.broken_calls, score.errors) == (3, 3, {})
+    assert {row["error_type"] for row in store.read("evaluations").to_pylist()} == {"broken_call"}
+
+
 def test_each_case_is_a_row(store: LanceStore, gold: Callable) -> None:
     answers = gold("multiple")
     with start_run(store, "eval", "rows") as run:
