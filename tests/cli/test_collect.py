@@ -167,7 +167,7 @@ def test_ctrl_c_keeps_what_was_collected_and_a_second_call_finishes(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = (*LONG, "--store", store, "--run", "r")
-    monkeypatch.setenv("SLOW_OFFICE_S", "0.05")
+    monkeypatch.setenv("SLOW_OFFICE_S", "0.3")
     process = start(*command)
     wait_for(lambda: rows_of(store, "r"))
     os.killpg(process.pid, signal.SIGINT)
