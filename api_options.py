@@ -311,8 +311,8 @@ class SftBuildOptions(TypedDict, total=False):
     """Fewest tokens of the response. Default: no limit. Rollouts without tokens pass."""
     max_tokens: int | None
     """Most tokens of the response. Default: no limit. Rollouts without tokens pass."""
-    branches: Literal["all", "last"]
-    """Use every branch of an episode, or only the last one."""
+    branches: Literal["all", "main"]
+    """Use every branch of an episode, or only branch 0, the main one."""
     dedupe: bool
     """Keep one of several equal responses to one prompt."""
     per_task_cap: int | None
@@ -465,6 +465,12 @@ class SftTrainingOptions(TypedDict, total=False):
     """Model to start from: a checkpoint, a run (its last checkpoint), a model folder or a name on the hub."""
     lr: float
     """Learning rate after the warm-up."""
+    chat_template: str | None
+    """Jinja file used instead of the model's chat template."""
+    enable_thinking: bool | None
+    """Value of the chat template's setting enable_thinking. Default: the template's own."""
+    tool_parser: str
+    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
     max_num_epochs: float
     """Passes over the dataset."""
     max_num_steps: int | None
@@ -491,6 +497,12 @@ class DpoTrainingOptions(TypedDict, total=False):
     """Model to start from: a checkpoint, a run (its last checkpoint), a model folder or a name on the hub."""
     lr: float
     """Learning rate after the warm-up."""
+    chat_template: str | None
+    """Jinja file used instead of the model's chat template."""
+    enable_thinking: bool | None
+    """Value of the chat template's setting enable_thinking. Default: the template's own."""
+    tool_parser: str
+    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
     max_num_epochs: float
     """Passes over the dataset."""
     max_num_steps: int | None

@@ -1,14 +1,17 @@
 """The dataset card beside a file of TRL's: what it holds, where that came from, and what it does not tell."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import pyarrow as pa
 
 from ..base.errors import ConfigError
 from .lines import whole_file
 
 # By this line a card is known as ours, and may be replaced.
 _OURS = "# Written by `rollhouse export`."
+_DTYPES = {pa.string(): "string", pa.bool_(): "bool", pa.float32(): "float32"}
 _MADE_WITH = ("trl", "trl-messages", "trl-prompt", "trl-kto")
 
 
@@ -26,23 +29,40 @@ def card_path(format_name: str, path: Path) -> Path:
 
 
 def write_card(
-    card: Path, file: Path, source: Mapping[str, object], left_out: Mapping[str, int], lost: Mapping[str, int]
-) -> None:
+    card: Path, file: Path, schema: pa.Schema, source: Mapping[str, object], left_out: Mapping[str, int], lost: Mapping[str, int]
+) -> None:  # fmt: skip
     """Writes a card that hubs and `datasets.load_dataset(folder)` read.
 
     Args:
+        schema: The columns, which the card declares: the first rows of a JSONL file need not show what later ones hold.
         source: What the file holds and where it came from, by name; None is left out.
         left_out, lost: As in `ExportSummary`.
     """
     told = [f"| {name} | {_cell(value)} |" for name, value in source.items() if value is not None]
     lines = [
-        "---", _OURS, "configs:", "- config_name: default", f"  data_files: {json.dumps(file.name)}", "---", "",
+        "---", _OURS, "configs:", "- config_name: default", f"  data_files: {json.dumps(file.name)}",
+        "dataset_info:", "  features:", *_features(schema, "  "), "---", "",
         f"# {file.stem}", "", "| what | value |", "| --- | --- |", *told,
         *_counts("Left out", "reason", left_out),
         *_counts("In the store and not in this file", "column", lost),
     ]  # fmt: skip
     with whole_file(card) as out:
         out.write("\n".join(lines) + "\n")
+
+
+def _features(fields: Iterable[pa.Field], indent: str) -> list[str]:
+    """The columns in YAML as `datasets` writes them."""
+    lines = []
+    for field in fields:
+        type, is_json = field.type, b"ARROW:extension:name" in (field.metadata or {})
+        lines.append(f"{indent}- name: {field.name}")
+        if pa.types.is_list(type):
+            lines += [f"{indent}  list:", *_features(list(type.value_type), f"{indent}  ")]
+        elif pa.types.is_struct(type):
+            lines += [f"{indent}  struct:", *_features(list(type), f"{indent}  ")]
+        else:
+            lines.append(f"{indent}  dtype: {'json' if is_json else _DTYPES[type]}")
+    return lines
 
 
 def _counts(title: str, name: str, counts: Mapping[str, int]) -> list[str]:

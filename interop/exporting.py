@@ -14,6 +14,7 @@ from .config import ExportConfig
 from .formats import EXPORTS, FileFormat, format_named
 from .rollout import FileRollout, unheld
 from .stored import StoredRollouts
+from .trl import columns_of, schema_of
 
 
 @dataclass
@@ -92,7 +93,7 @@ def export_file(
         now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         selected = {"run": run, "where": where, "at": at or now, "verdicts of": scorer or COLLECTED}
         told = {"format": format_name, "rollouts": written, "store": store.uri, **selected}
-        write_card(readme, path, told, summary.left_out, summary.lost)
+        write_card(readme, path, schema_of(columns_of(format_name, plain)), told, summary.left_out, summary.lost)
     return summary
 
 

@@ -15,6 +15,7 @@ from . import (  # fmt: skip
     codex,
     columns,
     dataset_files,
+    finetuning,
     inspect_log,
     inspect_out,
     langfuse,
@@ -24,6 +25,7 @@ from . import (  # fmt: skip
     nemo_gym_rows,
     openai_chat,
     otel,
+    otel_out,
     pairs,
     parquet,
     parquet_files,
@@ -124,7 +126,7 @@ FORMATS: dict[str, FileFormat] = {
         signs=inspect_log.signs,
     ),
     "slime": FileFormat(slime.read, None, slime.held, records=slime.records, signs=slime.signs),
-    "otel": FileFormat(otel.read, None, otel.held, carries=True, records=otel.records, signs=otel.signs),
+    "otel": FileFormat(otel.read, otel_out.write, otel.held, carries=True, records=otel.records, signs=otel.signs),
     "langfuse": FileFormat(langfuse.read, None, langfuse.held, records=langfuse.records, signs=langfuse.signs),
     "langsmith": FileFormat(langsmith.read, None, langsmith.held, records=langsmith.records, signs=langsmith.signs),
     "tau2": FileFormat(tau2.read, None, tau2.held, records=tau2.records, signs=tau2.signs),
@@ -144,11 +146,19 @@ FORMATS: dict[str, FileFormat] = {
         drops=sharegpt.drops,
     ),
     "trl": FileFormat(
-        trl.read, trl.writer("trl"), trl.held, records=trl.records, signs=signs.keys("prompt", "completion")
+        trl.read,
+        trl.writer("trl"),
+        trl.held,
+        records=trl.records,
+        unfit=trl.unfit,
+        signs=signs.keys("prompt", "completion"),
     ),
-    "trl-messages": FileFormat(trl.read, trl.writer("trl-messages"), trl.held, records=trl.records),
-    "trl-kto": FileFormat(trl.read, trl.writer("trl-kto"), trl.held, records=trl.records, unfit=trl.unlabelled),
-    "trl-prompt": FileFormat(None, trl.writer("trl-prompt"), trl.held),
+    "trl-messages": FileFormat(trl.read, trl.writer("trl-messages"), trl.held, records=trl.records, unfit=trl.unfit),
+    "trl-kto": FileFormat(trl.read, trl.writer("trl-kto"), trl.held, records=trl.records, unfit=trl.unfit_for_kto),
+    "trl-prompt": FileFormat(None, trl.writer("trl-prompt"), trl.held, unfit=trl.unfit_prompt),
+    "openai-finetuning": FileFormat(
+        None, finetuning.write, finetuning.held, unfit=finetuning.unfit, drops=finetuning.drops
+    ),
     "openai-chat": FileFormat(
         openai_chat.read, openai_chat.write, openai_chat.held, openai_chat.record, signs=signs.openai_chat
     ),

@@ -124,11 +124,12 @@ def read(record: Row, source: Source) -> list[FileRollout]:
     spec: Row = record["eval"]
     sample: Row = record["sample"]
     gaps = {"unfinished_log"} if record.get("unfinished") else set()
-    tools = read_tools(next((event["tools"] for event in sample.get("events") or () if event.get("event") == "model" and event.get("tools")), None))  # fmt: skip
+    events = [event for event in sample.get("events") or () if event.get("event") == "model"]
+    tools = read_tools(next((event["tools"] for event in events if event.get("tools")), None))
     reader = MessageReader(gaps, tools)
     listed = _restored(sample["messages"], sample.get("attachments") or {})
     prompt, messages = _split(listed, reader)
-    config = spec.get("model_generate_config") or {}
+    config = (spec.get("model_generate_config") or {}) | ((events[0].get("config") or {}) if events else {})
     rollout = FileRollout(prompt, tools, messages, gaps=reader.all_gaps())
     rollout.source_run = spec.get("run_id")
     rollout.source_key = sample.get("uuid") or [spec.get("eval_id"), sample["id"], sample["epoch"]]

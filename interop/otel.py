@@ -35,7 +35,7 @@ def signs(sample: FileSample) -> str | None:
 
 def held(rollout: FileRollout) -> set[str]:
     """The columns it has a place for."""
-    return {"policy_id", "agent", "temperature", "top_p", "top_k", "max_tokens", "sampling_seed", "reward", "scorer"}
+    return {"policy_id", "agent", "temperature", "top_p", "top_k", "max_tokens", "sampling_seed", "reward"}
 
 
 def records(

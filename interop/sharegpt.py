@@ -64,6 +64,10 @@ def held(rollout: FileRollout) -> set[str]:
 def unfit(rollout: FileRollout) -> str | None:
     """Why a rollout cannot be a conversation of turns that alternate."""
     turns = _turns([*rollout.prompt, *rollout.messages])
+    if any(
+        not isinstance(read_json(call.arguments), dict) for message in rollout.messages for call in message.tool_calls
+    ):
+        return "arguments are not a JSON object"
     if any(message.parts for message in (*rollout.prompt, *rollout.messages)):
         return "content parts"
     alternate = all(turn["from"] in (_ASKING, _ANSWERING)[index % 2] for index, turn in enumerate(turns))

@@ -6,6 +6,7 @@ sampled; one that strips earlier thinking is not, since a trajectory keeps its o
 
 import itertools
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ _TOOL = {"name": PROBE_NAME, "description": "A probe.", "parameters": {"type": "
 _TOOLS = ({"type": "function", "function": _TOOL},)
 _HELLO = Message("user", "hello")
 _NEXT = f"next{uuid.uuid4().hex}"
+_MARKS = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _WRITTEN = f'{{"x":  "{MARK}"}}'
 # A turn of one call and a turn of two, and the results of both.
 _CALLS = tuple(Message("assistant", None, tuple(ToolCall(f"call_{i}", PROBE_NAME, _WRITTEN) for i in range(n))) for n in (1, 2))  # fmt: skip
@@ -101,10 +103,35 @@ class Template:
         try:
             return self.tokenizer.apply_chat_template(plain, tools=listed, **how, **self.settings)  # type: ignore[arg-type]
         except Exception as error:  # Jinja errors, and whatever a template's own code raises
-            raise TemplateError(
-                f"The chat template cannot render the conversation: {error}.",
-                "Name another template with --chat-template FILE.",
-            ) from error
+            raise _cannot_render(error) from error
+
+    def text_with_marks(
+        self, messages: Sequence[Message], tools: Tools, other: str | None = None, lenient: bool = False
+    ) -> tuple[str, list[tuple[int, int]] | None]:
+        """A whole conversation as text, and the spans of it inside the template's generation marks; None for a template without marks.
+
+        Args:
+            other: A template used in place of the tokenizer's own.
+        Raises:
+            TemplateError: The template cannot render the conversation.
+        """
+        source = self.tokenizer.get_chat_template(other)
+        if _MARKS.search(source) is None:
+            return self.apply(messages, tools, lenient, chat_template=source, tokenize=False), None
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        plain = [self._plain(message, lenient) for message in messages]
+        plain = [{name: value for name, value in message.items() if value is not None} for message in plain]
+        named = {**self.tokenizer.special_tokens_map, **self.settings}
+        try:
+            texts, spans = render_jinja_template([plain], [dict(tool) for tool in tools] or None, None, source, True, **named)  # fmt: skip
+        except Exception as error:
+            raise _cannot_render(error) from error
+        return texts[0], [(int(start), int(end)) for start, end in spans[0]]
+
+    def end_of(self, calls: bool) -> str:
+        """The text that ends a turn of calls, or a plain answer, where more follows."""
+        return self._ends_within[calls]
 
     def after_turn(self, messages: Sequence[Message], turn: int, tools: Tools) -> str:
         """What the template renders from the end of an assistant turn on: its end token, all that follows, the generation prompt.
@@ -114,7 +141,7 @@ class Template:
 
         Raises TemplateError when the template loses the turn.
         """
-        history = [*messages[:turn], _marked(messages[turn], self.renders_tools), *messages[turn + 1 :]]
+        history = [*messages[:turn], marked(messages[turn], self.renders_tools), *messages[turn + 1 :]]
         rendered = self.text(history, tools, generation_prompt=True, lenient=True)
         _, mark, rest = rendered.rpartition(MARK)
         starts = [at for at in map(rest.find, self.ends) if at >= 0]
@@ -273,6 +300,11 @@ class Template:
         self.ends_are_headers = last is None
         wanted = found if self.ends_are_headers else stops
         self.stop_ids = tuple(dict.fromkeys(number for number in wanted if number is not None))
+        texts = [
+            None if number is None else str(self.tokenizer.convert_ids_to_tokens(number))
+            for number in (within, others[-1])
+        ]
+        self._ends_within = (texts[0] or texts[1] or "", texts[1] or texts[0] or "")
         self.ends = tuple(dict.fromkeys(str(self.tokenizer.convert_ids_to_tokens(number)) for number in found))
 
     def _first_of(self, wanted: set[int], history: list[Message]) -> int | None:
@@ -283,7 +315,14 @@ class Template:
         return next((number for number in ids if number in wanted), None)  # type: ignore[union-attr]
 
 
-def _marked(turn: Message, with_calls: bool) -> Message:
+def _cannot_render(error: Exception) -> TemplateError:
+    return TemplateError(
+        f"The chat template cannot render the conversation: {error}.",
+        "Name another template with --chat-template FILE.",
+    )
+
+
+def marked(turn: Message, with_calls: bool) -> Message:
     """The turn with the mark for its text and for the arguments of its calls; names stay, later messages may show them."""
     if not with_calls:
         return Message("assistant", MARK)

@@ -1,9 +1,10 @@
 """Direct preference optimisation with TRL's DPOTrainer, scoring only the tokens of the policy.
 
-TRL treats a completion as one text of the policy. In a trajectory tool results stand between the turns. The rows are therefore
-tokenised here, each side with its mask, and the collator puts these masks in the place of TRL's completion mask of all ones.
+TRL treats a completion as one text of the policy. In a trajectory tool results stand between the turns, and a template may rewrite
+the history between them. The rows are therefore tokenised here, with their masks, and brought into TRL's loss by `sides`.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,15 +14,19 @@ from ..base.config import Flag, Section
 from ..base.errors import ConfigError
 from ..base.packages import need
 from ..store.lance_store import LanceStore
-from ..transform.materialize import Pair, iter_dpo
+from ..transform.materialize import iter_dpo
 from .lora import peft_config
 from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
 from .offline_config import OfflineConfig
 from .row_files import write_rows
-from .tokens import Tokenizing, TokenRow
+from .sides import DPO_COLUMNS, LENGTHS, PairCollator, SidesModel, dpo_columns, without
+from .tokens import Tokenizing
 from .trl_setup import make_arguments, trl_arguments
+from .whole_batches import N_ROWS, whole_batches
 
-DPO_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "chosen_mask", "rejected_mask")
+_UNITS = {"entropy": "tokens", "logits/chosen": "chosen_tokens", "logits/rejected": "rejected_tokens", "mean_token_accuracy": "chosen_tokens"}  # fmt: skip
+_OF_A_BATCH = {"aot", "aot_unpaired"}
+"""Losses of TRL that compare the pairs of a micro-batch with each other."""
 
 
 class DpoAlgorithm(Section):
@@ -36,7 +41,7 @@ class DpoAlgorithm(Section):
     reference_free: bool = False
     """Use the policy's own log-probabilities instead of their difference to the reference's. With `preference_average_log_probs` this is the loss of SimPO (Meng et al. 2024) without its margin."""
     sft_loss_weight: float = Field(default=0.0, ge=0)
-    """Weight of the negative log-likelihood of the chosen side, which keeps its likelihood from falling."""
+    """Weight of the negative log-likelihood of the chosen sides, a mean over the tokens of the step, which keeps it from rising."""
     max_num_epochs: Annotated[float, Flag("Training")] = Field(default=1, gt=0)
     """Passes over the dataset."""
     max_num_steps: Annotated[int | None, Flag("Training")] = Field(default=None, ge=1)
@@ -54,20 +59,19 @@ class DpoConfig(OfflineConfig):
 def train_dpo(store: LanceStore, config: DpoConfig, on_step: OnStep | None = None) -> dict[str, Any]:
     """Trains on a dataset of pairs and returns the row of the last checkpoint. Arguments, result and errors are those of train_sft."""
 
-    def prepare(start: Start, scratch: Path) -> tuple[dict[str, int], MakeTrainer]:
-        tokenizer = start.chat.tokenizer
-        tokens = Tokenizing(start.chat, config.policy.max_total_sequence_length, start.context)
-        pairs = iter_dpo(store, start.dataset)
-        rows = ((pair.chosen.task_id, dpo_columns(*tokenize_pair(pair, tokens))) for pair in pairs)
-        train, validation = write_rows(rows, scratch, DPO_COLUMNS, config.validation.share)
-        counts = check_pairs(tokens)
+    def prepare(start: Start, scratch: Path) -> tuple[dict[str, Any], MakeTrainer]:
+        tokens = start.tokenizing(config.policy)
+        train, validation = write_rows(_rows(store, start, tokens), scratch, DPO_COLUMNS, config.validation.share)
+        counts = tokens.check()
 
         def make_trainer(state: Path) -> Any:
-            algorithm = config.dpo
+            algorithm, tokenizer = config.dpo, start.chat.tokenizer
             ours = trl_arguments(config, state, algorithm.max_num_steps, algorithm.max_num_epochs, algorithm.seed)
             # The reference is the model before its first step, so its log-probabilities are computed once, before training.
             ours |= {"beta": algorithm.reference_policy_kl_penalty, "precompute_ref_log_probs": True, **loss(algorithm)}
             args = make_arguments(need("trl").DPOConfig, ours, config.trl)
+            _refuse_losses_of_a_batch(args)
+            pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
             model = load_model(start.folder)
             return trajectory_trainer(algorithm.reference_free)(
                 model=model,
@@ -75,13 +79,20 @@ def train_dpo(store: LanceStore, config: DpoConfig, on_step: OnStep | None = Non
                 train_dataset=train,
                 eval_dataset=validation,
                 processing_class=tokenizer,
-                data_collator=trajectory_collator(tokenizer, args.max_length),
+                data_collator=PairCollator(pad),
                 peft_config=peft_config(config.policy.lora, model),
             )
 
         return counts | {"validation": 2 * len(validation or ())}, make_trainer
 
     return train_offline(store, "dpo", config, prepare, on_step)
+
+
+def _rows(store: LanceStore, start: Start, tokens: Tokenizing) -> Iterator[tuple[str, dict[str, list[int]]]]:
+    for pair in iter_dpo(store, start.dataset):
+        sides = tokens.pair(pair)
+        if sides is not None:
+            yield pair.chosen.task_id, dpo_columns(*sides)
 
 
 def loss(algorithm: DpoAlgorithm) -> dict[str, Any]:
@@ -93,75 +104,76 @@ def loss(algorithm: DpoAlgorithm) -> dict[str, Any]:
     return {"loss_type": types, "loss_weights": weights}
 
 
-def tokenize_pair(pair: Pair, tokens: Tokenizing) -> tuple[TokenRow, TokenRow]:
-    """(chosen, rejected) in tokens. Pairs whose sides have different prompt tokens are counted, for check_pairs."""
-    chosen, rejected = tokens.row(pair.chosen), tokens.row(pair.rejected)
-    tokens.counts["prompts_apart"] += chosen.prompt_ids != rejected.prompt_ids
-    return chosen, rejected
-
-
-def check_pairs(tokens: Tokenizing) -> dict[str, int]:
-    """The counts of `Tokenizing.check` over both sides. Raises as `Tokenizing.check`, and ConfigError when the prompts of a pair differ."""
-    counts, apart = tokens.check(), tokens.counts["prompts_apart"]
-    if apart:
+def _refuse_losses_of_a_batch(args: Any) -> None:
+    """Raises ConfigError for a loss whose value depends on how the batch is divided, unless it is not divided."""
+    divided = args.gradient_accumulation_steps * args.world_size > 1
+    wrong = sorted(_OF_A_BATCH & set(args.loss_type))
+    if wrong and divided:
         raise ConfigError(
-            f"{apart} of {(counts['sampled'] + counts['rendered']) // 2} pairs have sides whose prompts have different tokens.",
-            "Build the dataset from rollouts of one tokenizer and template (options `policies` or `runs`).",
+            f"trl.loss_type={wrong[0]} sorts the pairs of a batch, and the batch is divided.",
+            "Set policy.train_micro_batch_size to policy.train_global_batch_size and use one process.",
         )
-    return counts
+    if args.use_weighting and "sft" in args.loss_type:
+        raise ConfigError("trl.use_weighting weights pairs, which the sft loss has not.", "Leave out one of the two.")
 
 
-def dpo_columns(chosen: TokenRow, rejected: TokenRow) -> dict[str, list[int]]:
-    """The pair in TRL's tokenised columns, with a mask parallel to the tokens of each side."""
-    return {
-        "prompt_ids": chosen.prompt_ids,
-        "chosen_ids": chosen.response_ids,
-        "rejected_ids": rejected.response_ids,
-        "chosen_mask": chosen.mask,
-        "rejected_mask": rejected.mask,
-    }
-
-
-def trajectory_trainer(reference_free: bool = False) -> type:
-    """TRL's DPOTrainer for tokenised rows. With `reference_free` the reference log-probabilities are 0 and are not computed."""
+def trajectory_trainer(reference_free: bool = False) -> Any:
+    """TRL's DPOTrainer for rows of dpo_columns. With `reference_free` the reference log-probabilities are 0 and are not computed."""
     import torch
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    class TrajectoryDPOTrainer(DPOTrainer):
+    class TrajectoryDPOTrainer(whole_batches(DPOTrainer)):
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset
 
-        def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
-            if not reference_free:
-                return super().compute_ref_log_probs(model, inputs)
-            pairs = inputs["input_ids"].shape[0] // 2
-            return torch.zeros(pairs), torch.zeros(pairs)
-
         def _set_signature_columns_if_needed(self) -> None:
-            super()._set_signature_columns_if_needed()
-            self._signature_columns = [*dict.fromkeys([*self._signature_columns, "chosen_mask", "rejected_mask"])]
+            self._signature_columns = [*DPO_COLUMNS, "ref_chosen_logps", "ref_rejected_logps"]
+
+        def weights_of(self, inputs: Mapping[str, Any]) -> dict[str, float]:
+            chosen, rejected = (float(mask.sum()) for mask in inputs["completion_mask"].chunk(2))
+            counts = {"rows": 1.0, "tokens": chosen + rejected, "chosen_tokens": chosen, "rejected_tokens": rejected}
+            pairs = float(inputs[N_ROWS][0])
+            return counts | {"rows": pairs} if pairs else dict.fromkeys(counts, 0.0)
+
+        def mean_losses(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+            sides = SidesModel(model, inputs[LENGTHS])
+            types, weights = self.loss_types, self.loss_weights
+            kept = [(name, weight) for name, weight in zip(types, weights, strict=True) if name != "sft"]
+            self.loss_types, self.loss_weights = [name for name, _ in kept], [weight for _, weight in kept]
+            try:
+                found = super()._compute_loss(sides, without(inputs, LENGTHS), False)
+            finally:
+                self.loss_types, self.loss_weights = types, weights
+            means = {"rows": found}
+            likelihood = sum(weight for name, weight in zip(types, weights, strict=True) if name == "sft")
+            if likelihood:
+                mask = inputs["completion_mask"][:, 1:].chunk(2)[0]
+                logps = sides.outputs.log_probs[:, -mask.shape[1] :].chunk(2)[0]
+                means["chosen_tokens"] = -(logps * mask).sum() / mask.sum().clamp(min=1) * likelihood
+            return means, _UNITS
+
+        def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+            pairs = inputs["input_ids"].shape[0] // 2
+            if reference_free:
+                return torch.zeros(pairs), torch.zeros(pairs)
+            return super().compute_ref_log_probs(SidesModel(model, inputs[LENGTHS]), without(inputs, LENGTHS))
+
+        def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+            # TRL writes them to a file beside the rows, which only the first process would have.
+            from accelerate.utils import gather_object
+
+            own = range(self.accelerator.process_index, len(dataset), self.accelerator.num_processes)
+            found: list[tuple[int, float, float]] = []
+            for start in range(0, len(own), batch_size):
+                places = list(own[start : start + batch_size])
+                batch = self._prepare_inputs(self._collated([dataset[place] for place in places]))
+                chosen, rejected = self.compute_ref_log_probs(self.model, batch)
+                found += zip(places, chosen.tolist(), rejected.tolist(), strict=True)
+            both = sorted(gather_object(found) if self.accelerator.num_processes > 1 else found)
+            dataset = dataset.add_column("ref_chosen_logps", [chosen for _, chosen, _ in both])
+            return dataset.add_column("ref_rejected_logps", [rejected for _, _, rejected in both])
+
+        def _collated(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+            return without(self.data_collator(examples), N_ROWS)
 
     return TrajectoryDPOTrainer
-
-
-def trajectory_collator(tokenizer: Any, max_length: int | None) -> Any:
-    """TRL's collator, with `completion_mask` 0 on tool results."""
-    import torch
-    from trl.trainer.dpo_trainer import DataCollatorForPreference
-
-    class TrajectoryCollator(DataCollatorForPreference):
-        def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-            batch = super().torch_call(examples)
-            masks = [
-                [0] * len(example["prompt_ids"]) + example[side]
-                for side in ("chosen_mask", "rejected_mask")
-                for example in examples
-            ]
-            completion = torch.zeros_like(batch["completion_mask"])
-            for number, mask in enumerate(masks):
-                completion[number, : len(mask)] = torch.tensor(mask)
-            batch["completion_mask"] = completion
-            return batch
-
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return TrajectoryCollator(pad_token_id=pad, max_length=max_length)

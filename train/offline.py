@@ -20,7 +20,8 @@ from ..store.runs import Run, start_run
 from ..transform.versions import DatasetVersion, get_dataset
 from .checkpoints import checkpoint_folder, finished_before, folder_of, keep_best, resolve_model, save_checkpoint
 from .lora import merged
-from .offline_config import OfflineConfig
+from .offline_config import OfflineConfig, OfflinePolicy
+from .tokens import Tokenizing
 from .tracking import Tracker
 from .trl_setup import rank, require_name
 
@@ -47,16 +48,22 @@ class Start:
         """The model's context length in tokens; None when its config states none."""
         return context_length(self.folder)
 
+    def tokenizing(self, policy: OfflinePolicy) -> Tokenizing:
+        """What turns the dataset's trajectories into tokens."""
+        return Tokenizing(self.chat, policy.max_total_sequence_length, self.context, policy.leave_out_too_long)
+
 
 MakeTrainer = Callable[[Path], Any]
 """Makes TRL's trainer, given the folder for the state that an interrupted run resumes from."""
+Prepare = Callable[[Start, Path], tuple[dict[str, Any], MakeTrainer]]
+"""Writes the rows into a folder. Returns how they were tokenised, and what makes the trainer."""
 
 
 def train_offline(
     store: LanceStore,
     kind: str,
     config: OfflineConfig,
-    prepare: Callable[[Start, Path], tuple[dict[str, int], MakeTrainer]],
+    prepare: Prepare,
     on_step: OnStep | None,
 ) -> dict[str, Any]:
     """Trains a model on a dataset in a run, and returns the row of the last checkpoint.
@@ -82,7 +89,7 @@ def train_offline(
             on_step(before["step"], before["step"], "already trained; this is its checkpoint")
         return before
     with tempfile.TemporaryDirectory(prefix="rollhouse-rows-") as scratch:
-        rows, make_trainer = prepare(Start(folder, dataset, ChatFormat.of(folder)), Path(scratch))
+        rows, make_trainer = prepare(Start(folder, dataset, ChatFormat.of(folder, config.policy.chat)), Path(scratch))
         if rank() > 0:
             state = folder_of(store, str(config.run), config.checkpointing.checkpoint_dir) / "state"
             follow(make_trainer, state, config)
@@ -96,7 +103,7 @@ def _train(
     config: OfflineConfig,
     payload: dict[str, Any],
     folder: Path,
-    rows: dict[str, int],
+    rows: dict[str, Any],
     make_trainer: MakeTrainer,
     on_step: OnStep | None,
 ) -> dict[str, Any]:
@@ -236,7 +243,7 @@ def measured(trainer: Any) -> bool:
     return "val/loss" in last_metrics(trainer)
 
 
-def _finish(run: Run, checkpoint: dict[str, Any], trainer: Any, rows: dict[str, int]) -> None:
+def _finish(run: Run, checkpoint: dict[str, Any], trainer: Any, rows: dict[str, Any]) -> None:
     run.finish(
         {
             "checkpoint": checkpoint["checkpoint_id"],

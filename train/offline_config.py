@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ..base.config import Section
+from ..policies.config import ChatOptions
 from .config import OptimizerConfig, TrainedPolicy, TrainingConfig
 
 
@@ -18,12 +19,15 @@ class OfflinePolicy(TrainedPolicy):
     """The model and how TRL trains it."""
 
     max_total_sequence_length: int = Field(default=2048, ge=2)
-    """Longest prompt and response together, in tokens. Longer rows are an error; they are not cut."""
+    """Longest prompt and response together, in tokens. Longer rows are an error, or left out; they are not cut."""
+    leave_out_too_long: bool = False
+    """Leave out rows that are longer than max_total_sequence_length or the model's context, instead of refusing the dataset."""
     train_global_batch_size: int = Field(default=32, ge=1)
     """Dataset rows per optimizer step."""
     train_micro_batch_size: int = Field(default=4, ge=1)
     """Dataset rows per forward pass."""
     optimizer: OfflineOptimizer = Field(default_factory=OfflineOptimizer)
+    chat: ChatOptions = Field(default_factory=ChatOptions)
 
 
 class ValidationConfig(Section):

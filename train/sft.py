@@ -1,5 +1,6 @@
 """Supervised fine-tuning on demonstrations with TRL's SFTTrainer, from tokens and their loss mask."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from .offline_config import OfflineConfig
 from .row_files import write_rows
 from .tokens import Tokenizing, TokenRow
 from .trl_setup import make_arguments, trl_arguments
+from .whole_batches import N_ROWS, whole_batches
 
 IGNORED = -100
 """Label of a token that is excluded from the loss."""
@@ -58,17 +60,16 @@ def train_sft(store: LanceStore, config: SftConfig, on_step: OnStep | None = Non
         TrainingError: The loss is not finite.
     """
 
-    def prepare(start: Start, scratch: Path) -> tuple[dict[str, int], MakeTrainer]:
-        tokens = Tokenizing(start.chat, config.policy.max_total_sequence_length, start.context)
-        rows = ((each.task_id, sft_columns(tokens.row(each))) for each in iter_sft(store, start.dataset))
-        train, validation = write_rows(rows, scratch, SFT_COLUMNS, config.validation.share)
+    def prepare(start: Start, scratch: Path) -> tuple[dict[str, Any], MakeTrainer]:
+        tokens = start.tokenizing(config.policy)
+        train, validation = write_rows(_rows(store, start, tokens), scratch, SFT_COLUMNS, config.validation.share)
         counts = tokens.check()
 
         def make_trainer(state: Path) -> Any:
             trl, algorithm = need("trl"), config.sft
             ours = trl_arguments(config, state, algorithm.max_num_steps, algorithm.max_num_epochs, algorithm.seed)
             model = load_model(start.folder)
-            return trl.SFTTrainer(
+            return token_trainer()(
                 model=model,
                 args=make_arguments(trl.SFTConfig, ours, config.trl),
                 train_dataset=train,
@@ -82,7 +83,31 @@ def train_sft(store: LanceStore, config: SftConfig, on_step: OnStep | None = Non
     return train_offline(store, "sft", config, prepare, on_step)
 
 
+def _rows(store: LanceStore, start: Start, tokens: Tokenizing) -> Iterator[tuple[str, dict[str, list[int]]]]:
+    for trajectory in iter_sft(store, start.dataset):
+        for row in tokens.rows(trajectory):
+            yield trajectory.task_id, sft_columns(row)
+
+
 def sft_columns(row: TokenRow) -> dict[str, list[int]]:
     """The row in TRL's tokenised columns: `input_ids`, and parallel `labels` that exclude the tokens that the policy did not sample."""
     learned = [token if bit else IGNORED for token, bit in zip(row.response_ids, row.mask, strict=True)]
     return {"input_ids": row.prompt_ids + row.response_ids, "labels": [IGNORED] * len(row.prompt_ids) + learned}
+
+
+def token_trainer() -> Any:
+    """TRL's SFTTrainer, whose loss is the mean over the learned tokens of a step, however the step is divided."""
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    class TokenSFTTrainer(whole_batches(SFTTrainer)):
+        def weights_of(self, inputs: Mapping[str, Any]) -> dict[str, float]:
+            rows = float(inputs[N_ROWS][0])
+            return {"rows": rows, "tokens": float((inputs["labels"][:, 1:] != IGNORED).sum()) if rows else 0.0}
+
+        def mean_losses(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+            return {"tokens": SFTTrainer.compute_loss(self, model, inputs)}, {
+                "entropy": "tokens",
+                "mean_token_accuracy": "tokens",
+            }
+
+    return TokenSFTTrainer

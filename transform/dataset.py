@@ -56,7 +56,7 @@ class Dataset(DatasetVersion):
         return trl_rows(self.store, self)
 
     def to_arrow(self) -> pa.Table:
-        """All rows as one Arrow table. A list of content parts is JSON text, because a column has one type. Raises as `rows`."""
+        """All rows as one Arrow table. Arguments are JSON text that is marked as such. Raises as `rows`."""
         return pa.Table.from_batches(*trl_batches(self.store, self))
 
     def to_polars(self) -> pl.DataFrame:
@@ -71,7 +71,11 @@ class Dataset(DatasetVersion):
             from datasets import Dataset as HuggingFaceDataset
         except ImportError as error:
             raise MissingExtra("The package datasets is not installed.", "`pip install datasets`.") from error
-        return HuggingFaceDataset(self.to_arrow())
+        # In a stream a field that is marked as JSON gets that type, and datasets decodes it.
+        table, stream = self.to_arrow(), pa.BufferOutputStream()
+        with pa.ipc.new_stream(stream, table.schema) as writer:
+            writer.write_table(table)
+        return HuggingFaceDataset(pa.ipc.open_stream(stream.getvalue()).read_all())
 
     def why(self, id: str) -> list[dict[str, Any]]:
         """Why a rollout or task is in this version, or why not.

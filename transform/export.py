@@ -1,5 +1,6 @@
 """A dataset version as files that other trainers read: TRL's, NeMo RL's and OpenAI's chat form. A few rows are in memory at a time."""
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from ..base.errors import ConfigError, EmptyDataset
 from ..interop.lines import write_objects
 from ..interop.parquet_files import write_parquet
 from ..interop.rollout import Row, text_of, value_of
-from ..interop.trl import COLUMNS, flat, schema_of
+from ..interop.trl import COLUMNS, flat, schema_of, trl_message, untemplated
 from ..store.lance_store import LanceStore
 from ..store.messages import Message
 from ..store.task import Task
@@ -87,12 +88,17 @@ def export_dataset(store: LanceStore, dataset: DatasetVersion, format: str, path
 
 
 def trl_rows(store: LanceStore, dataset: DatasetVersion) -> Iterator[Row]:
-    """The rows in order, in the columns of the format `trl`."""
+    """The rows in order, in the columns of the format `trl`. A UserWarning counts those that it cannot represent, by reason."""
     make = FORMATS[dataset.kind]["trl"].row
+    left_out: Counter[str] = Counter()
     for entry in _entries(store, dataset):
         row = make(*entry)
-        assert not isinstance(row, str), "the format trl represents every row"
-        yield row
+        if isinstance(row, str):
+            left_out[row] += 1
+        else:
+            yield row
+    for reason, count in left_out.items():
+        warnings.warn(f"{count} rows of {dataset.label} are left out: {reason}.", stacklevel=2)
 
 
 def trl_batches(store: LanceStore, dataset: DatasetVersion) -> tuple[Iterator[pa.RecordBatch], pa.Schema]:
@@ -137,14 +143,15 @@ def _refuse_none(rows: Iterable[Row], format: str, left_out: Counter[str]) -> It
         raise EmptyDataset(f"No row can be exported as {format}: {reasons}.", "Choose another format.")
 
 
-def _trl_demo(demo: Trajectory) -> Row:
+def _trl_demo(demo: Trajectory) -> Row | str:
     """Prompt and completion, each a list of messages."""
-    return {"prompt": _chat(demo.prompt), "completion": _chat(demo.messages), **_beside(demo)}
+    wrong = _untemplated(demo)
+    return wrong or {"prompt": _templated(demo.prompt), "completion": _templated(demo.messages), **_beside(demo)}
 
 
-def _trl_messages(demo: Trajectory) -> Row:
+def _trl_messages(demo: Trajectory) -> Row | str:
     """The whole conversation as one list of messages."""
-    return {"messages": _chat((*demo.prompt, *demo.messages)), **_beside(demo)}
+    return _untemplated(demo) or {"messages": _templated((*demo.prompt, *demo.messages)), **_beside(demo)}
 
 
 def _beside(demo: Trajectory) -> Row:
@@ -169,25 +176,26 @@ def _nemo_response(demo: Trajectory) -> Row | str:
     return {"input": question, "output": answer}
 
 
-def _trl_pair(pair: Pair) -> Row:
+def _trl_pair(pair: Pair) -> Row | str:
     """TRL's explicit prompt: what both sides share, and either side."""
-    return {
-        "prompt": _chat(pair.chosen.prompt),
-        "chosen": _chat(pair.chosen.messages),
-        "rejected": _chat(pair.rejected.messages),
+    return _untemplated(pair.chosen, pair.rejected) or {
+        "prompt": _templated(pair.chosen.prompt),
+        "chosen": _templated(pair.chosen.messages),
+        "rejected": _templated(pair.rejected.messages),
         "tools": text_of(value_of(pair.chosen.tools) or None),
         "chosen_id": pair.chosen.rollout_id,
         "rejected_id": pair.rejected.rollout_id,
     }
 
 
-def _nemo_preference(pair: Pair) -> Row:
+def _nemo_preference(pair: Pair) -> Row | str:
     """NeMo RL's PreferenceDataset: rank 0 is the best."""
     sides = enumerate((pair.chosen, pair.rejected))
-    completions = [{"rank": rank, "completion": _chat(side.messages)} for rank, side in sides]
-    row: Row = {"context": _chat(pair.chosen.prompt), "completions": completions}
-    tools = value_of(pair.chosen.tools)
-    return {**row, "tools": tools} if tools else row
+    return _untemplated(pair.chosen, pair.rejected) or {
+        "context": _templated(pair.chosen.prompt),
+        "completions": [{"rank": rank, "completion": _templated(side.messages)} for rank, side in sides],
+        "tools": value_of(pair.chosen.tools) or None,
+    }
 
 
 def _nemo_binary(pair: Pair) -> Row | str:
@@ -195,17 +203,26 @@ def _nemo_binary(pair: Pair) -> Row | str:
     chosen, rejected = _plain(pair.chosen.messages), _plain(pair.rejected.messages)
     if chosen is None or rejected is None:
         return "a side is more than one plain answer"
-    return {"prompt": _chat(pair.chosen.prompt), "chosen": chosen, "rejected": rejected}
+    wrong = untemplated(pair.chosen.prompt)
+    return wrong or {"prompt": _templated(pair.chosen.prompt), "chosen": chosen, "rejected": rejected}
 
 
-def _trl_prompt(task: Task, weight: float) -> Row:
-    return {
-        "prompt": _chat(task.messages),
+def _trl_prompt(task: Task, weight: float) -> Row | str:
+    return untemplated(task.messages) or {
+        "prompt": _templated(task.messages),
         "tools": text_of(list(task.tools) or None),
         "task_id": task.task_id,
         "ground_truth": text_of(task.ground_truth),
         "weight": weight,
     }
+
+
+def _untemplated(*sides: Trajectory) -> str | None:
+    return next((why for side in sides if (why := untemplated((*side.prompt, *side.messages)))), None)
+
+
+def _templated(messages: Iterable[Message]) -> list[Row]:
+    return [trl_message(message) for message in messages]
 
 
 def _chat(messages: Iterable[Message]) -> list[Row]:

@@ -30,7 +30,7 @@ def details(reader: Reader, rollout_id: str) -> dict[str, Any]:
     return {
         "rollout": rollout,
         "prompt": _prompt(reader, rollout["prompt_id"]),
-        "task": _task(reader, rollout["task_id"]),
+        "task": task_of(reader, rollout["task_id"]),
         "scores": _scores(reader, rollout_id),
         "evaluations": _evaluations(reader, rollout_id),
     }
@@ -69,7 +69,8 @@ def _prompt(reader: Reader, prompt_id: str | None) -> dict[str, Any]:
     return {"messages": row.get("messages") or [], "tools": parsed(row.get("tools")) or []}
 
 
-def _task(reader: Reader, task_id: str | None) -> dict[str, Any] | None:
+def task_of(reader: Reader, task_id: str | None) -> dict[str, Any] | None:
+    """The task with its JSON read, None where the store does not hold it."""
     columns = "task_id, environment, ground_truth, state, split, category, difficulty, source_key, extra"
     row = reader.row(f"SELECT {columns} FROM tasks WHERE task_id = $id", id=task_id)
     return row and row | {name: parsed(row[name]) for name in ("ground_truth", "state", "extra")}

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from ..base.errors import QueryError, RollhouseError, StoreNotFound
 from ..queries.sql_store import SqlStore
-from . import rollout, rollouts, runs, tokens
+from . import group, rollout, rollouts, runs, tokens
 from .reader import Reader, plain
 from .security import guard
 
@@ -61,6 +61,7 @@ ROUTES: dict[str, Answer] = {
     "near": lambda reader, query, rest: rollouts.ids(reader, query, rest),
     "rollout": lambda reader, query, rest: rollout.details(reader, rest),
     "lineage": lambda reader, query, rest: rollout.lineage(reader, rest),
+    "group": lambda reader, query, rest: group.group(reader, rest),
     "tokens": lambda reader, query, rest: _tokens(reader, query, rest),
     "sql": lambda reader, query, rest: _sql(reader, next(iter(query.get("query", ())), "")),
 }

@@ -98,10 +98,13 @@ def test_the_rollout_id_may_come_in_any_of_the_usual_places(server: Server, requ
     assert finish(server, f"by-{way}")["rows"][0]["n_turns"] == 1
 
 
-def test_a_call_without_an_id_is_answered_and_not_recorded(server: Server, request_of: Request) -> None:
-    before = len(server.rows())
-    assert server.client.chat.completions.create(**request_of()).choices
-    assert len(server.rows()) == before
+def test_a_call_without_an_id_is_answered_and_not_recorded(
+    torch_policy: TokenPolicy, request_of: Request, tmp_path: Path
+) -> None:
+    store = LanceStore.create(tmp_path / "store")
+    with serving(store, torch_policy) as server:
+        assert server.client.chat.completions.create(**request_of()).choices
+    assert store.read("rollouts").num_rows == 0
 
 
 def test_too_late_and_too_early_are_409(server: Server, request_of: Request) -> None:
@@ -163,7 +166,7 @@ def test_an_edited_history_is_rendered_anew_and_kept_as_a_branch_that_says_where
     main, side = stored(server, "edited")
     assert (main["branch"], main["n_turns"], main["prefix_ok"], main["gaps"]) == (0, 2, True, [])
     n_prompt = main["n_prompt_tokens"]
-    assert (side["branch"], side["n_turns"], side["prefix_ok"]) == (1, 1, False)
+    assert (side["branch"], side["n_turns"], side["prefix_ok"], side["trainable"]) == (1, 1, True, True)
     assert side["gaps"] == [f"history:message{len(request['messages'])}@{n_prompt}"]
     assert side["episode_id"] == main["episode_id"] == main["rollout_id"] and side["task_id"] == main["task_id"]
     assert side["prompt_id"] != main["prompt_id"] and side["reward"] == 1.0

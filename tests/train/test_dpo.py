@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from rollhouse.base.errors import ConfigError
 from rollhouse.base.recipes import resolve
-from rollhouse.train.dpo import DpoConfig, check_pairs, dpo_columns, loss, tokenize_pair, train_dpo, trajectory_collator
+from rollhouse.train.dpo import DpoConfig, loss, train_dpo
+from rollhouse.train.sides import PairCollator, dpo_columns
 from rollhouse.train.tokens import Tokenizing
 from rollhouse.transform.build import build_dpo
 from rollhouse.transform.materialize import dpo_rows
@@ -29,9 +29,9 @@ def pairs(office, run: str):
 def test_tool_results_and_prompts_are_not_scored(office, run) -> None:
     given = pairs(office, run)
     tokens = Tokenizing(office.chat, 512)
-    rows = [dpo_columns(*tokenize_pair(pair, tokens)) for pair in given]
-    batch = trajectory_collator(office.chat.tokenizer, 512)(rows)
-    assert len(rows) == N_TASKS and check_pairs(tokens)["sampled" if run == "sampled" else "rendered"] == 2 * N_TASKS
+    rows = [dpo_columns(*sides) for pair in given if (sides := tokens.pair(pair)) is not None]
+    batch = PairCollator(office.chat.tokenizer.pad_token_id)(rows)
+    assert len(rows) == N_TASKS and tokens.check()["sampled" if run == "sampled" else "rendered"] == 2 * N_TASKS
     sides = [pair.chosen for pair in given] + [pair.rejected for pair in given]
     for ids, mask, side in zip(batch["input_ids"], batch["completion_mask"], sides, strict=True):
         scored = office.chat.tokenizer.decode(ids[mask.bool()])
@@ -93,12 +93,12 @@ def test_losses_of_trl_s_own_are_reached(office, fresh_model, tmp_path, options)
     assert row["step"] == 1 and plain == ("sft" not in options[0] and "ipo" not in options[0])
 
 
-def test_sides_whose_prompts_differ_are_refused(office) -> None:
+def test_sides_sampled_after_other_tokens_are_rendered(office) -> None:
     from dataclasses import replace
 
     pair = pairs(office, "sampled")[0]
     other = replace(pair.rejected, prompt_ids=[5, *(pair.rejected.prompt_ids or [])])
     tokens = Tokenizing(office.chat, 512)
-    tokenize_pair(replace(pair, rejected=other), tokens)
-    with pytest.raises(ConfigError, match="1 of 1 pairs"):
-        check_pairs(tokens)
+    sides = tokens.pair(replace(pair, rejected=other))
+    assert sides is not None and sides[0][0].prompt_ids == sides[1][0].prompt_ids
+    assert (tokens.check()["sampled"], tokens.check()["rendered"]) == (0, 2)

@@ -104,7 +104,7 @@ def test_our_tokens_are_those_trl_makes_of_messages_and_tools(office, fresh_mode
     from trl.trainer.sft_trainer import SFTTrainer
 
     given = sft_rows(office.store, build_sft(office.store, "demos", "s1", SftOptions(runs=["scripted"])))
-    ours = [sft_columns(Tokenizing(office.chat, 512).row(each)) for each in given]
+    ours = [sft_columns(row) for each in given for row in Tokenizing(office.chat, 512).rows(each)]
     theirs = Dataset.from_list(
         [
             {

@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import pytest
 from rollhouse.base.errors import ConfigError
-from rollhouse.train.tokens import Tokenizing, marked_template
+from rollhouse.policies.chat import ChatFormat
+from rollhouse.policies.config import ChatOptions
+from rollhouse.store.messages import Message, ToolCall
+from rollhouse.train.tokens import Tokenizing
 from rollhouse.transform.build import build_sft
-from rollhouse.transform.materialize import sft_rows
+from rollhouse.transform.materialize import Pair, sft_rows
 from rollhouse.transform.options import SftOptions
 
 from .conftest import N_TASKS
@@ -14,7 +17,11 @@ from .conftest import N_TASKS
 
 def tokenize(given, *settings, **named):
     tokens = Tokenizing(*settings, **named)
-    return [tokens.row(each) for each in given], tokens.check()
+    return [row for each in given for row in tokens.rows(each)], tokens.check()
+
+
+def numbers(counts):
+    return {name: value for name, value in counts.items() if value}
 
 
 def trajectories(office, run: str):
@@ -24,7 +31,12 @@ def trajectories(office, run: str):
 def test_sampled_tokens_are_kept_as_they_are(office) -> None:
     given = trajectories(office, "sampled")
     rows, counts = tokenize(given, office.chat, 512)
-    assert counts == {"sampled": N_TASKS, "rendered": 0, "other_model": 0, "retokenised_differently": N_TASKS}
+    assert numbers(counts) == {
+        "sampled": N_TASKS,
+        "compared": N_TASKS,
+        "retokenised_differently": N_TASKS,
+        "rows": N_TASKS,
+    }
     for row, trajectory in zip(rows, given, strict=True):
         assert (row.prompt_ids, row.response_ids, row.mask) == (
             trajectory.prompt_ids,
@@ -64,38 +76,95 @@ def test_another_tokenizer_template_or_a_broken_prefix_means_rendering(office) -
         ).endswith("Done.<|im_end|>")
 
 
-def test_a_stored_mask_that_the_template_contradicts_is_found(office) -> None:
-    plain = trajectories(office, "scripted")[0]
-    rendered = tokenize([plain], office.chat, 512)[0][0]
-    stored = replace(
-        plain,
-        prompt_ids=rendered.prompt_ids,
-        token_ids=rendered.response_ids,
-        loss_mask=rendered.mask,
-        tokenizer_hash=office.chat.tokenizer_hash,
-        template_hash=office.chat.template_hash,
+def stored(trajectory, chat):
+    """The trajectory with the tokens that rendering it gives, as if they had been sampled."""
+    (row,) = tokenize([trajectory], chat, 512)[0]
+    return replace(
+        trajectory,
+        prompt_ids=row.prompt_ids,
+        token_ids=row.response_ids,
+        loss_mask=row.mask,
+        tokenizer_hash=chat.tokenizer_hash,
+        template_hash=chat.template_hash,
     )
-    assert tokenize([stored], office.chat, 512)[1] == {
-        "sampled": 1,
-        "rendered": 0,
-        "other_model": 0,
-        "retokenised_differently": 0,
-    }
-    wrong = replace(stored, loss_mask=[1 - rendered.mask[0], *rendered.mask[1:]])
+
+
+def with_template(chat, tmp_path, change):
+    """A chat format whose template is the changed text of another's."""
+    file = tmp_path / "changed.jinja"
+    file.write_text(change(chat.tokenizer.chat_template))
+    return ChatFormat.of(chat.tokenizer.name_or_path, ChatOptions(template=str(file)))
+
+
+def test_generation_marks_that_contradict_a_stored_mask_are_found(office, tmp_path) -> None:
+    plain = trajectories(office, "scripted")[0]
+    _, counts = tokenize([stored(plain, office.chat)], office.chat, 512)
+    assert numbers(counts) == {"sampled": 1, "compared": 1, "rows": 1}, "only differences are counted"
+
+    def without_end(template: str) -> str:
+        end = "{{- '<|im_end|>' -}}\n        {%- endgeneration -%}"
+        assert end in template
+        return template.replace(end, "{%- endgeneration -%}{{- '<|im_end|>' -}}")
+
+    wrong = with_template(office.chat, tmp_path, without_end)
+    rows, _ = tokenize([plain], wrong, 512)
+    assert wrong.stop_token_ids[0] not in learned(rows[0]), "a template's own marks are kept to"
     with pytest.raises(ConfigError, match="1 of 1 rows"):
-        tokenize([wrong], office.chat, 512)
+        tokenize([stored(plain, office.chat) and replace(stored(plain, office.chat), template_hash=wrong.template_hash)], wrong, 512)  # fmt: skip
 
 
-def test_rows_too_long_or_without_marks_are_counted_before_training(office) -> None:
+def test_a_template_without_marks_learns_the_same(office, tmp_path) -> None:
+    def bare(template: str) -> str:
+        return template.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
+
     given = trajectories(office, "scripted")
-    with pytest.raises(ConfigError, match=rf"{N_TASKS} of {N_TASKS} rows are longer .*=10"):
+    marked, _ = tokenize(given, office.chat, 512)
+    unmarked, _ = tokenize(given, with_template(office.chat, tmp_path, bare), 512)
+    assert marked == unmarked
+
+
+def learned(row) -> list[int]:
+    return [token for token, bit in zip(row.response_ids, row.mask, strict=True) if bit]
+
+
+def test_rows_too_long_are_refused_or_left_out(office) -> None:
+    given = trajectories(office, "scripted")
+    with pytest.raises(ConfigError, match=rf"{N_TASKS} of {N_TASKS} rows are longer .*=10") as refused:
         tokenize(given, office.chat, 10)
+    assert "policy.leave_out_too_long=true" in refused.value.fix
     with pytest.raises(ConfigError, match="longer than the model's context of 20 tokens"):
         tokenize(given, office.chat, 512, context=20)
-    template = office.chat.tokenizer.chat_template
-    assert marked_template(office.chat) is None
-    office.chat.tokenizer.chat_template = template.replace("{%- generation -%}", "").replace(
-        "{%- endgeneration -%}", ""
-    )
-    with pytest.raises(ConfigError, match=f"{N_TASKS} of {N_TASKS} rows have no token"):
-        tokenize(given, office.chat, 512)
+    lengths = sorted(len(row) for row in tokenize(given, office.chat, 512)[0])
+    rows, counts = tokenize(given, office.chat, lengths[0], leave_out_too_long=True)
+    assert {len(row) for row in rows} == {lengths[0]} and counts["left_out"] == N_TASKS - len(rows)
+    assert counts["left_out_because"] == {f"it is longer than {lengths[0]} tokens": N_TASKS - len(rows)}
+
+
+def test_what_can_be_neither_used_nor_rendered_is_left_out(office, tmp_path) -> None:
+    """A template that takes arguments as objects cannot show a malformed call, but what was sampled needs no template."""
+    objects = with_template(
+        office.chat, tmp_path, lambda text: text.replace("function.arguments if function.arguments is string else function.arguments | tojson", "function.arguments | items | list")
+    )  # fmt: skip
+    plain = trajectories(office, "scripted")[0]
+    calls = (ToolCall("call_0", "find", '{"q": '),)
+    broken = replace(plain, messages=(replace(plain.messages[0], tool_calls=calls), *plain.messages[1:]))
+    rows, counts = tokenize([plain, broken], objects, 512)
+    assert len(rows) == 1 and counts["left_out"] == 1 and "malformed" in next(iter(counts["left_out_because"]))
+    sampled = replace(stored(plain, office.chat), messages=broken.messages, template_hash=objects.template_hash)
+    rows, counts = tokenize([sampled], objects, 512)
+    assert (counts["sampled"], counts["left_out"], counts["compared"]) == (1, 0, 0)
+    assert rows[0].response_ids == sampled.token_ids
+    with pytest.raises(ConfigError, match=r"None of 1 rows .*malformed"):
+        tokenize([broken], objects, 512)
+
+
+def test_a_pair_is_left_out_as_a_whole_and_reasoning_may_be_on_one_side(office) -> None:
+    plain = trajectories(office, "scripted")[0]
+    thought = replace(plain, messages=(replace(plain.messages[0], reasoning="hm"), *plain.messages[1:]))
+    tokens = Tokenizing(office.chat, 512)
+    sides = tokens.pair(Pair(plain, thought))
+    assert sides is not None and sides[0][0].prompt_ids == sides[1][0].prompt_ids
+    nothing = replace(plain, messages=(Message("user", "hm"),))
+    assert tokens.pair(Pair(plain, nothing)) is None
+    counts = tokens.check()
+    assert (counts["rendered"], counts["left_out"]) == (2, 2)

@@ -35,7 +35,20 @@ def test_the_rows_are_the_same_in_every_shape(filled, snapshot) -> None:
         assert table.column_names == frame.columns == hugging_face.column_names == columns[dataset.kind]
         key = columns[dataset.kind][-2 if dataset.kind == "dpo" else 3 if dataset.kind == "sft" else 2]
         assert [row[key] for row in rows] == table[key].to_pylist() == frame[key].to_list() == list(hugging_face[key])
-        assert rows[0]["prompt"][-1] == {"role": "user", "content": rows[0]["prompt"][-1]["content"]}
+        assert {name: value for name, value in rows[0]["prompt"][-1].items() if value is not None}.keys() == {
+            "role",
+            "content",
+        }
+        calls = [
+            call
+            for row in rows
+            for name in ("completion", "chosen")
+            for message in row.get(name, ())
+            for call in message["tool_calls"] or ()
+        ]
+        assert all(isinstance(call["function"]["arguments"], dict) for call in calls) and bool(calls) == (
+            build is not build_grpo
+        )
         assert json.loads(rows[0]["tools"])[0]["function"]["name"] == "send"
 
 

@@ -136,6 +136,9 @@ def test_keys_walk_through_turns_and_rollouts(page: Any, site: Site) -> None:
     assert page.locator("dialog[open] kbd").count() > 8
     page.keyboard.press("Escape")
     page.keyboard.press("g")
+    page.wait_for_url("**/group/**")
+    page.get_by_text("They part at message").or_(page.get_by_text("All messages are the same.")).wait_for()
+    page.keyboard.press("g")
     page.wait_for_url("**group=**")
 
 
@@ -216,6 +219,38 @@ def test_two_rollouts_are_compared(page: Any, site: Site) -> None:
     page.wait_for_url(f"**diff/{other}?with={one}")
 
 
+def test_a_group_shows_its_rollouts_side_by_side(page: Any, site: Site) -> None:
+    rollout = first(site, "passed=true")
+    group = site.json(f"/api/store/rollout/{rollout}")["rollout"]["group_id"]
+    opened(page, site, f"store/group/{group}", "group")
+    body = page.locator("main").inner_text()
+    assert "rewards differ" in body and "All messages are the same." in body and "trained on" in body
+    assert page.locator("tbody tr").count() == 2
+    rewards = page.locator("tbody tr td:nth-child(4)")
+    assert rewards.all_inner_texts() == ["1", "0"]
+    page.keyboard.press("s")
+    page.wait_for_url("**sort=-advantage**")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    assert page.locator("tr[aria-current]").get_attribute("data-rollout") == rollout
+    page.keyboard.press("e")
+    assert page.locator("details[open]").count() == 0
+    page.keyboard.press("L")
+    page.get_by_text("2 of 2", exact=True).wait_for()
+    assert (
+        "no advantage" in page.locator("main").inner_text()
+        and "left out: zero_std" in page.locator("main").inner_text()
+    )
+    page.keyboard.press("H")
+    page.get_by_text("1 of 2", exact=True).wait_for()
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/rollout/**")
+    opened(page, site, f"store/group/{site.json('/api/store/rollouts?run=c')['rows'][0]['group_id']}", "group-failed")
+    assert "in no batch" in page.locator("main").inner_text()
+
+
 def test_sql_on_a_page(page: Any, site: Site) -> None:
     opened(page, site, "store/sql", "sql")
     page.fill("#query", "select rollout_id, reward from rollouts where passed")
@@ -231,7 +266,7 @@ def test_an_empty_store_and_wrong_addresses_say_so(page: Any, tmp_path: Path) ->
     for empty in serving({"store": SqlStore.create(tmp_path / "store")}):
         for path, says in [
             ("store/runs", "This store has no runs yet."), ("store/rollouts", "This store has no rollouts yet."),
-            ("store/rollout/nobody", "There is no rollout 'nobody'"), ("store/nothing", "There is no such page."), ("other/runs", "There is no store “other” here."),
+            ("store/rollout/nobody", "There is no rollout 'nobody'"), ("store/group/nothing", "There is no group 'nothing'"), ("store/nothing", "There is no such page."), ("other/runs", "There is no store “other” here."),
         ]:  # fmt: skip
             assert (
                 says in opened(page, empty, path, f"empty-{re.sub(r'[^a-z]', '-', path)}").locator("main").inner_text()
@@ -372,12 +407,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.mark.parametrize(
-    "tab", ["", "runs", "run", "rollouts", "diff", "messages", "tokens", "scores", "lineage", "raw", "sql"]
+    "tab", ["", "runs", "run", "rollouts", "group", "diff", "messages", "tokens", "scores", "lineage", "raw", "sql"]
 )
 def test_what_a_rollout_says_stays_text(page: Any, hostile: Site, tab: str) -> None:
     rollout = first(hostile, "")
     path = {
-        "": "store", "runs": "store/runs", "rollouts": "store/rollouts", "run": f"store/run/{quote(HOSTILE, safe='')}", "diff": f"store/diff/{rollout}?with={rollout}",
+        "": "store", "runs": "store/runs", "rollouts": "store/rollouts", "run": f"store/run/{quote(HOSTILE, safe='')}", "group": f"store/group/{quote(HOSTILE, safe='')}", "diff": f"store/diff/{rollout}?with={rollout}",
         "sql": "store/sql?query=select%20messages%2C%20status%2C%20error_message%20from%20rollouts",
     }.get(tab, f"store/rollout/{rollout}?tab={tab}")  # fmt: skip
     opened(page, hostile, path, f"hostile-{tab}")
@@ -386,7 +421,7 @@ def test_what_a_rollout_says_stays_text(page: Any, hostile: Site, tab: str) -> N
     assert page.locator('a[href^="javascript" i]').count() == 0
     text = page.locator("main").inner_text()
     assert "\x1b" not in text and "\u202e" not in text
-    if tab in ("messages", "raw", "sql"):
+    if tab in ("messages", "raw", "sql", "group"):
         assert "<script>" in text and "␛" in text, "it is shown, not taken away"
 
 
@@ -403,6 +438,7 @@ def test_axe_finds_nothing_serious(browser: Any, site: Site, scheme: str) -> Non
         "store/rollouts?run=g",
         "store/sql",
         "store/run/g",
+        f"store/group/{site.json(f'/api/store/rollout/{rollout}')['rollout']['group_id']}",
         f"store/diff/{rollout}?with={first(site, 'reason=zero_std')}",
         *(f"store/rollout/{rollout}?tab={tab}" for tab in ("messages", "tokens", "scores", "lineage", "raw")),
     ]:
@@ -431,6 +467,7 @@ def test_no_page_is_wider_than_the_window(browser: Any, site: Site, width: int) 
         "store/rollouts",
         "store/sql",
         "store/run/g",
+        f"store/group/{site.json(f'/api/store/rollout/{rollout}')['rollout']['group_id']}",
         f"store/diff/{rollout}?with={first(site, 'reason=zero_std')}",
         *(f"store/rollout/{rollout}?tab={tab}" for tab in ("messages", "tokens", "scores", "lineage", "raw")),
     ]:

@@ -4,6 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import { useData, useStamp } from "./api";
 import { Help, listen, useKeys } from "./keys";
 import { Diff } from "./pages/diff";
+import { Group } from "./pages/group";
 import { Rollout } from "./pages/rollout";
 import { Rollouts } from "./pages/rollouts";
 import { Run } from "./pages/run";
@@ -23,6 +24,7 @@ const PAGES: Record<string, { title: string; show: (props: PageProps) => preact.
   run: { title: "Run", show: Run },
   rollouts: { title: "Rollouts", show: Rollouts },
   rollout: { title: "Rollout", show: Rollout },
+  group: { title: "Group", show: Group },
   diff: { title: "Difference", show: Diff },
   sql: { title: "SQL", show: Sql },
 };
@@ -82,7 +84,7 @@ function App() {
         )}
         <nav aria-label="Pages">
           {MENU.map((name) => (
-            <a key={name} href={href(route.store, name)} aria-current={route.page === name || route.page === name.slice(0, -1) || (name === "rollouts" && route.page === "diff") ? "page" : undefined}>
+            <a key={name} href={href(route.store, name)} aria-current={route.page === name || route.page === name.slice(0, -1) || (name === "rollouts" && (route.page === "diff" || route.page === "group")) ? "page" : undefined}>
               {PAGES[name].title}
             </a>
           ))}

@@ -49,3 +49,14 @@ export interface Strip {
   prompt_ids: number[]; ids: number[] | null; mask: number[] | null; logprobs: (number | null)[] | null; trainer: (number | null)[] | null; texts: Record<string, string>;
   spans: { start: number; version: number }[]; sample: Sample | null; samples: Sample[]; clip: [number, number] | null; prefix_ok: boolean | null; status: string; n_prompt_tokens: number | null;
 }
+export interface GroupRow {
+  rollout_id: string; run_id: string; step: number | null; sample_index: number | null; attempt: number | null; agent: string | null; branch: number | null; trainable: boolean | null; status: string; error_type: string | null;
+  reward: number | null; passed: boolean | null; policy_version: number | null; n_turns: number | null; n_tool_calls: number | null; n_tool_errors: number | null; n_tokens: number | null;
+  batch_step: number | null; advantage: number | null; kept: boolean | null; reason: string | null; trained: boolean | null; final: boolean;
+}
+export interface GroupNode { rollouts: string[]; first: number; messages: (Message & { more: number })[]; hidden: number; ends: string[]; children: GroupNode[] }
+export interface Group {
+  group_id: string; run_id: string; step: number | null; task: Details["task"]; rows: GroupRow[]; left_out: Record<string, number>; tree: GroupNode; shown: number;
+  n: number; n_scored: number; n_judged: number; n_passed: number; mean: number | null; std: number | null; zero_variance: boolean | null;
+  near: { previous: string | null; next: string | null; position: number; total: number };
+}

@@ -68,7 +68,7 @@ export function Lineage({ route, details, data }: { route: Route; details: Detai
       </section>
       {data.group.length > 1 && (
         <section class="card pad" aria-label="Group">
-          <h2>Its group of {data.group.length}</h2>
+          <h2>{details.rollout.group_id ? <a href={href(route.store, "group", details.rollout.group_id)}>Its group of {data.group.length}</a> : `Its group of ${data.group.length}`}</h2>
           <div class="scroll" tabIndex={0}>
             <table>
               <thead><tr><th>Rollout</th><th class="n">Sample</th><th>Status</th><th class="n">Reward</th><th>Verdict</th><th class="n">Advantage</th><th class="n">Turns</th><th><span class="hidden">Difference</span></th></tr></thead>

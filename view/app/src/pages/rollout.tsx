@@ -48,7 +48,7 @@ export function Rollout({ route, stamp }: PageProps) {
     { key: "L", does: "Next rollout of the filter", run: () => to(near?.next) },
     { key: "H", does: "Previous rollout of the filter", run: () => to(near?.previous) },
     { key: "t", does: "Tokens, and back to the messages", run: () => go(withQuery(route, { tab: tab === "tokens" ? null : "tokens" })) },
-    { key: "g", does: "The rollouts of its group", run: () => data?.rollout.group_id && go(href(route.store, "rollouts", "", { group: data.rollout.group_id, sort: "-reward" })) },
+    { key: "g", does: "The rollouts of its group", run: () => data?.rollout.group_id && go(href(route.store, "group", data.rollout.group_id)) },
     { key: "m", does: "Mark it", run: () => mark(route.id) },
     { key: "d", does: "Difference to the marked one", run: () => diffWithMarked(route.store, route.id) },
     { key: "e", does: "Fold everything", run: () => fold(false) },

@@ -147,6 +147,7 @@ function Table({ route, stamp, filter, sort }: { route: Route; stamp: string; fi
     { key: "Enter", does: "Open the rollout", run: opens },
     { key: "m", does: "Mark the rollout", run: () => at >= 0 && rows(at) && mark(rows(at)!.rollout_id) },
     { key: "d", does: "Difference to the marked one", run: () => at >= 0 && rows(at) && diffWithMarked(route.store, rows(at)!.rollout_id) },
+    { key: "g", does: "The rollout's group", run: () => at >= 0 && rows(at)?.group_id && go(href(route.store, "group", rows(at)!.group_id!)) },
     { key: "/", does: "Search words", run: () => document.getElementById("words")?.focus() },
     { key: "y", does: "Copy a link to this view", run: () => void copyLink() },
   ]);
