@@ -23,6 +23,7 @@ from .checkpoints import checkpoint_folder, finished_before, folder_of, keep_bes
 from .lora import merged
 from .offline_config import OfflineConfig, OfflinePolicy
 from .runs import run_identity
+from .saved import CheckedModel, refuse_infinite
 from .tokens import Tokenizing
 from .tracking import Tracker
 from .trl_setup import rank, require_name
@@ -123,8 +124,9 @@ def _train(
         trainer = make_trainer(state)
 
         def keep(step: int) -> dict[str, Any]:
-            numbers = last_metrics(trainer)
-            model, tokenizer = TrainedModel(merged(trainer.model), folder), trainer.processing_class
+            numbers, tokenizer = last_metrics(trainer), trainer.processing_class
+            refuse_infinite(trainer.model, step)
+            model = CheckedModel(trainer.model, TrainedModel(merged(trainer.model), folder), first_row(trainer))
             row = save_checkpoint(store, run, model, tokenizer, step, place, dataset, numbers, parent)
             keep_best(store, run.run_id, config.checkpointing)
             return row
@@ -146,6 +148,12 @@ def _mark_state(state: Path, identity: str) -> None:
         )
     state.mkdir(parents=True, exist_ok=True)
     (state / MARK).write_text(json.dumps({"run": identity}))
+
+
+def first_row(trainer: Any) -> list[int]:
+    """Token ids of a row that is trained on."""
+    row = trainer.train_dataset[0]
+    return list(row["input_ids"] if "input_ids" in row else row["chosen_ids"])
 
 
 def follow(make_trainer: MakeTrainer, state: Path, config: OfflineConfig) -> None:

@@ -1,4 +1,4 @@
-"""Who may read the pages: names of this machine alone, pages of this server alone, and beyond loopback those who have the key."""
+"""Access to the pages: only by this machine's names, only from this server's pages, and beyond loopback only with the key."""
 
 import hmac
 from collections.abc import Awaitable, Callable, Iterable
@@ -10,7 +10,7 @@ from ..base.web import foreign, own_names
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 COOKIE = "rollhouse_view"
-# Nothing from elsewhere, nothing inline: what a rollout says can neither run nor call home.
+# Nothing from elsewhere, nothing inline: text of a rollout can neither run nor send requests.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -56,7 +56,7 @@ def _refusal(request: web.Request, names: frozenset[str], key: str | None) -> we
         return None
     given = request.query.get("key")
     if given is not None and hmac.compare_digest(given.encode(), key.encode()):
-        # The key leaves the address bar at once; the cookie that replaces it is sent to no other site and read by no script.
+        # A cookie, which no other site and no script can read, replaces the key in the address bar.
         response = web.Response(status=303, headers={"Location": "/"})
         response.set_cookie(COOKIE, key, httponly=True, samesite="Strict", path="/")
         return response
