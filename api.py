@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .eval.compare import RunComparison
     from .interop.exporting import ExportSummary
     from .interop.importing import ImportSummary
+    from .queries.suspicions import Suspicion
     from .serve.job import OnReady
     from .store.adding import Added
     from .store.lineage import Node
@@ -329,7 +330,7 @@ class Store(SqlStore):
         """Scores stored rollouts again: each verdict is a new row of `scores`. A second call goes on where the first stopped.
 
         Args:
-            scorer: An environment whose verifier scores (`workplace`, …), `workplace-lenient`, or a plug-in `module:name` or `FILE.py:name`;
+            scorer: An environment whose verifier scores (`workplace`, …), `workplace-lenient`, `math-strict`, or a plug-in `module:name` or `FILE.py:name`;
                 None leaves it to the recipe.
         """
         from .collect.config import RescoreConfig
@@ -527,8 +528,22 @@ class Store(SqlStore):
 
     # Upkeep
 
-    def check(self) -> list[str]:
-        """What is wrong with the store, one sentence each; an empty list when it is sound. `repair()` mends what a crash can leave."""
+    @overload
+    def check(self, *, rollouts: Literal[False] = False) -> list[str]: ...
+    @overload
+    def check(self, *, rollouts: Literal[True], run: str | None = None) -> "list[Suspicion]": ...
+    def check(self, *, rollouts: bool = False, run: str | None = None) -> "list[str] | list[Suspicion]":
+        """What is wrong with the store, one sentence each; an empty list when it is sound. `repair()` mends what a crash can leave.
+
+        Args:
+            rollouts: Report what looks wrong in rollouts (empty turns, unknown tools, …), not in tables: one Suspicion per finding and run.
+            run: With rollouts, only this run. Raises StoreNotFound when there is no such run.
+        """
+        if rollouts:
+            from .queries.suspicions import suspicious_rollouts
+            from .store.runs import get_run
+
+            return suspicious_rollouts(self, run and get_run(self, run)["run_id"])
         from .store.maintenance import check
 
         return check(self)

@@ -5,6 +5,10 @@
 A value with a method `write_payload(file)` is replied as {"payload": true}, then chunks of bytes, each after its length (8 bytes, big-endian);
 a length of 0 ends them. `fields` are `type`, `message` and `fix` of an error that has the latter two.
 
+A worker that forks imports its modules once and forks the process that replies; when that ends, it forks another, which takes milliseconds. It then
+also sends {"got": true} for a request that it has read, and {"ready": pid, "status": …} on a line of its own for each process: `status` is how the one
+before ended.
+
 The file is started by path and imports the standard library alone. The first line of input is its setup, see `WorkerSetup.first_line`.
 """
 
@@ -24,6 +28,7 @@ def main() -> None:
     os.dup2(2, 1)  # what a function prints must not land between replies
     threading.Thread(target=end_with_parent, daemon=True).start()
     setup: dict[str, Any] = json.loads(sys.stdin.readline())
+    os.nice(setup["niceness"])
     if setup["path"] is not None:
         sys.path[:] = setup["path"]
     sys.path[:0] = setup["folders"]
@@ -33,9 +38,17 @@ def main() -> None:
     except Exception as error:
         send(replies, failure(error))
         return
+    status = None
+    while setup["forks"] and (child := os.fork()):
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if setup["forks"]:
+        threading.Thread(target=end_with_parent, daemon=True).start()
+        write_all(replies, b"\n")  # ends a line that the process before left unfinished
     limit_resources(setup["memory_bytes"], setup["file_bytes"])
-    send(replies, {"value": "ready"})
+    send(replies, {"ready": os.getpid(), "status": status})
     for line in sys.stdin:
+        if setup["forks"]:
+            send(replies, {"got": True})
         if setup["cpu_s"] is not None:
             limit_cpu(setup["cpu_s"])
         reply(replies, json.loads(line), setup["reply_bytes"])

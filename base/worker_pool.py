@@ -2,13 +2,12 @@
 
 import asyncio
 import queue
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from .worker_process import (
-    WorkerDied,
     WorkerError,
     WorkerProcess,
     WorkerSetup,
@@ -17,9 +16,10 @@ from .worker_process import (
     kill_at_exit,
 )
 
-# A call that has run this long is a slow one, and no longer takes the place of a quick one.
-_QUICK_S = 1.0
+# A call that has run this long is a slow one, and leaves its place to the calls that wait.
+_QUICK_S = 0.5
 _SLOW_FOR_EACH = 2
+_SLOW_NICENESS = 10
 
 
 class WorkerPool:
@@ -41,8 +41,8 @@ class WorkerPool:
     ) -> None:
         """
         Args:
-            size: Calls at once; others wait, and waiting does not count as time. A call that has run for a second makes room for another as long
-                as there are at most twice `size` of them, so there are at most three times as many processes.
+            size: Calls at once; others wait, and waiting does not count as time. A call that has run for half a second ends and begins again, at a
+                lower priority, in one of twice `size` places for slow calls. So slow calls hold up quick ones for half a second each.
             limit_s: Seconds one call may take; the start of a worker does not count.
             memory_mb: Address space of one worker.
             modules, folders, site: As in WorkerSetup.
@@ -50,99 +50,100 @@ class WorkerPool:
         self.size = size
         self.limit_s = limit_s
         self._setup = WorkerSetup(
-            modules=modules, folders=folders, site=site, memory_bytes=memory_mb << 20, cpu_s=limit_s
+            modules=modules, folders=folders, site=site, memory_bytes=memory_mb << 20, cpu_s=limit_s, forks=True
         )
-        self._threads = ThreadPoolExecutor(size * (1 + _SLOW_FOR_EACH), thread_name_prefix="workers")
-        self._quick = threading.BoundedSemaphore(size)
-        self._slow = threading.BoundedSemaphore(size * _SLOW_FOR_EACH)
+        self._quick = ThreadPoolExecutor(size, thread_name_prefix="workers")
+        self._slow = ThreadPoolExecutor(size * _SLOW_FOR_EACH, thread_name_prefix="slow-workers")
         self._idle: queue.SimpleQueue[WorkerProcess] = queue.SimpleQueue()
+        self._slow_idle: queue.SimpleQueue[WorkerProcess] = queue.SimpleQueue()
         self._alive: set[WorkerProcess] = set()
         self._closed = False
         self._finalizer = kill_at_exit(self, self._alive)
 
     async def call(self, function: str, *args: Any) -> Any:
         """The function's value. Raises WorkerTimeout, WorkerDied, WorkerUnavailable, or WorkerError when the function raises."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self.call_sync, function, *args)
+        loop = asyncio.get_running_loop()
+        value = await loop.run_in_executor(self._executor(self._quick), self._begin, function, args)
+        return await asyncio.wrap_future(value) if isinstance(value, Future) else value
 
     def call_sync(self, function: str, *args: Any) -> Any:
         """As `call`, for code without an event loop."""
-        lane = _Lane(self._quick)
-        try:
-            return self._call(function, args, lane)
-        finally:
-            lane.leave()
+        value = self._executor(self._quick).submit(self._begin, function, args).result()
+        return value.result() if isinstance(value, Future) else value
 
     def close(self) -> None:
         """Kills all workers; calls under way raise WorkerDied."""
         self._closed = True
         self._finalizer()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._quick, self._slow):
+            threads.shutdown(wait=False, cancel_futures=True)
 
-    def _call(self, function: str, args: Sequence[Any], lane: "_Lane") -> Any:
-        worker = self._worker()
+    def _executor(self, threads: ThreadPoolExecutor) -> ThreadPoolExecutor:
+        if self._closed:
+            raise WorkerUnavailable("The pool of worker processes is closed.", "Make another one.")
+        return threads
+
+    def _begin(self, function: str, args: Sequence[Any]) -> "Any | Future[Any]":
+        """The value of a quick call, or the future of a slow one."""
+        within_s = min(self.limit_s, _QUICK_S)
+        try:
+            return self._run(self._idle, function, args, within_s)
+        except TimeoutError:
+            if self.limit_s <= _QUICK_S:
+                raise self._timeout(function) from None
+        return self._executor(self._slow).submit(self._finish, function, args)
+
+    def _finish(self, function: str, args: Sequence[Any]) -> Any:
+        """The value of a slow call."""
+        try:
+            return self._run(self._slow_idle, function, args, self.limit_s)
+        except TimeoutError:
+            raise self._timeout(function) from None
+
+    def _run(
+        self, idle: "queue.SimpleQueue[WorkerProcess]", function: str, args: Sequence[Any], within_s: float
+    ) -> Any:
+        """The value. Raises TimeoutError for a call that takes longer; its process is ended."""
+        worker = self._worker(idle)
         sound = False
         try:
             try:
                 worker.request(function, args)
             except OSError:  # it died while it was idle
                 self._drop(worker)
-                worker = self._start()
+                worker = self._start(idle)
                 worker.request(function, args)
-            value = self._reply(worker, function, lane)
+            value = worker.reply(function, within_s)
             sound = True
             return value
         except TimeoutError:
-            raise WorkerTimeout(f"{function} took longer than {self.limit_s:g} s.", "Raise the limit if the work needs more time.") from None  # fmt: skip
-        except WorkerError as error:
-            sound = not isinstance(
-                error, WorkerDied | WorkerUnavailable
-            )  # the function raised, and the process is well
+            sound = worker.interrupt()
+            raise
+        except WorkerError:
+            sound = worker.is_alive()
             raise
         finally:
-            # Workers that stood in for slow ones are not kept.
-            if sound and not self._closed and self._idle.qsize() < self.size:
-                self._idle.put(worker)
+            if sound and not self._closed:
+                idle.put(worker)
             else:
                 self._drop(worker)
 
-    def _reply(self, worker: WorkerProcess, function: str, lane: "_Lane") -> Any:
-        if self.limit_s > _QUICK_S:
-            try:
-                return worker.reply(function, _QUICK_S)
-            except TimeoutError:
-                lane.change(self._slow)
-        return worker.reply(function, self.limit_s - _QUICK_S if self.limit_s > _QUICK_S else self.limit_s)
+    def _timeout(self, function: str) -> WorkerTimeout:
+        return WorkerTimeout(f"{function} took longer than {self.limit_s:g} s.", "Raise the limit if the work needs more time.")  # fmt: skip
 
-    def _worker(self) -> WorkerProcess:
+    def _worker(self, idle: "queue.SimpleQueue[WorkerProcess]") -> WorkerProcess:
         try:
-            return self._idle.get_nowait()
+            return idle.get_nowait()
         except queue.Empty:
-            return self._start()
+            return self._start(idle)
 
-    def _start(self) -> WorkerProcess:
+    def _start(self, idle: "queue.SimpleQueue[WorkerProcess]") -> WorkerProcess:
         if self._closed:
             raise WorkerUnavailable("The pool of worker processes is closed.", "Make another one.")
-        worker = WorkerProcess(self._setup)
+        worker = WorkerProcess(replace(self._setup, niceness=_SLOW_NICENESS if idle is self._slow_idle else 0))
         self._alive.add(worker)
         return worker
 
     def _drop(self, worker: WorkerProcess) -> None:
         self._alive.discard(worker)
         worker.kill()
-
-
-class _Lane:
-    """A call's place among the calls that run at once."""
-
-    def __init__(self, places: threading.Semaphore) -> None:
-        places.acquire()
-        self._held = places
-
-    def change(self, places: threading.Semaphore) -> None:
-        """Moves to other places if one is free."""
-        if places.acquire(blocking=False):
-            self._held.release()
-            self._held = places
-
-    def leave(self) -> None:
-        self._held.release()

@@ -23,6 +23,7 @@ from .errors import RollhouseError
 
 _MAIN = Path(__file__).with_name("worker_main.py")
 _START_S = 120.0
+_FORK_S = 20.0
 _WATCH_EVERY_S = 0.02
 # No secret of this process; and a value must not depend on the order of a set.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
@@ -81,6 +82,8 @@ class WorkerSetup:
         cpu_s: CPU seconds of one call, beside the time limit of the call; None is no limit.
         environment: Environment variables; None inherits this process's. The default has none of them.
         cwd: Its working directory.
+        forks: Whether a process that imported the modules forks the one that runs the calls: `interrupt` then replaces that one in milliseconds.
+        niceness: Added to its niceness: calls of a high one leave the processor to others.
         site: Whether site-packages are importable; without them it starts in half the time.
         start_s: Seconds it may take to start.
     """
@@ -95,13 +98,15 @@ class WorkerSetup:
     cpu_s: float | None = None
     environment: Mapping[str, str] | None = field(default_factory=isolated_environment)
     cwd: str = "/"
+    forks: bool = False
+    niceness: int = 0
     site: bool = True
     start_s: float = _START_S
 
     def first_line(self) -> bytes:
         """The setup as `worker_main` reads it."""
         path = None if self.path is None else [os.path.abspath(place) for place in self.path]
-        names = ("memory_bytes", "file_bytes", "reply_bytes", "cpu_s")
+        names = ("memory_bytes", "file_bytes", "reply_bytes", "cpu_s", "forks", "niceness")
         lists = {"modules": list(self.modules), "folders": list(self.folders), "path": path}
         return json.dumps(lists | {name: getattr(self, name) for name in names}).encode() + b"\n"
 
@@ -118,6 +123,7 @@ class WorkerProcess:
     def __init__(self, setup: WorkerSetup) -> None:
         self._unread = b""
         self._over_memory = False
+        self._got = False  # the call under way was read by a process that forks
         self._process = subprocess.Popen(
             # -s -P: neither the user's own packages nor the working directory decide what is imported.
             [sys.executable, "-s", "-P", *([] if setup.site else ["-S"]), str(_MAIN)],
@@ -134,7 +140,7 @@ class WorkerProcess:
             threading.Thread(target=self._watch, args=(setup.resident_bytes,), daemon=True).start()
         try:
             self._send(setup.first_line())
-            greeting = json.loads(self._line(_deadline(setup.start_s)))
+            greeting = self._message(_deadline(setup.start_s))
         except (TimeoutError, EOFError, OSError) as error:
             self.kill()
             if self._over_memory:
@@ -148,6 +154,7 @@ class WorkerProcess:
             failed = WorkerUnavailable(f"A worker process did not start: {greeting['error']}.", "Install the package it needs.")  # fmt: skip
             failed.import_error = greeting["error"]
             raise failed
+        self._runs = int(greeting["ready"])
 
     def call(self, function: str, args: Sequence[Any] | Mapping[str, Any], timeout_s: float | None) -> Any:
         """The value of `package.module:function`, or bytes (a bytearray) for a payload. See `request` and `reply` for the two halves."""
@@ -156,6 +163,7 @@ class WorkerProcess:
 
     def request(self, function: str, args: Sequence[Any] | Mapping[str, Any]) -> None:
         """Sends a call. Raises OSError when the process is gone, which is not this call's fault."""
+        self._got = False
         self._send(json.dumps({"function": function, "args": args}).encode() + b"\n")
 
     def reply(self, function: str, timeout_s: float | None) -> Any:
@@ -169,18 +177,44 @@ class WorkerProcess:
         """
         deadline = _deadline(timeout_s)
         try:
-            answer = json.loads(self._line(deadline))
+            answer = self._message(deadline)
+            while "got" in answer or ("ready" in answer and not self._got):
+                self._note(answer)  # one that died while it was idle costs no call
+                answer = self._message(deadline)
             if "payload" in answer:
                 return self._payload(deadline)
         except TimeoutError:
             raise
         except (EOFError, OSError, ValueError) as error:
             raise self._died(function) from error
+        if "ready" in answer:
+            self._note(answer)
+            died = WorkerDied(*_death(function))
+            died.status = answer["status"]
+            raise died
         if "error" in answer:
             failed = WorkerError(f"{function} failed: {answer['error']}.", "Correct its arguments.")
             failed.fields = answer["fields"]
             raise failed
         return answer["value"]
+
+    def is_alive(self) -> bool:
+        """Whether it can take another call."""
+        return self._process.poll() is None
+
+    def interrupt(self) -> bool:
+        """Ends the call under way of a worker that forks. False when the worker can take no other call, and must be killed."""
+        if not self._got or self._runs == self.pid:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(self._runs, signal.SIGKILL)
+        ended = self._runs
+        try:
+            while self._runs == ended:
+                self._note(self._message(_deadline(_FORK_S)))
+        except (TimeoutError, EOFError, OSError):
+            return False
+        return True
 
     def kill(self) -> None:
         """Ends the process and those it started; does nothing when it is gone."""
@@ -194,7 +228,7 @@ class WorkerProcess:
 
     def _died(self, function: str) -> WorkerDied:
         self._signal()
-        died = WorkerDied(f"The process that ran {function} died.", "It may have needed more memory than its limit.")
+        died = WorkerDied(*_death(function))
         died.status = self._process.wait()
         died.over_memory = self._over_memory
         return died
@@ -203,6 +237,24 @@ class WorkerProcess:
         assert self._process.stdin is not None
         while line:
             line = line[os.write(self._process.stdin.fileno(), line) :]
+
+    def _message(self, deadline: float | None) -> dict[str, Any]:
+        """The next line that is one. A process that was killed may have left a part of one."""
+        while True:
+            line = self._line(deadline)
+            try:
+                found = json.loads(line)
+            except ValueError:
+                if self._got or not line:
+                    continue
+                raise
+            if isinstance(found, dict):
+                return found
+
+    def _note(self, message: dict[str, Any]) -> None:
+        self._got = self._got or "got" in message
+        if "ready" in message:
+            self._runs, self._got = int(message["ready"]), False
 
     def _line(self, deadline: float | None) -> bytes:
         while b"\n" not in self._unread:
@@ -242,6 +294,10 @@ class WorkerProcess:
                 self._signal()
                 return
             time.sleep(_WATCH_EVERY_S)
+
+
+def _death(function: str) -> tuple[str, str]:
+    return f"The process that ran {function} died.", "It may have needed more memory than its limit."
 
 
 def resident_bytes(pid: int) -> int:

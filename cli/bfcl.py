@@ -190,6 +190,7 @@ def bfcl_rows(run_id: str, summary: "BfclSummary") -> list[dict[str, Any]]:
             "total": score.total,
             "accuracy": score.accuracy,
             "prompt_too_long": score.errors.get("prompt_too_long", 0),
+            "broken_calls": score.broken_calls,
         }
         for name, score in summary.categories.items()
     ]

@@ -1,6 +1,5 @@
 """What every command shares: the store option, the output formats, and how errors and progress look."""
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..base.errors import RollhouseError
+from ..base.json_text import to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -114,7 +114,7 @@ def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, t
     listed: Sequence[Mapping[str, Any]] = rows.to_pylist() if hasattr(rows, "to_pylist") else list(rows)  # type: ignore
     names = list(rows.column_names) if hasattr(rows, "column_names") else list(listed[0]) if listed else []  # type: ignore
     if format is Format.json:
-        print(json.dumps(listed, default=str, ensure_ascii=False))
+        print(to_json(listed, default=str))
     elif format is Format.csv:
         import csv
 
@@ -190,5 +190,5 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, (list, dict)):
-        return json.dumps(value, default=str, ensure_ascii=False)
+        return to_json(value, default=str)
     return str(value)

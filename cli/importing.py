@@ -61,6 +61,8 @@ def import_(
     from ..interop.formats import IMPORTS, format_named
     from ..interop.importing import found_format, run_import
     from ..interop.places import is_hub
+    from ..queries.suspicions import suspicious_rollouts
+    from .store import print_suspicions
 
     config: ImportConfig = ctx.obj
     path = Path(file or file_format)
@@ -80,7 +82,13 @@ def import_(
         line = bar.add_task("import", total=_size(path), note="bytes")
         place = make_store(store)
         summary = run_import(place, name, path, config, lambda read: bar.update(line, completed=read))
-    print_summary(asdict(summary), format, "imported")
+    suspicions = suspicious_rollouts(place, summary.run_id) if summary.added else []
+    facts = asdict(summary)
+    if format is not Format.table:
+        facts["suspicious"] = {one.finding: one.rollouts for one in suspicions}
+    print_summary(facts, format, "imported")
+    if suspicions and format is Format.table:
+        print_suspicions(suspicions, format)
 
 
 def _size(path: Path) -> int | None:

@@ -1,12 +1,19 @@
 """`rollhouse check`, `compact`, `gc`: keeping a store sound and small."""
 
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..base.errors import ConfigError
 from .common import Format, FormatOption, StoreOption, open_store, print_rows, progress
+
+if TYPE_CHECKING:
+    from ..queries.suspicions import Suspicion
+    from ..store.lance_store import LanceStore
 
 
 def register(app: typer.Typer) -> None:
@@ -22,10 +29,30 @@ def check(
             "--repair", help="First mend what a crash can leave: journals, rows that are there twice, stray tags."
         ),
     ] = False,
+    rollouts: Annotated[
+        bool,
+        typer.Option(
+            "--rollouts", help="Report what looks wrong in rollouts (empty turns, unknown tools, …), not in tables."
+        ),
+    ] = False,
+    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="With --rollouts, only this run.")] = None,
+    fail_on: Annotated[
+        str,
+        typer.Option(
+            "--fail-on",
+            metavar="FINDINGS",
+            help="With --rollouts, findings that make the exit code 1, by commas; or any.",
+        ),
+    ] = "",
     store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Verify the store: readable files, unique keys, references that resolve, empty journals, snapshots intact. Exit code 1 when something is wrong."""
+    if rollouts:
+        _check_rollouts(open_store(store), run, [name.strip() for name in fail_on.split(",") if name.strip()], format)
+        return
+    if run or fail_on:
+        raise ConfigError("--run and --fail-on need --rollouts.", "Add --rollouts.")
     from ..store.maintenance import check as find_problems
     from ..store.repair import repair as mend
 
@@ -38,6 +65,24 @@ def check(
     else:
         print("\n".join(problems) if problems else "The store is sound.")
     raise typer.Exit(1 if problems else 0)
+
+
+def _check_rollouts(store: "LanceStore", run: str | None, fail_on: list[str], format: Format) -> None:
+    from ..queries.suspicions import failing, suspicious_rollouts
+    from ..store.runs import get_run
+
+    failing([], fail_on)  # a wrong name is an error before the query
+    found = suspicious_rollouts(store, run and get_run(store, run)["run_id"])
+    print_suspicions(found, format)
+    raise typer.Exit(1 if failing(found, fail_on) else 0)
+
+
+def print_suspicions(found: "Sequence[Suspicion]", format: Format) -> None:
+    """One row per finding and run."""
+    if found or format is not Format.table:
+        print_rows([asdict(one) for one in found], format, "suspicious rollouts")
+    else:
+        print("No rollout looks suspicious.")
 
 
 def compact(store: StoreOption = None, format: FormatOption = Format.table) -> None:

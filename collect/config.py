@@ -56,7 +56,7 @@ class RescoreConfig(RunSettings):
     """What to score again, and by what."""
 
     scorer: Annotated[str, Flag("Input", metavar="NAME")]
-    """Scorer: an environment (workplace, workplace-mini, …), workplace-lenient, FILE.py:NAME or module:NAME."""
+    """Scorer: an environment (workplace, workplace-mini, …), workplace-lenient, math-strict, FILE.py:NAME or module:NAME."""
     tables: Annotated[str | None, Flag("Input", metavar="FOLDER")] = None
     """Folder of the environment's tables."""
     of_run: Annotated[str | None, Flag("Input", metavar="RUN")] = None

@@ -20,13 +20,13 @@ ScoreFunction = Callable[[Task | None, dict[str, Any]], Score | None]
 
 @dataclass(frozen=True)
 class Scorer:
-    """A judge of stored rollouts. Picklable, as it works in several processes.
+    """A judge of stored rollouts. Picklable, for use in several processes.
 
     Attributes:
         name: As the user wrote it.
         environment: The environment whose rollouts it judges; None is all of them.
         config_hash: Hash of its settings, stored with each verdict.
-        needs_truth: Whether it cannot judge a rollout whose task has no ground truth, or one that failed.
+        needs_truth: Whether it requires a ground truth and a rollout that did not fail.
         judge: Takes a task (None when the store has none with a ground truth) and a rollout's columns without tokens; returns the verdict,
             or None when it gives none.
     """
@@ -39,7 +39,7 @@ class Scorer:
 
 
 def open_scorer(name: str, tables: str | None = None) -> Scorer:
-    """The scorer of that name: an environment's verifier, `workplace-lenient`, or a plug-in: a function or an environment class.
+    """The scorer of that name: an environment's verifier, `workplace-lenient`, `math-strict`, or a plug-in: a function or an environment class.
 
     Args:
         tables: Folder of the environment's tables, where it has any.
@@ -50,6 +50,8 @@ def open_scorer(name: str, tables: str | None = None) -> Scorer:
 
     if name == "workplace-lenient":
         return environment_scorer(load_environment("workplace", tables=tables, verifier="lenient"), name)
+    if name == "math-strict":
+        return environment_scorer(load_environment("math", rule="strict"), name)
     parsed = parse_plugin(name)
     if is_user_environment(name) and parsed and parsed.name and not inspect.isclass(load_plugin(name, "scorer")):
         return function_scorer(name)
@@ -57,7 +59,7 @@ def open_scorer(name: str, tables: str | None = None) -> Scorer:
 
 
 def environment_scorer(environment: Environment, name: str | None = None) -> Scorer:
-    """Replays what the policy did in a fresh session of the environment; `name` is the scorer's, None the environment's."""
+    """Replays the policy's turns in a fresh session of the environment; `name` is the scorer's, None the environment's."""
     config = hash_id(environment.name, getattr(environment, "state_hash", None))
     return Scorer(name or environment.name, environment.name, config, True, partial(_replay, environment))
 

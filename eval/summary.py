@@ -1,4 +1,4 @@
-"""Numbers over evaluated cases: pass rate with its error, pass@k, counts by category."""
+"""Statistics of evaluated cases: pass rate with its error, pass@k, counts by category."""
 
 import math
 from collections import Counter
@@ -10,19 +10,24 @@ from typing import Any
 from ..base.errors import ConfigError
 from ..queries.passk import pass_at_k
 
+BROKEN_CALL = "broken_call"
+"""Error type of a case that passed for calling nothing, with a call in its answer that could not be read."""
+
 
 @dataclass(frozen=True)
 class CategoryScore:
-    """How one category went.
+    """The result of one category.
 
     Attributes:
         accuracy: correct / total.
-        errors: Error type → how many cases failed with it, most frequent first; failures without a type are not in it.
+        errors: Error type → number of failed cases, most frequent first; failures without a type are not counted.
+        broken_calls: Cases that passed for calling nothing although the answer has a call that could not be read.
     """
 
     correct: int
     total: int
     errors: dict[str, int] = field(default_factory=dict)
+    broken_calls: int = 0
 
     @property
     def accuracy(self) -> float:
@@ -32,7 +37,7 @@ class CategoryScore:
 
 @dataclass(frozen=True)
 class EvalSummary:
-    """How a policy did on a set of tasks.
+    """The result of a policy on a set of tasks.
 
     Attributes:
         pass_rate: Mean over tasks of the share of the task's samples that passed.
@@ -91,7 +96,10 @@ def by_category(rows: Iterable[Mapping[str, Any]]) -> dict[str, CategoryScore]:
         name: CategoryScore(
             correct=sum(bool(row["passed"]) for row in group),
             total=len(group),
-            errors=dict(Counter(row["error_type"] for row in group if row["error_type"]).most_common()),
+            errors=dict(
+                Counter(row["error_type"] for row in group if row["error_type"] and not row["passed"]).most_common()
+            ),
+            broken_calls=sum(bool(row["passed"]) and row["error_type"] == BROKEN_CALL for row in group),
         )
         for name, group in sorted(grouped.items())
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..base.errors import FormatError
+from ..base.json_text import to_json
 from .files import begins_over_lines, json_values, load_json, opened, text_of_bytes
 
 
@@ -141,4 +142,4 @@ def write_objects(records: Iterable[dict[str, Any]], path: Path) -> None:
     """One JSON object a line."""
     with whole_file(path) as file:
         for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(to_json(record) + "\n")

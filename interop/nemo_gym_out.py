@@ -1,6 +1,5 @@
 """Rollouts as NeMo Gym's files of today's shape: results, the inputs beside them, and the failures."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -8,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..base.json_text import to_json
 from .lines import whole_file
 from .responses import flat_tools, input_items, output_items
 from .rollout import FileRollout, Row, keepsake
@@ -182,4 +182,4 @@ def _verifier_fields(rollout: FileRollout) -> Row:
 
 
 def _line(row: Any) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return to_json(row) + "\n"

@@ -6,7 +6,7 @@ tokens then replace the part that matched.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
@@ -34,6 +34,22 @@ class Place:
     parent: int | None = None
     known: int = 0
     nearest: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One row of a finished episode.
+
+    Attributes:
+        number: From 0, for each agent.
+        path: Its calls in order. The first has all messages and tokens of its prompt.
+        retry: Whether the same request was sent again and this answer was not built on.
+    """
+
+    agent: str
+    number: int
+    path: list[Call]
+    retry: bool
 
 
 @dataclass
@@ -116,24 +132,56 @@ class OpenRollout:
             ids = [*([] if one.anew else ids), *one.added_ids, *one.token_ids]
         return ids
 
-    def branches(self) -> list[tuple[str, int, list[Call]]]:
-        """(agent, branch, calls) of each path from a beginning to a call that no other continues.
+    def branches(self) -> list[Branch]:
+        """Every path from a beginning to a call that no other continues, cut where a prompt does not begin with the tokens before it.
 
         The main path comes first: that of the first call's agent (`main`, where that is one), from its first beginning to its latest end. Branches
         are numbered for each agent, in the order in which they began to differ from those before.
         """
-        continued = {call.parent for call in self.calls}
-        leaves = [call for call in self.calls if call.number not in continued]
         agents = list(dict.fromkeys(call.agent for call in self.calls))
         agents.sort(key=lambda agent: agent != "main")
-        found = []
-        for agent in agents:
-            paths = [self.path(leaf) for leaf in leaves if leaf.agent == agent]
-            first = min(path[0].number for path in paths)
-            main = max((path for path in paths if path[0].number == first), key=lambda path: path[-1].number)
-            rest = sorted((path for path in paths if path is not main), key=lambda path: [call.number for call in path])
-            found += [(agent, branch, path) for branch, path in enumerate([main, *rest])]
+        return [branch for agent in agents for branch in self._branches_of(agent)]
+
+    def _branches_of(self, agent: str) -> list[Branch]:
+        continued = {call.parent for call in self.calls}
+        paths = [self.path(call) for call in self.calls if call.agent == agent and call.number not in continued]
+        retries = self._retries(continued)
+        start = min(path[0].number for path in paths)
+        alike = [path for path in paths if _same_request(path[0], self.calls[start])]
+        # A repeated first request is the same beginning: the answer that was built on counts.
+        main = max(alike, key=lambda path: (path[-1].number not in retries, path[-1].number))
+        rest = sorted((path for path in paths if path is not main), key=lambda path: [call.number for call in path])
+        pieces = {
+            tuple(call.number for call in piece): Branch(agent, 0, piece, path[-1].number in retries)
+            for path in (main, *rest)
+            for piece in self._pieces(path)
+        }
+        return [replace(piece, number=number) for number, piece in enumerate(pieces.values())]
+
+    def _retries(self, continued: Collection[int | None]) -> set[int]:
+        """Calls whose answer no request built on, where the same request was sent again."""
+        found = set()
+        for call in self.calls:
+            if call.number not in continued:
+                again = [other for other in self.calls if other is not call and _same_request(other, call)]
+                if any(other.number in continued or other.number > call.number for other in again):
+                    found.add(call.number)
         return found
+
+    def _pieces(self, path: list[Call]) -> Iterator[list[Call]]:
+        """The path, cut before each call whose prompt was rendered anew: there a row begins whose prompt is what the engine was given."""
+        piece: list[Call] = []
+        for call in path:
+            if call.anew and piece:
+                yield piece
+                before, prompt = self.tokens(piece[-1]), call.added_ids or []
+                shared = next((at for at, (a, b) in enumerate(zip(before, prompt, strict=False)) if a != b), min(len(before), len(prompt)))  # fmt: skip
+                messages = self.history(call)
+                left = {"call": piece[-1].number, "message": len(messages) - len(call.messages), "token": shared}
+                call = replace(call, messages=tuple(messages), anew=False, diverged=left)
+                piece = []
+            piece.append(call)
+        yield piece
 
 
 def answering(new: Sequence[Message], sent: Sequence[Message], recorded: Sequence[Message]) -> list[Message]:
@@ -156,12 +204,11 @@ def conversation(task: Task, path: Sequence[Call]) -> Conversation:
     """The calls of one path as one conversation of the task, whose messages are those of the first call.
 
     Tokens are joined as in `endpoint.tokens`: when a prompt does not begin with all tokens before it, `prefix_ok` is False and a gap
-    says where. The same holds for a beginning with model turns that differ from those sampled.
+    says where. A beginning with model turns that differ from those sampled has a gap too; its prompt is what the engine was given.
     """
     first = path[0]
     talk = Conversation(task, token_identity=first.token_identity, logprobs_mode=first.logprobs_mode)
     if first.diverged is not None:
-        talk.prefix_ok = False
         talk.gaps.append(f"history:message{first.diverged['message']}@{first.diverged['token']}")
     prompt: list[int] = []  # the call's prompt, then the beginning of the next one's
     for turn, call in enumerate(path, 1):
@@ -184,6 +231,10 @@ def _place_spans(talk: Conversation, before: Sequence[VersionSpan], call: Call) 
         if not spans or spans[-1].version != span.version:
             spans.append(VersionSpan(start + span.start, span.version))
     talk.version_spans = spans
+
+
+def _same_request(one: Call, other: Call) -> bool:
+    return (one.parent, one.agent, one.messages, one.tools, one.completion) == (other.parent, other.agent, other.messages, other.tools, other.completion)  # fmt: skip
 
 
 def _keys(agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message]) -> Iterator[str]:

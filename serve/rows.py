@@ -8,7 +8,7 @@ from ..store.ids import group_id, hash_id, slot_id
 from ..store.rollout import FAILED, Rollout, verdict_columns
 from ..store.task import Task
 from .calls import Call
-from .history import OpenRollout, conversation
+from .history import Branch, OpenRollout, conversation
 from .verdicts import Ending
 
 MAIN = "main"
@@ -21,7 +21,7 @@ def row_id(run_id: str, name: str, agent: str = MAIN, branch: int = 0) -> str:
 
 def main_task(served: OpenRollout, environment: str, ending: Ending) -> Task:
     """The task the episode was about: the prompt of its main branch, and the task's fields that the client gave at the end."""
-    first = served.branches()[0][2][0]
+    first = served.branches()[0].path[0]
     return Task(environment, first.messages, first.tools, **ending.task)
 
 
@@ -30,7 +30,7 @@ def episode_rollouts(
 ) -> list[Rollout]:
     """A rollout for each branch, the main one first; its rollout_id is the episode's. `place` is sample_index and attempt.
 
-    A side branch has a prompt of its own, and the episode's task.
+    A side branch has a prompt of its own, and the episode's task. A retry has the gap `retry` and is not trainable.
     """
     branches, (sample_index, attempt) = served.branches(), place
     main = row_id(run_id, served.name)
@@ -44,25 +44,32 @@ def episode_rollouts(
         "episode_id": main,
         "policy_id": policy.policy_id,
         "engine": policy.engine,
-        **_ending_columns(ending, branches[0][2][-1]),
+        **_ending_columns(ending, _last_call(branches)),
     }
     rollouts = []
-    for number, (agent, branch, path) in enumerate(branches):
-        first = path[0]
+    for number, branch in enumerate(branches):
+        first = branch.path[0]
         own = task if not number else Task(task.environment, first.messages, first.tools)
         rollout = Rollout(
-            rollout_id=main if not number else row_id(run_id, served.name, agent, branch),
-            agent=agent,
-            branch=branch,
-            trainable=agent == branches[0][0],
+            rollout_id=main if not number else row_id(run_id, served.name, branch.agent, branch.number),
+            agent=branch.agent,
+            branch=branch.number,
+            trainable=branch.agent == branches[0].agent and not branch.retry,
             prompt=own.prompt,
             extra=_extra(served, first, ending),
             **shared,
-            **_path_columns(own, path, policy),
+            **_path_columns(own, branch.path, policy),
         )
+        rollout.gaps = [*(rollout.gaps or []), *(["retry"] if branch.retry else [])]
         rollout.n_tool_errors = ending.n_tool_errors  # only the client knows it
         rollouts.append(rollout)
     return rollouts
+
+
+def _last_call(branches: list[Branch]) -> Call:
+    """The call that the main agent's work ended with."""
+    calls = [branch.path[-1] for branch in branches if branch.agent == branches[0].agent and not branch.retry]
+    return max(calls or [branches[0].path[-1]], key=lambda call: call.number)
 
 
 def _path_columns(task: Task, path: list[Call], policy: Policy) -> dict[str, Any]:

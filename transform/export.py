@@ -71,7 +71,7 @@ def export_dataset(store: LanceStore, dataset: DatasetVersion, format: str, path
 
     def rows() -> Iterator[Row]:
         for entry in _entries(store, dataset):
-            row = target.row(*entry)
+            row = _unweighted(format, entry) or target.row(*entry)
             if isinstance(row, str):
                 left_out[row] += 1
             else:
@@ -92,7 +92,7 @@ def trl_rows(store: LanceStore, dataset: DatasetVersion) -> Iterator[Row]:
     make = FORMATS[dataset.kind]["trl"].row
     left_out: Counter[str] = Counter()
     for entry in _entries(store, dataset):
-        row = make(*entry)
+        row = _unweighted("trl", entry) or make(*entry)
         if isinstance(row, str):
             left_out[row] += 1
         else:
@@ -143,6 +143,12 @@ def _refuse_none(rows: Iterable[Row], format: str, left_out: Counter[str]) -> It
         raise EmptyDataset(f"No row can be exported as {format}: {reasons}.", "Choose another format.")
 
 
+def _unweighted(format: str, entry: tuple[Any, ...]) -> str | None:
+    """Why a format cannot represent messages that are not to be learned from; None when it can, or there are none."""
+    given = any(isinstance(side, Trajectory) and side.untrained for side in entry)
+    return "a message has weight 0, which only openai can represent" if given and format != "openai" else None
+
+
 def _trl_demo(demo: Trajectory) -> Row | str:
     """Prompt and completion, each a list of messages."""
     wrong = _untemplated(demo)
@@ -163,7 +169,10 @@ def _openai_demo(demo: Trajectory) -> Row | str:
     """`messages` and `tools`; the last message must be the assistant's."""
     if demo.messages[-1].role != "assistant":
         return "the last message is not the assistant's"
-    line: Row = {"messages": _chat((*demo.prompt, *demo.messages))}
+    messages = _chat((*demo.prompt, *demo.messages))
+    for position in demo.untrained:
+        messages[position]["weight"] = 0
+    line: Row = {"messages": messages}
     tools = value_of(demo.tools)
     return {**line, "tools": tools} if tools else line
 

@@ -29,6 +29,7 @@ def task_statistics(selection: Selection, known: pl.DataFrame, options: GrpoOpti
     """
     rollouts = selection
     rollouts.keep(pl.col("trainable").fill_null(True), "not the agent being trained")
+    rollouts.keep(pl.col("branch").fill_null(0) == 0, "another branch of its episode")
     rollouts.keep(pl.col("status").is_in(["completed", "truncated"]), status_reason())
     keep_verdicts(rollouts)
     rollouts.frame = rollouts.frame.with_columns(fresh=_fresh(options))

@@ -1,6 +1,7 @@
 """From references to training data: trajectories with messages and tokens, preference pairs, tasks. A few are in memory at a time."""
 
 import functools
+import json
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from ..store.task import Prompt, Task
 from .candidates import held_out_tasks
 from .versions import DatasetVersion
 
-_COLUMNS = ["rollout_id", "run_id", "task_id", "prompt_id", "reward", "messages", "token_ids", "loss_mask", "tokenizer_hash", "template_hash", "prefix_ok"]  # fmt: skip
+_COLUMNS = ["rollout_id", "run_id", "task_id", "prompt_id", "reward", "messages", "token_ids", "loss_mask", "tokenizer_hash", "template_hash", "prefix_ok", "extra"]  # fmt: skip
 _TOKEN_KEY = ["prompt_id", "tokenizer_hash", "template_hash"]
 # Reading many short rows together is several times as fast; many long rows would fill memory.
 _ROWS_AT_ONCE = (64, 1024)  # at least and at most
@@ -40,6 +41,7 @@ class Trajectory:
         weight: Weight of its dataset row.
         run_id: The run that collected it.
         reward: Reward at collection time; None when there was none.
+        untrained: Positions in prompt and messages together of messages with OpenAI's `weight: 0`, which are not to be learned from.
     """
 
     rollout_id: str
@@ -56,6 +58,7 @@ class Trajectory:
     weight: float = 1.0
     run_id: str | None = None
     reward: float | None = None
+    untrained: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,17 @@ def _trajectory(
         weight=weight,
         run_id=row["run_id"],
         reward=row["reward"],
+        untrained=_untrained(row["extra"]),
     )
+
+
+def _untrained(extra: str | None) -> frozenset[int]:
+    """Positions of the messages with weight 0, which the import of chats keeps in `extra`."""
+    if not extra or '"weight"' not in extra:
+        return frozenset()
+    messages = json.loads(extra).get("openai-chat", {}).get("messages", {})
+    kept = messages.get("$at", {}) if isinstance(messages, dict) else {}
+    return frozenset(int(at) for at, fields in kept.items() if isinstance(fields, dict) and fields.get("weight") == 0)
 
 
 def _expect(dataset: DatasetVersion, kind: str) -> None:

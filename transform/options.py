@@ -143,8 +143,8 @@ class SftOptions(SourceOptions):
     """Fewest tokens of the response. Default: no limit. Rollouts without tokens pass."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Most tokens of the response. Default: no limit. Rollouts without tokens pass."""
-    branches: Literal["all", "last"] = "all"
-    """Use every branch of an episode, or only the last one."""
+    branches: Literal["all", "main"] = "all"
+    """Use every branch of an episode, or only branch 0, the main one."""
     dedupe: bool = True
     """Keep one of several equal responses to one prompt."""
     per_task_cap: Annotated[int | None, Flag("Data", "per_task")] = Field(default=4, ge=1)

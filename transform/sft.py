@@ -53,9 +53,8 @@ def filter_demos(selection: Selection, options: SftOptions) -> float | None:
             selection.keep(pl.col(column).fill_null(least) >= least, f"fewer than {least} {unit}")
         if most is not None:
             selection.keep(pl.col(column).fill_null(0) <= most, f"more than {most} {unit}")
-    if options.branches == "last":
-        last = pl.col("branch").fill_null(0) == pl.col("branch").fill_null(0).max().over(_episode(), "agent")
-        selection.keep(last, "a later branch of its episode")
+    if options.branches == "main":
+        selection.keep(pl.col("branch").fill_null(0) == 0, "another branch of its episode")
     selection.narrow(*_CHOSEN_BY)
     return floor
 

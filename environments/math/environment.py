@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ...base.errors import ConfigError
 from ...policies.types import Turn
@@ -16,16 +17,25 @@ from .judge import SCORER as JUDGE
 from .judge import SCORER_VERSION as JUDGE_VERSION
 from .judge import AnswerJudge, JudgeError, same_answer
 from .rows import INSTRUCTION, NAME
-from .verifier import LIMIT_S, SCORER, WORKERS, components, library_verdict, require_math_verify, scorer_version
+from .verifier import (
+    LIMIT_S,
+    SCORER,
+    STRICT_SCORER,
+    WORKERS,
+    components,
+    library_verdict,
+    require_math_verify,
+    scorer_version,
+)
 
 SPLITS = ("train", "validation", "test")
 
 
 class MathEnvironment:
-    """Questions with one answer. The verdict is that of math-verify; answers that it rejects go to a judge if there is one.
+    """Questions with one answer. The verdict is that of math-verify or math-strict; answers that it rejects go to a judge if there is one.
 
     Attributes:
-        judge: The model that judges answers which the library rejects; None for no judge.
+        judge: The model that judges answers which the rule rejects; None for no judge.
     """
 
     name = NAME
@@ -37,6 +47,7 @@ class MathEnvironment:
         tasks_split: str = "train",
         judge: AnswerJudge | Mapping[str, Any] | str | None = None,
         *,
+        rule: Literal["library", "strict"] = "library",
         system_prompt: str | None = INSTRUCTION,
         limit_s: float = LIMIT_S,
         workers: int = WORKERS,
@@ -50,6 +61,7 @@ class MathEnvironment:
             seed: Seed of the generator.
             tasks_split: Split of rows without one.
             judge: Settings of an AnswerJudge, or the URL of its endpoint.
+            rule: `library`: math-verify; `strict`: math-strict, the last box alone, compared exactly.
             system_prompt: Put before each question of rows without messages; None or "" for none.
             limit_s: Seconds the library may take over one answer.
             workers: Answers judged at once by the library.
@@ -67,6 +79,7 @@ class MathEnvironment:
         self._system_prompt = system_prompt or None
         self._sizes = dict(zip(SPLITS, (n_train, n_validation, n_test), strict=True))
         self._limits = (limit_s, workers)
+        self._strict = rule == "strict"
 
     def tasks(self, split: str) -> Iterable[Task]:
         """The tasks of a split: those of the file in its order, or generated ones. Raises ConfigError for another split, FormatError for a bad row."""
@@ -82,19 +95,26 @@ class MathEnvironment:
         return MathSession(self, task)
 
     async def score(self, task: Task, text: str) -> tuple[Score, str | None]:
-        """The verdict on the policy's text, and the answer extracted from it. When the judge fails, the library's verdict stands, with the part `judge_failed`."""
+        """The verdict on the policy's text, and the answer extracted from it. When the judge fails, the rule's verdict stands, with the part `judge_failed`."""
         expected = str(task.ground_truth)
-        found = await library_verdict(text, expected, *self._limits)
-        library = Score(found.reward, found.reward > 0.5, SCORER, scorer_version(), components(found))
-        if self.judge is None or library.passed:
-            return library, found.extracted
+        found = await library_verdict(text, expected, *self._limits, strict=self._strict)
+        scorer = STRICT_SCORER if self._strict else SCORER
+        ruled = Score(found.reward, found.reward > 0.5, scorer, scorer_version(), components(found))
+        if self.judge is None or (ruled.passed and not await self._is_doubtful(self.judge, text, expected)):
+            return ruled, found.extracted
         try:
             same = await same_answer(self.judge, question(task), expected, found.extracted, text)
         except JudgeError:
-            failed = (*library.components, ("judge_failed", 1.0, 0.0))
-            return Score(library.reward, False, SCORER, library.scorer_version, failed), found.extracted
-        parts = tuple((name, value, 0.0) for name, value, _ in library.components)
+            return replace(ruled, components=(*ruled.components, ("judge_failed", 1.0, 0.0))), found.extracted
+        parts = tuple((name, value, 0.0) for name, value, _ in ruled.components)
         return Score(float(same), same, JUDGE, JUDGE_VERSION, (*parts, ("judge", float(same), 1.0))), found.extracted
+
+    async def _is_doubtful(self, judge: AnswerJudge, text: str, expected: str) -> bool:
+        """Whether the judge confirms accepted answers, and this one is not accepted by the strict rule."""
+        if not judge.confirm or self._strict:
+            return False
+        strict = await library_verdict(text, expected, *self._limits, strict=True)
+        return strict.reward < 0.5
 
 
 class MathSession:

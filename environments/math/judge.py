@@ -39,6 +39,7 @@ class AnswerJudge:
         timeout_s: Seconds of one request.
         retries: The most times a request is sent again after 408, 425, 429, 5xx or a broken connection.
         concurrency: Comparisons in flight.
+        confirm: Whether answers that math-verify accepts and math-strict rejects are shown to it too.
         api_key_env: The environment variable of the key, if the endpoint needs one; the key itself is stored nowhere.
     """
 
@@ -49,6 +50,7 @@ class AnswerJudge:
     timeout_s: float = 60.0
     retries: int = 3
     concurrency: int = 32
+    confirm: bool = False
     api_key_env: str = "OPENAI_API_KEY"
 
     @classmethod

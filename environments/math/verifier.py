@@ -11,10 +11,10 @@ from ...base.errors import MissingExtra
 from ...base.worker_pool import WorkerPool
 from ...base.worker_process import WorkerDied, WorkerError, WorkerTimeout, WorkerUnavailable
 
-SCORER = "math-verify"
+SCORER, STRICT_SCORER = "math-verify", "math-strict"
 # Only the end of a text is judged: the final answer is there, and the cost of a long text is bounded.
 TEXT_CHARACTERS = 50_000
-LIMIT_S = 10.0
+LIMIT_S = 5.0
 MEMORY_MB = 1024
 WORKERS = max(4, min(32, os.cpu_count() or 1))
 _RULE = "rollhouse.environments.math.rule"
@@ -35,7 +35,9 @@ class LibraryVerdict:
     failure: str | None = None
 
 
-async def library_verdict(text: str, expected: str, limit_s: float = LIMIT_S, workers: int = WORKERS) -> LibraryVerdict:
+async def library_verdict(
+    text: str, expected: str, limit_s: float = LIMIT_S, workers: int = WORKERS, *, strict: bool = False
+) -> LibraryVerdict:
     """Whether the text's answer equals the expected one. A call that fails or times out is a 0.0.
 
     Args:
@@ -43,11 +45,13 @@ async def library_verdict(text: str, expected: str, limit_s: float = LIMIT_S, wo
         expected: LaTeX or a plain expression, with or without one pair of delimiters around it.
         limit_s: Seconds, from when a worker is free.
         workers: Texts judged at once; those beyond wait. See WorkerPool.
+        strict: The verdict of math-strict: the last box alone, compared exactly.
 
     Raises MissingExtra, and WorkerUnavailable when no process can be started.
     """
     try:
-        found = await verifiers(workers, limit_s).call(f"{_RULE}:judge", text[-TEXT_CHARACTERS:], expected)
+        rule = "judge_strictly" if strict else "judge"
+        found = await verifiers(workers, limit_s).call(f"{_RULE}:{rule}", text[-TEXT_CHARACTERS:], expected)
         return LibraryVerdict(*found)
     except WorkerUnavailable:
         raise  # nothing was judged
@@ -76,7 +80,7 @@ def require_math_verify() -> None:
 def scorer_version() -> str:
     """Version of our rule, then of the library."""
     require_math_verify()
-    return f"1-{version('math-verify')}"
+    return f"2-{version('math-verify')}"
 
 
 def components(verdict: LibraryVerdict) -> tuple[tuple[str, float, float], ...]:

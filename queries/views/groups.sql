@@ -1,5 +1,5 @@
--- One row a group of rollouts that are compared with each other: last attempts, trainable agents.
--- std_reward is over the group (divisor n); zero_variance says that every verdict is the same; null without two verdicts.
+-- One row per group of episodes that are compared: last attempts, trainable agents, the main branch of each.
+-- std_reward is over the group (divisor n); zero_variance: all verdicts are equal; null without two verdicts.
 -- pass_at_k[k] is pass@k for k from 1 to n_judged, the rollouts found to pass or not, but 128 at most: all would be n * n terms.
 WITH counted AS (
   SELECT
@@ -20,7 +20,7 @@ WITH counted AS (
     avg(passed::INT) AS pass_rate,
     CASE WHEN count(reward) > 1 THEN min(reward) = max(reward) END AS zero_variance
   FROM final_rollouts
-  WHERE group_id IS NOT NULL AND coalesce(trainable, true)
+  WHERE group_id IS NOT NULL AND coalesce(trainable, true) AND coalesce(branch, 0) = 0
   GROUP BY group_id
 )
 SELECT

@@ -80,10 +80,24 @@ def test_slow_calls_make_room_for_others() -> None:
             await pool.call(HERE + function, *args)
             ended.append(name)
 
-        await asyncio.gather(call("slow", "sleep", 8.0), *[call("quick", "add", 1, 1) for _ in range(3)])
+        slow = [call("slow", "sleep", 3.0 + number) for number in range(3)]  # the last begins again
+        await asyncio.gather(*slow, *[call("quick", "add", 1, 1) for _ in range(3)])
         return ended
 
-    assert asyncio.run(order()) == ["quick", "quick", "quick", "slow"]
+    assert asyncio.run(order()) == ["quick"] * 3 + ["slow"] * 3
+    pool.close()
+
+
+def test_abandoned_slow_calls_give_their_places_back() -> None:
+    pool = WorkerPool(1, 3, modules=["rollhouse.tests.base.worker_functions"])
+    pool.call_sync(HERE + "add", 1, 1)
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*[pool.call(HERE + "sleep", 0.7) for _ in range(3)]), 0.1)
+
+    asyncio.run(give_up())
+    assert [pool.call_sync(HERE + "sleep", 0.7) for _ in range(3)] == ["slept"] * 3
     pool.close()
 
 

@@ -174,6 +174,43 @@ def test_a_table_can_be_pivoted(store: LanceStore) -> None:
     assert sql(store, f"EXPLAIN {query}").num_rows > 0
 
 
+def test_an_attempt_replaces_every_row_of_the_one_before(tmp_path: Path) -> None:
+    past = LanceStore.create(tmp_path / "store")
+    rows = [(0, 0, "a"), (0, 1, "b"), (0, 2, "c"), (1, 0, "d"), (1, 1, "e")]
+    append_rows(
+        past,
+        "rollouts",
+        [
+            {
+                "rollout_id": name,
+                "slot_id": "s",
+                "attempt": attempt,
+                "branch": branch,
+                "agent": "main",
+                "group_id": "g",
+                "reward": 1.0,
+                "passed": True,
+            }
+            for attempt, branch, name in rows
+        ]
+        + [
+            {
+                "rollout_id": "f",
+                "slot_id": "t",
+                "attempt": 0,
+                "branch": 0,
+                "agent": "main",
+                "group_id": "g",
+                "reward": 0.0,
+                "passed": False,
+            }
+        ],
+    )
+    found = sql(past, "SELECT rollout_id FROM final_rollouts ORDER BY 1")["rollout_id"].to_pylist()
+    assert found == ["d", "e", "f"]
+    assert sql(past, "SELECT n, mean_reward FROM groups").to_pylist() == [{"n": 2, "mean_reward": 0.5}]
+
+
 def test_groups_count_last_attempts(store: LanceStore) -> None:
     rows = sql(
         store, "SELECT run_id, step, n, mean_reward, std_reward, n_passed, zero_variance FROM groups ORDER BY 1, 2"

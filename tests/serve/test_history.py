@@ -1,4 +1,4 @@
-"""Calls as a tree: whatever an agent asks in whatever order, each call is found again and each path is whole."""
+"""Calls as a tree: in any order of requests each call is found again and each path is whole."""
 
 import json
 from dataclasses import replace
@@ -16,11 +16,11 @@ from rollhouse.store.task import Task
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def call(number: int, parent: int | None, said: str, agent: str = "main", **more: Any) -> Call:
+def call(number: int, parent: int | None, output: str, agent: str = "main", **more: Any) -> Call:
     """A call whose tokens tell it from all others."""
     ids = [100 * number + place for place in range(6)]
     plain: dict[str, Any] = {"added_ids": ids[:3], "token_ids": ids[3:], "logprobs": [-1.0] * 3, "version_spans": (VersionSpan(0, number // 3),)}  # fmt: skip
-    messages = (Message("user", said),)
+    messages = (Message("user", output),)
     return Call(
         number,
         parent,
@@ -52,10 +52,12 @@ def trees(draw: st.DrawFn) -> OpenRollout:
 @given(trees())
 def test_every_call_is_in_a_branch_and_each_branch_is_whole(rollout: OpenRollout) -> None:
     branches = rollout.branches()
-    assert {one.number for _, _, path in branches for one in path} == set(range(len(rollout.calls)))
-    assert len({(agent, branch) for agent, branch, _ in branches}) == len(branches)
-    assert branches[0][1] == 0 and (branches[0][0] == "main" or all(agent != "main" for agent, _, _ in branches))
-    for agent, _, path in branches:
+    assert {one.number for branch in branches for one in branch.path} == set(range(len(rollout.calls)))
+    assert len({(branch.agent, branch.number) for branch in branches}) == len(branches)
+    assert branches[0].number == 0
+    assert branches[0].agent == "main" or all(branch.agent != "main" for branch in branches)
+    for branch in branches:
+        agent, path = branch.agent, branch.path
         assert path[0].parent is None and [one.parent for one in path[1:]] == [one.number for one in path[:-1]]
         assert {one.agent for one in path} == {agent}
         talk = conversation(Task("t", path[0].messages, ()), path)
@@ -96,8 +98,8 @@ def test_calls_are_the_same_after_a_restart(rollout: OpenRollout) -> None:
 
 def test_what_clients_change_without_meaning_to_does_not_matter() -> None:
     rollout = OpenRollout("r")
-    said = Message("assistant", None, (ToolCall("call_0", "f", '{"a": 1,"b":[2]}'),), reasoning="hm")
-    rollout.add(replace(call(0, None, "hello"), answer=said))
+    output = Message("assistant", None, (ToolCall("call_0", "f", '{"a": 1,"b":[2]}'),), reasoning="hm")
+    rollout.add(replace(call(0, None, "hello"), answer=output))
     sent = Message("assistant", "", (ToolCall("toolu_9", "f", '{"b":[2],\n"a":1}'),))
     tool = Message("tool", "ok", tool_call_id="toolu_9")
     assert rollout.place("main", (), [Message("user", "hello"), sent, tool]).parent == 0
@@ -110,15 +112,28 @@ def test_what_clients_change_without_meaning_to_does_not_matter() -> None:
     assert rollout.place("main", (), [Message("user", "hello "), sent, tool]).parent is None
 
 
-def test_a_prompt_that_does_not_begin_with_the_tokens_before_it_says_where() -> None:
+def test_a_prompt_that_does_not_begin_with_the_tokens_before_it_begins_a_row() -> None:
     first, second = call(0, None, "a"), call(1, 0, "b", added_ids=[0, 1, 2, 3, 77, 5, 6], anew=True)
-    rollout = OpenRollout("r", [first, second])
-    talk = conversation(Task("t", first.messages, ()), rollout.path(second))
-    assert talk.prompt_ids == [0, 1, 2] and talk.prefix_ok is False
-    assert talk.gaps == ["prefix:turn2@4"]
-    assert talk.token_ids == [3, 77, 5, 6, 103, 104, 105] and talk.loss_mask == [1, 0, 0, 0, 1, 1, 1]
-    assert len(talk.logprobs) == 4
+    rollout = OpenRollout("r", [first, second, call(2, 1, "c")])
+    before, after = rollout.branches()
+    assert [(one.agent, one.number, len(one.path)) for one in (before, after)] == [("main", 0, 1), ("main", 1, 2)]
+    talk = conversation(Task("t", after.path[0].messages, ()), after.path)
+    assert [message.text for message in after.path[0].messages] == ["a", "a0", "b"]
+    assert talk.prompt_ids == [0, 1, 2, 3, 77, 5, 6] and talk.prefix_ok
+    assert talk.token_ids == [103, 104, 105, 200, 201, 202, 203, 204, 205]
+    assert talk.loss_mask == [1, 1, 1, 0, 0, 0, 1, 1, 1] and len(talk.logprobs) == 6
+    assert talk.gaps == ["history:message2@4"]
     assert rollout.tokens(second) == [0, 1, 2, 3, 77, 5, 6, 103, 104, 105]
+
+
+def test_a_request_sent_again_is_a_retry_and_the_answer_that_was_built_on_is_the_main_path() -> None:
+    rollout = OpenRollout("r", [call(0, None, "a"), call(1, None, "a"), call(2, 0, "b"), call(3, 0, "b")])
+    found = [([one.number for one in branch.path], branch.retry) for branch in rollout.branches()]
+    assert found == [([0, 3], False), ([0, 2], True), ([1], True)]
+    # The first answer was lost, and the second was built on.
+    rollout = OpenRollout("r", [call(0, None, "a"), call(1, None, "a"), call(2, 1, "b")])
+    found = [([one.number for one in branch.path], branch.retry) for branch in rollout.branches()]
+    assert found == [([1, 2], False), ([0], True)]
 
 
 def test_results_answer_the_recorded_calls_whatever_ids_the_client_gave_them() -> None:

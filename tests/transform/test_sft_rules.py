@@ -79,9 +79,9 @@ def test_branches_of_an_episode_are_rows_and_count_as_one_under_the_cap(filled) 
     branches = [filled.rollout("a", 1.0, index, episode_id="e1", branch=index) for index in range(3)]
     other = filled.rollout("a", 1.0, 5, calls=5)
     assert chosen(filled, per_task_cap=2) == {*branches, other}
-    last = build_sft(filled.store, "last", "s1", SftOptions(branches="last"))
-    assert {row["rollout_id"] for row in last.references.to_dicts()} == {branches[2], other}
-    assert last.counts["dropped"] == {"a later branch of its episode": 2}
+    main = build_sft(filled.store, "main", "s1", SftOptions(branches="main"))
+    assert {row["rollout_id"] for row in main.references.to_dicts()} == {branches[0], other}
+    assert main.counts["dropped"] == {"another branch of its episode": 2}
 
 
 def test_tools_without_a_schema_are_named_with_their_count(filled) -> None:

@@ -156,7 +156,7 @@ def _made_up() -> LossInputs:
     logprobs, old, engine, reference, entropies = (
         torch.where(mask, values, 0.0) for values in (logprobs, old, engine, reference, entropies)
     )
-    return LossInputs(logprobs, old, engine, mask, advantages, reference, entropies)
+    return LossInputs(logprobs, old, engine, mask, advantages, reference, entropies, torch.ones(_ROWS))
 
 
 def _rows(inputs: LossInputs, row: int) -> LossInputs:

@@ -14,7 +14,7 @@ from ...base.errors import ConfigError
 from ...store.lance_store import quote
 from ...store.runs import get_run
 from .ledger import prompt_key, prompt_tokens
-from .plan import PLANNED_COLUMNS
+from .plan import PLANNED_COLUMNS, episodes_of
 
 if TYPE_CHECKING:
     from ...policies.chat import ChatFormat
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ...store.task import Task
     from .config import GrpoConfig
 
-_JUDGED = [*(name for name in PLANNED_COLUMNS if name != "logprobs"), "run_id", "agent", "branch", "trainable", "prompt_id", "tokenizer_hash", "template_hash", "temperature", "top_p", "top_k", "min_p", "logprobs_mode", "started_at"]  # fmt: skip
+_JUDGED = [*(name for name in PLANNED_COLUMNS if name != "logprobs"), "run_id", "prompt_id", "tokenizer_hash", "template_hash", "temperature", "top_p", "top_k", "min_p", "logprobs_mode", "started_at"]  # fmt: skip
 _TOKENS = ["rollout_id", "token_ids", "loss_mask", "logprobs"]
 _GROUPS_AT_ONCE = 8
 """Groups that the learner scores at once."""
@@ -85,7 +85,7 @@ def warm_batch(
     Used are rollouts of `grpo.warm_start.runs` whose task is in the prompt set, that were sampled with the policy's tokenizer, template and
     temperature and without filters, that have a reward, tokens and logprobs, and that the learner as it is now finds likely: the geometric
     mean over a rollout's tokens of exp(learner - engine) is within [1 / max_ratio, max_ratio]. The newest groups come first; each task at most
-    once a batch, each group at most once a run; of a group at most num_generations_per_prompt, at least two, whose rewards are not all equal.
+    once a batch, each group at most once a run; of a group at most num_generations_per_prompt episodes, at least two, whose rewards are not all equal; an episode comes with all its rows that fit.
 
     Args:
         tasks: The prompt set.
@@ -122,10 +122,8 @@ def warm_batch(
 def _stored(store: "LanceStore", runs: Sequence[str], used: set[str]) -> list[Row]:
     named = ", ".join(quote(run) for run in runs)
     rows = store.read("rollouts", _JUDGED, f"run_id in ({named})").to_pylist()
-    last: dict[tuple[str, ...], Row] = {}
-    for row in sorted(rows, key=lambda row: row["attempt"] or 0):
-        last[(row["slot_id"] or row["rollout_id"], str(row["agent"]), str(row["branch"]))] = row
-    return [row for row in last.values() if row["rollout_id"] not in used]
+    rows = [row | {"slot_id": row["slot_id"] or row["rollout_id"]} for row in rows]
+    return [dict(row) for rows in episodes_of(rows) for row in rows if row["rollout_id"] not in used]
 
 
 def _used_before(store: "LanceStore", run_id: str, step: int) -> set[str]:
@@ -183,13 +181,19 @@ def _choose(
             break
         near = [(row, abs(log)) for row, log in zip(group, logs, strict=True) if abs(log) <= bound]
         left_out["ratio out of bounds"] += len(group) - len(near)
-        rewards = {row["reward"] for row, _ in near[:size]}
+        episodes = list(dict.fromkeys(_episode(row) for row, _ in near))[:size]
+        taken = [(row, distance) for row, distance in near if _episode(row) in episodes]
+        rewards = {row["reward"] for row, _ in taken}
         if group[0]["task_id"] in chosen or len(rewards) < 2:
             left_out["rewards are equal"] += len(near) if len(rewards) < 2 else 0
             continue
-        chosen[group[0]["task_id"]] = [row for row, _ in near[:size]]
-        distances += [distance for _, distance in near[:size]]
+        chosen[group[0]["task_id"]] = [row for row, _ in taken]
+        distances += [distance for _, distance in taken]
     return list(chosen.values()), distances
+
+
+def _episode(row: Row) -> str:
+    return row["episode_id"] or row["rollout_id"]
 
 
 def _teaching(groups: Sequence[list[Row]], left_out: Counter[str]) -> Iterator[list[Row]]:

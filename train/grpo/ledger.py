@@ -4,6 +4,7 @@ A batch is always read through its committed plan, so that it can be trained on 
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,7 +29,16 @@ if TYPE_CHECKING:
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
 pc: Any = pyarrow.compute
 
-BATCH_COLUMNS = ["rollout_id", "prompt_id", "tokenizer_hash", "template_hash", "token_ids", "loss_mask", "logprobs"]
+BATCH_COLUMNS = [
+    "rollout_id",
+    "episode_id",
+    "prompt_id",
+    "tokenizer_hash",
+    "template_hash",
+    "token_ids",
+    "loss_mask",
+    "logprobs",
+]
 _STEP_COLUMNS = list(dict.fromkeys([*PLANNED_COLUMNS, "policy_version_last", "version_spans", *BATCH_COLUMNS]))
 _IN_FLOAT32 = ("reward", "logprobs")
 
@@ -186,7 +196,8 @@ def read_batch(
     prompts = {} if prompts is None else prompts
     unknown = [rows[entry.rollout_id] for entry in kept if prompt_key(rows[entry.rollout_id]) not in prompts]
     prompts |= prompt_tokens(store, unknown) if unknown else {}
-    samples = [_sample(rows[entry.rollout_id], prompts, entry) for entry in kept]
+    shares = _shares([rows[entry.rollout_id] for entry in kept])
+    samples = [_sample(rows[entry.rollout_id], prompts, entry, shares[entry.rollout_id]) for entry in kept]
     micro_batches: list[list[int]] = [[] for _ in range(max(entry.micro_batch or 0 for entry in kept) + 1)]
     for position, entry in enumerate(kept):
         micro_batches[entry.micro_batch or 0].append(position)
@@ -209,7 +220,21 @@ def take_stored(store: "LanceStore", run_id: str, learner: Any, steps: Iterable[
         yield step
 
 
-def _sample(row: Mapping[str, Any], prompts: Mapping[str, list[int]], entry: PlanEntry) -> TrainSample:
+def _shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """rollout_id → its share of the sampled tokens of its episode, of rows that are trained on."""
+    sampled = {row["rollout_id"]: sum(row["loss_mask"]) for row in rows}
+    totals: Counter[str] = Counter()
+    for row in rows:
+        totals[row["episode_id"] or row["rollout_id"]] += sampled[row["rollout_id"]]
+    return {
+        row["rollout_id"]: sampled[row["rollout_id"]] / max(1, totals[row["episode_id"] or row["rollout_id"]])
+        for row in rows
+    }
+
+
+def _sample(
+    row: Mapping[str, Any], prompts: Mapping[str, list[int]], entry: PlanEntry, share: float = 1.0
+) -> TrainSample:
     return TrainSample(
         rollout_id=row["rollout_id"],
         prompt_ids=prompts[prompt_key(row)],
@@ -217,6 +242,7 @@ def _sample(row: Mapping[str, Any], prompts: Mapping[str, list[int]], entry: Pla
         loss_mask=row["loss_mask"],
         engine_logprobs=row["logprobs"],
         advantage=entry.advantage or 0.0,
+        share=share,
     )
 
 

@@ -36,6 +36,7 @@ class LossInputs:
         advantages: [B] float32, one per rollout.
         reference_logprobs: [B, T]: of the model the run started from; None when it is not loaded (reference_policy_kl_penalty is 0).
         entropies: [B, T]: with gradient where entropy_bonus is above 0; None when they were not computed.
+        shares: [B] float32: each row's share of its episode's sampled tokens; None when every row is an episode.
     """
 
     logprobs: Tensor
@@ -45,6 +46,7 @@ class LossInputs:
     advantages: Tensor
     reference_logprobs: Tensor | None = None
     entropies: Tensor | None = None
+    shares: Tensor | None = None
 
 
 LossFunction = Callable[[LossInputs], tuple[Tensor, dict[str, Tensor]]]
@@ -57,7 +59,7 @@ class StepTotals:
 
     Attributes:
         n_tokens: Sampled tokens.
-        n_sequences: Rollouts that have any.
+        n_sequences: Episodes that have any.
     """
 
     n_tokens: int
@@ -106,10 +108,11 @@ def policy_loss(
         terms |= {f"kl_{kind}": kl_divergence(apart, kind) for kind in ("k1", "k3")}
 
     if values.ndim == 1:  # a user's own loss per rollout
+        values = values if inputs.shares is None else values * inputs.shares
         total = torch.where(mask.any(-1), values, 0.0).sum() / max(totals.n_sequences, 1)
-        total = total if kl is None else total + aggregate(kl, mask, totals, s)
+        total = total if kl is None else total + aggregate(kl, mask, totals, s, inputs.shares)
     else:
-        total = aggregate(values if kl is None else values + kl, mask, totals, s)
+        total = aggregate(values if kl is None else values + kl, mask, totals, s, inputs.shares)
     if s.entropy_bonus:
         total = total - s.entropy_bonus * token_mean(_need(inputs.entropies, "entropies"), mask, totals.n_tokens)
     return PolicyLoss(total, {name: term.detach() for name, term in terms.items()})
@@ -241,8 +244,10 @@ def kl_divergence(to_reference: Tensor, kind: str) -> Tensor:
 # -- from a loss per token to a number -----------------------------------------------------------------------------------
 
 
-def aggregate(values: Tensor, mask: Tensor, totals: StepTotals, settings: LossConfig) -> Tensor:
-    """This micro-batch's share of the step's number, as loss_fn aggregates; values and mask are [B, T].
+def aggregate(
+    values: Tensor, mask: Tensor, totals: StepTotals, settings: LossConfig, shares: Tensor | None = None
+) -> Tensor:
+    """This micro-batch's share of the step's number, as loss_fn aggregates; values and mask are [B, T], shares [B] as in LossInputs.
 
     Every divisor is a count of the whole optimizer step, so the sum of the shares does not depend on how the step was split.
     """
@@ -250,7 +255,7 @@ def aggregate(values: Tensor, mask: Tensor, totals: StepTotals, settings: LossCo
         return fixed_length_mean(values, mask, totals.n_sequences, settings.fixed_length)
     if settings.token_level_loss:
         return token_mean(values, mask, totals.n_tokens)
-    return sequence_mean(values, mask, totals.n_sequences)
+    return sequence_mean(values, mask, totals.n_sequences, shares)
 
 
 def _by_token(values: Tensor, mask: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ It is committed before the step (ledger.py).
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from statistics import stdev
@@ -25,6 +25,11 @@ PLANNED_COLUMNS = [
     "rollout_id",
     "slot_id",
     "attempt",
+    "episode_id",
+    "agent",
+    "branch",
+    "trainable",
+    "gaps",
     "sample_index",
     "task_id",
     "group_id",
@@ -156,6 +161,9 @@ def make_plan(
 ) -> BatchPlan:
     """The plan of one step over rollout rows (columns PLANNED_COLUMNS), of which each slot's last attempt counts.
 
+    An episode has one reward, one place in its group and one advantage, however many rows it has; each of its rows that can be trained on
+    carries that advantage.
+
     Args:
         settings: See BatchPlan.
         kl: By rollout_id, the KL to the reference (k1 summed over sampled tokens), of every rollout that can be trained on; needed with
@@ -163,9 +171,9 @@ def make_plan(
 
     Raises ValueError when it is needed and missing.
     """
-    last = last_attempts(rollouts)
-    ordered = sorted(last.values(), key=lambda row: (row["group_id"], row["sample_index"]))
-    entries = _judge(ordered, config, kl or {})
+    episodes = sorted(episodes_of(rollouts), key=lambda rows: (rows[0]["group_id"], rows[0]["sample_index"]))
+    ordered = [row for rows in episodes for row in rows]
+    entries = _judge(episodes, config, kl or {})
 
     kept = [position for position, entry in enumerate(entries) if entry.kept]
     lengths = [ordered[position]["n_prompt_tokens"] + ordered[position]["n_tokens"] for position in kept]
@@ -176,49 +184,67 @@ def make_plan(
         for position in batch
     ]
     left_out = [entry for entry in entries if not entry.kept]
+    last = {row["rollout_id"] for row in ordered}
     superseded = [
         PlanEntry(row["rollout_id"], row["group_id"], row["reward"], None, False, "a later attempt took its place")
         for row in rollouts
-        if last[row["slot_id"]] is not row
+        if row["rollout_id"] not in last
     ]
     return BatchPlan(run_id, step, step - 1, tuple(trained + left_out + superseded), config.grpo.seed, settings)
 
 
-def last_attempts(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """slot_id → the row of its last attempt."""
-    return {row["slot_id"]: row for row in sorted(rollouts, key=lambda row: row["attempt"])}
+def episodes_of(rollouts: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The rows of each slot's last attempt by episode, in the order of their first rows; an episode's main row comes first.
+
+    The main row is the one whose rollout_id is the episode's, else the lowest branch.
+    """
+    last: dict[str, int] = {}
+    for row in rollouts:
+        last[row["slot_id"]] = max(row["attempt"] or 0, last.get(row["slot_id"], 0))
+    episodes: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rollouts:
+        if (row["attempt"] or 0) == last[row["slot_id"]]:
+            episodes.setdefault(row["episode_id"] or row["slot_id"], []).append(row)
+    return [sorted(rows, key=_place_in_episode) for rows in episodes.values()]
+
+
+def _place_in_episode(row: Mapping[str, Any]) -> tuple[bool, int, str]:
+    return row["rollout_id"] != row["episode_id"], row["branch"] or 0, row["agent"] or ""
 
 
 def groups_with_spread(rollouts: Sequence[Mapping[str, Any]]) -> set[str]:
     """Groups whose verdicts, before any shaping, are not all equal: those that dynamic sampling keeps. Rows as in make_plan."""
     verdicts: dict[str, list[float]] = {}
-    for row in last_attempts(rollouts).values():
-        if _no_verdict(row) is None:
-            verdicts.setdefault(row["group_id"], []).append(row["reward"])
+    for main, *_ in episodes_of(rollouts):
+        if _no_verdict(main) is None:
+            verdicts.setdefault(main["group_id"], []).append(main["reward"])
     return {group for group, rewards in verdicts.items() if len(rewards) > 1 and stdev(rewards) > ZERO_STD}
 
 
-def _judge(rollouts: Sequence[Mapping[str, Any]], config: GrpoConfig, kl: Mapping[str, float]) -> list[PlanEntry]:
-    """An entry per rollout, in order, without micro-batches."""
-    grpo = config.grpo
-    rewards_B = torch.tensor([_compared(row, config, kl) for row in rollouts], dtype=torch.float32)
-    found = _advantages(rollouts, rewards_B, config)
-    distinct = groups_with_spread(rollouts) if grpo.use_dynamic_sampling else {row["group_id"] for row in rollouts}
-    keep_flat = has_more_terms(config)
-    reasons: list[str | None] = []
-    for row, reward, flat, size in zip(
-        rollouts, rewards_B.tolist(), found.zero_std_B.tolist(), found.sizes_B.tolist(), strict=True
-    ):
-        reason = _no_verdict(row) or _untrainable(row, grpo.overlong_filtering)
-        reason = reason or ("its KL is not finite" if math.isnan(reward) else None)
-        if reason is None and (row["group_id"] not in distinct or (flat and not keep_flat)):
-            reason = "zero_std" if size > 1 else "alone in its group"
-        reasons.append(reason)
-
+def _judge(
+    episodes: Sequence[Sequence[Mapping[str, Any]]], config: GrpoConfig, kl: Mapping[str, float]
+) -> list[PlanEntry]:
+    """An entry per row of each episode, in order, without micro-batches. Tensors have a value per episode."""
+    grpo, mains = config.grpo, [rows[0] for rows in episodes]
+    rewards_B = torch.tensor([_compared(rows, config, kl) for rows in episodes], dtype=torch.float32)
+    tokens_B = torch.tensor([sum(row["n_sampled_tokens"] or 0 for row in rows if _may_learn(row)) for rows in episodes], dtype=torch.int64)  # fmt: skip
+    found = _advantages(mains, rewards_B, tokens_B, config)
+    spread = {row["group_id"] for row in mains}
+    if grpo.use_dynamic_sampling:
+        spread = groups_with_spread([row for rows in episodes for row in rows])
+    reasons = [
+        _of_its_group(main, reward, flat and not has_more_terms(config), size, spread)
+        for main, reward, flat, size in zip(
+            mains, rewards_B.tolist(), found.zero_std_B.tolist(), found.sizes_B.tolist(), strict=True
+        )
+    ]
+    left_out = [
+        [_no_verdict(rows[0]) or _untrainable(row, grpo.overlong_filtering) or of_all for row in rows]
+        for rows, of_all in zip(episodes, reasons, strict=True)
+    ]
     values_B = found.values_B
     if grpo.whiten_advantages:
-        trained_B = torch.tensor([reason is None for reason in reasons], dtype=torch.bool) & ~found.zero_std_B
-        tokens_B = torch.tensor([row["n_sampled_tokens"] or 0 for row in rollouts], dtype=torch.int64)
+        trained_B = torch.tensor([None in whys for whys in left_out], dtype=torch.bool) & ~found.zero_std_B
         values_B = torch.where(found.zero_std_B, values_B, whiten(values_B, tokens_B * trained_B))
     return [
         PlanEntry(
@@ -226,13 +252,29 @@ def _judge(rollouts: Sequence[Mapping[str, Any]], config: GrpoConfig, kl: Mappin
             row["group_id"],
             row["reward"] if math.isnan(reward) else reward,
             None if math.isnan(advantage) else advantage,
-            reason is None,
-            reason,
+            why is None,
+            why,
         )
-        for row, reward, advantage, reason in zip(
-            rollouts, rewards_B.tolist(), values_B.float().tolist(), reasons, strict=True
+        for rows, whys, reward, advantage in zip(
+            episodes, left_out, rewards_B.tolist(), values_B.float().tolist(), strict=True
         )
+        for row, why in zip(rows, whys, strict=True)
     ]
+
+
+def _of_its_group(main: Mapping[str, Any], reward: float, flat: bool, size: int, spread: Collection[str]) -> str | None:
+    """Why an episode with a verdict is left out as a whole, None when it is not.
+
+    Args:
+        reward: What was compared; NaN for nothing.
+        flat: Whether its group has no spread and the loss no other term.
+        spread: Groups that are kept.
+    """
+    if math.isnan(reward):
+        return "its KL is not finite"
+    if flat or main["group_id"] not in spread:
+        return "zero_std" if size > 1 else "alone in its group"
+    return None
 
 
 def has_more_terms(config: GrpoConfig) -> bool:
@@ -246,8 +288,10 @@ def kl_off_rewards(config: GrpoConfig) -> float:
     return config.loss_fn.reference_policy_kl_penalty if config.loss_fn.use_kl_in_reward else 0.0
 
 
-def _advantages(rollouts: Sequence[Mapping[str, Any]], rewards_B: Tensor, config: GrpoConfig) -> GroupAdvantages:
-    """The advantages of the configuration, or of the function that grpo.advantage names."""
+def _advantages(
+    rollouts: Sequence[Mapping[str, Any]], rewards_B: Tensor, tokens_B: Tensor, config: GrpoConfig
+) -> GroupAdvantages:
+    """The advantages of the configuration, or of the function that grpo.advantage names, of the main rows of episodes."""
     grpo = config.grpo
     numbers = {group: number for number, group in enumerate(dict.fromkeys(row["group_id"] for row in rollouts))}
     groups_B = torch.tensor([numbers[row["group_id"]] for row in rollouts], dtype=torch.int64)
@@ -258,7 +302,6 @@ def _advantages(rollouts: Sequence[Mapping[str, Any]], rewards_B: Tensor, config
     if function is None:
         return found
     values_B, flat_B = found.values_B.clone(), found.zero_std_B.clone()
-    tokens_B = torch.tensor([row["n_sampled_tokens"] or 0 for row in rollouts], dtype=torch.int64)
     truncated_B = torch.tensor([row["status"] == "truncated" for row in rollouts], dtype=torch.bool)
     for number in range(len(numbers)):
         members = ((groups_B == number) & ~rewards_B.isnan()).nonzero().squeeze(-1)
@@ -270,21 +313,27 @@ def _advantages(rollouts: Sequence[Mapping[str, Any]], rewards_B: Tensor, config
     return GroupAdvantages(torch.where(flat_B & ~values_B.isnan(), 0.0, values_B), flat_B, found.sizes_B)
 
 
-def _compared(row: Mapping[str, Any], config: GrpoConfig, kl: Mapping[str, float]) -> float:
-    """The shaped reward; NaN for a rollout without a verdict or with a KL that is not finite.
+def _compared(rows: Sequence[Mapping[str, Any]], config: GrpoConfig, kl: Mapping[str, float]) -> float:
+    """The shaped reward of an episode; NaN without a verdict or with a KL that is not finite.
 
     What cannot be trained on has no KL: the learner never scores it.
     """
-    if _no_verdict(row):
+    main, coefficient = rows[0], kl_off_rewards(config)
+    if _no_verdict(main):
         return math.nan
-    known = kl.get(row["rollout_id"])
-    coefficient = kl_off_rewards(config)
-    if coefficient and known is None and _untrainable(row, config.grpo.overlong_filtering) is None:
-        raise ValueError(f"the reward of rollout {row['rollout_id']} is to be shaped by its KL, which is not known")
+    for row in rows if coefficient else ():
+        if row["rollout_id"] not in kl and _untrainable(row, config.grpo.overlong_filtering) is None:
+            raise ValueError(f"the reward of rollout {row['rollout_id']} is to be shaped by its KL, which is not known")
+    known = sum(kl.get(row["rollout_id"], 0.0) for row in rows if _may_learn(row))
     reward = shaped_reward(
-        row, config.grpo.reward_shaping, config.policy.max_total_sequence_length, coefficient * (known or 0.0)
+        main, config.grpo.reward_shaping, config.policy.max_total_sequence_length, coefficient * known
     )
     return reward if math.isfinite(reward) else math.nan
+
+
+def _may_learn(row: Mapping[str, Any]) -> bool:
+    """Whether the row is of the policy that is trained, and its answers were used."""
+    return row["trainable"] is not False
 
 
 def _no_verdict(row: Mapping[str, Any]) -> str | None:
@@ -298,6 +347,8 @@ def _no_verdict(row: Mapping[str, Any]) -> str | None:
 
 def _untrainable(row: Mapping[str, Any], overlong_filtering: bool) -> str | None:
     """Why a rollout whose reward counts is not trained on, None when it is."""
+    if not _may_learn(row):
+        return "a retry whose answer was not used" if "retry" in (row["gaps"] or ()) else "not the agent being trained"
     if not row["n_sampled_tokens"] or row["logprobs"] is None:
         return "no sampled tokens"
     if not row["prefix_ok"]:

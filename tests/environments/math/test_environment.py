@@ -48,7 +48,7 @@ def test_one_turn_and_its_verdict() -> None:
     assert answers == [Done("stop")]
     assert (score.reward, score.passed, score.scorer, extracted) == (1.0, True, "math-verify", "7")
     assert score.components == (("library_reward", 1.0, 1.0),)
-    assert score.scorer_version.startswith("1-")
+    assert score.scorer_version.startswith("2-")
 
 
 def test_reasoning_is_no_answer_and_alone_no_end() -> None:
@@ -148,6 +148,9 @@ def test_collect_and_score_again(tmp_path: Path) -> None:
         again = json.loads(run("rescore", "--scorer", "math", "--store", store, "--format", "json"))
         again = again[0] if isinstance(again, list) else again
         assert (again["scored"], again["new"], again["moved"]) == (12, new, 0)
+    run("rescore", "--scorer", "math-strict", "--store", store)
+    stored = SqlStore(store).read("scores", ["scorer", "scorer_version"]).to_pylist()
+    assert sorted(row["scorer"] for row in stored) == ["math-strict"] * 12 + ["math-verify"] * 12
 
 
 def test_generated_tasks_are_written_as_rows_and_read_back(tmp_path: Path) -> None:

@@ -117,6 +117,14 @@ def test_the_library_s_yes_needs_no_judge() -> None:
     assert (score.reward, score.scorer, there.asked) == (1.0, "math-verify", [])
 
 
+def test_a_doubtful_yes_can_be_confirmed() -> None:
+    doubtful, there = judged(lambda shown: DIFFERENT, r"\boxed{0.333333}", expected=r"\frac13", confirm=True)
+    assert (doubtful.reward, doubtful.scorer, len(there.asked)) == (0.0, "math-judge", 1)
+    assert parts(doubtful) == {"library_reward": (1.0, 0.0), "judge": (0.0, 1.0)}
+    sure, there = judged(lambda shown: DIFFERENT, r"\boxed{7}", expected="7", confirm=True)
+    assert (sure.reward, sure.scorer, there.asked) == (1.0, "math-verify", [])
+
+
 def test_no_answer_at_all_needs_no_judge_either() -> None:
     score, there = judged(lambda shown: SAME, "  ")
     assert (score.reward, there.asked) == (0.0, [])

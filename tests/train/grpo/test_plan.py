@@ -128,6 +128,43 @@ def test_only_the_last_attempt_of_a_slot_counts():
     assert entries[rows[0]["rollout_id"]].kept and entries[rows[2]["rollout_id"]].kept
 
 
+def episode(group, index, reward, n_rows, attempt=0, **changes):
+    """The rows of one episode: branches 0, 1, … of one slot and attempt."""
+    rows = [
+        rollout(group, index, reward, attempt=attempt, branch=branch, agent="main", trainable=True, **changes)
+        for branch in range(n_rows)
+    ]
+    for row in rows[1:]:
+        row["rollout_id"] = hash_id(row["rollout_id"], row["branch"])
+    return [row | {"episode_id": rows[0]["rollout_id"]} for row in rows]
+
+
+def test_an_episode_has_one_reward_and_one_advantage_however_many_rows_it_has():
+    one_row = [rollout("a", index, reward) for index, reward in enumerate([1.0, 0.0, 0.0])]
+    many = [*episode("a", 0, 1.0, 5), *episode("a", 1, 0.0, 1), *episode("a", 2, 0.0, 2)]
+    expected = [entry.advantage for entry in by_id(plan_of(one_row)).values()]
+    plan = plan_of(many[::-1])
+    entries = by_id(plan)
+    assert len(entries) == 8 and all(entry.kept for entry in entries.values())
+    assert [entries[row["rollout_id"]].advantage for row in many] == [expected[0]] * 5 + [expected[1]] * 3
+    assert groups_with_spread(many) == {"a"} and groups_with_spread(episode("a", 0, 1.0, 5)) == set()
+
+
+def test_rows_of_a_replaced_attempt_retries_and_other_agents_are_left_out_with_their_reasons():
+    first, second = episode("a", 0, 0.0, 3), episode("a", 0, 1.0, 2, attempt=1)
+    second[1] |= {"trainable": False, "gaps": ["retry"]}
+    other = episode("a", 1, 0.0, 2)
+    other[1] |= {"trainable": False, "agent": "searcher"}
+    entries = by_id(plan_of([*first, *second, *other]))
+    reasons = [entries[row["rollout_id"]].reason for row in (*first, *second, *other)]
+    assert reasons == ["a later attempt took its place"] * 3 + [
+        None,
+        "a retry whose answer was not used",
+        None,
+        "not the agent being trained",
+    ]
+
+
 def test_edge_5_a_rollout_of_tool_results_only_counts_in_its_group_and_is_not_trained_on():
     rows = [rollout("a", 0, 1.0), rollout("a", 1, 0.0, loss_mask=[0] * 6, logprobs=[], n_sampled_tokens=0)]
     entries = [by_id(plan_of(rows))[row["rollout_id"]] for row in rows]
@@ -354,3 +391,12 @@ def test_outcomes_belong_to_an_incarnation(store_with_rollouts):
     rows = sorted(store.read("training_outcomes").to_pylist(), key=lambda row: row["incarnation"])
     assert [row["incarnation"] for row in rows] == [0, 1]
     assert rows[0]["trainer_logprobs"] == [-0.5, -1.0] and rows[0]["clipped_share"] == 0.25
+
+
+def test_the_rows_of_an_episode_share_its_weight_by_their_tokens(store_with_rollouts):
+    rows = [*episode("a", 20, 1.0, 2), rollout("a", 21, 0.0)]
+    rows[1] |= {"token_ids": [5, 6], "loss_mask": [1, 1], "logprobs": [-1.0] * 2, "n_tokens": 2, "n_sampled_tokens": 2}
+    append_rows(store_with_rollouts, "rollouts", rows)
+    samples, _ = read_batch(store_with_rollouts, plan_of(rows))
+    shares = {sample.rollout_id: sample.share for sample in samples}
+    assert [shares[row["rollout_id"]] for row in rows] == [4 / 6, 2 / 6, 1.0]

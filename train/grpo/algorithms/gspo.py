@@ -41,10 +41,15 @@ def sequence_log_ratio(log_ratio: "Tensor", mask: "Tensor") -> "Tensor":
     return log_ratio - log_ratio.detach() + mean
 
 
-def sequence_mean(values: "Tensor", mask: "Tensor", n_sequences: int) -> "Tensor":
-    """Mean over each rollout's sampled tokens, summed, / n_sequences: every rollout weighs the same (arXiv:2402.03300, eq. 3).
+def sequence_mean(values: "Tensor", mask: "Tensor", n_sequences: int, shares: "Tensor | None" = None) -> "Tensor":
+    """Mean over each episode's sampled tokens, summed, / n_sequences: every episode weighs the same (arXiv:2402.03300, eq. 3).
 
-    Rollouts without a sampled token add nothing, and `n_sequences`, of the whole optimizer step, does not count them.
+    Episodes without a sampled token add nothing, and `n_sequences`, of the whole optimizer step, does not count them.
+
+    Args:
+        values: [B, T]; mask: [B, T] bool, True at sampled tokens.
+        shares: [B], each row's share of its episode's sampled tokens, so that the rows' weighted means add up to the episode's mean; None
+            where every row is an episode.
     """
-    per_sequence = values.where(mask, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)
-    return per_sequence.sum() / max(n_sequences, 1)
+    per_row = values.where(mask, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)
+    return (per_row if shares is None else per_row * shares).sum() / max(n_sequences, 1)

@@ -18,6 +18,8 @@ class TrainSample:
         loss_mask: Parallel to token_ids: 1 where the policy sampled the token.
         engine_logprobs: One per sampled token, in order, from the engine.
         advantage: The rollout's, shared by its sampled tokens.
+        share: Its share of the sampled tokens that are trained on of its episode; 1 for an episode of one row. A loss that weighs every episode
+            the same weighs the row by it.
     """
 
     rollout_id: str
@@ -26,6 +28,7 @@ class TrainSample:
     loss_mask: Sequence[int]
     engine_logprobs: Sequence[float]
     advantage: float = 0.0
+    share: float = 1.0
 
     @property
     def length(self) -> int:
@@ -47,12 +50,14 @@ class MicroBatch:
         mask: [B, T] bool: True where token t + 1 was sampled.
         engine_logprobs: [B, T] float32, 0 where the mask is False.
         advantages: [B] float32.
+        shares: [B] float32.
     """
 
     input_ids: Tensor
     mask: Tensor
     engine_logprobs: Tensor
     advantages: Tensor
+    shares: Tensor
 
 
 def split_micro_batches(
@@ -98,7 +103,9 @@ def collate(samples: Sequence[TrainSample], device: str = "cpu") -> MicroBatch:
         mask[row, start - 1 : end - 1] = torch.tensor(sample.loss_mask, dtype=torch.bool)
         engine_logprobs[row, mask[row]] = torch.tensor(sample.engine_logprobs, dtype=torch.float32)
     advantages = torch.tensor([sample.advantage for sample in samples], dtype=torch.float32)
-    return MicroBatch(input_ids.to(device), mask.to(device), engine_logprobs.to(device), advantages.to(device))
+    shares = torch.tensor([sample.share for sample in samples], dtype=torch.float32)
+    tensors = (input_ids, mask, engine_logprobs, advantages, shares)
+    return MicroBatch(*(tensor.to(device) for tensor in tensors))
 
 
 def _check(sample: TrainSample) -> None:

@@ -104,7 +104,7 @@ class Learner:
         self.steps += 1
         grpo, device = self.settings.grpo, self.settings.device
         lr = learning_rate(self.steps, self._policy.optimizer)
-        n_sequences = sum(sample.n_sampled > 0 for sample in samples)
+        n_sequences = round(sum(sample.share for sample in samples if sample.n_sampled))
         totals = StepTotals(sum(sample.n_sampled for sample in samples), n_sequences)
         stored = before_update or (lambda: None)
         if totals.n_tokens == 0:
@@ -176,7 +176,9 @@ class Learner:
             scored = self._score_reference(layout)
             first = old, None if scored is None else spread(scored, batch.mask)
         old, reference = first
-        return LossInputs(logprobs, old, batch.engine_logprobs, batch.mask, batch.advantages, reference, entropies)
+        return LossInputs(
+            logprobs, old, batch.engine_logprobs, batch.mask, batch.advantages, reference, entropies, batch.shares
+        )
 
     def _score_reference(self, layout: Layout) -> Tensor | None:
         """[N] logprobs of the sampled tokens under the model that the run started from; None where it is not loaded."""
