@@ -155,7 +155,7 @@ FORMATS: dict[str, FileFormat] = {
     ),
     "trl-messages": FileFormat(trl.read, trl.writer("trl-messages"), trl.held, records=trl.records, unfit=trl.unfit),
     "trl-kto": FileFormat(trl.read, trl.writer("trl-kto"), trl.held, records=trl.records, unfit=trl.unfit_for_kto),
-    "trl-prompt": FileFormat(None, trl.writer("trl-prompt"), trl.held, unfit=trl.unfit_prompt),
+    "trl-prompt": FileFormat(None, trl.writer("trl-prompt"), trl.prompt_held, unfit=trl.unfit_prompt, drops=verl.drops),
     "openai-finetuning": FileFormat(
         None, finetuning.write, finetuning.held, unfit=finetuning.unfit, drops=finetuning.drops
     ),

@@ -66,7 +66,7 @@ class JoinedCalls:
         """The rollout, without ids."""
         first, last = self.calls[0], self.calls[-1]
         rollout = FileRollout(self.messages[: self.n_asked], self.tools, self.messages[self.n_asked :], gaps=set(self.gaps))  # fmt: skip
-        rollout.columns = {**first.columns, **{name: value for name, value in last.columns.items() if name not in SAMPLING}}  # fmt: skip
+        rollout.columns = {**first.columns, **{name: value for name, value in last.columns.items() if name not in SAMPLING and value is not None}}  # fmt: skip
         rollout.columns["started_at"] = first.started
         if first.started and last.ended:
             rollout.columns["duration_s"] = (last.ended - first.started).total_seconds()

@@ -54,6 +54,11 @@ def held(rollout: FileRollout) -> set[str]:
     return {"reward", "run_id"}
 
 
+def prompt_held(rollout: FileRollout) -> set[str]:
+    """The columns that a file of prompts has a place for."""
+    return {"task_id", "task.ground_truth"}
+
+
 def records(
     path: Path, quarantine: Quarantine, on_progress: Callable[[int], None] | None = None
 ) -> Iterator[tuple[Line, Row]]:

@@ -255,6 +255,7 @@ FLAGS_ELSEWHERE = {
     "rescore": {"compare", "against"},  # the named query verdict_moves
     "import": {"file_format"},  # the argument `format`
     "export": {"file_format"},
+    "check": {"repair", "fail_on"},  # `repair`, and the exit code
     "tasks generate": {"output"},
     "dataset build sft": {"snapshot_name"},  # `at=`
     "dataset build dpo": {"snapshot_name"},
@@ -269,7 +270,6 @@ FLAGS_ELSEWHERE = {
     "report": {"runs"},
     "search": {"like", "column"},  # `nearest`
     "lineage": {"id"},
-    "check": {"repair", "fail_on"},  # `repair`, and the exit code
 }
 KEYWORDS_ELSEWHERE = {
     "import_": {"format"},

@@ -290,6 +290,7 @@ def pairs(folder: Path) -> Path:
             },
         },
         {
+            "reward": 1.0,
             "request": {**request, "messages": history},
             "response": {
                 "id": "r2",

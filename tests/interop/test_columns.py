@@ -21,7 +21,7 @@ Row = dict[str, Any]
 XLAM_TOOL = {"name": "add", "description": "Adds.", "parameters": {"a": {"type": "int", "description": "One."}, "b": {"type": "int, optional", "default": "0"}}}  # fmt: skip
 ACE_TOOL = {"name": "Sum API", "description": "Adds.", "parameters": {"type": "dict", "properties": {"a": {"type": "int"}, "b": {"type": "int"}}, "required": ["a"]}, "required": None}  # fmt: skip
 TALK = [{"role": "system", "content": "Fix it."}, {"role": "user", "content": [{"type": "text", "text": "1 + 2?"}]},
-        {"role": "assistant", "content": "", "tool_calls": [samples.chat_call()]}, {"role": "tool", "content": "3", "tool_call_id": "c1"}, {"role": "assistant", "content": "3."}]  # fmt: skip
+        {"role": "assistant", "content": "", "reasoning_content": "Add.", "tool_calls": [samples.chat_call()]}, {"role": "tool", "content": "3", "tool_call_id": "c1"}, {"role": "assistant", "content": "3."}]  # fmt: skip
 
 
 def xlam(folder: Path) -> Path:
