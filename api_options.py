@@ -311,8 +311,8 @@ class SftBuildOptions(TypedDict, total=False):
     """Fewest tokens of the response. Default: no limit. Rollouts without tokens pass."""
     max_tokens: int | None
     """Most tokens of the response. Default: no limit. Rollouts without tokens pass."""
-    branches: Literal["all", "last"]
-    """Use every branch of an episode, or only the last one."""
+    branches: Literal["all", "main"]
+    """Use every branch of an episode, or only branch 0, the main one."""
     dedupe: bool
     """Keep one of several equal responses to one prompt."""
     per_task_cap: int | None

@@ -1,4 +1,4 @@
-"""How fast rollouts are collected: workplace from an endpoint that answers at once, against a client that only sends, in one run.
+"""How fast rollouts are collected: workplace with an endpoint that answers at once, against a bare client, in one run.
 
     python benchmarks/collect.py [--quick] [--engine] [--tables DIR --tasks FILE] [--rounds 3] [--out docs/benchmarks-collect.md]
 
@@ -83,7 +83,7 @@ def server(hold: int = 0) -> Iterator[str]:
 
 
 def part(script: str, *arguments: str) -> Measured:
-    """What a measurement in a process of its own prints."""
+    """The output of a measurement in a separate process."""
     done = subprocess.run([sys.executable, HERE / script, *arguments], stdout=subprocess.PIPE, text=True, check=True)
     measured = json.loads(done.stdout.splitlines()[-1])
     print(script, *arguments[:1], json.dumps(measured), file=sys.stderr, flush=True)
@@ -91,7 +91,7 @@ def part(script: str, *arguments: str) -> Measured:
 
 
 def one_round(work: Measured, few: int, many: int) -> dict[str, Measured]:
-    """The bare client before and after the runner, so that what else the machine does falls on both."""
+    """The bare client before and after the runner, so that other load on the machine affects both."""
     with server() as url:
         given = {"url": url, **work, "concurrency": CONCURRENCY}
         bare = {"model": MODEL, "rollouts": max(few, many // 2)}
@@ -173,7 +173,7 @@ def report(found: list[dict[str, Measured]], held: Measured, engine: Measured | 
 
 
 def engine_lines(engine: Measured, added: list[float]) -> list[str]:
-    """What the runner adds to generation."""
+    """The time that the runner adds to generation."""
     rounds = []
     for one, more in zip(engine["rounds"], added, strict=True):
         ours, straight = one["collected"], one["straight"]
@@ -210,7 +210,7 @@ def cpu(found: list[dict[str, Measured]], name: str) -> str:
 
 
 def goal(what: str, value: float, bound: float, least: bool = False) -> tuple[str, float, bool]:
-    """A number next to what was wanted."""
+    """A number with its goal."""
     return what, value, value >= bound if least else value <= bound
 
 

@@ -39,7 +39,7 @@ def bare(url: str, tables: str, tasks: str, rollouts: int, concurrency: int, mod
 
 
 def requests_of(task: Task, model: str) -> tuple[bytes, bytes]:
-    """What the runner sends for one rollout of the task."""
+    """The runner's requests for one rollout of the task."""
     encoder, conversation = RequestEncoder(model, {}), Conversation(task)
     first = encoder.body(conversation, Sampling())
     conversation.messages += [read_message({"role": "assistant", "content": None, "tool_calls": [CALL]}),
@@ -64,7 +64,7 @@ async def _send(url: str, pairs: list[tuple[bytes, bytes]], concurrency: int) ->
 
 
 def runner(url: str, tables: str, tasks: str, rollouts: int, concurrency: int) -> dict[str, Any]:
-    """The real thing: environment, tools, verifier, writer and store. Planning is in the time; imports and reading the tasks are not."""
+    """The runner with environment, tools, verifier, writer and store. Planning is in the time; imports and reading the tasks are not."""
     environment = WorkplaceEnvironment(tables, tasks)
     listed = tasks_for(rollouts, list(environment.tasks("train")))
     policy = OpenAIPolicy(url, settings=EndpointSettings(concurrency=concurrency))
@@ -93,7 +93,7 @@ def runner(url: str, tables: str, tasks: str, rollouts: int, concurrency: int) -
 
 
 def tasks_for(rollouts: int, tasks: list[Task]) -> list[Task]:
-    """As many of the tasks as go into the number of rollouts without a rest."""
+    """The largest number of tasks that divides the number of rollouts."""
     return tasks[: max(n for n in range(1, min(rollouts, len(tasks)) + 1) if rollouts % n == 0)]
 
 

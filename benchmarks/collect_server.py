@@ -3,8 +3,8 @@
     python benchmarks/collect_server.py [--hold N]
 
 Prints its port. It does no more than read a request to its end and answer, so that what is measured is the client. `--hold N` keeps every
-answer back until N requests wait for one (or nothing has come for two seconds), which makes the client have N in flight. GET /stats tells
-how many requests came and how many waited at one time; GET /v1/models is what any client asks first.
+answer back until N requests wait for one (or nothing has come for two seconds), which makes the client have N in flight. GET /stats returns
+the number of requests and the most that waited at one time; GET /v1/models is a client's first request.
 """
 
 import argparse
@@ -36,7 +36,7 @@ MODELS = response({"object": "list", "data": [{"id": MODEL, "object": "model", "
 
 
 class Hold:
-    """Answers that are kept back until there are enough of them."""
+    """Answers that are held until there are enough of them."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -57,13 +57,13 @@ class Hold:
             self.let_go()
 
     def let_go(self) -> None:
-        """Sends all that is kept."""
+        """Sends all held answers."""
         kept, self._kept = self._kept, []
         for transport, data in kept:
             transport.write(data)
 
     async def watch(self) -> None:
-        """Lets go what is kept when nothing more comes."""
+        """Sends the held answers when no further request comes."""
         while True:
             await asyncio.sleep(0.25)
             if self._kept and asyncio.get_running_loop().time() - self._last > _IDLE_S:
@@ -71,7 +71,7 @@ class Hold:
 
 
 class Connection(asyncio.Protocol):
-    """Reads requests one after the other."""
+    """Reads requests in sequence."""
 
     def __init__(self, hold: Hold) -> None:
         self._hold = hold
@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, request: bytes) -> None:
         if request.startswith(b"POST"):
-            # The second request of a rollout brings what the tool answered; it stands at the end.
+            # The second request of a rollout ends with the tool's result.
             self._hold.answer(self._transport, SAYS if request.rfind(b'"tool_call_id"') >= 0 else CALLS)
         elif request.startswith(b"GET /stats"):
             self._transport.write(response({"requests": self._hold.requests, "most_waiting": self._hold.most}))
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
 
 
 async def main() -> None:
-    """Serves until it is ended."""
+    """Serves until it is stopped."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--hold", type=int, default=0)
     hold = Hold(parser.parse_args().hold)

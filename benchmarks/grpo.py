@@ -26,7 +26,7 @@ PHASES = ("generate", "wait", "train", "sync", "verify", "store", "store_rollout
 
 @dataclass(frozen=True)
 class Side:
-    """One row of the table. `warm_up` steps are not counted: an asynchronous run needs two until both halves overlap."""
+    """One row of the table. `warm_up` steps are excluded: an asynchronous run needs two until both halves overlap."""
 
     name: str
     script: str
@@ -105,22 +105,22 @@ def compare(work: Measured, rounds: int, steps: int) -> list[dict[str, Measured]
 
 def measure(side: Side, work: Measured, steps: int) -> Measured:
     """One run, with `step`: the median of its measured steps in seconds."""
-    asked = work | side.changes | {"steps": side.warm_up + steps}
-    command = [sys.executable, str(HERE / side.script), json.dumps(asked)]
+    workload = work | side.changes | {"steps": side.warm_up + steps}
+    command = [sys.executable, str(HERE / side.script), json.dumps(workload)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
     if done.returncode:
         raise SystemExit(f"{side.name} failed:\n{done.stderr[-3000:]}")
     measured = json.loads(done.stdout.splitlines()[-1])
     measured["step"] = median(measured["seconds"][side.warm_up :])
     measured["phases"] = {name: values[side.warm_up :] for name, values in measured["phases"].items()}
-    print(f"{side.name} ({asked['precision']}): {measured['step']:.2f} s a step, load {os.getloadavg()[0]:.1f}", file=sys.stderr)  # fmt: skip
+    print(f"{side.name} ({workload['precision']}): {measured['step']:.2f} s a step, load {os.getloadavg()[0]:.1f}", file=sys.stderr)  # fmt: skip
     return measured
 
 
 def growth(
     work: Measured, steps: int, found: list[dict[str, Measured]]
 ) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """By what grows and side: (size, seconds a step), one run each; the size that `found` has already is its median."""
+    """By dimension and side: (size, seconds a step), one run each; the size of `found` has its median."""
     grown: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for what, sizes in GROWTH.items():
         for side in (side for side in SIDES if side.name != TRL_PLAIN):
@@ -155,7 +155,7 @@ def ratio(steps: dict[str, list[float]], other: str, name: str) -> float:
 
 
 def store_ms(measured: Measured) -> float:
-    """What the median step waited for the store, in milliseconds; what the store did beside it is the phase `store_behind`."""
+    """Milliseconds that the median step waited for the store; writing beside the step is the phase `store_behind`."""
     phases = measured["phases"]
     return 1000 * median(
         plan + rollouts for plan, rollouts in zip(phases["time/store"], phases["time/store_rollouts"], strict=True)
@@ -163,7 +163,7 @@ def store_ms(measured: Measured) -> float:
 
 
 def print_phases(rounds: list[dict[str, Measured]]) -> None:
-    """Our phases, medians over all measured steps. A step waits for `wait` of `generate`, which holds `store_rollouts`; `store_behind` nobody waits for."""
+    """Our phases, medians over all measured steps. A step waits for `wait` of `generate`, which includes `store_rollouts`; `store_behind` runs beside the step."""
     print(f"\n| ms | {' | '.join(PHASES)} |\n|---|{'---|' * len(PHASES)}")
     for name in (SYNC, ASYNC):
         cells = []
@@ -185,7 +185,7 @@ def print_rewards(rounds: list[dict[str, Measured]]) -> None:
 
 
 def machine() -> str:
-    """What it was measured on."""
+    """The machine and packages."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "vllm", "trl", "transformers", "ray"))
     return f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}, {packages}; load {os.getloadavg()[0]:.1f} at the end."
 

@@ -2,8 +2,8 @@
 
     python benchmarks/grpo_curves.py [--arms sync trl …] [--seeds 0 1 2] [--results benchmarks/grpo_curves.json] [--picture docs/grpo-curves.svg]
 
-Runs that the results hold already are not repeated. Prints the table as Markdown and draws the picture; exits 1 when ours is below TRL, or
-asynchronous below synchronous, by more than two standard errors. Nothing here depends on how fast the machine is.
+Runs in the results are not repeated. Prints the table as Markdown and draws the picture; exits 1 when ours is below TRL, or
+asynchronous below synchronous, by more than two standard errors. The results do not depend on the machine's speed.
 """
 
 import argparse
@@ -30,7 +30,7 @@ RUN = Path(__file__).with_name("grpo_curves_run.py")
 
 
 def main() -> int:
-    """Runs what is missing, prints, draws."""
+    """Makes missing runs, prints, draws."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -55,8 +55,8 @@ def main() -> int:
 
 def run(arm: str, seed: int) -> Result:
     """One run, in a process of its own."""
-    asked = COMMON | ARMS[arm][1] | {"arm": arm, "seed": seed}
-    done = subprocess.run([sys.executable, str(RUN), json.dumps(asked)], capture_output=True, text=True)
+    settings = COMMON | ARMS[arm][1] | {"arm": arm, "seed": seed}
+    done = subprocess.run([sys.executable, str(RUN), json.dumps(settings)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{arm}, seed {seed} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -109,7 +109,7 @@ def ages(results: list[Result]) -> str:
 
 
 def judge(curves: dict[str, list[tuple[int, float, float]]]) -> bool:
-    """Prints how far one is from the other at the end and on average over the curve, in standard errors of the difference."""
+    """Prints the differences at the end and the lowest of the curve, in standard errors of the difference."""
     met = True
     print("\n| | at the end | in standard errors | least of the curve, in standard errors | not below by more than two |\n|---|---|---|---|---|")  # fmt: skip
     for ours, other in GOALS:

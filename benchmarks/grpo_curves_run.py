@@ -15,7 +15,7 @@ from typing import Any
 
 from rollhouse.environments.workplace_mini import MiniEnvironment
 
-# Means over the steps, noted beside a curve of ours.
+# Means over the steps, stored with a curve of ours.
 MEASURES = ("staleness/token_mean", "staleness/token_max", "mismatch/logp_abs_diff")
 MAX_TURNS, MAX_TOKENS, MAX_LENGTH = 6, 96, 1024
 
@@ -67,7 +67,7 @@ def train_ours(arm: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
 
 
 def make_prompts(store: Any, count: int) -> None:
-    """The prompt set `prompts`: the first training tasks, whatever a script makes of them."""
+    """The prompt set `prompts`: the first training tasks."""
     from rollhouse.collect.runner import collect
     from rollhouse.policies.scripted import ScriptedPolicy
     from rollhouse.store.runs import start_run
@@ -86,12 +86,12 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from rollhouse.train.tiny import base_policy
 
-    asked = json.loads(sys.argv[1])
+    settings = json.loads(sys.argv[1])
     with tempfile.TemporaryDirectory(prefix="rollhouse-curve-") as scratch:
-        if asked["side"] == "ours":
-            result = train_ours(asked, base_policy(), Path(scratch))
+        if settings["side"] == "ours":
+            result = train_ours(settings, base_policy(), Path(scratch))
         else:
             from rollhouse.benchmarks.grpo_curves_trl import train_trl
 
-            result = train_trl(asked, base_policy(), Path(scratch))
-    print(json.dumps(asked | result))
+            result = train_trl(settings, base_policy(), Path(scratch))
+    print(json.dumps(settings | result))

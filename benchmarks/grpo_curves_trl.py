@@ -21,7 +21,7 @@ from rollhouse.train.grpo.prompts import prompts_of_step
 
 
 class Player:
-    """Plays tasks with TRL's model as it is now: its weights go to the engine first."""
+    """Plays tasks with TRL's current weights, which are loaded into the engine first."""
 
     def __init__(self, base: Path, folder: Path, seed: int) -> None:
         from rollhouse.policies.engines.cluster import ensure_ray
@@ -72,8 +72,8 @@ def train_trl(arm: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
     rewards: list[float] = []
 
     def play(prompts: list[Any], trainer: Any) -> dict[str, list[Any]]:
-        asked = [tasks[prompt[-1]["content"]] for prompt in prompts]
-        episodes = player.play(trainer.model, asked, trainer.state.global_step)
+        chosen = [tasks[prompt[-1]["content"]] for prompt in prompts]
+        episodes = player.play(trainer.model, chosen, trainer.state.global_step)
         rollouts = [episode.rollout for episode in episodes]
         found = [rollout.reward or 0.0 for rollout in rollouts]
         rewards.append(sum(found) / len(found))

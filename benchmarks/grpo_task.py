@@ -1,4 +1,4 @@
-"""What both sides of benchmarks/grpo.py train on: a random model, prompts of about 123 tokens, and a reward that a random model can raise.
+"""The task of benchmarks/grpo.py: a random model, prompts of about 123 tokens, and a reward that a random model can raise.
 
 The reward is the share of sampled tokens whose id is even. It needs no skill, so a few steps move it, and it costs nothing to compute.
 """
@@ -51,7 +51,7 @@ def write_model(folder: Path, dtype: str = "float32", shape: Shape | None = None
 
 
 def prompt_texts(count: int, n_tokens: int = 123) -> list[str]:
-    """Prompts of so many tokens each, chat template included."""
+    """Prompts of `n_tokens` tokens each, chat template included."""
     draw = random.Random("prompts")
     return ["".join(draw.choices(WORDS[:1000], k=n_tokens - PROMPT_OVERHEAD)) for _ in range(count)]
 

@@ -2,7 +2,7 @@
 
     python benchmarks/grpo_trl.py WORKLOAD-AS-JSON
 
-Prints one line of JSON: seconds of each step, rewards, and what TRL says its parts took.
+Prints one line of JSON: seconds of each step, rewards, and the times that TRL reports.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from rollhouse.train.grpo.prompts import prompts_of_step
 
 
 def prepare(threads: int) -> None:
-    """What vLLM beside a trainer needs on a CPU; before torch is imported."""
+    """Sets the environment that vLLM beside a trainer needs on a CPU; before torch is imported."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -96,7 +96,7 @@ def run(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def _collect_phases(profiling: Any, phases: dict[str, list[float]]) -> None:
-    """Notes what TRL's own profiling contexts time; without a tracker it would throw the seconds away."""
+    """Records the times of TRL's profiling contexts, which TRL discards without a tracker."""
     from trl.trainer import grpo_trainer
 
     trainer_module: Any = grpo_trainer

@@ -1,9 +1,9 @@
-"""Does the loop learn? Runs the whole demo on several seeds and writes the table of pass rates.
+"""Runs the whole demo on several seeds and writes the table of pass rates.
 
     python benchmarks/learning.py [--seeds 0 1 2] [--keep DIR] [--out benchmarks/learning.md]
 
-One line a seed: the validation pass rate at temperature 1 of base, SFT, DPO and GRPO, the greedy one, and the seconds the demo took.
-Exits 1 when the means miss what the project promises: SFT and GRPO at least 0.1 above base, DPO not below it.
+One line per seed: the validation pass rate at temperature 1 of base, SFT, DPO and GRPO, the greedy one, and the seconds the demo took.
+Exits 1 when the means miss the goals: SFT and GRPO at least 0.1 above base, DPO not below it.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def run_demo(seed: int, store: Path) -> dict:
 
 
 def shortfalls(summaries: list[dict]) -> list[str]:
-    """What the means over seeds miss, in words."""
+    """The goals that the means over seeds miss, in words."""
     rate = {stage: mean(summary["pass_rate"][stage] for summary in summaries) for stage in STAGES}
     wanted = {"sft": GAIN, "grpo": GAIN, "dpo": 0.0}
     return [

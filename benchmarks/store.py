@@ -1,4 +1,4 @@
-"""What the store costs and gives, against JSONL, Parquet and HF datasets, in one run on one machine. Compare ratios, not absolute times.
+"""Measures the store against JSONL, Parquet and HF datasets, in one run on one machine. Compare ratios, not absolute times.
 
     python benchmarks/store.py [--quick] [--only NAME ...] [--kills 300] [--out docs/benchmarks-store.md]
 
@@ -34,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows")
     parser.add_argument("--only", nargs="+", choices=[work.__name__ for work in MEASUREMENTS])
-    parser.add_argument("--kills", type=int, default=0, help="kill a writer so many times, too")
+    parser.add_argument("--kills", type=int, default=0, help="also kill a writer N times")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rollhouse-bench-") as folder:

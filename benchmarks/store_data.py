@@ -1,7 +1,7 @@
-"""Rollouts for benchmarks/store.py: nobody's, but shaped like real ones.
+"""Synthetic rollouts for benchmarks/store.py, shaped like real ones.
 
 An assistant with a dozen tools answers requests about orders, mails and meetings: three to seven turns, tool calls with JSON arguments,
-tool results of a few records, groups of eight over one prompt, about 1,500 tokens after the prompt. Token ids stand for pieces of that very
+tool results of a few records, groups of eight over one prompt, about 1,500 tokens after the prompt. Token ids stand for pieces of that
 text, common pieces with small ids, so that text and tokens repeat themselves as those of a real tokenizer do. Logprobs are mostly near
 zero with a long tail, as sampled tokens have them.
 """
@@ -166,9 +166,9 @@ def _rollout(
         last = turn == n_turns - 1
         text = _sentence(chance, vocabulary, chance.randint(15, 70))
         calls = [] if last else [_call(chance, vocabulary, turn)]
-        said = text + "".join(f"<tool_call>{call.name}{call.arguments}</tool_call>" for call in calls)
+        output = text + "".join(f"<tool_call>{call.name}{call.arguments}</tool_call>" for call in calls)
         messages.append(Message("assistant", text, tuple(calls)))
-        tokens += (sampled := token_ids(said))
+        tokens += (sampled := token_ids(output))
         mask += [1] * len(sampled)
         for call in calls:
             answer = _records(chance, vocabulary)

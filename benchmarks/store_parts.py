@@ -1,4 +1,4 @@
-"""What the store's measurements share: the page they write, clocks and sizes."""
+"""Shared by the store's measurements: the page, clocks and sizes."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -70,14 +70,14 @@ def batched(items: Iterator[Any], n: int) -> Iterator[list[Any]]:
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """How long the work takes once."""
+    """Seconds of one run of the work."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def best(work: Callable[[], Any], times: int) -> float:
-    """The shortest of several times."""
+    """The shortest of several runs, in seconds."""
     return min(seconds_of(work) for _ in range(times))
 
 

@@ -48,7 +48,7 @@ def size_and_ingest(bench: Bench) -> None:
 
 
 def small_appends(bench: Bench) -> None:
-    """Many tiny commits, with the upkeep that runs by itself."""
+    """Many tiny commits, with automatic upkeep."""
     n = bench.rows(10_000)
     store = LanceStore.create(bench.folder / "appends")
     versions = Path(store.table_uri("rollouts"), "_versions")

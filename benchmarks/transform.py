@@ -1,4 +1,4 @@
-"""What choosing a dataset costs, against HF datasets and pandas, in one run on one machine. Ratios travel; absolute times do not.
+"""Measures building datasets against HF datasets and pandas, in one run on one machine. Compare ratios, not absolute times.
 
     python benchmarks/transform.py [--rollouts 1000000] [--store FOLDER] [--out docs/benchmarks-transform.md]
 
@@ -24,7 +24,7 @@ from rollhouse.store.lance_store import LanceStore
 KINDS = ("sft", "dpo", "grpo")
 READ = 20_000
 SECONDS, MEGABYTES, RATIO = 10, 2000, 10
-# The plain ways that look at messages get a tenth of the groups: a million nested rows do not fit in memory as Python objects.
+# The baselines that read messages get a tenth of the groups: a million nested rows do not fit in memory as Python objects.
 PLAIN_SHARE = {"sft": 10, "dpo": 10, "grpo": 1, "grpo_columns": 1}
 
 
@@ -97,14 +97,14 @@ def _part(part: str, location: str) -> dict[str, Any]:
 
 
 def _import(what: str) -> None:
-    # A second either way, and none of it choosing.
+    # Imports take about a second and are not measured.
     names = ["lance", "polars", "pandas", "rollhouse.transform.build", "rollhouse.transform.materialize"]
     for name in ["lance", "pandas", "datasets"] if what == "plain" else names:
         importlib.import_module(name)
 
 
 def _peak_megabytes() -> float:
-    # getrusage would tell the parent's peak where that was higher.
+    # getrusage would return the parent's peak if that was higher.
     status = Path("/proc/self/status")
     if status.exists():
         return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))

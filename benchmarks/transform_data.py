@@ -14,7 +14,7 @@ from rollhouse.store.snapshots import create_snapshot
 GROUP = 8
 _MESSAGES = arrow_type(list[Message])
 _ROWS_AT_ONCE = 40_000
-_SAID = "I will look that up in the calendar first, and then write the mail you asked for with every detail you gave."
+_ANSWER = "I will look that up in the calendar first, and then write the mail you asked for with every detail you gave."
 _ANSWER = json.dumps(
     {"result": [{"id": "00000123", "name": "carlos", "body": "Thanks, I will get back to you tomorrow."}]}
 )
@@ -86,7 +86,7 @@ def _response(variant: int, task: int) -> list[dict]:
     messages = []
     for number, name in enumerate(("search_mail", "send_mail")):
         call = {"id": f"call_{number}", "name": name, "arguments": json.dumps({"to": f"user{variant}", "task": task})}
-        messages.append({"role": "assistant", "text": _SAID, "tool_calls": [call]})
+        messages.append({"role": "assistant", "text": _ANSWER, "tool_calls": [call]})
         messages.append({"role": "tool", "text": _ANSWER, "tool_call_id": call["id"], "tool_calls": []})
     return [*messages, {"role": "assistant", "text": f"Done, variant {variant}.", "tool_calls": []}]
 
@@ -94,9 +94,9 @@ def _response(variant: int, task: int) -> list[dict]:
 def _prompts(n: int, chance: np.random.Generator) -> pa.Array:
     words = [f"word{number}" for number in range(4000)]
     drawn = chance.integers(0, len(words), (n, 60))
-    said = [" ".join(words[at] for at in row) for row in drawn]
+    texts = [" ".join(words[at] for at in row) for row in drawn]
     return pa.array(
-        [[{"role": "system", "text": "Use tools."}, {"role": "user", "text": text}] for text in said], _MESSAGES
+        [[{"role": "system", "text": "Use tools."}, {"role": "user", "text": text}] for text in texts], _MESSAGES
     )
 
 

@@ -11,8 +11,8 @@ COLUMNS = ["rollout_id", "task_id", "prompt_id", "status", "reward", "n_parse_fa
 LIGHT = ["task_id", "prompt_id", "status", "reward"]
 
 
-def said(messages: list[dict[str, Any]]) -> str:
-    """What tells responses apart."""
+def response(messages: list[dict[str, Any]]) -> str:
+    """A response as a hashable text."""
     spoken = [
         (m["text"], [(c["name"], c["arguments"]) for c in (() if m["tool_calls"] is None else m["tool_calls"])])
         for m in messages
@@ -34,14 +34,16 @@ def sft(table: pa.Table, folder: str) -> int:
         cache_file_name=f"{folder}/kept.arrow",
     )  # fmt: skip
     kept = kept.map(
-        lambda row: {"said": said(row["messages"])}, remove_columns=["messages"], cache_file_name=f"{folder}/said.arrow"
+        lambda row: {"response": response(row["messages"])},
+        remove_columns=["messages"],
+        cache_file_name=f"{folder}/response.arrow",
     )
     seen: set[tuple[str, str]] = set()
     per_task: dict[str, int] = {}
     chosen = []
     listed: list[Any] = list(kept)
     for row in sorted(listed, key=lambda row: (row["n_turns"], row["n_sampled_tokens"], row["rollout_id"])):
-        key = (row["prompt_id"], row["said"])
+        key = (row["prompt_id"], row["response"])
         if key not in seen and per_task.get(row["task_id"], 0) < 4:
             seen.add(key)
             per_task[row["task_id"]] = per_task.get(row["task_id"], 0) + 1
@@ -53,19 +55,21 @@ def dpo(table: pa.Table, folder: str) -> int:
     """pandas, a function for each group."""
     frame = table.to_pandas()
     frame = frame[frame["status"] == "completed"]
-    frame["said"] = frame.pop("messages").map(said)
+    frame["response"] = frame.pop("messages").map(response)
 
     def pairs(group: Any) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         used: set[str] = set()
         good = group[group["reward"] == 1].sort_values(["n_turns", "rollout_id"])
         for _, chosen in good.iterrows():
-            bad = group[(group["reward"] <= chosen["reward"] - 1) & ~group["said"].isin(used | {chosen["said"]})]
+            bad = group[
+                (group["reward"] <= chosen["reward"] - 1) & ~group["response"].isin(used | {chosen["response"]})
+            ]
             if bad.empty or len(found) == 2:
                 break
             apart = (bad["n_sampled_tokens"] - chosen["n_sampled_tokens"]).abs()
             rejected = bad.loc[apart.idxmin()]
-            used.add(rejected["said"])
+            used.add(rejected["response"])
             found.append((chosen["rollout_id"], rejected["rollout_id"]))
         return found
 
@@ -78,7 +82,7 @@ def grpo(table: pa.Table, folder: str) -> int:
 
 
 def grpo_columns(table: pa.Table, folder: str) -> int:
-    """The same by whoever knows which of pandas' functions run in C."""
+    """The same with pandas' vectorized functions."""
     return _prompts(table, folder, lambda rewards: rewards.mean())
 
 

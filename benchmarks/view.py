@@ -1,7 +1,7 @@
 """How fast the viewer answers over a store of a million rollouts and a rollout of 25,000 tokens.
 
 python benchmarks/view.py [--rollouts N] [--store DIR] prints one line a request: the median and the slowest of five in milliseconds, and the goal.
-Answers that the server keeps while the store stays as it is are asked for under five different filters, so that each is computed.
+Cached requests are sent with five different filters, so that each is computed.
 """
 
 import argparse
@@ -51,13 +51,13 @@ def get(url: str) -> float:
 
 
 def memory(pid: int) -> tuple[int, int]:
-    """What a process holds and has held at most, in MB."""
+    """Current and peak memory of a process, in MB."""
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(lines["VmRSS"].split()[0]) // 1024, int(lines["VmHWM"].split()[0]) // 1024
 
 
 def measure(store: Path) -> None:
-    """Starts the server and prints what each request took."""
+    """Starts the server and prints the time of each request."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "rollhouse.cli.main", "view", "--store", str(store), "--port", "0", "--no-open"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

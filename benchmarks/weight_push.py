@@ -4,7 +4,7 @@
     python benchmarks/weight_push.py --dtype bfloat16  # the engine computes in bfloat16, and the weights travel in it
 
 The learner and a vLLM engine run as in a training run: two Ray actors on one machine. `write` is the learner's part, `load` the engine's with its
-key-value cache rebuilt, `memory copy` one between two arrays of so many bytes, with one thread. `shared` is a learner whose parameters live in the
+key-value cache rebuilt, `memory copy` a copy between two arrays of the same size, with one thread. `shared` is a learner whose parameters live in the
 file. Medians, a copy before every push; the first push of each kind, which makes the file, is left out and named apart.
 """
 

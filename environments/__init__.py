@@ -1,1 +1,1 @@
-"""Tasks, the sessions they are played in, the tools of those sessions, and the scorers that judge them."""
+"""Tasks, sessions, tools and scorers."""

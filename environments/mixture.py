@@ -1,4 +1,4 @@
-"""Several environments as one: their tasks interleaved by weight, each played by the environment it is of."""
+"""Several environments as one, their tasks interleaved by weight."""
 
 import math
 from collections.abc import Awaitable, Iterator, Sequence
@@ -13,10 +13,10 @@ from .types import Environment, Session
 
 
 class Mixture:
-    """Environments whose tasks come in turn, by weight.
+    """Environments whose tasks are interleaved by weight.
 
     Attributes:
-        environments: By the name that tasks, and so rollouts, carry; in the order of the recipe.
+        environments: By the name in tasks and rollouts, in the order of the recipe.
         shaping: How rewards of each are shaped, by the same names.
     """
 
@@ -38,9 +38,9 @@ class Mixture:
             self._weights.append(weight)
 
     def tasks(self, split: str) -> Iterator[Task]:
-        """The tasks of all, interleaved: of the first n, each environment has n times its share of the weights, give or take less than one.
+        """The tasks of all, interleaved: of the first n, each environment has n times its share of the weights, within one.
 
-        It ends where the environment whose turn it is has no task left, so that the shares hold to the end. Raises ConfigError when one has none at all.
+        Ends when the next environment has no task left, so that the shares hold. Raises ConfigError for an environment without tasks.
         """
         waiting = [iter(environment.tasks(split)) for environment in self.environments.values()]
         names = list(self.environments)
@@ -58,7 +58,7 @@ class Mixture:
             yield task
 
     def start(self, task: Task) -> Session | Awaitable[Session]:
-        """A session of the environment the task is of. Raises ConfigError when it is of none of them."""
+        """A session of the task's environment. Raises ConfigError for an unknown environment."""
         if task.environment not in self.environments:
             known = ", ".join(self.environments)
             raise ConfigError(f"A task is of {task.environment!r}, which is not mixed here.", f"Mixed are {known}.")
@@ -91,8 +91,8 @@ def shaping_by_environment(environment: Environment, specs: Sequence[Environment
 def interleave(weights: Sequence[float]) -> Iterator[int]:
     """Endless turns, as indices into weights: of the first n, index i has more than n · share − 1 and less than n · share + 1.
 
-    The j-th turn of i (from 0) falls into the slots from ⌊j / share⌋ to ⌈(j + 1) / share⌉; of those that may come, the one whose slots end first does,
-    which always works out when the shares add up to one (proportionate-progress scheduling on one processor; Baruah et al. 1996). Shares are exact fractions.
+    The j-th turn of i (from 0) falls into the slots from ⌊j / share⌋ to ⌈(j + 1) / share⌉; of the possible ones, the one whose slots end first comes,
+    which is always feasible if the shares add up to one (proportionate-progress scheduling on one processor; Baruah et al. 1996). Shares are exact fractions.
     """
     exact = [Fraction(weight) for weight in weights]
     shares = [weight / sum(exact) for weight in exact]

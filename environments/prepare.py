@@ -1,4 +1,4 @@
-"""Dataset files made ready: every row checked and stamped, files merged into one per split, and what is in them counted."""
+"""Prepares dataset files: checks and stamps every row, merges files into one per split, and counts the contents."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ _SHOWN = 200
 
 @dataclass
 class SplitCounts:
-    """What was written of one split. Prompt lengths are in characters of the messages' texts."""
+    """The rows written of one split. Prompt lengths are in characters of the messages' texts."""
 
     rows: int = 0
     agents: Counter[str] = field(default_factory=Counter)
@@ -76,13 +76,13 @@ def prepare_tasks(
 
     Args:
         validation_files: Files whose rows are of validation unless they name another split.
-        agent: For rows that name none.
-        split: Of rows of `files` that name none.
-        validation_share: How many of the rows without a split go to validation, chosen by a hash of their prompt, so that equal prompts stay together.
+        agent: For rows without one.
+        split: Of rows of `files` without one.
+        validation_share: Share of the rows without a split that go to validation, chosen by a hash of their prompt, so that equal prompts stay together.
         dedupe: Write equal rows of a split once.
         skip_bad: Leave bad rows out, and write them with their reasons to `problems.jsonl`; without it nothing is written when there are any.
 
-    Returns what the metrics file holds. Raises FormatError that lists what is wrong, by file and line, and ConfigError.
+    Returns the content of the metrics file. Raises FormatError that lists the problems by file and line, and ConfigError.
     """
     out = Path(out)
     if split not in SPLITS or not 0 <= validation_share < 1:
@@ -137,7 +137,7 @@ class _Source:
 def _good_rows(
     sources: Sequence[_Source], agent: str | None, problems: list[dict[str, Any]]
 ) -> Iterator[tuple[str, dict[str, Any], Task]]:
-    """(split, stamped row, task) of each good row; what is wrong with the others goes to `problems`."""
+    """(split, stamped row, task) of each good row; problems of the others are added to `problems`."""
     for source in sources:
         for line in read_lines(source.file):
             row, task, wrong = check_row(line.text, agent, source.split)
@@ -149,7 +149,7 @@ def _good_rows(
 
 
 def check_row(text: str, agent: str | None, split: str) -> tuple[dict[str, Any], Task | None, list[str]]:
-    """One line as the row to write, as a task (None when it is none), and all that is wrong with it.
+    """One line as the row to write, as a task (None if invalid), and its problems.
 
     Args:
         agent: For a row that names none.
@@ -176,7 +176,7 @@ def check_row(text: str, agent: str | None, split: str) -> tuple[dict[str, Any],
 
 
 def _stamp(row: dict[str, Any], agent: str | None) -> list[str]:
-    """Completes the row's `agent_ref` in place; returns what is wrong with it."""
+    """Completes the row's `agent_ref` in place; returns its problems."""
     given = row.get("agent_ref")
     if given is None and agent is None:
         return ["it has no agent_ref, and --agent names none"]

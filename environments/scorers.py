@@ -20,13 +20,13 @@ ScoreFunction = Callable[[Task | None, dict[str, Any]], Score | None]
 
 @dataclass(frozen=True)
 class Scorer:
-    """A judge of stored rollouts. Picklable, as it works in several processes.
+    """A judge of stored rollouts. Picklable, for use in several processes.
 
     Attributes:
         name: As the user wrote it.
         environment: The environment whose rollouts it judges; None is all of them.
         config_hash: Hash of its settings, stored with each verdict.
-        needs_truth: Whether it cannot judge a rollout whose task has no ground truth, or one that failed.
+        needs_truth: Whether it requires a ground truth and a rollout that did not fail.
         judge: Takes a task (None when the store has none with a ground truth) and a rollout's columns without tokens; returns the verdict,
             or None when it gives none.
     """
@@ -59,7 +59,7 @@ def open_scorer(name: str, tables: str | None = None) -> Scorer:
 
 
 def environment_scorer(environment: Environment, name: str | None = None) -> Scorer:
-    """Replays what the policy did in a fresh session of the environment; `name` is the scorer's, None the environment's."""
+    """Replays the policy's turns in a fresh session of the environment; `name` is the scorer's, None the environment's."""
     config = hash_id(environment.name, getattr(environment, "state_hash", None))
     return Scorer(name or environment.name, environment.name, config, True, partial(_replay, environment))
 

@@ -1,4 +1,4 @@
-"""Rewards shaped by configuration: what training sees of a verdict. The raw verdict is kept beside it.
+"""Rewards shaped by configuration, for training. The raw verdict is kept.
 
     shaped = clip(scale · base − Σ penalty · count)
 
@@ -22,7 +22,7 @@ from ..store.task import Score
 RAW = "raw"
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-# What each penalty is multiplied by: a column of the rollout's row.
+# The column of the rollout's row that multiplies each penalty.
 _COUNTS = {"parse_failure": "n_parse_failures", "tool_error": "n_tool_errors", "turn": "n_turns"}
 
 
@@ -61,7 +61,7 @@ class RewardShaping(Section):
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether it leaves every verdict as it is."""
+        """Whether it changes no verdict."""
         return self == RewardShaping()
 
 

@@ -1,4 +1,4 @@
-"""Tasks in a store: putting them in, and reading them back."""
+"""Adds tasks to a store and reads them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +14,7 @@ _PROMPTS_AT_ONCE = 500
 
 
 def store_tasks(store: LanceStore, tasks: Iterable[Task]) -> int:
-    """Puts tasks and their prompts into the store and returns how many tasks were new; prompts first, so that none is missing."""
+    """Adds tasks and their prompts to the store, prompts first, and returns the number of new tasks."""
     rows = task_rows(tasks).batches()
     if not rows:
         return 0

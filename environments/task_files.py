@@ -1,4 +1,4 @@
-"""Where tasks lie: a file, or a data set of the hub by its name."""
+"""Sources of tasks: a file, or a data set of the hub."""
 
 import hashlib
 import re
@@ -53,7 +53,7 @@ def _hub_files(tasks: str, split: str) -> list[TasksFile]:
     folder = hub_folder(name, "dataset", revision)
     found = sorted(path for path in folder.rglob("*") if path.suffix in (".jsonl", ".ndjson", ".parquet"))
     chosen = [path for path in found if wanted is None or _is_named(path.relative_to(folder), wanted)]
-    # One folder is one configuration of a data set; what several hold is not to be mixed by accident.
+    # One folder is one configuration of a data set; several are not mixed.
     folders = sorted({path.parent.relative_to(folder).as_posix() for path in chosen})
     if len(folders) != 1:
         names = ", ".join(sorted({_stem(path.relative_to(folder)) for path in found})) or "none"

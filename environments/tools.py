@@ -1,4 +1,4 @@
-"""A session made of tools: what the policy calls is executed, and what the tools answer goes back to it."""
+"""A session of tools: executes the policy's calls and returns their results."""
 
 import asyncio
 import inspect
@@ -36,7 +36,7 @@ class ToolSession:
     """One episode over tools.
 
     A turn without a tool call ends the episode, except one that holds reasoning only, and unless a user answers it; so does a turn that the token
-    limit cut (its calls are not executed). How many turns there may be is the agent loop's to say.
+    limit cut (its calls are not executed). The agent loop limits the number of turns.
 
     Attributes:
         calls: Every call the policy made, in order, executed or not.
@@ -54,11 +54,11 @@ class ToolSession:
         user: Callable[[], Awaitable[str | None]] | None = None,
         free: Callable[[], Awaitable[None] | None] | None = None,
     ) -> None:
-        """What it is made of.
+        """Makes a session.
 
         Args:
-            execute: Gets a tool's name and the parsed arguments (any JSON value). What it answers at once runs on the event loop, so it takes
-                microseconds; what it answers as an awaitable has the limit of time. An exception fails the episode.
+            execute: Gets a tool's name and the parsed arguments (any JSON value). A direct result is computed on the event loop and must
+                take microseconds; an awaitable has the time limit. An exception fails the episode.
             score: Judges the calls made.
             user: Answers a turn without a call; None ends the episode.
             free: Called once, when the session is closed.
@@ -143,15 +143,15 @@ def tool_session(
 ) -> ToolSession:
     """A session over plain typed functions or methods, sync or async. `schema_of` returns their schemas for the task.
 
-    Arguments are checked against the types. What a tool returns goes to the policy, a string as it is, anything else as JSON; what it raises goes there
-    too, as `Error: …`, and counts as a tool error. Tools, `verify` and `user` run beside the event loop, one at a time in a session: sync ones in threads,
+    Arguments are checked against the types. A tool's result goes to the policy, a string unchanged, other values as JSON; an exception goes there
+    as `Error: …`, and counts as a tool error. Tools, `verify` and `user` run beside the event loop, one at a time in a session: sync ones in threads,
     async ones on a loop that all of them share.
 
     Args:
-        verify: Judges the session at its end (`calls`, `messages`, `answer`, and whatever state the tools left). What it raises fails the rollout.
+        verify: Judges the session at its end (`calls`, `messages`, `answer`, and whatever state the tools left). An exception fails the rollout.
         user: The user's answer to a turn without a call; None ends the episode. Without it such a turn ends the episode.
         fatal: Exceptions of a tool that fail the rollout instead of going to the policy.
-        inline: Run sync code on the event loop: for what takes microseconds and never waits.
+        inline: Run sync code on the event loop: for code that takes microseconds and never waits.
 
     Raises ConfigError for a function without types or docstring, and for two of one name.
     """

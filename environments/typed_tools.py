@@ -49,7 +49,7 @@ class TypedTool:
         }
 
     def check(self, arguments: Any) -> dict[str, Any]:
-        """The arguments as the function takes them: converted where that loses nothing (`"30"` for an int), defaults left to it.
+        """The arguments as the function takes them: converted if nothing is lost (`"30"` for an int), defaults left to it.
 
         Raises ArgumentsError.
         """
@@ -68,7 +68,7 @@ _KNOWN: WeakKeyDictionary[CodeType, TypedTool] = WeakKeyDictionary()
 
 
 def typed_tool(function: Callable[..., Any]) -> TypedTool:
-    """The tool that a function or method is, worked out once for all sessions. Raises ConfigError when it lacks types or a docstring."""
+    """A function or method as a tool, made once for all sessions. Raises ConfigError when it lacks types or a docstring."""
     plain = inspect.unwrap(getattr(function, "__func__", function))
     code = getattr(plain, "__code__", None)
     if code is None:
@@ -81,7 +81,7 @@ def typed_tool(function: Callable[..., Any]) -> TypedTool:
 def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The schema of a typed function or method, in OpenAI chat form; `self` is left out.
 
-    Types come from the annotations, texts from the docstring: what stands before `Args:` describes the tool, the entries below it the parameters.
+    Types come from the annotations, texts from the docstring: text before `Args:` describes the tool, the entries below it the parameters.
 
     Raises ConfigError when a parameter has no type, or the function no docstring.
     """
@@ -89,7 +89,7 @@ def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def as_text(value: Any) -> str:
-    """What a policy sees of a tool's result: a string as it is (half characters as `?`), everything else as JSON (dates, dataclasses and pydantic models too)."""
+    """A tool's result as text for the policy: a string unchanged (half characters as `?`), other values as JSON (also dates, dataclasses, pydantic models)."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
     return to_json(value, inf_nan_mode="null", fallback=str).decode()
@@ -123,7 +123,7 @@ def _read(function: Any) -> TypedTool:
         model = create_model(name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields)
         tool = TypedTool(name, description, tuple(p.name for p in parameters), model)
         _ = tool.schema
-    except Exception as error:  # pydantic has several for a type that JSON cannot say
+    except Exception as error:  # pydantic has several names for a type that JSON lacks
         raise ConfigError(f"Tool {name} has a parameter that JSON cannot express: {error}.", "Use str, int, float, bool, list, dict, Literal or a dataclass.") from error  # fmt: skip
     return tool
 
@@ -134,7 +134,7 @@ def _docstring(text: str) -> tuple[str, dict[str, str]]:
     section = re.split(r"\n\S", after, maxsplit=1)[0]  # up to the next line that is not indented
     entries = re.findall(r"^ +(\w+)(?: \([^)]*\))?: (.*(?:\n {8,}\S.*)*)", section, re.MULTILINE)
     description = re.split(r"\n(?:Returns|Raises|Example)s?:\n", before)[0].strip()
-    return " ".join(description.split()), {name: " ".join(said.split()) for name, said in entries}
+    return " ".join(description.split()), {name: " ".join(text.split()) for name, text in entries}
 
 
 def _without_titles(schema: Any) -> Any:

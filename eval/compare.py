@@ -1,4 +1,4 @@
-"""Two evaluations on the same cases: how far apart they are, and whether that is more than luck."""
+"""Compares two evaluations on the same cases: the difference, and whether it is more than chance."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,23 +25,23 @@ Key = tuple[str, str, str, str]
 
 @dataclass(frozen=True)
 class Side:
-    """One run's answers to one case. `rate` is the share of its samples that passed; rollout_ids are parallel to the samples, None where there is no rollout."""
+    """One run's answers to one case. `rate` is the share of its samples that passed; rollout_ids are parallel to the samples, None without a rollout."""
 
     rate: float
     rollout_ids: tuple[str | None, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether at least half of the samples did."""
+        """Whether at least half of the samples passed."""
         return self.rate >= 0.5
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Run B against run A on the cases both judged.
+    """Run B against run A on the cases that both judged.
 
     Attributes:
-        benchmark, category: What the cases are of; None when they are of several.
+        benchmark, category: Of the cases; None for several.
         n: Cases; a and b: mean pass rate over them; difference: b - a.
         low, high: 95 % interval of the difference, by resampling the pairs (percentile bootstrap). Cases are resampled and not samples, since the samples of one case are not independent.
         only_a, only_b: Cases that passed in one run alone. A case with several samples passes when at least half of them do.
@@ -70,7 +70,7 @@ class Comparison:
     def verdict(self) -> str:
         """`better` or `worse` when the interval leaves out zero and at least FEWEST cases differ, else `noise`.
 
-        Resampling so few cases cannot show what luck does: two that both improve give an interval of no width.
+        Resampling fewer cases underestimates chance: two cases that both improve give an interval of no width.
         """
         if self.moved < FEWEST:
             return "noise"
@@ -93,13 +93,13 @@ class Flip:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """All that is known about B against A.
+    """The comparison of B with A.
 
     Attributes:
-        overall: Over every common case, one entry a benchmark; by_category: benchmark by benchmark, by name.
+        overall: Over all common cases, one entry per benchmark; by_category: by benchmark and name.
         flips: Losses first, then gains, by category and case.
-        only_in_a, only_in_b: Cases that the other run did not judge; they are in no number.
-        differing: (setting, in A, in B) of the runs' configurations, the policy's own left out: what else may explain a difference.
+        only_in_a, only_in_b: Cases that the other run did not judge; they count nowhere.
+        differing: (setting, in A, in B) of the runs' configurations, without the policy's: other possible causes of a difference.
     """
 
     run_a: str
@@ -135,7 +135,7 @@ class RunComparison:
         return html_table(rows, title=f"{self.run_b} (b) against {self.run_a} (a)", note="; ".join(alone) or None)
 
 
-# What is meant to differ between the two: which policy answers, and how it is reached.
+# Intended differences: the policy, and how it is reached.
 _POLICY = {
     "policy.engine",
     "policy.model_name",
@@ -146,12 +146,12 @@ _POLICY = {
 
 
 def compare_runs(store: LanceStore, run_a: str, run_b: str, seed: int = 0) -> RunComparison:
-    """Compares two runs of kind `eval`. Costs the reading of their rows of `evaluations`; 10,000 resamples of 4,000 cases take about a second.
+    """Compares two runs of kind `eval`. Reads their rows of `evaluations`; 10,000 resamples of 4,000 cases take about a second.
 
     Args:
         seed: Of the bootstrap, so that the same rows give the same interval.
 
-    Raises StoreNotFound for a run there is not, ConfigError when they judged no case in common.
+    Raises StoreNotFound for an unknown run, ConfigError without a common case.
     """
     runs = [get_run(store, name) for name in (run_a, run_b)]
     return compare_rows(runs[0], rows_of_run(store, run_a), runs[1], rows_of_run(store, run_b), seed)
@@ -164,7 +164,7 @@ def compare_rows(
     b_rows: Iterable[Mapping[str, Any]],
     seed: int = 0,
 ) -> RunComparison:
-    """As `compare_runs`, for runs (as `get_run` gives them) and their cases (rows of `evaluations`) that were read already."""
+    """As `compare_runs`, for runs (as `get_run` returns them) and their cases (rows of `evaluations`)."""
     run_a, run_b = a_run["run_id"], b_run["run_id"]
     a, b = sides(a_rows), sides(b_rows)
     common = sorted(a.keys() & b.keys())
@@ -221,7 +221,7 @@ def compare_pairs(
 def bootstrap_interval(differences: Sequence[float], seed: int = 0, level: float = 0.95) -> tuple[float, float]:
     """Percentile interval of the mean of paired differences, by resampling the pairs (Efron and Tibshirani 1993, chapter 13).
 
-    One pair, or pairs that all differ alike, give an interval of no width: resampling cannot know more than the sample.
+    One pair, or pairs that all differ alike, give an interval of no width.
     """
     import numpy as np
 
@@ -237,10 +237,10 @@ def bootstrap_interval(differences: Sequence[float], seed: int = 0, level: float
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided p-value of McNemar's exact test: were A and B equally good, each flip would be a fair coin (McNemar 1947)."""
+    """Two-sided p-value of McNemar's exact test: if A and B are equally good, each flip is a fair coin (McNemar 1947)."""
     flips = only_a + only_b
     tail = sum(comb(flips, k) for k in range(min(only_a, only_b) + 1))
-    # Whole numbers to the end: 2 ** -flips underflows from about a thousand flips on.
+    # In integers: 2 ** -flips underflows from about a thousand flips on.
     return min(1.0, 2 * tail / 2**flips) if flips else 1.0
 
 

@@ -1,4 +1,4 @@
-"""What `rollhouse eval env` and `rollhouse eval bfcl` take."""
+"""The options of `rollhouse eval env` and `rollhouse eval bfcl`."""
 
 from typing import Annotated, Literal
 
@@ -44,7 +44,7 @@ class EvaluationConfig(RunSettings):
     limits: Limits = Field(default_factory=Limits)
 
     def sampling(self) -> Sampling:
-        """As policies take it."""
+        """The settings as policies take them."""
         generation = self.policy.generation
         default = 0.0 if self.mode == "greedy" else 1.0
         temperature = default if generation.temperature is None else generation.temperature
@@ -61,7 +61,7 @@ class BenchmarkedPolicy(PolicySettings):
 
 
 class CasesInFlight(Concurrency):
-    """How many cases are answered at once."""
+    """Number of cases in flight."""
 
     concurrency: int = Field(default=32, ge=1)
     """Cases in flight."""

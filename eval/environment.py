@@ -1,4 +1,4 @@
-"""A policy on the tasks of an environment: rollouts are collected and kept, and every one becomes a row of `evaluations`."""
+"""Evaluates a policy on the tasks of an environment. Every rollout is stored and becomes a row of `evaluations`."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -32,18 +32,18 @@ def evaluate_policy(
     on_done: Callable[..., None] | None = None,
     **options: Any,
 ) -> EvalSummary:
-    """Evaluates a policy; a run that was cut short goes on where it stopped.
+    """Evaluates a policy; an interrupted run continues.
 
-    A run holds one policy and, of one environment, one mode: only task and sample number tell its rollouts' slots apart.
+    A run holds one policy and one mode per environment, because a slot is a task and a sample number.
 
     Args:
-        mode: `greedy` (temperature 0, one sample) or `sampled` (temperature 1 unless `sampling` says otherwise).
+        mode: `greedy` (temperature 0, one sample) or `sampled` (temperature 1 unless `sampling` has another).
         samples: Rollouts of each task.
-        sampling: Other settings than the mode's own; its temperature must fit the mode.
+        sampling: Settings that replace the mode's; the temperature must fit the mode.
         on_done, options: As in `collect.runner.collect` (max_turns, concurrency, …).
 
-    Raises ConfigError for a mode or a run that does not fit, and for no tasks at all; EvaluationError when the engine left rollouts
-    without an answer (the same call asks for those again; what was judged stays judged).
+    Raises ConfigError for a mode or a run that does not fit, and without tasks; EvaluationError when the engine left rollouts
+    without an answer (the same call requests them again; verdicts stay).
     """
     listed = list(tasks)
     sampling = sampling or Sampling(temperature=0.0 if mode == "greedy" else 1.0)
@@ -70,13 +70,13 @@ def evaluate_policy(
             f"The engine left {done.planned - len(rows)} of {done.planned} rollouts of run {run.run_id!r} without an answer.",
             "Run the same command again: it collects only those.",
         )
-    # A case that was judged before keeps its first verdict.
-    asked = {row["row_id"] for row in rows}
-    return summarize([row for row in rows_of_run(store, run.run_id) if row["row_id"] in asked])
+    # A case keeps its first verdict.
+    requested = {row["row_id"] for row in rows}
+    return summarize([row for row in rows_of_run(store, run.run_id) if row["row_id"] in requested])
 
 
 def check_mode(mode: str, samples: int, sampling: Sampling) -> None:
-    """Raises ConfigError when mode, samples and temperature do not go together."""
+    """Raises ConfigError when mode, samples and temperature do not fit together."""
     if mode not in MODES:
         raise ConfigError(f"There is no evaluation mode {mode!r}.", "Modes are greedy and sampled.")
     if samples < 1 or (mode == "greedy" and samples > 1):
@@ -93,7 +93,7 @@ def check_mode(mode: str, samples: int, sampling: Sampling) -> None:
 def _evaluated(
     store: LanceStore, run: Run, benchmark: str, mode: str, tasks: Sequence[Task], samples: int
 ) -> list[dict[str, Any]]:
-    """One row for the last attempt at each slot of these tasks, in their order; none where the engine gave no answer."""
+    """A row for the last attempt at each slot of these tasks, in order; none without an answer of the engine."""
     rollouts = store.read("rollouts", columns=_COLUMNS, filter=f"run_id = {quote(run.run_id)}").to_pylist()
     last = {(row["task_id"], row["sample_index"]): row for row in sorted(rollouts, key=lambda row: row["attempt"])}
     category = {task.task_id: task.category for task in tasks}

@@ -1,4 +1,4 @@
-"""One evaluation from start to end: what `rollhouse eval env` and `rollhouse eval bfcl` do."""
+"""One evaluation from start to end, for `rollhouse eval env` and `rollhouse eval bfcl`."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -39,7 +39,7 @@ def run_evaluation(
         on_start: Called with the number of rollouts, before the engine starts.
         on_done: As in `collect_async`.
 
-    Raises ConfigError for a wrong configuration or a run with another one, and what `evaluate_policy` raises.
+    Raises ConfigError for an invalid configuration or a run with a different one, and the errors of `evaluate_policy`.
     """
     environment, tasks = check_evaluation(config)
     payload = _payload(config)
@@ -70,7 +70,7 @@ def run_evaluation(
 
 
 def check_evaluation(config: EvaluationConfig) -> tuple[Environment, list[Task]]:
-    """The environment and its tasks. Raises ConfigError for a configuration that does not hold together, or no tasks."""
+    """The environment and its tasks. Raises ConfigError for an inconsistent configuration, or no tasks."""
     _check_policy(config.policy)
     check_mode(config.mode, config.num_repeats, config.sampling())
     specs = config.environment.specs()
@@ -90,7 +90,7 @@ def check_bfcl(config: BfclConfig) -> BfclConfig:
 
 
 def refuse_other_bfcl(store: LanceStore, config: BfclConfig) -> None:
-    """Raises ConfigError when the run that the configuration names exists with another configuration."""
+    """Raises ConfigError when the run exists with a different configuration."""
     if config.run is not None:
         refuse_other_config(store, config.run, BfclConfig, _payload(check_bfcl(config)))
 
@@ -109,7 +109,7 @@ def run_bfcl(
         on_start: Called before the engine starts.
         on_cases, on_done: As in `evaluate_bfcl`.
 
-    Raises ConfigError for a wrong configuration or a run with another one, and what `evaluate_bfcl` raises.
+    Raises ConfigError for an invalid configuration or a run with a different one, and the errors of `evaluate_bfcl`.
     """
     config = check_bfcl(config)
     require_bfcl(config.categories)  # before an engine starts

@@ -1,4 +1,4 @@
-"""Rows of `evaluations`: their ids, and those a run has already."""
+"""Rows of `evaluations`: ids, and the rows of a run."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from ..store.runs import Run
 
 
 def evaluation_id(run_id: str, benchmark: str, category: str | None, case_id: str, mode: str, sample: int) -> str:
-    """The key of one evaluated case: judging it again in the same run changes nothing."""
+    """The key of one evaluated case; a second verdict in the same run is ignored."""
     return hash_id("evaluation", run_id, benchmark, category, case_id, mode, sample)
 
 
 def rows_of_run(store: LanceStore, run_id: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
-    """The run's judged cases, in the order they were written; what was played without a verdict (BFCL's memory sessions) is not among them."""
+    """The run's judged cases, in the order they were written; without rows that have no verdict (BFCL's memory sessions)."""
     which = f"run_id = {quote(run_id)} AND passed IS NOT NULL"
     return store.read("evaluations", columns=columns, filter=which).to_pylist()
 

@@ -1,4 +1,4 @@
-"""Numbers over evaluated cases: pass rate with its error, pass@k, counts by category."""
+"""Statistics of evaluated cases: pass rate with its error, pass@k, counts by category."""
 
 import math
 from collections import Counter
@@ -16,12 +16,12 @@ BROKEN_CALL = "broken_call"
 
 @dataclass(frozen=True)
 class CategoryScore:
-    """How one category went.
+    """The result of one category.
 
     Attributes:
         accuracy: correct / total.
-        errors: Error type → how many cases failed with it, most frequent first; failures without a type are not in it.
-        broken_calls: Cases that passed for calling nothing although the answer holds a call that could not be read.
+        errors: Error type → number of failed cases, most frequent first; failures without a type are not counted.
+        broken_calls: Cases that passed for calling nothing although the answer has a call that could not be read.
     """
 
     correct: int
@@ -37,7 +37,7 @@ class CategoryScore:
 
 @dataclass(frozen=True)
 class EvalSummary:
-    """How a policy did on a set of tasks.
+    """The result of a policy on a set of tasks.
 
     Attributes:
         pass_rate: Mean over tasks of the share of the task's samples that passed.

@@ -2,7 +2,7 @@
 
     python examples/agent_openai.py http://127.0.0.1:8000 episode-1
 
-It knows nothing of rollhouse but the base URL that names its rollout, and the call that ends it.
+It uses rollhouse only in the base URL that names its rollout, and in the call that ends it.
 """
 
 import json
@@ -16,7 +16,7 @@ TOOL = {"type": "function", "function": {"name": "count_stock", "description": "
 
 
 def run_tool(arguments: str) -> str:
-    """What the tool answers; a model's arguments may be anything."""
+    """The tool's result; a model's arguments may be anything."""
     try:
         return str(STOCK.get(json.loads(arguments)["fruit"], "unknown"))
     except (ValueError, KeyError, TypeError) as error:
@@ -31,11 +31,11 @@ def main(server: str, rollout_id: str) -> None:
         turn = client.chat.completions.create(
             model="any", messages=messages, tools=[TOOL], max_tokens=200, temperature=0
         )
-        said = turn.choices[0].message
-        messages.append(said.model_dump(include={"role", "content", "tool_calls"}, exclude_none=True))
-        for call in said.tool_calls or []:
+        message = turn.choices[0].message
+        messages.append(message.model_dump(include={"role", "content", "tool_calls"}, exclude_none=True))
+        for call in message.tool_calls or []:
             messages.append({"role": "tool", "tool_call_id": call.id, "content": run_tool(call.function.arguments)})
-        if not said.tool_calls:
+        if not message.tool_calls:
             break
     reward = float("0" in (messages[-1].get("content") or ""))
     ending = json.dumps({"reward": reward, "task": {"ground_truth": "0"}}).encode()

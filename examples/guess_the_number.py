@@ -1,4 +1,4 @@
-"""A user who answers: the policy guesses a hidden number and is told higher or lower, without tools.
+"""An environment with a user: the policy guesses a hidden number, the user answers higher or lower, without tools.
 
 rollhouse collect --env examples/guess_the_number.py --engine openai:http://127.0.0.1:8000/v1 --max-turns 8
 """
@@ -20,7 +20,7 @@ class GuessTheNumber:
     name = "guess-the-number"
 
     def tasks(self, split: str) -> Iterator[Task]:
-        """One task a number; the prompt is the same, the hidden number is the ground truth."""
+        """One task per number; the prompt is the same, the hidden number is the ground truth."""
         numbers = random.Random(0).sample(range(1, 33), 32)
         for number in {"train": numbers[:20], "validation": numbers[20:26], "test": numbers[26:]}[split]:
             yield Task(self.name, (Message("user", REQUEST),), (), ground_truth=number, split=split)

@@ -2,7 +2,7 @@
 
     rollhouse collect --env examples/library_desk.py --engine scripted --limit 20
 
-Each task is a reader's request. The policy solves it with four tools, and what counts is how the library's books and loans stand at the end.
+Each task is a reader's request. The policy solves it with four tools; the verdict compares the final books and loans.
 """
 
 import copy
@@ -97,7 +97,7 @@ class LibraryDesk:
         self.seed, self.n = seed, n
 
     def tasks(self, split: str) -> Iterator[Task]:
-        """`n` tasks of each split, fewer when there are not so many. The request says which split it is of, so no two splits share one."""
+        """`n` tasks of each split, or fewer if there are not enough. The split follows from the request, so no two splits share one."""
         draw = random.Random(f"{self.seed} {split}")
         tools = tuple(schema_of(getattr(Desk, tool)) for tool in TOOLS)
         made: set[str] = set()
@@ -126,7 +126,7 @@ class LibraryDesk:
 
 
 def _request(draw: random.Random) -> tuple[State, str, list[dict[str, Any]]]:
-    """A library, what a reader asks of it, and the calls that do it."""
+    """A library, a reader's request, and the calls that fulfil it."""
     titles = draw.sample(TITLES, 5)
     books = {f"B{draw.randrange(100, 1000)}{i}": title for i, title in enumerate(titles)}
     lent, free = list(books)[:2], list(books)[2:]

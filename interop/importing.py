@@ -13,11 +13,13 @@ from ..store.writer import RolloutWriter
 from .config import ImportConfig
 from .detect import Found, detect
 from .formats import IMPORTS, FileFormat, format_named
-from .lines import BadLine, Quarantine
+from .lines import BadLine, Line, Quarantine
 from .places import is_hub
 from .redact import Redactor
 from .rollout import Row
 from .storing import Source, to_store
+
+_RECORDS_AT_ONCE, _CHARACTERS_AT_ONCE = 64, 8 << 20
 
 
 @dataclass
@@ -135,24 +137,63 @@ def _bring_in(
     store: LanceStore, run: Run, format: FileFormat, path: Path, source: Source, quarantine: Quarantine, redactor: Redactor | None,
     summary: ImportSummary, on_progress: Callable[[int], None] | None,
 ) -> None:  # fmt: skip
-    gaps: Counter[str] = Counter()
     with RolloutWriter(store, run, journal=False) as writer:
+        taking = _Taking(writer, quarantine, summary)
         for line, record in format.records(path, quarantine, on_progress):
             try:
                 found = rollouts_of(redactor.value(record) if redactor else record, format, source)
-                if line.replaced:
-                    for rollout in found:
-                        rollout.gaps = sorted({*(rollout.gaps or ()), "surrogates_replaced"})
-                writer.add_many(found)
-            except ValueError as error:  # BadLine, SchemaMismatch, or text that is not UTF-8
+            except ValueError as error:  # BadLine, or text that is not UTF-8
                 quarantine.add(line, str(error))
                 continue
-            summary.rows += 1
-            for rollout in found:
-                gaps.update(rollout.gaps or ())
+            if line.replaced:
+                for rollout in found:
+                    rollout.gaps = sorted({*(rollout.gaps or ()), "surrogates_replaced"})
+            taking.add(line, found)
+        taking.flush()
         writer.flush()
     summary.added, summary.present = writer.written, writer.skipped
-    summary.gaps, summary.counts = dict(sorted(gaps.items())), dict(sorted(source.counts.items()))
+    summary.gaps, summary.counts = dict(sorted(taking.gaps.items())), dict(sorted(source.counts.items()))
+
+
+class _Taking:
+    """Gives the writer the rollouts of some records at once, which costs a third of one record after another.
+
+    Attributes:
+        gaps: How many rollouts did not tell what.
+    """
+
+    def __init__(self, writer: RolloutWriter, quarantine: Quarantine, summary: ImportSummary) -> None:
+        self._writer, self._quarantine, self._summary = writer, quarantine, summary
+        self._waiting: list[tuple[Line, list[Rollout]]] = []
+        self._size = 0
+        self.gaps: Counter[str] = Counter()
+
+    def add(self, line: Line, rollouts: list[Rollout]) -> None:
+        """Takes the rollouts of one record. A record that does not fit the store is set aside."""
+        self._waiting.append((line, rollouts))
+        self._size += len(line.text)
+        if len(self._waiting) >= _RECORDS_AT_ONCE or self._size >= _CHARACTERS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Gives the writer what waits."""
+        waiting, self._waiting, self._size = self._waiting, [], 0
+        try:
+            self._writer.add_many([rollout for _, rollouts in waiting for rollout in rollouts])
+        except ValueError:  # of one of them; the writer took none
+            waiting = [(line, rollouts) for line, rollouts in waiting if self._takes(line, rollouts)]
+        self._summary.rows += len(waiting)
+        for _, rollouts in waiting:
+            for rollout in rollouts:
+                self.gaps.update(rollout.gaps or ())
+
+    def _takes(self, line: Line, rollouts: list[Rollout]) -> bool:
+        try:
+            self._writer.add_many(rollouts)
+        except ValueError as error:  # SchemaMismatch, or text that is not UTF-8
+            self._quarantine.add(line, str(error))
+            return False
+        return True
 
 
 def rollouts_of(record: Row, format: FileFormat, source: Source) -> list[Rollout]:

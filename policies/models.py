@@ -13,6 +13,7 @@ from ..base.packages import need
 from ..store.ids import canonical_json
 from .families import whole_template
 from .hub import hub_folder
+from .packaged import PREFIX, packaged_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,17 +32,19 @@ def read_file(path: str, option: str) -> bytes:
 
 
 def model_folder(name: str | os.PathLike[str]) -> Path:
-    """The folder of a model: the folder of that name, or the hub's `OWNER/NAME` or `OWNER/NAME@REVISION`.
+    """The folder of a model: the folder of that name, `pypi:NAME` from a package index, or the hub's `OWNER/NAME` or `OWNER/NAME@REVISION`.
 
-    Raises ConfigError and EngineError as `hub.hub_folder` does, and ConfigError for a name that is neither.
+    Raises ConfigError and EngineError as `hub.hub_folder` and `packaged.packaged_folder` do, and ConfigError for a name that is neither.
     """
     if Path(name).is_dir():
         return Path(name)
+    if str(name).startswith(PREFIX):
+        return packaged_folder(str(name).removeprefix(PREFIX))
     found = _HUB_NAME.fullmatch(str(name))
     if found is None or str(name).startswith("."):
         raise ConfigError(
             f"There is no model {str(name)!r}: it is neither a folder nor a name on the hub (OWNER/NAME).",
-            "Name a model folder or a hub name.",
+            "Name a model folder, a hub name or pypi:NAME.",
         )
     return hub_folder(found[1], revision=found[2])
 

@@ -1,4 +1,4 @@
-"""The rows of a query, in the form the reader wants."""
+"""The rows of a query, in several forms."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,6 @@
 """A query in a worker process, whose memory is watched from outside: DuckDB's memory limit does not count the buffers of Lance's reader.
 
-The watcher kills. A memory limit of the kernel's made a library that could not allocate wait forever.
+The watcher kills the process: under a memory limit of the kernel a library waited forever.
 """
 
 import os

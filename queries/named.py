@@ -1,4 +1,4 @@
-"""Named queries: one .sql file each; its first comment line says what it answers, `$name` are its parameters."""
+"""Named queries: one .sql file each. The first comment line is the question, `$name` are parameters."""
 
 import difflib
 import re
@@ -24,7 +24,7 @@ class Parameter:
     Attributes:
         type: text, integer or number.
         default: Text of the default; None when the caller must give a value, "null" for no value.
-        doc: What it means.
+        doc: Its meaning.
     """
 
     name: str
@@ -100,7 +100,7 @@ def _value(query: Query, parameter: Parameter, value: Any) -> Any:
 
 
 def parse(name: str, text: str) -> Query:
-    """A query from its text: the first line, and what its comments declare."""
+    """A query from its text: the first line, and the parameters that its comments declare."""
     purpose = (text.splitlines() or [""])[0].removeprefix("-- ")
     parameters = tuple(Parameter(*match.groups()) for match in _PARAMETER.finditer(text))
     return Query(name, purpose, parameters, text)

@@ -1,4 +1,4 @@
-"""pass@k, once for the whole package: for Python, and as a macro for SQL."""
+"""pass@k, for Python, and as a macro for SQL."""
 
 # The same estimate as `pass_at_k` below; a test compares the two.
 MACRO = """
@@ -11,7 +11,7 @@ def pass_at_k(n: int, c: int, k: int) -> float | None:
     """The unbiased estimate of the chance that one of k samples passes, given that c of n did.
 
     1 - C(n-c, k) / C(n, k), as a product so that nothing overflows (Chen et al. 2021, "Evaluating Large Language Models Trained on
-    Code"). None when fewer than k samples were drawn. Raises ValueError when the counts make no sense.
+    Code"). None when fewer than k samples were drawn. Raises ValueError for impossible counts.
     """
     if not 0 <= c <= n or k < 1:
         raise ValueError(f"pass@{k} of {c} passes in {n} samples")

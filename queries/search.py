@@ -1,4 +1,4 @@
-"""Search over rollouts through LanceDB: full text over what was said and called, and nearness over any embedding column a user added."""
+"""Search over rollouts through LanceDB: full text over messages and tool calls, and vectors of an embedding column that a user added."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,9 @@ from ..store.lance_store import LanceStore, quote
 from .session import sql
 from .verdicts import is_chosen
 
-# What full-text search looks at, in the order in which a match is shown.
+# The columns of full-text search, in the order in which a match is shown.
 SAID = ("messages.text", "messages.tool_calls.arguments", "messages.tool_calls.name")
-# Rows that no index covers are searched one by one; from this many on, the index takes them in first.
+# Rows that are not indexed are scanned; from this many on, they are indexed first.
 _UNINDEXED = 2_000
 _COLUMNS = ["rollout_id", "run_id", "step", "environment", "status", "reward", "passed"]
 _AROUND = 60
@@ -44,21 +44,21 @@ def search(
 ) -> pa.Table:
     """Rollouts with a message or tool call that matches the words, best first.
 
-    Case and word endings do not matter, any of the words suffices, and rarer words weigh more. The index is made at the first search, and
-    takes new rollouts in when there are many; before that they are looked through one by one, so nothing stored is missed.
+    Case and word endings do not matter, any of the words suffices, and rarer words weigh more. The first search makes the index, and
+    later searches add many new rollouts to it; a few are scanned, so nothing stored is missed.
 
     Args:
         where: A condition on the columns of `rollouts`, in Lance's SQL: `reward < 0.5 and n_turns > 3`.
         at: A snapshot's name or an ISO time: only rollouts that were there then.
-        scorer: NAME or NAME@VERSION whose verdicts stand in `reward` and `passed`, for `where` too (which is then DuckDB's SQL, and looks
-            through what matched rather than being part of the search); None is those of collection time.
-        limit: How many rollouts at most.
+        scorer: NAME or NAME@VERSION whose verdicts are in `reward` and `passed`, for `where` too (which is then DuckDB's SQL, and
+            filters the matches after the search); None: those of collection time.
+        limit: Maximum number of rollouts.
 
     Returns:
-        rollout_id, run_id, step, environment, status, reward, passed, score (BM25, summed over what matched), match (the place that matched,
-        some words around it).
+        rollout_id, run_id, step, environment, status, reward, passed, score (BM25, summed over matches), match (the first match
+        with some words around it).
 
-    Raises QueryError for a `where` that is no condition, VersionNotFound for an unknown `at`, ConfigError for a scorer that never scored.
+    Raises QueryError for a `where` that is not a condition, VersionNotFound for an unknown `at`, ConfigError for a scorer without verdicts.
     """
     _refuse_nothing(text, limit)
     from lancedb.query import BooleanQuery, MatchQuery, Occur
@@ -79,7 +79,7 @@ def search(
 
 
 def search_prompts(store: LanceStore, text: str, *, scorer: str | None = None, limit: int = 20) -> pa.Table:
-    """Prompts with a message that matches the words, best first, and how their rollouts fared.
+    """Prompts with a message that matches the words, best first, with the results of their rollouts.
 
     Returns:
         prompt_id, rollouts, pass_rate, mean_reward (over last attempts, null without any), score, match.
@@ -120,8 +120,8 @@ def nearest(
 ) -> pa.Table:
     """Rollouts whose embedding is nearest to a vector, nearest first; those without one are left out.
 
-    `column` is any column of fixed-size float lists that a user added to `rollouts`. An index on it is used where its owner made one;
-    without, all vectors are compared. The other arguments are those of `search`.
+    `column` is any column of fixed-size float lists that a user added to `rollouts`. An index on it is used if there is one;
+    otherwise all vectors are compared. The other arguments are those of `search`.
 
     Returns:
         rollout_id, run_id, step, environment, status, reward, passed, distance (Euclidean, squared).
@@ -149,7 +149,7 @@ def vector_of(store: LanceStore, column: str, rollout_id: str) -> list[float]:
 
 
 def excerpt(messages: Sequence[dict[str, Any]], text: str) -> str:
-    """The first place where one of the words stands, with what is around it; else where the first message begins.
+    """The first occurrence of one of the words, with its context; else the start of the first message.
 
     Words match by their first letters, as the index cuts endings off.
     """
@@ -157,10 +157,10 @@ def excerpt(messages: Sequence[dict[str, Any]], text: str) -> str:
     stems = [re.escape(word[: max(3, len(word) * 2 // 3)]) for word in re.findall(r"\w+", text)]
     pattern = re.compile(rf"\b(?:{'|'.join(stems)})", re.IGNORECASE)
     first = ""
-    for label, said in _places(messages):
-        match = pattern.search(said)
+    for label, text in _places(messages):
+        match = pattern.search(text)
         start = max(0, match.start() - _AROUND // 2) if match else 0
-        shown = f"{label}: {'…' if start else ''}{' '.join(said[start : start + 2 * _AROUND].split())}"
+        shown = f"{label}: {'…' if start else ''}{' '.join(text[start : start + 2 * _AROUND].split())}"
         if match:
             return shown
         first = first or shown
@@ -202,7 +202,7 @@ def _unindexed(table: Any, name: str) -> int:
 
 @dataclass(frozen=True)
 class _Look:
-    """Which of the rollouts a search comes upon count, and whose verdicts they show.
+    """Selects rollouts among the matches, and the verdicts that they show.
 
     Attributes:
         condition: What the search itself can check, in Lance's SQL; empty for nothing.
@@ -228,11 +228,11 @@ class _Look:
             except (RuntimeError, ValueError, OSError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise QueryError(
-                    f"The search failed: {reason}.", f"It was asked with: {condition or 'no condition'}."
+                    f"The search failed: {reason}.", f"The condition was: {condition or 'none'}."
                 ) from None
             if not judged and self.at is None:
                 return found
-            # Rollouts are only ever added, so what was there then is among what is there now.
+            # Rollouts are only added, so those of an earlier version are all in this one.
             kept = self._judged(found) if judged else self._there(found)
             if len(kept) >= limit or len(found) < ask:
                 return kept[:limit]
@@ -272,7 +272,7 @@ def _vector_size(store: LanceStore, column: str) -> int:
     schema = store.lance_dataset("rollouts").schema
     vectors = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
     if column not in vectors:
-        has = f"It has {', '.join(vectors)}." if vectors else "docs/sql.md says how to add one."
+        has = f"It has {', '.join(vectors)}." if vectors else "See docs/sql.md for how to add one."
         raise ConfigError(f"Table rollouts has no embedding column {column!r}.", has)
     return schema.field(column).type.list_size
 

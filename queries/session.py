@@ -23,7 +23,7 @@ VIEWS = ("final_rollouts", "latest_scores", "runs", "training_samples", "prompt_
 
 _WRITING_CTE = re.compile(r'"type":"(INSERT|UPDATE|DELETE|MERGE)\w*_NODE"')
 _EXPLAIN = re.compile(r"\s*explain(\s+analyze)?(\s*\([^)]*\))?\s", re.IGNORECASE)
-# A PIVOT whose columns come from the data is several statements to DuckDB, and cannot be looked into as a tree: there, these words tell.
+# A PIVOT whose columns come from the data is several statements to DuckDB without a syntax tree: these words identify it.
 _READING_STARTS = {"pivot", "pivot_wider", "from", "with", "select"}
 _WRITING_WORDS = {"insert", "update", "delete", "merge", "create", "copy", "attach", "install", "load", "set", "call"}
 
@@ -41,17 +41,17 @@ def sql(
 ) -> pa.Table:
     """The answer to one SELECT (or EXPLAIN) over the tables and views, as Arrow.
 
-    The session can read nothing but the store, and change nothing: no file, no network, no setting.
+    The session can only read the store: no file, no network, no setting.
 
     Args:
         at: A snapshot's name or an ISO time; None is now.
         params: Values of `$name` parameters.
-        scorer: NAME or NAME@VERSION whose verdicts stand in `reward` and `passed`; None is those of collection time.
-        memory_limit: What DuckDB may use; the buffers of Lance's reader are not counted (`child.sql` counts them).
-        timeout_s: Gives up after so many seconds; None never.
+        scorer: NAME or NAME@VERSION whose verdicts are in `reward` and `passed`; None: those of collection time.
+        memory_limit: Of DuckDB; the buffers of Lance's reader are not counted (`child.sql` counts them).
+        timeout_s: Time limit in seconds; None is none.
 
     Raises QueryError when the query is wrong, writes, or takes too long, VersionNotFound for an unknown `at`, ConfigError for a scorer
-    that never scored.
+    without verdicts.
     """
     con = connect(store, at, scorer=scorer, memory_limit=memory_limit, threads=threads)
     try:

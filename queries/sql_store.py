@@ -29,7 +29,7 @@ class SqlStore(lance_store.LanceStore):
         Args:
             at: A snapshot's name or an ISO time; None is now.
             params: Values of `$name` parameters.
-            scorer: NAME or NAME@VERSION whose verdicts stand in `reward` and `passed`; None is those of collection time.
+            scorer: NAME or NAME@VERSION whose verdicts are in `reward` and `passed`; None: those of collection time.
             memory: Memory limit of the query.
             timeout_s: Time limit in seconds; None is none.
             in_child: Runs the query in a process of its own, where Lance's buffers count as memory too (takes about a second more).

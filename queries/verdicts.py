@@ -1,4 +1,4 @@
-"""Whose verdicts count: those of collection time, or those of a scorer that looked at the rollouts later."""
+"""Selects verdicts: those of collection time, or of a scorer."""
 
 from collections.abc import Collection
 
@@ -9,7 +9,7 @@ COLLECTED = "collected"
 
 
 def parse_scorer(text: str) -> tuple[str, str | None]:
-    """`NAME@VERSION` or `NAME` as (name, version); version None is whatever version spoke last.
+    """`NAME@VERSION` or `NAME` as (name, version); version None is the newest verdict.
 
     Raises ConfigError when either part is empty.
     """
@@ -20,16 +20,16 @@ def parse_scorer(text: str) -> tuple[str, str | None]:
 
 
 def is_chosen(scorer: str | None) -> bool:
-    """Whether verdicts other than those of collection time are asked for."""
+    """Whether verdicts other than those of collection time are selected."""
     return scorer is not None and scorer != COLLECTED
 
 
 def refuse_unknown_scorer(scorer: str, known: Collection[tuple[str, str | None]], at: str | None = None) -> None:
-    """Raises ConfigError, naming the scorers there are, when no verdict is that scorer's.
+    """Raises ConfigError, which lists the scorers, when the scorer has no verdict.
 
     Args:
-        known: Name and version of all that scored.
-        at: The snapshot or time at which they had.
+        known: Name and version of all scorers with verdicts.
+        at: The snapshot or time.
     """
     name, version = parse_scorer(scorer)
     if not any(name == has and version in (None, has_version) for has, has_version in known):

@@ -60,7 +60,7 @@ def episode_rollouts(
             **shared,
             **_path_columns(own, branch.path, policy),
         )
-        rollout.gaps = [*rollout.gaps, *(["retry"] if branch.retry else [])]
+        rollout.gaps = [*(rollout.gaps or []), *(["retry"] if branch.retry else [])]
         rollout.n_tool_errors = ending.n_tool_errors  # only the client knows it
         rollouts.append(rollout)
     return rollouts

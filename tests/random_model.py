@@ -1,4 +1,4 @@
-"""A tiny model with random weights: it says nothing sensible, which is what most tests of tokens need."""
+"""A tiny model with random weights, which suffices for most tests of tokens."""
 
 import json
 from functools import lru_cache
@@ -69,7 +69,7 @@ def reference_model(folder: Path) -> Any:
 
 
 def reference_logprobs(folder: Path, token_ids: list[int], temperature: float = 1.0) -> list[float]:
-    """What transformers says in float32: log-probability of each token given those before it; 0.0 for the first."""
+    """transformers' result in float32: log-probability of each token given those before it; 0.0 for the first."""
     import torch
 
     with torch.no_grad():

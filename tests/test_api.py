@@ -255,7 +255,7 @@ FLAGS_ELSEWHERE = {
     "rescore": {"compare", "against"},  # the named query verdict_moves
     "import": {"file_format"},  # the argument `format`
     "export": {"file_format"},
-    "check": {"fail_on"},  # the exit code
+    "check": {"repair", "fail_on"},  # `repair`, and the exit code
     "tasks generate": {"output"},
     "dataset build sft": {"snapshot_name"},  # `at=`
     "dataset build dpo": {"snapshot_name"},
@@ -270,7 +270,6 @@ FLAGS_ELSEWHERE = {
     "report": {"runs"},
     "search": {"like", "column"},  # `nearest`
     "lineage": {"id"},
-    "check": {"repair"},  # `repair`
 }
 KEYWORDS_ELSEWHERE = {
     "import_": {"format"},

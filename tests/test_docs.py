@@ -42,7 +42,12 @@ def python_blocks(page: Path) -> list[tuple[int, str]]:
     return [(text[: match.start(1)].count("\n") + 1, match[1]) for match in found]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
+def marked(page: Path) -> Any:
+    """A page whose blocks train with GRPO takes half a minute: it runs in `make test-system`."""
+    return pytest.param(page, marks=pytest.mark.system if page.name == "README.md" else ())
+
+
+@pytest.mark.parametrize("page", [marked(page) for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
 def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page run in order, in one namespace, in an empty folder."""
     monkeypatch.chdir(tmp_path)

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -15,7 +16,12 @@ def test_there_are_two() -> None:
     assert [path.name for path in NOTEBOOKS] == ["asking_history.ipynb", "the_loop.ipynb"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def marked(path: Path) -> Any:
+    """The loop trains with GRPO on vLLM: it runs in `make test-system`."""
+    return pytest.param(path, marks=pytest.mark.system if path.stem == "the_loop" else ())
+
+
+@pytest.mark.parametrize("path", [marked(path) for path in NOTEBOOKS], ids=lambda path: path.stem)
 def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ROLLHOUSE_STORE", raising=False)
     notebook = nbformat.read(path, as_version=4)

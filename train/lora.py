@@ -21,6 +21,7 @@ def peft_config(lora: LoraConfig | None, model: Any) -> Any:
     if lora is None:
         return None
     peft = need("peft")
+    untie_adapted(model, lora)
     return peft.LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -51,6 +52,37 @@ def adapted_layers(model: Any, lora: LoraConfig) -> str | list[str]:
     ]
     # As a pattern, which unlike a list peft does not shorten to endings that other layers share.
     return "|".join(map(re.escape, found))
+
+
+def untie_adapted(model: Any, lora: LoraConfig) -> None:
+    """Unties embeddings and output layer that share a weight, when the embeddings get an adapter: an adapter changes one of the two.
+
+    The model is then trained and saved with two weights.
+
+    Raises:
+        ConfigError: The output layer would get an adapter. TRL computes log-probabilities from its weight and would not train it.
+    """
+    embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
+    targets = adapted_layers(model, lora)
+    if _is_target(model, output, targets):
+        raise ConfigError(
+            f"policy.lora.target_modules={lora.target_modules} puts an adapter on the output layer, which TRL would not train.",
+            "Leave the output layer out.",
+        )
+    if output is None or output.weight is not embeddings.weight or not _is_target(model, embeddings, targets):
+        return
+    output.weight = need("torch").nn.Parameter(embeddings.weight.detach().clone())
+    for config in {id(each): each for each in (model.config, model.config.get_text_config())}.values():
+        config.tie_word_embeddings = False
+    model.all_tied_weights_keys = {}
+
+
+def _is_target(model: Any, layer: Any, targets: str | list[str]) -> bool:
+    """Whether peft would give this layer of the model an adapter."""
+    names = [name for name, module in model.named_modules() if module is layer]
+    if isinstance(targets, str):
+        return any(re.fullmatch(targets, name) for name in names)
+    return any(name == target or name.endswith(f".{target}") for name in names for target in targets)
 
 
 def adapter_layers(model: Any) -> list[tuple[str, Any]]:

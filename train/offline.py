@@ -21,6 +21,7 @@ from ..transform.versions import DatasetVersion, get_dataset
 from .checkpoints import checkpoint_folder, finished_before, folder_of, keep_best, resolve_model, save_checkpoint
 from .lora import merged
 from .offline_config import OfflineConfig, OfflinePolicy
+from .saved import CheckedModel, refuse_infinite
 from .tokens import Tokenizing
 from .tracking import Tracker
 from .trl_setup import rank, require_name
@@ -120,8 +121,9 @@ def _train(
         trainer = make_trainer(state)
 
         def keep(step: int) -> dict[str, Any]:
-            numbers = last_metrics(trainer)
-            model, tokenizer = TrainedModel(merged(trainer.model), folder), trainer.processing_class
+            numbers, tokenizer = last_metrics(trainer), trainer.processing_class
+            refuse_infinite(trainer.model, step)
+            model = CheckedModel(trainer.model, TrainedModel(merged(trainer.model), folder), first_row(trainer))
             row = save_checkpoint(store, run, model, tokenizer, step, place, dataset, numbers, parent)
             keep_best(store, run.run_id, config.checkpointing)
             return row
@@ -132,6 +134,12 @@ def _train(
         _finish(run, checkpoint, trainer, rows)
         shutil.rmtree(state, ignore_errors=True)  # a finished run is not resumed
     return checkpoint
+
+
+def first_row(trainer: Any) -> list[int]:
+    """Token ids of a row that is trained on."""
+    row = trainer.train_dataset[0]
+    return list(row["input_ids"] if "input_ids" in row else row["chosen_ids"])
 
 
 def follow(make_trainer: MakeTrainer, state: Path, config: OfflineConfig) -> None:

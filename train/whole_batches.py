@@ -4,6 +4,7 @@
 - A metric is a sum over rows or tokens divided by their number, over all micro-batches and processes of the step or validation.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -188,7 +189,20 @@ def whole_batches(base: type) -> Any:
                     logs.pop("eval_steps_per_second", None)  # of micro-batches
                 self._metrics[mode].update({name: [value] for name, value in means.items()})
                 self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
+            if mode == "train" and self.state.global_step:
+                self.state.epoch = self._epochs_done()
             super().log(logs, start_time)
+
+        def _epochs_done(self) -> float:
+            """Passes over the rows so far; transformers counts micro-batches."""
+            n_rows = len(self.train_dataset)
+            batch = (
+                self.args.per_device_train_batch_size
+                * self.args.gradient_accumulation_steps
+                * self.accelerator.num_processes
+            )
+            epochs, within = divmod(self.state.global_step - 1, math.ceil(n_rows / batch))
+            return epochs + min((within + 1) * batch, n_rows) / n_rows
 
         def _load_callback_state(self) -> None:
             super()._load_callback_state()

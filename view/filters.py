@@ -1,4 +1,4 @@
-"""The filter of the rollouts page: what stands in the URL, as a WHERE clause over narrow columns."""
+"""The filter of the rollouts page: the URL's parameters as a WHERE clause over narrow columns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any
 
 from ..base.errors import ConfigError
 
-# One entry a rollout and plan of the run that collected it. Only narrow columns, so that a join costs little.
+# One entry per rollout and plan of the run that collected it. Only narrow columns, so that a join costs little.
 PLANNED = """(
   SELECT run_id, step, policy_version AS plan_version, entry.rollout_id AS rollout_id, entry.advantage AS advantage, entry.kept AS kept, entry.reason AS reason
   FROM (SELECT run_id, step, policy_version, unnest(entries) AS entry FROM batch_plans)
@@ -15,7 +15,7 @@ _JOINS = {
     "t": "LEFT JOIN (SELECT task_id, category, split FROM tasks) AS t ON t.task_id = r.task_id",
     "p": f"LEFT JOIN {PLANNED} AS p ON p.rollout_id = r.rollout_id AND p.run_id = r.run_id",
 }
-# Lists are looked into by lambdas: a correlated subquery would hold every message of the store in memory.
+# Lambdas search lists: a correlated subquery would hold every message of the store in memory.
 _SAID = """len(list_filter(r.messages, lambda m:
   contains(lower(concat(m.text, ' ', m.reasoning)), lower({words}))
   OR len(list_filter(coalesce(m.tool_calls, []), lambda c: contains(lower(concat(c.name, ' ', c.arguments)), lower({words})))) > 0)) > 0"""
@@ -25,12 +25,12 @@ _NOTHING = "~"
 
 @dataclass(frozen=True)
 class Field:
-    """One thing to filter by.
+    """One field of the filter.
 
     Attributes:
         kind: choice (equal to any of the values), range (`low..high`, either end may be missing), flag (true, false or `~` for null), or
             a condition of its own, with `{value}` where the parameter goes.
-        column: The expression it is about.
+        column: The filtered expression.
         needs: The joins that the expression reads.
         sortable: Whether the table may be sorted by it.
     """
@@ -102,7 +102,7 @@ class Clause:
         return " ".join(["FROM rollouts AS r", *joins]) + where
 
     def text(self, select: str, tail: str = "") -> str:
-        """The query with its values written into it, for people to copy."""
+        """The query with literal values, for copying."""
         query = f"{select} {self.source()} {tail}".strip()
         # Long names first: $v1 is the beginning of $v10.
         for name, value in sorted(self.params.items(), key=lambda item: -len(item[0])):
@@ -111,9 +111,9 @@ class Clause:
 
 
 def read_filter(query: Mapping[str, Sequence[str]], without: str = "") -> Clause:
-    """The filter in a URL's parameters; names that are no field are left alone. `without` leaves one field out.
+    """The filter in a URL's parameters; other names are ignored. `without` leaves one field out.
 
-    Raises ConfigError for a value that its field does not take.
+    Raises ConfigError for an invalid value.
     """
     clause = Clause()
     for name, field_ in FIELDS.items():

@@ -42,7 +42,7 @@ class Reader:
         self._answers: OrderedDict[Any, Any] = OrderedDict()
 
     def stamp(self) -> str:
-        """Changes when a table of the store does. A store on a disk is asked for its folders' times; another one counts as changed every two seconds."""
+        """Changes when a table of the store does. A store on a disk is checked by its folders' times; another one counts as changed every two seconds."""
         if self.store.at is not None:
             return "at"
         if "://" in self.store.uri:
@@ -50,7 +50,7 @@ class Reader:
         return "-".join(f"{_changed_at(Path(self.store.table_uri(table)) / '_versions'):x}" for table in TABLES)
 
     def rows(self, query: str, **params: Any) -> list[dict[str, Any]]:
-        """The answer to one query of ours as JSON-ready rows. Raises QueryError when it fails or takes longer than TIMEOUT_S."""
+        """The result of one internal query as JSON-ready rows. Raises QueryError when it fails or takes longer than TIMEOUT_S."""
         import duckdb
 
         with self._connection() as con:
@@ -73,7 +73,7 @@ class Reader:
         return next(iter(self.rows(query, **params)), None)
 
     def rollouts(self, rollout_ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Columns of some rollouts, in no order; ids that are not in the store are left out.
+        """Columns of some rollouts, unordered; unknown ids are left out.
 
         Two reads of Lance, of the ids and then of the rows: of a million rollouts it reads one narrow column.
         """
@@ -91,7 +91,7 @@ class Reader:
         return plain([dict.fromkeys(columns) | row for row in table.to_pylist()])
 
     def cached(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What `make` returns, kept while the store stays as it is. A store that is not a folder is not known to."""
+        """The result of `make`, cached until the store changes. Not cached for a store that is not a folder."""
         key = (self.stamp(), key)
         with self._lock:
             if key in self._answers:

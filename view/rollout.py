@@ -1,4 +1,4 @@
-"""One rollout: what it was asked and did, every verdict on it, and where it went."""
+"""One rollout: prompt, messages, verdicts, and its use in training and datasets."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from ..store.tables import ROLLOUTS
 from .filters import PLANNED
 from .reader import Reader
 
-# Lists as long as the rollout; the tokens page reads them.
+# Token lists, which the tokens page reads.
 _TOKEN_COLUMNS = {"token_ids", "loss_mask", "logprobs"}
 _COLUMNS = [column.name for column in ROLLOUTS.columns if column.name not in _TOKEN_COLUMNS]
 
@@ -25,7 +25,7 @@ def find(reader: Reader, rollout_id: str, columns: Sequence[str] = _COLUMNS) -> 
 
 
 def details(reader: Reader, rollout_id: str) -> dict[str, Any]:
-    """What was asked, said and judged: rollout (its columns without tokens), prompt (messages, tools as a list), task (ground_truth as what its JSON holds), scores, evaluations."""
+    """rollout (its columns without tokens), prompt (messages, tools as a list), task (ground_truth parsed), scores, evaluations."""
     rollout = find(reader, rollout_id)
     return {
         "rollout": rollout,
@@ -37,10 +37,10 @@ def details(reader: Reader, rollout_id: str) -> dict[str, Any]:
 
 
 def lineage(reader: Reader, rollout_id: str) -> dict[str, Any]:
-    """Where the rollout went, and who its relatives are.
+    """The uses of the rollout, and related rollouts.
 
     Returns:
-        samples (one entry a batch plan that names it), checkpoints (of runs that trained on it), datasets (versions that hold it or left it out, and
+        samples (one entry per batch plan that names it), checkpoints (of runs that trained on it), datasets (versions that hold it or left it out, and
         why), group, relatives (other rows of its episode, other attempts).
     """
     columns = ["rollout_id", "run_id", "step", "task_id", "group_id", "episode_id", "slot_id", "policy_version"]
@@ -57,7 +57,7 @@ def lineage(reader: Reader, rollout_id: str) -> dict[str, Any]:
 
 
 def parsed(text: str | None) -> Any:
-    """JSON text as what it holds; text that is no JSON stays text."""
+    """Parsed JSON; text that is not JSON is returned unchanged."""
     try:
         return json.loads(text) if text else None
     except ValueError:
@@ -83,7 +83,7 @@ def _scores(reader: Reader, rollout_id: str) -> list[dict[str, Any]]:
 
 
 def samples(reader: Reader, rollout_id: str) -> list[dict[str, Any]]:
-    """One entry a batch plan that names the rollout: its advantage, whether it was kept, why not, and what the step made of it."""
+    """One entry per batch plan that names the rollout: advantage, whether it was kept, the reason if not, and the outcome."""
     query = """SELECT p.run_id AS run_id, p.step AS step, plan_version, advantage, kept, reason, o.rollout_id IS NOT NULL AS trained, ratio_mean, clipped_share
     FROM (
       SELECT run_id, step, policy_version AS plan_version, unnest(list_filter(entries, lambda e: e.rollout_id = $id), recursive := true) FROM batch_plans

@@ -1,4 +1,4 @@
-"""The rollouts page: one page of the table, how many there are, and the facets."""
+"""The rollouts page: one page of the table, the total, and the facets."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -96,7 +96,7 @@ def page_ids(reader: Reader, query: Query) -> list[str]:
 
 
 def _ranked(reader: Reader, query: Query) -> list[dict[str, Any]]:
-    """The newest rollouts of the filter with what makes each interesting, most interesting first."""
+    """The newest rollouts of the filter with their marks, most marks first."""
     clause, where = read_filter(query), _one(query, "where")
     text = _INTERESTING.format(source=_source(clause, where), ranked=RANKED)
     return reader.cached(("ranked", _key(query)), lambda: _ask(reader, text, clause.params, where))
@@ -108,7 +108,7 @@ def _key(query: Query) -> Any:
 
 
 def describe(reader: Reader, rollout_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """What the table shows of each rollout, in the given order."""
+    """The table's columns of each rollout, in the given order."""
     if not rollout_ids:
         return []
     listed = list(rollout_ids)
@@ -137,7 +137,7 @@ def describe(reader: Reader, rollout_ids: Sequence[str]) -> list[dict[str, Any]]
     return sorted(rows, key=lambda row: place[row["rollout_id"]])
 
 
-# Counted together in one pass where the filter does not name them; the others need a join, or a pass of their own.
+# Counted in one pass if the filter does not name them; the others need a join or a separate pass.
 _PLAIN = ("run", "env", "status", "passed", "error", "engine", "version")
 _JOINED = ("category", "kept", "reason")
 _FACET_VALUES = 30
@@ -201,7 +201,7 @@ def _counted(reader: Reader, query: Query, where: str, name: str) -> list[dict[s
 
 
 def _word(value: Any) -> str | None:
-    """A facet's value as it stands in the URL."""
+    """A facet's value as in the URL."""
     return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -249,20 +249,20 @@ def _source(clause: Clause, where: str, *more: str) -> str:
     source = clause.source(*more)
     if not where:
         return source
-    # A line of its own, so that a comment at its end takes nothing with it.
+    # On its own line, so that a comment at its end does not extend further.
     own = f"r.rollout_id IN (SELECT rollout_id FROM rollouts WHERE {where}\n)"
     return f"{source} AND {own}" if clause.conditions else f"{source} WHERE {own}"
 
 
 def _ask(reader: Reader, text: str, params: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """Our own queries use a kept connection; with a condition that a person wrote, `rollhouse sql`'s checks and limits apply."""
+    """Internal queries use a cached connection; a condition of a user gets the checks and limits of `rollhouse sql`."""
     if not where:
         return reader.rows(text, **params)
     return plain(guarded(reader.store, text, params).to_pylist())
 
 
 def guarded(store: SqlStore, text: str, params: dict[str, Any] | None = None) -> Any:
-    """The answer to a query with a part that a person wrote, as Arrow: checked to be one SELECT, without files, within ten seconds."""
+    """The result of a query with a part written by a user, as Arrow: checked to be one SELECT, without files, within ten seconds."""
     return store.sql(text, params=params or None, memory=_WHERE_MEMORY, timeout_s=_WHERE_TIMEOUT_S).arrow()
 
 

@@ -27,7 +27,7 @@ def serve(
 
     Args:
         locations: Folders or URIs; None is $ROLLHOUSE_STORE or ./rollouts.
-        host, port: Where to listen; port 0 takes a free one. A host that other machines reach gets a key, which stands in the announced address.
+        host, port: Where to listen; port 0 takes a free one. A host that other machines reach gets a key, which is part of the announced address.
         at: The snapshot or time that is shown; None is now.
         opens: Whether to open the address in a browser.
         announce: Called with the address once the server listens.
@@ -44,7 +44,7 @@ def serve(
 
 
 def open_stores(locations: Sequence[str | None], at: str | None) -> dict[str, SqlStore]:
-    """The stores by the name that their pages have: the last part of the location, numbered where two have the same."""
+    """The stores by name: the last part of the location, numbered if two are equal."""
     stores: dict[str, SqlStore] = {}
     for location in locations:
         store = SqlStore.open(store_location(location), at)
@@ -71,9 +71,9 @@ async def _serve(
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            said = os.strerror(error.errno) if error.errno else str(error)
+            reason = os.strerror(error.errno) if error.errno else str(error)
             raise ConfigError(
-                f"Cannot bind {host}:{port}: {said}.", "Use another --port; 0 takes a free one."
+                f"Cannot bind {host}:{port}: {reason}.", "Use another --port; 0 takes a free one."
             ) from error
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{runner.addresses[0][1]}/" + (f"?key={key}" if key else "")

@@ -1,4 +1,4 @@
-"""The runs page, and one run: its numbers over steps, its settings, what it saved."""
+"""The runs page, and one run: metrics, settings, checkpoints."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -43,7 +43,7 @@ def status(reader: Reader, run: dict[str, Any]) -> str:
 
 
 def one(reader: Reader, run_id: str) -> dict[str, Any]:
-    """A run with its configuration, summary, events, metric names, checkpoints, what its steps left out and why. Raises StoreNotFound."""
+    """A run with its configuration, summary, events, metric names, checkpoints, and what its steps left out by reason. Raises StoreNotFound."""
     run = reader.row(f"{_RUNS} WHERE run_id = $run", run=run_id)
     if run is None:
         raise StoreNotFound(f"There is no run {run_id!r} in {reader.store.uri}.", "The runs page lists them.")
@@ -72,7 +72,7 @@ def one(reader: Reader, run_id: str) -> dict[str, Any]:
 
 
 def curves(reader: Reader, run_ids: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, list[list[float]]]]:
-    """run → metric → [steps, values], by step; of a step taken in several incarnations the last counts."""
+    """run → metric → [steps, values], by step; of several incarnations of a step the last counts."""
     found: dict[str, dict[str, list[list[float]]]] = {run: {} for run in run_ids}
     query = """SELECT run_id, name, step, arg_max(value, incarnation) AS value FROM metrics
     WHERE list_contains($runs::VARCHAR[], run_id) AND list_contains($names::VARCHAR[], name) GROUP BY run_id, name, step ORDER BY run_id, name, step"""
@@ -84,7 +84,7 @@ def curves(reader: Reader, run_ids: Sequence[str], names: Sequence[str]) -> dict
 
 
 def scatter(reader: Reader, run_id: str) -> dict[str, Any]:
-    """Rollouts of a run as points, at most 5,000 of them evenly over their order: parallel lists, and how many there are in all."""
+    """Rollouts of a run as points, at most 5,000 of them evenly over their order: parallel lists, and the total."""
     total = (reader.row("SELECT count(*) AS n FROM rollouts WHERE run_id = $run", run=run_id) or {"n": 0})["n"]
     every = max(1, -(-total // _SCATTER_POINTS))
     query = f"""SELECT r.rollout_id AS rollout_id, r.step AS step, r.reward AS reward, r.status AS status, r.environment AS environment, category,

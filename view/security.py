@@ -1,4 +1,4 @@
-"""Who may read the pages: names of this machine alone, pages of this server alone, and beyond loopback those who have the key."""
+"""Access to the pages: only by this machine's names, only from this server's pages, and beyond loopback only with the key."""
 
 import hmac
 import ipaddress
@@ -10,7 +10,7 @@ from aiohttp import web
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 COOKIE = "rollhouse_view"
-# Nothing from elsewhere, nothing inline: what a rollout says can neither run nor call home.
+# Nothing from elsewhere, nothing inline: text of a rollout can neither run nor send requests.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -35,7 +35,7 @@ def is_loopback(host: str) -> bool:
 
 
 def guard(key: str | None, hosts: Iterable[str] = ()) -> Any:
-    """The middleware. `key` is what a reader must show, None for nobody; `hosts` are further names the server is reached by."""
+    """The middleware. `key` is the key of readers, None without one; `hosts` are further names of the server."""
     names = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower(), *(host.lower() for host in hosts)}
 
     @web.middleware
@@ -55,7 +55,7 @@ def guard(key: str | None, hosts: Iterable[str] = ()) -> Any:
 
 def _refusal(request: web.Request, names: set[str], key: str | None) -> web.Response | None:
     host = _name(request.headers.get("Host", ""))
-    # A site that points its own name here (DNS rebinding) shows in the Host; an address cannot be pointed.
+    # DNS rebinding shows in the Host header as a foreign name; an address cannot be rebound.
     if host not in names and not _is_address(host):
         return _refused(f"The host {host!r} is not a name of this server.", "Name it with --host, or use the address.")
     origin = request.headers.get("Origin")
@@ -67,7 +67,7 @@ def _refusal(request: web.Request, names: set[str], key: str | None) -> web.Resp
         return None
     given = request.query.get("key")
     if given is not None and hmac.compare_digest(given.encode(), key.encode()):
-        # The key leaves the address bar at once; the cookie that replaces it is sent to no other site and read by no script.
+        # A cookie, which no other site and no script can read, replaces the key in the address bar.
         response = web.Response(status=303, headers={"Location": "/"})
         response.set_cookie(COOKIE, key, httponly=True, samesite="Strict", path="/")
         return response

@@ -1,4 +1,4 @@
-"""The viewer's server: static files and JSON about stores, nothing else."""
+"""The viewer's server: static files, and JSON about stores."""
 
 import asyncio
 import json
@@ -32,11 +32,11 @@ Answer = Callable[[Reader, Query, str], Any]
 
 @dataclass
 class Site:
-    """What the server shows.
+    """The stores of the server.
 
     Attributes:
         readers: The stores by their name in URLs, the first one shown first.
-        read_only: Whether labels cannot be written.
+        read_only: Whether writing labels is disabled.
     """
 
     readers: dict[str, Reader] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Site:
         return self.readers[name]
 
 
-# Path below /api/STORE/ → what answers it, given the rest of the path.
+# Path below /api/STORE/ → its handler, which gets the rest of the path.
 ROUTES: dict[str, Answer] = {
     "stamp": lambda reader, query, rest: {"stamp": reader.stamp()},
     "runs": lambda reader, query, rest: runs.listed(reader),
@@ -73,8 +73,8 @@ def make_app(
     """The application over one or more stores, by their name in URLs.
 
     Args:
-        key: What readers must show; None when only this machine reaches the server.
-        hosts: Names beyond `localhost` and the machine's by which the server is reached.
+        key: The key of readers; None if only this machine reaches the server.
+        hosts: Names of the server besides `localhost` and the machine's.
     """
     site = Site({name: Reader(name, store) for name, store in stores.items()}, read_only)
     app = web.Application(middlewares=[guard(key, hosts)], client_max_size=1 << 20)
@@ -153,11 +153,11 @@ def _tokens(reader: Reader, query: Query, rollout_id: str) -> dict[str, Any]:
 
 
 def _sql(reader: Reader, text: str) -> dict[str, Any]:
-    """The first rows of a person's query, with the checks and limits of `rollhouse sql`, in a process of its own."""
+    """The first rows of a user's query, with the checks and limits of `rollhouse sql`, in a separate process."""
     text = text.strip().rstrip(";").rstrip()
     if not text:
         raise QueryError("The query is empty.", "Write one SELECT.")
-    # What only reads can be bounded; of the rest `rollhouse sql` says what is wrong. A line of its own, so that a comment takes nothing with it.
+    # Only reading statements can be limited; for others `rollhouse sql` raises the error. On its own line, so that a comment does not extend further.
     bounded = f"FROM ({text}\n) LIMIT {SQL_ROWS + 1}" if _READS.match(text) else text
     started = time.perf_counter()
     table = reader.store.sql(bounded, memory=_SQL_MEMORY, timeout_s=_SQL_TIMEOUT_S, in_child=True).arrow()

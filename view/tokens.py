@@ -22,15 +22,15 @@ _COLUMNS = (
 
 
 def strip(reader: Reader, rollout_id: str, run_id: str | None = None, step: int | None = None) -> dict[str, Any]:
-    """What the token strip draws.
+    """The data of the token strip.
 
     Args:
         run_id, step: The batch whose advantage and learner are wanted; None is the last that trained on the rollout, its own run's first.
 
     Returns:
         prompt_ids (empty where they were not kept); ids and mask (parallel: everything after the prompt, 1 where sampled), null without tokens;
-        logprobs and trainer (one a sampled token, null where unknown); texts (token id as text → its text; empty when no tokenizer of this machine is
-        the one that made them); spans ({start, version}); sample ({run_id, step, advantage, kept, reason, plan_version, trained}, null outside training);
+        logprobs and trainer (one a sampled token, null where unknown); texts (token id as text → its text; empty when this machine lacks the
+        tokenizer); spans ({start, version}); sample ({run_id, step, advantage, kept, reason, plan_version, trained}, null outside training);
         samples (all of these); clip ([low, high] bounds of the ratio, null when unknown); prefix_ok, status, n_prompt_tokens.
     """
     row = find(reader, rollout_id, _COLUMNS)
@@ -88,7 +88,7 @@ def _clip(reader: Reader, sample: dict[str, Any]) -> list[float] | None:
     try:
         loss = settings["learner"]["loss"]
         return [1 - loss["clip_low"], 1 + loss["clip_high"]]
-    except (KeyError, TypeError):  # another algorithm's, or none
+    except (KeyError, TypeError):  # of another algorithm, or none
         return None
 
 
@@ -106,14 +106,14 @@ def _short(values: Sequence[float | None] | None) -> list[float | None] | None:
 
 
 def _folders(reader: Reader, run_id: str) -> Iterator[str]:
-    """Where the tokenizer may lie: the run's model, then any checkpoint."""
+    """Folders that may have the tokenizer: the run's model, then any checkpoint."""
     run = reader.row("SELECT config FROM runs WHERE run_id = $run", run=run_id) or {}
     yield from _model_folders(parsed(run.get("config")))
     for row in reader.rows(
         "SELECT run_id, step, path FROM checkpoints ORDER BY run_id = $run DESC, created_at DESC LIMIT 50", run=run_id
     ):
         yield row["path"]
-        yield f"{reader.store.uri}/checkpoints/{row['run_id']}/step_{row['step']}"  # a store that was moved takes its checkpoints along
+        yield f"{reader.store.uri}/checkpoints/{row['run_id']}/step_{row['step']}"  # checkpoints of a store that was moved
 
 
 def _model_folders(config: Any) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""Environments that live elsewhere: behind HTTP, or in another package."""
+"""Environments behind HTTP, or of another package."""

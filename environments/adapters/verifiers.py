@@ -1,8 +1,8 @@
-"""Environments of the verifiers package (its `load_environment` API, 0.1): they run their own episodes, and our policy is the model they ask.
+"""Environments of the verifiers package (its `load_environment` API, 0.1): they run their own episodes and call our policy as their model.
 
-What verifiers calls a client is here a bridge: an environment's rollout runs as it would anywhere, and each time it asks for a model response it waits until the
-agent loop brings the policy's turn. So its own rules hold: the end of an episode, user turns, tool results, scores.
-All of it runs on an event loop in a thread of its own, so that code of an environment that blocks holds up only rollouts of such environments.
+The client of verifiers is a bridge here: when an environment's rollout requests a model response, it waits for the policy's turn from the
+agent loop. The environment's own rules hold: the end of an episode, user turns, tool results, scores.
+It runs on an event loop in a separate thread, so blocking code of an environment delays only rollouts of such environments.
 """
 
 import asyncio
@@ -31,17 +31,17 @@ _CRASHES: ContextVar[list[str] | None] = ContextVar("crashes", default=None)
 
 
 class VerifiersError(RollhouseError):
-    """A verifiers environment failed, or does what cannot be recorded."""
+    """A verifiers environment failed, or cannot be recorded."""
 
 
 class VerifiersEnvironment:
-    """An environment that the verifiers package finds by its id: an installed one, or a module in the current folder."""
+    """An environment of the verifiers package by its id: an installed one, or a module in the current folder."""
 
     def __init__(self, env_id: str, name: str | None = None, **options: Any) -> None:
-        """Loads it. Raises ConfigError when it is not there or scores whole groups at once.
+        """Loads it. Raises ConfigError when it does not exist or scores whole groups.
 
         Args:
-            name: What tasks and rollouts call it; None is its id.
+            name: The environment of tasks and rollouts; None is its id.
             options: Arguments of its `load_environment`.
         """
         vf = need("verifiers")
@@ -62,7 +62,7 @@ class VerifiersEnvironment:
         self._weights = _watch(self._inner.rubric)
 
     def tasks(self, split: str) -> Iterator[Task]:
-        """The rows of its dataset (`train`) or of its evaluation dataset (`validation`), in their order; it has no other."""
+        """The rows of its dataset (`train`) or of its evaluation dataset (`validation`), in order; there is no other split."""
         inner = self._inner
         held_out = inner.eval_dataset_source is not None or inner.eval_dataset is not None
         if split == "train" and (inner.dataset_source is not None or inner.dataset is not None):
@@ -75,7 +75,7 @@ class VerifiersEnvironment:
             yield self._task(json.loads(json.dumps(row, default=str)), split)
 
     async def start(self, task: Task) -> "VerifiersSession":
-        """A rollout of the environment, up to the first thing it asks of the model."""
+        """A rollout of the environment, up to its first request to the model."""
         row = {
             **task.ground_truth,
             "prompt": [message.to_openai() for message in task.messages],
@@ -85,12 +85,12 @@ class VerifiersEnvironment:
         try:
             await in_loop(session.begin())
         except BaseException:
-            start_in_loop(session.end())  # not waited for: the loop beside may be what hangs
+            start_in_loop(session.end())  # not awaited: the other loop may hang
             raise
         return session
 
     def score(self, state: Any) -> Score:
-        """The rubric's verdict as it stands in the state: each of its functions is a component."""
+        """The rubric's verdict in the state: each function is a component."""
         reward = float(state["reward"])
         parts = tuple((name, float(value), self._weights.get(name, 0.0)) for name, value in state["metrics"].items())
         return Score(reward, reward >= self._inner.pass_threshold, self.scorer, self.scorer_version, parts)
@@ -111,7 +111,7 @@ class VerifiersEnvironment:
 class VerifiersSession:
     """One rollout of a verifiers environment, one model response at a time.
 
-    Everything but `step`, `verify` and `close` runs on the loop beside.
+    Everything except `step`, `verify` and `close` runs on the other loop.
     """
 
     def __init__(self, environment: VerifiersEnvironment, inner: Any, row: dict[str, Any]) -> None:
@@ -132,11 +132,11 @@ class VerifiersSession:
         return await in_loop(self._verdict())
 
     async def close(self) -> None:
-        """Ends the rollout, if it goes on, and lets the environment clean up."""
+        """Ends the rollout if it is running, and runs the environment's cleanup."""
         await in_loop(self.end())
 
     async def begin(self) -> None:
-        """Starts the rollout and waits for its first question, which must be the task's prompt."""
+        """Starts the rollout and waits for its first request, which must be the task's prompt."""
         client = _bridge(self)
         self._rollout = asyncio.create_task(self._inner.rollout(self._row, client, "policy", {}))
         messages = await self._next_question()
@@ -147,7 +147,7 @@ class VerifiersSession:
         self._seen = messages
 
     async def respond(self, prompt: list[Any]) -> Turn | None:
-        """Called by the bridge: the policy's turn, None when there will be no other."""
+        """Called by the bridge: the policy's turn, None when there is none left."""
         self._asked.put_nowait(list(prompt))
         return await self._answers.get()
 
@@ -200,7 +200,7 @@ class VerifiersSession:
         return self._environment.score(state)
 
     async def end(self) -> None:
-        """Cancels the rollout if it goes on."""
+        """Cancels the rollout if it is running."""
         if self._rollout is not None and not self._rollout.done():
             self._rollout.cancel()
             await asyncio.wait({self._rollout})

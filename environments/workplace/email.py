@@ -131,7 +131,7 @@ def _sent(record: dict[str, Any]) -> Moment:
 
 
 def _or_error(doing: str, action: Callable[[], Any]) -> Any:
-    # This domain answers its own failures, where the others let them through to the toolbox.
+    # This domain returns its failures as results; the others raise them to the toolbox.
     try:
         return action()
     except Exception as error:

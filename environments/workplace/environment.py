@@ -41,7 +41,7 @@ class WorkplaceEnvironment:
     """27 tools over six tables; a task is solved when the tables end as its ground truth's calls leave them.
 
     Attributes:
-        office: The tables as every session finds them.
+        office: The tables at the start of every session.
     """
 
     name = NAME
@@ -83,7 +83,7 @@ class WorkplaceEnvironment:
 
     @cached_property
     def state_hash(self) -> str:
-        """Names the tables' content: verdicts over other tables are other verdicts."""
+        """Hash of the tables' content, which distinguishes verdicts over other tables."""
         tables = (getattr(self.office, field.name) for field in fields(self.office))
         return hash_id(repr(tuple((table.columns, table.rows, table.labels) for table in tables)))
 
@@ -102,7 +102,7 @@ class WorkplaceEnvironment:
         office = self.office.copy()
 
         def execute(name: str, arguments: Any) -> Any:
-            # A pattern that may have to be matched by a process holds up this session, not the loop with all the others.
+            # A pattern that needs a worker process delays this session, not the event loop.
             if name in TOOLS and TOOLS[name].takes_patterns and isinstance(arguments, dict) and may_wait(arguments):
                 return in_thread(call_tool, office, name, arguments)
             return call_tool(office, name, arguments)
@@ -122,7 +122,7 @@ class WorkplaceEnvironment:
         calls = truth_calls(task.ground_truth)
         key = repr(calls)
         if key not in self._truths:
-            # The repeats of a task come soon after one another, so a few truths are enough to keep.
+            # Repeats of a task are close together, so a small cache of truths suffices.
             while len(self._truths) >= _TRUTHS_KEPT:
                 self._truths.pop(next(iter(self._truths)), None)
             self._truths[key] = replay(self.office, calls)

@@ -1,14 +1,14 @@
-"""The lenient verdict: the same work counts, however it was ordered and written down.
+"""The lenient verdict: ignores order and notation.
 
-Forgiven, beyond what the strict verdict forgives:
+Ignored, beyond what the strict verdict ignores:
 
-- the order of what was done, where only row order, row labels or the ids of new rows tell it: rows that were there at first are compared in their
-  order, rows made since as a bag, without their ids;
+- the order of calls, where only row order, row labels or ids of new rows show it: original rows are compared in
+  order, new rows as a bag, without ids;
 - `T` or a space in a time, and seconds or their fraction left out where they are zero (`2023-12-01T10:00` is `2023-12-01 10:00:00`);
 - a number or its text (30, 30.0 and "30");
 - null, an empty text and an argument left out.
 
-Not forgiven: another value, another number of rows, another row changed or removed, another case of a status, list or board.
+Not ignored: another value, another number of rows, another row changed or removed, another case of a status, list or board.
 """
 
 import re
@@ -31,7 +31,7 @@ _IDS = {"email_id", "event_id", "task_id", "customer_id"}
 
 
 def same_work(left: Office, right: Office) -> bool:
-    """Whether two offices agree but for what is forgiven. Holds wherever the strict verdict does."""
+    """Whether two offices agree except for ignored differences. True wherever the strict verdict is."""
     return all(_same(getattr(left, name), getattr(right, name)) for name in COMPARED)
 
 

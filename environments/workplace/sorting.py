@@ -1,4 +1,4 @@
-"""Sorting e-mails as upstream does: by numpy's quicksort, which leaves equal times in an order of its own.
+"""Sorting e-mails as upstream does: by numpy's quicksort, which is not stable for equal times.
 
 It shows when a policy has sent several e-mails, all of the same time, and a search finds more than sixteen.
 """

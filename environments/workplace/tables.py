@@ -115,7 +115,7 @@ class OfficeTable:
 
     def next_id(self, column: str) -> int:
         """One more than the largest id; largest as text, which is not always the largest number."""
-        # Nearly every session asks this of the tables as they were read, which are one object for all.
+        # Nearly every session needs this of the original tables, which all sessions share.
         if column not in self._next_ids:
             self._next_ids[column] = self._next_id(column)
         return self._next_ids[column]
@@ -129,7 +129,7 @@ class OfficeTable:
         if all(type(cell) is str for cell in cells):
             largest = max(cells, default=MISSING)
         else:
-            # Not max(): ids of different types have to fail with the words that numpy's comparison gives.
+            # Not max(): ids of different types must fail with numpy's message.
             largest = reduce(lambda a, b: a if a >= b else b, cells)
         return int(largest) + 1
 

@@ -121,7 +121,7 @@ def call_tool(office: Office, name: str, arguments: Any) -> ToolOutput:
 
 
 def _not_an_object(value: Any) -> str:
-    # A JSON null leaves the request without a body, which is another complaint.
+    # A JSON null leaves the request without a body, which is another error.
     if value is None:
         problem = {"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}
     else:

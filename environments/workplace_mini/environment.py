@@ -34,7 +34,7 @@ class MiniEnvironment:
         return list(generate_tasks(self._seed, split, self._sizes[split]))
 
     def start(self, task: Task) -> ToolSession:
-        """A fresh session. The task's own state is all it needs, so tasks read back from a store start too."""
+        """A fresh session. It needs only the task's state, so tasks read from a store start too."""
         state: State = copy.deepcopy(task.state)
 
         def execute(name: str, arguments: Any) -> ToolOutput:

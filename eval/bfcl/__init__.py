@@ -1,4 +1,4 @@
-"""The Berkeley Function-Calling Leaderboard: rollhouse generates, the checkers of `bfcl-eval` judge in a process of their own."""
+"""The Berkeley Function-Calling Leaderboard: rollhouse generates the answers, the checkers of `bfcl-eval` judge them in a separate process."""
 
 from .categories import SINGLE_TURN, categories_named
 from .checker import Checker, Verdict

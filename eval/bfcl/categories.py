@@ -1,4 +1,4 @@
-"""The benchmark's categories by the names the leaderboard gives them."""
+"""The benchmark's categories, by their names in the leaderboard."""
 
 import difflib
 
@@ -38,7 +38,7 @@ GROUPS = {
 def categories_named(names: list[str], mode: str = "fc") -> list[str]:
     """Categories and groups (`non_live`, `live`, `single_turn`, `multi_turn`, `memory`, `all`) as categories, each once, in the given order.
 
-    Raises ConfigError for a name that is neither, one that cannot be run (in this mode), and a mode there is not.
+    Raises ConfigError for an unknown name or mode, and for a category that cannot be run (in this mode).
     """
     if mode not in MODES:
         raise ConfigError(f"There is no BFCL mode {mode!r}.", f"Modes are {' and '.join(MODES)}.")
@@ -58,5 +58,5 @@ def categories_named(names: list[str], mode: str = "fc") -> list[str]:
 
 
 def is_played(category: str) -> bool:
-    """Whether its cases are played over several model calls, with simulated backends behind the functions."""
+    """Whether its cases take several model calls, with simulated backends."""
     return category in MULTI_TURN or category in MEMORY

@@ -1,4 +1,4 @@
-"""A handle on the process that checks answers: time limits, restarts, and never more than one case lost."""
+"""A handle on the process that checks answers, with time limits and restarts. A crash costs one case."""
 
 import importlib.util
 import tempfile
@@ -27,19 +27,19 @@ MEMORY_BYTES = 2 << 30
 FILE_BYTES = 4 << 20  # a full memory, every character of it escaped, is under two
 
 Answer = Sequence[tuple[str, str]] | str
-"""What one model call said: in mode `fc` its calls as (function name, JSON text of the arguments), else its text."""
+"""The output of one model call: in mode `fc` its calls as (function name, JSON text of the arguments), else its text."""
 Memory = dict[str, Any] | None
 """What a policy wrote down in sessions, as bfcl-eval keeps it; None before the first."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the benchmark says of one answer.
+    """The benchmark's verdict on one answer.
 
     Attributes:
         error_type: The benchmark's own name for the failure, or `checker_timeout`, `checker_died`, `checker_error:…`,
             `answer_too_long`; None when the answer is right, except `broken_call`: right for calling nothing, with a call that could not be read.
-        error: A sentence or list about it, at most 500 characters; "" when the answer is right.
+        error: The benchmark's message, at most 500 characters; "" when the answer is right.
     """
 
     passed: bool
@@ -48,18 +48,18 @@ class Verdict:
 
 
 class CheckerFailed(Exception):
-    """The process gave no answer; the message is the error type of the case."""
+    """The process did not answer; the message is the error type of the case."""
 
 
 class Checker:
     """Returns cases and verdicts of a worker process: `with Checker() as checker: checker.check(category, id, calls)`.
 
     The process is isolated (no environment, own folder, bounded memory and CPU time), gets JSON and evaluates none of it.
-    One that hangs or dies is replaced and the case it was given fails. Not safe to use from two threads at once.
+    A process that hangs or dies is replaced, and its current case fails. Not thread-safe.
 
     Args:
         case_s: Seconds one request may take.
-        total_s: Seconds all requests together may take; then EvaluationError, and what was judged before stays valid.
+        total_s: Seconds all requests together may take; then EvaluationError. Earlier verdicts stay valid.
 
     Raises MissingExtra when bfcl-eval or a package it needs is not installed.
     """
@@ -85,19 +85,19 @@ class Checker:
         """The cases of a category, all or a fixed slice.
 
         Each has `id`, `turns` (a list of messages for each user turn), `functions`, `later` (turn number as text → functions that come
-        with it) and `scenario` (in the memory categories, whose cases are to be asked as `shown` gives them; else None). In mode `prompt` the
-        functions stand in the system message and none are listed.
+        with it) and `scenario` (in the memory categories, whose cases are sent as `shown` returns them; else None). In mode `prompt` the
+        functions are in the system message and none are listed.
         """
         return self._told({"op": "cases", "category": category, "mode": mode, "limit": limit})["cases"]
 
     def sessions(self, category: str) -> dict[str, list[str]]:
-        """Scenario of a memory category → ids of the sessions that fill its memory, in their order."""
+        """Scenario of a memory category → ids of the sessions that fill its memory, in order."""
         return self._told({"op": "sessions", "category": category})["sessions"]
 
     def shown(self, category: str, case_id: str, memory: Memory, mode: str = "fc") -> dict[str, Any]:
-        """A session or question of a memory category as a policy with this memory is shown it.
+        """A session or question of a memory category, as a policy with this memory gets it.
 
-        As in `cases`, with `memory` (the one given) and `fills_memory` (whether it is a session).
+        As in `cases`, with `memory` (as passed) and `fills_memory` (whether it is a session).
         """
         return self._told({"op": "shown", "category": category, "mode": mode, "id": case_id, "memory": memory})["case"]
 
@@ -120,12 +120,12 @@ class Checker:
         mode: str = "fc",
         memory: Memory = None,
     ) -> list[str] | None:
-        """What the simulated backends say to the last of an episode's answers, or None when it calls nothing.
+        """The results of the simulated backends for an episode's last answer, or None if it has no call.
 
         Args:
-            episode: `r` and 32 hex digits, of this episode alone.
-            steps: The answer of every model call so far, over all turns: a process that was replaced plays them again.
-            memory: What the episode of a memory category begins with.
+            episode: `r` and 32 hex digits, unique to this episode.
+            steps: The answer of every model call so far, over all turns; a new process repeats them.
+            memory: The initial memory, in a memory category.
 
         Raises CheckerFailed when it hangs, dies or the answer is too long.
         """
@@ -144,8 +144,8 @@ class Checker:
         return self._of_episode("remember", category, case_id, episode, steps, mode, memory)["memory"]
 
     def forget(self, episode: str) -> None:
-        """Frees what `execute` keeps of an episode."""
-        self._ask({"op": "forget", "episode": episode}, self.case_s)
+        """Frees the state that `execute` keeps of an episode."""
+        self._request({"op": "forget", "episode": episode}, self.case_s)
 
     def _of_episode(
         self,
@@ -166,10 +166,12 @@ class Checker:
         return reply
 
     def _told(self, request: dict[str, Any]) -> Any:
-        reply = self._ask(request, START_S)
+        reply = self._request(request, START_S)
         if isinstance(reply, str):
-            asked = f"{request['op']} of {request['category']}"
-            raise EvaluationError(f"The BFCL process gave no {asked} ({reply}).", "Run it again.")
+            request_name = f"{request['op']} of {request['category']}"
+            raise EvaluationError(
+                f"The BFCL process did not answer {request_name} ({reply}).", "Run the command again."
+            )
         return reply
 
     def _judged(self, request: dict[str, Any]) -> Verdict:
@@ -184,9 +186,9 @@ class Checker:
                 f"Checking BFCL answers took more than {self.total_s:.0f} s in all.",
                 "Run the same command again: it goes on after the last judged case.",
             )
-        return self._ask(request, self.case_s)
+        return self._request(request, self.case_s)
 
-    def _ask(self, request: dict[str, Any], seconds: float) -> Any:
+    def _request(self, request: dict[str, Any], seconds: float) -> Any:
         """The reply, or `checker_timeout` / `checker_died` after replacing the process."""
         started = time.monotonic()
         try:
@@ -236,7 +238,7 @@ def _length(answer: Answer) -> int:
 
 
 def require_bfcl(categories: Iterable[str] = ()) -> None:
-    """Raises MissingExtra when bfcl-eval, or what these categories need besides, is not installed."""
+    """Raises MissingExtra when bfcl-eval or another package of these categories is not installed."""
     if importlib.util.find_spec("bfcl_eval") is None:
         raise missing("bfcl-eval is not installed, so there is nothing to judge BFCL answers with.")
     if "memory_kv" in categories and importlib.util.find_spec("rank_bm25") is None:
@@ -244,5 +246,5 @@ def require_bfcl(categories: Iterable[str] = ()) -> None:
 
 
 def missing(message: str) -> MissingExtra:
-    """What to install."""
+    """The command that installs them."""
     return MissingExtra(message, f"Install it without its vendor packages: {INSTALL}")

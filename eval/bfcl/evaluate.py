@@ -1,4 +1,4 @@
-"""A policy answers BFCL cases, the benchmark's own checkers judge, every case becomes a row of `evaluations`."""
+"""Evaluates a policy on BFCL with the benchmark's checkers. Every case becomes a row of `evaluations`."""
 
 import asyncio
 import json
@@ -18,10 +18,10 @@ from ...store.lance_store import LanceStore
 from ...store.runs import Run
 from ..rows import evaluation_id, refuse_mixture, rows_of_run
 from ..summary import CategoryScore, by_category
-from .asking import BENCHMARK, Answered, Judge, answer_case
 from .categories import GROUPS, MEMORY, NOT_RUN, SINGLE_TURN, categories_named
 from .checker import Checker, require_bfcl
 from .formulas import LeaderboardScore, leaderboard
+from .playing import BENCHMARK, Answered, Judge, answer_case
 from .sessions import SUFFIX, Scenario, play_sessions, played_sessions, scenarios_of, session_rows, with_memory
 
 ROWS_A_COMMIT = 200
@@ -29,13 +29,13 @@ ROWS_A_COMMIT = 200
 
 @dataclass(frozen=True)
 class BfclSummary:
-    """What a run answered rightly.
+    """The results of a run.
 
     Attributes:
         categories: The categories that were run, with their counts.
         not_run: The leaderboard's other categories.
         leaderboard: The published scores; those that lack a category have no value.
-        sessions: How the sessions before the questions of the memory categories ended (`completed`, or an error type) → how many.
+        sessions: How the sessions of the memory categories ended (`completed`, or an error type) → number.
     """
 
     categories: dict[str, CategoryScore]
@@ -67,18 +67,18 @@ def evaluate_bfcl(
     on_cases: Callable[[int], None] | None = None,
     on_done: Callable[[], None] | None = None,
 ) -> BfclSummary:
-    """Evaluates a policy on BFCL categories and groups; cases the run has judged already are not asked again.
+    """Evaluates a policy on BFCL categories and groups; judged cases are skipped.
 
     Args:
         mode: `fc` offers the functions as tools; `prompt` describes them in the benchmark's own system prompt and reads calls from the text.
-        limit: Cases per category, None for all. The slice is the same every time, and a larger one contains it.
+        limit: Cases per category, None for all. The slice is deterministic, and a larger one contains it.
         sampling: Greedy with 256 tokens when None.
         concurrency: Cases in flight.
-        on_cases: Called once with the number of cases still to do, sessions that fill a memory among them.
-        on_done: Called after each.
+        on_cases: Called once with the number of cases to play, sessions included.
+        on_done: Called after each case.
 
-    Raises ConfigError for an unknown category or mode and a run that evaluated otherwise, MissingExtra without bfcl-eval, EvaluationError when checking takes too long or
-    the engine left cases without an answer; the others are judged and kept, and the same call goes on with those.
+    Raises ConfigError for an unknown category or mode and a run with another configuration, MissingExtra without bfcl-eval, EvaluationError when checking takes too long or
+    the engine did not answer some cases; the others are kept, and the same call plays the missing ones.
     """
     chosen = categories_named(list(categories), mode)
     sampling = sampling or Sampling(temperature=0.0)
@@ -97,7 +97,7 @@ def evaluate_bfcl(
 
 
 def bfcl_summary(store: LanceStore, run_id: str) -> BfclSummary:
-    """The summary of what a run has judged so far."""
+    """The summary of the cases judged so far."""
     rows = rows_of_run(store, run_id, ["benchmark", "category", "passed", "error_type"])
     scores = by_category(row for row in rows if row["benchmark"] == BENCHMARK)
     not_run = tuple(name for name in (*GROUPS["all"], *NOT_RUN) if name not in scores)
@@ -107,7 +107,7 @@ def bfcl_summary(store: LanceStore, run_id: str) -> BfclSummary:
 
 @dataclass
 class _Work:
-    """What every worker shares; `unanswered` holds why cases got no answer, one message a case."""
+    """The state that workers share; `unanswered` has an error message for each case without an answer."""
 
     store: LanceStore
     run: Run
@@ -131,7 +131,7 @@ class _Work:
 
 
 async def _answer_all(work: _Work, cases: list[tuple[str, dict[str, Any]]], concurrency: int) -> None:
-    # Sessions come first, so that whoever waits with a question waits for what is under way; questions about them come last, to wait the least.
+    # Sessions come first and questions about them last, so that workers wait little for sessions.
     ordered = sorted(cases, key=lambda case: case[0] in MEMORY)
     fill = (_fill(work, scenario) for scenario in work.scenarios.values())
     waiting = chain(fill, (_answer(work, category, case) for category, case in ordered))
@@ -151,7 +151,7 @@ async def _answer_all(work: _Work, cases: list[tuple[str, dict[str, Any]]], conc
     if work.unanswered:
         raise EvaluationError(
             f"{len(work.unanswered)} of {len(cases)} BFCL cases got no answer, the first because: {work.unanswered[0]}",
-            "Run the same command again: it asks only for those.",
+            "Run the same command again. It requests only those.",
         )
 
 
@@ -181,11 +181,17 @@ def _row_id(run: Run, category: str, case_id: str, mode: str) -> str:
 
 
 def _row(run: Run, policy: Policy, mode: str, category: str, case_id: str, answered: Answered) -> dict[str, Any]:
-    """A session has no verdict, and keeps the memory it leaves beside its messages."""
+    """A session has no verdict; its output is the memory and the messages."""
     task, verdict, session = answered.task, answered.verdict, category.endswith(SUFFIX)
     prompt = {"messages": [m.to_openai() for m in task.messages], "tools": [dict(tool) for tool in task.tools]}
-    said = [message.to_openai() for message in answered.messages]
-    output = {"messages": said, "memory": answered.memory} if session else said[0] if len(said) == 1 else said
+    messages = [message.to_openai() for message in answered.messages]
+    output = (
+        {"messages": messages, "memory": answered.memory}
+        if session
+        else messages[0]
+        if len(messages) == 1
+        else messages
+    )
     return {
         "row_id": _row_id(run, category, case_id, mode),
         "run_id": run.run_id,

@@ -1,4 +1,4 @@
-"""The leaderboard's published scores from accuracies of categories. A score that lacks a category is not given, instead of counting it as zero."""
+"""The leaderboard's published scores from accuracies of categories. A score that lacks a category is None; the category does not count as zero."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class LeaderboardScore:
 
     Attributes:
         value: None when a category that the formula needs was not run; a slice of a category counts as the category.
-        missing: Those categories.
+        missing: The categories not run.
         cases: Cases behind the value.
     """
 

@@ -1,4 +1,4 @@
-"""The cases of evaluation sets outside the store, BFCL among them, for datasets that must not contain them."""
+"""Cases of evaluation sets outside the store, such as BFCL, for datasets that must not contain them."""
 
 import ast
 import json
@@ -16,10 +16,10 @@ Call = tuple[str, dict[str, tuple[str, ...]]]
 
 
 def evaluation_cases(sets: Iterable[str]) -> list[Reference]:
-    """The cases of the named evaluation sets that the store does not hold.
+    """The cases of the named evaluation sets outside the store.
 
     Args:
-        sets: `bfcl` or `bfcl:CATEGORY,…`, or a JSONL file. `validation` and `test` are skipped: the store holds their cases.
+        sets: `bfcl` or `bfcl:CATEGORY,…`, or a JSONL file. `validation` and `test` are skipped, because their cases are in the store.
 
     Raises:
         MissingExtra: A set is `bfcl`, and bfcl-eval is not installed.
@@ -70,7 +70,7 @@ def _calls(truth: list[Any]) -> Iterator[Call]:
             yield from _written(entry)
         else:
             for name, arguments in entry.items():
-                # An empty text among the accepted values says that the argument may be left out.
+                # An empty text among the accepted values means that the argument is optional.
                 needed = {key: tuple(map(value_key, values)) for key, values in arguments.items() if "" not in values}
                 if needed:
                     yield name.lower(), needed

@@ -1,7 +1,7 @@
-"""The sessions of the memory categories: before its questions are asked, the policy hears what it is to remember, scenario by scenario.
+"""The sessions of the memory categories, which fill the policy's memory before the questions, scenario by scenario.
 
-A session begins with the memory that the one before it left, so those of one scenario are played one after the other. Each becomes a row of
-`evaluations` without a verdict that holds the memory after it; a run that was cut short goes on after the last of them.
+A session starts with the memory of the previous one, so the sessions of a scenario are sequential. Each becomes a row of
+`evaluations` without a verdict, with the memory after it; a resumed run continues after the last of them.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from ...base.errors import EngineError
 from ...policies.engines.base import EngineGone
 from ...policies.types import Policy, Sampling
 from ...store.lance_store import LanceStore, quote
-from .asking import BENCHMARK, Answered, Judge, answer_case
 from .categories import MEMORY
 from .checker import Checker, Memory
+from .playing import BENCHMARK, Answered, Judge, answer_case
 
 SUFFIX = "_prereq"
 """A session's category is that of its questions with this, as in the benchmark's ids."""
@@ -27,10 +27,10 @@ class Scenario:
     """The memory of one scenario of a category.
 
     Attributes:
-        left: Ids of the sessions still to be played, in order.
-        memory: After the last session that was played.
-        over: Set once no session is left, or one got no answer.
-        error: Why one got no answer; then the questions cannot be asked.
+        left: Ids of the remaining sessions, in order.
+        memory: The memory after the last played session.
+        over: Set when no session is left, or one got no answer.
+        error: Why a session got no answer; its questions then cannot be played.
     """
 
     category: str
@@ -43,18 +43,18 @@ class Scenario:
 def scenarios_of(
     checker: Checker, cases: Iterable[tuple[str, Mapping[str, Any]]], played: Mapping[tuple[str, str], Memory]
 ) -> dict[tuple[str, str], Scenario]:
-    """(category, scenario) → its memory, for the scenarios of these questions; other cases are passed over.
+    """(category, scenario) → its memory, for the scenarios of these questions; other cases are ignored.
 
     Args:
-        played: As `played_sessions` gives it.
+        played: As `played_sessions` returns it.
     """
-    asked = {(category, case["scenario"]): None for category, case in cases if category in MEMORY}
-    sessions = {category: checker.sessions(category) for category in dict.fromkeys(category for category, _ in asked)}
+    needed = {(category, case["scenario"]): None for category, case in cases if category in MEMORY}
+    sessions = {category: checker.sessions(category) for category in dict.fromkeys(category for category, _ in needed)}
     found = {}
-    for category, name in asked:
+    for category, name in needed:
         found[category, name] = scenario = Scenario(category, [])
         for session in sessions[category][name]:
-            # What follows a session that is not known has to be played again, with the memory that it leaves.
+            # Sessions after one that has no row are played again, with its memory.
             if scenario.left or (category, session) not in played:
                 scenario.left.append(session)
             else:
@@ -69,7 +69,7 @@ def session_rows(store: LanceStore, run_id: str, columns: list[str]) -> list[dic
 
 
 def played_sessions(store: LanceStore, run_id: str) -> dict[tuple[str, str], Memory]:
-    """(category, session) → the memory after it, for those that the run has played."""
+    """(category, session) → the memory after it, for the sessions that the run has played."""
     rows = session_rows(store, run_id, ["category", "case_id", "output"])
     return {(row["category"].removesuffix(SUFFIX), row["case_id"]): json.loads(row["output"])["memory"] for row in rows}
 
@@ -81,7 +81,7 @@ async def play_sessions(
     judge: Judge,
     on_played: Callable[[str, Answered], None],
 ) -> None:
-    """Plays what is left of a scenario; `on_played` gets each session's id and what became of it. Raises EngineGone."""
+    """Plays the remaining sessions of a scenario; `on_played` gets each session's id and result. Raises EngineGone."""
     try:
         while scenario.left:
             session = scenario.left[0]
@@ -98,7 +98,7 @@ async def play_sessions(
 
 
 async def with_memory(scenario: Scenario, case: Mapping[str, Any], judge: Judge) -> dict[str, Any]:
-    """A question as the policy is shown it once its memory is filled. Raises EngineError when a session got no answer."""
+    """A question with the filled memory. Raises EngineError if a session got no answer."""
     await scenario.over.wait()
     if scenario.error is not None:
         raise scenario.error

@@ -1,14 +1,13 @@
 """The benchmark's function descriptions as tool schemas in OpenAI chat form.
 
-Its dialect is near JSON Schema but names types as Python, Java and JavaScript do, allows dots in function names (which
-function-calling interfaces forbid), and marks optional parameters with a keyword of its own.
+Its dialect resembles JSON Schema, but has type names of Python, Java and JavaScript, dots in function names (which
+function-calling interfaces forbid), and its own keyword for optional parameters.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-# "any" is a string because that is the type the checker expects of the answer. Java and JavaScript types stand only inside
-# what bfcl-eval has already turned into strings, but a nested one may remain.
+# "any" is a string because the checker expects one. bfcl-eval turns Java and JavaScript types into strings, except nested ones.
 JSON_TYPES = {
     "string": "string", "String": "string", "char": "string", "any": "string", "Any": "string", "": "string",
     "integer": "integer", "long": "integer", "short": "integer", "byte": "integer", "Bigint": "integer",

@@ -1,4 +1,4 @@
-"""Evaluations against the first one on the same cases: how far apart they are, whether that is luck, and which cases flipped."""
+"""Evaluations against the first one on the same cases: difference, chance, and flipped cases."""
 
 from collections.abc import Collection, Sequence
 from html import escape
@@ -13,10 +13,10 @@ _MEANS = {"better": "b is better", "worse": "b is worse", "noise": "noise"}
 
 
 def compare_evaluations(store: LanceStore, runs: Sequence[RunFacts], scorer: str | None = None) -> list[RunComparison]:
-    """Each evaluation among the runs against the first of them that judged some of the same cases; none for that one.
+    """Each evaluation of the runs against the first one that judged some of the same cases.
 
     Args:
-        scorer: Whose verdicts count for cases that are rollouts; None is those of collection time.
+        scorer: The scorer whose verdicts count for cases that are rollouts; None: those of collection time.
     """
     evaluations = [facts.run for facts in runs if facts.run["kind"] == "eval"]
     rows = {run["run_id"]: cases_of(store, run["run_id"], scorer) for run in evaluations}
@@ -31,7 +31,7 @@ def compare_evaluations(store: LanceStore, runs: Sequence[RunFacts], scorer: str
 
 
 def flipped_rollouts(comparisons: Sequence[RunComparison]) -> list[str]:
-    """Rollouts worth showing: both sides of each comparison's first flip, a lost one where there is one."""
+    """Rollouts to show: both sides of each comparison's first flip, a lost one if there is one."""
     first = [comparison.flips[0] for comparison in comparisons if comparison.flips]
     return [rollout for flip in first for side in (flip.a, flip.b) if (rollout := side.rollout_ids[0]) is not None]
 
@@ -85,7 +85,7 @@ def _row(one: RunComparison, part: Comparison) -> list[str]:
 
 
 def _flips(one: RunComparison, shown: Collection[str]) -> str:
-    # Those one can read come first.
+    # Flips with rollouts come first.
     ordered = sorted(one.flips, key=lambda flip: not {*flip.a.rollout_ids, *flip.b.rollout_ids} & {*shown})
     lines = "".join(_flip(flip, shown) for flip in ordered[:_FLIPS])
     left = len(one.flips) - _FLIPS
@@ -95,7 +95,7 @@ def _flips(one: RunComparison, shown: Collection[str]) -> str:
 
 
 def _flip(flip: Flip, shown: Collection[str]) -> str:
-    said, verdict = ("gained", "passed") if flip.gained else ("lost", "failed")
+    label, verdict = ("gained", "passed") if flip.gained else ("lost", "failed")
     links = [
         f'<a href="#{escape(anchor(rollout))}">{side}</a>'
         for side, rollouts in (("a", flip.a.rollout_ids), ("b", flip.b.rollout_ids))
@@ -104,4 +104,6 @@ def _flip(flip: Flip, shown: Collection[str]) -> str:
     ]
     where = " · ".join(escape(part) for part in (flip.benchmark, flip.category) if part)
     read = f" · read {' and '.join(links)}" if links else ""
-    return f'<li><span class="verdict {verdict}">{said}</span> {where} · <code>{escape(flip.case_id)}</code>{read}</li>'
+    return (
+        f'<li><span class="verdict {verdict}">{label}</span> {where} · <code>{escape(flip.case_id)}</code>{read}</li>'
+    )

@@ -1,4 +1,4 @@
-"""Figures as plain plotly data. Colours are named `series-N`: the page fills in those of its light or dark theme."""
+"""Figures as plain plotly data. Colours are named `series-N`: the page replaces them by those of its light or dark theme."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from .data import RunFacts, StageResult, reward_curve
 
 Figure = dict[str, Any]
 _SMALL_MULTIPLES = 12
-# Counted, not judged: a curve of these says little.
+# Counts, whose curves are not informative.
 _REWARD_NAMES = ("train/reward", "train/reward_mean", "val/accuracy", "val/reward")
 
 
@@ -34,7 +34,7 @@ def pass_rates(stages: Sequence[StageResult]) -> Figure | None:
 
 
 def rewards(runs: Sequence[RunFacts]) -> Figure | None:
-    """Reward over optimizer steps: a line for each run that learned online, and its validation; None when none did."""
+    """Reward over optimizer steps: a line for each online training run and its validation; None without one."""
     traces = []
     for facts in runs:
         curves = {name: facts.metrics[name] for name in _REWARD_NAMES if name in facts.metrics}
@@ -47,9 +47,9 @@ def rewards(runs: Sequence[RunFacts]) -> Figure | None:
 
 
 def other_metrics(runs: Sequence[RunFacts]) -> list[tuple[str, Figure]]:
-    """One small figure for each other metric that has a curve, at most twelve: those of the most runs first.
+    """A small figure for each other metric with a curve, at most twelve, the most common first.
 
-    A run has the colour of its position in `runs` in all of them, so one legend serves them.
+    A run has the colour of its position in `runs` in all of them, so they share one legend.
     """
     curves: dict[str, list[dict[str, Any]]] = {}
     for number, facts in enumerate(runs):

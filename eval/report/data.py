@@ -1,4 +1,4 @@
-"""What a report shows, read from the store: runs, metrics, evaluation stages, sample rollouts."""
+"""Reads the content of a report from the store: runs, metrics, evaluation stages, sample rollouts."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ class StageResult:
     """One policy of a comparison, in the order of training.
 
     Attributes:
-        name: What people call it: base, sft, ….
+        name: base, sft, ….
         sampled, greedy: Its environment evaluations; None when there was none.
         bfcl, bfcl_prompt: Category → score with functions as tools, and with functions in the prompt; empty when it was not run.
-        environment: Of sampled and greedy; stages of different ones are not measured against each other.
+        environment: Of sampled and greedy; stages of different environments are not compared.
     """
 
     name: str
@@ -38,12 +38,12 @@ class StageResult:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run and what came of it.
+    """A run and its results.
 
     Attributes:
-        run: As `store.runs.get_run` gives it.
+        run: As `store.runs.get_run` returns it.
         rollouts: Final rollouts (the last attempt at each slot), as rows of _COLUMNS.
-        metrics: Name → (steps ascending, values); of a step that was run again the last incarnation counts.
+        metrics: Name → (steps ascending, values); the last incarnation of a step counts.
     """
 
     run: dict[str, Any]
@@ -57,7 +57,7 @@ class RunFacts:
 
     @property
     def mean_reward(self) -> float | None:
-        """Over rollouts that have a reward; None when none has."""
+        """Mean over rollouts with a reward; None without any."""
         rewards = [rollout["reward"] for rollout in self.rollouts if rollout["reward"] is not None]
         return fmean(rewards) if rewards else None
 
@@ -71,7 +71,7 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Sample:
-    """A rollout to read: its prompt, what followed, and what it earned."""
+    """A rollout to read: prompt, messages, reward."""
 
     row: dict[str, Any]
     prompt: list[Message]
@@ -82,22 +82,22 @@ def read_runs(store: LanceStore, run_ids: Sequence[str], scorer: str | None = No
     """The runs in the given order, each once.
 
     Args:
-        scorer: NAME or NAME@VERSION whose verdicts the rollouts carry, None where it has none; None is those of collection time.
+        scorer: NAME or NAME@VERSION whose verdicts the rollouts have, null without one; None: those of collection time.
 
-    Raises StoreNotFound for a run that is not there, ConfigError for a scorer that never scored.
+    Raises StoreNotFound for an unknown run, ConfigError for a scorer without verdicts.
     """
     facts = []
     for run_id in dict.fromkeys(run_ids):
         run = get_run(store, run_id)
         mine = f"run_id = {quote(run_id)}"
-        ask = f"SELECT {', '.join(_COLUMNS)} FROM rollouts WHERE {mine} ORDER BY coalesce(attempt, 0), rollout_id"
-        final = {row["slot_id"]: row for row in sql(store, ask, scorer=scorer).to_pylist()}
+        query = f"SELECT {', '.join(_COLUMNS)} FROM rollouts WHERE {mine} ORDER BY coalesce(attempt, 0), rollout_id"
+        final = {row["slot_id"]: row for row in sql(store, query, scorer=scorer).to_pylist()}
         facts.append(RunFacts(run, list(final.values()), _metrics(store, mine)))
     return facts
 
 
 def reward_curve(facts: RunFacts) -> tuple[list[int], list[float]]:
-    """Mean reward of a run's rollouts by the step they were collected for; empty outside online training."""
+    """Mean reward of a run's rollouts by step; empty outside online training."""
     by_step: dict[int, list[float]] = {}
     for rollout in facts.rollouts:
         if rollout["step"] is not None and rollout["reward"] is not None:
@@ -107,11 +107,11 @@ def reward_curve(facts: RunFacts) -> tuple[list[int], list[float]]:
 
 
 def stages_of_runs(store: LanceStore, run_ids: Sequence[str], scorer: str | None = None) -> list[StageResult]:
-    """The evaluations of the runs, one stage a policy and environment, policies in the order of the runs.
+    """The evaluations of the runs, one stage per policy and environment, policies in the order of the runs.
 
-    A stage is called after the checkpoint its policy is, else after the run that evaluated it first; where a policy was evaluated on several
-    environments, after the environment too, and BFCL is a stage of its own. Of two runs that evaluated the same the later counts.
-    With a scorer its verdicts count for cases that are rollouts; one it has no verdict on counts as not passed.
+    A stage has the name of its policy's checkpoint, else of the run that evaluated it first. If a policy was evaluated on several
+    environments, the name includes the environment, and BFCL is a separate stage. Of two runs that evaluated the same the later counts.
+    A scorer's verdicts replace those of rollouts; without a verdict a rollout counts as not passed.
     """
     names = _checkpoint_names(store)
     evaluated: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = {}
@@ -126,12 +126,12 @@ def stages_of_runs(store: LanceStore, run_ids: Sequence[str], scorer: str | None
 
 
 def cases_of(store: LanceStore, run_id: str, scorer: str | None) -> list[dict[str, Any]]:
-    """The run's evaluated cases, with the scorer's verdicts where it is given and they are rollouts."""
+    """The run's evaluated cases, with the scorer's verdicts on rollouts if a scorer is given."""
     rows = rows_of_run(store, run_id)
     if not is_chosen(scorer):
         return rows
-    ask = f"SELECT rollout_id, passed, reward AS score FROM rollouts WHERE run_id = {quote(run_id)}"
-    verdicts = {row["rollout_id"]: row for row in sql(store, ask, scorer=scorer).to_pylist()}
+    query = f"SELECT rollout_id, passed, reward AS score FROM rollouts WHERE run_id = {quote(run_id)}"
+    verdicts = {row["rollout_id"]: row for row in sql(store, query, scorer=scorer).to_pylist()}
     # BFCL has judges of its own.
     return [row if row["benchmark"] == "bfcl" else row | verdicts.get(row["rollout_id"], {}) for row in rows]
 
@@ -159,13 +159,13 @@ def _stages(name: str, cases: dict[tuple[str, str], list[dict[str, Any]]]) -> li
 
 
 def pick_samples(store: LanceStore, runs: Sequence[RunFacts], count: int, first: Sequence[str] = ()) -> list[Sample]:
-    """Rollouts worth reading: those of `first` (rollout ids) in half of the places at most, then the best of each run and, where it earned less, the worst; at most `count`."""
+    """At most `count` rollouts to read: those of `first` (rollout ids) for up to half of them, then the best of each run and, if its reward is lower, the worst."""
     by_id = {row["rollout_id"]: row for facts in runs for row in facts.rollouts}
     chosen = [by_id[rollout_id] for rollout_id in first if rollout_id in by_id][: count // 2]
     for facts in runs:
         if not facts.rollouts:
             continue
-        # One without a verdict earned nothing either, but one that was judged says more.
+        # Judged rollouts come before those without a verdict.
         best = min(facts.rollouts, key=lambda row: (-(row["reward"] or 0.0), row["reward"] is None, row["rollout_id"]))
         worst = max(
             facts.rollouts, key=lambda row: (-(row["reward"] or 0.0), row["reward"] is not None, row["rollout_id"])
@@ -205,7 +205,7 @@ def _metrics(store: LanceStore, mine: str) -> dict[str, tuple[list[int], list[fl
 
 
 def _checkpoint_names(store: LanceStore) -> dict[str, str]:
-    """weights_hash → the checkpoint's id; the run's id too when the run made only one."""
+    """weights_hash → the checkpoint's id; also the run's id if the run made only one."""
     rows = store.read("checkpoints", columns=["weights_hash", "checkpoint_id", "run_id", "created_at"]).to_pylist()
     made = Counter(row["run_id"] for row in rows)
     # Of equal weights the first counts: a run that was reproduced keeps its name.

@@ -14,7 +14,7 @@ _TEXT_LIMIT = 4000
 
 
 def tiles(stages: Sequence[StageResult], runs: Sequence[RunFacts]) -> str:
-    """The few numbers one looks for first."""
+    """The main numbers."""
     facts: list[tuple[str, str, str]] = []
     environments = list(dict.fromkeys(stage.environment for stage in stages if stage.sampled or stage.greedy))
     for environment in environments:
@@ -32,7 +32,7 @@ def tiles(stages: Sequence[StageResult], runs: Sequence[RunFacts]) -> str:
 
 
 def _best(stages: Sequence[StageResult], several: bool) -> tuple[str, str, str]:
-    """Number, label and note of one environment's best stage, in the mode that most of its stages have: others are not on one scale."""
+    """Number, label and note of one environment's best stage, in the mode of most of its stages; modes are not comparable."""
     mode = max(("sampled", "greedy"), key=lambda mode: sum(getattr(stage, mode) is not None for stage in stages))
     rated = [(stage, getattr(stage, mode).pass_rate) for stage in stages if getattr(stage, mode) is not None]
     stage, rate = max(rated, key=lambda item: item[1])
@@ -85,14 +85,14 @@ def bfcl_section(stages: Sequence[StageResult]) -> str:
         modes = {stage.name: stage.bfcl, f"{stage.name}, prompt mode": stage.bfcl_prompt}
         scores |= {name: by for name, by in modes.items() if by}
     long = sum(score.errors.get("prompt_too_long", 0) for by in scores.values() for score in by.values())
-    note = "Passed of cases, judged by the benchmark's own checkers; functions are tools unless a column says prompt mode. A slice of some categories is not an overall score."
+    note = "Passed of cases, judged by the benchmark's own checkers; functions are tools except in columns of prompt mode. A slice of some categories is not an overall score."
     if long:
         note += f" {long} answers count as failed because the prompt is longer than the policy's context."
     return _score_table("Berkeley Function-Calling Leaderboard", scores, note)
 
 
 def training_section(runs: Sequence[RunFacts]) -> str:
-    """Reward over steps, then the other curves as small multiples under one legend."""
+    """Reward over steps, then the other curves as small figures with one legend."""
     figure = rewards(runs)
     html = section("Reward over steps", _chart(figure)) if figure else ""
     small = other_metrics(runs)
@@ -110,7 +110,7 @@ def training_section(runs: Sequence[RunFacts]) -> str:
 
 
 def run_section(runs: Sequence[RunFacts]) -> str:
-    """One line a run."""
+    """One line per run."""
     header = ["run", "kind", "status", "started", "seconds", "rollouts", "mean reward"]
     rows = [
         [
@@ -128,7 +128,7 @@ def run_section(runs: Sequence[RunFacts]) -> str:
 
 
 def lineage_section(root: Node | None) -> str:
-    """What made the checkpoint, as a tree."""
+    """The lineage of the checkpoint, as a tree."""
     if root is None:
         return ""
     note = "Read downwards: each entry was made from those under it."
@@ -173,7 +173,7 @@ def _score_table(title: str, scores: dict[str, Any], note: str) -> str:
 
 
 def _branch(node: Node) -> str:
-    # The labels of rollouts and policies name them; the ids of the others are what people type.
+    # Rollouts and policies are named by labels, the others by ids.
     name = "" if node.kind in ("rollouts", "policy") else f"<b>{escape(node.id)}</b> "
     line = f'<span class="kind {escape(node.kind)}">{escape(node.kind)}</span> {name}{escape(node.label)}'
     inner = "".join(_branch(child) for child in node.children)
@@ -183,15 +183,15 @@ def _branch(node: Node) -> str:
 def _sample(sample: Sample, open: bool) -> str:
     row = sample.row
     verdict = "unjudged" if row["passed"] is None and row["reward"] is None else "passed" if row["passed"] else "failed"
-    said = "no verdict" if verdict == "unjudged" else verdict
+    label = "no verdict" if verdict == "unjudged" else verdict
     reward = "no reward" if row["reward"] is None else f"reward {row['reward']:g}"
     step = "" if row["step"] is None else f" · step {row['step']}"
     title = (
-        f'<span class="verdict {verdict}">{said}</span> {reward} · {escape(row["status"] or "")} · '
+        f'<span class="verdict {verdict}">{label}</span> {reward} · {escape(row["status"] or "")} · '
         f"run <b>{escape(row['run_id'])}</b>{step} <code>{escape(row['rollout_id'])}</code>"
     )
     messages = "".join(_message(message) for message in [*sample.prompt, *sample.messages])
-    # A link to what is inside opens it; one to the element itself would not.
+    # A link to an inner element opens it; a link to the element itself does not.
     body = f'<div id="{escape(anchor(row["rollout_id"]))}" class="body">{messages}</div>'
     return f"<details{' open' * open}><summary>{title}</summary>{body}</details>"
 

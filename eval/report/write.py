@@ -1,4 +1,4 @@
-"""Puts the report together and writes it."""
+"""Assembles and writes the report."""
 
 import os
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from .sections import (
 )
 
 _HERE = Path(__file__).parent
-# Plotly fetches nothing for these charts; the policy makes sure that nothing in the file can.
+# The content security policy prevents network access from the file.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
@@ -45,11 +45,11 @@ def write_report(
         stages: Policies to compare, oldest first.
         runs: Run ids, for curves, the table of runs and sample rollouts; evaluations among them are compared with the first that judged the same cases.
         lineage_of: A checkpoint, run, dataset or snapshot whose tree is shown.
-        samples: At most so many rollouts are shown in full.
+        samples: Maximum number of rollouts shown in full.
         scorer: NAME or NAME@VERSION whose verdicts the rollouts of `runs` carry (`stages` come with theirs, and curves of metrics stay as
             training logged them); None is those of collection time.
 
-    Raises StoreNotFound for an unknown run, MissingExtra without plotly, ConfigError when there is nothing to report or the scorer never scored.
+    Raises StoreNotFound for an unknown run, MissingExtra without plotly, ConfigError without content or for a scorer without verdicts.
     """
     facts = read_runs(store, runs, scorer)
     if not facts and not stages:

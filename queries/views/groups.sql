@@ -1,5 +1,5 @@
--- One row per group of episodes that are compared with each other: last attempts, trainable agents, the main branch of each.
--- std_reward is over the group (divisor n); zero_variance says that every verdict is the same; null without two verdicts.
+-- One row per group of episodes that are compared: last attempts, trainable agents, the main branch of each.
+-- std_reward is over the group (divisor n); zero_variance: all verdicts are equal; null without two verdicts.
 -- pass_at_k[k] is pass@k for k from 1 to n_judged, the rollouts found to pass or not, but 128 at most: all would be n * n terms.
 WITH counted AS (
   SELECT

@@ -1,5 +1,5 @@
--- One row a prompt of a step of online training: when it was issued, what became of its rollouts.
--- `round` is null for a prompt that was never issued, because its rollouts came from history or another run; from 1 on it replaced one without a lesson.
+-- One row per prompt of a step of online training, with the state of its rollouts.
+-- `round` is null for a prompt that was never issued, because its rollouts came from history or another run; from 1 on it replaced a prompt of equal rewards.
 WITH noted AS (
   SELECT
     run_id,

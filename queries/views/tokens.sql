@@ -1,4 +1,4 @@
--- One row a token that the policy generated, in a rollout's last attempt.
+-- One row per token that the policy generated, in a rollout's last attempt.
 -- `trainer_logprob` is the learner's before the update: of the run that collected the rollout where it trained on it, else of the last that did.
 WITH trained AS (
   SELECT

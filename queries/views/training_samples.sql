@@ -1,5 +1,5 @@
--- One row for each rollout a step planned to use or left out. `trained` says whether the step was taken;
--- where a step was taken in several incarnations, the last counts.
+-- One row per rollout that a step planned to use or left out. `trained`: whether the step was taken;
+-- if several incarnations took it, the last one counts.
 WITH planned AS (
   SELECT run_id, step, policy_version, unnest(entries) AS entry
   FROM batch_plans

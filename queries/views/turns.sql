@@ -1,6 +1,6 @@
--- One row a message of a rollout's last attempt: its prompt's first, then what followed. `position` counts both from 0.
+-- One row per message of a rollout's last attempt: the prompt's first, then the others. `position` counts both from 0.
 WITH prompted AS (
-  SELECT prompt_id, messages AS asked
+  SELECT prompt_id, messages AS prompt_messages
   FROM prompts
 ),
 opened AS (
@@ -10,13 +10,13 @@ opened AS (
     step,
     task_id,
     environment,
-    coalesce(len(asked), 0) AS n_asked,
-    list_concat(coalesce(asked, []), coalesce(messages, [])) AS talk
+    coalesce(len(prompt_messages), 0) AS n_prompt_messages,
+    list_concat(coalesce(prompt_messages, []), coalesce(messages, [])) AS talk
   FROM final_rollouts
   LEFT JOIN prompted ON prompted.prompt_id = final_rollouts.prompt_id
 ),
 numbered AS (
-  SELECT rollout_id, run_id, step, task_id, environment, n_asked, unnest(range(len(talk))) AS position, unnest(talk) AS message
+  SELECT rollout_id, run_id, step, task_id, environment, n_prompt_messages, unnest(range(len(talk))) AS position, unnest(talk) AS message
   FROM opened
 )
 SELECT
@@ -26,7 +26,7 @@ SELECT
   task_id,
   environment,
   position,
-  position < n_asked AS in_prompt,
+  position < n_prompt_messages AS in_prompt,
   message.role AS role,
   message.text AS text,
   message.reasoning AS reasoning,

@@ -21,14 +21,14 @@ async def fail() -> None:
 def test_it_returns_and_raises_with_and_without_a_loop() -> None:
     name = contextvars.ContextVar("name", default="")
 
-    async def told() -> str:
+    async def reported() -> str:
         return name.get()
 
     async def inside() -> tuple[int, str]:
         name.set("notebook")
         with pytest.raises(ValueError, match="no"):
             run_blocking(fail())
-        return run_blocking(add(1, 2)), run_blocking(told())
+        return run_blocking(add(1, 2)), run_blocking(reported())
 
     assert run_blocking(add(1, 2)) == 3
     with pytest.raises(ValueError, match="no"):

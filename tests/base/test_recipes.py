@@ -51,7 +51,7 @@ def test_what_is_printed_resolves_to_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("overrides", "expected"),
     [
         (["name=a", "inner.rl=1"], "inner.lr"),
         (["name=a", "maybe.beta=1"], "maybe.betas"),
@@ -63,10 +63,10 @@ def test_what_is_printed_resolves_to_itself(tmp_path: Path) -> None:
         (["name=[1"], "not YAML"),
     ],
 )
-def test_a_wrong_setting_is_named(overrides: list[str], says: str) -> None:
+def test_a_wrong_setting_is_named(overrides: list[str], expected: str) -> None:
     with pytest.raises(ConfigError) as raised:
         resolve(Outer, None, overrides)
-    assert says in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -7,16 +7,16 @@ from rollhouse.store.task import Task
 
 
 def test_an_object_is_worked_out_once_and_another_one_anew() -> None:
-    asked: list[list[int]] = []
+    requested: list[list[int]] = []
 
     def total(of: list[int]) -> int:
-        asked.append(of)
+        requested.append(of)
         return sum(of)
 
     get = remembered(total, 2)
     one, equal, third = [1, 2], [1, 2], [4]
-    assert [get(one), get(one), get(equal), get(equal)] == [3, 3, 3, 3] and len(asked) == 2
-    assert get(third) == 4 and get(one) == 3 and len(asked) == 4, "the oldest of three was forgotten"
+    assert [get(one), get(one), get(equal), get(equal)] == [3, 3, 3, 3] and len(requested) == 2
+    assert get(third) == 4 and get(one) == 3 and len(requested) == 4, "the oldest of three was forgotten"
 
 
 def test_a_task_has_the_ids_that_its_content_gives() -> None:

@@ -1,4 +1,4 @@
-"""The mini workplace as somebody's own environment, which takes its time and breaks when it is told to."""
+"""The mini workplace as a user's environment, with configurable delays and failures."""
 
 import asyncio
 import fcntl

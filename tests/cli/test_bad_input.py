@@ -56,7 +56,7 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (["sql", "select 1"], "no store"),
         (["runs", "show", "nope"], "no store"),
@@ -65,10 +65,10 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(tmp_path: Path) -> No
         (["collect", "--env", "workplace-mini", "--engine", "nope"], "no engine"),
     ],
 )
-def test_a_wrong_request_exits_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_a_wrong_request_exits_2(tmp_path: Path, arguments: list[str], output: str) -> None:
     done = rollhouse(*arguments, "--store", str(tmp_path / "nowhere"))
     assert done.returncode == 2
-    assert said in sentences(done)[0]
+    assert output in sentences(done)[0]
 
 
 def test_an_unknown_run_is_named(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_count_below_one_exits_2_and_names_the_option(tmp_path: Path, command:
     assert done.exit_code == 2 and option in done.stderr and not (tmp_path / "store").exists()
 
 
-def test_what_nobody_expected_is_one_sentence_too() -> None:
+def test_an_unexpected_error_is_one_sentence_too() -> None:
     program = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
     program.callback()(options)
 
@@ -130,10 +130,10 @@ def test_what_nobody_expected_is_one_sentence_too() -> None:
 
     done = CliRunner().invoke(program, ["divide", "0"])
     assert (done.exit_code, type(done.exception)) == (1, SystemExit)
-    said = (
+    output = (
         "error: ZeroDivisionError: integer division or modulo by zero.\n`rollhouse --debug …` shows where it happened."
     )
-    assert done.stderr.strip() == said
+    assert done.stderr.strip() == output
     assert isinstance(CliRunner().invoke(program, ["--debug", "divide", "0"]).exception, ZeroDivisionError)
     assert CliRunner().invoke(program, ["divide", "nought"]).exit_code == 2, "a usage error stays one"
     assert CliRunner().invoke(program, ["divide", "--help"]).exit_code == 0
@@ -158,7 +158,7 @@ def test_ray_elsewhere_is_left_alone(tmp_path: Path, tiny_base: Path) -> None:
     assert "RAY_ADDRESS" in sentences(done)[0]
 
 
-def test_vllm_missing_says_what_to_install(tmp_path: Path, tiny_base: Path) -> None:
+def test_missing_vllm_names_the_package(tmp_path: Path, tiny_base: Path) -> None:
     # A fresh interpreter in which no distribution called vllm can be found: what a machine without it looks like.
     hide = (
         "import sys, importlib.metadata as m, importlib.util as u\n"
@@ -190,7 +190,7 @@ def test_vllm_missing_says_what_to_install(tmp_path: Path, tiny_base: Path) -> N
 
 
 def test_rays_usual_port_in_use_is_no_obstacle() -> None:
-    # Ray picks its ports itself; one taken by somebody else must not stop us.
+    # Ray picks its ports itself; a port in use must not stop the command.
     code = "from rollhouse.policies.engines.cluster import ensure_ray, shutdown_ray; ensure_ray(); import ray; print(ray.is_initialized()); shutdown_ray()"
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

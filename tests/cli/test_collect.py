@@ -30,7 +30,7 @@ def rollhouse(*arguments: object) -> Result:
 
 
 def refusal(*arguments: object) -> tuple[int, str]:
-    """Exit code and what was said, on one line."""
+    """Exit code and output on one line."""
     result = rollhouse(*arguments)
     return result.exit_code, " ".join(result.stderr.split())
 
@@ -118,8 +118,8 @@ def test_when_all_failed_there_is_no_snapshot_and_the_advice_works(store: Path, 
     file.write_text(json.dumps({**TASKS[0], "ground_truth": "no list of calls"}))
     command = ("collect", "--env", "workplace", "--tables", tables, "--tasks", file, "--store", store, "--run", "r", "--snapshot", "s")  # fmt: skip
     for more in ((), ("--retry-failed",)):
-        code, said = refusal(*command, *more)
-        assert code == 1 and "All 1 rollouts of run r failed" in said and "--run r --retry-failed" in said
+        code, reported = refusal(*command, *more)
+        assert code == 1 and "All 1 rollouts of run r failed" in reported and "--run r --retry-failed" in reported
     shown = rollhouse(*command, "--retry-failed")
     assert shown.exit_code == 1 and "failures" in shown.stdout and "needs a ground truth" in shown.stdout, shown.stdout
     assert get_run(LanceStore.open(store), "r")["status"] == "failed"
@@ -127,7 +127,7 @@ def test_when_all_failed_there_is_no_snapshot_and_the_advice_works(store: Path, 
     assert "snapshot" in refusal("snapshot", "show", "s", "--store", store)[1]
 
 
-def test_a_row_of_a_tasks_file_says_its_split_or_the_command_does(store: Path, tmp_path: Path) -> None:
+def test_the_split_comes_from_the_row_or_from_the_command(store: Path, tmp_path: Path) -> None:
     file, tables = tmp_path / "tasks.jsonl", write_tables(tmp_path / "tables")
     rows = [TASKS[0], TASKS[1], {**TASKS[2], "split": "validation"}]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -153,8 +153,8 @@ def test_a_long_value_leaves_the_names_of_a_summary_whole(tmp_path: Path) -> Non
 def test_another_configuration_under_the_same_name_is_refused(store: Path) -> None:
     command = ("collect", "--env", "workplace-mini", "--limit", 3, "--store", store, "--run", "r")
     assert rollhouse(*command).exit_code == 0
-    code, said = refusal(*command, "--mistake-rate", 0.5)
-    assert code == 2 and "policy.mistake_rate is 0.0 in the run and 0.5 now" in said
+    code, reported = refusal(*command, "--mistake-rate", 0.5)
+    assert code == 2 and "policy.mistake_rate is 0.0 in the run and 0.5 now" in reported
     assert rollhouse(*command, "--snapshot", "s").exit_code == 0
     assert "snapshot 's' already" in refusal(*command, "--snapshot", "s")[1]
 
@@ -167,7 +167,7 @@ def test_ctrl_c_keeps_what_was_collected_and_a_second_call_finishes(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = (*LONG, "--store", store, "--run", "r")
-    monkeypatch.setenv("SLOW_OFFICE_S", "0.05")
+    monkeypatch.setenv("SLOW_OFFICE_S", "0.3")
     process = start(*command)
     wait_for(lambda: rows_of(store, "r"))
     os.killpg(process.pid, signal.SIGINT)
@@ -201,7 +201,7 @@ def test_kill_9_and_resume_give_exactly_the_planned_rollouts(store: Path, monkey
     assert {row["rollout_id"] for row in kept} == {row["rollout_id"] for row in rows_of(reference, "r")}
 
 
-def test_a_verifier_that_breaks_is_counted_said_and_tried_again(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_verifier_is_counted_reported_and_retried(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ("collect", "--env", OFFICE, "--limit", 20, "--store", store, "--run", "r")
     monkeypatch.setenv("BROKEN_OFFICE", "verifier")
     result = rollhouse(*command)
@@ -214,7 +214,7 @@ def test_a_verifier_that_breaks_is_counted_said_and_tried_again(store: Path, mon
     assert (summary["collected"], summary["failed"], summary["skipped"], summary["failures"]) == (3, 0, 17, [])
 
 
-def test_a_dry_run_says_what_is_missing_and_writes_nothing(store: Path) -> None:
+def test_a_dry_run_reports_what_is_missing_and_writes_nothing(store: Path) -> None:
     command = ("collect", "--env", "workplace-mini", "--limit", 6, "--store", store, "--run", "r")
     dry = (*command, "--num-repeats", 2, "--dry-run")
     result = rollhouse(*dry)
@@ -226,8 +226,8 @@ def test_a_dry_run_says_what_is_missing_and_writes_nothing(store: Path) -> None:
         plan["config"]["environment"]["name"] == "workplace-mini"
         and sum(group["tasks"] for group in plan["groups"]) == 6
     )
-    code, said = refusal(*dry)
-    assert code == 2 and "num_repeats is 1 in the run and 2 now" in said
+    code, reported = refusal(*dry)
+    assert code == 2 and "num_repeats is 1 in the run and 2 now" in reported
     assert len(rows_of(store, "r")) == 6
 
 
@@ -264,8 +264,8 @@ def test_the_shipped_mixture_of_environments(store: Path) -> None:
         if shaped:
             assert raw[row["rollout_id"]]["reward"] == 1.0
             assert row["reward"] == pytest.approx(1.0 - 0.01 * row["n_turns"], abs=1e-6)
-    code, said = refusal(*command, "environment.mixture=[{name: math}]")
-    assert code == 2 and "environment.mixture.0.name is 'workplace-mini' in the run and 'math' now" in said
+    code, reported = refusal(*command, "environment.mixture=[{name: math}]")
+    assert code == 2 and "environment.mixture.0.name is 'workplace-mini' in the run and 'math' now" in reported
 
 
 @pytest.mark.parametrize(
@@ -293,8 +293,8 @@ def test_the_shipped_mixture_of_environments(store: Path) -> None:
     ],
 )
 def test_a_configuration_that_does_not_hold_together_is_refused(settings: Any, message: str, store: Path) -> None:
-    code, said = refusal("collect", "--store", store, "--limit", 2, *settings)
-    assert code == 2 and message in said
+    code, reported = refusal("collect", "--store", store, "--limit", 2, *settings)
+    assert code == 2 and message in reported
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -332,10 +332,10 @@ def test_an_endpoint_that_goes_away_ends_the_run_and_the_same_command_goes_on(st
     command = ("collect", "--env", "workplace-mini", "--engine", f"openai:http://127.0.0.1:{server.server_port}/v1", "--limit", 12, "--concurrency", 2, "--store", store, "--run", "r", *settings)  # fmt: skip
     try:
         Answers.left = 5
-        code, said = refusal(*command)
-        assert code == 1 and "out of order" in said and "run the same command again with --run r" in said
+        code, reported = refusal(*command)
+        assert code == 1 and "out of order" in reported and "run the same command again with --run r" in reported
         kept = rows_of(store, "r")
-        assert f"{len(kept)} of 12 rollouts are in the store" in said and len(kept) == 5
+        assert f"{len(kept)} of 12 rollouts are in the store" in reported and len(kept) == 5
         assert {row["status"] for row in kept} == {"completed"} and get_run(LanceStore.open(store), "r")[
             "status"
         ] == "failed"

@@ -61,10 +61,10 @@ def test_diff_and_export(store: Path, tmp_path: Path) -> None:  # noqa: F811
     only = rows("dataset", "diff", "two@1", "two@2", "--rows", "--store", store)
     assert len(only) == found["only_left"] + found["only_right"]
     out = tmp_path / "pairs.jsonl"
-    (told,) = rows("dataset", "export", "two@2", "nemo-preference", out, "--store", store)
-    assert told["rows"] == len(out.read_text().splitlines()) > 0 and told["left_out"] == {}
-    code, said = refusal("dataset", "export", "two@2", "openai", out, "--store", store)
-    assert code == 2 and "Formats are trl, nemo-preference, nemo-binary" in said
+    (reported,) = rows("dataset", "export", "two@2", "nemo-preference", out, "--store", store)
+    assert reported["rows"] == len(out.read_text().splitlines()) > 0 and reported["left_out"] == {}
+    code, output = refusal("dataset", "export", "two@2", "openai", out, "--store", store)
+    assert code == 2 and "Formats are trl, nemo-preference, nemo-binary" in output
 
 
 @pytest.mark.parametrize(("kind", "target"), [("sft", "trl"), ("sft", "trl-messages"), ("dpo", "trl")])
@@ -88,9 +88,9 @@ def test_trl_trains_on_what_was_exported(store: Path, tiny_base: Path, tmp_path:
         "--store",
         store,
     )
-    (told,) = rows("dataset", "export", f"out-{kind}", target, out, "--store", store)
+    (reported,) = rows("dataset", "export", f"out-{kind}", target, out, "--store", store)
     data = load_dataset("parquet", data_files=str(out), split="train", cache_dir=str(tmp_path / "cache"))
-    assert len(data) == told["rows"] == 2
+    assert len(data) == reported["rows"] == 2
     settings = {"sft": SFTConfig, "dpo": DPOConfig}[kind](
         output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=2, use_cpu=True, bf16=False, report_to=[], save_strategy="no", disable_tqdm=True,
     )  # fmt: skip

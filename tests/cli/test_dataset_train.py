@@ -19,7 +19,7 @@ def rows(*arguments: object) -> list[dict]:
 
 
 def refusal(*arguments: object) -> tuple[int, str]:
-    """Exit code and what was said, on one line."""
+    """Exit code and output on one line."""
     result = rollhouse(*arguments)
     return result.exit_code, " ".join(result.stderr.split())
 
@@ -60,7 +60,7 @@ def test_pairs_prompts_and_flags(store: Path) -> None:
 
 def test_requests_that_are_wrong(store: Path) -> None:
     build = ["dataset", "build", "sft", "bad", "--store", store, "--from"]
-    for says, arguments in {
+    for expected, arguments in {
         "belong to validation tasks (run looked)": [*build, "s2"],
         "Did you mean 'min_reward'?": [*build, "s1", "min_rewards=1"],
         "no snapshot 'absent'": [*build, "absent"],
@@ -68,10 +68,10 @@ def test_requests_that_are_wrong(store: Path) -> None:
         "policy.model_name is not set": ["train", "sft", "--dataset", "x", "--store", store],
         "There is no store": ["dataset", "list", "--store", store / "elsewhere"],
     }.items():
-        code, said = refusal(*arguments)
-        assert code == 2 and says in said, said
-    code, said = refusal(*build, "s1", "min_reward=2")
-    assert code == 1 and "'reward below 2' dropped the last 48 of 48" in said
+        code, output = refusal(*arguments)
+        assert code == 2 and expected in output, output
+    code, output = refusal(*build, "s1", "min_reward=2")
+    assert code == 1 and "'reward below 2' dropped the last 48 of 48" in output
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
@@ -86,10 +86,10 @@ def test_train_from_the_command_line(store: Path, tiny_base: Path, kind: str) ->
     assert made["checkpoint_id"] == f"cli-{kind}/step_1" and made["metrics"]["train/loss"] > 0
     assert Path(made["path"]) == store / "checkpoints" / f"cli-{kind}" / "step_1"
     assert rows(*command) == [made] and "already trained" in refusal(*command)[1]
-    code, said = refusal(*command, f"{kind}.seed=1")
-    assert code == 2 and f"{kind}.seed is 0 in the run and 1 now" in said
-    code, said = refusal(*command, "--run", "logs")
-    assert code == 2 and f"of kind collect, not {kind}" in said
+    code, output = refusal(*command, f"{kind}.seed=1")
+    assert code == 2 and f"{kind}.seed is 0 in the run and 1 now" in output
+    code, output = refusal(*command, "--run", "logs")
+    assert code == 2 and f"of kind collect, not {kind}" in output
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo"])

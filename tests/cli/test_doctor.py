@@ -20,7 +20,7 @@ def doctor(hide: str = "", **environment: str) -> subprocess.CompletedProcess:
         "main()\n"
     )
     command = [sys.executable, "-c", code, "doctor", "--format", "json"]
-    # Without a proxy or a hub nothing answers; the check says so within its time limit.
+    # Without a proxy or a hub nothing answers; the check reports it within its time limit.
     return subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **environment}
     )
@@ -49,7 +49,7 @@ def test_everything_is_reported_at_once() -> None:
     assert "s3cret" not in done.stdout + done.stderr
 
 
-def test_what_is_missing_says_how_to_get_it_and_exits_1() -> None:
+def test_a_missing_part_comes_with_its_installation_and_exit_code_1() -> None:
     done = doctor(hide="vllm", HF_HUB_OFFLINE="1")
     found = {row["name"]: row for row in json.loads(done.stdout)}
     assert done.returncode == 1

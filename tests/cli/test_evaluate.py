@@ -64,9 +64,9 @@ def test_tasks_without_a_split_are_not_held_out(store: Path, tmp_path: Path) -> 
     tables = write_tables(tmp_path / "tables")
     common = ("eval", "env", "--env", "workplace", "--tables", tables, "--tasks", file, "--store", store)
     result = rollhouse(*common)
-    said = " ".join(result.stderr.split())
-    assert result.exit_code == 2 and "no task in split 'validation'" in said
-    assert "--split train" in said and "--tasks-split validation" in said
+    reported = " ".join(result.stderr.split())
+    assert result.exit_code == 2 and "no task in split 'validation'" in reported
+    assert "--split train" in reported and "--tasks-split validation" in reported
     for more, split in ((("--tasks-split", "validation"), "validation"), (("--split", "train"), "train")):
         place = tmp_path / split
         result = rollhouse(*common[:-1], place, *more, "--format", "json")
@@ -98,14 +98,14 @@ def test_other_settings_under_the_same_name_are_refused(store: Path) -> None:
 
 
 def test_options_that_would_change_nothing_are_refused(store: Path) -> None:
-    for arguments, said in {
+    for arguments, reported in {
         ("--temperature", 0.5): "Temperature 0.5 does not fit mode greedy",
         ("--mode", "sampled", "--temperature", 0): "Temperature 0 does not fit mode sampled",
         ("--model", "tiny-base"): "does not evaluate a model, and the model 'tiny-base' is named",
         ("--mistake-rate", 3): "less than or equal to 1",
     }.items():
         result = rollhouse("eval", "env", "--env", "workplace-mini", "--limit", 2, *arguments, "--store", store)
-        assert result.exit_code == 2 and said in result.stderr, result.stderr
+        assert result.exit_code == 2 and reported in result.stderr, result.stderr
     assert not store.exists()
 
 
@@ -136,15 +136,18 @@ def test_prompts_longer_than_the_context_are_failed_and_reported(store: Path, ti
     assert errors.count("prompt_too_long") == row["prompt_too_long"]
 
 
-def test_the_table_says_what_was_not_run(store: Path, tiny_base: Path) -> None:
+def test_the_table_lists_what_was_not_run(store: Path, tiny_base: Path) -> None:
     result = rollhouse(
         *("eval", "bfcl", "--category", "live_parallel", "--limit", 1, "--engine", "torch", "--model", tiny_base),
         *("--max-new-tokens", 4, "--store", store),
     )
     assert result.exit_code == 0, result.output
-    said = " ".join(result.stdout.split())
-    assert "memory_vector cannot be run: " in said and "web_search_base cannot be run: it searches the live web" in said
-    assert "not run: simple_python" in said and "no v3 overall and no v4 overall BFCL score" in said
+    reported = " ".join(result.stdout.split())
+    assert (
+        "memory_vector cannot be run: " in reported
+        and "web_search_base cannot be run: it searches the live web" in reported
+    )
+    assert "not run: simple_python" in reported and "no v3 overall and no v4 overall BFCL score" in reported
 
 
 def test_a_missing_benchmark_names_the_command(store: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +158,7 @@ def test_a_missing_benchmark_names_the_command(store: Path, tiny_base: Path, mon
 
 
 def test_bfcl_before_and_after_want_a_training_run(store: Path) -> None:
-    for arguments, said in {
+    for arguments, reported in {
         ("--before",): "Name the run with --run",
         ("--after", "--run", "r", "--model", "m"): "Name the run with --run",
         ("--before", "--run", "nobody"): "nobody",
@@ -163,7 +166,7 @@ def test_bfcl_before_and_after_want_a_training_run(store: Path) -> None:
         ("--category", "memory_vector"): "cannot be run here",
     }.items():
         result = rollhouse("eval", "bfcl", *arguments, "--store", store)
-        assert result.exit_code == 2 and said in result.stderr, result.stderr
+        assert result.exit_code == 2 and reported in result.stderr, result.stderr
     assert (
         rollhouse("eval", "env", "--env", "workplace-mini", "--limit", 2, "--run", "e", "--store", store).exit_code == 0
     )
@@ -171,14 +174,14 @@ def test_bfcl_before_and_after_want_a_training_run(store: Path) -> None:
     assert result.exit_code == 2 and "saved no checkpoint" in result.stderr
 
 
-def test_compare_says_what_is_noise(store: Path) -> None:
+def test_compare_names_noise(store: Path) -> None:
     for name, rate in {"base": 0.9, "better": 0.0, "again": 0.9}.items():
         common = ("eval", "env", "--env", "workplace-mini", "--limit", 20, "--store", store)
         assert rollhouse(*common, "--run", name, "--mistake-rate", rate).exit_code == 0
     shown = rollhouse("eval", "compare", "base", "better", "again", "--store", store)
     assert shown.exit_code == 0, shown.output
-    said = " ".join(shown.stdout.split())
-    assert "b is better than a" in said and "the difference is noise" in said and "flips" in said
+    reported = " ".join(shown.stdout.split())
+    assert "b is better than a" in reported and "the difference is noise" in reported and "flips" in reported
     rows = json.loads(rollhouse("eval", "compare", "base", "better", "--store", store, "--format", "json").stdout)
     whole = next(row for row in rows if row["record"] == "comparison" and row["category"] == "all")
     assert (whole["cases"], whole["b"], whole["verdict"]) == (20, 1.0, "better")

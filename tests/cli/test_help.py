@@ -1,4 +1,4 @@
-"""Every command says what it does, and saying it imports nothing heavy."""
+"""Every command has a help text, which imports nothing heavy."""
 
 import re
 import subprocess

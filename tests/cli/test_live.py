@@ -25,7 +25,7 @@ def drawn(panel: Panel, now: float, width: int = 80) -> str:
     return out.export_text()
 
 
-def test_the_panel_says_what_happens() -> None:
+def test_the_panel_shows_progress() -> None:
     panel = Panel("mine")
     assert "starting" in drawn(panel, 0.0)
     panel.summary = so_far = CollectSummary("mine", planned=100, skipped=10)

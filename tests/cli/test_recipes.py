@@ -91,14 +91,14 @@ def test_datasets_are_built_by_recipe(store: Path, kind: str, recipe: str) -> No
 
 def test_math_is_collected_by_recipe(store: Path) -> None:
     given = ["policy.engine=scripted", "policy.generation.vllm.data_parallel_size=1", "policy.max_total_sequence_length=null", "environment.limit=2"]  # fmt: skip
-    (told,) = rows("collect", "--config", "collect-math", "--run", "by-recipe", *given, "--store", store)
-    assert told["collected"] == 16 and told["failed"] == 0
+    (reported,) = rows("collect", "--config", "collect-math", "--run", "by-recipe", *given, "--store", store)
+    assert reported["collected"] == 16 and reported["failed"] == 0
 
 
 def test_the_tiny_policy_collects_by_recipe(store: Path, engine: Any, tiny_base: Path) -> None:
     given = ["--model", tiny_base, "environment.limit=3", "num_repeats=2"]
-    (told,) = rows("collect", "--config", "tiny-collect", "--run", "tiny", *given, "--store", store)
-    assert told["collected"] == 6 and told["failed"] == 0 and told["sampled_tokens"] > 0
+    (reported,) = rows("collect", "--config", "tiny-collect", "--run", "tiny", *given, "--store", store)
+    assert reported["collected"] == 6 and reported["failed"] == 0 and reported["sampled_tokens"] > 0
 
 
 def test_the_tiny_policy_does_sums_by_recipe(store: Path, engine: Any, tiny_base: Path) -> None:

@@ -78,8 +78,8 @@ def test_export_writes_and_filters_by_the_verdict(store: LanceStore, tmp_path: P
     common = ("--scorer", "strict@2", "--store", store.uri)
     rollhouse("export", "parquet", tmp_path / "a.parquet", *common)
     rows = {row["rollout_id"]: row for row in pq.read_table(tmp_path / "a.parquet").to_pylist()}
-    told = [(rows[id]["reward"], rows[id]["passed"], rows[id]["scorer"], rows[id]["scorer_version"]) for id in IDS]
-    assert told == [(0.0, False, "strict", "2"), (1.0, True, "strict", "2"), (None, None, None, None)]
+    answered = [(rows[id]["reward"], rows[id]["passed"], rows[id]["scorer"], rows[id]["scorer_version"]) for id in IDS]
+    assert answered == [(0.0, False, "strict", "2"), (1.0, True, "strict", "2"), (None, None, None, None)]
     assert rows[IDS[0]]["reward_components"] == [{"name": "strict", "value": 0.0, "weight": None}]
     rollhouse("export", "trl-kto", tmp_path / "b.jsonl", *common)
     assert sorted(row["label"] for row in lines(tmp_path / "b.jsonl")) == [False, True]
@@ -88,12 +88,12 @@ def test_export_writes_and_filters_by_the_verdict(store: LanceStore, tmp_path: P
 
 
 def test_what_was_imported_is_exported_with_only_its_verdict_changed(tmp_path: Path) -> None:
-    """A reward of 64 bits and the names of components stand in what the import kept beside the columns; the chosen verdict is told all the same."""
+    """A 64-bit reward and component names are kept by the import beside the columns; the chosen verdict is exported all the same."""
     params = {"input": [{"role": "user", "content": "1 + 2?"}], "tools": []}
-    said = {"type": "message", "id": "m", "role": "assistant", "status": "completed"}
-    said["content"] = [{"type": "output_text", "text": "3", "annotations": []}]  # type: ignore[assignment]
+    reported = {"type": "message", "id": "m", "role": "assistant", "status": "completed"}
+    reported["content"] = [{"type": "output_text", "text": "3", "annotations": []}]  # type: ignore[assignment]
     row = {
-        "responses_create_params": params, "response": {"id": "r", "model": "m", "output": [said]}, "reward": 0.1, "accuracy": 0.1,
+        "responses_create_params": params, "response": {"id": "r", "model": "m", "output": [reported]}, "reward": 0.1, "accuracy": 0.1,
         "note": {"kept": [1]}, "_ng_task_index": 0, "_ng_rollout_index": 0, "agent_ref": {"name": "x"},
     }  # fmt: skip
     source, place = tmp_path / "a.jsonl", tmp_path / "store"
@@ -102,8 +102,8 @@ def test_what_was_imported_is_exported_with_only_its_verdict_changed(tmp_path: P
     store = LanceStore.open(str(place))
     (id,) = store.read("rollouts", ["rollout_id"])["rollout_id"].to_pylist()
     append_rows(store, "scores", [score(0, id, "2", 1.0)])
-    told = rollhouse("export", "nemo-gym", tmp_path / "b.jsonl", "--store", place, "--format", "json")
-    assert lines(tmp_path / "b.jsonl") == [row] and json.loads(told)[0]["lost"] == {}
+    answered = rollhouse("export", "nemo-gym", tmp_path / "b.jsonl", "--store", place, "--format", "json")
+    assert lines(tmp_path / "b.jsonl") == [row] and json.loads(answered)[0]["lost"] == {}
     command = ("export", "nemo-gym", tmp_path / "c.jsonl", "--scorer", "strict", "--store", place, "--format", "json")
     lost = json.loads(rollhouse(*command))[0]["lost"]
     expected = {name: value for name, value in row.items() if name != "accuracy"} | {"reward": 1.0, "strict": 1.0}
@@ -153,7 +153,7 @@ def test_a_scorer_had_not_spoken_yet(store: LanceStore, command: tuple[str, ...]
     assert result.exit_code == 2 and "store at unscored has no verdict" in result.stderr
 
 
-def test_a_card_says_what_a_file_holds(store: LanceStore, tmp_path: Path) -> None:
+def test_a_card_describes_the_file(store: LanceStore, tmp_path: Path) -> None:
     from datasets import load_dataset
 
     file, card = tmp_path / "d" / "solved.parquet", tmp_path / "d" / "README.md"
@@ -162,8 +162,8 @@ def test_a_card_says_what_a_file_holds(store: LanceStore, tmp_path: Path) -> Non
     command = ("export", "trl-kto", file, "--card", "--scorer", "strict@2", "--where", condition, "--at", "then")
     rollhouse(*command, "--store", store.uri)
     text = card.read_text()
-    for said in ("| rollouts | 1 |", f"| where | {condition} |", "| at | then |", "| verdicts of | strict@2 |"):
-        assert said in text
+    for reported in ("| rollouts | 1 |", f"| where | {condition} |", "| at | then |", "| verdicts of | strict@2 |"):
+        assert reported in text
     assert "| no verdict | 1 |" in text and "| environment | 1 |" in text
     rows: Any = load_dataset(str(tmp_path / "d"), split="train", cache_dir=str(tmp_path / "cache"))
     assert rows["label"][:] == [True]

@@ -1,4 +1,4 @@
-"""The Slurm script: what it would start, taken from a `srun` that only says so (there is no Slurm here), parsed by those it is for."""
+"""The Slurm script: the commands that it passes to a recording `srun` (there is no Slurm here), parsed by their programs."""
 
 import subprocess
 import sys
@@ -11,15 +11,15 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "slurm" / "grpo.sbatch"
 
 def started(tmp_path: Path, *arguments: str, **env: str) -> list[str]:
     """The words that the script hands to srun, options of srun included."""
-    says = tmp_path / "says"
-    shims = {"scontrol": "printf 'one\\ntwo\\n'", "srun": f"printf '%s\\n' \"$@\" > {says}", "ray": "true"}
+    expected = tmp_path / "says"
+    shims = {"scontrol": "printf 'one\\ntwo\\n'", "srun": f"printf '%s\\n' \"$@\" > {expected}", "ray": "true"}
     for name, does in shims.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
         (tmp_path / name).chmod(0o755)
     job = {"SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_ID": "41234", "SLURM_GPUS_ON_NODE": "8"}
     path = f"{tmp_path}:/usr/bin:/bin"
     subprocess.run(["bash", str(SCRIPT), *arguments], env=job | env | {"PATH": path}, check=True, timeout=60)
-    return says.read_text().splitlines()
+    return expected.read_text().splitlines()
 
 
 def test_the_command_line_is_rays_and_ours(tmp_path: Path) -> None:

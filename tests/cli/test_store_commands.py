@@ -87,13 +87,13 @@ def test_query_lists_and_answers(store: LanceStore) -> None:
     (row,) = answer(store, "query", "pass_rate_by_task", "run=first")
     assert (row["rollouts"], row["pass_rate"]) == (4, 0.5)
     assert answer(store, "query", "pass_rate_by_task", "run=other") == []
-    for arguments, said in (
+    for arguments, reported in (
         (["pas_rate_by_task"], "Did you mean pass_rate_by_task"),
         (["pass_rate_by_task", "first"], "NAME=VALUE"),
         (["training_curve"], "needs run"),
     ):
         result = rollhouse(store, "query", *arguments)
-        assert result.exit_code == 2 and said in result.stderr
+        assert result.exit_code == 2 and reported in result.stderr
 
 
 def test_snapshots_are_created_listed_shown_compared_deleted(store: LanceStore) -> None:
@@ -136,7 +136,7 @@ def test_lineage_as_tree_json_and_csv(store: LanceStore) -> None:
     assert rollhouse(store, "lineage", "nothing").exit_code == 2
 
 
-def test_check_says_what_is_wrong_and_exits_with_1(store: LanceStore) -> None:
+def test_check_reports_problems_and_exits_with_1(store: LanceStore) -> None:
     result = rollhouse(store, "check")
     assert (result.exit_code, result.stdout.strip()) == (0, "The store is sound.")
     assert answer(store, "check") == []

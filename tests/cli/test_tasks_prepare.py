@@ -95,7 +95,7 @@ def test_every_bad_row_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
-def test_bad_rows_are_set_aside_when_asked(tmp_path: Path) -> None:
+def test_bad_rows_are_set_aside_with_an_option(tmp_path: Path) -> None:
     a = write(tmp_path / "a.jsonl", row("good"), *(line for line, _ in BAD))
     done = prepare(a, "--out", tmp_path / "out", "--skip-bad")
     assert done.exit_code == 0, done.output
@@ -105,7 +105,7 @@ def test_bad_rows_are_set_aside_when_asked(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["bad_rows"] == len(BAD)
 
 
-def test_what_cannot_be_asked(tmp_path: Path) -> None:
+def test_invalid_options(tmp_path: Path) -> None:
     a = write(tmp_path / "train.jsonl", row("good"))
     assert "overwritten by its result" in prepare(a, "--out", tmp_path).stderr
     assert "There is no file" in prepare(tmp_path / "none.jsonl", "--out", tmp_path / "out").stderr
@@ -130,7 +130,7 @@ TOOLS = st.lists(st.fixed_dictionaries({"type": st.just("function"), "function":
 
 @settings(max_examples=150, deadline=None)
 @given(st.fixed_dictionaries({"input": MESSAGES | JSON}, optional={"tools": TOOLS | JSON}), st.dictionaries(st.sampled_from(["agent_ref", "ground_truth", "verifier_metadata", "split", "category", "difficulty", "id"]), JSON))  # fmt: skip
-def test_any_object_is_a_task_or_says_why_not(params: dict[str, Any], fields: dict[str, Any]) -> None:
+def test_any_object_is_a_task_or_an_error_with_a_reason(params: dict[str, Any], fields: dict[str, Any]) -> None:
     """Which of the two, whatever the JSON is; a task can be counted."""
     _, task, wrong = check_row(json.dumps({"responses_create_params": params, **fields}), "clerk", "train")
     assert task is not None or wrong

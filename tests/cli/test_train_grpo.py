@@ -19,7 +19,7 @@ def rollhouse(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def said(result: Result) -> str:
+def output(result: Result) -> str:
     return " ".join(result.stderr.split())
 
 
@@ -50,9 +50,9 @@ def test_train_from_the_command_line(store: Path, engine: Any, tiny_base: Path) 
     counted = rollhouse("sql", "select count(*) n from rollouts where run_id = 'cli-grpo'", "--format", "json", "--store", store)  # fmt: skip
     assert json.loads(counted.stdout) == [{"n": 12}]
     again = train(store, *small, *where)
-    assert again.exit_code == 0 and "trained before" in said(again)
+    assert again.exit_code == 0 and "trained before" in output(again)
     refused = train(store, *small[:-1], *where, "policy.generation.max_new_tokens=7")
-    assert refused.exit_code == 2 and "policy.generation.max_new_tokens is 96 in the run and 7 now" in said(refused)
+    assert refused.exit_code == 2 and "policy.generation.max_new_tokens is 96 in the run and 7 now" in output(refused)
     traced = rollhouse("lineage", "cli-grpo", "--store", store)
     assert traced.exit_code == 0 and "prompts@1" in traced.stdout and "s1" in traced.stdout
 
@@ -65,7 +65,7 @@ def test_shipped_recipes_resolve(recipe: str) -> None:
 
 
 def test_requests_that_are_wrong(store: Path, tmp_path: Path) -> None:
-    for says, settings in {
+    for expected, settings in {
         "Did you mean 'grpo.max_num_steps'?": ["grpo.max_steps=3"],
         "no dataset 'absent'": ["dataset=absent"],
         "temperature": ["policy.generation.temperature=0"],
@@ -75,7 +75,7 @@ def test_requests_that_are_wrong(store: Path, tmp_path: Path) -> None:
     }.items():
         result = train(store, *settings)
         assert result.exit_code == 2 or getattr(result.exception, "exit_code", None) == 2, (settings, result.exception)
-        assert says in said(result) + str(result.exception), settings
+        assert expected in output(result) + str(result.exception), settings
 
 
 @pytest.mark.system

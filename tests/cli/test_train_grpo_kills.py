@@ -85,7 +85,7 @@ def finish(process: Any) -> None:
 
 
 def is_as_if_never_killed(store: Path, run: str, *settings: str) -> None:
-    """Prompts as the recipe says, no slot twice, every kept rollout trained, and the weights of one learner that takes all plans in a row."""
+    """Prompts as in the recipe, no slot twice, every kept rollout trained, and the weights of one learner that takes all plans in a row."""
     place = LanceStore.open(store)
     tasks = grpo_tasks(place, get_dataset(place, "prompts"))
     expected = {step: [task.task_id for task in prompts_of_step(tasks, step, PROMPTS, 0)] for step in range(1, STEPS + 1)}  # fmt: skip

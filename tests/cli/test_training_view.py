@@ -13,7 +13,7 @@ def drawn(panel: TrainingPanel, width: int = 90) -> str:
     return out.export_text()
 
 
-def test_the_panel_says_what_happens() -> None:
+def test_the_panel_shows_progress() -> None:
     now = [0.0]
     panel = TrainingPanel("mine", clock=lambda: now[0])
     assert "mine: starting" in drawn(panel)

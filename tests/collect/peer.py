@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that answers chat requests as a test tells it to, trouble included."""
+"""A real HTTP server on loopback that answers chat requests as a test configures it, failures included."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Peer:
-    """What it was asked, and what it is to answer.
+    """Its requests, and its answers.
 
     Attributes:
         answers: Oldest first; the last is repeated.

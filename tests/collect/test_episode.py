@@ -56,7 +56,7 @@ def test_a_mistake_is_a_completed_rollout_without_reward() -> None:
 
 
 class Says:
-    """A policy that says the same each time, or raises it."""
+    """A policy that returns the same each time, or raises it."""
 
     engine, policy_id = "scripted", "says"
 
@@ -70,7 +70,7 @@ class Says:
 
 
 class Room:
-    """An environment of one tool, which breaks where it is told to."""
+    """An environment of one tool, with configurable failures."""
 
     name = "room"
 
@@ -131,7 +131,7 @@ class Counts(ToolSession):
         return value
 
 
-def test_a_session_may_be_awaited_and_is_told_its_tools_limit() -> None:
+def test_a_session_may_be_awaited_and_gets_its_tools_limit() -> None:
     room, sessions = Room(), []
 
     async def start(task: Task) -> Counts:
@@ -167,7 +167,7 @@ def test_tokens_come_from_the_conversation_whatever_shows_them() -> None:
     assert (row["prefix_ok"], row["gaps"], row["n_retries"], row["n_prompt_tokens"]) == (False, ["no_logprobs"], 1, 2)
 
 
-def test_a_session_that_cannot_be_closed_keeps_its_verdict_and_says_so() -> None:
+def test_a_session_that_cannot_be_closed_keeps_its_verdict_and_has_an_error_type() -> None:
     room = Room()
 
     def start(task: Task) -> ToolSession:

@@ -130,7 +130,7 @@ def test_cancelling_keeps_what_was_collected(store: LanceStore) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rollhouse-writer")]
 
 
-def test_what_no_table_can_hold_is_a_row_that_says_so(store: LanceStore) -> None:
+def test_what_no_table_can_hold_is_a_row_with_an_error(store: LanceStore) -> None:
     class Odd(ScriptedPolicy):
         async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
             return Turn(Message("assistant", "half a pair \ud800"))
@@ -152,7 +152,7 @@ ODD = "half a pair \ud800"
         replace(TASKS[0], category=ODD),
     ],
 )
-def test_a_task_no_table_can_hold_is_a_row_that_says_so_and_the_run_goes_on(store: LanceStore, odd: Task) -> None:
+def test_a_task_no_table_can_hold_is_a_row_with_an_error_and_the_run_goes_on(store: LanceStore, odd: Task) -> None:
     summary = collect_run(store, tasks=[odd, *TASKS[1:4]], num_repeats=2)
     assert summary.errors == {"store": 2} and summary.statuses == {"error": 2, "completed": 6}
     row = next(row for row in rows_of(store) if row["status"] == "error")
@@ -207,7 +207,7 @@ def test_each_rollout_has_its_own_seed_and_the_same_one_next_time(
     }
 
 
-def test_progress_is_told_of_every_rollout(store: LanceStore) -> None:
+def test_progress_reports_every_rollout(store: LanceStore) -> None:
     seen: list[tuple[str, int]] = []
     collect_run(store, on_done=lambda row, so_far: seen.append((row.rollout_id, so_far.collected)))
     assert [count for _, count in seen] == list(range(1, 31)) and len({one for one, _ in seen}) == 30
@@ -252,7 +252,7 @@ def test_a_shaped_reward_keeps_the_raw_verdict_beside_it(store: LanceStore) -> N
     assert rescored.scored == 30 and store.read("scores").num_rows == 30, "re-scoring knows these verdicts"
 
 
-def test_a_component_the_verdict_lacks_fails_the_rollout_and_says_so(store: LanceStore) -> None:
+def test_a_component_the_verdict_lacks_fails_the_rollout_by_name(store: LanceStore) -> None:
     summary = collect_run(store, tasks=TASKS[:2], shaping={OFFICE.name: RewardShaping(components={"style": 1.0})})
     assert summary.errors == {"verifier": 2} and "no component 'style'" in str(summary.last_error)
     assert store.read("scores").num_rows == 0 and rows_of(store)[0]["scorer"] is None
@@ -313,7 +313,7 @@ def test_five_thousand_in_flight(store: LanceStore) -> None:
 
 
 def test_two_collections_at_once_share_the_writer_of_their_run(store: LanceStore) -> None:
-    """As steps of an asynchronous training do: each is told of its own rollouts, and when it returns they are in the store."""
+    """As steps of an asynchronous training do: each gets its own rollouts, and when it returns they are in the store."""
 
     async def step(run: Any, number: int) -> tuple[CollectSummary, int]:
         done: list[str] = []

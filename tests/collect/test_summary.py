@@ -39,17 +39,17 @@ def test_running_counts_are_those_of_the_whole_list(rollouts: list[dict[str, Any
     if rewards:
         assert summary.reward_mean == pytest.approx(statistics.fmean(rewards), abs=1e-6)
         assert summary.total.reward_std == pytest.approx(statistics.pstdev(rewards), rel=1e-6, abs=1e-3)
-    said = summary.as_dict()
-    assert sum(group["rollouts"] for group in said["groups"]) == len(rows)
-    assert [entry["rollouts"] for entry in said["failures"]] == ([summary.failed] if summary.failed else [])
+    output = summary.as_dict()
+    assert sum(group["rollouts"] for group in output["groups"]) == len(rows)
+    assert [entry["rollouts"] for entry in output["failures"]] == ([summary.failed] if summary.failed else [])
     counts: dict[str, list[bool]] = {}
     for one in rows:
         if one.reward is not None:
             counts.setdefault(one.task_id or "", []).append(bool(one.passed))
-    for k, value in said["pass_at_k"].items():
+    for k, value in output["pass_at_k"].items():
         each = [pass_at_k(len(passes), sum(passes), int(k)) for passes in counts.values() if len(passes) >= int(k)]
         assert value == pytest.approx(statistics.fmean([one for one in each if one is not None]))
-    assert set(said["pass_at_k"]) >= ({"1", str(max(map(len, counts.values())))} if counts else set())
+    assert set(output["pass_at_k"]) >= ({"1", str(max(map(len, counts.values())))} if counts else set())
 
 
 def test_pass_at_k_counts_each_task_once() -> None:

@@ -93,7 +93,7 @@ def test_ctrl_c_leaves_no_worker(store: LanceStore, tmp_path: Path) -> None:
     assert get_run(store, "r")["status"] == "aborted" and 0 < len(rows_of(store, "r")) < 1600
 
 
-def test_a_cluster_that_is_not_there_is_said_at_once(store: LanceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_cluster_is_reported_at_once(store: LanceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     process = start("collect", "--env", OFFICE, "--workers", "ray", "--store", store.uri)
     _, errors = process.communicate(timeout=120)

@@ -17,7 +17,7 @@ from rollhouse.store.task import Score, Task
 
 
 class Corner:
-    """An environment of so many tasks."""
+    """An environment of `n` tasks."""
 
     def __init__(self, name: str, n: int) -> None:
         self.name, self.n = name, n

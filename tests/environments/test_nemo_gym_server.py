@@ -53,10 +53,10 @@ class Plays:
         self.calls = calls
 
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
-        said = len([message for message in conversation.messages if message.role == "assistant"])
-        if said >= len(self.calls):
+        reported = len([message for message in conversation.messages if message.role == "assistant"])
+        if reported >= len(self.calls):
             return Turn(Message("assistant", "Done."))
-        return Turn(Message("assistant", None, (ToolCall(f"c{said}", *self.calls[said]),)))
+        return Turn(Message("assistant", None, (ToolCall(f"c{reported}", *self.calls[reported]),)))
 
 
 async def play(environment: Any, policy: Any, task: Task, **limits: float) -> dict[str, Any]:

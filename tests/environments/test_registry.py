@@ -8,7 +8,7 @@ from rollhouse.environments.registry import load_environment
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "output"),
     [
         ("math", {"n_tasks": 3}, "math takes no option 'n_tasks'"),
         ("workplace", {"size": 3}, "workplace takes no option 'size'"),
@@ -20,8 +20,8 @@ from rollhouse.environments.registry import load_environment
         ("office", {}, "There is no environment 'office'"),
     ],
 )
-def test_options_that_an_environment_does_not_take_are_named(name: str, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_options_that_an_environment_does_not_take_are_named(name: str, options: dict[str, Any], output: str) -> None:
+    with pytest.raises(ConfigError, match=output):
         load_environment(name, **options)
 
 

@@ -58,7 +58,7 @@ def test_a_verdict_that_is_no_number_is_refused(wrong: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "output"),
     [
         (("high", True, "s", "1"), "reward is 'high'"),
         ((True, True, "s", "1"), "reward is True"),
@@ -68,8 +68,8 @@ def test_a_verdict_that_is_no_number_is_refused(wrong: float) -> None:
         ((1.0, True, "s", "1", (("part", None, 0.0),)), "part is None"),
     ],
 )  # fmt: skip
-def test_a_verdict_of_wrong_types_is_refused(parts: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_verdict_of_wrong_types_is_refused(parts: Any, output: str) -> None:
+    with pytest.raises(ValueError, match=output):
         shape(Score(*parts), COUNTS, RewardShaping())
 
 

@@ -76,13 +76,13 @@ def test_a_schema_from_annotations_and_docstring() -> None:
 def test_arguments_are_checked_and_given_as_the_types_say() -> None:
     tool = typed_tool(Hotel.book)
     assert tool.check({"room": "7", "guests": [{"name": "Bo"}]}) == {"room": 7, "guests": [Guest("Bo")]}
-    for wrong, said in (
+    for wrong, output in (
         ({"room": "x", "guests": []}, "room: "),
         ({"guests": []}, "room: Field required"),
         ({"room": 1, "guests": [], "floor": 2}, "floor: "),
         ([1], "not an object"),
     ):
-        with pytest.raises(ArgumentsError, match=said):
+        with pytest.raises(ArgumentsError, match=output):
             tool.check(wrong)
 
 
@@ -117,7 +117,7 @@ def odd(x: threading.Thread) -> int:
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "output"),
     [
         (untyped, "Parameter x of tool untyped has no type"),
         (undocumented, "Tool undocumented has no docstring"),
@@ -126,8 +126,8 @@ def odd(x: threading.Thread) -> int:
         (3, "3 is not a tool"),
     ],
 )
-def test_what_cannot_be_a_tool_is_refused(function: Any, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_cannot_be_a_tool_is_refused(function: Any, output: str) -> None:
+    with pytest.raises(ConfigError, match=output):
         schema_of(function)
 
 
@@ -276,8 +276,8 @@ def test_async_tools_that_hold_the_loop_or_raise_what_ends_runs_cost_an_error_ea
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(threads, "_HELD_S", 0.1)
-    said = ("cancel", "interrupt", "leave", "spin", "good", "nap", "good", "good")
-    row = play(Rude(), Plays(*said), tool_limit_s=0.7, max_turns=10)
+    output = ("cancel", "interrupt", "leave", "spin", "good", "nap", "good", "good")
+    row = play(Rude(), Plays(*output), tool_limit_s=0.7, max_turns=10)
     assert (row["status"], row["reward"], row["n_tool_errors"]) == ("completed", 1.0, 6)
     outputs = [message["text"] for message in row["messages"] if message["role"] == "tool"]
     assert outputs[:3] == ["Error: CancelledError:", "Error: KeyboardInterrupt:", "Error: GeneratorExit:"]
@@ -314,13 +314,13 @@ def no_score(session: ToolSession) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("verify", "said"), [(broken, "no verdict"), (no_score, "verify returned a bool, not a Score")]
+    ("verify", "output"), [(broken, "no verdict"), (no_score, "verify returned a bool, not a Score")]
 )
-def test_a_verifier_that_fails_is_an_error_row(verify: Any, said: str) -> None:
+def test_a_verifier_that_fails_is_an_error_row(verify: Any, output: str) -> None:
     for inline in (False, True):
         row = play(Place(verify=verify, inline=inline), Plays("quick"))
         assert (row["status"], row["error_type"], row["reward"]) == ("error", "verifier", None)
-        assert said in row["error_message"]
+        assert output in row["error_message"]
 
 
 async def later(session: ToolSession) -> Score:

@@ -86,8 +86,8 @@ class Halves:
 
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
         low, high = 1, 32
-        said = [message.text or "" for message in conversation.messages]
-        for guess, answer in zip(said[::2], said[1::2], strict=True):
+        reported = [message.text or "" for message in conversation.messages]
+        for guess, answer in zip(reported[::2], reported[1::2], strict=True):
             low, high = (int(guess) + 1, high) if answer == "higher" else (low, int(guess) - 1)
         return Turn(Message("assistant", str((low + high) // 2)))
 
@@ -158,12 +158,8 @@ def test_a_file_without_a_valid_environment(tmp_path: Path, text: str, message: 
         ("Task(self.name", 'Task("elsewhere"', "has environment 'elsewhere' instead of 'corner'"),
         ("return [Task(", "return [1, Task(", "yields an object of type int"),
         ("split=split", 'split="training"', "Task 1 .* has split 'training'"),
-        ('(Message("user", self.colour),)', "self.colour", "Task 1 .* is invalid: messages is a str, not a list"),
-        (
-            '(Message("user", self.colour),)',
-            'Message("user", self.colour)',
-            "Task 1 .* is invalid: messages is a Message, not a list",
-        ),
+        ('(Message("user", self.colour),)', "3", "Task 1 .* is invalid: messages is a int, not a list"),
+        ('(Message("user", self.colour),)', "[3]", r"Task 1 .* is invalid: messages\[0\] is a int, not a message"),
         ("(), split", "(print,), split", "tools that are not schemas"),
         ("split=split", "split=split, ground_truth={1, 2}", "ground_truth that is not JSON"),
         ("split=split", "split=split, state={(1, 2): 3}", "state that is not JSON"),

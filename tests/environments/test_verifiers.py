@@ -94,10 +94,10 @@ class Says:
 
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
         number = len([message for message in conversation.messages if message.role == "assistant"])
-        said = self.turns[min(number, len(self.turns) - 1)]
-        if isinstance(said, str):
-            return Turn(Message("assistant", said))
-        return Turn(Message("assistant", None, (ToolCall(f"call_{number}", *said),)))
+        output = self.turns[min(number, len(self.turns) - 1)]
+        if isinstance(output, str):
+            return Turn(Message("assistant", output))
+        return Turn(Message("assistant", None, (ToolCall(f"call_{number}", *output),)))
 
 
 def play(environment: Any, policy: Any, task: Task, **limits: Any) -> dict[str, Any]:

@@ -21,26 +21,26 @@ def play(task: Task, calls: list[dict]) -> tuple[Score, list[str], int]:
 
     async def episode() -> tuple[Score, list[str], int]:
         session = MiniEnvironment().start(task)
-        said = []
+        output = []
         for call in calls:
             turn = Turn(Message("assistant", None, (ToolCall("c", call["name"], call["arguments"]),)))
             answers = await session.step(turn)
             assert isinstance(answers, list)
-            said += [answer.text for answer in answers]
+            output += [answer.text for answer in answers]
         assert isinstance(await session.step(Turn(Message("assistant", "Done."))), Done)
         score, errors = session.verify(), session.n_tool_errors
         assert isinstance(score, Score)
         session.close()
-        return score, said, errors
+        return score, output, errors
 
     return asyncio.run(episode())
 
 
 @pytest.mark.parametrize("task", TASKS[:27], ids=lambda task: task.category)
 def test_the_ground_truth_passes_and_a_missing_last_call_fails(task):
-    score, said, errors = play(task, task.ground_truth)
+    score, output, errors = play(task, task.ground_truth)
     assert score.reward == 1.0 and score.passed and errors == 0
-    assert all(not text.startswith("Error") for text in said)
+    assert all(not text.startswith("Error") for text in output)
     score, _, _ = play(task, task.ground_truth[:-1])
     assert score.reward == 0.0 and not score.passed
 
@@ -125,8 +125,8 @@ def test_sessions_do_not_share_state():
 )
 def test_a_bad_call_is_answered_with_an_error_and_changes_nothing(name, arguments):
     task = next(task for task in TASKS if task.category == "forward_email")
-    _, said, errors = play(task, [{"name": name, "arguments": arguments}])
-    assert errors == 1 and "rror" in said[0]
+    _, output, errors = play(task, [{"name": name, "arguments": arguments}])
+    assert errors == 1 and "rror" in output[0]
     score, _, _ = play(task, [{"name": name, "arguments": arguments}, *task.ground_truth])
     assert score.passed
 

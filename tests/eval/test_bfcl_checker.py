@@ -213,11 +213,11 @@ def test_category_names() -> None:
     assert categories_named(["live_parallel", "live"])[0] == "live_parallel"
     assert sorted(categories_named(["single_turn"])) == sorted(SINGLE_TURN)
     assert categories_named(["all", "multi_turn"])[-2:] == ["memory_kv", "memory_rec_sum"]
-    for name, said in {
+    for name, output in {
         "simple_pyton": "no BFCL category",
         "memory_vector": "cannot be run here: it needs sentence-transformers",
         "format_sensitivity": "forms of a prompt",
     }.items():
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=output):
             categories_named([name])
     assert categories_named(["format_sensitivity"], "prompt") == ["format_sensitivity"]

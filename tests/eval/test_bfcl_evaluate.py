@@ -26,11 +26,11 @@ class Oracle:
     def __init__(self, answer: Callable[[str], list[tuple[str, str]]], policy_id: str = "oracle") -> None:
         self.answer = answer
         self.policy_id = policy_id
-        self.asked: list[str] = []
+        self.requested: list[str] = []
 
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
         case = conversation.task.source_key or ""
-        self.asked.append(case)
+        self.requested.append(case)
         await asyncio.sleep(0)
         calls = tuple(ToolCall(f"call_{i}", name, text) for i, (name, text) in enumerate(self.answer(case)))
         return Turn(Message("assistant", None if calls else "No function fits.", calls))
@@ -93,10 +93,10 @@ def test_a_run_goes_on_where_it_stopped(store: LanceStore, gold: Callable) -> No
         evaluate_bfcl(store, run, policy, ["simple_python"], limit=10)
     answered = {row["case_id"] for row in store.read("evaluations").to_pylist()}
     assert 0 < len(answered) < 10
-    down, policy.asked = False, []
+    down, policy.requested = False, []
     with start_run(store, "eval", "r") as run:
         summary = evaluate_bfcl(store, run, policy, ["simple_python"], limit=10)
-    assert not answered & set(policy.asked) and len(answered) + len(policy.asked) == 10
+    assert not answered & set(policy.requested) and len(answered) + len(policy.requested) == 10
     assert summary.accuracy == {"simple_python": 1.0}
 
 
@@ -115,7 +115,7 @@ def test_one_run_evaluates_one_policy(store: LanceStore) -> None:
         (PromptTooLong("The context is 512 tokens."), "prompt_too_long"),
     ],
 )
-def test_what_cannot_be_asked_is_a_failed_case(store: LanceStore, error: Exception, error_type: str) -> None:
+def test_what_the_engine_cannot_take_is_a_failed_case(store: LanceStore, error: Exception, error_type: str) -> None:
     def refuse(case: str) -> list[tuple[str, str]]:
         raise error
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_asked_is_a_failed_case(store: LanceStore, error: Excepti
 
 def test_an_interrupted_run_keeps_what_was_judged(store: LanceStore) -> None:
     def answer(case: str) -> list[tuple[str, str]]:
-        if len(policy.asked) > 3:
+        if len(policy.requested) > 3:
             raise KeyboardInterrupt
         return []
 

@@ -27,7 +27,7 @@ EPISODE = "r" + "a" * 32
 
 
 def acts(messages: list[tuple[str, str]], rec_sum: bool) -> Calls | str:
-    """A policy that writes down and says what depends on every message it was shown: two that do the same were shown the same."""
+    """A policy whose memory and answers depend on every message: two that do the same got the same messages."""
     seen = hashlib.sha256(json.dumps(messages).encode()).hexdigest()
     role, last = messages[-1]
     if role == "tool" or last.startswith("[{'role': 'tool'"):
@@ -57,12 +57,12 @@ class Actor:
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
         history = [*conversation.task.messages, *conversation.messages]
         self.shown.append([(message.role, message.text or "") for message in history])
-        said = self.act(self.shown[-1])
-        if isinstance(said, str):
-            return Turn(Message("assistant", said))
+        reported = self.act(self.shown[-1])
+        if isinstance(reported, str):
+            return Turn(Message("assistant", reported))
         if self.mode == "prompt":
-            return Turn(Message("assistant", as_text(said)))
-        return Turn(Message("assistant", None, tuple(ToolCall(f"c{i}", *call) for i, call in enumerate(said))))
+            return Turn(Message("assistant", as_text(reported)))
+        return Turn(Message("assistant", None, tuple(ToolCall(f"c{i}", *call) for i, call in enumerate(reported))))
 
 
 @pytest.fixture
@@ -127,9 +127,9 @@ def _agrees(tmp_path: Path, store: LanceStore, category: str, mode: str, limit: 
     with Checker() as checker:
         cases = checker.cases(category, limit, mode)
         sessions = checker.sessions(category)
-    asked = [session for scenario in {case["scenario"] for case in cases} for session in sessions[scenario]]
+    requested = [session for scenario in {case["scenario"] for case in cases} for session in sessions[scenario]]
     script = GENERATE.replace("ACTS", inspect.getsource(acts).replace(" -> Calls | str", ""))
-    ids = json.dumps(asked + [case["id"] for case in cases])
+    ids = json.dumps(requested + [case["id"] for case in cases])
     command = [sys.executable, "-c", script, str(tmp_path), category, mode, ids]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -138,7 +138,7 @@ def _agrees(tmp_path: Path, store: LanceStore, category: str, mode: str, limit: 
         summary = evaluate_bfcl(store, run, actor, [category], mode=mode, limit=limit)
     theirs = {path.stem: json.loads(path.read_text()) for path in tmp_path.rglob("prereq_checkpoints/*.json")}
     ours = {row["case_id"]: json.loads(row["output"])["memory"] for row in _sessions(store)}
-    assert len(ours) == len(asked) and ours == theirs
+    assert len(ours) == len(requested) and ours == theirs
     (results,) = tmp_path.rglob(f"BFCL_v4_{category}_result.json")
     last = {line["id"]: line["result"][0][-1] for line in map(json.loads, results.read_text().splitlines())}
     assert {row["case_id"]: json.loads(row["output"])[-1]["content"] for row in rows_of_run(store, "ours")} == last
@@ -146,7 +146,7 @@ def _agrees(tmp_path: Path, store: LanceStore, category: str, mode: str, limit: 
     first = json.loads(score.read_text().splitlines()[0])
     counted = summary.categories[category]
     assert (counted.correct, counted.total) == (first["correct_count"], first["total_count"])
-    assert summary.sessions == {"completed": len(asked)}
+    assert summary.sessions == {"completed": len(requested)}
 
 
 @pytest.mark.parametrize(("category", "mode"), [("memory_kv", "fc"), ("memory_rec_sum", "prompt")])

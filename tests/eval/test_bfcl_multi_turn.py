@@ -32,9 +32,9 @@ class Player:
         case = conversation.task.source_key or ""
         history = [*conversation.task.messages, *conversation.messages]
         self.shown.append((case, history, len(conversation.task.tools)))
-        asked = [message for message in history if message.role == "user" and not _is_result(message)]
-        answering = history[-1] is asked[-1]
-        calls = self.turns[case][len(asked) - 1] if answering or self.endless else []
+        requested = [message for message in history if message.role == "user" and not _is_result(message)]
+        answering = history[-1] is requested[-1]
+        calls = self.turns[case][len(requested) - 1] if answering or self.endless else []
         calls = calls or ([("ls", "{}")] if self.endless else [])
         if self.mode == "prompt":
             return Turn(Message("assistant", as_text(calls) if calls else "All done."))
@@ -58,10 +58,10 @@ def test_gold_episodes_pass(store: LanceStore, gold_turns: Callable, mode: str) 
         summary = evaluate_bfcl(store, run, player, ["multi_turn"], mode=mode, limit=6)
     assert summary.accuracy == dict.fromkeys(MULTI_TURN, 1.0)
     (row,) = store.read("evaluations", filter="category = 'multi_turn_base'").to_pylist()[:1]
-    said = json.loads(row["output"])
-    assert row["mode"] == mode and len(said) > 2 and said[0]["role"] == "assistant"
+    output = json.loads(row["output"])
+    assert row["mode"] == mode and len(output) > 2 and output[0]["role"] == "assistant"
     if mode == "fc":
-        assert any(message["role"] == "tool" and message["tool_call_id"] == "c0" for message in said)
+        assert any(message["role"] == "tool" and message["tool_call_id"] == "c0" for message in output)
 
 
 def test_functions_that_come_late_are_offered_with_their_turn(store: LanceStore, gold_turns: Callable) -> None:

@@ -1,4 +1,4 @@
-"""Paired comparison: the numbers against references, and what is said of them."""
+"""Paired comparison: the numbers against references, and the verdicts."""
 
 from math import comb
 
@@ -41,7 +41,7 @@ def test_the_interval_is_that_of_the_normal_approximation_when_there_are_many_pa
     assert (low, high) == bootstrap_interval(list(differences))
 
 
-def test_the_interval_covers_no_difference_as_often_as_it_says() -> None:
+def test_the_interval_covers_no_difference_at_its_nominal_rate() -> None:
     generator = np.random.default_rng(2)
     samples = [generator.choice([-1.0, 0.0, 1.0], 80, p=[0.15, 0.7, 0.15]) for _ in range(60)]
     inside = sum(low <= 0 <= high for low, high in (bootstrap_interval(list(sample)) for sample in samples))
@@ -99,7 +99,7 @@ def whole(comparison: RunComparison):
     return overall
 
 
-def test_a_real_difference_is_told_with_the_cases_that_flipped(store: LanceStore) -> None:
+def test_a_real_difference_comes_with_the_cases_that_flipped(store: LanceStore) -> None:
     found = compare_runs(store, "poor", "perfect")
     overall = whole(found)
     assert (overall.n, overall.b, overall.verdict, overall.only_a) == (30, 1.0, "better", 0)
@@ -124,7 +124,7 @@ def test_a_run_against_itself(store: LanceStore) -> None:
     assert (whole(found).difference, whole(found).p, found.flips, found.differing) == (0.0, 1.0, (), ())
 
 
-def test_only_common_cases_count_and_the_rest_is_told(store: LanceStore) -> None:
+def test_only_common_cases_count_and_the_rest_is_reported(store: LanceStore) -> None:
     found = compare_runs(store, "perfect", "short")
     assert (whole(found).n, found.only_in_a, found.only_in_b) == (10, 20, 0)
     assert found.differing == (("environment.limit", 30, 10),)

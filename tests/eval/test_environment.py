@@ -71,7 +71,7 @@ class Unreliable(ScriptedPolicy):
         return await super().respond(conversation, sampling)
 
 
-def test_what_the_engine_left_out_is_asked_again_and_never_counted(store: LanceStore) -> None:
+def test_what_the_engine_left_out_is_requested_again_and_never_counted(store: LanceStore) -> None:
     first = TASKS[0].task_id
     with pytest.raises(EvaluationError, match="1 of 18 rollouts"), start_run(store, "eval", "flaky") as run:
         evaluate_policy(store, run, ENVIRONMENT, Unreliable(lambda task: task == first), TASKS)
@@ -90,7 +90,7 @@ def test_what_the_engine_left_out_is_asked_again_and_never_counted(store: LanceS
         (TemplateError("It cannot render."), "template"),
     ],
 )
-def test_what_the_engine_refuses_is_a_failed_case_and_not_asked_again(
+def test_what_the_engine_refuses_is_a_failed_case_and_not_requested_again(
     store: LanceStore, error: Exception, error_type: str
 ) -> None:
     first = TASKS[0].task_id

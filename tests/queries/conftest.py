@@ -84,13 +84,13 @@ def add_training(store: LanceStore, text: str) -> None:
     append_rows(
         store, "batch_plans", [{"row_id": "p", "run_id": "hard", "step": 2, "policy_version": 1, "entries": entries}]
     )
-    said = ([0.0, 0.0, 0.0], [-0.25, -0.25, -0.625])
+    output = ([0.0, 0.0, 0.0], [-0.25, -0.25, -0.625])
     for incarnation, ratio in ((0, 1.5), (1, 1.25)):
         outcome = {"row_id": f"o{incarnation}", "run_id": "hard", "incarnation": incarnation, "step": 2, "use_index": 0}
         append_rows(
             store,
             "training_outcomes",
-            [outcome | {"rollout_id": ids[0], "ratio_mean": ratio, "trainer_logprobs": said[incarnation]}],
+            [outcome | {"rollout_id": ids[0], "ratio_mean": ratio, "trainer_logprobs": output[incarnation]}],
         )
 
 

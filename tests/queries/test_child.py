@@ -32,7 +32,7 @@ def test_parameters_of_every_type_arrive(store: LanceStore) -> None:
         child.sql(store, "SELECT $a", params={"a": object()})
 
 
-def test_what_is_wrong_is_told_as_in_this_process(store: LanceStore) -> None:
+def test_errors_are_those_of_this_process(store: LanceStore) -> None:
     with pytest.raises(QueryError, match="rollout") as caught:
         child.sql(store, "SELECT * FROM rollout")
     assert "final_rollouts" in caught.value.fix
@@ -40,7 +40,7 @@ def test_what_is_wrong_is_told_as_in_this_process(store: LanceStore) -> None:
         child.sql(store, "SELECT 1", "never")
 
 
-def test_memory_is_bounded_whoever_takes_it(store: LanceStore) -> None:
+def test_all_memory_of_the_process_is_bounded(store: LanceStore) -> None:
     # DuckDB keeps to its own limit; what DuckDB does not count is seen from outside.
     with pytest.raises(QueryError, match="more memory"):
         child.sql(store, "SELECT list(x) FROM range(100000000) t(x)", memory_limit="200MB")

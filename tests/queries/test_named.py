@@ -20,7 +20,7 @@ def rows(store: LanceStore, name: str, columns: str, at: str | None = None, **pa
 
 
 @pytest.mark.parametrize("query", list_queries(), ids=lambda query: query.name)
-def test_every_query_says_what_it_answers_and_runs_on_an_empty_store(query, tmp_path) -> None:
+def test_every_query_has_a_question_and_runs_on_an_empty_store(query, tmp_path) -> None:
     assert query.purpose.endswith("?") and len(query.purpose) < 120
     assert all(parameter.doc for parameter in query.parameters)
     params = {parameter.name: "x" for parameter in query.parameters if parameter.default is None}
@@ -142,7 +142,7 @@ def test_logprob_gap_by_step(store: LanceStore) -> None:
     ((step, tokens, mean, mean_abs, largest, kl),) = rows(
         store, "logprob_gap_by_step", "step tokens mean_gap mean_abs max_abs kl", run="hard"
     )
-    # The engine said -0.5 -0.25 -0.125, the trainer -0.25 -0.25 -0.625 in the incarnation that counts.
+    # The engine has -0.5 -0.25 -0.125, the trainer -0.25 -0.25 -0.625 in the incarnation that counts.
     assert (step, tokens, mean_abs, largest) == (2, 3, 0.25, 0.5)
     assert mean == pytest.approx(-0.25 / 3)
     assert kl == pytest.approx((math.exp(0.25) - 1.25 + math.exp(-0.5) - 0.5) / 3)
@@ -228,7 +228,7 @@ def test_answers_fit_a_terminal(store: LanceStore, duel: LanceStore, query, caps
     assert max(len(line) for line in body.splitlines()) <= 80
 
 
-def test_what_is_asked_wrongly_is_named(store: LanceStore) -> None:
+def test_wrong_parameters_are_named(store: LanceStore) -> None:
     with pytest.raises(ConfigError, match="no query 'pass_rate'") as caught:
         run_query(store, "pass_rate")
     assert "pass_rate_by_task" in caught.value.fix

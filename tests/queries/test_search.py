@@ -1,4 +1,4 @@
-"""Search finds what was said and called, and what lies near."""
+"""Search finds messages, tool calls and near vectors."""
 
 import json
 
@@ -16,9 +16,9 @@ from rollhouse.tests.rows import prompt_row, rollout_row, sum_rollout
 from typer.testing import CliRunner
 
 
-def talk(said: str, title: str) -> list[dict]:
+def talk(output: str, title: str) -> list[dict]:
     call = ToolCall("c", "calendar_create", json.dumps({"title": title}))
-    return [message.to_row() for message in (Message("assistant", None, (call,)), Message("assistant", said))]
+    return [message.to_row() for message in (Message("assistant", None, (call,)), Message("assistant", output))]
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,11 @@ def talks(tmp_path_factory: pytest.TempPathFactory) -> LanceStore:
     """Five rollouts of run `a`, the first three in snapshot `three`; then one of run `b` that no index covers. Vectors on the first four."""
     store = LanceStore.create(tmp_path_factory.mktemp("search") / "store")
     append_rows(store, "prompts", [prompt_row(), prompt_row("Cancel the dentist.")])
-    said = ("The meeting is scheduled.", "Nothing happened.", "I could not find it.", "Done.", "Meetings, meetings.")
+    output = ("The meeting is scheduled.", "Nothing happened.", "I could not find it.", "Done.", "Meetings, meetings.")
     titles = ("budget review", "lunch with Ottoline", "dentist", "dentist", "budget")
     rows = [
         rollout_row(
-            "a", i, messages=talk(said[i], titles[i]), status="truncated" if i == 1 else "completed", reward=i / 4
+            "a", i, messages=talk(output[i], titles[i]), status="truncated" if i == 1 else "completed", reward=i / 4
         )
         for i in range(5)
     ]

@@ -47,6 +47,6 @@ def test_named_queries_and_their_parameters(public: "rollhouse.Store") -> None:
 
 
 def test_search_and_nearness(public: "rollhouse.Store") -> None:
-    assert public.search("divide", run="easy").num_rows == 1
+    assert len(public.search("divide", run="easy").rows()) == 1
     with pytest.raises(ConfigError, match="no embedding column 'embedding'"):
         public.nearest("embedding", [1.0])

@@ -1,4 +1,4 @@
-"""A small agent written against the plain OpenAI client: what somebody else's harness does."""
+"""A small agent written with the plain OpenAI client, like a user's harness."""
 
 import asyncio
 import json
@@ -21,23 +21,23 @@ def play(client: OpenAI, task: Task, *, turns: int = 4, echo: str = "plain", **s
     messages: list[Any] = [message.to_openai() for message in task.messages]
     request = {"model": "any", "tools": [dict(tool) for tool in task.tools], "temperature": 0, "max_tokens": 200}
     for _ in range(turns):
-        said = client.chat.completions.create(messages=messages, **{**request, **settings}).choices[0].message
-        messages.append(kept(said, echo))
-        if not said.tool_calls:
+        output = client.chat.completions.create(messages=messages, **{**request, **settings}).choices[0].message
+        messages.append(kept(output, echo))
+        if not output.tool_calls:
             break
         calls = tuple(ToolCall(call["id"], **call["function"]) for call in messages[-1]["tool_calls"])
-        answers = asyncio.run(session.step(Turn(Message("assistant", said.content, calls))))
+        answers = asyncio.run(session.step(Turn(Message("assistant", output.content, calls))))
         assert isinstance(answers, list)
         messages += [{"role": "tool", "tool_call_id": one.tool_call_id, "content": one.text} for one in answers]
     return messages
 
 
-def kept(said: Any, echo: str = "plain") -> dict[str, Any]:
+def kept(output: Any, echo: str = "plain") -> dict[str, Any]:
     """A turn of the model as an agent keeps it."""
-    whole = said.model_dump(exclude_none=True)
+    whole = output.model_dump(exclude_none=True)
     if echo == "whole":
         return whole
-    turn = {"role": "assistant", "content": said.content or ""}
+    turn = {"role": "assistant", "content": output.content or ""}
     calls = whole.get("tool_calls", [])
     for call in calls if echo == "rewritten" else []:
         call["id"] = "x" + call["id"]

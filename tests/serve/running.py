@@ -26,7 +26,7 @@ class Server:
         self.client = self.openai(api_key=api_key)
 
     def openai(self, path: str = "/v1", api_key: str | None = None, **settings: Any) -> Any:
-        """A client that asks once only."""
+        """A client without retries."""
         # Certificates are of no use here, and a client takes longer to read them than a call to be answered.
         http = DefaultHttpxClient(verify=False)
         return OpenAI(base_url=self.url + path, api_key=api_key or "none", max_retries=0, http_client=http, **settings)

@@ -30,7 +30,7 @@ from rollhouse.tests.serve.agent import play
 from rollhouse.tests.serve.running import Watched, serving
 
 Request = Callable[..., dict[str, Any]]
-# Renders what the assistant said before without space around it: what was sampled is not what is rendered.
+# Strips earlier assistant messages, so that rendered text differs from sampled text.
 TRIMS = TEMPLATE.replace(
     "(message.content or '')", "((message.content or '') | trim if not loop.last else (message.content or ''))"
 )
@@ -85,9 +85,9 @@ def test_a_template_that_rewrites_history_changes_no_token(trimming: TokenPolicy
         messages: list[Any] = [{"role": "user", "content": "hello"}]
         rewritten = 0
         for turn in range(5):
-            said = client.chat.completions.create(model="any", messages=messages, max_tokens=12, seed=turn, stop=[" ", "\n"])  # fmt: skip
+            output = client.chat.completions.create(model="any", messages=messages, max_tokens=12, seed=turn, stop=[" ", "\n"])  # fmt: skip
             rewritten += engine.seen[-1][0] != rendered_anew(trimming, messages)
-            messages += [{"role": "assistant", "content": said.choices[0].message.content}]
+            messages += [{"role": "assistant", "content": output.choices[0].message.content}]
             messages += [{"role": "user", "content": f"and {turn}"}]
         assert server.post("/rollouts/trims/finish").json()["rows"][0]["n_turns"] == 5
     assert rewritten
@@ -108,10 +108,10 @@ def test_our_own_client_has_its_tokens_kept_without_a_rollout(trimming: TokenPol
         conversation = Conversation(Task("t", (Message("user", "hello"),), ()))
         rewritten = 0
         for turn in range(5):
-            said = await policy.respond(conversation, Sampling(max_tokens=12, seed=turn))
+            output = await policy.respond(conversation, Sampling(max_tokens=12, seed=turn))
             everything = [*conversation.task.messages, *conversation.messages]
             rewritten += engine.seen[-1][0] != trimming.chat.render(everything, (), generation_prompt=True)
-            conversation.messages += [said.message, Message("user", f"and {turn}")]
+            conversation.messages += [output.message, Message("user", f"and {turn}")]
         return conversation, rewritten
 
     with serving(LanceStore.create(tmp_path / "store"), trimming) as server:

@@ -1,4 +1,4 @@
-"""Calls as a tree: whatever an agent asks in whatever order, each call is found again and each path is whole."""
+"""Calls as a tree: in any order of requests each call is found again and each path is whole."""
 
 import json
 from dataclasses import replace
@@ -16,11 +16,11 @@ from rollhouse.store.task import Task
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def call(number: int, parent: int | None, said: str, agent: str = "main", **more: Any) -> Call:
+def call(number: int, parent: int | None, output: str, agent: str = "main", **more: Any) -> Call:
     """A call whose tokens tell it from all others."""
     ids = [100 * number + place for place in range(6)]
     plain: dict[str, Any] = {"added_ids": ids[:3], "token_ids": ids[3:], "logprobs": [-1.0] * 3, "version_spans": (VersionSpan(0, number // 3),)}  # fmt: skip
-    messages = (Message("user", said),)
+    messages = (Message("user", output),)
     return Call(
         number,
         parent,
@@ -98,8 +98,8 @@ def test_calls_are_the_same_after_a_restart(rollout: OpenRollout) -> None:
 
 def test_what_clients_change_without_meaning_to_does_not_matter() -> None:
     rollout = OpenRollout("r")
-    said = Message("assistant", None, (ToolCall("call_0", "f", '{"a": 1,"b":[2]}'),), reasoning="hm")
-    rollout.add(replace(call(0, None, "hello"), answer=said))
+    output = Message("assistant", None, (ToolCall("call_0", "f", '{"a": 1,"b":[2]}'),), reasoning="hm")
+    rollout.add(replace(call(0, None, "hello"), answer=output))
     sent = Message("assistant", "", (ToolCall("toolu_9", "f", '{"b":[2],\n"a":1}'),))
     tool = Message("tool", "ok", tool_call_id="toolu_9")
     assert rollout.place("main", (), [Message("user", "hello"), sent, tool]).parent == 0

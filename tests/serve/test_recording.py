@@ -48,7 +48,7 @@ def test_the_row_holds_exactly_the_tokens_the_engine_was_given_and_gave(server: 
     messages = play(client, task, echo=echo, top_p=0.9, seed=5)
     calls = engine.seen[start:]
     assert len(calls) > 1 and any(message.get("tool_calls") for message in messages)
-    told = finish(server, f"two-turns-{echo}", reward=1.0, task={"ground_truth": task.ground_truth, "category": task.category})  # fmt: skip
+    reported = finish(server, f"two-turns-{echo}", reward=1.0, task={"ground_truth": task.ground_truth, "category": task.category})  # fmt: skip
     (row,) = stored(server, f"two-turns-{echo}")
     (prompt,) = [
         p["token_ids"] for p in server.store.read("prompt_tokens").to_pylist() if p["prompt_id"] == row["prompt_id"]
@@ -59,7 +59,7 @@ def test_the_row_holds_exactly_the_tokens_the_engine_was_given_and_gave(server: 
     assert prompt + row["token_ids"] == calls[-1][0] + calls[-1][1]
     sampled = [token for token, mask in zip(row["token_ids"], row["loss_mask"], strict=True) if mask]
     assert sampled == [token for _, gave in calls for token in gave] and len(row["logprobs"]) == len(sampled)
-    assert told["rows"] == [
+    assert reported["rows"] == [
         {"rollout_id": row["rollout_id"], "agent": "main", "branch": 0, "n_turns": len(calls), "prefix_ok": True}
     ]
     assert (row["status"], row["reward"], row["passed"], row["scorer"]) == ("completed", 1.0, True, "agent")
@@ -151,7 +151,7 @@ def test_repeats_of_a_task_are_one_group_with_an_index_each(server: Server, requ
     assert (again["slot_id"], again["attempt"], other["attempt"]) == (other["slot_id"], 1, 0)
 
 
-def test_an_edited_history_is_rendered_anew_and_kept_as_a_branch_that_says_where(
+def test_an_edited_history_is_rendered_anew_and_kept_as_a_branch_with_the_position(
     server: Server, request_of: Request
 ) -> None:
     client = server.openai("/rollouts/edited/v1")
@@ -178,8 +178,8 @@ def test_answers_that_were_sampled_twice_are_branches_that_share_their_beginning
     client = server.openai("/rollouts/twice/v1")
     request = request_of()
     first = client.chat.completions.create(**request).choices[0].message
-    for said in ("[]", "[1]"):
-        tool = {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": said}
+    for output in ("[]", "[1]"):
+        tool = {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": output}
         client.chat.completions.create(**{**request, "messages": [*request["messages"], kept(first), tool]})
     finish(server, "twice")
     rows = stored(server, "twice")

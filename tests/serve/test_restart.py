@@ -25,8 +25,12 @@ Request = Callable[..., dict[str, Any]]
 
 def first_call(server: Server, request: dict[str, Any], name: str) -> list[Any]:
     """One call under the name, and the messages the agent goes on with."""
-    said = server.openai(f"/rollouts/{name}/v1").chat.completions.create(**request).choices[0].message
-    return [*request["messages"], kept(said), {"role": "tool", "tool_call_id": said.tool_calls[0].id, "content": "[]"}]
+    output = server.openai(f"/rollouts/{name}/v1").chat.completions.create(**request).choices[0].message
+    return [
+        *request["messages"],
+        kept(output),
+        {"role": "tool", "tool_call_id": output.tool_calls[0].id, "content": "[]"},
+    ]
 
 
 def test_an_open_rollout_goes_on_under_the_next_server_true_to_the_token(
@@ -55,14 +59,14 @@ def test_an_open_rollout_goes_on_under_the_next_server_true_to_the_token(
         assert server.post("/rollouts/Ünïcode id-1/score", {"reward": 0.5}).json()["scored"] == 1
 
 
-def test_a_finish_that_was_asked_for_and_not_done_is_done_by_the_next_server(
+def test_a_requested_finish_that_was_not_done_is_done_by_the_next_server(
     torch_policy: TokenPolicy, request_of: Request, tmp_path: Path
 ) -> None:
     store = LanceStore.create(tmp_path / "store")
     with serving(store, torch_policy, "agents") as server:
         first_call(server, request_of(), "a")
         first_call(server, request_of(), "b")
-    # As a kill between the two leaves it: told to end, its rows not written.
+    # The state after a kill between the two: finish requested, rows not written.
     files = CallFiles(store, "agents")
     ending = {"score": None, "status": None, "stop_reason": None, "error_type": None, "error_message": None, "task": {}, "sample_index": 4, "n_tool_errors": None, "metadata": {}}  # fmt: skip
     files.add_ending("a", ending)
@@ -116,8 +120,8 @@ def test_the_command_serves_an_agent_survives_a_kill_and_ends_in_order(
     process, ready = start()
     try:
         assert ready["base_url"] == f"{ready['url']}/v1" and ready["run_id"] == "agents"
-        told = example(ready["url"], "episode-1")
-        assert [row["prefix_ok"] for row in told["rows"]] == [True]
+        reported = example(ready["url"], "episode-1")
+        assert [row["prefix_ok"] for row in reported["rows"]] == [True]
         body = {"messages": [message.to_openai() for message in task.messages], "max_tokens": 5}
         import httpx
 
@@ -132,12 +136,12 @@ def test_the_command_serves_an_agent_survives_a_kill_and_ends_in_order(
         assert state == {"rollout_id": "half", "status": "open", "calls": 1, "branches": 1}
         assert httpx.post(f"{again['url']}/rollouts/episode-1/finish", json={}, timeout=60).status_code == 409
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait(60)
     assert process.returncode == 0
-    (summary,) = json.loads(said)
+    (summary,) = json.loads(output)
     assert (summary["run_id"], summary["open"], summary["finished"]) == ("agents", 1, 0)
     (row,) = LanceStore.open(str(tmp_path / "store")).read("rollouts").to_pylist()
-    assert row["rollout_id"] == told["rows"][0]["rollout_id"] and row["reward"] is not None
+    assert row["rollout_id"] == reported["rows"][0]["rollout_id"] and row["reward"] is not None

@@ -1,4 +1,4 @@
-"""The OpenAI routes, asked by the real client, and what they refuse."""
+"""The OpenAI routes, used by the real client, and what they refuse."""
 
 import json
 from collections.abc import Callable
@@ -23,9 +23,9 @@ def prompt_of(server: Server, task: Task) -> list[int]:
 
 def test_models_name_the_model_and_what_its_tokens_are(server: Server) -> None:
     (card,) = server.client.models.list().data
-    told = card.model_extra or {}
-    assert (card.id, card.owned_by, told["max_model_len"]) == ("tiny", "rollhouse", 1024)
-    assert (told["tokenizer_hash"], told["template_hash"]) == server.policy.token_identity
+    answered = card.model_extra or {}
+    assert (card.id, card.owned_by, answered["max_model_len"]) == ("tiny", "rollhouse", 1024)
+    assert (answered["tokenizer_hash"], answered["template_hash"]) == server.policy.token_identity
     assert server.get("/health").json() == {"status": "ok"}
 
 
@@ -34,15 +34,13 @@ def test_tokenize_gives_the_prompt_the_engine_sees_and_detokenize_the_text_back(
 ) -> None:
     request = request_of()
     body = {"messages": request["messages"], "tools": request["tools"]}
-    said = server.post("/tokenize", body).json()
-    assert said["tokens"] == prompt_of(server, task) and said["count"] == len(said["tokens"])
+    reported = server.post("/tokenize", body).json()
+    assert reported["tokens"] == prompt_of(server, task) and reported["count"] == len(reported["tokens"])
     tokens = server.post("/v1/tokenize", {"prompt": "Move the meeting"}).json()["tokens"]
     assert server.post("/detokenize", {"tokens": tokens}).json() == {"prompt": "Move the meeting"}
 
 
-def test_a_completion_of_the_chat_prompt_says_what_the_chat_says(
-    server: Server, task: Task, request_of: Request
-) -> None:
+def test_a_completion_of_the_chat_prompt_equals_the_chat(server: Server, task: Task, request_of: Request) -> None:
     chat = server.client.chat.completions.create(**request_of(), extra_body={"tool_choice": "none"})
     prompt = prompt_of(server, task)
     text = server.post("/detokenize", {"tokens": prompt}).json()["prompt"]
@@ -60,11 +58,11 @@ def test_completions_of_a_rollout_that_go_on_from_its_tokens_are_one_row(server:
     first = client.completions.create(model="tiny", prompt=prompt, max_tokens=4, temperature=0).choices[0].model_extra
     more = prompt + first["token_ids"] + prompt[:3]
     second = client.completions.create(model="tiny", prompt=more, max_tokens=4, temperature=0).choices[0].model_extra
-    told = server.post("/rollouts/raw/finish", {}).json()
-    assert [(row["branch"], row["n_turns"], row["prefix_ok"]) for row in told["rows"]] == [(0, 2, True)]
-    assert told["status"] == "truncated"
+    answered = server.post("/rollouts/raw/finish", {}).json()
+    assert [(row["branch"], row["n_turns"], row["prefix_ok"]) for row in answered["rows"]] == [(0, 2, True)]
+    assert answered["status"] == "truncated"
     server.post("/rollouts/raw/score", {"reward": 0})
-    (row,) = server.rows(rollout_id=told["rows"][0]["rollout_id"])
+    (row,) = server.rows(rollout_id=answered["rows"][0]["rollout_id"])
     assert row["token_ids"] == first["token_ids"] + prompt[:3] + second["token_ids"]
     assert row["loss_mask"] == [1] * 4 + [0] * 3 + [1] * len(second["token_ids"])
 
@@ -83,10 +81,11 @@ def test_a_stream_is_the_answer_in_pieces(server: Server, request_of: Request) -
     ids = [chunk.choices[0].model_extra["token_ids"] for chunk in chunks if chunk.choices and "token_ids" in chunk.choices[0].model_extra]  # fmt: skip
     assert ids == [whole.choices[0].model_extra["token_ids"]]
     with server.client.chat.completions.stream(**request_of(tool_choice="none")) as stream:
-        said = stream.get_final_completion().choices[0].message.content
+        reported = stream.get_final_completion().choices[0].message.content
     assert (
-        said
-        and said == server.client.chat.completions.create(**request_of(tool_choice="none")).choices[0].message.content
+        reported
+        and reported
+        == server.client.chat.completions.create(**request_of(tool_choice="none")).choices[0].message.content
     )
     pieces = server.client.completions.create(model="tiny", prompt="Hello", max_tokens=5, temperature=0, stream=True)
     text = server.client.completions.create(model="tiny", prompt="Hello", max_tokens=5, temperature=0).choices[0].text
@@ -109,16 +108,16 @@ def test_responses_of_a_rollout_are_true_to_the_token(server: Server, task: Task
     second = client.responses.create(input=items, **request)
     seen = second.output[-1].model_extra["prompt_token_ids"]
     assert seen[: len(prompt_of(server, task)) + len(sampled)] == prompt_of(server, task) + sampled
-    told = server.post("/rollouts/responses/finish", {"reward": 1}).json()
-    assert [(row["n_turns"], row["prefix_ok"]) for row in told["rows"]] == [(2, True)]
+    answered = server.post("/rollouts/responses/finish", {"reward": 1}).json()
+    assert [(row["n_turns"], row["prefix_ok"]) for row in answered["rows"]] == [(2, True)]
     with server.client.responses.stream(input=items, **request) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_response()
     assert kinds[0] == "response.created" and kinds[-1] == "response.completed"
     assert [item.type for item in final.output] == [item.type for item in second.output]
     assert final.output_text == second.output_text
-    said = server.client.responses.create(input="Hello", model="tiny", max_output_tokens=1)
-    assert said.status == "incomplete" and said.incomplete_details.reason == "max_output_tokens"
+    reported = server.client.responses.create(input="Hello", model="tiny", max_output_tokens=1)
+    assert reported.status == "incomplete" and reported.incomplete_details.reason == "max_output_tokens"
 
 
 def test_tokens_a_client_sends_back_are_the_prefix_without_any_rollout(server: Server, request_of: Request) -> None:
@@ -154,7 +153,7 @@ def test_a_stop_text_ends_the_answer_and_its_tokens(server: Server, request_of: 
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reported"),
     [
         ({"n": 2}, "`n` is not supported"),
         ({"frequency_penalty": 0.5}, "`frequency_penalty`"),
@@ -176,14 +175,14 @@ def test_a_stop_text_ends_the_answer_and_its_tokens(server: Server, request_of: 
     ],
 )
 def test_what_is_wrong_or_not_supported_is_400_with_its_name(
-    server: Server, request_of: Request, change: dict[str, Any], said: str
+    server: Server, request_of: Request, change: dict[str, Any], reported: str
 ) -> None:
     reply = server.post(
         "/v1/chat/completions",
         content=json.dumps(request_of(**change)),
         headers={"Content-Type": "application/json"},
     )
-    assert reply.status_code == 400 and said in reply.json()["error"]["message"]
+    assert reply.status_code == 400 and reported in reply.json()["error"]["message"]
     assert reply.json()["error"]["type"] == "invalid_request_error"
 
 
@@ -202,14 +201,14 @@ def test_harmless_fields_are_ignored(server: Server, request_of: Request) -> Non
 
 
 @pytest.mark.parametrize("words", [3000, 4_000_000])  # the second would take a minute to be cut into tokens
-def test_a_prompt_longer_than_the_context_is_told_as_such(server: Server, request_of: Request, words: int) -> None:
+def test_a_prompt_longer_than_the_context_has_its_own_error(server: Server, request_of: Request, words: int) -> None:
     long = request_of(messages=[{"role": "user", "content": "word " * words}])
     with pytest.raises(openai.BadRequestError) as raised:
         server.client.chat.completions.create(**long)
     assert raised.value.code == "context_length_exceeded"
 
 
-def test_other_bad_requests_have_an_error_each_and_harm_nobody(server: Server, request_of: Request) -> None:
+def test_other_bad_requests_have_an_error_each_and_do_no_harm(server: Server, request_of: Request) -> None:
     url = "/v1/chat/completions"
     as_json = {"Content-Type": "application/json"}
     assert server.post(url, content=b"{", headers=as_json).json()["error"]["code"] == "invalid_request"

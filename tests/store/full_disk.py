@@ -1,4 +1,4 @@
-"""A writer for test_disk_full: writes until its files may grow no more, says how far it came, and ends by the error.
+"""A writer for test_disk_full: writes until its files may not grow, prints its progress, and ends with the error.
 
 Arguments: the store, the largest file in bytes, max_bytes of the writer, whether to keep a journal.
 """

@@ -34,8 +34,8 @@ def kill_often(
             assert started == b"started\n"
             time.sleep(chance.random() * 1.0)
             writer.kill()
-            said = writer.stdout.read().decode().split("\n")[:-1]
-        found = [line.split() for line in said]
+            output = writer.stdout.read().decode().split("\n")[:-1]
+        found = [line.split() for line in output]
         before = _stored(store)
         assert set(range(flushed + 1)) <= before, "an acknowledged rollout is gone"
         if found:

@@ -1,4 +1,4 @@
-"""A disk that takes no more: the writer says so, what was acknowledged stays, and nothing comes twice when there is room again."""
+"""A full disk: the writer reports it, acknowledged rows stay, and nothing is written twice when there is room again."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The pages say what the code says."""
+"""The pages agree with the code."""
 
 import re
 from pathlib import Path
@@ -34,15 +34,15 @@ def test_filters_reach_every_column_people_filter_on() -> None:
             assert not pa.types.is_large_string(column.type), f"{table.name}.{column.name}"
 
 
-def test_types_are_told_in_words() -> None:
+def test_types_in_words() -> None:
     assert describe.type_name(pa.list_(pa.struct([("a", pa.int32()), ("b", pa.list_(pa.string()))]))) == (
         "list of struct(a int32, b list of string)"
     )
 
 
-def test_the_page_on_asking_names_every_view_and_query_with_its_parameters() -> None:
+def test_the_page_on_sql_names_every_view_and_query_with_its_parameters() -> None:
     page = (DOCS / "sql.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `(\w+)` \| (?:a |the |rollouts of )", page, re.MULTILINE)) >= set(VIEWS)
+    assert set(re.findall(r"^- `(\w+)`: (?:a |the |rollouts of )", page, re.MULTILINE)) >= set(VIEWS)
     for query in list_queries():
         parameters = ", ".join(f"`{parameter.name}`" for parameter in query.parameters)
-        assert f"| `{query.name}` | {query.purpose} | {parameters} |".replace("|  |", "| |") in page
+        assert f"- `{query.name}`{f' ({parameters})' if parameters else ''}: {query.purpose}\n" in page

@@ -61,7 +61,7 @@ def test_what_a_killed_writer_had_not_committed_comes_in_at_the_next_start(store
     assert check(store) == []
 
 
-def test_check_names_a_journal_that_nobody_writes_and_repair_brings_it_in(store: LanceStore) -> None:
+def test_check_names_a_journal_without_a_writer_and_repair_inserts_it(store: LanceStore) -> None:
     die(store)
     assert len(check(store)) == 1 and "Run r left 3 rollouts in its journal" in check(store)[0]
     assert repair(store) == ["Run r had 3 rollouts in its journal: 3 were new and are in the store now."]

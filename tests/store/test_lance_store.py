@@ -73,7 +73,7 @@ def test_arrow_rows_take_the_schema_of_the_table(store: LanceStore) -> None:
     assert store.read("snapshots").schema.field("name").type == pa.string()
 
 
-def test_batches_are_as_large_as_asked_and_hold_every_row_in_order(store: LanceStore) -> None:
+def test_batches_have_the_requested_size_and_hold_every_row_in_order(store: LanceStore) -> None:
     rows = [rollout_row("r", i, token_ids=[7] * 1000, loss_mask=[0] * 1000, logprobs=[]) for i in range(100)]
     append_rows(store, "rollouts", rows)
     append_rows(store, "rollouts", [rollout_row("r", 100)])

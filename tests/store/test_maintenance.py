@@ -24,7 +24,7 @@ def used(store: LanceStore) -> LanceStore:
     return store
 
 
-def test_compact_joins_fragments_and_tells(used: LanceStore) -> None:
+def test_compact_joins_fragments_and_reports(used: LanceStore) -> None:
     before = used.read("rollouts")
     report = {row["table"]: row for row in compact(used)}
     assert report["rollouts"] == {"table": "rollouts", "fragments_before": 6, "fragments_after": 1}
@@ -42,7 +42,7 @@ def test_compacting_beside_an_open_writer_loses_nothing(store: LanceStore) -> No
     assert check(store) == []
 
 
-def test_gc_only_says_what_it_would_free_until_told(used: LanceStore) -> None:
+def test_gc_only_prints_what_it_would_free_by_default(used: LanceStore) -> None:
     compact(used)
     versions = len(used.lance_dataset("rollouts").versions())
     would = gc(used, retention=timedelta(0))

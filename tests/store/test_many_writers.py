@@ -23,7 +23,7 @@ def test_runs_that_share_a_store_do_not_disturb_each_other(tmp_path: Path) -> No
     assert [writer.returncode for writer in writers] == [0] * RUNS
     store = LanceStore.open(uri)
     assert store.read("rollouts").num_rows == store.read("metrics").num_rows == RUNS * ROLLOUTS
-    # All of them asked the same questions.
+    # All of them have the same prompts.
     assert store.read("prompts").num_rows == store.read("tasks").num_rows == ROLLOUTS
     assert [run["status"] for run in list_runs(store)] == ["finished"] * RUNS
     assert check(store) == []

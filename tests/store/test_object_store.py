@@ -20,7 +20,7 @@ Wsgi = Callable[[dict[str, Any], Any], Any]
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], str]]:
-    """Starts a server with an empty bucket, forgetful or not, and says where a store may be."""
+    """Starts a server with an empty bucket, which may lose writes, and returns the URI of a store."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 

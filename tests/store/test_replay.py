@@ -1,4 +1,4 @@
-"""Whatever is written a second time, by a retry or by a run that is started again, the store says what it said."""
+"""Rows written a second time, by a retry or by a restarted run, do not change the store."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ APPENDED = {"rollouts", "metrics", "training_outcomes"}
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_every_table_says_what_a_second_writing_does(table: str) -> None:
+def test_every_table_has_a_rule_for_a_second_writing(table: str) -> None:
     rule = TABLES[table].replay
     assert rule.startswith(("inserted if absent", "appended", "exactly once"))
     assert rule.startswith("inserted if absent") == (table not in APPENDED)

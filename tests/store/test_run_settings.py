@@ -55,8 +55,8 @@ def test_a_difference_is_named_with_both_values(store: LanceStore) -> None:
     started(store, config)
     assert get_run(store, "g")["config"] == {"loss_fn": {"entropy_bonus": 0.1}}
     assert not refused(store, config)
-    said = "Run 'g' exists with a different configuration: loss_fn.entropy_bonus is 0.1 in the run and 0.0 now."
-    assert refused(store, Config()).startswith(said)
+    output = "Run 'g' exists with a different configuration: loss_fn.entropy_bonus is 0.1 in the run and 0.0 now."
+    assert refused(store, Config()).startswith(output)
     assert not refused(store, resolve(Config, None, ["loss_fn.entropy_bonus=0.1", "loss_fn.threads=8"])), "it is free"
     assert "adapters is not set in the run and {} now" in refused(store, resolve(Config, None, ["loss_fn.entropy_bonus=0.1", "adapters={}"]))  # fmt: skip
 
@@ -86,9 +86,9 @@ def test_a_setting_added_later_resumes_the_runs_of_before(store: LanceStore) -> 
 
     same = ["loss_fn.entropy_bonus=0.1", "parts=[{entropy_bonus: 0.5}]"]
     assert not refused(store, resolve(LaterConfig, None, same))
-    said = refused(store, resolve(LaterConfig, None, [*same, "loss_fn.label_smoothing=0.2", "parts.0.label_smoothing=1"]))  # fmt: skip
-    assert "loss_fn.label_smoothing is 0.0 in the run and 0.2 now" in said
-    assert "parts.0.label_smoothing is 0.0 in the run and 1.0 now" in said
+    output = refused(store, resolve(LaterConfig, None, [*same, "loss_fn.label_smoothing=0.2", "parts.0.label_smoothing=1"]))  # fmt: skip
+    assert "loss_fn.label_smoothing is 0.0 in the run and 0.2 now" in output
+    assert "parts.0.label_smoothing is 0.0 in the run and 1.0 now" in output
 
 
 def test_a_collection_goes_on_when_the_command_has_a_new_setting(store: LanceStore) -> None:

@@ -14,7 +14,7 @@ from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.runs import get_run, list_runs, start_run
 
 
-def test_a_run_is_told_from_start_to_finish(store: LanceStore) -> None:
+def test_a_run_has_events_from_start_to_finish(store: LanceStore) -> None:
     with start_run(store, "collect", "first", {"limit": 3, "dataset": "d@1"}) as run:
         assert get_run(store, "first")["status"] == "running"
         run.note({"seen": 1})
@@ -42,7 +42,7 @@ def test_leaving_without_finish_finishes(store: LanceStore) -> None:
         (pa.ArrowInvalid("External error: KeyboardInterrupt:"), "aborted"),
     ],
 )
-def test_leaving_by_an_exception_says_so_and_raises_it(store: LanceStore, error: BaseException, status: str) -> None:
+def test_leaving_by_an_exception_is_recorded_and_raised(store: LanceStore, error: BaseException, status: str) -> None:
     with pytest.raises(type(error)), start_run(store, "sft", "r"):
         raise error
     found = get_run(store, "r")

@@ -76,7 +76,7 @@ def test_listed_oldest_first_with_their_rollouts(store: LanceStore) -> None:
     ]
 
 
-def test_diff_says_what_came_by_run_environment_and_status(store: LanceStore) -> None:
+def test_diff_counts_new_rows_by_run_environment_and_status(store: LanceStore) -> None:
     collect(store, "a", 2)
     create_snapshot(store, "one")
     collect(store, "b", 3, reward=0.0)

@@ -92,7 +92,7 @@ def test_a_successor_puts_right_what_a_sleeper_left_that_died_before_it_could(
     assert rollouts(store) == [(0, "stop"), (1, "sleeper")]
 
 
-def test_copies_go_and_the_first_stays_whoever_asks_and_however_often(store: LanceStore) -> None:
+def test_copies_go_and_the_first_stays_for_every_caller_and_repetition(store: LanceStore) -> None:
     for reason in ("first", "second", "third"):
         append_rows(store, "rollouts", [rollout_row(run, 0, stop_reason=reason) for run in ("r", "s")])
     assert remove_copies(store, "rollouts", "r") == 2

@@ -1,4 +1,4 @@
-"""Upkeep that runs by itself: many small commits stay few fragments and few versions, and nothing and nobody is lost."""
+"""Automatic upkeep: many small commits stay few fragments and few versions, and no row and no reader is lost."""
 
 import pickle
 from datetime import timedelta

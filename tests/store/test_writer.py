@@ -1,4 +1,4 @@
-"""The writer: valid rows only, prompts first, each rollout once, whoever dies and whoever comes second."""
+"""The writer: valid rows only, prompts first, each rollout once, after kills and takeovers too."""
 
 import math
 import threading
@@ -187,7 +187,7 @@ def test_a_writer_whose_run_was_taken_over_does_not_write(store: LanceStore, mon
     assert len(ids_in(store)) == 1
 
 
-def test_what_a_writer_was_told_of_is_not_written_again(store: LanceStore) -> None:
+def test_known_rows_are_not_written_again(store: LanceStore) -> None:
     with start_run(store, "collect", "r") as run, RolloutWriter(store, run) as writer:
         known, new = sum_rollout("r", 0), sum_rollout("r", 1, text="Add 3 and 4.")
         assert known.prompt_id is not None and new.prompt_id is not None
@@ -281,7 +281,7 @@ def test_an_arrow_table_is_taken_without_python_rows(store: LanceStore) -> None:
     assert store.read("prompts").num_rows == store.read("tasks").num_rows == 1
 
 
-def test_a_writer_that_forgot_what_it_wrote_asks_the_store(store: LanceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_forgot_what_it_wrote_reads_the_store(store: LanceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     from rollhouse.store.writer import KnownKeys
 
     monkeypatch.setattr(KnownKeys.__init__, "__defaults__", (20,))

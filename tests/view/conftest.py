@@ -198,7 +198,7 @@ def _dataset(known: list[dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> SqlStore:
-    """The store of `fill`; nobody writes to it."""
+    """The store of `fill`; tests do not write to it."""
     return fill(tmp_path_factory.mktemp("view") / "store")
 
 

@@ -154,7 +154,7 @@ def test_each_tab_of_a_good_a_truncated_and_a_failed_rollout(page: Any, site: Si
         assert "Cut short" in body
 
 
-def test_lineage_says_what_became_of_a_rollout(page: Any, site: Site) -> None:
+def test_lineage_shows_the_uses_of_a_rollout(page: Any, site: Site) -> None:
     opened(page, site, f"store/rollout/{first(site, 'passed=true')}?tab=lineage")
     body = page.locator("main").inner_text()
     assert "trained on" in body and "g/step_1" in body and "demo, row 0" in body
@@ -264,12 +264,13 @@ def test_sql_on_a_page(page: Any, site: Site) -> None:
 
 def test_an_empty_store_and_wrong_addresses_say_so(page: Any, tmp_path: Path) -> None:
     for empty in serving({"store": SqlStore.create(tmp_path / "store")}):
-        for path, says in [
+        for path, expected in [
             ("store/runs", "This store has no runs yet."), ("store/rollouts", "This store has no rollouts yet."),
             ("store/rollout/nobody", "There is no rollout 'nobody'"), ("store/group/nothing", "There is no group 'nothing'"), ("store/nothing", "There is no such page."), ("other/runs", "There is no store “other” here."),
         ]:  # fmt: skip
             assert (
-                says in opened(page, empty, path, f"empty-{re.sub(r'[^a-z]', '-', path)}").locator("main").inner_text()
+                expected
+                in opened(page, empty, path, f"empty-{re.sub(r'[^a-z]', '-', path)}").locator("main").inner_text()
             )
 
 
@@ -295,7 +296,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "name": HOSTILE,
         "arguments": '{"a": ' + repr(HOSTILE).replace("'", '"').replace('\\"', "").replace("\\x1b", "") + "}",
     }
-    said = {
+    output = {
         "role": "assistant",
         "text": HOSTILE,
         "parts": HOSTILE,
@@ -329,7 +330,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "logprobs_mode",
     ]
     row |= dict.fromkeys(texts, HOSTILE) | {
-        "messages": [said, tool, answer],
+        "messages": [output, tool, answer],
         "gaps": [HOSTILE],
         "reward_components": [{"name": HOSTILE, "value": 1.0, "weight": 1.0}],
     }
@@ -409,7 +410,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.mark.parametrize(
     "tab", ["", "runs", "run", "rollouts", "group", "diff", "messages", "tokens", "scores", "lineage", "raw", "sql"]
 )
-def test_what_a_rollout_says_stays_text(page: Any, hostile: Site, tab: str) -> None:
+def test_text_of_a_rollout_stays_text(page: Any, hostile: Site, tab: str) -> None:
     rollout = first(hostile, "")
     path = {
         "": "store", "runs": "store/runs", "rollouts": "store/rollouts", "run": f"store/run/{quote(HOSTILE, safe='')}", "group": f"store/group/{quote(HOSTILE, safe='')}", "diff": f"store/diff/{rollout}?with={rollout}",

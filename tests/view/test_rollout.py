@@ -13,7 +13,7 @@ def one(site: Site, query: str) -> str:
     return site.json(f"/api/store/rollouts?{query}&sort=reward")["rows"][0]["rollout_id"]
 
 
-def test_a_rollout_has_all_that_was_said_and_judged(site: Site) -> None:
+def test_a_rollout_has_its_messages_and_verdicts(site: Site) -> None:
     answer = site.json(f"/api/store/rollout/{one(site, 'passed=true')}")
     assert answer["rollout"]["messages"][0]["tool_calls"][0]["name"] == "add"
     assert "token_ids" not in answer["rollout"]

@@ -67,7 +67,7 @@ def test_orders_and_pages(site: Site) -> None:
     assert found(site, "sort=-reward")[-1] == ("c", 0, 0)
 
 
-def test_the_interesting_comes_first_and_says_why(site: Site) -> None:
+def test_marked_rollouts_come_first_with_their_marks(site: Site) -> None:
     rows = site.json("/api/store/rollouts")["rows"]
     assert rows[0]["marks"] == ["is_flipped", "is_mixed"]
     marks = {(row["run_id"], row["step"], row["sample_index"]): row["marks"] for row in rows}

@@ -1,4 +1,4 @@
-"""Nobody else's page, name or network reaches the server, and nothing that a rollout says becomes markup."""
+"""Other sites, names and networks cannot reach the server, and text of a rollout does not become markup."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ ORIGINS = ["https://evil.example", "http://evil.example:80", "null", "http://127
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8642", "localhost.evil.example", ""])
-def test_a_name_of_somebody_else_is_refused(site: Site, host: str) -> None:
+def test_a_foreign_name_is_refused(site: Site, host: str) -> None:
     for path in ("/", "/api/stores", "/app.js"):
         assert site.get(path, {"Host": host})[0] == 403
 

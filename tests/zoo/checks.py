@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -176,25 +177,23 @@ def torch_engine(folder: Path, scratch: Path) -> None:
     """The torch engine scores as the learner, before and after a push."""
     from rollhouse.policies.engines.torch_engine import TorchEngine
 
-    pushed(folder, TorchEngine(folder, 512), scratch)
+    with closing(TorchEngine(folder, 512)) as engine:
+        pushed(folder, engine, scratch)
 
 
 def pushed(folder: Path, engine: TokenEngine, scratch: Path) -> None:
     """An engine scores as the learner: as it was opened, after two pushes into one file, and with the folder's weights again."""
     learner, file = open_learner(folder, shared_prefix=False), str(scratch / "weights.safetensors")
-    try:
-        before = learner.logprobs(sequences())
-        assert_close(engine_gap(engine, before), 1e-3)
-        for version in (1, 2):
-            nudge(learner)
-            learner.save_weights(file)
-            asyncio.run(engine.load_weights(file, version))
-            assert_close(engine_gap(engine, learner.logprobs(sequences())), 1e-3)
-        assert engine_gap(engine, before) > 1e-3, "nothing was pushed"
-        asyncio.run(engine.load_weights(str(folder), 3))
-        assert_close(engine_gap(engine, before), 1e-3)
-    finally:
-        engine.close()
+    before = learner.logprobs(sequences())
+    assert_close(engine_gap(engine, before), 1e-3)
+    for version in (1, 2):
+        nudge(learner)
+        learner.save_weights(file)
+        asyncio.run(engine.load_weights(file, version))
+        assert_close(engine_gap(engine, learner.logprobs(sequences())), 1e-3)
+    assert engine_gap(engine, before) > 1e-3, "nothing was pushed"
+    asyncio.run(engine.load_weights(str(folder), 3))
+    assert_close(engine_gap(engine, before), 1e-3)
 
 
 def engine_gap(engine: TokenEngine, expected: list[list[float]]) -> float:

@@ -1,6 +1,7 @@
-"""A model on vLLM, in a process of its own: pushes, then two GRPO steps. python on_vllm.py FOLDER SCRATCH push|grpo"""
+"""A model on vLLM, in a process of its own: pushes, then two GRPO steps; prints each that passed. python on_vllm.py FOLDER SCRATCH"""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def grpo(folder: Path, engine: Any, scratch: Path) -> None:
     store, environment = LanceStore.create(scratch / "store"), load_environment(GUESS)
     policy = TokenPolicy(engine, ChatFormat.of(folder), weights_hash(folder))
     with start_run(store, "collect", "before") as run:
-        collect(store, run, environment, policy, environment.tasks("train"), sampling=Sampling(max_tokens=12, seed=0))
+        sampling = Sampling(max_tokens=12, seed=0)
+        collect(store, run, environment, policy, environment.tasks("train"), num_repeats=8, sampling=sampling)
     create_snapshot(store, "s1")
     build_grpo(store, "prompts", "s1")
     settings = {
@@ -47,12 +49,15 @@ def grpo(folder: Path, engine: Any, scratch: Path) -> None:
     assert weights_hash(row["path"]) != weights_hash(folder), "nothing was trained"
 
 
-def main(folder: Path, scratch: Path, what: str) -> None:
+def main(folder: Path, scratch: Path) -> None:
     from rollhouse.policies.engines.vllm_engine import VllmEngine
 
-    engine = VllmEngine(str(folder), (2,), 512)
-    (pushed if what == "push" else grpo)(folder, engine, scratch)
+    with closing(VllmEngine(str(folder), (2,), 512)) as engine:
+        pushed(folder, engine, scratch)
+        print("vLLM and push", flush=True)
+        grpo(folder, engine, scratch)
+        print("GRPO", flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,5 +1,6 @@
 """Pre-flight checks: what would fail later is refused before an engine starts."""
 
+import logging
 from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from .prompts import refuse_bad_query
 if TYPE_CHECKING:
     from ...store.lance_store import LanceStore
     from .config import GrpoConfig
+
+log = logging.getLogger("rollhouse")
 
 LOOKED_AT = 2000
 """Prompts whose length is checked."""
@@ -46,19 +49,57 @@ def open_environment(config: "GrpoConfig", tasks: Sequence[Task]) -> Environment
 
 
 def refuse_what_cannot_run(
-    store: "LanceStore", config: "GrpoConfig", environment: Environment, tasks: Sequence[Task], chat: ChatFormat
+    store: "LanceStore",
+    config: "GrpoConfig",
+    environment: Environment,
+    tasks: Sequence[Task],
+    chat: ChatFormat,
+    context: int | None,
 ) -> None:
-    """Raises ConfigError (StoreNotFound, QueryError) for a run that would fail, naming the setting to change."""
+    """Raises ConfigError (StoreNotFound, QueryError) for a run that would fail, naming the setting to change.
+
+    Args:
+        context: The model's context length in tokens; None when its config states none.
+    """
     grpo = config.grpo
     if grpo.val_at_start or grpo.val_at_end or grpo.val_period:
         tasks_of(environment, "validation", 1)
     load_loss(config.loss_fn.custom)
     load_advantage(grpo.advantage)
+    refuse_group_of_one(config)
+    refuse_long_context(config, context)
     refuse_long_prompts(config, tasks, chat)
+    say_small_set(config, len(tasks))
     refuse_low_precision(config)
     refuse_sleep(config)
     refuse_bad_warm_start(store, config)
     refuse_bad_query(store, config, tasks)
+
+
+def refuse_group_of_one(config: "GrpoConfig") -> None:
+    """Raises ConfigError for groups in which nothing can be compared: every advantage would be 0."""
+    if config.grpo.num_generations_per_prompt == 1 and config.grpo.advantage is None:
+        raise ConfigError(
+            "grpo.num_generations_per_prompt=1 leaves a rollout nothing to be compared with: every advantage is 0 and nothing is learned.",
+            "Set it to 2 or more, or name your own advantage in grpo.advantage.",
+        )
+
+
+def refuse_long_context(config: "GrpoConfig", context: int | None) -> None:
+    """Raises ConfigError for sequences longer than the model accepts."""
+    limit = config.policy.max_total_sequence_length
+    if context is not None and limit > context:
+        raise ConfigError(
+            f"policy.max_total_sequence_length={limit} is more than the model's context of {context} tokens.",
+            f"Set it to {context} or less, or train a model with a longer context.",
+        )
+
+
+def say_small_set(config: "GrpoConfig", n_tasks: int) -> None:
+    """Warns of a set with fewer prompts than a step takes: every step trains on all of it."""
+    wanted = config.grpo.num_prompts_per_step
+    if n_tasks < wanted:
+        log.warning("%s has %d prompts and grpo.num_prompts_per_step is %d: every step trains on all %d.", config.dataset, n_tasks, wanted, n_tasks)  # fmt: skip
 
 
 def refuse_long_prompts(config: "GrpoConfig", tasks: Sequence[Task], chat: ChatFormat) -> None:

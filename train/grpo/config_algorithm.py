@@ -92,6 +92,8 @@ class AlgorithmConfig(Section):
     """Your own advantage, `module:name` or `FILE.py:name`, instead of the next two settings. See docs/grpo-algorithms.md."""
     normalize_rewards: bool = True
     """Divide advantages by the standard deviation of the group; off is Dr. GRPO."""
+    normalize_components: bool = False
+    """Normalise each weighted component of the reward within the group, and their sum over the batch (GDPO)."""
     use_leave_one_out_baseline: bool = False
     """Use the mean of the other rollouts as baseline instead of the mean of the whole group."""
     whiten_advantages: bool = False
@@ -126,6 +128,9 @@ class AlgorithmConfig(Section):
             raise ValueError(
                 "advantage replaces normalize_rewards and use_leave_one_out_baseline: set only one of them"
             )
+        other = not self.normalize_rewards or self.use_leave_one_out_baseline or self.advantage is not None
+        if self.normalize_components and other:
+            raise ValueError("normalize_components has its own baseline and divisor: set no other advantage with it")
         return self
 
     @model_validator(mode="after")

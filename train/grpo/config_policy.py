@@ -59,6 +59,8 @@ class PolicyConfig(TrainedPolicy):
     activation_checkpointing: Annotated[bool, FREE] = False
     shared_prefix: bool = True
     """Compute the prompt of a group once for all its rollouts, where the model's attention allows it."""
+    router_loss: float | None = Field(default=None, ge=0)
+    """Coefficient of the loss that balances the routers of a mixture of experts. Default: the model's own where its configuration sets output_router_logits, else 0."""
     threads: Annotated[int, FREE] = Field(default=1, ge=1)
     """CPU threads per learner rank."""
     chat: ChatOptions = Field(default_factory=ChatOptions)

@@ -14,7 +14,7 @@ from ...policies.chat import ChatFormat
 from ...policies.engines.base import TokenEngine
 from ...policies.engines.restarting import restarts
 from ...policies.engines.sleeping import asleep
-from ...policies.models import weights_hash
+from ...policies.models import context_length, weights_hash
 from ...store.run_settings import run_payload, stored_settings
 from ...store.runs import get_run, start_run
 from ...store.task import Task
@@ -70,7 +70,7 @@ def train_grpo(
     model = resolve_model(store, config.policy.model_name)
     payload = run_config(config, dataset.label, weights_hash(model))
     chat = ChatFormat.of(model, config.policy.chat)
-    refuse_what_cannot_run(store, config, environment, tasks, chat)
+    refuse_what_cannot_run(store, config, environment, tasks, chat, context_length(model))
     steps = config.grpo.max_num_steps
     before = finished_before(store, "grpo", config.run, GrpoConfig, payload)
     if before is not None and (before["step"] >= steps or stopped_early(store, config)):

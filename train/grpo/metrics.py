@@ -13,10 +13,13 @@ from .plan import BatchPlan, PlanEntry
 if TYPE_CHECKING:
     from ...store.lance_store import LanceStore
 
+JUDGED = ("completed", "truncated")
+"""Statuses of rollouts that did not fail: pass rates in training and validation are over these."""
+
 
 def rollout_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Over rollout rows (columns PLANNED_COLUMNS): rewards over those with a verdict, the rest over those not failed."""
-    done = [row for row in rollouts if row["status"] in ("completed", "truncated")]
+    done = [row for row in rollouts if row["status"] in JUDGED]
     rewards = [row["reward"] for row in done if row["reward"] is not None]
     numbers = {
         "rollouts/total": float(len(rollouts)),

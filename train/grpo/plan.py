@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ...store.ids import hash_id
 from .advantages import ZERO_STD, GroupAdvantages, group_advantages, shaped_reward
+from .algorithms.gdpo import batch_normalized, components
+from .algorithms.grpo import EPS
 from .algorithms.reinforce_pp import whiten
 from .config import GrpoConfig
 from .custom import AdvantageInputs, checked_advantages, code_hashes, load_advantage
@@ -66,6 +68,7 @@ STEP_SETTINGS: Any = {
     "grpo": {
         "advantage",
         "normalize_rewards",
+        "normalize_components",
         "use_leave_one_out_baseline",
         "whiten_advantages",
         "overlong_filtering",
@@ -298,6 +301,8 @@ def _advantages(
     found = group_advantages(
         rewards_B, groups_B, normalize=grpo.normalize_rewards, leave_one_out=grpo.use_leave_one_out_baseline
     )
+    if grpo.normalize_components:
+        found = _decoupled(rollouts, rewards_B, groups_B, found)
     function = load_advantage(grpo.advantage)
     if function is None:
         return found
@@ -311,6 +316,19 @@ def _advantages(
         values_B[members] = checked_advantages(function, str(grpo.advantage), group)
         flat_B[members] = bool((values_B[members].abs() <= ZERO_STD).all())
     return GroupAdvantages(torch.where(flat_B & ~values_B.isnan(), 0.0, values_B), flat_B, found.sizes_B)
+
+
+def _decoupled(
+    rollouts: Sequence[Mapping[str, Any]], rewards_B: Tensor, groups_B: Tensor, whole: GroupAdvantages
+) -> GroupAdvantages:
+    """Advantages with the components of the reward normalised apart; `whole` are those of the reward, for who is scored."""
+    parts = components(rollouts, rewards_B.tolist())
+    found = [group_advantages(torch.tensor(values, dtype=torch.float64), groups_B) for values in parts.values()]
+    flat_B = torch.stack([part.zero_std_B for part in found]).all(0)
+    values_B = (
+        torch.stack([part.values_B.nan_to_num(0.0) for part in found]).sum(0).masked_fill(rewards_B.isnan(), torch.nan)
+    )
+    return GroupAdvantages(batch_normalized(values_B, flat_B, EPS), flat_B, whole.sizes_B)
 
 
 def _compared(rows: Sequence[Mapping[str, Any]], config: GrpoConfig, kl: Mapping[str, float]) -> float:

@@ -37,7 +37,8 @@ def prompts_of_step(items: Sequence[Item], step: int, size: int, seed: int) -> l
 
     Epoch by epoch the set is shuffled and cut into batches of `size`; an epoch's incomplete last batch is dropped,
     so that no step has one prompt twice. A set smaller than `size` gives all of it every step. A PromptSet
-    that is a curriculum is not shuffled; one with weights has no epochs: each step draws by weight.
+    that is a curriculum is not shuffled, and its incomplete batch is filled from its beginning, so that its end is reached; one
+    with weights has no epochs: each step draws by weight.
     """
     size = min(size, len(items))
     weights: list[float] | None = getattr(items, "weights", None)  # only a PromptSet has a schedule
@@ -45,9 +46,11 @@ def prompts_of_step(items: Sequence[Item], step: int, size: int, seed: int) -> l
     order = list(range(len(items)))
     if weights is not None and not in_order:
         return [items[position] for position in _drawn(weights, size, f"{seed}:{step}")]
+    if in_order:
+        start = (step - 1) * size
+        return [items[place % len(items)] for place in range(start, start + size)]
     epoch, batch = divmod(step - 1, len(items) // size)
-    if not in_order:
-        random.Random(f"{seed}:{epoch}").shuffle(order)
+    random.Random(f"{seed}:{epoch}").shuffle(order)
     return [items[position] for position in order[batch * size : (batch + 1) * size]]
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from ...base.errors import ConfigError
@@ -11,14 +12,20 @@ from ...store.runs import start_run
 from ..checkpoints import metric_key
 from .config_algorithm import EarlyStopConfig
 from .generation import playing, sampling
+from .metrics import JUDGED
 from .parts import Parts
 
 if TYPE_CHECKING:
+    from ...store.lance_store import LanceStore
     from ...store.runs import Run
 
 
 def validate(parts: Parts, step: int) -> dict[str, float]:
-    """Pass rate at temperature 1 on the validation tasks; the rollouts belong to a run `<run>-val-<step>` of kind eval."""
+    """Pass rate at temperature 1 on the validation tasks; the rollouts belong to a run `<run>-val-<step>` of kind eval.
+
+    As in training, a rollout that failed (its environment or verifier did, or its time ran out) is no wrong answer: it is counted in
+    `val/failed` and left out of `val/accuracy`, `val/stderr` and `val/n`. Without any other, the accuracy is 0.
+    """
     config = parts.config
     tasks = list(parts.environment.tasks("validation"))[: config.grpo.max_val_samples]
     payload = {"run": parts.run.run_id, "step": step, "model_hash": None}
@@ -34,7 +41,20 @@ def validate(parts: Parts, step: int) -> dict[str, float]:
             **playing(config),
         )
         run.finish({"pass_rate": summary.pass_rate, "stderr": summary.stderr, "n": summary.n})
-    return {"val/accuracy": summary.pass_rate, "val/stderr": summary.stderr, "val/n": float(summary.n)}
+    return validation_metrics(parts.store, run.run_id, {task.task_id for task in tasks})
+
+
+def validation_metrics(store: "LanceStore", run_id: str, tasks: set[str]) -> dict[str, float]:
+    """`val/…` over the last attempt at each of the tasks, of which a run has one rollout each."""
+    rows = store.read("rollouts", ["task_id", "attempt", "status", "passed"], f"run_id = {quote(run_id)}").to_pylist()
+    last = {row["task_id"]: row for row in sorted(rows, key=lambda row: row["attempt"]) if row["task_id"] in tasks}
+    passed = [float(bool(row["passed"])) for row in last.values() if row["status"] in JUDGED]
+    return {
+        "val/accuracy": fmean(passed) if passed else 0.0,
+        "val/stderr": stdev(passed) / math.sqrt(len(passed)) if len(passed) > 1 else 0.0,
+        "val/n": float(len(passed)),
+        "val/failed": float(len(last) - len(passed)),
+    }
 
 
 def reason_to_stop(values: Sequence[float], settings: EarlyStopConfig) -> str | None:

@@ -1,21 +1,16 @@
 """The tiny base policy as a model folder, from the shipped weights or, when its recipe has changed, by training."""
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from ...policies.packaged import cache_folder
 from .model import build_config, weights_of
 from .recipe import RECIPE, Progress, Recipe, recipe_hash, train_base
 from .tokenizer import build_tokenizer
 
 SHIPPED = Path(__file__).with_name("base.safetensors")
-
-
-def default_cache() -> Path:
-    """The folder for cached models: `$ROLLHOUSE_CACHE`, else `~/.cache/rollhouse`."""
-    return Path(os.environ.get("ROLLHOUSE_CACHE") or Path.home() / ".cache" / "rollhouse")
 
 
 def base_policy(cache_dir: str | Path | None = None, progress: Progress | None = None, recipe: Recipe = RECIPE) -> Path:
@@ -26,7 +21,7 @@ def base_policy(cache_dir: str | Path | None = None, progress: Progress | None =
     """
     tokenizer = build_tokenizer()
     key = recipe_hash(recipe, tokenizer=tokenizer)
-    folder = Path(cache_dir or default_cache()) / f"tiny-base-{key}"
+    folder = Path(cache_dir or cache_folder()) / f"tiny-base-{key}"
     if not folder.exists():
         weights = _shipped() if shipped_hash() == key else weights_of(train_base(tokenizer, recipe, progress))
         write_folder(folder, weights, tokenizer)

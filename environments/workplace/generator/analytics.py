@@ -22,7 +22,7 @@ _VALUES = {
 
 @dataclass(frozen=True)
 class Period:
-    """Some days, both ends included, and how they are said."""
+    """A range of days, both ends included, and its wording."""
 
     first: date
     last: date

@@ -1,4 +1,4 @@
-"""Kinds of tasks that change an event, and how events to come are found and spoken of."""
+"""Kinds of tasks that change an event, and how future events are found and described."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -34,7 +34,7 @@ def update_call(event: Record, field: str, value: str) -> Call:
 
 
 def coming_with(draw: OfficeDraw, desk: Desk) -> tuple[Person, list[Record]] | None:
-    """Somebody with events to come, and those, earliest first; the first and the last start when no other does."""
+    """A person with future events, and those events, earliest first; the first and the last start when no other does."""
     person = desk.person(draw, desk.coming_with)
     if person is None:
         return None
@@ -44,7 +44,7 @@ def coming_with(draw: OfficeDraw, desk: Desk) -> tuple[Person, list[Record]] | N
 
 
 def coming_one(draw: OfficeDraw, desk: Desk) -> tuple[Record, str, Call] | None:
-    """An event to come, how to speak of it (more than the name where others have that too), and the call that shows it."""
+    """A future event, its description (more than the name if that is not unique), and the call that shows it."""
     if not desk.coming:
         return None
     event, alone = draw.pick(desk.coming)

@@ -36,7 +36,7 @@ def search(**arguments: Any) -> Call:
 
 
 def owner(draw: OfficeDraw, desk: Desk) -> Person | None:
-    """Somebody of the directory who has customers."""
+    """A person of the directory with customers."""
     return desk.person(draw, desk.customers_of)
 
 
@@ -161,7 +161,7 @@ def set_follow_up(draw: OfficeDraw, desk: Desk) -> Draft | None:
 
 
 def _group(draw: OfficeDraw, desk: Desk, most: int) -> tuple[Person, str, str, list[Record], Call] | None:
-    """Somebody's customers of a status and a product, at most so many, perhaps none, and the call that shows them."""
+    """A person's customers of a status and a product, at most `most`, possibly none, and the call that shows them."""
     person = owner(draw, desk)
     if person is None:
         return None
@@ -221,18 +221,18 @@ def hand_over_group(draw: OfficeDraw, desk: Desk) -> Draft | None:
 
 
 def promote_if(draw: OfficeDraw, desk: Desk) -> Draft | None:
-    customer, (asked, target) = named(draw, desk), draw.sample(STATUSES, 2)
+    customer, (expected, target) = named(draw, desk), draw.sample(STATUSES, 2)
     if customer is None:
         return None
     # An even chance, where the five states would give one in five.
-    asked = customer["status"] if draw.chance(0.4) and customer["status"] != target else asked
+    expected = customer["status"] if draw.chance(0.4) and customer["status"] != target else expected
     name = customer["customer_name"]
     phrasings = (
-        f"If {name} is still {asked}, change the status to {target}. Otherwise leave the record alone.",
-        f"Check the customer {name}: in case the status is {asked}, make it {target}.",
-        f"Set {name} to {target}, but only if the current status is {asked}.",
+        f"If {name} is still {expected}, change the status to {target}. Otherwise leave the record alone.",
+        f"Check the customer {name}: in case the status is {expected}, make it {target}.",
+        f"Set {name} to {target}, but only if the current status is {expected}.",
     )
-    calls = [update_call(customer, "status", target)] if customer["status"] == asked else []
+    calls = [update_call(customer, "status", target)] if customer["status"] == expected else []
     return Draft(phrasings, calls, [search(customer_name=name)], 1)
 
 

@@ -1,4 +1,4 @@
-"""What the kinds of tasks are made from: the tables by person, name and day, and the words for people, days and times."""
+"""The material of tasks: the tables by person, name and day, and the words for people, days and times."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,13 +20,13 @@ Call = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Draft:
-    """A task as a kind proposes it.
+    """A proposed task of a kind.
 
     Attributes:
-        phrasings: Ways to say it, all with the same meaning; the last is kept for validation and test.
-        calls: What has to be done; empty where the right thing is to do nothing.
-        lookups: Reading calls that show everything `calls` needs and the request does not say.
-        conditions: Decisions to take on what was read (a comparison, a choice of the first, the busiest, …).
+        phrasings: Wordings of one meaning; the last is for validation and test only.
+        calls: The correct calls; empty if the correct action is none.
+        lookups: Reading calls that show everything that `calls` needs and the request lacks.
+        conditions: Decisions on what was read (a comparison, a choice of the first, the busiest, …).
     """
 
     phrasings: Sequence[str]
@@ -37,7 +37,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody of the directory."""
+    """A person of the directory."""
 
     email: str
     name: str
@@ -54,7 +54,7 @@ class Person:
 
 
 class Desk:
-    """The office, indexed once, in table order where nothing else is said. Rows with empty cells that would be needed are left out."""
+    """The office, indexed once, in table order by default. Rows without the needed cells are left out."""
 
     def __init__(self, office: Office) -> None:
         self.office = office
@@ -104,7 +104,7 @@ class Desk:
 
     @cached_property
     def coming(self) -> list[tuple[Record, bool]]:
-        """Events to come that name, participant and day tell from all others to come, and whether the name alone tells it from all events."""
+        """Future events that name, participant and day identify among future events, and whether the name alone identifies one among all events."""
         coming = [event for event in self.events if start_of(event) > NOW]
         names = Counter(event["event_name"].lower() for event in self.events)
         exact = Counter(_whereabouts(event) for event in coming)
@@ -116,7 +116,7 @@ class Desk:
 
     @cached_property
     def own_tasks(self) -> list[tuple[Record, bool]]:
-        """Tasks that name and due date tell from all others, and whether the name alone does."""
+        """Tasks that name and due date identify, and whether the name alone does."""
         names = Counter(task["task_name"].lower() for task in self.tasks)
         exact = Counter((task["task_name"].lower(), task["due_date"]) for task in self.tasks)
         return [
@@ -127,17 +127,17 @@ class Desk:
 
     @cached_property
     def own_customers(self) -> list[Record]:
-        """Customers whose name no other has."""
+        """Customers of unique name."""
         return _alone(self.customers, "customer_name")
 
     def person(self, draw: OfficeDraw, among: Iterable[str] | None = None) -> Person | None:
-        """Somebody of the directory, of those addresses if given; None when there is nobody."""
+        """A person of the directory, of those addresses if given; None without one."""
         allowed = None if among is None else frozenset(among)
         people = [person for person in self.people if allowed is None or person.email in allowed]
         return draw.pick(people) if people else None
 
     def others(self, draw: OfficeDraw, count: int, *without: Person | None) -> list[Person]:
-        """Different colleagues, none of `without`; fewer where there are not enough."""
+        """Different colleagues, none of `without`; fewer if there are not enough."""
         people = [person for person in self.people if person not in without]
         return draw.sample(people, min(count, len(people)))
 
@@ -217,7 +217,7 @@ def minutes_text(draw: OfficeDraw, minutes: int) -> str:
 
 
 def workday(draw: OfficeDraw, least: int = 1, most: int = 20) -> date:
-    """A Monday to Friday, so many days from now."""
+    """A weekday between `least` and `most` days from now."""
     while True:
         day = TODAY + timedelta(days=draw.between(least, most))
         if day.weekday() < 5:

@@ -30,6 +30,6 @@ class OfficeDraw:
         return options[self.below(len(options))]
 
     def sample(self, options: Sequence[T], count: int) -> list[T]:
-        """So many different positions of the options, in random order."""
+        """`count` different positions of the options, in random order."""
         rest = list(options)
         return [rest.pop(self.below(len(rest))) for _ in range(count)]

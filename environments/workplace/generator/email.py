@@ -34,7 +34,7 @@ def sent_on(mail: Record) -> date:
 
 
 def writer(draw: OfficeDraw, desk: Desk, least: int = 1) -> tuple[Person, list[Record]] | None:
-    """Somebody who wrote at least so often, and the e-mails, oldest first. No two of one sender are of the same second."""
+    """A person with at least `least` e-mails, and those, oldest first. No two of one sender are of the same second."""
     person = desk.person(draw, [email for email, mails in desk.mails_from.items() if len(mails) >= least])
     if person is None:
         return None
@@ -184,7 +184,7 @@ def delete_titled(draw: OfficeDraw, desk: Desk) -> Draft | None:
 
 
 def _recent(draw: OfficeDraw, desk: Desk, most: int) -> tuple[Person, int, list[Record]] | None:
-    """Somebody, some days, and what they wrote within those: at most so many, perhaps none."""
+    """A person, a range of days, and the e-mails written then: at most `most`, possibly none."""
     found, days = writer(draw, desk), draw.pick((2, 3, 4, 5, 7, 10))
     if found is None:
         return None

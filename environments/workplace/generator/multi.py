@@ -1,4 +1,4 @@
-"""Kinds of tasks that span domains: what is read in one decides what is done in another."""
+"""Kinds of tasks across domains: data of one decides the calls in another."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
@@ -130,7 +130,7 @@ def hand_over_and_tell(draw: OfficeDraw, desk: Desk) -> Draft | None:
 
 
 def tell_assignee(draw: OfficeDraw, desk: Desk) -> Draft | None:
-    """Whom to write to shows only in the task."""
+    """The recipient is only in the task."""
     found, subject, body = projects.named(draw, desk), draw.pick(SUBJECTS), draw.pick(MESSAGES)
     person = None if found is None else desk.person(draw, [found[0]["assigned_to_email"]])
     if found is None or person is None:
@@ -284,7 +284,7 @@ def mail_participants(draw: OfficeDraw, desk: Desk) -> Draft | None:
 
 
 def trade_customers_for_task(draw: OfficeDraw, desk: Desk) -> Draft | None:
-    """A count in the customers decides about a task."""
+    """A number of customers decides about a task."""
     person, status, product, beside = (
         customers.owner(draw, desk),
         draw.pick(STATUSES),

@@ -40,12 +40,12 @@ def search(**arguments: str) -> Call:
 
 
 def assignee(draw: OfficeDraw, desk: Desk) -> Person | None:
-    """Somebody of the directory who has a task: others can be given none."""
+    """A person of the directory with a task; others cannot get one."""
     return desk.person(draw, desk.tasks_of)
 
 
 def named(draw: OfficeDraw, desk: Desk) -> tuple[Record, str, Call] | None:
-    """A task, how to speak of it (with the due date where others have its name), and the call that shows it."""
+    """A task, its description (with the due date if the name is not unique), and the call that shows it."""
     if not desk.own_tasks:
         return None
     task, alone = draw.pick(desk.own_tasks)
@@ -212,7 +212,7 @@ def delete_overdue(draw: OfficeDraw, desk: Desk) -> Draft | None:
 
 
 def hand_over_day(draw: OfficeDraw, desk: Desk) -> Draft | None:
-    """What somebody has due on a day goes to somebody else."""
+    """One person's tasks due on a day are assigned to another."""
     person = assignee(draw, desk)
     other = desk.person(draw, [email for email in desk.tasks_of if person is None or email != person.email])
     if person is None or other is None:
@@ -252,18 +252,18 @@ def start_next(draw: OfficeDraw, desk: Desk) -> Draft | None:
 
 
 def finish_if(draw: OfficeDraw, desk: Desk) -> Draft | None:
-    found, asked, target = named(draw, desk), draw.pick(LISTS), draw.pick(LISTS)
+    found, expected, target = named(draw, desk), draw.pick(LISTS), draw.pick(LISTS)
     if found is None:
         return None
     task, name, lookup = found
-    if asked == target:
+    if expected == target:
         return None
     phrasings = (
-        f"If the task {name} is in {asked}, move it to {target}. Otherwise leave it.",
-        f"Check {name}: should it be in {asked}, put it into {target}.",
-        f"Move {name} to {target}, but only if it is in {asked} at the moment.",
+        f"If the task {name} is in {expected}, move it to {target}. Otherwise leave it.",
+        f"Check {name}: should it be in {expected}, put it into {target}.",
+        f"Move {name} to {target}, but only if it is in {expected} at the moment.",
     )
-    calls = [update_call(task, "list_name", target)] if task["list_name"] == asked else []
+    calls = [update_call(task, "list_name", target)] if task["list_name"] == expected else []
     return Draft(phrasings, calls, [lookup], 1)
 
 

@@ -23,7 +23,7 @@ def generate_tables(folder: str | Path, seed: int = 0, size: float = 1.0) -> dic
     """Writes the six CSV files into a folder, which is made, and returns the rows of each file.
 
     The same bytes for the same seed and size, whatever the machine. Rows are in order of time, ids in random order, as in the Workplace
-    Assistant's tables. Participants, senders, assignees and owners are addresses of the directory; everybody has a task.
+    Assistant's tables. Participants, senders, assignees and owners are addresses of the directory; every person has a task.
 
     Args:
         size: 1 is 500 e-mails, 300 events, 300 tasks, 200 customers, 1,000 visits and 20 people; the directory grows with the square
@@ -170,7 +170,7 @@ def _visits(draw: OfficeDraw, count: int) -> Iterator[Cells]:
     sources = ("direct", "direct", "direct", "direct", "social media", "social media", "search engine", "referral")
     width = max(4, len(str(10 * count)) - 1)
     for number in range(count):
-        # Days wax and wane so that there are busy ones and quiet ones.
+        # Visits per day vary, so that some days are busy.
         day = _FIRST_VISIT + timedelta(days=(number * _VISIT_DAYS // count + draw.below(3)) % _VISIT_DAYS)
         visitor = f"{draw.below(10 * count) % 10**width:0{width}}"
         seconds, views = draw.between(1, 60), draw.between(1, 15)

@@ -50,8 +50,8 @@ def generate_tasks(
 ) -> Iterator[dict[str, Any]]:
     """`count` tasks of an office as rows of NeMo Gym's dataset format, the kinds in turn; the same bytes wherever it runs.
 
-    A row also has `kind`, `split`, `difficulty` and `solution` (all calls that lead to the truth, look-ups first). The split is decided by
-    what is to be looked up and done, so neither a prompt nor a paraphrase of one is in two splits, whatever the seeds: about a tenth
+    A row also has `kind`, `split`, `difficulty` and `solution` (all calls that lead to the truth, look-ups first). The split depends on
+    look-ups and calls, so neither a prompt nor a paraphrase of one is in two splits, whatever the seeds: about a tenth
     is validation, a tenth test. The same holds for the kinds in HELD_OUT, which are test, and for the last phrasing of each
     kind, which train does not see.
 
@@ -60,7 +60,7 @@ def generate_tasks(
         kinds: Of KINDS; None is all.
         hold_out: Whether train and validation go without the kinds of HELD_OUT, and train without the last phrasings.
 
-    Raises ConfigError for an unknown kind or split, and when the tables are too small for so many different tasks.
+    Raises ConfigError for an unknown kind or split, and when the tables are too small for that many different tasks.
     """
     names = _checked(list(KINDS) if kinds is None else list(kinds), splits)
     desk, draw = Desk(office), OfficeDraw(f"workplace tasks/{seed}")
@@ -69,7 +69,7 @@ def generate_tasks(
     for name in cycle(names):
         if made == count:
             return
-        # Tables may have nothing for some kind (no visitor, one colleague): the others go on.
+        # Tables may lack rows for a kind (no visitor, one colleague); other kinds continue.
         row = _row(name, desk, draw, splits, hold_out)
         if row is None or row["prompt"] in seen:
             fruitless += 1
@@ -98,7 +98,7 @@ def _row(name: str, desk: Desk, draw: OfficeDraw, splits: Sequence[str], hold_ou
         return None
     truth, lookups = _entries(draft.calls), _entries(draft.lookups)
     split = split_of(name, truth, lookups, hold_out)
-    # What changes nothing is no truth: an empty answer would earn it.
+    # A truth without changes is refused: an empty answer would pass.
     calls = [(entry["name"], entry["arguments"]) for entry in truth]
     if split not in splits or (calls and same_state(replay(desk.office, calls), desk.office)):
         return None
@@ -128,7 +128,7 @@ def split_of(kind: str, truth: Sequence[Any], lookups: Sequence[Any], hold_out: 
 
 
 def difficulty(draft: Draft) -> float:
-    """From 0 to 1: what has to be written, looked up and decided, as a share of the most there is.
+    """From 0 to 1: writes, look-ups and decisions as a share of the maximum.
 
     One for each call that changes something, one for each look-up, one for each decision, over 9.
     """

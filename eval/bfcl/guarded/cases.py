@@ -1,4 +1,4 @@
-"""What a policy is shown: the cases of a category, resolved for function calling or for a prompt."""
+"""The cases of a category as a policy gets them, for function calling or for a prompt."""
 
 import copy
 import hashlib
@@ -29,12 +29,12 @@ def cases(category: str, mode: str, limit: int | None) -> dict:
 def resolved(entry: dict, mode: str) -> dict:
     """A case as `id`, `turns` (messages of each user turn), `functions`, `later` (turn number → functions that come with it) and `scenario`.
 
-    In mode `prompt` the functions stand in the benchmark's own system prompt, and none are left to be offered as tools.
+    In mode `prompt` the functions are in the benchmark's system prompt, and none are offered as tools.
     """
     turns = copy.deepcopy(entry["question"])
     later = {int(turn): functions for turn, functions in entry.get("missed_function", {}).items()}
     for turn, functions in later.items():
-        # The package sends these words when functions come late; the case itself has no message there.
+        # The package sends this text when functions are added later; the case has no message there.
         text = DEFAULT_USER_PROMPT_FOR_ADDITIONAL_FUNCTION_FC
         if mode == "prompt":
             text = DEFAULT_USER_PROMPT_FOR_ADDITIONAL_FUNCTION_PROMPTING.format(functions=functions)
@@ -54,13 +54,13 @@ def resolved(entry: dict, mode: str) -> dict:
 
 @cache
 def entries(category: str) -> dict[str, dict]:
-    """Case id → case, with the hints on types that a model is shown; the sessions before the questions of a memory category are among them."""
+    """Case id → case, with the type hints for the model; sessions of a memory category included."""
     return {entry["id"]: entry for entry in load_dataset_entry(category)}
 
 
 @cache
 def answers(category: str) -> dict[str, tuple[dict, list | None]]:
-    """Case id → (case as the checker wants it, without the hints a model is shown; gold, None where there is none). Gold is paired by position, for its ids are not always those of the cases."""
+    """Case id → (case for the checker, without type hints; gold answer or None). Gold is paired by position, because its ids can differ."""
     bare = load_dataset_entry(category, include_language_specific_hint=False)
     judged = [entry for entry in bare if not is_memory_prereq(entry["id"])]
     known: dict[str, tuple[dict, list | None]] = {entry["id"]: (entry, None) for entry in bare}
@@ -71,6 +71,6 @@ def answers(category: str) -> dict[str, tuple[dict, list | None]]:
 
 
 def verdict(valid: bool, error_type: str, error: object) -> dict:
-    """A reply; the error is kept short and only when there is one."""
-    said = error if isinstance(error, str) else json.dumps(error, default=str)
-    return {"valid": bool(valid), "error_type": None if valid else error_type, "error": "" if valid else said[:500]}
+    """A reply, with a shortened error if there is one."""
+    message = error if isinstance(error, str) else json.dumps(error, default=str)
+    return {"valid": bool(valid), "error_type": None if valid else error_type, "error": "" if valid else message[:500]}

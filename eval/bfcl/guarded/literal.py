@@ -1,17 +1,17 @@
-"""What may be handed to code that evaluates: literals, and calls of known functions with literals."""
+"""Decides which text may be passed to code that evaluates: literals, and calls of known functions with literals."""
 
 import ast
 
-# Numbers and these cannot grow beyond the text they are written in by more than a few digits; powers and shifts can.
+# Results of these are at most a few digits longer than their text; those of powers and shifts are not.
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod)
 
 
 class Refused(ValueError):
-    """An answer asks for something to be evaluated."""
+    """An answer contains code other than literals."""
 
 
 def refuse_expressions(text: str) -> None:
-    """Raises Refused when decoding the text as Python would evaluate more than sums of numbers; SyntaxError when it is no Python.
+    """Raises Refused when decoding the text as Python would evaluate more than sums of numbers; SyntaxError if it is not Python.
 
     bfcl-eval's decoder evaluates binary operations and lambdas that it finds among the arguments.
     """

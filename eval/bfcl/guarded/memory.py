@@ -1,7 +1,7 @@
-"""The memory categories: sessions in which a policy writes down what it hears, then questions that it answers from its memory alone.
+"""The memory categories: sessions in which a policy writes a memory, then questions that it answers from the memory.
 
-The package keeps a memory as a file in the results of a model. Here the caller holds it, as the JSON of that file, and every session and question
-gets a folder of its own with the memory it starts from: nothing one answer does reaches another, and a process that was replaced knows all it needs.
+The package keeps a memory as a file in the results of a model. Here the caller keeps the JSON of that file, and every session and question
+gets its own folder with its initial memory. Answers cannot affect each other, and a new process needs no state.
 """
 
 import copy
@@ -31,7 +31,7 @@ def sessions(category: str) -> dict:
 
 
 def shown(category: str, mode: str, id: str, memory: dict | None) -> dict:
-    """A session or question as `cases` gives it, with what the policy always sees of its memory in the system message."""
+    """A session or question as `cases` returns it, with the memory's visible part in the system message."""
     entry = copy.deepcopy(entries(category)[id])
     with tempfile.TemporaryDirectory(dir=".") as folder:
         backend = opened(entry, memory, Path(folder))
@@ -49,7 +49,7 @@ def opened(entry: dict, memory: dict | None, folder: Path):
 
 
 def settings(entry: dict, memory: dict | None, folder: Path) -> dict:
-    """What a backend is started with; the memory lies in the folder where the package looks for it (None: there is none yet)."""
+    """The arguments of a backend; the memory (None: empty) is in the folder where the package reads it."""
     place = snapshot(entry, folder)
     if memory is not None and not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -62,20 +62,18 @@ def snapshot(entry: dict, folder: Path) -> Path:
     return folder / get_directory_structure_by_id(entry["id"]) / "memory_snapshot" / f"{entry['scenario']}_final.json"
 
 
-def check_answer(said: list, gold: list) -> dict:
-    """The verdict on a question. Of its one turn only the last answer that calls nothing counts: it must hold one of the gold answers.
+def check_answer(answers: list, gold: list) -> dict:
+    """The verdict on a question. The last answer without calls must contain one of the gold answers.
 
     Args:
-        said: The answers of each turn that call nothing, or calls that do not decode.
+        answers: For each turn, the answers without calls, or calls that do not decode.
     """
-    if len(said) != 1:
-        return verdict(False, "agentic:inference_error", f"{len(said)} turns were played of a question's one")
-    if not (said[0] and said[0][-1]):
+    if len(answers) != 1:
+        return verdict(False, "agentic:inference_error", f"{len(answers)} turns were played, a question has one")
+    if not (answers[0] and answers[0][-1]):
         return verdict(False, "agentic:no_last_message", "every answer calls functions")
-    last = said[0][-1]
-    if not isinstance(
-        last, str
-    ):  # calls that do not decode: the package searches the first, as its result files have it
+    last = answers[0][-1]
+    if not isinstance(last, str):  # calls that do not decode: the package searches the first one
         last = str(dict([last[0]]))
     result = agentic_checker(last, gold)
     return verdict(result["valid"], result.get("error_type", "unclear"), result.get("error_message", ""))

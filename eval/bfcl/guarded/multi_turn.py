@@ -1,7 +1,7 @@
-"""Cases played over several model calls: the simulated backends run a policy's calls, and the benchmark compares what they came to.
+"""Cases of several model calls: simulated backends run the policy's calls, and the benchmark compares the results.
 
-The package keeps backends in its own module's globals under a name the caller gives. A name is used for one episode only and its backends are
-removed afterwards: under a name used before they would still be in the state another answer left.
+The package keeps backends in its own module's globals under a name the caller gives. A name is used for one episode, and its backends are
+removed afterwards: a second use would find the old state.
 """
 
 import json
@@ -24,19 +24,19 @@ from literal import plain_call, refuse_expressions
 from memory import check_answer, settings, snapshot
 from single_turn import python_of
 
-EPISODES = 4096  # whose backends are kept; one that was dropped is played again from its calls
+EPISODES = 4096  # episodes whose backends are kept; a removed one is rebuilt from its calls
 _played: OrderedDict[str, int] = OrderedDict()
 
 
 def execute(category: str, mode: str, id: str, episode: str, steps: list, memory: dict | None = None) -> dict:
-    """Runs the calls of the last step, after those before it if this process has not run them yet.
+    """Runs the calls of the last step, and before them those of earlier steps that this process has not run.
 
     Args:
-        episode: Letters and digits, of this episode alone.
+        episode: Letters and digits, unique to this episode.
         steps: The answer of every model call of the episode so far.
-        memory: In the memory categories, what the episode began with.
+        memory: The initial memory, in a memory category.
     Returns:
-        One text a call in mode `fc`; in mode `prompt` one text that holds them all. None when the answer calls nothing: the turn is over.
+        One text per call in mode `fc`; in mode `prompt` one text for all. None if the answer has no call, which ends the turn.
     """
     results = play(category, mode, id, episode, steps, memory)
     calls = decoded(mode, steps[-1])
@@ -48,9 +48,9 @@ def execute(category: str, mode: str, id: str, episode: str, steps: list, memory
 
 
 def remember(category: str, mode: str, id: str, episode: str, steps: list, memory: dict | None) -> dict:
-    """The memory at the end of a session, as the package writes it down."""
+    """The memory at the end of a session, in the package's form."""
     entry, _ = answers(category)[id]
-    if _played.get(episode) != len(steps):  # asked about the last step again, it would play them all again
+    if _played.get(episode) != len(steps):  # a repeated request for the last step would repeat all steps
         play(category, mode, id, episode, steps, memory)
     _, backend = call_backends(entry, category, episode, [], memory)
     backend[entry["involved_classes"][0]]._flush_memory_to_local_file()
@@ -58,7 +58,7 @@ def remember(category: str, mode: str, id: str, episode: str, steps: list, memor
 
 
 def play(category: str, mode: str, id: str, episode: str, steps: list, memory: dict | None) -> list[str]:
-    """Brings the episode's backends to where its steps lead; gives what the calls of the last one came to."""
+    """Runs the episode's steps on its backends and returns the results of the last step's calls."""
     entry, _ = answers(category)[id]
     if _played.get(episode, 0) >= len(steps):
         forget(episode)
@@ -89,25 +89,25 @@ def check_turns(category: str, mode: str, id: str, turns: list) -> dict:
         ]
         result = multi_turn_checker(played, gold, entry, category, name)
         return verdict(result["valid"], result.get("error_type", "unclear"), result.get("error_message", ""))
-    except Exception as error:  # a checker that an odd answer breaks costs this case
+    except Exception as error:  # an answer that breaks the checker fails this case
         return verdict(False, f"checker_error:{type(error).__name__}", str(error))
     finally:
         forget(name)
 
 
 def decoded(mode: str, answer) -> list[str]:
-    """An answer as the calls the backends would run, as text; none when it does not decode, as in the package."""
+    """The calls of an answer, as text; none if it does not decode, as in the package."""
     try:
         if mode == "fc":
             return [] if isinstance(answer, str) else convert_to_function_call([{name: text} for name, text in answer])
         refuse_expressions(python_of(answer, tagged=False))
         return default_decode_execute_prompting(answer)
-    except Exception:  # refused, or whatever the package's decoder makes of an odd answer: it is no call
+    except Exception:  # refused, or an error of the package's decoder: not a call
         return []
 
 
 def run(entry: dict, category: str, episode: str, calls: list[str], memory: dict | None) -> list[str]:
-    """What each call gives, in order. One that is not a known function with literal arguments is not run."""
+    """The result of each call, in order. Calls of unknown functions or with other arguments than literals are not run."""
     results, allowed = [], names(entry)
     for call in calls:
         if not plain_call(call, allowed):
@@ -122,7 +122,7 @@ def run(entry: dict, category: str, episode: str, calls: list[str], memory: dict
 def call_backends(
     entry: dict, category: str, episode: str, calls: list[str], memory: dict | None
 ) -> tuple[list[str], dict]:
-    """What calls that `plain_call` lets through give, and the episode's backends by class; they are made when there are none."""
+    """The results of calls that `plain_call` accepts, and the episode's backends by class, created if missing."""
     config = settings(entry, memory, Path(episode)) if is_memory(category) else entry["initial_config"]
     long = "long_context" in category
     return backends.execute_multi_turn_func_call(

@@ -1,8 +1,8 @@
-"""What a worker process offers of bfcl-eval: the functions below, called with JSON arguments.
+"""The functions of bfcl-eval that a worker process offers, called with JSON arguments.
 
-The module is imported by its folder, with an environment of its own, and imports nothing of rollhouse. What a policy wrote reaches it as JSON only.
-Function calls are decoded with `json.loads`; text of prompt mode, and calls that the simulated backends are to run, pass `literal` first, which
-lets nothing but literals through.
+The module is imported by its folder, with its own environment, and imports nothing of rollhouse. Policy output reaches it as JSON only.
+Function calls are decoded with `json.loads`; text of prompt mode, and calls for the simulated backends, pass `literal` first, which
+accepts literals only.
 
     cases(category, mode, limit)                              → {"cases": [{"id", "turns", "functions", "later", "scenario"}]}
     check(category, mode, id, answer)                         → {"valid", "error_type", "error"}
@@ -13,14 +13,14 @@ lets nothing but literals through.
     shown(category, mode, id, memory)                         → {"case": as in cases, with "memory" and "fills_memory"}
     remember(category, mode, id, episode, steps, memory)      → {"memory"}
 
-An answer (of one model call) is text, or in mode `fc` a list of [function name, JSON text of the arguments] where there are any. A memory is
-the JSON in which the package keeps it, null before the first session. The gold answers stay in here.
+An answer (of one model call) is text, or in mode `fc` with calls a list of [function name, JSON text of the arguments]. A memory is
+the package's JSON, null before the first session. Gold answers do not leave this process.
 """
 
 import sys
 import types
 
-# bfcl-eval's `model_config` needs every vendor's package; this stands in for it. The checker looks the answering model up by name, in which no "_"
+# bfcl-eval's `model_config` needs every vendor's package; this replaces it. The checker looks the answering model up by name, in which no "_"
 # may stand. Function-calling interfaces forbid dots in function names, so there it must expect underscores.
 _stand_in = types.ModuleType("bfcl_eval.constants.model_config")
 _stand_in.MODEL_CONFIG_MAPPING = {  # type: ignore[attr-defined]

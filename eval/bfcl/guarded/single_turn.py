@@ -19,7 +19,7 @@ from literal import Refused, refuse_expressions
 
 
 def check(category: str, mode: str, id: str, answer) -> dict:
-    """The verdict; an answer that breaks the benchmark's checker is wrong, not fatal."""
+    """The verdict; an answer that breaks the benchmark's checker is wrong."""
     try:
         return judge(category, mode, id, answer)
     except Exception as error:
@@ -27,14 +27,14 @@ def check(category: str, mode: str, id: str, answer) -> dict:
 
 
 def judge(category: str, mode: str, id: str, answer) -> dict:
-    """Decodes and checks as bfcl-eval does; what does not decode is no call."""
+    """Decodes and checks as bfcl-eval does; text that does not decode is not a call."""
     entry, gold = answers(category)[id]
     decoded, problem = None, ""
     try:
         decoded = decode_calls(answer) if mode == "fc" else decode_text(category, id, answer)
     except Refused as error:
         return verdict(False, "refused", str(error))
-    except Exception as error:  # the package's decoders raise whatever an odd answer makes them raise
+    except Exception as error:  # the package's decoders raise any exception
         problem = f"{type(error).__name__}: {error}"
     if is_relevance_or_irrelevance(category):
         called = decoded is not None and not is_empty_output(decoded)
@@ -48,7 +48,7 @@ def judge(category: str, mode: str, id: str, answer) -> dict:
     # A case of format_sensitivity names the category it is taken from in its id.
     judged_as = id.split(":")[-1] if is_format_sensitivity(category) else category
     result = ast_checker(entry["function"], decoded, gold, language(category), judged_as, f"rollhouse-{mode}")
-    # A valid verdict carries an error type too; it means nothing.
+    # A valid verdict has an error type too, without meaning.
     return verdict(result["valid"], result.get("error_type", "unclear"), result.get("error", ""))
 
 
@@ -60,7 +60,7 @@ def decode_calls(calls: list[list[str]] | str) -> list[dict]:
 
 
 def decode_text(category: str, id: str, text: str) -> list[dict]:
-    """Calls written as text, by the package's decoder for the form that the prompt asked for."""
+    """Calls written as text, by the package's decoder for the form that the prompt requires."""
     form, tagged = ReturnFormat.PYTHON, False
     if is_format_sensitivity(category):
         name, tagged, *_ = parse_prompt_variation_params(extract_prompt_format_from_id(id))
@@ -73,7 +73,7 @@ def decode_text(category: str, id: str, text: str) -> list[dict]:
 
 
 def python_of(text: str, tagged: bool) -> str:
-    """What the package's decoder will parse as Python: the answer without its fence, in brackets, or what its tag holds."""
+    """The text that the package's decoder parses as Python: the answer without its fence, in brackets, or the content of its tag."""
     text = text.strip("`\n ")
     text = text if text.startswith("[") else "[" + text
     text = text if text.endswith("]") else text + "]"
@@ -83,5 +83,5 @@ def python_of(text: str, tagged: bool) -> str:
 
 
 def language(category: str) -> Language:
-    """The language whose literals the arguments are written in."""
+    """The language of the arguments' literals."""
     return Language.JAVA if is_java(category) else Language.JAVASCRIPT if is_js(category) else Language.PYTHON

@@ -158,7 +158,7 @@ def test_every_kind_is_said_in_several_ways(rows: list[Row]) -> None:
     openings = defaultdict(set)
     for row in rows:
         openings[row["kind"]].add(" ".join(request_of(row).split()[:2]))
-    assert all(len(said) >= 2 for said in openings.values())
+    assert all(len(reported) >= 2 for reported in openings.values())
 
 
 def test_unknown_names_are_refused(ours: WorkplaceEnvironment) -> None:

@@ -89,8 +89,8 @@ def test_a_hostile_pattern_gets_an_error_and_stalls_no_other_session(
     environment: WorkplaceEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(patterns_module, "LIMIT_S", 0.3)
-    said, seconds = create_and_search(environment, "a" * 60 + "!", "(a+)+$")
-    assert said == "Error executing tool 'calendar_search_events': matching the pattern took longer than 0.3 s"
+    output, seconds = create_and_search(environment, "a" * 60 + "!", "(a+)+$")
+    assert output == "Error executing tool 'calendar_search_events': matching the pattern took longer than 0.3 s"
     assert seconds >= 0.3
     # The second time it is refused without another try.
     monkeypatch.setattr(patterns_module, "_matchers", None)

@@ -265,10 +265,10 @@ def test_a_verdict_may_be_waited_for(store: LanceStore) -> None:
 
 
 def test_the_command_refuses_politely(store: LanceStore, tmp_path: Path) -> None:
-    for scorer, place, says in (
+    for scorer, place, expected in (
         ("workplace", tmp_path / "no", "There is no store"),
         ("workplace", store.uri, "--tables"),
         ("magic", store.uri, "'magic'"),
     ):
         result = rollhouse("rescore", "--scorer", scorer, "--store", place)
-        assert result.exit_code == 2 and says in result.stderr
+        assert result.exit_code == 2 and expected in result.stderr

@@ -232,7 +232,7 @@ def test_the_body_is_compact_and_arguments_must_be_an_object(environment: Workpl
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "says"),
+    ("name", "arguments", "wanted"),
     [
         ("email_delete_email", {"email_id": ["a", "b"]}, "Error deleting email: operands could not be broadcast together with shapes (3,) (2,) "),
         ("analytics_total_visits_count", {"time_min": ["a"]}, "('Lengths must match to compare', (3,), (1,))"),
@@ -242,8 +242,8 @@ def test_the_body_is_compact_and_arguments_must_be_an_object(environment: Workpl
         ("calendar_delete_event", {"event_id": ["00000000"]}, "Invalid event ID format. Expected 8-digit ID."),
     ],
 )  # fmt: skip
-def test_a_list_is_compared_as_a_column(call: Any, name: str, arguments: dict[str, Any], says: str) -> None:
-    assert call(name, **arguments).removeprefix(f"Error executing tool '{name}': ") == says
+def test_a_list_is_compared_as_a_column(call: Any, name: str, arguments: dict[str, Any], wanted: str) -> None:
+    assert call(name, **arguments).removeprefix(f"Error executing tool '{name}': ") == wanted
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=4)  # fmt: skip

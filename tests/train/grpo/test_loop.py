@@ -242,11 +242,11 @@ def test_a_learner_that_does_not_answer_in_time_ends_the_run(prompt_store, confi
 
 
 def test_a_step_without_a_lesson_changes_nothing(prompt_store, configure, engine, tiny_base):
-    config = configure(run="alone", grpo__num_generations_per_prompt=1, grpo__max_num_steps=1)
+    config = configure(run="alone", grpo__num_generations_per_prompt=2, grpo__max_num_steps=1, policy__generation__max_new_tokens=1)  # fmt: skip
     row = train_grpo(prompt_store, config, engine=engine)
     assert row["weights_hash"] == weights_hash(tiny_base)
     (plan,) = rows(prompt_store, "batch_plans", "run_id = 'alone'")
-    assert {entry["reason"] for entry in plan["entries"]} == {"alone in its group"}
+    assert {entry["reason"] for entry in plan["entries"]} == {"zero_std"}
     numbers = metrics(prompt_store, "alone")[1]
     assert "train/loss" not in numbers and numbers["train/frac_zero_std"] == 1 and numbers["groups/kept"] == 0
 
@@ -275,11 +275,13 @@ def test_what_cannot_go_well_is_said_before_the_run(prompt_store, configure, eng
         ({"policy__device": "cuda"}, "engine computes .* policy.generation.sync_tolerance"),
         ({"policy__precision": "bfloat16"}, "learner computes .* policy.generation.sync_tolerance"),
         ({"grpo.curriculum__query": "no_such_query"}, "no_such_query"),
+        ({"grpo__num_generations_per_prompt": 1}, "nothing to be compared with"),
+        ({"policy__max_total_sequence_length": 4096}, "=4096 is more than the model's context of 1024 tokens"),
     ):
         with pytest.raises(RollhouseError, match=said):
             train_grpo(prompt_store, configure(run="refused", **changes), engine=engine)
     tasks = grpo_tasks(prompt_store, get_dataset(prompt_store, "mixed"))
     config = configure(grpo__val_at_end=True)
     with pytest.raises(ConfigError, match="no task in split 'validation'"):
-        refuse_what_cannot_run(prompt_store, config, NoValidation(n_train=24), tasks, ChatFormat.of(config.policy.model_name))  # fmt: skip
+        refuse_what_cannot_run(prompt_store, config, NoValidation(n_train=24), tasks, ChatFormat.of(config.policy.model_name), None)  # fmt: skip
     assert prompt_store.read("run_events", filter="run_id = 'refused'").num_rows == 0

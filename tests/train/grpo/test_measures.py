@@ -125,3 +125,25 @@ def test_outcomes_are_parallel_to_the_samples():
         assert outcome.ratio_mean == pytest.approx(fmean(weights), rel=1e-5)
         clipped = (terms["clipped_low"] | terms["clipped_high"])[row, mask]
         assert outcome.clipped_share == pytest.approx(clipped.double().mean().item())
+
+
+def test_a_rollout_that_failed_is_counted_and_is_no_wrong_answer(tmp_path):
+    """As in training, where `train/pass_rate` is over the rollouts that did not fail."""
+    from rollhouse.store.appending import append_rows
+    from rollhouse.store.lance_store import LanceStore
+    from rollhouse.train.grpo.metrics import rollout_metrics
+    from rollhouse.train.grpo.validation import validation_metrics
+
+    store = LanceStore.create(tmp_path / "store")
+    results = [("completed", True), ("truncated", False), ("error", False), ("timeout", None)]
+    rows = [
+        {"rollout_id": f"r{n}", "slot_id": f"s{n}", "run_id": "v", "task_id": f"t{n}", "attempt": 0, "status": status, "passed": passed}
+        for n, (status, passed) in enumerate(results)
+    ]  # fmt: skip
+    append_rows(store, "rollouts", rows)
+    numbers = validation_metrics(store, "v", {f"t{n}" for n in range(4)})
+    assert numbers == {"val/accuracy": 0.5, "val/stderr": 0.5, "val/n": 2.0, "val/failed": 2.0}
+    filled = [dict.fromkeys(("reward_components", "n_sampled_tokens", "n_tool_calls", "n_tool_errors", "n_turns", "n_parse_failures")) | row | {"reward": float(bool(row["passed"]))} for row in rows]  # fmt: skip
+    trained = rollout_metrics(filled)
+    assert (trained["train/pass_rate"], trained["rollouts/failed"]) == (0.5, 2.0)
+    assert validation_metrics(store, "v", {"t2"})["val/accuracy"] == 0.0

@@ -24,6 +24,7 @@ CHANGED = {
         "loss_fn.ratio_clip_max": 4e-4,
     },
     "cispo": {"loss_fn.objective": "cispo", "loss_fn.ratio_clip_min": 1.0},
+    "gdpo": {"grpo.normalize_components": True},
     "rloo": {"grpo.normalize_rewards": False, "grpo.use_leave_one_out_baseline": True},
     "reinforce_pp": {"grpo.normalize_rewards": False, "grpo.whiten_advantages": True},
     "icepop": {
@@ -74,7 +75,7 @@ def test_the_resolved_settings_give_the_configuration_again(name):
 
 
 def test_an_unknown_algorithm_is_an_error_naming_the_known_ones():
-    with pytest.raises(ValueError, match="grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp, icepop"):
+    with pytest.raises(ValueError, match="grpo, dr_grpo, dapo, gspo, gdpo, cispo, rloo, reinforce_pp, icepop"):
         grpo_config(algorithm="ppo")
 
 

@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.train.grpo.prompts import prompts_of_step
+from rollhouse.transform.materialize import PromptSet
 
 
 @settings(deadline=None, derandomize=True)
@@ -13,6 +14,17 @@ def test_an_epoch_gives_every_prompt_at_most_once_and_misses_less_than_a_batch(n
     epoch = [item for step in range(1, batches + 1) for item in prompts_of_step(items, step, size, seed)]
     assert len(epoch) == len(set(epoch)) > n - min(size, n)
     assert all(len(prompts_of_step(items, step, size, seed)) == min(size, n) for step in range(1, 3 * batches))
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 5))
+def test_a_curriculum_reaches_its_end_before_a_prompt_comes_again(n, size, seed):
+    items = PromptSet(range(n))  # type: ignore[arg-type]
+    items.in_order = True
+    steps = -(-n // min(size, n))
+    taken = [item for step in range(1, steps + 1) for item in prompts_of_step(items, step, size, seed)]
+    assert taken[:n] == list(range(n)) and taken[n:] == list(range(len(taken) - n))
+    assert all(len(set(prompts_of_step(items, step, size, seed))) == min(size, n) for step in range(1, 4 * steps))
 
 
 def test_order_depends_on_seed_and_epoch_alone():

@@ -8,13 +8,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from . import cispo, dapo, dr_grpo, grpo, gspo, icepop, reinforce_pp, rloo
+from . import cispo, dapo, dr_grpo, gdpo, grpo, gspo, icepop, reinforce_pp, rloo
 
 ALGORITHMS: dict[str, Callable[[int], dict[str, Any]]] = {
     "grpo": grpo.settings,
     "dr_grpo": dr_grpo.settings,
     "dapo": dapo.settings,
     "gspo": gspo.settings,
+    "gdpo": gdpo.settings,
     "cispo": cispo.settings,
     "rloo": rloo.settings,
     "reinforce_pp": reinforce_pp.settings,

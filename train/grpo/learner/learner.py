@@ -18,9 +18,10 @@ from .layout import Layout, choose_rows, model_cost, plain_layout, shared_layout
 from .logprobs import TokenScorer, can_share_prefix, logprob_gap, refuse_other_logits, spread
 from .model import evaluating, open_model, open_reference
 from .ranks import dealt, gathered, join, laid_like, split_model, whole
+from .router import router_of
 from .settings import LearnerSettings
 from .state import gather_state, read_numbers, restore, seeded, write_state
-from .update import StepResult, Update, learning_rate, merge, not_finite, out_of_memory, step_result
+from .update import StepResult, TokenSums, Update, learning_rate, merge, not_finite, out_of_memory, step_result
 
 SCORED_AT_ONCE = 8192
 """Padded tokens of a micro-batch that is only scored."""
@@ -71,6 +72,7 @@ class Learner:
         shares = rank == 0 and self._policy.shared_prefix and can_share_prefix(self.model, device)
         self._cost = model_cost(self.model) if gathered(shares, world_size)[0] else None
         self._scorer = TokenScorer(self.model)
+        self._router = router_of(self.model, self._policy.router_loss, world_size)
         self._reference = None
         if self._loss.reference_policy_kl_penalty:
             own = self._policy.lora is not None  # without its adapters the policy is its own reference
@@ -150,12 +152,24 @@ class Learner:
             inputs = self._inputs(chosen or [NOTHING], first[number])
             first[number] = (inputs.old_logprobs, inputs.reference_logprobs)
             found = policy_loss(inputs, totals, self._loss, self._custom)
-            (found.loss * self.world_size).backward()  # FSDP takes the mean over ranks
+            loss = found.loss + self._router_loss(inputs, totals, update)
+            (loss * self.world_size).backward()  # FSDP takes the mean over ranks
             if positions is not None:
                 update.add(positions, chosen, inputs, found)
         norm = torch.nn.utils.clip_grad_norm_(self._trained().values(), self._policy.max_grad_norm)
         update.grad_norm = whole(norm).item()
         return merge(gathered(update, self.world_size))
+
+    def _router_loss(self, inputs: LossInputs, totals: StepTotals, update: Update) -> Tensor | float:
+        """The micro-batch's part of the router loss; its value and the experts' loads are added to the update's metrics."""
+        n_tokens = int(inputs.mask.sum())
+        if self._router is None or not n_tokens:
+            return 0.0
+        logits, self._scorer.router_logits = self._scorer.router_logits, ()
+        loss = self._router.loss(logits)
+        numbers = {"train/router_loss": float(loss.detach())} | self._router.loads(logits)
+        update.tally.merge(TokenSums(0, {name: value * n_tokens for name, value in numbers.items()}))
+        return self._router.coefficient * loss * (n_tokens / totals.n_tokens) if self._router.coefficient else 0.0
 
     def _update(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
@@ -166,10 +180,12 @@ class Learner:
         """What the loss of a micro-batch is computed from; `first` has the old and the reference's logprobs, None at the first update."""
         batch = collate(samples, self.settings.device)
         layout = self._layout(samples, batch)
+        self._scorer.routed = self._router is not None
         with self._precision():
             found = self._scorer(
                 layout, self._temperature, self._policy.logprob_chunk_tokens, self._loss.entropy_bonus != 0
             )
+        self._scorer.routed = False  # a scoring pass keeps none
         logprobs, entropies = (spread(values, batch.mask) for values in found)
         if first is None:
             old = logprobs.detach() if self._loss.old_logprobs == "learner" else batch.engine_logprobs

@@ -23,6 +23,8 @@ class TokenScorer(torch.nn.Module):
         """Takes a transformers model; one of full attention computes it from now on as rows that share a prompt need it."""
         super().__init__()
         self.model = model
+        self.routed = False  # whether router logits are kept
+        self.router_logits: tuple[Tensor, ...] = ()  # of the last pass: [N, E] a layer with experts
         if full_attention(model.config):
             use_shared_attention(model)
 
@@ -43,8 +45,13 @@ class TokenScorer(torch.nn.Module):
         options: dict[str, Any] = {"position_ids": layout.position_ids} if layout.position_ids is not None else {}
         if layout.answers is not None:
             options["answers"] = layout.answers
-        output = backbone(input_ids=layout.input_ids, use_cache=False, **options).last_hidden_state
-        hidden = output.flatten(0, 1)[layout.sources]
+        if self.routed:
+            options["output_router_logits"] = True
+        output = backbone(input_ids=layout.input_ids, use_cache=False, **options)
+        self.router_logits = (
+            tuple(layer.flatten(0, -2)[layout.sources] for layer in output.router_logits) if self.routed else ()
+        )
+        hidden = output.last_hidden_state.flatten(0, 1)[layout.sources]
         size = chunk_tokens or max(1, MAX_LOGITS // self.model.get_output_embeddings().weight.shape[0])
         if len(hidden) <= size:
             return _pick(self.model, hidden, layout.targets, temperature, entropy_grad)

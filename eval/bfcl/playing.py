@@ -18,7 +18,7 @@ from .checker import Answer, Checker, CheckerFailed, Memory, Verdict
 from .tools import to_tool
 
 BENCHMARK = "bfcl"
-MAX_STEPS = 20  # model calls that may be answered in one turn; the benchmark fails a case that goes on
+MAX_STEPS = 20  # model calls answered in one turn; the benchmark fails a case with more
 ENDLESS = "multi_turn:force_terminated"
 
 
@@ -35,19 +35,19 @@ class Judge:
             return await asyncio.to_thread(getattr(self.checker, method), *arguments, mode=self.mode, **options)
 
     async def forget(self, episode: str) -> None:
-        """Frees what the checker keeps of an episode."""
+        """Frees the checker's state of an episode."""
         async with self._one:
             await asyncio.to_thread(self.checker.forget, episode)
 
 
 @dataclass
 class Answered:
-    """What a policy made of a case.
+    """A case as played by a policy.
 
     Attributes:
-        task, messages: The task as it was at the end, and all messages after its prompt.
-        verdict: Of a session, which nothing judges, only how it ended: its error type is None when it came to its end.
-        memory: What the policy remembers; a session that broke off changes nothing, one that was ended for its endless calls does.
+        task, messages: The task at the end, and all messages after its prompt.
+        verdict: For a session, which is not judged, only its error type: None if it ended normally.
+        memory: The policy's memory. A session that failed leaves it unchanged; one that was ended after MAX_STEPS calls changes it.
     """
 
     task: Task
@@ -59,7 +59,7 @@ class Answered:
 async def answer_case(
     policy: Policy, category: str, case: Mapping[str, Any], sampling: Sampling, judge: Judge
 ) -> Answered:
-    """Asks the policy and judges what it says. What cannot be asked is a failed case. Raises EngineError when asking again may help."""
+    """Plays a case and judges it. A case that the engine refuses fails. Raises EngineError if a retry may help."""
     answered = Answered(as_task(category, case), memory=case.get("memory"))
     try:
         if is_played(category):
@@ -76,7 +76,7 @@ async def answer_case(
 
 
 def as_task(category: str, case: Mapping[str, Any]) -> Task:
-    """A case as a task; it has no ground truth, for that never leaves the process that checks."""
+    """A case as a task. It has no ground truth, which stays in the checker process."""
     return Task(
         environment=BENCHMARK,
         messages=tuple(read_message(message) for message in case["turns"][0]),
@@ -103,7 +103,7 @@ async def _answer_once(
 
 
 async def _play(policy: Policy, case: Mapping[str, Any], sampling: Sampling, judge: Judge, answered: Answered) -> None:
-    """Plays a case, then has it judged; of a session the memory is kept instead."""
+    """Plays a case, then judges it; of a session the memory is kept instead."""
     category, episode = answered.task.category or "", "r" + uuid.uuid4().hex
     turns: list[list[Answer]] = []
     try:
@@ -128,9 +128,9 @@ async def _play_turns(
     episode: str,
     turns: list[list[Answer]],
 ) -> Verdict | None:
-    """Plays every user turn and notes its answers in `turns`; the verdict, where the case ended before the last turn did.
+    """Plays every user turn and records its answers in `turns`. Returns a verdict if the case ended early.
 
-    A turn ends with an answer that calls nothing, and the case with one that calls MAX_STEPS times and goes on.
+    A turn ends with an answer without calls. The case ends early if a turn has more than MAX_STEPS calls.
     """
     category, memory = answered.task.category or "", case.get("memory")
     conversation = Conversation(answered.task)
@@ -159,19 +159,19 @@ async def _play_turns(
 def _next_turn(
     conversation: Conversation, case: Mapping[str, Any], number: int, messages: list[dict[str, Any]]
 ) -> Conversation:
-    """The conversation with the next user turn. Functions that come with it change the prompt, so there it begins anew from its history."""
-    said = [read_message(message) for message in messages]
+    """The conversation with the next user turn. Functions that come with it change the prompt, so the conversation restarts with its history."""
+    added = [read_message(message) for message in messages]
     functions = case["later"].get(str(number))
     if not functions:
-        conversation.messages += said
+        conversation.messages += added
         return conversation
     task = conversation.task
     tools = (*task.tools, *(to_tool(function) for function in functions))
-    return Conversation(replace(task, messages=(*task.messages, *conversation.messages, *said), tools=tools))
+    return Conversation(replace(task, messages=(*task.messages, *conversation.messages, *added), tools=tools))
 
 
 def answer_of(message: Message, mode: str) -> Answer:
-    """What the checker is given of a model call."""
+    """A model call as the checker takes it."""
     if mode == "prompt" or not message.tool_calls:
         return message.text or ""
     return [(call.name, call.arguments) for call in message.tool_calls]
