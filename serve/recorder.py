@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
@@ -13,6 +13,7 @@ from ..collect.episode import without_content
 from ..collect.feed import without_task
 from ..policies.types import Policy
 from ..store.appending import insert_if_absent
+from ..store.ids import group_id
 from ..store.journal import has_journal
 from ..store.lance_store import LanceStore, quote
 from ..store.rollout import Rollout
@@ -22,10 +23,12 @@ from ..store.writer import RolloutWriter
 from .calls import Call, CallFiles
 from .errors import conflict
 from .history import OpenRollout
-from .rows import episode_rollouts, main_task, row_id
+from .rows import episode_rollouts, main_task, place_of, row_id
 from .verdicts import Ending
 
 T = TypeVar("T")
+_REMEMBERED = 10_000
+"""Answers to `/finish` that are kept for clients that send the request again."""
 
 
 class Recorder:
@@ -47,13 +50,14 @@ class Recorder:
         self._writer = RolloutWriter(store, run)
         # One thread, so that a commit never blocks the calls in flight.
         self._thread = ThreadPoolExecutor(1, "rollhouse-writer")
-        columns = ["rollout_id", "task_id", "sample_index", "attempt"]
+        columns = ["rollout_id", "group_id", "sample_index", "attempt"]
         rows = store.read("rollouts", columns, f"run_id = {quote(run.run_id)}").to_pylist()
         self._finished = {row["rollout_id"] for row in rows}
+        self._replies: OrderedDict[str, tuple[dict[str, Any], dict[str, Any]]] = OrderedDict()
         self._next_sample: dict[str, int] = {}
         self._attempts: dict[tuple[str, int], int] = {}
         for row in rows:
-            self._count(row["task_id"], row["sample_index"], row["attempt"])
+            self._count(row["group_id"], row["sample_index"], row["attempt"])
         self._committing: set[asyncio.Task[Any]] = set()
         self._to_finish: list[tuple[OpenRollout, Ending]] = []
         for kept in self._files.read():
@@ -99,7 +103,13 @@ class Recorder:
         self.calls += 1
 
     async def finish(self, name: str, ending: Ending) -> dict[str, Any]:
-        """Writes the rollout's rows, forgets it, and returns the ids of the rows. Raises ApiError (409) for an unknown or finished id."""
+        """Writes the rollout's rows, forgets it, and returns the ids of the rows. The same request again gives the same answer.
+
+        Raises ApiError (409) for an unknown id, and for one that was finished otherwise.
+        """
+        given, reply = self._replies.get(name, (None, {}))
+        if given == ending.to_json():
+            return reply
         self._refuse_finished(name)
         rollout = self.open.get(name)
         if rollout is None or not rollout.calls:
@@ -151,18 +161,18 @@ class Recorder:
         self._writer.close()
 
     async def _commit(self, rollout: OpenRollout, ending: Ending) -> dict[str, Any]:
-        name, run_id = rollout.name, self._run.run_id
+        name, run_id, given = rollout.name, self._run.run_id, ending.to_json()
         task = main_task(rollout, self._environment, ending)
-        task_id = task.task_id
+        group = group_id(run_id, None, place_of(ending, task)[1])
         sample = ending.sample_index
         if sample is None:
-            sample = self._next_sample.get(task_id, 0)
-        attempt = self._attempts.get((task_id, sample), 0)  # a place that has a rollout already gets another attempt
+            sample = self._next_sample.get(group, 0)
+        attempt = self._attempts.get((group, sample), 0)  # a place that has a rollout already gets another attempt
         episode = episode_rollouts(run_id, rollout, self._policy, task, ending, (sample, attempt))
         self._files.add_ending(name, Ending.to_json(ending) | {"sample_index": sample})
         rollout.ending = ending.to_json()
         self._finished.add(row_id(run_id, name))
-        self._count(task_id, sample, attempt)
+        self._count(group, sample, attempt)
         try:
             await self._in_thread(lambda: self._write(episode))
         except BaseException:
@@ -176,7 +186,11 @@ class Recorder:
         self.statuses[status] += 1
         columns = ("rollout_id", "agent", "branch", "n_turns", "prefix_ok")
         listed = [{column: getattr(row, column) for column in columns} for row in episode]
-        return {"rollout_id": name, "status": status, "run_id": run_id, "rows": listed}
+        reply = {"rollout_id": name, "status": status, "run_id": run_id, "rows": listed}
+        self._replies[name] = (given, reply)
+        if len(self._replies) > _REMEMBERED:
+            self._replies.popitem(last=False)
+        return reply
 
     def _write(self, episode: list[Rollout]) -> None:
         try:
@@ -208,10 +222,10 @@ class Recorder:
         if self._is_finished(name):
             raise conflict(f"Rollout {name!r} is finished: use another id.", "rollout_finished")
 
-    def _count(self, task_id: str | None, sample: int, attempt: int) -> None:
-        if task_id is not None:
-            self._next_sample[task_id] = max(self._next_sample.get(task_id, 0), sample + 1)
-            self._attempts[task_id, sample] = max(self._attempts.get((task_id, sample), 0), attempt + 1)
+    def _count(self, group: str | None, sample: int, attempt: int) -> None:
+        if group is not None:
+            self._next_sample[group] = max(self._next_sample.get(group, 0), sample + 1)
+            self._attempts[group, sample] = max(self._attempts.get((group, sample), 0), attempt + 1)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

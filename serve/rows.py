@@ -25,6 +25,12 @@ def main_task(served: OpenRollout, environment: str, ending: Ending) -> Task:
     return Task(environment, first.messages, first.tools, **ending.task)
 
 
+def place_of(ending: Ending, task: Task) -> tuple[str, str]:
+    """(slot, group): what tells the rollout's slot from others, beside its sample_index, and its group."""
+    slot = task.task_id if ending.key is None else hash_id("task", ending.key)
+    return slot, slot if ending.group is None else hash_id("group", ending.group)
+
+
 def episode_rollouts(
     run_id: str, served: OpenRollout, policy: Policy, task: Task, ending: Ending, place: tuple[int, int]
 ) -> list[Rollout]:
@@ -33,12 +39,13 @@ def episode_rollouts(
     A side branch has a prompt of its own, and the episode's task. A retry has the gap `retry` and is not trainable.
     """
     branches, (sample_index, attempt) = served.branches(), place
+    slot, group = place_of(ending, task)
     main = row_id(run_id, served.name)
     shared: dict[str, Any] = {
         "task": task,
-        "slot_id": slot_id(run_id, None, task.task_id, sample_index),
+        "slot_id": slot_id(run_id, None, slot if slot == group else hash_id(slot, group), sample_index),
         "run_id": run_id,
-        "group_id": group_id(run_id, None, task.task_id),
+        "group_id": group_id(run_id, None, group),
         "sample_index": sample_index,
         "attempt": attempt,
         "episode_id": main,
@@ -113,6 +120,10 @@ def _ending_columns(ending: Ending, last: Call) -> dict[str, Any]:
 
 def _extra(served: OpenRollout, first: Call, ending: Ending) -> dict[str, Any]:
     found: dict[str, Any] = {"rollout_id": served.name}
+    if ending.key is not None:
+        found["task_key"] = ending.key
+    if ending.group is not None:
+        found["group"] = ending.group
     if ending.metadata:
         found["metadata"] = ending.metadata
     if first.diverged is not None:

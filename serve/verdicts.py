@@ -8,7 +8,7 @@ from ..store.rollout import STATUSES
 from ..store.task import Score
 from .errors import refused
 
-_TASK_FIELDS = ("ground_truth", "state", "split", "category", "difficulty", "source_key", "extra")
+_TASK_FIELDS = ("ground_truth", "state", "split", "category", "difficulty", "source_key", "extra", "key")
 _VERDICT_FIELDS = ("passed", "scorer", "scorer_version", "components")
 _LARGEST = 3e38  # the largest value of a 32-bit column
 _SPLITS = ("train", "validation", "test")
@@ -22,7 +22,9 @@ class Ending:
         score: Its verdict; None when there is none yet.
         status: None lets the server decide: `truncated` when a token limit cut the last answer, else `completed`.
         task: Fields of the task beside its messages and tools, as in `Task`.
-        sample_index: The repeat of the task; None takes the next.
+        group: Rollouts of one group are compared with each other; None groups by `key`, else by task.
+        key: Names the task where its prompt differs from rollout to rollout (a date, a working directory).
+        sample_index: The repeat within the group; None takes the next.
         metadata: JSON that the client wants stored with the rollout.
     """
 
@@ -32,6 +34,8 @@ class Ending:
     error_type: str | None = None
     error_message: str | None = None
     task: dict[str, Any] = field(default_factory=dict)
+    group: str | None = None
+    key: str | None = None
     sample_index: int | None = None
     n_tool_errors: int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -73,7 +77,9 @@ def read_ending(body: dict[str, Any]) -> Ending:
         stop_reason=_text(body, "stop_reason"),
         error_type=_text(body, "error_type") or (None if error is None else "agent"),
         error_message=None if error is None else one_line(error),
-        task=task,
+        task={name: value for name, value in task.items() if name != "key"},
+        group=_text(body, "group"),
+        key=task.get("key"),
         sample_index=_count(body, "sample_index"),
         n_tool_errors=_count(body, "n_tool_errors"),
         metadata=metadata,
@@ -111,7 +117,7 @@ def _components(body: dict[str, Any]) -> tuple[tuple[str, float, float], ...]:
 def _check_task(task: dict[str, Any]) -> None:
     if task.get("split", "train") not in _SPLITS:
         raise refused(f"`task.split` must be one of {', '.join(_SPLITS)}.")
-    for name in ("category", "source_key"):
+    for name in ("category", "source_key", "key"):
         _text(task, name, "task.")
     if task.get("difficulty") is not None:
         _finite(task["difficulty"], "task.difficulty")

@@ -151,6 +151,33 @@ def test_repeats_of_a_task_are_one_group_with_an_index_each(server: Server, requ
     assert (again["slot_id"], again["attempt"], other["attempt"]) == (other["slot_id"], 1, 0)
 
 
+def test_prompts_that_differ_form_a_group_by_key_or_by_group(server: Server, request_of: Request) -> None:
+    bodies: list[dict[str, Any]] = [
+        {"task": {"key": "t1"}},
+        {"task": {"key": "t1"}},
+        {"task": {"key": "t1"}, "group": "g"},
+        {"group": "g"},
+    ]
+    for number, body in enumerate(bodies):
+        request = request_of(messages=[{"role": "user", "content": f"It is day {number}. Find Ada."}])
+        server.openai(f"/rollouts/dated-{number}/v1").chat.completions.create(**request)
+        finish(server, f"dated-{number}", reward=0, **body)
+    rows = [stored(server, f"dated-{number}")[0] for number in range(4)]
+    groups = [row["group_id"] for row in rows]
+    assert groups[0] == groups[1] != groups[2] == groups[3]
+    assert [row["sample_index"] for row in rows] == [0, 1, 0, 1] and len({row["slot_id"] for row in rows}) == 4
+    assert [json.loads(row["extra"])["serve"].get("task_key") for row in rows] == ["t1", "t1", "t1", None]
+    status, reply = post(server, "/rollouts/dated-0/finish", task={"key": 3})
+    assert status == 400 and "`task.key` must be a string" in reply["error"]["message"]
+
+
+def test_a_request_to_finish_that_is_sent_again_has_the_same_answer(server: Server, request_of: Request) -> None:
+    server.openai("/rollouts/again/v1").chat.completions.create(**request_of())
+    reply = finish(server, "again", reward=0.5)
+    assert finish(server, "again", reward=0.5) == reply and len(stored(server, "again")) == 1
+    assert post(server, "/rollouts/again/finish", reward=0.25)[0] == 409
+
+
 def test_an_edited_history_is_rendered_anew_and_kept_as_a_branch_with_the_position(
     server: Server, request_of: Request
 ) -> None:
