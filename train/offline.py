@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..base.errors import TrainingError
+from ..base.errors import ConfigError, TrainingError
 from ..base.packages import need
 from ..policies.chat import ChatFormat
 from ..policies.models import check_model_folder, context_length, weights_hash
@@ -31,9 +31,20 @@ OnStep = Callable[[int, int, str], None]
 
 
 def load_model(folder: Path) -> Any:
-    """The model with float32 master weights; on a GPU the trainer computes in bfloat16."""
+    """The model with float32 master weights; on a GPU the trainer computes in bfloat16.
+
+    Raises ConfigError when the folder lacks weights, which would be random.
+    """
     torch = need("torch")
-    return need("transformers").AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    causal = need("transformers").AutoModelForCausalLM
+    model, found = causal.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True)
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ConfigError(
+            f"{folder} lacks {len(missing)} of {len(model.state_dict())} tensors of {type(model).__name__}, the first {missing[0]}.",
+            "Name a complete model folder, of an architecture that transformers loads.",
+        )
+    return model
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,12 @@ class Start:
     def tokenizing(self, policy: OfflinePolicy) -> Tokenizing:
         """What turns the dataset's trajectories into tokens."""
         return Tokenizing(self.chat, policy.max_total_sequence_length, self.context, policy.leave_out_too_long)
+
+
+def open_start(store: LanceStore, config: OfflineConfig) -> Start:
+    """What a run of this configuration starts from. Raises ConfigError and StoreNotFound."""
+    folder = check_model_folder(resolve_model(store, config.policy.model_name))
+    return Start(folder, get_dataset(store, config.dataset), ChatFormat.of(folder, config.policy.chat))
 
 
 MakeTrainer = Callable[[Path], Any]
@@ -80,8 +97,8 @@ def train_offline(
     """
     need("trl")
     require_name(config.run)
-    folder = check_model_folder(resolve_model(store, config.policy.model_name))
-    dataset, parent = get_dataset(store, config.dataset), weights_hash(folder)
+    start = open_start(store, config)
+    folder, dataset, parent = start.folder, start.dataset, weights_hash(start.folder)
     labelled = config.model_copy(update={"dataset": dataset.label})
     payload = run_payload(labelled, model_hash=parent)
     before = finished_before(store, kind, config.run, type(config), payload)
@@ -90,7 +107,7 @@ def train_offline(
             on_step(before["step"], before["step"], "already trained; this is its checkpoint")
         return before
     with tempfile.TemporaryDirectory(prefix="rollhouse-rows-") as scratch:
-        rows, make_trainer = prepare(Start(folder, dataset, ChatFormat.of(folder, config.policy.chat)), Path(scratch))
+        rows, make_trainer = prepare(start, Path(scratch))
         if rank() > 0:
             state = folder_of(store, str(config.run), config.checkpointing.checkpoint_dir) / "state"
             follow(make_trainer, state, config)
