@@ -1,8 +1,8 @@
 """What SFT and DPO share: training from a dataset and a model to a checkpoint, and resuming an interrupted run."""
 
+import json
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from ..base.errors import ConfigError, TrainingError
 from ..base.packages import need
 from ..policies.chat import ChatFormat
 from ..policies.models import check_model_folder, context_length, weights_hash
+from ..store.checkpoint_paths import MARK, has_mark, remove_marked, stored_path
 from ..store.lance_store import LanceStore
 from ..store.run_settings import refuse_other_config, run_payload
 from ..store.runs import Run, start_run
@@ -21,6 +22,7 @@ from ..transform.versions import DatasetVersion, get_dataset
 from .checkpoints import checkpoint_folder, finished_before, folder_of, keep_best, resolve_model, save_checkpoint
 from .lora import merged
 from .offline_config import OfflineConfig, OfflinePolicy
+from .runs import run_identity
 from .saved import CheckedModel, refuse_infinite
 from .tokens import Tokenizing
 from .tracking import Tracker
@@ -135,6 +137,7 @@ def _train(
         interrupted_at = last_state(state)
         if interrupted_at is not None:
             refuse_other_config(store, run.run_id, type(config), payload)
+        _mark_state(state, run_identity(run))
         trainer = make_trainer(state)
 
         def keep(step: int) -> dict[str, Any]:
@@ -149,8 +152,19 @@ def _train(
         run_trainer(trainer, interrupted_at, config)
         checkpoint = keep(trainer.state.global_step)
         _finish(run, checkpoint, trainer, rows)
-        shutil.rmtree(state, ignore_errors=True)  # a finished run is not resumed
+        remove_marked(state, state.parent, run_identity(run))  # a finished run is not resumed
     return checkpoint
+
+
+def _mark_state(state: Path, identity: str) -> None:
+    """Makes the folder of a run's state and marks it. Raises ConfigError for one of another run; earlier versions wrote no mark."""
+    if (state / MARK).exists() and not has_mark(state, identity):
+        raise ConfigError(
+            f"{state} belongs to another run and would be replaced.",
+            "Name the run differently, or set another checkpointing.checkpoint_dir.",
+        )
+    state.mkdir(parents=True, exist_ok=True)
+    (state / MARK).write_text(json.dumps({"run": identity}))
 
 
 def first_row(trainer: Any) -> list[int]:
@@ -272,7 +286,7 @@ def _finish(run: Run, checkpoint: dict[str, Any], trainer: Any, rows: dict[str, 
     run.finish(
         {
             "checkpoint": checkpoint["checkpoint_id"],
-            "path": checkpoint["path"],
+            "path": stored_path(run.store, Path(checkpoint["path"])),
             "weights_hash": checkpoint["weights_hash"],
             "steps": trainer.state.global_step,
             "rows": rows,
