@@ -11,7 +11,7 @@ from .sft import cap_categories
 
 # Only the columns that are needed: each one costs time on a million rollouts.
 WANTED = (
-    "task_id", "trainable", "policy_id", "policy_version", "status", "reward", "passed", "started_at",
+    "task_id", "branch", "trainable", "policy_id", "policy_version", "status", "reward", "passed", "started_at",
 )  # fmt: skip
 _Z95 = 1.959963984540054
 _DAY_US = 86_400_000_000

@@ -1,14 +1,13 @@
 """The rollouts page: one page of the table, the total, and the facets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ..base.errors import ConfigError
 from ..queries.sql_store import SqlStore
 from .filters import FIELDS, PLANNED, Clause, order_by, read_filter
+from .query import Query, one_of, whole
 from .reader import Reader, plain
 
-Query = Mapping[str, Sequence[str]]
 PAGE = 100
 RANKED = 10_000
 """How many of the newest rollouts `interesting` ranks: ranking needs their groups and verdicts, and the rest would cost more than a filter may."""
@@ -43,8 +42,8 @@ def page(reader: Reader, query: Query) -> dict[str, Any]:
     Returns:
         rows, total (rollouts in the filter), shown (how many of these the order covers) and sql (the filter as text to copy).
     """
-    offset, limit = _whole(query, "offset", 0), min(_whole(query, "limit", PAGE), 500)
-    sort, where = _one(query, "sort") or "interesting", _one(query, "where")
+    offset, limit = whole(query, "offset", 0), min(whole(query, "limit", PAGE), 500)
+    sort, where = one_of(query, "sort") or "interesting", one_of(query, "where")
     clause = read_filter(query)
     if sort == "interesting":
         found = _ranked(reader, query)[offset : offset + limit]
@@ -84,7 +83,7 @@ def ids(reader: Reader, query: Query, rollout_id: str) -> dict[str, Any]:
 
 def page_ids(reader: Reader, query: Query) -> list[str]:
     """The ids of the first 10,000 rollouts of the filter, in its order."""
-    sort, where = _one(query, "sort") or "interesting", _one(query, "where")
+    sort, where = one_of(query, "sort") or "interesting", one_of(query, "where")
     if sort == "interesting":
         return [row["rollout_id"] for row in _ranked(reader, query)]
     clause = read_filter(query)
@@ -97,7 +96,7 @@ def page_ids(reader: Reader, query: Query) -> list[str]:
 
 def _ranked(reader: Reader, query: Query) -> list[dict[str, Any]]:
     """The newest rollouts of the filter with their marks, most marks first."""
-    clause, where = read_filter(query), _one(query, "where")
+    clause, where = read_filter(query), one_of(query, "where")
     text = _INTERESTING.format(source=_source(clause, where), ranked=RANKED)
     return reader.cached(("ranked", _key(query)), lambda: _ask(reader, text, clause.params, where))
 
@@ -150,7 +149,7 @@ def facets(reader: Reader, query: Query) -> dict[str, Any]:
         choices: name → [{value, n}], at most 30, commonest first; ranges: name → {low, high, bins: ten counts}, without fields that hold no number;
         scorers and datasets: [{value: NAME@VERSION, n}].
     """
-    return reader.cached(("facets", _key(query)), lambda: _facets(reader, query, _one(query, "where")))
+    return reader.cached(("facets", _key(query)), lambda: _facets(reader, query, one_of(query, "where")))
 
 
 def _facets(reader: Reader, query: Query, where: str) -> dict[str, Any]:
@@ -272,14 +271,3 @@ def _names(n: int, start: int = 0) -> str:
 
 def _named(values: Sequence[Any]) -> dict[str, Any]:
     return {f"k{at}": value for at, value in enumerate(values)}
-
-
-def _one(query: Query, name: str) -> str:
-    return next(iter(query.get(name, ())), "")
-
-
-def _whole(query: Query, name: str, default: int) -> int:
-    text = _one(query, name)
-    if text and not text.isdigit():
-        raise ConfigError(f"{name}: {text!r} is not a whole number.", "Use 0 or more.")
-    return int(text) if text else default

@@ -14,7 +14,8 @@ from aiohttp import web
 
 from ..base.errors import QueryError, RollhouseError, StoreNotFound
 from ..queries.sql_store import SqlStore
-from . import group, rollout, rollouts, runs, tokens
+from . import datasets, group, rollout, rollouts, runs, tokens
+from .query import Query, one_of
 from .reader import Reader, plain
 from .security import guard
 
@@ -26,7 +27,6 @@ _STATIC = ("index.html", "app.js", "app.css", "icon.svg")
 
 _READS = re.compile(r"(select|with|from|values)\b|\(", re.IGNORECASE)
 
-Query = Mapping[str, Sequence[str]]
 Answer = Callable[[Reader, Query, str], Any]
 
 
@@ -61,9 +61,12 @@ ROUTES: dict[str, Answer] = {
     "near": lambda reader, query, rest: rollouts.ids(reader, query, rest),
     "rollout": lambda reader, query, rest: rollout.details(reader, rest),
     "lineage": lambda reader, query, rest: rollout.lineage(reader, rest),
+    "datasets": lambda reader, query, rest: datasets.listed(reader),
+    "dataset": lambda reader, query, rest: datasets.one(reader, rest, query),
+    "dataset-diff": lambda reader, query, rest: datasets.difference(reader, rest, one_of(query, "with")),
     "group": lambda reader, query, rest: group.group(reader, rest),
     "tokens": lambda reader, query, rest: _tokens(reader, query, rest),
-    "sql": lambda reader, query, rest: _sql(reader, next(iter(query.get("query", ())), "")),
+    "sql": lambda reader, query, rest: _sql(reader, one_of(query, "query")),
 }
 
 
@@ -146,10 +149,8 @@ async def _static(request: web.Request) -> web.StreamResponse:
 
 
 def _tokens(reader: Reader, query: Query, rollout_id: str) -> dict[str, Any]:
-    step = next(iter(query.get("step", ())), "")
-    return tokens.strip(
-        reader, rollout_id, next(iter(query.get("of", ())), None), int(step) if step.isdigit() else None
-    )
+    step = one_of(query, "step")
+    return tokens.strip(reader, rollout_id, one_of(query, "of") or None, int(step) if step.isdigit() else None)
 
 
 def _sql(reader: Reader, text: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The pages in a real Chromium: every page and key, hostile data, what axe finds, and pictures of them under $ROLLHOUSE_SCREENSHOTS."""
 
+import json
 import os
 import re
 import shutil
@@ -12,8 +13,11 @@ import pytest
 from rollhouse.queries.sql_store import SqlStore
 from rollhouse.store.appending import append_rows
 from rollhouse.store.runs import start_run
-from rollhouse.tests.rows import STARTED, prompt_row, rollout_row, task_row
+from rollhouse.store.snapshots import create_snapshot
+from rollhouse.tests.rows import STARTED, prompt_row, prompt_tokens_row, rollout_row, task_row
 from rollhouse.tests.view.conftest import HOSTILE, Site, fill, serving
+from rollhouse.transform.build import build_dpo
+from rollhouse.transform.options import DpoOptions
 
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
 AXE = Path(__file__).resolve().parents[2] / "view" / "app" / "node_modules" / "axe-core" / "axe.min.js"
@@ -251,6 +255,58 @@ def test_a_group_shows_its_rollouts_side_by_side(page: Any, site: Site) -> None:
     assert "in no batch" in page.locator("main").inner_text()
 
 
+def test_a_dataset_leads_to_its_rollouts_and_says_what_it_left_out(page: Any, site: Site) -> None:
+    opened(page, site, "store/datasets", "datasets")
+    page.get_by_role("link", name="demos@1", exact=True).click()
+    page.get_by_role("region", name="Rows").wait_for()
+    page.get_by_role("region", name="Left out").get_by_role("link", name="1").click()
+    page.wait_for_url("**list=dropped**reason=**")
+    page.locator("td.warn").get_by_text("reward below 1").wait_for()
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/rollout/**")
+    page.go_back()
+    page.get_by_role("link", name="rows", exact=True).click()
+    page.locator("td", has_text="sums").wait_for()
+    opened(page, site, "store/dataset/demos@7")
+    assert "There is no dataset 'demos@7'" in page.locator("main").inner_text()
+
+
+def test_a_pair_shows_the_chosen_beside_the_rejected(page: Any, tmp_path: Path) -> None:
+    store = SqlStore.create(tmp_path / "store")
+    said = [
+        {"role": "assistant", "text": None, "parts": None, "reasoning": None, "tool_call_id": None,
+         "tool_calls": [{"id": f"c{at}", "name": "add", "arguments": json.dumps({"a": at})}]} for at in range(4)
+    ]  # fmt: skip
+    ids = [[10, 11 + at, 12, 13] for at in range(4)]
+    rows = [rollout_row("c", at, messages=[said[at]], token_ids=ids[at], reward=float(at > 1), passed=at > 1) for at in range(4)]  # fmt: skip
+    append_rows(store, "prompts", [prompt_row()])
+    append_rows(store, "prompt_tokens", [prompt_tokens_row()])
+    append_rows(store, "tasks", [task_row()])
+    append_rows(store, "rollouts", rows)
+    create_snapshot(store, "s")
+    build_dpo(store, "pairs", "s", DpoOptions())
+    for site in serving({"store": store}):
+        opened(page, site, "store/dataset/pairs@1")
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/diff/**pair=pairs**")
+        page.get_by_text("pair 0 of pairs@1").wait_for()
+        first = page.get_by_role("region", name="First differences")
+        first.get_by_text("Token 4").wait_for()
+        assert "Call 1" in first.inner_text() and first.locator("code").count() == 4
+        assert page.locator(".sides").first.locator(".good-chip").first.inner_text() == "chosen"
+        page.keyboard.press("s")
+        page.wait_for_url("**pair=pairs**")
+        page.locator(".sides .chips .bad-chip", has_text="rejected").wait_for()
+        page.keyboard.press("s")
+        page.get_by_label("Next pair").click()
+        page.get_by_text("pair 1 of pairs@1").wait_for()
+        page.keyboard.press("H")
+        page.get_by_text("pair 0 of pairs@1").wait_for()
+        page.goto("about:blank")  # before its server ends
+
+
 def test_sql_on_a_page(page: Any, site: Site) -> None:
     opened(page, site, "store/sql", "sql")
     page.fill("#query", "select rollout_id, reward from rollouts where passed")
@@ -266,7 +322,7 @@ def test_an_empty_store_and_wrong_addresses_say_so(page: Any, tmp_path: Path) ->
     for empty in serving({"store": SqlStore.create(tmp_path / "store")}):
         for path, expected in [
             ("store/runs", "This store has no runs yet."), ("store/rollouts", "This store has no rollouts yet."),
-            ("store/rollout/nobody", "There is no rollout 'nobody'"), ("store/group/nothing", "There is no group 'nothing'"), ("store/nothing", "There is no such page."), ("other/runs", "There is no store “other” here."),
+            ("store/rollout/nobody", "There is no rollout 'nobody'"), ("store/group/nothing", "There is no group 'nothing'"), ("store/datasets", "This store has no datasets yet."), ("store/nothing", "There is no such page."), ("other/runs", "There is no store “other” here."),
         ]:  # fmt: skip
             assert (
                 expected
@@ -408,12 +464,29 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.mark.parametrize(
-    "tab", ["", "runs", "run", "rollouts", "group", "diff", "messages", "tokens", "scores", "lineage", "raw", "sql"]
+    "tab",
+    [
+        "",
+        "runs",
+        "run",
+        "rollouts",
+        "group",
+        "datasets",
+        "dataset",
+        "diff",
+        "messages",
+        "tokens",
+        "scores",
+        "lineage",
+        "raw",
+        "sql",
+    ],
 )
 def test_text_of_a_rollout_stays_text(page: Any, hostile: Site, tab: str) -> None:
     rollout = first(hostile, "")
     path = {
-        "": "store", "runs": "store/runs", "rollouts": "store/rollouts", "run": f"store/run/{quote(HOSTILE, safe='')}", "group": f"store/group/{quote(HOSTILE, safe='')}", "diff": f"store/diff/{rollout}?with={rollout}",
+        "": "store", "runs": "store/runs", "rollouts": "store/rollouts", "run": f"store/run/{quote(HOSTILE, safe='')}", "group": f"store/group/{quote(HOSTILE, safe='')}",
+        "datasets": "store/datasets", "dataset": f"store/dataset/{quote(HOSTILE, safe='')}@1?list=dropped", "diff": f"store/diff/{rollout}?with={rollout}",
         "sql": "store/sql?query=select%20messages%2C%20status%2C%20error_message%20from%20rollouts",
     }.get(tab, f"store/rollout/{rollout}?tab={tab}")  # fmt: skip
     opened(page, hostile, path, f"hostile-{tab}")
@@ -438,6 +511,8 @@ def test_axe_finds_nothing_serious(browser: Any, site: Site, scheme: str) -> Non
         "store/runs",
         "store/rollouts?run=g",
         "store/sql",
+        "store/datasets",
+        "store/dataset/demos@1",
         "store/run/g",
         f"store/group/{site.json(f'/api/store/rollout/{rollout}')['rollout']['group_id']}",
         f"store/diff/{rollout}?with={first(site, 'reason=zero_std')}",
@@ -467,6 +542,8 @@ def test_no_page_is_wider_than_the_window(browser: Any, site: Site, width: int) 
         "store/runs",
         "store/rollouts",
         "store/sql",
+        "store/datasets",
+        "store/dataset/demos@1",
         "store/run/g",
         f"store/group/{site.json(f'/api/store/rollout/{rollout}')['rollout']['group_id']}",
         f"store/diff/{rollout}?with={first(site, 'reason=zero_std')}",

@@ -32,6 +32,8 @@ export function listen(): () => void {
     // Enter and arrows on a control are the control's own.
     if (/^(Enter| |Arrow.*)$/.test(event.key) && target.matches?.("a, button, summary, [role=button]")) return;
     event.preventDefault();
+    // After j and k, Enter is for the chosen row and not for a link that was clicked before.
+    if (/^[jk]$/.test(event.key) && target.matches?.("a, button, summary")) target.blur();
     found.run();
   };
   addEventListener("keydown", press);

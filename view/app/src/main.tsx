@@ -3,6 +3,7 @@ import { options, render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { useData, useStamp } from "./api";
 import { Help, listen, useKeys } from "./keys";
+import { Dataset, Datasets } from "./pages/datasets";
 import { Diff } from "./pages/diff";
 import { Group } from "./pages/group";
 import { Rollout } from "./pages/rollout";
@@ -26,9 +27,11 @@ const PAGES: Record<string, { title: string; show: (props: PageProps) => preact.
   rollout: { title: "Rollout", show: Rollout },
   group: { title: "Group", show: Group },
   diff: { title: "Difference", show: Diff },
+  datasets: { title: "Datasets", show: Datasets },
+  dataset: { title: "Dataset", show: Dataset },
   sql: { title: "SQL", show: Sql },
 };
-const MENU = ["runs", "rollouts", "sql"];
+const MENU = ["runs", "rollouts", "datasets", "sql"];
 
 interface Stores {
   stores: { name: string; uri: string; at: string | null }[];
@@ -63,7 +66,7 @@ function App() {
         Skip to the content
       </a>
       <header class="top">
-        <a class="brand" href={href(route.store, "runs")}>
+        <a class="brand" aria-label="rollhouse" href={href(route.store, "runs")}>
           <svg viewBox="0 0 32 32" aria-hidden="true">
             <rect width="32" height="32" rx="8" />
             <path d="M7 22l5-7 4 4 9-11" />

@@ -28,7 +28,7 @@ export interface Rollout {
   policy_version_last: number | null; engine: string | null; messages: Message[] | null; n_prompt_tokens: number | null; n_tokens: number | null; n_sampled_tokens: number | null;
   n_turns: number | null; n_tool_calls: number | null; n_tool_errors: number | null; n_parse_failures: number | null; reward: number | null; reward_components: Component[] | null;
   passed: boolean | null; scorer: string | null; scorer_version: string | null; status: string; stop_reason: string | null; error_type: string | null; error_message: string | null;
-  prefix_ok: boolean | null; gaps: string[] | null; started_at: string | null; duration_s: number | null; generate_s: number | null; tool_s: number | null; verify_s: number | null;
+  tokenizer_hash: string | null; prefix_ok: boolean | null; gaps: string[] | null; started_at: string | null; duration_s: number | null; generate_s: number | null; tool_s: number | null; verify_s: number | null;
 }
 export interface Details {
   rollout: Rollout;

@@ -6,6 +6,8 @@ import type { PageProps } from "../main";
 import { go, href } from "../route";
 import type { Details, Message } from "../types";
 import { Chip, Empty, Failure, Spinner, Status } from "../ui";
+import type { OneVersion } from "./datasets";
+import { Parting } from "./parting";
 import { copyLink } from "./rollouts";
 
 interface Pair {
@@ -18,15 +20,27 @@ export function Diff({ route }: PageProps) {
   const other = route.query.get("with") ?? "";
   const left = useData<Details>(api(route.store, "rollout", route.id));
   const right = useData<Details>(other ? api(route.store, "rollout", other) : null);
+  const label = route.query.get("pair") ?? "";
+  const row = Number(route.query.get("row") ?? 0);
+  // The neighbours of a pair of a dataset: the rows before and after it.
+  const near = useData<OneVersion>(label ? api(route.store, "dataset", label, { offset: String(Math.max(0, row - 1)), limit: "3" }) : null).data;
+  const pairAt = (number: number) => {
+    const found = near?.rows?.find((one) => one.row === number);
+    return found?.chosen && found.rejected ? href(route.store, "diff", found.chosen.rollout_id, { with: found.rejected.rollout_id, pair: label, row: String(number) }) : undefined;
+  };
+  const toPair = (number: number) => pairAt(number) && go(pairAt(number)!);
   useKeys([
+    ...(label ? [{ key: "L", does: "Next pair of the dataset", run: () => toPair(row + 1) }, { key: "H", does: "Previous pair of the dataset", run: () => toPair(row - 1) }] : []),
     { key: "y", does: "Copy a link to this view", run: () => void copyLink() },
-    { key: "s", does: "Swap the sides", run: () => other && go(href(route.store, "diff", other, { with: route.id })) },
+    { key: "s", does: "Swap the sides", run: () => other && go(href(route.store, "diff", other, { with: route.id, pair: label, row: label && String(row) })) },
   ]);
   const error = left.error ?? right.error;
   if (error) return <Failure error={error} />;
   if (!other) return <Empty title="A difference is between two rollouts.">Mark one with m, open another and press d.</Empty>;
   if (!left.data || !right.data) return <Spinner />;
-  const pairs = aligned(talk(left.data), talk(right.data));
+  const talks: [Message[], Message[]] = [talk(left.data), talk(right.data)];
+  const pairs = aligned(...talks);
+  const roles: [string, string] = label ? roleOf(near, row, route.id) : ["", ""];
   const first = pairs.findIndex((pair) => !pair.same);
   const stretches = folded(pairs);
   return (
@@ -34,11 +48,20 @@ export function Diff({ route }: PageProps) {
       <div class="bar">
         <h1>Difference</h1>
         <span class="soft">{first < 0 ? "The messages are the same." : `They part at message ${first + 1}${left.data.rollout.task_id === right.data.rollout.task_id ? " of the same task" : "; their tasks differ"}.`}</span>
+        <span class="grow" />
+        {label && (
+          <span class="steps small">
+            <a class="quiet" aria-disabled={!pairAt(row - 1)} aria-label="Previous pair" href={pairAt(row - 1)}>‹</a>
+            <a href={href(route.store, "dataset", label)}>pair {row} of {label}</a>
+            <a class="quiet" aria-disabled={!pairAt(row + 1)} aria-label="Next pair" href={pairAt(row + 1)}>›</a>
+          </span>
+        )}
       </div>
       <div class="sides">
-        <Head route={route} data={left.data} />
-        <Head route={route} data={right.data} />
+        <Head route={route} data={left.data} role={roles[0]} />
+        <Head route={route} data={right.data} role={roles[1]} />
       </div>
+      <Parting route={route} sides={[left.data, right.data]} talks={talks} />
       {stretches.map((stretch, at) =>
         stretch[0].same && stretch.length > 1 ? (
           <details key={at} class="message fold">
@@ -62,10 +85,18 @@ export function Diff({ route }: PageProps) {
   );
 }
 
-function Head({ route, data }: { route: PageProps["route"]; data: Details }) {
+/** Which side is the chosen one of the pair, by what the dataset holds and not by the address. */
+function roleOf(near: OneVersion | undefined, row: number, left: string): [string, string] {
+  const found = near?.rows?.find((one) => one.row === row);
+  if (found?.chosen?.rollout_id === left) return ["chosen", "rejected"];
+  return found?.rejected?.rollout_id === left ? ["rejected", "chosen"] : ["", ""];
+}
+
+function Head({ route, data, role }: { route: PageProps["route"]; data: Details; role: string }) {
   const { rollout } = data;
   return (
     <div class="chips">
+      {role && <span class={`chip ${role === "chosen" ? "good-chip" : "bad-chip"}`}>{role}</span>}
       <a class="mono" href={href(route.store, "rollout", rollout.rollout_id)}>{short(rollout.rollout_id)}</a>
       <Status value={rollout.status} />
       <Chip label="reward" tone={rollout.passed === null ? "" : rollout.passed ? "good-chip" : "bad-chip"}>{number(rollout.reward, 2)}</Chip>

@@ -55,7 +55,7 @@ export function Lineage({ route, details, data }: { route: Route; details: Detai
               <tbody>
                 {data.datasets.map((one) => (
                   <tr key={`${one.name}@${one.version}`}>
-                    <td><a href={href(route.store, "rollouts", "", { dataset: `${one.name}@${one.version}` })}>{one.name}@{one.version}</a></td>
+                    <td><a href={href(route.store, "dataset", `${one.name}@${one.version}`)}>{one.name}@{one.version}</a></td>
                     <td>{one.kind}</td>
                     <td>{one.snapshot}</td>
                     <td>{one.inside ? <span class="good">{one.role ?? "in"}, row {one.row}{one.weight !== null && one.weight !== 1 && `, weight ${number(one.weight)}`}</span> : one.reason ? <span class="warn">left out: {one.reason}</span> : <span class="soft">not among what the recipe looked at</span>}</td>
