@@ -529,15 +529,18 @@ class Store(SqlStore):
     # Upkeep
 
     @overload
-    def check(self, *, rollouts: Literal[False] = False) -> list[str]: ...
+    def check(self, *, rollouts: Literal[False] = False, deep: bool = False) -> list[str]: ...
     @overload
     def check(self, *, rollouts: Literal[True], run: str | None = None) -> "list[Suspicion]": ...
-    def check(self, *, rollouts: bool = False, run: str | None = None) -> "list[str] | list[Suspicion]":
+    def check(
+        self, *, rollouts: bool = False, run: str | None = None, deep: bool = False
+    ) -> "list[str] | list[Suspicion]":
         """What is wrong with the store, one sentence each; an empty list when it is sound. `repair()` mends what a crash can leave.
 
         Args:
             rollouts: Report what looks wrong in rollouts (empty turns, unknown tools, …), not in tables: one Suspicion per finding and run.
             run: With rollouts, only this run. Raises StoreNotFound when there is no such run.
+            deep: Compare every data file with its hash and read every column, instead of 256 MB of each table.
         """
         if rollouts:
             from .queries.suspicions import suspicious_rollouts
@@ -546,7 +549,13 @@ class Store(SqlStore):
             return suspicious_rollouts(self, run and get_run(self, run)["run_id"])
         from .store.maintenance import check
 
-        return check(self)
+        return check(self, deep=deep)
+
+    def salvage(self) -> list[str]:
+        """Makes a new version of each damaged table, of the rows in whole files, and returns what was left out."""
+        from .store.damage import salvage
+
+        return list(salvage(self))
 
     def repair(self) -> list[str]:
         """Mends what a crash can leave, and returns what was done."""

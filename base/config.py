@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 from pydantic.fields import FieldInfo
 
 from .errors import ConfigError
+from .secrets import refuse_secrets
 
 Panel = Literal["Input", "Policy", "Sampling", "Limits", "Server", "Data", "Training", "Run", "Output"]
 """Headings of `--help`."""
@@ -80,6 +81,13 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="after")
+    def _hold_no_secret(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            if not field.exclude:  # what is excluded is stored and shown nowhere
+                refuse_secrets(getattr(self, name), name)
+        return self
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:

@@ -3,6 +3,9 @@
 import asyncio
 from typing import Any
 
+from .redaction import redacted
+from .terminal import visible
+
 
 class RollhouseError(Exception):
     """One sentence on what is wrong and where, one on what to do. Picklable: it crosses Ray processes.
@@ -22,8 +25,8 @@ class RollhouseError(Exception):
 
 
 def one_line(text: object, limit: int = 500) -> str:
-    """A message as one line of at most `limit` characters."""
-    return " ".join(str(text).split())[:limit]
+    """A message as one line of at most `limit` characters, with its control characters shown and without keys and passwords."""
+    return redacted(visible(" ".join(str(text).split())))[:limit]
 
 
 def interrupted(error: BaseException) -> bool:
@@ -38,6 +41,16 @@ def interrupted(error: BaseException) -> bool:
 
 class StoreNotFound(RollhouseError):
     """No store, table or run has that name."""
+
+    exit_code = 2
+
+
+class DamagedStore(RollhouseError):
+    """A table is there and cannot be opened."""
+
+
+class StoreTooNew(RollhouseError):
+    """A later version of rollhouse made the store."""
 
     exit_code = 2
 

@@ -11,8 +11,13 @@ from pydantic import BaseModel, ValidationError
 from .config import section_of
 from .errors import ConfigError, one_line
 from .options import options_of
+from .plugins import parse_plugin
+from .yaml_text import load_yaml, load_yaml_file
 
 Model = TypeVar("Model", bound=BaseModel)
+# `val:accuracy` and `verifiers:NAME` have the form of a plug-in and are none.
+_NO_CODE = {"metric_name", "metric"}
+_ADAPTERS = {"verifiers", "openai"}
 RECIPES = Path(__file__).resolve().parent.parent / "configs"
 
 
@@ -93,8 +98,6 @@ def to_yaml(config: BaseModel) -> str:
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:
     """The mapping in a recipe file, or in the shipped recipe of that name."""
-    import yaml
-
     path = Path(recipe)
     if not path.is_file():
         path = RECIPES / f"{recipe}.yaml"
@@ -104,22 +107,45 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
             f"There is no recipe {str(recipe)!r}.",
             f"Name a YAML file or a recipe that ships with rollhouse: {shipped}.",
         )
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {one_line(error)}.", "Correct the line that is named.") from error
+    values = load_yaml_file(path)
     if values is None:
         return {}
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise ConfigError(
             f"{path} holds a {type(values).__name__}, not a mapping.", "Write lines of the form `key: value`."
         )
     return values
 
 
-def _set(values: dict[str, Any], override: str) -> None:
-    import yaml
+def code_named(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """The settings of a recipe that name or hold Python code, and what they say."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            yield from code_named(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, list):
+        for number, value in enumerate(values):
+            yield from code_named(value, f"{key}.{number}")
+    elif isinstance(values, str) and _is_code(key.rpartition(".")[2] if not key[-1:].isdigit() else "", values):
+        yield key, values
 
+
+def _is_code(name: str, text: str) -> bool:
+    plugin = parse_plugin(text)
+    if name == "function" or (plugin is not None and plugin.file is not None):
+        return True
+    return plugin is not None and name not in _NO_CODE and plugin.module not in _ADAPTERS
+
+
+def refuse_code(recipe: str | Path, allowed: bool) -> None:
+    """Raises ConfigError for a recipe file of the user's that names Python code, unless that is allowed. Shipped recipes name none."""
+    if allowed or not Path(recipe).is_file():
+        return
+    for key, said in code_named(read_recipe(recipe)):
+        shown = one_line(said, 60)
+        raise ConfigError(f"The recipe {recipe} names Python code: {key} is {shown!r}. It would run with your rights.", "Read that code, then add --allow-code, or move the setting to the command line.")  # fmt: skip
+
+
+def _set(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.lstrip("+").partition("=")
     if not equals or not key:
         raise ConfigError(f"{override!r} is not an override.", "Write overrides as `section.key=value`.")
@@ -130,10 +156,7 @@ def _set(values: dict[str, Any], override: str) -> None:
         if isinstance(inside, dict) and not isinstance(inside.get(at), (dict, list)):
             inside[at] = {}
         inside = inside[at]
-    try:
-        inside[_place(inside, last, key)] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The value of {key} is not YAML: {one_line(error)}.", "Quote it.") from error
+    inside[_place(inside, last, key)] = load_yaml(text, f"The value of {key}")
 
 
 def _place(inside: Any, name: str, key: str) -> str | int:

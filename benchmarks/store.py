@@ -2,7 +2,7 @@
 
     python benchmarks/store.py [--quick] [--only NAME ...] [--kills 300] [--out docs/benchmarks-store.md]
 
-Each measurement is a function of store_writing or store_reading, named by its section. `--quick` takes a tenth of the rows.
+Each measurement is a function of store_writing, store_importing or store_reading, named by its section. `--quick` takes a tenth of the rows.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+from rollhouse.benchmarks.store_importing import chat_import
 from rollhouse.benchmarks.store_parts import Bench, row_of, rule
 from rollhouse.benchmarks.store_reading import random_batches, scalar_queries
 from rollhouse.benchmarks.store_writing import kills, peer_import, size_and_ingest, small_appends
@@ -25,6 +26,7 @@ MEASUREMENTS: list[Callable[[Bench], None]] = [
     scalar_queries,
     small_appends,
     peer_import,
+    chat_import,
     kills,
 ]
 

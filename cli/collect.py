@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .command import DryRunOption, settings_command
-from .common import Format, FormatOption, StoreOption, console, make_store, print_rows, print_summary
+from .common import Format, FormatOption, StoreOption, console, make_store, print_rows, print_summary, say
 
 if TYPE_CHECKING:
     from ..collect.config import CollectConfig
@@ -79,7 +79,7 @@ def _print_plan(config: "CollectConfig", location: str | None, format: Format) -
     if format is not Format.table:
         print_rows([plan], format)
         return
-    print(to_yaml(config), end="")
+    say(to_yaml(config).rstrip("\n"))
     print_rows(plan.pop("groups"), format, "tasks")
     print_summary({name: value for name, value in plan.items() if name != "config"}, format, "plan")
 

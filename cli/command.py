@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from ..base.config import Panel
 from ..base.options import Option, options_of
-from ..base.recipes import resolve
+from ..base.recipes import refuse_code, resolve
 
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.", rich_help_panel="Run")
@@ -21,6 +21,9 @@ RecipeOption = Annotated[
     typer.Option(
         "--config", metavar="RECIPE", help="YAML file, or the name of a shipped recipe.", rich_help_panel="Run"
     ),
+]
+AllowCodeOption = Annotated[
+    bool, typer.Option("--allow-code", help="Run the Python code that the recipe names.", rich_help_panel="Run")
 ]
 _PREFIX = "setting_"  # a setting may have the name of a parameter that the command's function has
 _NAMES_WIDTH = 28
@@ -101,6 +104,8 @@ def settings_command(model: Callable[[], type[BaseModel]]) -> type[PlainCommand]
                 name.removeprefix(_PREFIX): value for name, value in ctx.params.items() if name.startswith(_PREFIX)
             }
             recipe, settings = ctx.params["config"], ctx.params["settings"]
+            if recipe:
+                refuse_code(recipe, ctx.params["allow_code"])
             chosen = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
             ctx.obj = resolve(model(), recipe, settings or (), {name: value for name, value in chosen.items() if value != []})  # fmt: skip
             ctx.params = {name: value for name, value in ctx.params.items() if name in own_names(self.callback)}
@@ -126,8 +131,12 @@ def _parameters(options: Iterable[Option]) -> list[Any]:
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings as `section.key=value`.")
     ]
     annotations["config"] = RecipeOption
+    annotations["allow_code"] = AllowCodeOption
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    made = [inspect.Parameter(name, kind, default=None, annotation=one) for name, one in annotations.items()]
+    made = [
+        inspect.Parameter(name, kind, default=False if name == "allow_code" else None, annotation=one)
+        for name, one in annotations.items()
+    ]
     carrier.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
     carrier.__annotations__ = annotations
     app = typer.Typer(add_completion=False)

@@ -10,6 +10,8 @@ import typer
 
 from ..base.errors import RollhouseError
 from ..base.json_text import to_json
+from ..base.redaction import redacted
+from ..base.terminal import csv_text, visible, visible_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,10 +75,22 @@ def make_store(location: str | None) -> "LanceStore":
 
 
 def console(stderr: bool = False) -> "Console":
-    """Where text for people goes."""
+    """Where text for people goes; control characters in it are shown, not sent."""
     from rich.console import Console
+    from rich.segment import Segment
 
-    return Console(stderr=stderr, soft_wrap=False, highlight=False)
+    class Shown(Console):
+        def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+            return super()._render_buffer(
+                part if part.control else part._replace(text=visible(part.text)) for part in buffer
+            )
+
+    return Shown(stderr=stderr, soft_wrap=False, highlight=False)
+
+
+def say(text: str, *, stderr: bool = False) -> None:
+    """Prints a line of text; control characters in it are shown, not sent."""
+    print(visible(text), file=sys.stderr if stderr else sys.stdout, flush=True)
 
 
 def progress(transient: bool = False) -> "Progress":
@@ -104,50 +118,58 @@ def progress(transient: bool = False) -> "Progress":
 def print_error(error: RollhouseError) -> None:
     """One sentence on what is wrong, one on what to do, on stderr."""
     out = console(stderr=True)
-    out.print(f"error: {error.message}", style="red", markup=False, soft_wrap=True)
+    out.print(f"error: {redacted(error.message)}", style="red", markup=False, soft_wrap=True)
     if error.fix:
-        out.print(error.fix, markup=False, soft_wrap=True)
+        out.print(redacted(error.fix), markup=False, soft_wrap=True)
 
 
 def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, title: str | None = None) -> None:
-    """Prints rows as a table that fits the terminal, a JSON array of objects, or CSV."""
-    listed: Sequence[Mapping[str, Any]] = rows.to_pylist() if hasattr(rows, "to_pylist") else list(rows)  # type: ignore
+    """Prints rows as a table (see `tables.print_table`), a JSON array of objects, or CSV."""
+    listed: Sequence[Mapping[str, Any]] = _listed(rows)
     names = list(rows.column_names) if hasattr(rows, "column_names") else list(listed[0]) if listed else []  # type: ignore
     if format is Format.json:
-        print(to_json(listed, default=str))
+        print(visible_json(to_json(listed, default=str)))
     elif format is Format.csv:
         import csv
 
         writer = csv.writer(sys.stdout, lineterminator="\n")  # $(…) and `read` would keep a carriage return
-        writer.writerow(names)
-        writer.writerows([[_cell(row[name]) for name in names] for row in listed])
+        writer.writerow([csv_text(name) for name in names])
+        writer.writerows([[_csv_cell(row[name]) for name in names] for row in listed])
     else:
-        _print_table(listed, names, title)
+        from .tables import print_table
+
+        print_table(console(), listed, names, title, _shortened, _cell)
 
 
-def _print_table(listed: Sequence[Mapping[str, Any]], names: Sequence[str], title: str | None) -> None:
-    from rich import box
-    from rich.measure import Measurement
-    from rich.table import Table
-    from rich.text import Text
+def _listed(rows: Any) -> list[Mapping[str, Any]]:
+    """The rows as Python values; a column with a value that Python has not (a date of the year 290000) as text."""
+    if not hasattr(rows, "to_pylist"):
+        return list(rows)
+    try:
+        return rows.to_pylist()
+    except (ValueError, ArithmeticError):
+        columns = {name: _values(rows[name]) for name in rows.column_names}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
-    def laid_out(breaks: bool) -> Table:
-        style: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)} if breaks else {}
-        table = Table(title=title, header_style="bold", **style)
-        for name in names:
-            values = [row[name] for row in listed if row[name] is not None]
-            numeric = bool(values) and all(isinstance(value, (int, float)) for value in values)
-            header = name.replace("_", "_\n") if breaks else name
-            table.add_column(header, overflow="ellipsis", no_wrap=numeric, justify="right" if numeric else "left")
-        for row in listed:
-            table.add_row(*[Text(_shortened(row[name])) for name in names])
-        return table
 
-    out = console()
-    wide = laid_out(breaks=False)
-    fits = Measurement.get(out, out.options.update(max_width=10_000), wide).maximum <= out.width
-    # Names of columns are broken, and lines left out, before what stands under them is cut.
-    out.print(wide if fits else laid_out(breaks=True))
+def _values(column: Any) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except (ValueError, ArithmeticError):
+        return column.cast(_with_text(column.type)).to_pylist()
+
+
+def _with_text(type: Any) -> Any:
+    """The Arrow type with text for dates and times, in lists and structs too."""
+    import pyarrow as pa
+
+    if pa.types.is_temporal(type):
+        return pa.string()
+    if pa.types.is_list(type) or pa.types.is_large_list(type):
+        return pa.list_(_with_text(type.value_type))
+    if pa.types.is_struct(type):
+        return pa.struct([(field.name, _with_text(field.type)) for field in type])
+    return type
 
 
 def print_config(config: "BaseModel", facts: Mapping[str, Any], format: Format) -> None:
@@ -157,7 +179,7 @@ def print_config(config: "BaseModel", facts: Mapping[str, Any], format: Format) 
     if format is not Format.table:
         print_rows([{**facts, "config": config.model_dump(mode="json")}], format)
         return
-    print(to_yaml(config), end="")
+    say(to_yaml(config).rstrip("\n"))
     if facts:
         print_summary(facts, format, "plan")
 
@@ -190,5 +212,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, (list, dict)):
-        return to_json(value, default=str)
-    return str(value)
+        return visible_json(to_json(value, default=str))
+    return visible(str(value))
+
+
+def _csv_cell(value: Any) -> str:
+    return csv_text(value) if isinstance(value, str) else _cell(value)

@@ -12,7 +12,7 @@ from .common import Format, FormatOption, StoreOption, open_store, print_config,
 if TYPE_CHECKING:
     from ..interop.config import ExportConfig
 
-_HELP = "nemo-gym, openai-chat, trl, trl-messages, trl-prompt, trl-kto, verifiers, atif or parquet."
+_HELP = "A format of docs/import.md."
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,10 @@ def _model() -> "type[ExportConfig]":
 def export(
     ctx: typer.Context,
     file_format: Annotated[str, typer.Argument(metavar="FORMAT", help=_HELP)],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; for atif a folder or a .jsonl file.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="File to write, or hf:OWNER/NAME; for atif a folder or a .jsonl file."),
+    ],
     dry_run: DryRunOption = False,
     store: StoreOption = None,
     format: FormatOption = Format.table,

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .command import DryRunOption, RecipeOption
+from .command import AllowCodeOption, DryRunOption, RecipeOption
 from .common import Format, FormatOption, StoreOption, console, open_store, print_config, print_rows
 from .training_view import watch_training
 
@@ -30,6 +30,7 @@ def replay(
         ),
     ] = None,
     recipe: RecipeOption = None,
+    allow_code: AllowCodeOption = False,
     dry_run: DryRunOption = False,
     store: StoreOption = None,
     format: FormatOption = Format.table,
@@ -42,10 +43,13 @@ def replay(
 
     Example: `rollhouse train replay grpo loss_fn.ratio_clip_max=0.28 policy.optimizer.lr=1e-5`
     """
+    from ..base.recipes import refuse_code
     from ..train.grpo.original import changed_config, stored_config
     from ..train.grpo.replay import replay as again
 
     place = open_store(store)
+    if recipe:
+        refuse_code(recipe, allow_code)
     config = changed_config(stored_config(place, original), settings or [], recipe)
     if dry_run:
         print_config(config, {}, format)

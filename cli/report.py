@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import AtOption, ScorerOption, StoreOption, open_store
+from .common import AtOption, ScorerOption, StoreOption, open_store, say
 
 
 def register(app: typer.Typer) -> None:
@@ -40,4 +40,4 @@ def report(
         samples=samples,
         scorer=scorer,
     )
-    print(f"wrote {path}")
+    say(f"wrote {path}")

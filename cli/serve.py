@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from .command import DryRunOption, settings_command
-from .common import Format, FormatOption, StoreOption, console, make_store, print_config, print_summary
+from .common import Format, FormatOption, StoreOption, console, make_store, print_config, print_summary, say
 
 if TYPE_CHECKING:
     from ..serve.config import ServeConfig
@@ -59,7 +59,7 @@ def _print_address(listening: "Listening", format: Format) -> None:
         ready = {"url": listening.url, "base_url": f"{listening.url}/v1", "run_id": listening.run_id, "model": listening.model, "open": listening.open}  # fmt: skip
         print(json.dumps(ready), flush=True)
         return
-    print(f"Serving {listening.model} at {listening.url}/v1 (run {listening.run_id})", flush=True)
+    say(f"Serving {listening.model} at {listening.url}/v1 (run {listening.run_id})")
     if listening.open:
         print(f"{listening.open} rollouts of an earlier server are open and continue.", flush=True)
     if not listening.keeps_calls:

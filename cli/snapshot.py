@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .command import Application
-from .common import Format, FormatOption, StoreOption, open_store, print_rows
+from .common import Format, FormatOption, StoreOption, open_store, print_rows, say
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the snapshot.")]
 
@@ -27,8 +27,8 @@ def create(
     from ..store.snapshots import create_snapshot
 
     made = create_snapshot(open_store(store), name, note)
-    print(f"snapshot {name}: {made['tables']['rollouts']['rows']} rollouts")
-    print(f'next: rollhouse sql "select count(*) from rollouts" --at {name}')
+    say(f"snapshot {name}: {made['tables']['rollouts']['rows']} rollouts")
+    say(f'next: rollhouse sql "select count(*) from rollouts" --at {name}')
 
 
 def list_(store: StoreOption = None, format: FormatOption = Format.table) -> None:
@@ -49,7 +49,7 @@ def show(name: NameArgument, store: StoreOption = None, format: FormatOption = F
     rows = [{"table": table, **entry} for table, entry in snapshot["tables"].items()]
     print_rows(rows, format, title=f"{name}, {snapshot['created_at']:%Y-%m-%d %H:%M:%S} UTC {snapshot['note']}".strip())
     if format is Format.table and snapshot["used_by"]:
-        print("used by " + ", ".join(snapshot["used_by"]))
+        say("used by " + ", ".join(snapshot["used_by"]))
 
 
 def diff(
@@ -69,7 +69,7 @@ def diff(
     print_rows(found["rollouts"], format, title="rollouts added")
     if format is Format.table:
         before, after, added = (_mean(found["mean_reward"][side]) for side in ("a", "b", "added"))
-        print(f"mean reward {before} -> {after}; of those added {added}")
+        say(f"mean reward {before} -> {after}; of those added {added}")
 
 
 def delete(name: NameArgument, store: StoreOption = None) -> None:
@@ -77,7 +77,7 @@ def delete(name: NameArgument, store: StoreOption = None) -> None:
     from ..store.snapshots import delete_snapshot
 
     delete_snapshot(open_store(store), name)
-    print(f"snapshot {name} deleted; `rollhouse gc` frees what only it kept")
+    say(f"snapshot {name} deleted; `rollhouse gc` frees what only it kept")
 
 
 def _mean(value: float | None) -> str:

@@ -1,6 +1,5 @@
 """`rollhouse check`, `compact`, `gc`: keeping a store sound and small."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..base.errors import ConfigError
-from .common import Format, FormatOption, StoreOption, open_store, print_rows, progress
+from .common import Format, FormatOption, StoreOption, open_store, print_rows, progress, say
 
 if TYPE_CHECKING:
     from ..queries.suspicions import Suspicion
@@ -29,6 +28,17 @@ def check(
             "--repair", help="First mend what a crash can leave: journals, rows that are there twice, stray tags."
         ),
     ] = False,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep",
+            help="Compare every data file with its hash and read every column [default: 256 MB of each table].",
+        ),
+    ] = False,
+    salvage: Annotated[
+        bool,
+        typer.Option("--salvage", help="First make a new version of each damaged table, of the rows in whole files."),
+    ] = False,
     rollouts: Annotated[
         bool,
         typer.Option(
@@ -47,23 +57,26 @@ def check(
     store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Verify the store: readable files, unique keys, references that resolve, empty journals, snapshots intact. Exit code 1 when something is wrong."""
+    """Verify the store: files as they were written, unique keys, references that resolve, empty journals, snapshots intact. Exit code 1 when something is wrong."""
     if rollouts:
         _check_rollouts(open_store(store), run, [name.strip() for name in fail_on.split(",") if name.strip()], format)
         return
     if run or fail_on:
         raise ConfigError("--run and --fail-on need --rollouts.", "Add --rollouts.")
+    from ..store.damage import salvage as save
     from ..store.maintenance import check as find_problems
     from ..store.repair import repair as mend
 
     opened = open_store(store)
+    for saved in save(opened) if salvage else ():
+        say(saved, stderr=True)
     for done in mend(opened) if repair else ():
-        print(done, file=sys.stderr)
-    problems = _with_progress("check", find_problems, opened)
+        say(done, stderr=True)
+    problems = _with_progress("check", find_problems, opened, deep=deep)
     if format is not Format.table:
         print_rows([{"problem": problem} for problem in problems], format)
     else:
-        print("\n".join(problems) if problems else "The store is sound.")
+        say("\n".join(problems) if problems else "The store is sound.")
     raise typer.Exit(1 if problems else 0)
 
 

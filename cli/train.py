@@ -115,13 +115,33 @@ def _bar(name: str) -> Iterator[OnStep]:
         yield lambda done, total, note: bar.update(line, completed=done, total=total, note=note)
 
 
+def _sample(config: "TrainingConfig", store: str | None) -> list[str]:
+    """Some rows of an offline run; none, with the reason on stderr, where model or dataset cannot be opened."""
+    from ..base.errors import RollhouseError
+    from ..train.offline_config import OfflineConfig
+
+    if not isinstance(config, OfflineConfig):
+        return []
+    from ..train.sample import sample_rows
+
+    try:
+        return sample_rows(open_store(store), config)
+    except RollhouseError as error:
+        typer.echo(f"No rows are shown: {error.message}", err=True)
+        return []
+
+
 def _train(
     train: Callable[..., dict[str, Any]], config: "TrainingConfig", dry_run: bool, store: str | None, format: Format
 ) -> None:
     import json
 
     if dry_run:
-        print_config(config, {}, format)
+        sample = _sample(config, store)
+        print_config(config, {} if format is Format.table else {"sample": sample}, format)
+        if sample and format is Format.table:  # as comments, so that the output stays a recipe
+            print(f"# {len(sample)} rows; what is learned stands between ⟦ and ⟧:")
+            print("\n".join(f"# {line}" for row in sample for line in ["", *row.split("\n")]))
         return
     place = open_store(store)
     checkpoint = train(place, config)

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..base.errors import ConfigError, one_line
 from ..base.plugins import parse_plugin
+from ..base.redaction import redacted_values
 from ..store.task import Task
 from .types import Environment
 
@@ -100,7 +101,7 @@ def _made(kind: type[Any], name: str, options: Mapping[str, Any], **given: Any) 
         try:
             checked[option] = TypeAdapter(hints[option]).validate_python(value)
         except ValidationError as error:
-            raise ConfigError(f"The option {option} of {name} is {one_line(repr(value), 80)}: {one_line(error.errors()[0]['msg'])}.", "Correct it.") from None  # fmt: skip
+            raise ConfigError(f"The option {option} of {name} is {one_line(repr(redacted_values(value)), 80)}: {one_line(error.errors()[0]['msg'])}.", "Correct it.") from None  # fmt: skip
     return kind(**given, **checked)
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..store.ids import file_name
 from ..store.items import TokenCall
 from ..store.messages import Message, ToolCall
 from .atif_files import records
@@ -77,7 +78,7 @@ def write(episodes: Iterable[list[FileRollout]], path: Path, plain: bool = False
         return
     path.mkdir(parents=True, exist_ok=True)
     for rollout, trajectory in trajectories:
-        with whole_file(path / f"{rollout.get('rollout_id')}.json") as file:
+        with whole_file(path / f"{file_name(rollout.get('rollout_id'))}.json") as file:
             json.dump(trajectory, file, ensure_ascii=False, indent=1)
 
 

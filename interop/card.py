@@ -12,7 +12,7 @@ from .lines import whole_file
 # By this line a card is known as ours, and may be replaced.
 _OURS = "# Written by `rollhouse export`."
 _DTYPES = {pa.string(): "string", pa.bool_(): "bool", pa.float32(): "float32"}
-_MADE_WITH = ("trl", "trl-messages", "trl-prompt", "trl-kto")
+WITH_CARD = ("trl", "trl-messages", "trl-prompt", "trl-kto")
 
 
 def card_path(format_name: str, path: Path) -> Path:
@@ -20,12 +20,17 @@ def card_path(format_name: str, path: Path) -> Path:
 
     Raises ConfigError for a format that has none, or when a README.md that somebody else wrote stands there.
     """
-    if format_name not in _MADE_WITH:
-        raise ConfigError(f"Files of {format_name} have no card.", f"Formats with one are {', '.join(_MADE_WITH)}.")
+    if format_name not in WITH_CARD:
+        raise ConfigError(f"Files of {format_name} have no card.", f"Formats with one are {', '.join(WITH_CARD)}.")
     card = path.with_name("README.md")
-    if card.exists() and _OURS not in card.read_text(encoding="utf-8", errors="replace"):
+    if card.exists() and not is_ours(card):
         raise ConfigError(f"{card} is no card of ours.", "Export into a folder of its own.")
     return card
+
+
+def is_ours(card: Path) -> bool:
+    """Whether an export wrote the card."""
+    return _OURS in card.read_text(encoding="utf-8", errors="replace")
 
 
 def write_card(

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ..base.errors import EmptyDataset
 from ..queries.verdicts import COLLECTED
@@ -12,6 +13,8 @@ from ..store.lance_store import LanceStore
 from .card import card_path, write_card
 from .config import ExportConfig
 from .formats import EXPORTS, FileFormat, format_named
+from .hub import check_hub, push
+from .places import is_hub
 from .rollout import FileRollout, unheld
 from .stored import StoredRollouts
 from .trl import columns_of, schema_of
@@ -51,6 +54,7 @@ def export_file(
 
     Args:
         format_name: A name in `formats.EXPORTS`.
+        path: A file, or `hf:OWNER/NAME` for a dataset of the hub, which always gets a card.
         run: Only rollouts of this run.
         where: Only those for which this SQL condition over `rollouts` is true.
         at: A snapshot's name or an ISO time; None is now.
@@ -64,6 +68,24 @@ def export_file(
     """
     path = Path(path)
     format = format_named(format_name, EXPORTS)
+    if is_hub(path):
+        name = check_hub(format_name, str(path))
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / f"{name.partition('/')[2]}.parquet"
+            summary = export_file(
+                store,
+                format_name,
+                file,
+                run=run,
+                where=where,
+                at=at,
+                scorer=scorer,
+                plain=plain,
+                card=True,
+                on_progress=on_progress,
+            )
+            push(name, file.parent)
+        return replace(summary, file=str(path))
     readme = card_path(format_name, path) if card else None
     stored = StoredRollouts(store, run, where, at, scorer)
     if not stored.count:

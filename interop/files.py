@@ -17,6 +17,8 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LONE = re.compile("[\ud800-\udfff]")
 _BETWEEN = " \t\r\n,"
 _CHUNK = 1 << 20
+_FREE, _RATIO = 256 << 20, 200
+"""Bytes that any compressed file may expand to, and beyond them how many times its size."""
 
 
 @contextmanager
@@ -40,13 +42,31 @@ def opened(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
             raise FormatError(f"The compressed data of {path} is damaged or incomplete ({error}).", "Copy the file again.") from error  # fmt: skip
 
 
+class _Bounded(io.RawIOBase):
+    """Decompressed bytes, as long as they are no multiple of the file's that no log reaches. Raises FormatError then."""
+
+    def __init__(self, inner: Any, raw: IO[bytes]) -> None:
+        self._inner, self._raw, self._given = inner, raw, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._inner.read(len(buffer))
+        buffer[: len(data)] = data
+        self._given += len(data)
+        if self._given > max(_FREE, _RATIO * self._raw.tell()):
+            raise FormatError(f"The compressed file expands to more than {_RATIO} times its size.", "Decompress it first if it is to be trusted.")  # fmt: skip
+        return len(data)
+
+
 def _decompressed(raw: IO[bytes], start: bytes) -> IO[bytes]:
     if start.startswith(_GZIP):
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]
+        return io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=raw), raw))  # type: ignore[arg-type]
     if start.startswith(_ZSTD):
         import pyarrow as pa
 
-        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"), _CHUNK)  # type: ignore[arg-type]
+        return io.BufferedReader(_Bounded(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"), raw), _CHUNK)
     return raw
 
 

@@ -34,6 +34,7 @@ from . import (  # fmt: skip
     signs,
     slime,
     tau2,
+    trackio,
     trl,
     verifiers,
     verifiers_v0,
@@ -131,6 +132,7 @@ FORMATS: dict[str, FileFormat] = {
     "langsmith": FileFormat(langsmith.read, None, langsmith.held, records=langsmith.records, signs=langsmith.signs),
     "tau2": FileFormat(tau2.read, None, tau2.held, records=tau2.records, signs=tau2.signs),
     "pairs": FileFormat(pairs.read, None, pairs.held, records=pairs.records, signs=pairs.signs),
+    "trackio": FileFormat(trackio.read, None, trackio.held, records=trackio.records, signs=trackio.signs),
     "verl": FileFormat(verl.read, None, verl.held, records=verl.records, signs=verl.signs),
     "verl-prompt": FileFormat(None, verl.write_prompts, verl.prompt_held, unfit=verl.unfit, drops=verl.drops),
     "parquet": FileFormat(

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ..base.errors import FormatError
+from ..base.errors import FormatError, RollhouseError, SchemaMismatch, one_line
 from ..store.lance_store import LanceStore
 from ..store.rollout import Rollout
 from ..store.runs import Run, start_run
@@ -85,6 +86,17 @@ def import_file(
     return run_import(store, format_name, path, config, on_progress)
 
 
+def _companion(format: FileFormat, path: Path, inputs: str | Path | None) -> Any:
+    if format.companion is None:
+        return None
+    try:
+        return format.companion(path, inputs)
+    except (RollhouseError, MemoryError):
+        raise
+    except Exception as error:
+        raise FormatError(f"A file beside {path} cannot be read: {one_line(error)}.", "Correct it, or remove it.") from error  # fmt: skip
+
+
 def run_import(
     store: LanceStore,
     format_name: str | None,
@@ -107,7 +119,7 @@ def run_import(
     format = format_named(format_name, IMPORTS)
     if not is_hub(path) and not path.exists():
         raise FormatError(f"There is no file {path}.", "Check the path.")
-    companion = format.companion(path, config.inputs) if format.companion else None
+    companion = _companion(format, path, config.inputs)
     told = {"format": format_name, "file": path.name, "environment": config.env, "source_run": config.source_run}
     told |= {"reward_columns": config.reward_column} if config.reward_column else {}
     with start_run(store, "import", config.run, told) as run:
@@ -142,8 +154,8 @@ def _bring_in(
         for line, record in format.records(path, quarantine, on_progress):
             try:
                 found = rollouts_of(redactor.value(record) if redactor else record, format, source)
-            except ValueError as error:  # BadLine, or text that is not UTF-8
-                quarantine.add(line, str(error))
+            except BadLine as error:
+                quarantine.add(line, one_line(error))
                 continue
             if line.replaced:
                 for rollout in found:
@@ -180,7 +192,7 @@ class _Taking:
         waiting, self._waiting, self._size = self._waiting, [], 0
         try:
             self._writer.add_many([rollout for _, rollouts in waiting for rollout in rollouts])
-        except ValueError:  # of one of them; the writer took none
+        except SchemaMismatch:  # of one of them; the writer took none. Errors of the store end the import
             waiting = [(line, rollouts) for line, rollouts in waiting if self._takes(line, rollouts)]
         self._summary.rows += len(waiting)
         for _, rollouts in waiting:
@@ -190,8 +202,8 @@ class _Taking:
     def _takes(self, line: Line, rollouts: list[Rollout]) -> bool:
         try:
             self._writer.add_many(rollouts)
-        except ValueError as error:  # SchemaMismatch, or text that is not UTF-8
-            self._quarantine.add(line, str(error))
+        except SchemaMismatch as error:
+            self._quarantine.add(line, one_line(error))
             return False
         return True
 
@@ -204,8 +216,10 @@ def rollouts_of(record: Row, format: FileFormat, source: Source) -> list[Rollout
         return to_store(format.read(record, source), record, source, format.record, format.wanted)
     except KeyError as error:
         raise BadLine(f"{error.args[0]!r} is missing") from error
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise BadLine(str(error)) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a record may hold anything, and a plug-in may raise anything
+        raise BadLine(str(error) or type(error).__name__) from error
 
 
 def quarantine_path(store: LanceStore, run_id: str) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -114,9 +115,14 @@ def _object(line: Line) -> tuple[dict[str, Any] | None, bool, str]:
     """The object, whether halves of characters in it were replaced, and what is wrong without one."""
     try:
         value, replaced = load_json(line.text)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:
         return None, False, f"{_NOT_JSON} ({error})"
     return (value, replaced, "") if isinstance(value, dict) else (None, False, "it is not a JSON object")
+
+
+def partial_path(path: Path) -> Path:
+    """A new name beside a file for what is written and not complete yet; two writers of one file have two."""
+    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.partial")
 
 
 @contextmanager
@@ -130,7 +136,7 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
 def whole_path(path: Path) -> Iterator[Path]:
     """The path to write to, which gets its name once the file is complete; when writing fails nothing is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_path(path)
     try:
         yield partial
         os.replace(partial, path)

@@ -8,7 +8,7 @@ from ..store.ids import canonical_json, hash_id
 from ..store.items import TokenCall
 from ..store.messages import Message
 from .nemo_gym_inputs import TASK_FIELDS, Key, PlannedInputs, attempt_key, read_request
-from .rollout import FileRollout, Row, take_keepsake
+from .rollout import FileRollout, Row, take_keepsake, unread_fields
 from .storing import Source
 from .tokens import linearise
 
@@ -18,6 +18,7 @@ FORMAT = "nemo-gym"
 _WORKPLACE_TOOLS = {"company_directory_find_email_address", "customer_relationship_manager_add_customer"}
 # Top-level fields with a place of their own; other numbers are components of the verdict.
 _PLACED = {"responses_create_params", "response", "output", "reward", "reward_components", "_ng_rollout_index"}
+_TAKEN = {*_PLACED, *TASK_FIELDS, "agent_ref", "verifier_metadata", "rollhouse"}
 # Where servers say why an attempt failed.
 _FAILURE_TEXTS = ("_ng_failure_message", "_ng_failure_judge_error", "failure_reason", "infrastructure_error", "error")
 
@@ -83,6 +84,11 @@ def read(row: Row, source: Source) -> list[FileRollout]:
         rollout.columns |= _failure(row, response)
     else:
         rollout.source_key = row.get("_ng_rollout_id") or None
+    rollout.gaps |= {
+        gap
+        for gap in unread_fields(row, _TAKEN | {*_numbers(row), *_FAILURE_TEXTS})
+        if not gap.startswith("unread:_ng_")
+    }
     take_keepsake(rollout, row.get("rollhouse"))
     _join_attempts(rollout, row, companion, source, failed)
     return [rollout]

@@ -201,6 +201,7 @@ def _ending(span: Row, told: Row, said: list[Row]) -> Row:
         return {"status": "error", "error_type": "engine", "error_message": status.get("message") or told.get("error.type"), "stop_reason": "error"}  # fmt: skip
     reasons = told.get("gen_ai.response.finish_reasons") or [one.get("finish_reason") for one in said]
     reason = reasons[0] if isinstance(reasons, list) and reasons else None
+    reason = reason or told.get("llm.finish_reason")
     return {"status": "truncated" if reason in ("length", "max_tokens") else "completed", "stop_reason": reason}
 
 

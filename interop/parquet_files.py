@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..base.errors import FormatError
-from .lines import Line, Quarantine
+from ..base.errors import FormatError, one_line
+from .lines import Line, Quarantine, partial_path
 from .rollout import Row
 
 _ROWS_AT_ONCE = 64
@@ -32,13 +32,45 @@ def read_parquet(
         raise FormatError(f"{path} is not a Parquet file: {error}.", "Check the file and the format's name.") from error
     with file:
         number, total = 0, max(file.metadata.num_rows, 1)
-        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-            for row in batch.to_pylist():
+        for batch in _batches(file, path):
+            for row, reason in _rows(batch):
                 number += 1
                 # The text is for the quarantine; a row's number says enough.
-                yield Line(number, "", False, size * number // total, path), row
+                line = Line(number, "", False, size * number // total, path)
+                if row is not None:
+                    yield line, row
+                elif quarantine is not None:
+                    quarantine.add(line, reason)
             if on_progress:
                 on_progress(size * number // total)
+
+
+def _batches(file: Any, path: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from file.iter_batches(batch_size=_ROWS_AT_ONCE)
+    except (pa.ArrowException, OSError) as error:
+        raise FormatError(
+            f"{path} is damaged: {one_line(error)}.",
+            "The rows before the damage were read; get the file anew for the rest.",
+        ) from error
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[tuple[Row | None, str]]:
+    """Each row as Python values, or None and the reason: a time of the year 290000, for one, is none."""
+    try:
+        yield from ((row, "") for row in batch.to_pylist())
+        return
+    except MemoryError:
+        raise
+    except Exception:
+        singles = [batch.slice(number, 1) for number in range(batch.num_rows)]
+    for single in singles:
+        try:
+            [row] = single.to_pylist()
+        except Exception as error:
+            yield None, one_line(error)
+        else:
+            yield row, ""
 
 
 def read_unfilled(
@@ -61,7 +93,7 @@ def write_parquet(rows: Iterable[Row], schema: pa.Schema, path: Path) -> None:
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_path(path)
     try:
         with pq.ParquetWriter(partial, schema, compression="zstd") as file:
             for table in _groups(rows, schema):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..queries.conditions import filtered_rollouts
 from ..queries.session import sql
 from ..queries.verdicts import is_chosen
 from ..store.lance_store import LanceStore, quote
@@ -124,7 +125,5 @@ def _task(row: Row | None) -> Row | None:
 def _selected(store: LanceStore, run: str | None, where: str | None, at: str | None, scorer: str | None) -> pa.Table:
     """The ids that the condition selects, and beside them the verdicts of a scorer that was chosen."""
     columns = ", ".join(("rollout_id", *(VERDICT if is_chosen(scorer) else ())))
-    conditions = [] if run is None else [f"run_id = {quote(run)}"]
-    conditions += [] if where is None else [f"({where})"]
-    narrowed = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    return sql(store, f"SELECT {columns} FROM rollouts {narrowed}", at, scorer=scorer)
+    narrowed = "" if run is None else f"WHERE run_id = {quote(run)}"
+    return sql(store, f"SELECT {columns} FROM {filtered_rollouts(where)} {narrowed}", at, scorer=scorer)

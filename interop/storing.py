@@ -18,6 +18,7 @@ from .overlay import SAME, difference
 from .rollout import FileRollout, Row
 
 SCORER_VERSION = "imported"
+_LARGEST = float(np.finfo(np.float32).max)
 _FLOATS = [field.name for field in TABLES["rollouts"].schema if field.type == pa.float32()]
 
 
@@ -231,12 +232,18 @@ def _tokens(rollout: FileRollout, source_format: str) -> None:
     columns.setdefault("template_hash", hash_id("prompt tokens", rollout.prompt_ids))
 
 
+def _as_float32(value: Any) -> float:
+    if abs(float(value)) > _LARGEST:
+        raise ValueError("a number is too large for its column")
+    return float(np.float32(value))
+
+
 def _as_stored(columns: Row) -> Row:
     """The columns as they will be read again: some numbers have 32 bits there."""
     stored = {**columns}
     for name in _FLOATS:
         if stored.get(name) is not None:
-            stored[name] = float(np.float32(stored[name]))
+            stored[name] = _as_float32(stored[name])
     if stored.get("logprobs") is not None:
         stored["logprobs"] = np.asarray(stored["logprobs"], dtype=np.float32).tolist()
     return stored

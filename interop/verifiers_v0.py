@@ -6,9 +6,10 @@ from typing import Any
 
 from ..store.reading import MessageReader
 from ..store.tool_schemas import read_tools
-from .rollout import FileRollout, Row
+from .rollout import FileRollout, Row, unread_fields
 from .storing import Source
 
+_BOOKKEEPING = {"example_id", "task", "error", "timing", "is_completed", "is_truncated", "stop_condition"}
 _PLACED = {"prompt", "completion", "reward", "metrics", "tool_defs", "answer"}
 
 
@@ -47,6 +48,7 @@ def read(row: Row, source: Source) -> list[FileRollout]:
     rollout.task = {"ground_truth": row.get("answer") or None, "source_key": row["example_id"]}
     rest = {name: value for name, value in row.items() if name not in _PLACED}
     rollout.extra = {"verifiers-v0": rest | reader.unread}
+    rollout.gaps |= unread_fields(rest, _BOOKKEEPING | metrics.keys())
     return [rollout]
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import ConfigError, RollhouseError
+from ..base.time_limit import TimeLimitExceeded, time_limit
 from ..store.ids import hash_id
 from ..store.messages import Message, ToolCall
 from .families import THINKING_WORDS, with_word
@@ -28,6 +29,8 @@ MARK = f"mark{uuid.uuid4().hex}"
 PROBE_NAME = "probe_tool"
 _TOOL = {"name": PROBE_NAME, "description": "A probe.", "parameters": {"type": "object", "properties": {"x": {"type": "string", "description": "A word."}}, "required": ["x"]}}  # fmt: skip
 _TOOLS = ({"type": "function", "function": _TOOL},)
+_RENDER_S = 20.0
+"""Seconds of one rendering: a template is code of the model, and may loop for ever."""
 _HELLO = Message("user", "hello")
 _NEXT = f"next{uuid.uuid4().hex}"
 _MARKS = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
@@ -101,7 +104,8 @@ class Template:
         plain = with_word([self._plain(message, lenient) for message in messages], self.word)
         listed = [dict(tool) for tool in tools] or None
         try:
-            return self.tokenizer.apply_chat_template(plain, tools=listed, **how, **self.settings)  # type: ignore[arg-type]
+            with time_limit(_RENDER_S):
+                return self.tokenizer.apply_chat_template(plain, tools=listed, **how, **self.settings)  # type: ignore[arg-type]
         except Exception as error:  # Jinja errors, and whatever a template's own code raises
             raise _cannot_render(error) from error
 
@@ -124,7 +128,8 @@ class Template:
         plain = [{name: value for name, value in message.items() if value is not None} for message in plain]
         named = {**self.tokenizer.special_tokens_map, **self.settings}
         try:
-            texts, spans = render_jinja_template([plain], [dict(tool) for tool in tools] or None, None, source, True, **named)  # fmt: skip
+            with time_limit(_RENDER_S):
+                texts, spans = render_jinja_template([plain], [dict(tool) for tool in tools] or None, None, source, True, **named)  # fmt: skip
         except Exception as error:
             raise _cannot_render(error) from error
         return texts[0], [(int(start), int(end)) for start, end in spans[0]]
@@ -316,6 +321,8 @@ class Template:
 
 
 def _cannot_render(error: Exception) -> TemplateError:
+    if isinstance(error, TimeLimitExceeded):
+        return TemplateError(f"The chat template took longer than {_RENDER_S:g} s to render the conversation.", "Name another template with --chat-template FILE.")  # fmt: skip
     return TemplateError(
         f"The chat template cannot render the conversation: {error}.",
         "Name another template with --chat-template FILE.",

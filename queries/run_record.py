@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..base.html import html_pairs
+from ..store.checkpoint_paths import shown_path
 from ..store.lance_store import LanceStore, quote
 from ..store.runs import get_run, list_runs
 
@@ -65,8 +66,9 @@ class RunRecord:
         return last.select("step", "name", "value").sort("step", "name")
 
     def checkpoints(self) -> list[dict[str, Any]]:
-        """The rows of `checkpoints` that this run wrote, by step."""
+        """The rows of `checkpoints` that this run wrote, by step, with absolute paths."""
         rows = self.store.read("checkpoints", filter=f"run_id = {quote(self.run_id)}").to_pylist()
+        rows = [row | {"path": shown_path(self.store, row)} for row in rows]
         return sorted(rows, key=lambda row: (row["step"], row["incarnation"]))
 
     def __str__(self) -> str:

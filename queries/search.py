@@ -1,5 +1,6 @@
 """Search over rollouts through LanceDB: full text over messages and tool calls, and vectors of an embedding column that a user added."""
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,8 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..base.errors import ConfigError, QueryError
+from ..base.errors import ConfigError, QueryError, one_line
 from ..store.lance_store import LanceStore, quote
+from . import child
+from .conditions import filtered_rollouts
 from .session import sql
 from .verdicts import is_chosen
 
@@ -18,6 +21,7 @@ SAID = ("messages.text", "messages.tool_calls.arguments", "messages.tool_calls.n
 _UNINDEXED = 2_000
 _COLUMNS = ["rollout_id", "run_id", "step", "environment", "status", "reward", "passed"]
 _AROUND = 60
+_WHERE_S = 60.0
 _PROMPT_ROWS = pa.schema(
     [
         ("prompt_id", pa.string()),
@@ -48,10 +52,10 @@ def search(
     later searches add many new rollouts to it; a few are scanned, so nothing stored is missed.
 
     Args:
-        where: A condition on the columns of `rollouts`, in Lance's SQL: `reward < 0.5 and n_turns > 3`.
+        where: A condition on the columns of `rollouts`, in DuckDB's SQL: `reward < 0.5 and n_turns > 3`. It is evaluated in a process of its own, with
+            the bounds of `sql`, over what matched.
         at: A snapshot's name or an ISO time: only rollouts that were there then.
-        scorer: NAME or NAME@VERSION whose verdicts are in `reward` and `passed`, for `where` too (which is then DuckDB's SQL, and
-            filters the matches after the search); None: those of collection time.
+        scorer: NAME or NAME@VERSION whose verdicts are in `reward` and `passed`, for `where` too; None: those of collection time.
         limit: Maximum number of rollouts.
 
     Returns:
@@ -186,12 +190,18 @@ def _index(store: LanceStore, table: Any, columns: Sequence[str]) -> None:
     from lancedb.index import FTS
 
     indexed = {index.columns[0]: index.name for index in table.list_indices()}
-    for column in columns:
-        if column not in indexed:
-            table.create_index(column, config=FTS())
+    try:
+        for column in columns:
+            if column not in indexed:
+                table.create_index(column, config=FTS())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise QueryError(f"The search index of {store.uri} cannot be made: {one_line(error, 200)}.", "Search once where the store can be written; a read-only store is searched with the index that it has.") from error  # fmt: skip
     stale = [name for column, name in indexed.items() if column in columns and _unindexed(table, name) >= _UNINDEXED]
     if stale:
-        store.lance_dataset(table.name).optimize.optimize_indices(index_names=stale)
+        with contextlib.suppress(
+            OSError, RuntimeError
+        ):  # a store that cannot be written is searched without it, row by row
+            store.lance_dataset(table.name).optimize.optimize_indices(index_names=stale)
     table.checkout_latest()
 
 
@@ -205,7 +215,7 @@ class _Look:
     """Selects rollouts among the matches, and the verdicts that they show.
 
     Attributes:
-        condition: What the search itself can check, in Lance's SQL; empty for nothing.
+        condition: What the search itself can check, in Lance's SQL; empty for nothing. It is of our making.
         where, at, scorer: As in `search`.
     """
 
@@ -217,10 +227,9 @@ class _Look:
 
     def first(self, query: Any, columns: list[str], limit: int) -> list[dict[str, Any]]:
         """The first rollouts that count, with these columns."""
-        judged = is_chosen(self.scorer)
-        condition = self.condition if judged else _both(self.condition, self.where)
-        if condition:
-            query = query.where(condition, prefilter=True)
+        judged = is_chosen(self.scorer) or self.where is not None
+        if self.condition:
+            query = query.where(self.condition, prefilter=True)
         ask = limit
         while True:
             try:
@@ -228,7 +237,7 @@ class _Look:
             except (RuntimeError, ValueError, OSError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise QueryError(
-                    f"The search failed: {reason}.", f"The condition was: {condition or 'none'}."
+                    f"The search failed: {reason}.", f"The condition was: {self.condition or 'none'}."
                 ) from None
             if not judged and self.at is None:
                 return found
@@ -247,9 +256,11 @@ class _Look:
         return [row for row in found if row["rollout_id"] in known]
 
     def _judged(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        ask = f"SELECT rollout_id, reward, passed FROM rollouts WHERE rollout_id IN ({_listed(found) or 'NULL'})"
-        ask += f" AND ({self.where})" if self.where else ""
-        verdicts = {row["rollout_id"]: row for row in sql(self.store, ask, self.at, scorer=self.scorer).to_pylist()}
+        ask = f"SELECT rollout_id, reward, passed FROM {filtered_rollouts(self.where)} WHERE list_contains($found::VARCHAR[], rollout_id)"
+        answer = child.sql if self.where is not None else sql
+        params = {"found": [row["rollout_id"] for row in found]}
+        rows = answer(self.store, ask, self.at, params, scorer=self.scorer, timeout_s=_WHERE_S).to_pylist()
+        verdicts = {row["rollout_id"]: row for row in rows}
         return [row | verdicts[row["rollout_id"]] for row in found if row["rollout_id"] in verdicts]
 
 
@@ -262,10 +273,6 @@ def _condition(run: str | None, environment: str | None, status: str | None, *mo
     return " and ".join(
         [*(f"{column} = {quote(value)}" for column, value in equal.items() if value is not None), *more]
     )
-
-
-def _both(condition: str, where: str | None) -> str:
-    return " and ".join(part for part in (condition, f"({where})" if where else "") if part)
 
 
 def _vector_size(store: LanceStore, column: str) -> int:

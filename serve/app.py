@@ -5,13 +5,15 @@ import hmac
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
+from ..base.web import foreign
 from ..policies.engines.base import EngineGone
 from .backends import KnownHistory, TokenBackend
+from .bounds import MAX_BODY, MAX_IDS, Bodies, beside, in_time, refuse_many
 from .errors import ApiError, as_api_error, refused
 from .events import chat_events, completion_events, response_events
 from .replies import chat_reply, completion_reply
@@ -21,7 +23,6 @@ from .rows import MAIN
 from .service import Caller, Service
 from .verdicts import read_ending, read_score
 
-MAX_BODY = 64 << 20
 _MAX_NAME = 200
 _WITHOUT_KEY = ("/health",)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -36,6 +37,7 @@ class Api:
         api_key: The key that clients must send; None needs no key.
         require_id: Refuse calls without a rollout id.
         on_engine_gone: Called when the engine has ended and no request can succeed.
+        names: Names by which the server is reached, as in base.web.foreign; None takes any, for a server with a key.
     """
 
     service: Service
@@ -43,27 +45,29 @@ class Api:
     api_key: str | None
     require_id: bool
     on_engine_gone: Callable[[EngineGone], None]
+    names: frozenset[str] | None = None
+    bodies: Bodies = field(default_factory=Bodies)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """`/v1/chat/completions`."""
-        body = await _body(request)
-        parsed = read_chat(body)
+        body, size = await self._body(request)
+        parsed = await beside(size, read_chat, body)
         answer = await self.service.chat(parsed, self._caller(request, body))
         reply = chat_reply(parsed, answer, self.model, self._text)
         return await _events(request, chat_events(parsed, reply)) if parsed.stream else web.json_response(reply)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """`/v1/completions`."""
-        body = await _body(request)
-        parsed = read_completion(body)
+        body, size = await self._body(request)
+        parsed = await beside(size, read_completion, body)
         answer = await self.service.completion(parsed, self._caller(request, body))
         reply = completion_reply(parsed, answer, self.model, self._text)
         return await _events(request, completion_events(parsed, reply)) if parsed.stream else web.json_response(reply)
 
     async def responses(self, request: web.Request) -> web.StreamResponse:
         """`/v1/responses`."""
-        body = await _body(request)
-        parsed = read_response(body)
+        body, size = await self._body(request)
+        parsed = await beside(size, read_response, body)
         answer = await self.service.chat(parsed, self._caller(request, body))
         reply = response_reply(parsed, body, answer, self.model)
         return await _events(request, response_events(reply)) if parsed.stream else web.json_response(reply)
@@ -87,7 +91,10 @@ class Api:
 
     async def tokenize(self, request: web.Request) -> web.StreamResponse:
         """`/tokenize`: the tokens of a text (`prompt`), or of `messages` and `tools` as the next prompt."""
-        body = await _body(request)
+        body, size = await self._body(request)
+        return web.json_response(await beside(size, self._tokenized, body))
+
+    def _tokenized(self, body: Body) -> dict[str, Any]:
         backend = self.service.backend
         if "messages" in body:
             generation_prompt = body.get("add_generation_prompt") is not False
@@ -104,16 +111,18 @@ class Api:
         else:
             raise refused("`/tokenize` needs `messages`, or a `prompt` that is a string.")
         texts = [self._text([token]) for token in tokens] if body.get("return_token_strs") else None
-        return web.json_response(
-            {"count": len(tokens), "max_model_len": backend.max_model_len, "tokens": tokens, "token_strs": texts}
-        )
+        return {"count": len(tokens), "max_model_len": backend.max_model_len, "tokens": tokens, "token_strs": texts}
 
     async def detokenize(self, request: web.Request) -> web.StreamResponse:
         """`/detokenize`."""
-        body = await _body(request)
+        body, size = await self._body(request)
+        return web.json_response({"prompt": await beside(size, self._detokenized, body)})
+
+    def _detokenized(self, body: Body) -> str:
+        refuse_many(body.get("tokens"), MAX_IDS, "tokens")
         if not is_ids(body.get("tokens")):
             raise refused("`tokens` must be a list of token ids.")
-        return web.json_response({"prompt": self._text(body["tokens"])})
+        return self._text(body["tokens"])
 
     async def health(self, request: web.Request) -> web.StreamResponse:
         """`/health`."""
@@ -121,17 +130,27 @@ class Api:
 
     async def finish(self, request: web.Request) -> web.StreamResponse:
         """`/rollouts/{id}/finish`."""
-        ending = read_ending(await _body(request, may_be_empty=True))
+        ending = read_ending((await self._body(request))[0])
         return web.json_response(await self.service.recorder.finish(_path_id(request), ending))
 
     async def score(self, request: web.Request) -> web.StreamResponse:
         """`/rollouts/{id}/score`."""
-        score = read_score(await _body(request))
+        score = read_score((await self._body(request))[0])
         return web.json_response(await self.service.recorder.score(_path_id(request), score))
 
     async def rollout(self, request: web.Request) -> web.StreamResponse:
         """`/rollouts/{id}`."""
         return web.json_response(self.service.recorder.state(_path_id(request)))
+
+    async def _body(self, request: web.Request) -> tuple[Body, int]:
+        """The body and its size in bytes. An empty one is an empty object. Raises ApiError."""
+        # A browser lets only pages of this origin send JSON without a preflight, so no other web page can use a server on this machine.
+        if request.content_type != "application/json":
+            raise ApiError(415, "The body must be JSON: send the header Content-Type: application/json.", "not_json")
+        size = min(request.content_length if request.content_length is not None else MAX_BODY, MAX_BODY)
+        async with self.bodies.room(size):
+            raw = await in_time(request.read())
+            return await beside(len(raw), body_of, raw), len(raw)
 
     def _caller(self, request: web.Request, body: Body) -> Caller:
         metadata = body.get("metadata")
@@ -152,6 +171,9 @@ class Api:
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Checks the key, and turns every exception into an error that an OpenAI client understands."""
         try:
+            stranger = foreign(request.headers, self.names)
+            if stranger is not None:
+                raise ApiError(403, f"{stranger} Use the address that `rollhouse serve` printed.", "forbidden")
             if request.path not in _WITHOUT_KEY:
                 self._check_key(request)
             return await handler(request)
@@ -196,16 +218,6 @@ def make_app(api: Api) -> web.Application:
     app.router.add_post("/rollouts/{rollout}/finish", api.finish)
     app.router.add_post("/rollouts/{rollout}/score", api.score)
     return app
-
-
-async def _body(request: web.Request, may_be_empty: bool = False) -> Body:
-    # A browser lets only pages of this origin send JSON without a preflight, so no other web page can use a server on this machine.
-    raw = await request.read()
-    if not raw and may_be_empty:
-        return {}
-    if request.content_type != "application/json":
-        raise ApiError(415, "The body must be JSON: send the header Content-Type: application/json.", "not_json")
-    return body_of(raw)
 
 
 async def _events(request: web.Request, events: Iterable[bytes]) -> web.StreamResponse:

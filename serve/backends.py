@@ -13,6 +13,7 @@ from ..policies.token_policy import TokenPolicy
 from ..policies.types import Conversation, Policy
 from ..store.messages import Message, VersionSpan
 from ..store.task import Task
+from .bounds import beside
 from .errors import refused
 from .request import ModelRequest
 
@@ -72,7 +73,8 @@ class TokenBackend:
 
     async def chat_answer(self, known: KnownHistory, parsed: ModelRequest) -> ModelAnswer:
         """The next message. Raises PromptTooLong, TemplateError, EngineError."""
-        prompt_ids = self.prompt_ids(known, parsed.tools)
+        size = _characters(known.messages, parsed.tools) + 64 * len(known.messages)
+        prompt_ids = await beside(size, self.prompt_ids, known, parsed.tools)
         generation = await self._generate(prompt_ids, parsed)
         calls = sum(len(message.tool_calls) for message in known.messages)
         generation, cut = self._cut_at_stop(generation, parsed.stop)

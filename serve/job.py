@@ -2,18 +2,19 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..base.errors import ConfigError, EngineError
+from ..base.errors import ConfigError, EngineError, WriteConflict, one_line
 from ..base.event_loop import run_blocking
 from ..base.packages import require
+from ..base.web import is_loopback, own_names
 from ..policies.engines.base import EngineGone
 from ..policies.opening import check_engine, model_hash, open_policy
 from ..policies.types import Policy
@@ -103,7 +104,7 @@ def api_key_of(server: ServerSettings) -> str | None:
 
 def bind(host: str, port: int, api_key: str | None) -> socket.socket:
     """A socket bound to the address, not listening yet. Raises ConfigError for a port in use, and for a public address without a key."""
-    if not api_key and not _is_loopback(host):
+    if not api_key and not is_loopback(host):
         raise ConfigError(
             f"Other machines can reach {host}, and the server has no API key.",
             "Set a key with --api-key-env VAR, or serve on 127.0.0.1.",
@@ -137,6 +138,7 @@ async def serve_policy(
 
     from .app import Api, make_app
     from .backends import backend_of
+    from .connections import Acceptor
     from .recorder import Recorder
     from .service import Service
 
@@ -151,19 +153,24 @@ async def serve_policy(
     recorder = Recorder(store, run, policy, config.environment)
     service = Service(backend_of(policy), recorder)
     named = config.policy.model_name if policy.engine != "openai" else None
+    key = api_key_of(server)
     model = server.served_name or named or policy.policy_id
     runner = web.AppRunner(
-        make_app(Api(service, model, api_key_of(server), server.require_id, on_engine_gone)),
+        make_app(
+            Api(service, model, key, server.require_id, on_engine_gone, None if key else own_names([server.host]))
+        ),
         access_log=None,  # it would contain ids and addresses of clients
         shutdown_timeout=_SHUTDOWN_S,
         handler_cancellation=True,  # the client is gone: the engine need not go on
     )
-    watch = None
+    watch = accepting = None
     try:
         await recorder.resume()
         left_open = len(recorder.open)
         await runner.setup()
-        await _listen(web.SockSite(runner, listener), listener)
+        connections = Acceptor(runner, listener)
+        _listen(connections, listener)
+        accepting = loop.create_task(connections.run())
         watch = loop.create_task(_watch(recorder, run, server.idle_limit_s))
         with _stop_signals(loop, stop):
             if on_ready is not None:
@@ -172,10 +179,11 @@ async def serve_policy(
                 on_ready(Listening(_url(listener), run.run_id, model, left_open, keeps, request_stop))
             await _first_of(stop, watch)
     finally:
+        tasks = [task for task in (accepting, watch) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await runner.cleanup()
-        if watch is not None:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
         await recorder.close()
     if gone:
         raise gone[0]
@@ -194,9 +202,9 @@ def _summary(run: Run, service: Any, recorder: Any) -> dict[str, Any]:
     }
 
 
-async def _listen(site: Any, listener: socket.socket) -> None:
+def _listen(connections: Any, listener: socket.socket) -> None:
     try:
-        await site.start()
+        connections.listen()
     except OSError as error:  # another server bound the port too, and listened first
         raise ConfigError(f"Cannot bind {_url(listener)}: {error.strerror}.", "Use another --port; 0 takes a free port.") from error  # fmt: skip
 
@@ -212,17 +220,24 @@ async def _first_of(stop: asyncio.Event, watch: asyncio.Task) -> None:
 
 
 async def _watch(recorder: Any, run: Run, idle_limit_s: float | None) -> None:
-    """Ends idle rollouts, and renews the run's lease."""
+    """Ends idle rollouts, and renews the run's lease. Raises WriteConflict when the run was taken over; other failures are warned of."""
     pause = _LEASE_S if idle_limit_s is None else min(_LEASE_S, max(0.05, idle_limit_s / 4))
     since_check = 0.0
     while True:
         await asyncio.sleep(pause)
-        if idle_limit_s is not None:
-            await recorder.expire(idle_limit_s)
         since_check += pause
-        if since_check >= _LEASE_S:
-            since_check = 0.0
-            await asyncio.to_thread(run.lease.check)
+        try:
+            if idle_limit_s is not None:
+                await recorder.expire(idle_limit_s)
+            if since_check >= _LEASE_S:
+                since_check = 0.0
+                await asyncio.to_thread(run.lease.check)
+        except WriteConflict:
+            raise
+        except (
+            Exception
+        ) as error:  # a full disk, or no file to open: it may pass, and every commit looks at the lease again
+            print(f"warning: the run's lease could not be checked: {one_line(error)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -239,15 +254,6 @@ def _stop_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event):
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _url(listener: socket.socket) -> str:

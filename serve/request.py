@@ -10,6 +10,7 @@ from ..base.errors import SchemaMismatch
 from ..policies.types import Sampling
 from ..store.messages import Message
 from ..store.reading import MessageReader
+from .bounds import MAX_IDS, MAX_MESSAGES, refuse_expansion, refuse_many
 from .errors import refused
 
 Body = dict[str, Any]
@@ -105,6 +106,8 @@ def read_chat(body: Body) -> ModelRequest:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise refused("`messages` must be a list of at least one message.")
+    refuse_many(messages, MAX_MESSAGES, "messages")
+    refuse_many(body.get("tools"), MAX_MESSAGES, "tools")
     read, ends = _messages(messages)
     parsed = common(body, _first(body, "max_completion_tokens", "max_tokens"))
     tools = tuple(_tool(tool, number) for number, tool in enumerate(listed(body, "tools")))
@@ -116,6 +119,7 @@ def read_chat(body: Body) -> ModelRequest:
 def read_completion(body: Body) -> ModelRequest:
     """A body of `/v1/completions`. Raises ApiError."""
     prompt = body.get("prompt")
+    refuse_many(prompt, MAX_IDS, "prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
         prompt = prompt[0]
     if not (isinstance(prompt, str) or is_ids(prompt)) or not prompt:
@@ -175,9 +179,14 @@ def is_ids(value: Any) -> bool:
 
 
 def body_of(raw: bytes) -> Body:
-    """A request's bytes as a JSON object; no bytes are an empty object. Raises ApiError."""
+    """A request's bytes as a JSON object; no bytes are an empty object. Raises ApiError.
+
+    The bytes must be UTF-8: Python would guess UTF-16 and UTF-32, and pass over surrogates.
+    """
+    refuse_expansion(raw)
     try:
-        body = json.loads(raw, parse_constant=_no_number, parse_float=_finite) if raw.strip() else {}
+        text = raw.decode("utf-8")
+        body = json.loads(text, parse_constant=_no_number, parse_float=_finite) if text.strip() else {}
         if b"\\ud" in raw.lower():  # half of a surrogate pair is not text that a tokenizer or a table can hold
             json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
@@ -243,6 +252,7 @@ def _tool(tool: Any, number: int) -> Mapping[str, Any]:
 def _carried(body: Body, messages: list[Any], ends: list[int]) -> Prefix | None:
     """The tokens that the request requires, else those of the latest message that carries some; `ends` as in `_messages`."""
     required = body.get("required_prefix_token_ids")
+    refuse_many(required, MAX_IDS, "required_prefix_token_ids")
     assistants = [number for number, message in enumerate(messages) if message.get("role") == "assistant"]
     if is_ids(required) and required and assistants:
         return Prefix(required, ends[assistants[-1]])
@@ -256,6 +266,8 @@ def _carried(body: Body, messages: list[Any], ends: list[int]) -> Prefix | None:
 def carried_tokens(holder: Mapping[str, Any], length: int) -> Prefix | None:
     """The tokens that a message or an item carries; None for none. Raises ApiError when they are not token ids."""
     prompt, generation = holder.get("prompt_token_ids"), holder.get("generation_token_ids")
+    refuse_many(prompt, MAX_IDS, "prompt_token_ids")
+    refuse_many(generation, MAX_IDS, "generation_token_ids")
     if not prompt or not generation:
         return None
     if not is_ids(prompt) or not is_ids(generation):
@@ -282,8 +294,7 @@ def _number(body: Body, name: str, default: float, low: float, high: float) -> f
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or not low <= value <= high
+        or not low <= value <= high  # neither NaN nor an integer that no float holds
     ):
         raise refused(f"`{name}` must be a number from {low:g} to {high:g}.")
     return float(value)

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..base.errors import SchemaMismatch, WriteConflict
+from . import hashes
 from .lance_store import LanceStore
 from .tables import TABLES
 
@@ -31,6 +32,7 @@ def append_rows(
     if before_commit:
         before_commit()
     lance.LanceDataset.commit(dataset, lance.LanceOperation.Append(fragments), read_version=dataset.version)
+    hashes.record(store, table, [file.path for fragment in fragments for file in fragment.files])
     return data.num_rows
 
 
@@ -40,8 +42,13 @@ def insert_if_absent(store: LanceStore, table: str, rows: AnyRows) -> int:
     data = _first_of_each_key(to_arrow(table, rows), TABLES[table].key)
     if not data.num_rows:
         return 0
-    merge = store.lance_dataset(table).merge_insert(TABLES[table].key).use_index(False)
-    return merge.when_not_matched_insert_all().execute(data)["num_inserted_rows"]
+    dataset = store.lance_dataset(table)
+    last = hashes.last_fragment(dataset)
+    merge = dataset.merge_insert(TABLES[table].key).use_index(False)
+    inserted = merge.when_not_matched_insert_all().execute(data)["num_inserted_rows"]
+    if inserted:
+        hashes.record_new(store, table, store.lance_dataset(table), last)
+    return inserted
 
 
 def to_arrow(table: str, rows: AnyRows) -> pa.Table:

@@ -118,6 +118,13 @@ def waiting(store: LanceStore) -> dict[str, int]:
     return found
 
 
+def open_calls(store: LanceStore) -> dict[str, int]:
+    """How many served rollouts each run has open: files of model calls in its journal."""
+    folders = _folder(store).glob("*/calls") if has_journal(store) else ()
+    counts = {folder.parent.name: sum(1 for _ in folder.glob("*.jsonl")) for folder in folders}
+    return {run_id: count for run_id, count in sorted(counts.items()) if count}
+
+
 def has_journal(store: LanceStore) -> bool:
     """Whether this store keeps journals: those on a disk do, those on an object store, where nothing can be appended to, do not."""
     return "://" not in store.uri

@@ -1,5 +1,6 @@
 """A store: a folder or object-store URI of Lance tables."""
 
+import difflib
 import os
 import shutil
 import uuid
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from ..base.errors import StoreNotFound, VersionNotFound
+from ..base.errors import DamagedStore, StoreNotFound, VersionNotFound
+from . import version
 from .object_store import probe
 from .schema import Table
 from .tables import TABLES
@@ -55,20 +57,23 @@ class LanceStore:
             Path(store.uri).mkdir(parents=True, exist_ok=True)
         else:
             probe(store.uri)
+        version.check(store.uri)
         # `rollouts` comes last: where it is, the store is whole.
         for table in sorted(TABLES.values(), key=lambda table: table.name == "rollouts"):
             store.create_table(table)
+        version.write(store.uri)
         return store
 
     @classmethod
     def open(cls, uri: str | os.PathLike[str], at: str | None = None) -> Self:
-        """Opens a store that exists, as it is or as it was. Raises StoreNotFound, and VersionNotFound for an unknown `at`."""
+        """Opens a store that exists, as it is or as it was. Raises StoreNotFound, StoreTooNew, and VersionNotFound for an unknown `at`."""
         store = cls(str(uri), at)
         if not store.has_table("rollouts"):
             raise StoreNotFound(
                 f"There is no store at {store.uri}.",
                 "Name one with --store or $ROLLHOUSE_STORE; `rollhouse collect` and `rollhouse import` make one.",
             )
+        version.check(store.uri)
         if at is not None:
             store.versions(at, tables=["rollouts"])
         return store
@@ -137,17 +142,29 @@ class LanceStore:
 
         at = at if at is not None else self.at
         if at is None:
-            return lance.dataset(self.table_uri(table))
+            try:
+                return lance.dataset(self.table_uri(table))
+            except (OSError, ValueError, RuntimeError) as error:
+                raise self._not_opened(table, error) from error
         versions = self.versions(at, tables=[table])
         if table not in versions:
             raise VersionNotFound(f"Table {table} did not exist at {at}.", "Ask for a later snapshot or time.")
         return self.lance_dataset_version(table, versions[table])
 
-    def lance_dataset_version(self, table: str, version: int) -> "lance.LanceDataset":
+    def _not_opened(self, table: str, error: Exception) -> Exception:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error
+        if "://" in self.uri or self.has_table(table):
+            reason = str(error).splitlines()[0].partition(", /")[0]
+            return DamagedStore(f"Table {table} of {self.uri} cannot be opened: {reason}.", "`rollhouse check --salvage` goes back to its newest version that can.")  # fmt: skip
+        near = difflib.get_close_matches(table, TABLES, n=1)
+        return StoreNotFound(f"There is no table {table!r} in {self.uri}.", f"Did you mean {near[0]}?" if near else f"Its tables are {', '.join(TABLES)}.")  # fmt: skip
+
+    def lance_dataset_version(self, table: str, number: int) -> "lance.LanceDataset":
         """The Lance dataset at a version number."""
         import lance
 
-        return lance.dataset(self.table_uri(table), version=version)
+        return lance.dataset(self.table_uri(table), version=number)
 
     def versions(self, at: str, tables: Iterable[str] = TABLES) -> dict[str, int]:
         """The version of each table at a snapshot's name or an ISO time (without a zone: UTC).
@@ -168,6 +185,8 @@ class LanceStore:
                 "`rollhouse snapshot list` names them.",
             ) from None
         time = time.replace(tzinfo=time.tzinfo or UTC)
+        if time > datetime.now(UTC):
+            raise VersionNotFound(f"{at} lies in the future.", "Name a snapshot or a time that is over.")
         found = {table: latest._version_at(table, time) for table in tables}
         return {table: version for table, version in found.items() if version is not None}
 

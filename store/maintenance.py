@@ -1,17 +1,20 @@
 """Keeping a store small and sound: compact, gc, check. Each may run beside writers; one maintenance at a time."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute
 
-from . import journal
+from ..base.errors import DamagedStore, WriteConflict
+from . import hashes, journal
 from . import lease as leases
+from .damage import damage_of
 from .lance_store import LanceStore
 from .lease import LEASES
+from .runs import list_runs
 from .tables import TABLES
 from .upkeep import join_fragments
 from .validation import REQUIRED
@@ -63,30 +66,33 @@ def gc(
     """
     options: dict[str, Any] = {"older_than": retention, "error_if_tagged_old_versions": False}
     report = []
-    with _maintenance(store):
+    with _maintenance(store, frees=True):
         for table in _tables(store, on_table):
             dataset = store.lance_dataset(table)
             if yes:
                 stats = dataset.cleanup_old_versions(**options)
+                hashes.forget_gone(store, table)
             else:
                 stats = dataset.explain_cleanup_old_versions(**options).stats
             report.append({"table": table, "versions": stats.old_versions, "bytes": stats.bytes_removed})
     return report
 
 
-def check(store: LanceStore, on_table: OnTable | None = None) -> list[str]:
+def check(store: LanceStore, on_table: OnTable | None = None, deep: bool = False) -> list[str]:
     """What is wrong with the store, one sentence each; empty when it is sound.
 
-    Looks at every table: there, in the expected schema, files whole, keys unique and without an index, references resolving; at the
-    required columns and the rewards of rollouts; at the
+    Looks at every table: there, in the expected schema, files as they were written (`deep`: all of them, and every column read; else as many as
+    damage.SAMPLED_BYTES hold), keys unique and without an index, references resolving; at the required columns and the rewards of rollouts; at the
     journals of runs that nobody is writing; and at every snapshot: its versions readable and tagged, and no tag without a snapshot.
-    `repair.repair` mends what a crash can leave.
+    `repair.repair` mends what a crash can leave, `damage.salvage` brings what is whole into a new version.
     """
     problems: list[str] = []
     for table in TABLES:
         if on_table:
             on_table(table)
-        problems += _table_problems(store, table)
+        problems += _table_problems(store, table, deep)
+    if problems:
+        return problems
     problems += _journal_problems(store)
     if not problems:
         problems += _rollout_problems(store)
@@ -95,16 +101,43 @@ def check(store: LanceStore, on_table: OnTable | None = None) -> list[str]:
     for reference in _REFERENCES:
         problems += _reference_problems(store, *reference)
     problems += _dataset_problems(store)
-    return problems + _snapshot_problems(store)
+    problems += _crash_problems(store)
+    return problems + _snapshot_problems(store, deep)
 
 
 @contextmanager
-def _maintenance(store: LanceStore) -> Iterator[None]:
-    lease = leases.take(store, "maintenance")
+def _maintenance(store: LanceStore, frees: bool = False) -> Iterator[None]:
+    """The maintenance lease. What only `frees` space does without one where the disk is too full to write it: the folder is locked instead."""
+    try:
+        lease = leases.take(store, "maintenance")
+    except OSError:
+        if not frees or "://" in store.uri or leases.holder_of(store, "maintenance") is not None:
+            raise
+        with _locked(store.uri):
+            yield
+        return
     try:
         yield
     finally:
-        lease.release()
+        try:
+            lease.release()
+        except OSError:  # the disk is full; a lease of a process that has ended holds nobody up
+            if not frees:
+                raise
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    import fcntl
+
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise WriteConflict("Another gc is running on this store.", "Wait for it to end.") from None
+    finally:
+        os.close(opened)
 
 
 def _tables(store: LanceStore, on_table: OnTable | None) -> Iterator[str]:
@@ -114,10 +147,13 @@ def _tables(store: LanceStore, on_table: OnTable | None) -> Iterator[str]:
         yield table
 
 
-def _table_problems(store: LanceStore, table: str) -> list[str]:
+def _table_problems(store: LanceStore, table: str, deep: bool) -> list[str]:
     if not store.has_table(table):
         return [f"Table {table} is missing."]
-    dataset = store.lance_dataset(table)
+    try:
+        dataset = store.lance_dataset(table)
+    except DamagedStore as error:
+        return [error.message]
     expected = TABLES[table].schema
     lacking = [name for name in expected.names if name not in dataset.schema.names]
     problems = [f"Table {table} lacks the column {name}." for name in lacking]
@@ -125,6 +161,9 @@ def _table_problems(store: LanceStore, table: str) -> list[str]:
         if name not in lacking and dataset.schema.field(name).type != expected.field(name).type:
             found = dataset.schema.field(name).type
             problems.append(f"Column {table}.{name} is {found}, not {expected.field(name).type}.")
+    damages = damage_of(store, table, dataset, deep)
+    if damages:
+        return problems + [str(damage) for damage in damages]
     broken = _unreadable(dataset)
     if broken:
         return [*problems, f"Table {table} cannot be read: {broken}"]
@@ -150,6 +189,25 @@ def _rollout_problems(store: LanceStore) -> list[str]:
     return problems + ([f"Column rollouts.reward is not finite in {endless} rows."] if endless else [])
 
 
+def _crash_problems(store: LanceStore) -> list[str]:
+    """What processes that were killed left besides journals: imports without an end, and served rollouts that nobody goes on with."""
+    problems = []
+    opened = journal.open_calls(store)
+    for run in list_runs(store):
+        run_id = run["run_id"]
+        if run["status"] != "running" or leases.holder_of(store, f"run/{run_id}") is not None:
+            continue
+        if run["kind"] == "import":
+            problems.append(
+                f"Import {run_id} has no end and no process: import the file again with --run {run_id}, or `check --repair` ends it."
+            )
+        if run_id in opened:
+            problems.append(
+                f"Run {run_id} has {opened[run_id]} open served rollouts and no server: serve it again with --run {run_id} to go on."
+            )
+    return problems
+
+
 def _journal_problems(store: LanceStore) -> list[str]:
     return [
         f"Run {run_id} left {rows} rollouts in its journal; they come in when it is started again, or by `check --repair`."
@@ -161,8 +219,8 @@ def _journal_problems(store: LanceStore) -> list[str]:
 def _unreadable(dataset: Any) -> str | None:
     try:
         dataset.validate()
-    except (OSError, ValueError, pa.ArrowInvalid) as error:
-        return str(error).splitlines()[0]
+    except (OSError, ValueError, RuntimeError) as error:
+        return _reason(error)
     return None
 
 
@@ -188,11 +246,15 @@ def _dataset_problems(store: LanceStore) -> list[str]:
     return problems
 
 
-def _snapshot_problems(store: LanceStore) -> list[str]:
+def _snapshot_problems(store: LanceStore, deep: bool) -> list[str]:
     problems = []
     snapshots = {row["name"]: row["versions"] for row in store.read("snapshots").to_pylist()}
     for table in TABLES:
-        tags = {name: tag["version"] for name, tag in store.lance_dataset(table).tags.list().items()}
+        try:
+            tags = {name: tag["version"] for name, tag in store.lance_dataset(table).tags.list().items()}
+        except (OSError, ValueError, RuntimeError) as error:
+            problems.append(f"Table {table} has a tag that cannot be read: {_reason(error)}")
+            continue
         for name in sorted(set(tags) - set(snapshots)):
             problems.append(f"Table {table} has a tag {name!r} that is no snapshot.")
         for name, versions in snapshots.items():
@@ -201,13 +263,21 @@ def _snapshot_problems(store: LanceStore) -> list[str]:
                 continue
             if tags.get(name) != version:
                 problems.append(f"Snapshot {name!r} has lost its tag on {table}; a gc may take its rows.")
-            problems += _version_problems(store, table, name, version)
+            problems += _version_problems(store, table, name, version, deep)
     return problems
 
 
-def _version_problems(store: LanceStore, table: str, snapshot: str, version: int) -> list[str]:
+def _version_problems(store: LanceStore, table: str, snapshot: str, version: int, deep: bool) -> list[str]:
     try:
-        broken = _unreadable(store.lance_dataset_version(table, version))
-    except (OSError, ValueError) as error:
-        broken = str(error).splitlines()[0]
-    return [f"Snapshot {snapshot!r} cannot read {table}: {broken}"] if broken else []
+        dataset = store.lance_dataset_version(table, version)
+        damages = damage_of(store, table, dataset, deep)
+        broken = None if damages else _unreadable(dataset)
+    except (OSError, ValueError, RuntimeError) as error:
+        broken, damages = _reason(error), []
+    problems = [f"Snapshot {snapshot!r} cannot read {table}: {broken}"] if broken else []
+    return problems + [f"Snapshot {snapshot!r}: {damage}" for damage in damages]
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error of Lance, without the place in its source."""
+    return str(error).splitlines()[0].partition(", /")[0]

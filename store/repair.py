@@ -10,6 +10,7 @@ from ..base.errors import WriteConflict
 from . import journal
 from . import lease as leases
 from .lance_store import LanceStore, quote
+from .runs import end_run, list_runs
 from .tables import TABLES
 
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
@@ -41,7 +42,28 @@ def repair(store: LanceStore) -> list[str]:
     Waits for nobody: the journal of a run that somebody is writing is left alone.
     """
     LanceStore.create(store.uri)
-    return [*_replay_journals(store), *_remove_all_copies(store), *_remove_stray_tags(store)]
+    done = [*_replay_journals(store), *_remove_all_copies(store), *_remove_stray_tags(store)]
+    return [*done, *_end_imports(store)]
+
+
+def _end_imports(store: LanceStore) -> Iterator[str]:
+    for run in list_runs(store):
+        if run["kind"] == "import" and run["status"] == "running":
+            try:
+                lease = leases.take(store, f"run/{run['run_id']}")
+            except WriteConflict:
+                continue
+            try:
+                end_run(
+                    store,
+                    run,
+                    lease,
+                    "failed",
+                    {"error": "Killed", "message": "the process ended before the import did"},
+                )
+            finally:
+                lease.release()
+            yield f"Import {run['run_id']} had no end: it is marked as failed; what it stored stays."
 
 
 def _replay_journals(store: LanceStore) -> Iterator[str]:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ..base.errors import ConfigError, StoreNotFound, interrupted
+from ..base.redaction import redacted, redacted_values
 from . import journal
 from . import lease as leases
 from .appending import append_rows, insert_if_absent
@@ -143,6 +144,11 @@ def start_run(store: LanceStore, kind: str, name: str | None = None, config: dic
     return run
 
 
+def end_run(store: LanceStore, run: dict[str, Any], lease: Lease, event: str, payload: dict[str, Any]) -> None:
+    """Writes the end of a run (a row of list_runs) whose process is gone, under its lease."""
+    _write_event(Run(store, run["run_id"], run["kind"], run["incarnation"], run["config"], lease), event, payload)
+
+
 def get_run(store: LanceStore, run_id: str) -> dict[str, Any]:
     """One run as a dict (keys as in list_runs). Raises StoreNotFound naming runs of similar name."""
     events = _events(store, run_id)
@@ -168,8 +174,8 @@ def list_runs(store: LanceStore) -> list[dict[str, Any]]:
 
 
 def to_json(value: Any) -> str:
-    """JSON text for a payload column: what is not JSON becomes its text, a non-finite number becomes null."""
-    return json.dumps(_finite(value), ensure_ascii=False, default=str)
+    """JSON text for a payload column: what is not JSON becomes its text, a non-finite number null; keys and passwords are blotted out."""
+    return json.dumps(redacted_values(_finite(value)), ensure_ascii=False, default=lambda other: redacted(str(other)))
 
 
 def _fold(events: list[dict[str, Any]]) -> dict[str, Any]:

@@ -55,6 +55,12 @@ def create_snapshot(store: LanceStore, name: str, note: str = "", run_id: str | 
     return show_snapshot(store, name)
 
 
+def require_snapshot(store: LanceStore, name: str) -> None:
+    """Raises VersionNotFound for a name that is no snapshot; a time is none, and its versions would not be kept."""
+    if not _rows(store, name):
+        raise VersionNotFound(f"There is no snapshot {name!r} in {store.uri}.", "Take one with `rollhouse snapshot create NAME`; a time is no snapshot.")  # fmt: skip
+
+
 def list_snapshots(store: LanceStore) -> list[dict[str, Any]]:
     """Every snapshot, oldest first: name, note, rollouts (how many), run_id, created_at."""
     found = []

@@ -172,7 +172,7 @@ CHECKPOINTS = Table(
         _RUN_ID,
         Column("step", I32, "optimizer steps taken"),
         _INCARNATION,
-        Column("path", STR, "model folder"),
+        Column("path", STR, "model folder, relative to the store; absolute if elsewhere"),
         Column(
             "weights_hash",
             STR,

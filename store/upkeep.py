@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from ..base.errors import WriteConflict
+from ..base.errors import DamagedStore, WriteConflict
+from . import hashes
 from . import lease as leases
 from .lance_store import LanceStore
 from .lease import LEASES
@@ -103,18 +104,29 @@ def maintain(store: LanceStore, policy: UpkeepPolicy) -> None:
 def join_fragments(store: LanceStore, table: str, at_least: int) -> None:
     """Joins the fragments of each tier that has at least so many. Contents and snapshots stay as they are.
 
-    Rows stay in order too, except those appended meanwhile.
+    Rows stay in order too, except those appended meanwhile. Raises DamagedStore when a file to be joined is not what was written.
     """
     for rows in TIERS:
-        small = [size for size in _sizes(store.lance_dataset(table)) if size < rows]
+        small = [part for part in store.lance_dataset(table).get_fragments() if part.metadata.num_rows < rows]
         if len(small) >= at_least:
-            mode: Any = "reencode" if sum(small) <= _REENCODED_ROWS else "try_binary_copy"
+            _refuse_damage(store, table, small)
+            total = sum(part.metadata.num_rows for part in small)
+            mode: Any = "reencode" if total <= _REENCODED_ROWS else "try_binary_copy"
+            last = hashes.last_fragment(store.lance_dataset(table))
             # One thread keeps the order of rows.
             _retried(
                 lambda rows=rows, mode=mode: store.lance_dataset(table).optimize.compact_files(
                     target_rows_per_fragment=rows, num_threads=1, compaction_mode=mode
                 )
             )
+            hashes.record_new(store, table, store.lance_dataset(table), last)
+
+
+def _refuse_damage(store: LanceStore, table: str, fragments: list[Any]) -> None:
+    # A copy of damaged bytes would get a hash of its own, and look whole.
+    damaged = hashes.changed(store, table, hashes.files_of(fragments))
+    if damaged:
+        raise DamagedStore(f"Table {table} is damaged: data/{damaged[0]} is not what was written.", "`rollhouse check` names the rows; `check --salvage` leaves them out.")  # fmt: skip
 
 
 def _is_due(dataset: Any, policy: UpkeepPolicy) -> bool:

@@ -1,21 +1,24 @@
 """What a rollout must be before it enters a store, checked a batch at a time on Arrow columns."""
 
-import math
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from ..base.errors import SchemaMismatch
-from .rollout import STATUSES, Rollout
+from ..base.errors import SchemaMismatch, one_line
+from .ids import PLAIN_ID, has_id_form
+from .rollout import ROLLOUTS, STATUSES, Rollout
 
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
 pc: Any = pyarrow.compute
 
 # Columns of `rollouts` that are never null.
 REQUIRED = ("rollout_id", "slot_id", "run_id", "status", "environment", "sample_index", "attempt")
+FLOATS = tuple(field.name for field in ROLLOUTS.schema if field.type == pa.float32())
+IDS = ("rollout_id", "slot_id", "group_id", "episode_id")
 _STATUSES = pa.array(STATUSES)
+_LARGEST = float(np.finfo(np.float32).max)
 
 # A problem: the row it is in, and what it is.
 Problem = tuple[int, str]
@@ -26,15 +29,16 @@ def surely_fine(rollout: Rollout, run_id: str) -> bool:
     tokens, mask, logprobs = rollout.token_ids, rollout.loss_mask, rollout.logprobs
     if not (isinstance(tokens, list) and isinstance(mask, list) and isinstance(logprobs, list)):
         return False
-    if len(tokens) != len(mask) or len(logprobs) != sum(mask) or not math.isfinite(sum(logprobs)):
+    if len(tokens) != len(mask) or len(logprobs) != sum(mask) or not abs(sum(logprobs)) <= _LARGEST:
         return False
-    reward, spans = rollout.reward, rollout.version_spans or ()
+    spans = rollout.version_spans or ()
     return (
         rollout.run_id == run_id
         and rollout.status in STATUSES
-        and (reward is None or math.isfinite(reward))
+        and all((number := getattr(rollout, name)) is None or abs(number) <= _LARGEST for name in FLOATS)
         and (len(spans) == 0 or (len(spans) == 1 and spans[0].start == 0))
         and all(getattr(rollout, name) is not None for name in REQUIRED)
+        and all((id := getattr(rollout, name)) is None or has_id_form(id) for name in IDS)
     )
 
 
@@ -45,7 +49,7 @@ def check_rollouts(batch: pa.RecordBatch, run_id: str) -> None:
         return
     row, what = problem
     name = batch.column("rollout_id")[row].as_py()
-    raise SchemaMismatch(f"Rollout {name}: {what}.", "See docs/store.md for its columns.")
+    raise SchemaMismatch(f"Rollout {one_line(name, 80)}: {what}.", "See docs/store.md for its columns.")
 
 
 def _scalar_problem(batch: pa.RecordBatch, run_id: str) -> Problem | None:
@@ -53,7 +57,14 @@ def _scalar_problem(batch: pa.RecordBatch, run_id: str) -> Problem | None:
         column = batch.column(name)
         if column.null_count:
             return _first(column.is_null()), f"{name} is missing"
-    runs, statuses, rewards = (batch.column(name) for name in ("run_id", "status", "reward"))
+    for name in IDS:
+        ids = batch.column(name)
+        fine = pc.and_(pc.match_substring_regex(ids, PLAIN_ID), pc.less_equal(pc.binary_length(ids), 200))
+        odd = pc.invert(fine).fill_null(False)
+        for row in pc.indices_nonzero(odd).to_pylist() if odd.true_count else ():
+            if not has_id_form(id := ids[row].as_py()):
+                return row, f"{name} {id[:80]!r} is not an id: use letters, digits and _.:@#=+~,-"
+    runs, statuses = batch.column("run_id"), batch.column("status")
     other = pc.not_equal(runs, run_id)
     if other.true_count:
         row = _first(other)
@@ -62,10 +73,12 @@ def _scalar_problem(batch: pa.RecordBatch, run_id: str) -> Problem | None:
     if unknown.true_count:
         row = _first(unknown)
         return row, f"status {statuses[row].as_py()!r} is not one of {', '.join(STATUSES)}"
-    endless = ~np.isfinite(rewards.fill_null(0).to_numpy(zero_copy_only=False))
-    if endless.any():
-        row = int(endless.argmax())
-        return row, f"reward is {rewards[row].as_py()}; write null and an error_type when there is no verdict"
+    for name in FLOATS:
+        endless = ~np.isfinite(batch.column(name).fill_null(0).to_numpy(zero_copy_only=False))
+        if endless.any():
+            row = int(endless.argmax())
+            advice = "; write null and an error_type when there is no verdict" if name == "reward" else ""
+            return row, f"{name} is {batch.column(name)[row].as_py()}{advice}"
     return None
 
 

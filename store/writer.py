@@ -8,7 +8,7 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from ..base.errors import WriteConflict
+from ..base.errors import SchemaMismatch, WriteConflict, one_line
 from .appending import append_rows, insert_if_absent, to_arrow
 from .journal import JOURNALED, Journal, has_journal
 from .lance_store import LanceStore
@@ -111,10 +111,17 @@ class RolloutWriter:
         with self._lock:
             self._check_open()
             places = self._places.copy()
-            rows = rollout_rows(rollouts, self._run.run_id, self._references, places)
-            batches = rows.batches()
-            if len(rows.rollouts) != 1 or not surely_fine(rows.rollouts[0], self._run.run_id):
-                check_rollouts(batches["rollouts"], self._run.run_id)
+            try:
+                rows = rollout_rows(rollouts, self._run.run_id, self._references, places)
+                batches = rows.batches()
+                if len(rows.rollouts) != 1 or not surely_fine(rows.rollouts[0], self._run.run_id):
+                    check_rollouts(batches["rollouts"], self._run.run_id)
+            except (SchemaMismatch, MemoryError):
+                raise
+            except (
+                Exception
+            ) as error:  # whatever a value makes a conversion raise: it is the value's fault, not the store's
+                raise SchemaMismatch(f"A rollout cannot be converted: {one_line(error)}.", "See docs/store.md for its columns.") from error  # fmt: skip
             taken = self._take(batches)
             self._places = places
             return taken

@@ -248,14 +248,14 @@ GENERATED = {
     "train_grpo": "GrpoTrainingOptions",
 }
 # Of the command line alone: where the store is and at which version it is read, how a command prints, and what a dry run prints.
-OF_THE_COMMAND = {"store", "at", "format", "dry_run", "help", "config", "settings", "from", "snapshot"}
+OF_THE_COMMAND = {"store", "at", "format", "dry_run", "help", "config", "allow_code", "settings", "from", "snapshot"}
 OF_THE_METHOD = {"self", "progress", "recipe", "overrides", "options", "at", "on_ready"}
 # A flag that is another method, another argument's form, or only prints: command → flags.
 FLAGS_ELSEWHERE = {
     "rescore": {"compare", "against"},  # the named query verdict_moves
     "import": {"file_format"},  # the argument `format`
     "export": {"file_format"},
-    "check": {"repair", "fail_on"},  # `repair`, and the exit code
+    "check": {"fail_on", "repair", "salvage"},  # the exit code, `repair`, `salvage`
     "tasks generate": {"output"},
     "dataset build sft": {"snapshot_name"},  # `at=`
     "dataset build dpo": {"snapshot_name"},

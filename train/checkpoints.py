@@ -14,6 +14,16 @@ from ..policies.config import PolicySettings
 from ..policies.models import model_folder, weights_hash
 from ..policies.opening import loads_model
 from ..store.appending import insert_if_absent
+from ..store.checkpoint_paths import (
+    MARK,
+    has_mark,
+    identity_of,
+    located,
+    own_folder,
+    remove_marked,
+    shown_path,
+    stored_path,
+)
 from ..store.ids import hash_id
 from ..store.lance_store import LanceStore, quote
 from ..store.run_settings import refuse_other_config
@@ -22,8 +32,6 @@ from .config import CheckpointingConfig
 from .runs import run_identity
 from .tiny import base_policy
 
-MARK = "rollhouse.json"
-"""File in a checkpoint's folder that names the run that wrote it."""
 TINY_BASE = "tiny-base"
 """Name of the tiny base policy, accepted wherever a model is named."""
 Config = TypeVar("Config", bound=Section)
@@ -32,8 +40,7 @@ _METRIC_NAMES = {"train/reward_mean": "train/reward"}
 
 def folder_of(store: LanceStore, run_id: str, checkpoint_dir: Path | None) -> Path:
     """The folder of a run's checkpoints, absolute. It is not checked for checkpoints of other runs."""
-    local = Path(store.uri) / "checkpoints" if "://" not in store.uri else Path("results")
-    return (checkpoint_dir or local).resolve() / run_id
+    return (checkpoint_dir or own_folder(store) or Path("results")).resolve() / run_id
 
 
 def checkpoint_folder(run: Run, checkpoint_dir: Path | None) -> Path:
@@ -41,8 +48,7 @@ def checkpoint_folder(run: Run, checkpoint_dir: Path | None) -> Path:
     folder = folder_of(run.store, run.run_id, checkpoint_dir)
     mine = run_identity(run)
     for step in sorted(folder.glob("step_*")):
-        mark = step / MARK
-        if not mark.is_file() or json.loads(mark.read_text())["run"] != mine:
+        if not has_mark(step, mine):
             raise ConfigError(
                 f"{step} belongs to another run than {run.run_id!r} of {run.store.uri} and would be replaced.",
                 "Name the run differently, or set another checkpointing.checkpoint_dir.",
@@ -61,7 +67,7 @@ def save_checkpoint(
     metrics: Mapping[str, float] | None = None,
     parent_hash: str | None = None,
 ) -> dict[str, Any]:
-    """Writes `<folder>/<run_id>/step_N` and its row, and returns the row.
+    """Writes `<folder>/<run_id>/step_N` and its row, and returns the row with an absolute path.
 
     The folder is written under another name and renamed, so that a folder `step_N` is always complete. A folder of an earlier
     incarnation of the run is replaced.
@@ -86,8 +92,7 @@ def save_checkpoint(
     model.save_pretrained(unfinished)
     tokenizer.save_pretrained(unfinished)
     (unfinished / MARK).write_text(json.dumps({"checkpoint": checkpoint_id, "run": run_identity(run)}))
-    if path.exists():
-        shutil.rmtree(path)
+    remove_marked(path, path.parent, run_identity(run))
     unfinished.rename(path)
     row = {
         "row_id": hash_id(run.run_id, step, run.incarnation),
@@ -95,7 +100,7 @@ def save_checkpoint(
         "run_id": run.run_id,
         "step": step,
         "incarnation": run.incarnation,
-        "path": str(path),
+        "path": stored_path(store, path),
         "weights_hash": weights_hash(path),
         "parent_hash": parent_hash,
         "dataset": dataset,
@@ -103,31 +108,36 @@ def save_checkpoint(
         "created_at": datetime.now(UTC),
     }
     insert_if_absent(store, "checkpoints", [row])
-    return row
+    return row | {"path": str(path)}
+
+
+def _rows(store: LanceStore, where: str) -> list[dict[str, Any]]:
+    """Rows of `checkpoints` with absolute paths."""
+    rows = store.read("checkpoints", filter=where).to_pylist()
+    return [row | {"path": shown_path(store, row)} for row in rows]
 
 
 def find_checkpoint(store: LanceStore, name: str) -> dict[str, Any] | None:
     """The row of a checkpoint (`RUN/step_N`), of a run's last checkpoint (`RUN`) or of its best (`RUN/best`); None when there is none.
 
+    `path` is absolute, and for people: open what `store.checkpoint_paths.located` gives.
     The best is the best by `checkpointing.metric_name` of the run's own configuration.
     """
     if name.endswith("/best"):
         return _best(store, name.removesuffix("/best"))
     named = quote(name)
-    rows: list[dict[str, Any]] = store.read(
-        "checkpoints", filter=f"checkpoint_id = {named} or run_id = {named}"
-    ).to_pylist()
+    rows = _rows(store, f"checkpoint_id = {named} or run_id = {named}")
     return max(rows, key=lambda row: (row["incarnation"], row["step"])) if rows else None
 
 
 def _best(store: LanceStore, run_id: str) -> dict[str, Any] | None:
-    rows = store.read("checkpoints", filter=f"run_id = {quote(run_id)}").to_pylist()
+    rows = _rows(store, f"run_id = {quote(run_id)}")
     if not rows:
         return None
     settings = get_run(store, run_id)["config"].get("checkpointing") or {}
     shared = {name: value for name, value in settings.items() if name in CheckpointingConfig.model_fields}
     ranked = best_first(rows, CheckpointingConfig.model_validate(shared))
-    return next((row for row in ranked if Path(row["path"]).is_dir()), ranked[0])
+    return next((row for row in ranked if located(store, row)), ranked[0])
 
 
 def model_before(store: LanceStore, run_id: str) -> Path:
@@ -190,7 +200,7 @@ def finished_before(
     if before["status"] != "finished":
         return None
     row = find_checkpoint(store, str(before["summary"].get("checkpoint")))
-    return row if row is not None and Path(row["path"]).is_dir() else None
+    return row if row is not None and located(store, row) else None
 
 
 def resolve_model(store: LanceStore | None, name: str | Path) -> Path:
@@ -200,19 +210,20 @@ def resolve_model(store: LanceStore | None, name: str | Path) -> Path:
         ConfigError: The name is none of these, or the checkpoint's folder is missing or its weights have changed.
     """
     row = find_checkpoint(store, str(name)) if store is not None else None
-    if row is not None:
-        if not Path(row["path"]).is_dir():
+    if store is not None and row is not None:
+        folder = located(store, row)
+        if folder is None:
             raise ConfigError(
-                f"The folder {row['path']} of checkpoint {row['checkpoint_id']} does not exist.",
+                f"The folder {row['path']} of checkpoint {row['checkpoint_id']} does not exist, or its {MARK} names another run.",
                 "Restore the folder, or name another model.",
             )
-        found = weights_hash(row["path"])
+        found = weights_hash(folder)
         if found != row["weights_hash"]:
             raise ConfigError(
-                f"{row['path']} no longer holds checkpoint {row['checkpoint_id']}: the hash of its weights is {found}, not {row['weights_hash']}.",
+                f"{folder} no longer holds checkpoint {row['checkpoint_id']}: the hash of its weights is {found}, not {row['weights_hash']}.",
                 "Restore the folder, or name the model by its path to use the present weights.",
             )
-        return Path(row["path"])
+        return folder
     if str(name) == TINY_BASE and not Path(name).is_dir():
         return base_policy()
     try:
@@ -243,18 +254,19 @@ def best_first(rows: list[dict[str, Any]], config: CheckpointingConfig) -> list[
 def keep_best(store: LanceStore, run_id: str, config: CheckpointingConfig) -> list[Path]:
     """Removes the folders of a run's checkpoints that are neither the newest nor among the `keep_top_k` best, and returns them.
 
-    Their rows stay in the store. Without keep_top_k nothing is removed; without a metric the newest are kept.
+    Their rows stay in the store. Without keep_top_k nothing is removed; without a metric the newest are kept. Only folders `step_N` that lie in
+    the run's own checkpoint folder and have its mark are removed; the paths in the rows are not followed.
     """
     if config.keep_top_k is None:
         return []
-    rows = store.read("checkpoints", filter=f"run_id = {quote(run_id)}").to_pylist()
-    newest = max(rows, key=lambda row: (row["incarnation"], row["step"]), default=None)
-    kept = {row["path"] for row in best_first(rows, config)[: config.keep_top_k]}
-    kept |= {newest["path"]} if newest else set()
-    gone = [Path(row["path"]) for row in rows if row["path"] not in kept and Path(row["path"]).is_dir()]
-    for path in gone:
-        shutil.rmtree(path)
-    return gone
+    rows = sorted(_rows(store, f"run_id = {quote(run_id)}"), key=lambda row: row["incarnation"])
+    last = list({row["step"]: row for row in rows}.values())  # a step's folder holds what its last incarnation saved
+    newest = max(last, key=lambda row: (row["incarnation"], row["step"]), default=None)
+    kept = {row["step"] for row in best_first(last, config)[: config.keep_top_k]}
+    kept |= {newest["step"]} if newest else set()
+    folder, identity = folder_of(store, run_id, config.checkpoint_dir), identity_of(store, run_id)
+    spare = [folder / f"step_{row['step']}" for row in last if row["step"] not in kept]
+    return [path for path in spare if remove_marked(path, folder, identity)]
 
 
 def with_model(store: LanceStore, config: Config) -> Config:

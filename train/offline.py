@@ -1,8 +1,8 @@
 """What SFT and DPO share: training from a dataset and a model to a checkpoint, and resuming an interrupted run."""
 
+import json
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..base.errors import TrainingError
+from ..base.errors import ConfigError, TrainingError
 from ..base.packages import need
 from ..policies.chat import ChatFormat
 from ..policies.models import check_model_folder, context_length, weights_hash
+from ..store.checkpoint_paths import MARK, has_mark, remove_marked, stored_path
 from ..store.lance_store import LanceStore
 from ..store.run_settings import refuse_other_config, run_payload
 from ..store.runs import Run, start_run
@@ -21,6 +22,7 @@ from ..transform.versions import DatasetVersion, get_dataset
 from .checkpoints import checkpoint_folder, finished_before, folder_of, keep_best, resolve_model, save_checkpoint
 from .lora import merged
 from .offline_config import OfflineConfig, OfflinePolicy
+from .runs import run_identity
 from .saved import CheckedModel, refuse_infinite
 from .tokens import Tokenizing
 from .tracking import Tracker
@@ -31,9 +33,20 @@ OnStep = Callable[[int, int, str], None]
 
 
 def load_model(folder: Path) -> Any:
-    """The model with float32 master weights; on a GPU the trainer computes in bfloat16."""
+    """The model with float32 master weights; on a GPU the trainer computes in bfloat16.
+
+    Raises ConfigError when the folder lacks weights, which would be random.
+    """
     torch = need("torch")
-    return need("transformers").AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    causal = need("transformers").AutoModelForCausalLM
+    model, found = causal.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True)
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ConfigError(
+            f"{folder} lacks {len(missing)} of {len(model.state_dict())} tensors of {type(model).__name__}, the first {missing[0]}.",
+            "Name a complete model folder, of an architecture that transformers loads.",
+        )
+    return model
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,12 @@ class Start:
     def tokenizing(self, policy: OfflinePolicy) -> Tokenizing:
         """What turns the dataset's trajectories into tokens."""
         return Tokenizing(self.chat, policy.max_total_sequence_length, self.context, policy.leave_out_too_long)
+
+
+def open_start(store: LanceStore, config: OfflineConfig) -> Start:
+    """What a run of this configuration starts from. Raises ConfigError and StoreNotFound."""
+    folder = check_model_folder(resolve_model(store, config.policy.model_name))
+    return Start(folder, get_dataset(store, config.dataset), ChatFormat.of(folder, config.policy.chat))
 
 
 MakeTrainer = Callable[[Path], Any]
@@ -80,8 +99,8 @@ def train_offline(
     """
     need("trl")
     require_name(config.run)
-    folder = check_model_folder(resolve_model(store, config.policy.model_name))
-    dataset, parent = get_dataset(store, config.dataset), weights_hash(folder)
+    start = open_start(store, config)
+    folder, dataset, parent = start.folder, start.dataset, weights_hash(start.folder)
     labelled = config.model_copy(update={"dataset": dataset.label})
     payload = run_payload(labelled, model_hash=parent)
     before = finished_before(store, kind, config.run, type(config), payload)
@@ -90,7 +109,7 @@ def train_offline(
             on_step(before["step"], before["step"], "already trained; this is its checkpoint")
         return before
     with tempfile.TemporaryDirectory(prefix="rollhouse-rows-") as scratch:
-        rows, make_trainer = prepare(Start(folder, dataset, ChatFormat.of(folder, config.policy.chat)), Path(scratch))
+        rows, make_trainer = prepare(start, Path(scratch))
         if rank() > 0:
             state = folder_of(store, str(config.run), config.checkpointing.checkpoint_dir) / "state"
             follow(make_trainer, state, config)
@@ -118,6 +137,7 @@ def _train(
         interrupted_at = last_state(state)
         if interrupted_at is not None:
             refuse_other_config(store, run.run_id, type(config), payload)
+        _mark_state(state, run_identity(run))
         trainer = make_trainer(state)
 
         def keep(step: int) -> dict[str, Any]:
@@ -132,8 +152,19 @@ def _train(
         run_trainer(trainer, interrupted_at, config)
         checkpoint = keep(trainer.state.global_step)
         _finish(run, checkpoint, trainer, rows)
-        shutil.rmtree(state, ignore_errors=True)  # a finished run is not resumed
+        remove_marked(state, state.parent, run_identity(run))  # a finished run is not resumed
     return checkpoint
+
+
+def _mark_state(state: Path, identity: str) -> None:
+    """Makes the folder of a run's state and marks it. Raises ConfigError for one of another run; earlier versions wrote no mark."""
+    if (state / MARK).exists() and not has_mark(state, identity):
+        raise ConfigError(
+            f"{state} belongs to another run and would be replaced.",
+            "Name the run differently, or set another checkpointing.checkpoint_dir.",
+        )
+    state.mkdir(parents=True, exist_ok=True)
+    (state / MARK).write_text(json.dumps({"run": identity}))
 
 
 def first_row(trainer: Any) -> list[int]:
@@ -255,7 +286,7 @@ def _finish(run: Run, checkpoint: dict[str, Any], trainer: Any, rows: dict[str, 
     run.finish(
         {
             "checkpoint": checkpoint["checkpoint_id"],
-            "path": checkpoint["path"],
+            "path": stored_path(run.store, Path(checkpoint["path"])),
             "weights_hash": checkpoint["weights_hash"],
             "steps": trainer.state.global_step,
             "rows": rows,

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..store.ids import hash_id
+from ..store.checkpoint_paths import identity_of
 from ..store.lance_store import LanceStore, quote
-from ..store.runs import Run, get_run, list_runs
+from ..store.runs import Run, list_runs
 
 COMPARED = ("train/loss", "train/grad_norm")
 """The metrics that are compared."""
@@ -15,11 +15,6 @@ COMPARED = ("train/loss", "train/grad_norm")
 def run_identity(run: Run) -> str:
     """12 hex digits that identify a run across stores. A resumed run and a moved store keep them; two runs of one name in two stores differ."""
     return identity_of(run.store, run.run_id)
-
-
-def identity_of(store: LanceStore, run_id: str) -> str:
-    """The run_identity of a run that any process may have written."""
-    return hash_id(run_id, get_run(store, run_id)["started_at"].timestamp())[:12]
 
 
 def free_name(store: LanceStore, run_id: str, what: str) -> str:

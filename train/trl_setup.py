@@ -91,6 +91,16 @@ def make_arguments(kind: type, ours: dict[str, Any], theirs: dict[str, Any]) -> 
     settled = sorted(set(theirs) & _OURS)
     if settled:
         raise ConfigError(f"trl.{settled[0]} cannot be set.", "It follows from `policy`, `checkpointing` and `logger`.")
+    if theirs.get("packing_strategy", "bfd") != "bfd":
+        raise ConfigError(
+            f"trl.packing_strategy={theirs['packing_strategy']} cuts rows in the middle, and wrapped rows attend to each other.",
+            "Leave it out: `bfd` packs whole rows.",
+        )
+    if theirs.get("train_sampling_strategy", "random") not in ("random", "sequential"):
+        raise ConfigError(
+            f"trl.train_sampling_strategy={theirs['train_sampling_strategy']} is not supported.",
+            "Use random or sequential.",
+        )
     unknown = sorted(set(theirs) - set(kind.__dataclass_fields__))
     if unknown:
         raise ConfigError(

@@ -150,12 +150,12 @@ def whole_batches(base: type) -> Any:
 
         @contextmanager
         def _locally(self) -> Iterator[None]:
-            accelerator = self.accelerator
+            accelerator, tokens = self.accelerator, self._total_train_tokens
             self.accelerator = _Local(accelerator)
             try:
                 yield
             finally:
-                self.accelerator = accelerator
+                self.accelerator, self._total_train_tokens = accelerator, tokens  # which log() adds for all processes
 
         def _add(self, mode: str, name: str, mean: Any, weight: float) -> None:
             entry = self._sums[mode][name]

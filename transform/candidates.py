@@ -8,6 +8,7 @@ from ..base.errors import ConfigError, EmptyDataset, EvalLeak
 from ..queries.session import sql
 from ..queries.verdicts import is_chosen, verdicts_sql
 from ..store.lance_store import LanceStore, quote
+from ..store.snapshots import require_snapshot
 from .options import SourceOptions
 from .selection import Selection
 
@@ -36,6 +37,7 @@ def read_candidates(store: LanceStore, snapshot: str, options: SourceOptions, co
         EmptyDataset: The options select no rollout.
         ConfigError: `where` is not a condition over these columns, or the scorer has no scores.
     """
+    require_snapshot(store, snapshot)
     wanted = {*columns, "task_id", "reward", "attempt", *(column for column, chosen in _choices(options) if chosen)}
     if options.where is not None or options.function is not None:
         wanted |= {*COLUMNS, *_OF_TASK}

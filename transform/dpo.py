@@ -111,8 +111,14 @@ def choose_pairs(selection: Selection, rules: PairRules) -> pl.DataFrame:
 
 
 def explicit_pairs(selection: Selection, wanted: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """The pairs that a recipe names by `chosen_id` and `rejected_id`, in the form of choose_pairs. A pair with a side that is no candidate is left out."""
+    """The pairs that a recipe names by `chosen_id` and `rejected_id`, in the form of choose_pairs. A pair with a side that is no candidate is left out, and so is a rollout paired with itself."""
     rules = PairRules(0.0, 0.0, ["task_id", "prompt_id"], DpoOptions())
+    selection.keep(pl.col("trainable").fill_null(True), "not the agent being trained")
+    with_itself = pl.col("chosen_id") == pl.col("rejected_id")
+    alone, wanted = wanted.filter(with_itself)["chosen_id"], wanted.filter(~with_itself)
+    paired = pl.concat([wanted["chosen_id"], wanted["rejected_id"]])
+    alone = alone.filter(~alone.is_in(paired.implode()))
+    selection.keep(~pl.col("rollout_id").is_in(alone.implode()), "paired with itself")
     selection.frame = selection.frame.with_columns(g=pl.col("task_id").hash(0) ^ pl.col("prompt_id").hash(1))
     pool = _pool(_numbered(selection), rules)
     sides = wanted.unique().join(pool, left_on="chosen_id", right_on="rollout_id").rename({"chosen_id": "rollout_id"})

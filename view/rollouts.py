@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ..queries.conditions import filtered_rollouts
 from ..queries.sql_store import SqlStore
 from .filters import FIELDS, PLANNED, Clause, order_by, read_filter
 from .query import Query, one_of, whole
@@ -248,8 +249,7 @@ def _source(clause: Clause, where: str, *more: str) -> str:
     source = clause.source(*more)
     if not where:
         return source
-    # On its own line, so that a comment at its end does not extend further.
-    own = f"r.rollout_id IN (SELECT rollout_id FROM rollouts WHERE {where}\n)"
+    own = f"r.rollout_id IN (SELECT rollout_id FROM {filtered_rollouts(where)})"
     return f"{source} AND {own}" if clause.conditions else f"{source} WHERE {own}"
 
 

@@ -61,7 +61,7 @@ async def _serve(
 ) -> None:
     from aiohttp import web
 
-    from .security import is_loopback
+    from ..base.web import is_loopback
     from .server import make_app
 
     key = None if is_loopback(host) else secrets.token_urlsafe(24)

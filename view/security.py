@@ -1,12 +1,12 @@
 """Access to the pages: only by this machine's names, only from this server's pages, and beyond loopback only with the key."""
 
 import hmac
-import ipaddress
-import socket
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from aiohttp import web
+
+from ..base.web import foreign, own_names
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 COOKIE = "rollhouse_view"
@@ -26,17 +26,9 @@ HEADERS = {
 }
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens on the host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def guard(key: str | None, hosts: Iterable[str] = ()) -> Any:
-    """The middleware. `key` is the key of readers, None without one; `hosts` are further names of the server."""
-    names = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower(), *(host.lower() for host in hosts)}
+    """The middleware. `key` is what a reader must show, None for nobody; `hosts` are further names the server is reached by."""
+    names = own_names(hosts)
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -53,16 +45,13 @@ def guard(key: str | None, hosts: Iterable[str] = ()) -> Any:
     return check
 
 
-def _refusal(request: web.Request, names: set[str], key: str | None) -> web.Response | None:
-    host = _name(request.headers.get("Host", ""))
-    # DNS rebinding shows in the Host header as a foreign name; an address cannot be rebound.
-    if host not in names and not _is_address(host):
-        return _refused(f"The host {host!r} is not a name of this server.", "Name it with --host, or use the address.")
-    origin = request.headers.get("Origin")
-    if origin is not None and origin.split("://", 1)[-1] != request.headers.get("Host", ""):
-        return _refused("The request comes from another site.", "Open the viewer's own address.")
-    if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site") and request.path.startswith("/api/"):
-        return _refused("The request comes from another site.", "Open the viewer's own address.")
+def _refusal(request: web.Request, names: frozenset[str], key: str | None) -> web.Response | None:
+    # A link to a page from elsewhere is fine; what the pages fetch is theirs alone.
+    fetched = request.path.startswith("/api/")
+    headers = {name: value for name, value in request.headers.items() if fetched or name != "Sec-Fetch-Site"}
+    stranger = foreign(headers, names)
+    if stranger is not None:
+        return _refused(stranger, "Open the viewer's own address; name another host with --host.")
     if key is None:
         return None
     given = request.query.get("key")
@@ -74,21 +63,6 @@ def _refusal(request: web.Request, names: set[str], key: str | None) -> web.Resp
     if hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), key.encode()):
         return None
     return _refused("The key is missing or wrong.", "Open the address that `rollhouse view` printed.", 401)
-
-
-def _name(host: str) -> str:
-    """The host without its port, lower case, an IPv6 address without its brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.rpartition(":")[0].lower() if host.count(":") == 1 else host.lower()
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _refused(message: str, fix: str, status: int = 403) -> web.Response:

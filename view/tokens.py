@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..store.checkpoint_paths import located
 from ..store.ids import canonical_json
 from .reader import Reader
 from .rollout import find, parsed, samples
@@ -110,10 +111,12 @@ def _folders(reader: Reader, run_id: str) -> Iterator[str]:
     run = reader.row("SELECT config FROM runs WHERE run_id = $run", run=run_id) or {}
     yield from _model_folders(parsed(run.get("config")))
     for row in reader.rows(
-        "SELECT run_id, step, path FROM checkpoints ORDER BY run_id = $run DESC, created_at DESC LIMIT 50", run=run_id
+        "SELECT checkpoint_id, run_id, step, path FROM checkpoints ORDER BY run_id = $run DESC, created_at DESC LIMIT 50",
+        run=run_id,
     ):
-        yield row["path"]
-        yield f"{reader.store.uri}/checkpoints/{row['run_id']}/step_{row['step']}"  # checkpoints of a store that was moved
+        folder = located(reader.store, row)
+        if folder is not None:
+            yield str(folder)
 
 
 def _model_folders(config: Any) -> Iterator[str]:

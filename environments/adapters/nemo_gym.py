@@ -16,6 +16,7 @@ from urllib.parse import quote
 from ...base.errors import ConfigError, RollhouseError, one_line
 from ...base.http import BUSY, Backoff, HttpFailure, send, with_retries
 from ...base.packages import need
+from ...base.secrets import refuse_in_url
 from ...interop.nemo_gym_rows import components
 from ...interop.responses import output_items
 from ...store.task import Score, Task
@@ -69,6 +70,7 @@ class NemoGymEnvironment:
         """
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"{url!r} is not the URL of a server.", "Write nemo-gym:http://127.0.0.1:PORT.")
+        refuse_in_url(url, "The server's URL")
         need("aiohttp")
         rows = load_tasks(tasks, "", tasks_split) if tasks is not None else []
         agents = {_agent(task) for task in rows}

@@ -4,13 +4,14 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from ...base.errors import ConfigError, RollhouseError
 from ...base.http import Backoff, HttpAnswer, HttpFailure, send, with_retries
 from ...base.packages import need, require
+from ...base.secrets import refuse_in_url
 
 SCORER, SCORER_VERSION = "math-judge", "1"
 SAME, DIFFERENT = "[[A=B]]", "[[A!=B]]"
@@ -43,6 +44,9 @@ class AnswerJudge:
         api_key_env: The environment variable of the key, if the endpoint needs one; the key itself is stored nowhere.
     """
 
+    # A key that is none of these is an error, also where pydantic makes the judge of a mapping.
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
     url: str
     model: str | None = None
     temperature: float = 0.0
@@ -61,9 +65,10 @@ class AnswerJudge:
         try:
             judge = cls(given) if isinstance(given, str) else cls(**given)
         except TypeError as error:
-            raise ConfigError(f"The judge's settings are wrong: {error}.", f"They are {', '.join(cls.__annotations__)}.") from None  # fmt: skip
+            raise ConfigError(f"The judge's settings are wrong: {error}.", f"They are {', '.join(one.name for one in fields(cls))}.") from None  # fmt: skip
         if not judge.url.startswith(("http://", "https://")):
             raise ConfigError(f"The judge's url is {judge.url!r}.", "Write it as http://127.0.0.1:8000/v1.")  # fmt: skip
+        refuse_in_url(judge.url, "The judge's URL")
         require("aiohttp")
         return judge
 

@@ -20,6 +20,7 @@ from ...base.http import (
     send,
     with_retries,
 )
+from ...base.secrets import refuse_in_url
 from ..config import EndpointSettings
 from ..engines.base import EngineGone, EngineRefused, PromptTooLong
 
@@ -84,8 +85,7 @@ def checked_url(url: str) -> str:
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         parts, usable = urlsplit(""), False
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError("The endpoint's URL contains a user name or password, which would be stored.", "Remove them, and put the key into OPENAI_API_KEY.")  # fmt: skip
+    refuse_in_url(url, "The endpoint's URL")
     if not usable:
         raise ConfigError(f"{url!r} is not the URL of an endpoint.", "Write it as http://HOST:PORT/v1.")
     return url.rstrip("/") if parts.path.rstrip("/") else f"{parts.scheme}://{parts.netloc}/v1"

@@ -24,7 +24,7 @@ from .reaper import MARK
 NAMESPACE = "rollhouse"
 _OBJECT_STORE_BYTES = 256 * 2**20
 _PREFIX = "rh-ray-"
-_MAX_TEMP_DIR = 40  # Ray puts sockets there, and a socket's path may not be longer than 107 bytes
+_MAX_TEMP_DIR = 38  # Ray puts sockets there, and a socket's path may not be longer than 107 bytes
 _ours: tuple[Path, Any, subprocess.Popen] | None = (
     None  # of the cluster we started: its folder, the lock on it, its reaper
 )
@@ -91,7 +91,8 @@ def _start(ray: Any, num_cpus: int | None) -> None:
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
             _node_ip_address="127.0.0.1",
-            _temp_dir=str(folder),
+            # Ray opens its folder, and the token in it, to every user; what it lies in is this user's alone.
+            _temp_dir=str(folder / "r"),
         )
     assert process.stdin is not None
     with suppress(BrokenPipeError):  # without a reaper Ray goes on as well

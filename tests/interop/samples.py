@@ -259,6 +259,24 @@ def slime(folder: Path) -> Path:
     return folder / "3.pt"
 
 
+def trackio(folder: Path) -> Path:
+    """A project's database with one trace; JSON is stored as bytes."""
+    import sqlite3
+
+    folder.mkdir(parents=True, exist_ok=True)
+    called = {"role": "assistant", "content": "", "reasoning_content": "Add.", "tool_calls": [chat_call()]}
+    talk = [{"role": "user", "content": "1 + 2?"}, called, {"role": "tool", "tool_call_id": "c1", "content": "3"}, {"role": "assistant", "content": "It is 3."}]  # fmt: skip
+    told = {"reward": 1.0, "advantage": 0.5, "tools": [CHAT_TOOL]}
+    row = ("i1", "r1", "2026-08-01T10:00:00+00:00", "first", 3, "samples", 0, json.dumps(talk).encode(), json.dumps(told).encode())  # fmt: skip
+    with sqlite3.connect(folder / "p.db") as base:
+        base.execute(
+            "CREATE TABLE traces (id TEXT PRIMARY KEY, run_id TEXT, timestamp TEXT, run_name TEXT, step INTEGER, key TEXT, trace_index INTEGER, messages TEXT, metadata TEXT)"
+        )
+        base.execute("INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    base.close()
+    return folder / "p.db"
+
+
 # Logs of an API
 
 

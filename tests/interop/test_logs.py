@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 FORMATS = {
     "claude-code": samples.claude_code, "codex": samples.codex, "inspect": samples.inspect, "verl": samples.verl, "prime-rl": samples.prime_rl,
-    "slime": samples.slime, "pairs": samples.pairs, "tau2": samples.tau2, "otel": samples.otel, "langfuse": samples.langfuse, "langsmith": samples.langsmith,
+    "slime": samples.slime, "pairs": samples.pairs, "tau2": samples.tau2, "otel": samples.otel, "langfuse": samples.langfuse, "langsmith": samples.langsmith, "trackio": samples.trackio,
 }  # fmt: skip
 ARGUMENTS = {"a": 1, "b": 2}
 
@@ -47,7 +47,7 @@ def test_every_format_is_known_by_its_look_and_comes_in_once(imported: SimpleNam
 
 
 def test_every_format_says_the_same_conversation(imported: SimpleNamespace) -> None:
-    for name in ("inspect", "prime-rl", "pairs", "otel", "langfuse", "langsmith", "tau2", "slime"):
+    for name in ("inspect", "prime-rl", "pairs", "otel", "langfuse", "langsmith", "tau2", "slime", "trackio"):
         row = imported.rows[name][-1]
         called, answered, *_ = row["messages"]
         [call] = called["tool_calls"]

@@ -7,9 +7,12 @@ import pytest
 from rollhouse.base.errors import ConfigError
 from rollhouse.policies.chat import ChatFormat
 from rollhouse.policies.models import load_tokenizer, weights_hash
+from rollhouse.store.appending import insert_if_absent
 from rollhouse.store.lance_store import LanceStore
+from rollhouse.store.maintenance import check
 from rollhouse.store.runs import start_run
-from rollhouse.train.checkpoints import resolve_model, save_checkpoint
+from rollhouse.train.checkpoints import keep_best, resolve_model, save_checkpoint
+from rollhouse.train.config import CheckpointingConfig
 from rollhouse.train.offline import load_model
 
 
@@ -80,3 +83,61 @@ def test_weights_that_were_exchanged_are_noticed(store, fresh_model, tiny_base) 
 
 def test_the_tiny_base_has_a_name(store, tiny_base) -> None:
     assert resolve_model(store, "tiny-base") == tiny_base
+
+
+KEEP_ONE = CheckpointingConfig(keep_top_k=1)
+
+
+def test_the_table_holds_paths_relative_to_the_store(store, fresh_model, tmp_path) -> None:
+    save(store, fresh_model, 1)
+    save(store, fresh_model, 2, tmp_path / "elsewhere")
+    paths = store.read("checkpoints", ["step", "path"]).sort_by("step")["path"].to_pylist()
+    assert paths == ["checkpoints/r/step_1", str(tmp_path / "elsewhere" / "r" / "step_2")]
+
+
+def test_a_copied_store_deletes_and_loads_its_own_checkpoints(store, fresh_model, tmp_path) -> None:
+    for step in (1, 2):
+        save(store, fresh_model, step)
+    copy = LanceStore.open(shutil.copytree(store.uri, tmp_path / "copy"))
+    assert [path.parent.parent.parent for path in keep_best(copy, "r", KEEP_ONE)] == [tmp_path / "copy"]
+    assert (tmp_path / "store/checkpoints/r/step_1").is_dir(), "the original keeps its own"
+    assert resolve_model(copy, "r/step_2") == tmp_path / "copy/checkpoints/r/step_2"
+    moved = LanceStore.open(shutil.move(store.uri, tmp_path / "moved"))
+    assert resolve_model(moved, "r/step_1") == tmp_path / "moved/checkpoints/r/step_1"
+    assert check(moved) == [] and check(copy) == []
+
+
+def crafted(store: LanceStore, path: Path | str, step: int = 1, run_id: str = "r") -> None:
+    """A row as a stranger's store may hold it."""
+    [row] = store.read("checkpoints", filter="step = 9").to_pylist()
+    named = {"row_id": f"{run_id}{step}", "checkpoint_id": f"{run_id}/step_{step}", "run_id": run_id, "step": step}
+    insert_if_absent(store, "checkpoints", [row | named | {"path": str(path)}])
+
+
+@pytest.mark.parametrize("kind", ["absolute", "relative", "link", "another run's", "no mark"])
+def test_a_crafted_row_deletes_and_opens_nothing_outside(store, fresh_model, tmp_path, kind) -> None:
+    save(store, fresh_model, 9)
+    victim = shutil.copytree(fresh_model, tmp_path / "victim")
+    inside = Path(store.uri) / "checkpoints" / "r" / "step_1"
+    if kind == "link":
+        (victim / "rollhouse.json").write_bytes((inside.with_name("step_9") / "rollhouse.json").read_bytes())
+        inside.symlink_to(victim)
+    elif kind == "another run's":
+        shutil.copytree(victim, inside)
+        (inside / "rollhouse.json").write_text('{"run": "0123456789ab", "checkpoint": "r/step_1"}')
+        victim = inside
+    elif kind == "no mark":
+        victim = shutil.copytree(victim, inside)
+    crafted(store, {"relative": "../victim", "link": "checkpoints/r/step_1"}.get(kind, victim))
+    assert keep_best(store, "r", KEEP_ONE) == []
+    assert (victim / "model.safetensors").is_file()
+    with pytest.raises(ConfigError, match=r"checkpoint r/step_1 does not exist, or its rollhouse\.json"):
+        resolve_model(store, "r/step_1")
+
+
+def test_a_run_id_that_is_a_path_leads_nowhere(store, fresh_model, tmp_path) -> None:
+    save(store, fresh_model, 9)
+    shutil.copytree(fresh_model, tmp_path / "victim" / "step_1")
+    crafted(store, tmp_path / "victim" / "step_1", run_id="../../victim")
+    with pytest.raises(ConfigError, match=r"does not exist, or its rollhouse\.json"):
+        resolve_model(store, "../../victim/step_1")

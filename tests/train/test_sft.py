@@ -159,6 +159,7 @@ def test_what_does_not_fit_is_named_before_a_run_starts(office, fresh_model, tmp
         (["policy.train_micro_batch_size=4"], "multiple"),
         (["trl.pakking=true"], "pakking"),
         (["trl.output_dir=x"], "cannot be set"),
+        (["++trl.packing_strategy=wrapped"], "cuts rows"),
     ):
         with pytest.raises(ConfigError, match=says):
             train_sft(office.store, config(fresh_model, tmp_path / "r", *overrides))
@@ -170,3 +171,36 @@ def test_a_loss_that_is_not_finite_stops_the_run(office, fresh_model, tmp_path) 
         train_sft(office.store, config(fresh_model, tmp_path / "r", "policy.optimizer.lr=1e30"))
     assert get_run(office.store, "learn")["status"] == "failed"
     assert office.store.read("checkpoints").num_rows == 0
+
+
+def test_a_dry_run_shows_rows_with_what_is_learned_marked(office, fresh_model, tmp_path) -> None:
+    from rollhouse.cli.main import app
+    from typer.testing import CliRunner
+
+    build_sft(office.store, "demos", "s1", SftOptions(runs=["scripted"]))
+    given = ["train", "sft", "--dataset", "demos", "--model", str(fresh_model), "--dry-run", "--store", str(office.store.uri)]  # fmt: skip
+    shown = CliRunner().invoke(app, given)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.count("⟦<tool_call>") >= 6 and "⟦Done.<|im_end|>⟧" in shown.stdout
+    recipe = tmp_path / "again.yaml"
+    recipe.write_text(shown.stdout)
+    assert resolve(SftConfig, str(recipe), []).dataset == "demos"
+    rows = json.loads(CliRunner().invoke(app, [*given, "--format", "json"]).stdout)[0]["sample"]
+    assert len(rows) == 6 and all("rendered" in row and "⟧" in row for row in rows)
+    missing = CliRunner().invoke(app, [*given, "dataset=other"])
+    assert missing.exit_code == 0 and "No rows are shown" in missing.stderr
+
+
+def test_a_model_folder_without_all_its_weights_is_refused(fresh_model, tmp_path) -> None:
+    from rollhouse.train.offline import load_model
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "half"
+    shutil.copytree(fresh_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    n = len(weights)
+    weights.pop("model.norm.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"lacks 1 of \d+ tensors .*model\.norm\.weight"):
+        load_model(folder)
+    assert n > 1

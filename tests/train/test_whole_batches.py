@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from rollhouse.base.errors import ConfigError
@@ -55,15 +56,19 @@ def test_val_loss_is_the_mean_over_tokens(office, fresh_model, tmp_path) -> None
     dataset = build_sft(office.store, "demos", "s1")
     train_sft(office.store, test_sft.config(fresh_model, tmp_path, *STILL, "sft.max_num_steps=1", "policy.train_micro_batch_size=2"))  # fmt: skip
     model, tokens = load_model(fresh_model).eval(), Tokenizing(ChatFormat.of(fresh_model), 512)
-    total, n = 0.0, 0
+    total, n, trained = 0.0, 0, 0
     for each in sft_rows(office.store, dataset):
-        if is_held_out(each.task_id, 0.4):
-            for row in tokens.rows(each):
+        for row in tokens.rows(each):
+            if not is_held_out(each.task_id, 0.4):
+                trained += len(row)
+            else:
                 ids, mask = torch.tensor(row.prompt_ids + row.response_ids), torch.tensor(row.mask, dtype=torch.bool)
                 with torch.no_grad():
                     logps = model(ids[None]).logits[0, :-1].log_softmax(-1).gather(1, ids[1:, None])[:, 0]
                 total, n = total - float(logps[-len(mask) :][mask].sum()), n + int(mask.sum())
-    assert numbers(office.store, "learn")[1, "val/loss"] == pytest.approx(total / n, rel=1e-4)
+    found = numbers(office.store, "learn")
+    assert found[1, "val/loss"] == pytest.approx(total / n, rel=1e-4)
+    assert found[1, "train/num_tokens"] == trained
 
 
 def test_dpo_by_micro_batches(office, fresh_model, tmp_path) -> None:
@@ -104,7 +109,8 @@ def test_an_order_is_filled_to_whole_batches_and_each_epoch_is_another() -> None
 )  # fmt: skip
 def test_two_processes_train_what_one_does(office, fresh_model, tmp_path, kind, launcher) -> None:
     """Five rows to train on, so that the last batch is incomplete and one process has a row less."""
-    train, settings = (train_sft, SFT) if kind == "sft" else (train_dpo, DPO)
+    train: Any = train_sft if kind == "sft" else train_dpo
+    settings = SFT if kind == "sft" else DPO
     build_sft(office.store, "demos", "s1")
     build_dpo(office.store, "pairs", "s1")
     module = test_sft if kind == "sft" else test_dpo

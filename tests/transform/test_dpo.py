@@ -81,3 +81,13 @@ def test_truncated_is_rejected_only_when_allowed_and_never_chosen(filled) -> Non
         build_dpo(filled.store, "pairs", snapshot)
     dataset = build_dpo(filled.store, "pairs", snapshot, DpoOptions(allow_truncated_rejected=True))
     assert {row["task_id"] for row in dataset.references.to_dicts()} == {filled.tasks["a"].task_id}
+
+
+def test_a_rollout_paired_with_itself_is_no_pair(filled) -> None:
+    good, bad = filled.rollout("a", 1.0), filled.rollout("a", 0.0, 1)
+    snapshot = filled.snapshot()
+    itself = "SELECT rollout_id AS chosen_id, rollout_id AS rejected_id FROM rollouts"
+    with pytest.raises(EmptyDataset, match="paired with itself"):
+        build_dpo(filled.store, "itself", snapshot, DpoOptions(sql=itself))
+    both = build_dpo(filled.store, "both", snapshot, DpoOptions(sql=f"{itself} UNION ALL SELECT '{good}', '{bad}'"))
+    assert pairs(both) == [(good, bad)] and both.counts["dropped"] == {}

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from rollhouse.base.web import is_loopback
 from rollhouse.queries.sql_store import SqlStore
 from rollhouse.tests.view.conftest import Site, serving
-from rollhouse.view.security import is_loopback
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "view" / "app"

@@ -7,6 +7,7 @@ step changes a weight (rollouts, then the plan), so an interrupted run trains it
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...base.config import differing
@@ -15,6 +16,7 @@ from ...policies.engines.base import TokenEngine
 from ...policies.engines.restarting import restarts
 from ...policies.engines.sleeping import asleep
 from ...policies.models import context_length, weights_hash
+from ...store.checkpoint_paths import stored_path
 from ...store.run_settings import run_payload, stored_settings
 from ...store.runs import get_run, start_run
 from ...store.task import Task
@@ -142,7 +144,7 @@ def run_grpo(
                 break
     # Without a row it was interrupted between its last step and its end.
     row = row or parts.checkpoints.saved(parts.learner, first - 1)
-    kept = {name: row[name] for name in ("path", "weights_hash")}
+    kept = {"path": stored_path(parts.run.store, Path(row["path"])), "weights_hash": row["weights_hash"]}
     how = {"stopped": stopped} if stopped else {}
     parts.run.finish({"checkpoint": row["checkpoint_id"], **kept, "steps": row["step"], **how, **numbers})
     return row

@@ -1,6 +1,5 @@
 """A stored GRPO run that is to be replayed: what the store knows of it, its configuration, and which settings a replay can change."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,12 @@ from pydantic import BaseModel
 from ...base.errors import ConfigError
 from ...base.recipes import read_recipe, with_changes
 from ...policies.config import ChatOptions
+from ...store.checkpoint_paths import has_mark, identity_of, located
 from ...store.lance_store import quote
 from ...store.old_payloads import as_today
 from ...store.runs import get_run
-from ..checkpoints import MARK, folder_of, starting_model
-from ..runs import identity_of, stored_numbers
+from ..checkpoints import folder_of, starting_model
+from ..runs import stored_numbers
 from .algorithms import switched
 from .config import GrpoConfig
 from .custom import code_hashes, recorded_hashes
@@ -101,7 +101,7 @@ def read_original(store: "LanceStore", run_id: str) -> Original:
     model = starting_model(store, run)
     rows = store.read("checkpoints", filter=f"run_id = {quote(run_id)}").to_pylist()
     last = {row["step"]: row for row in sorted(rows, key=lambda row: row["incarnation"])}
-    folders = [Path(row["path"]) for _, row in sorted(last.items())]
+    folders = [located(store, row) for _, row in sorted(last.items())]
     return Original(
         run_id=run_id,
         config=config,
@@ -113,7 +113,7 @@ def read_original(store: "LanceStore", run_id: str) -> Original:
         numbers=stored_numbers(store, run_id),
         states=_states(store, run_id, config),
         # A template of the user's own is in the checkpoints, not in the model they came from.
-        tokenizer=next((folder for folder in reversed(folders) if folder.is_dir()), model),
+        tokenizer=next((folder for folder in reversed(folders) if folder is not None), model),
         code=recorded_hashes(run["config"]),
     )
 
@@ -139,8 +139,7 @@ def _planned(store: "LanceStore", run_id: str) -> list[int]:
 def _states(store: "LanceStore", run_id: str, config: GrpoConfig) -> dict[int, Path]:
     """Whole states have the mark of the run that wrote them."""
     folder, mine = folder_of(store, run_id, config.checkpointing.checkpoint_dir), identity_of(store, run_id)
-    whole = [path for path in folder.glob("state_*") if (path / MARK).is_file()]
-    own = [path for path in whole if json.loads((path / MARK).read_text())["run"] == mine]
+    own = [path for path in folder.glob("state_*") if has_mark(path, mine)]
     return {int(path.name.removeprefix("state_")): path for path in own}
 
 

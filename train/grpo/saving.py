@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints import MARK, find_checkpoint, folder_of, keep_best, save_checkpoint
+from ...store.checkpoint_paths import MARK, has_mark, located, remove_marked
+from ..checkpoints import find_checkpoint, folder_of, keep_best, save_checkpoint
 from ..runs import run_identity
 from .config import GrpoCheckpointing
 from .ledger import take_stored
@@ -47,7 +48,7 @@ class RunCheckpoints:
     def saved(self, learner: Any, step: int) -> dict[str, Any]:
         """The row of the checkpoint of this step, which is saved when it is not there."""
         row = find_checkpoint(self._run.store, f"{self._run.run_id}/step_{step}")
-        return row if row is not None and Path(row["path"]).is_dir() else self.save(learner, step, {})
+        return row if row is not None and located(self._run.store, row) else self.save(learner, step, {})
 
     def load_newest(self, learner: Any, last: int) -> int:
         """Loads the newest whole state of the run up to step `last` into the learner and returns its step; 0 when there is none.
@@ -57,7 +58,7 @@ class RunCheckpoints:
         """
         mine = run_identity(self._run)
         found = [step for step in states(self._folder) if step <= last]
-        own = [step for step in found if json.loads((self._state(step) / MARK).read_text())["run"] == mine]
+        own = [step for step in found if has_mark(self._state(step), mine)]
         if not own:
             return 0
         learner.load_state(self._state(max(own)))
@@ -75,11 +76,12 @@ class RunCheckpoints:
         shutil.rmtree(unfinished, ignore_errors=True)
         learner.save_state(unfinished)
         (unfinished / MARK).write_text(json.dumps({"run": run_identity(self._run), "step": step}))
-        shutil.rmtree(whole, ignore_errors=True)
+        mine = run_identity(self._run)
+        remove_marked(whole, self._folder, mine)
         unfinished.rename(whole)
         for other in states(self._folder):
             if other != step:
-                shutil.rmtree(self._state(other))
+                remove_marked(self._state(other), self._folder, mine)
 
     def _state(self, step: int) -> Path:
         return state_folder(self._folder, step)
