@@ -112,11 +112,13 @@ def _cut(message: Message) -> dict[str, Any]:
 
 def _talks(reader: Reader, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Message]]:
     ids = [row["rollout_id"] for row in rows]
-    said = {row["rollout_id"]: row["messages"] or [] for row in reader.rollouts(ids, ["rollout_id", "messages"])}
+    followed = {row["rollout_id"]: row["messages"] or [] for row in reader.rollouts(ids, ["rollout_id", "messages"])}
     prompts = sorted({row["prompt_id"] for row in rows if row["prompt_id"]})
     query = "SELECT prompt_id, messages FROM prompts WHERE list_contains($ids::VARCHAR[], prompt_id)"
-    asked = {row["prompt_id"]: row["messages"] or [] for row in reader.rows(query, ids=prompts)}
-    return {row["rollout_id"]: [*asked.get(row["prompt_id"], ()), *said.get(row["rollout_id"], ())] for row in rows}
+    prompts_of = {row["prompt_id"]: row["messages"] or [] for row in reader.rows(query, ids=prompts)}
+    return {
+        row["rollout_id"]: [*prompts_of.get(row["prompt_id"], ()), *followed.get(row["rollout_id"], ())] for row in rows
+    }
 
 
 def _plan(reader: Reader, group_id: str, rows: Sequence[dict[str, Any]]) -> None:
