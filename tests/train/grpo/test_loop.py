@@ -276,7 +276,7 @@ def test_what_cannot_go_well_is_said_before_the_run(prompt_store, configure, eng
         ({"policy__precision": "bfloat16"}, "learner computes .* policy.generation.sync_tolerance"),
         ({"grpo.curriculum__query": "no_such_query"}, "no_such_query"),
         ({"grpo__num_generations_per_prompt": 1}, "nothing to be compared with"),
-        ({"policy__max_total_sequence_length": 4096}, "=4096 is more than the model's context of 1024 tokens"),
+        ({"policy__max_total_sequence_length": 4096}, "=4096 is more than the model's context of 2048 tokens"),
     ):
         with pytest.raises(RollhouseError, match=said):
             train_grpo(prompt_store, configure(run="refused", **changes), engine=engine)
