@@ -49,6 +49,16 @@ def test_every_format_is_known_by_its_look_and_comes_in_once(imported: SimpleNam
         assert (again.added, again.present) == (0, imported.summaries[name].added), name
 
 
+def test_folders_are_known_too(imported: SimpleNamespace) -> None:
+    for name in ("claude-code", "codex", "inspect", "verl", "slime"):
+        folder = imported.files[name].parent
+        assert detect(folder).format == name
+        summary = import_file(imported.store, name, folder)
+        assert (summary.added, summary.present) == (0, imported.summaries[name].added), name
+    with pytest.raises(FormatError, match=r"calls\.jsonl"):
+        detect(imported.files["pairs"].parent)
+
+
 def test_every_format_says_the_same_conversation(imported: SimpleNamespace) -> None:
     for name in ("inspect", "prime-rl", "pairs", "otel", "langfuse", "langsmith", "tau2", "slime", "trackio"):
         row = imported.rows[name][-1]
