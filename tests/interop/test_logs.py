@@ -270,8 +270,8 @@ def test_records_that_are_not_of_the_format_are_set_aside_with_a_reason(
         text = file.read_text()
         rows = [json.loads(text)] if name == "tau2" else [json.loads(line) for line in text.splitlines()]
         for broken in [{**row, key: wrong} for row in rows[:3] for key in row for wrong in (7, ["x"], "x", None)]:
-            write = samples.write_json if name == "tau2" else samples.write_lines
-            path = write(tmp_path / "broken.jsonl", broken if name == "tau2" else [broken])
+            path = tmp_path / "broken.jsonl"
+            samples.write_json(path, broken) if name == "tau2" else samples.write_lines(path, [broken])
             quarantine, source = Quarantine(tmp_path / "quarantine.jsonl"), Source(name, "run")
             for _, record in FILE_FORMATS[name].records(path, quarantine, None):
                 try:
