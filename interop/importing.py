@@ -1,5 +1,6 @@
 """Importing a file of any format: read record by record, bad ones set aside, rows written in batches."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,8 @@ from .rollout import Row
 from .storing import Source, to_store
 
 _RECORDS_AT_ONCE, _CHARACTERS_AT_ONCE = 64, 8 << 20
+
+_PYTHON_WORDS = re.compile(r"object|indices|operand|unhashable|argument")
 
 
 @dataclass
@@ -216,6 +219,11 @@ def rollouts_of(record: Row, format: FileFormat, source: Source) -> list[Rollout
         return to_store(format.read(record, source), record, source, format.record, format.wanted)
     except KeyError as error:
         raise BadLine(f"{error.args[0]!r} is missing") from error
+    except (AttributeError, TypeError) as error:
+        # Python's own words tell nothing of the record.
+        said = str(error)
+        wrong = f"a value in it has another type than {source.format} has there"
+        raise BadLine(wrong if isinstance(error, AttributeError) or _PYTHON_WORDS.search(said) else said) from error
     except MemoryError:
         raise
     except Exception as error:  # a record may hold anything, and a plug-in may raise anything
