@@ -15,7 +15,7 @@ from rollhouse.store.appending import append_rows
 from rollhouse.store.runs import start_run
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.tests.rows import STARTED, prompt_row, prompt_tokens_row, rollout_row, task_row
-from rollhouse.tests.view.conftest import HOSTILE, Site, fill, serving
+from rollhouse.tests.view.conftest import HOSTILE, Site, fill, serving, validated
 from rollhouse.transform.build import build_dpo
 from rollhouse.transform.options import DpoOptions
 
@@ -336,6 +336,18 @@ def test_runs_are_selected_and_compared(page: Any, tmp_path: Path) -> None:
         page.wait_for_url("**/diff/**")
         opened(page, site, "store/compare?run=before&run=nobody")
         assert "There is no run 'nobody'" in page.locator("main").inner_text()
+        page.goto("about:blank")  # before its server ends
+
+
+def test_validations_of_a_run_lead_to_the_tasks_that_changed(page: Any, tmp_path: Path) -> None:
+    store = validated(tmp_path)
+    for site in serving({"store": store}):
+        opened(page, site, "store/run/g", "run-validations")
+        section = page.get_by_role("region", name="Validations", exact=True)
+        assert section.locator("tbody tr").count() == 2 and "50 %" in section.inner_text()
+        section.get_by_role("link", name="against step 5").click()
+        page.wait_for_url("**/compare?run=g-val-5&run=g-val-15")
+        page.locator("td .bad", has_text="lost").wait_for()
         page.goto("about:blank")  # before its server ends
 
 
