@@ -242,7 +242,7 @@ def test_a_learner_that_does_not_answer_in_time_ends_the_run(prompt_store, confi
 
 
 def test_a_step_without_a_lesson_changes_nothing(prompt_store, configure, engine, tiny_base):
-    config = configure(run="alone", grpo__num_generations_per_prompt=2, grpo__max_num_steps=1, policy__generation__max_new_tokens=1)  # fmt: skip
+    config = configure(run="alone", grpo__num_generations_per_prompt=2, grpo__max_num_steps=1, **{"policy.generation__max_new_tokens": 1})  # fmt: skip
     row = train_grpo(prompt_store, config, engine=engine)
     assert row["weights_hash"] == weights_hash(tiny_base)
     (plan,) = rows(prompt_store, "batch_plans", "run_id = 'alone'")
