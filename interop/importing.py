@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,20 +154,44 @@ def _bring_in(
 ) -> None:  # fmt: skip
     with RolloutWriter(store, run, journal=False) as writer:
         taking = _Taking(writer, quarantine, summary)
-        for line, record in format.records(path, quarantine, on_progress):
-            try:
-                found = rollouts_of(redactor.value(record) if redactor else record, format, source)
-            except BadLine as error:
-                quarantine.add(line, one_line(error))
-                continue
-            if line.replaced:
-                for rollout in found:
-                    rollout.gaps = sorted({*(rollout.gaps or ()), "surrogates_replaced"})
-            taking.add(line, found)
-        taking.flush()
+        try:
+            for line, record in _records(format, path, quarantine, on_progress):
+                try:
+                    found = rollouts_of(_redacted(record, redactor), format, source)
+                except BadLine as error:
+                    quarantine.add(line, one_line(error))
+                    continue
+                if line.replaced:
+                    for rollout in found:
+                        rollout.gaps = sorted({*(rollout.gaps or ()), "surrogates_replaced"})
+                taking.add(line, found)
+        finally:
+            taking.flush()
         writer.flush()
     summary.added, summary.present = writer.written, writer.skipped
     summary.gaps, summary.counts = dict(sorted(taking.gaps.items())), dict(sorted(source.counts.items()))
+
+
+def _records(
+    format: FileFormat, path: Path, quarantine: Quarantine, on_progress: Callable[[int], None] | None
+) -> Iterator[tuple[Line, Row]]:
+    """The records of a file. Raises FormatError where the format's reader fails on the file itself."""
+    try:
+        yield from format.records(path, quarantine, on_progress)
+    except (RollhouseError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise FormatError(
+            f"{path} cannot be read any further: {one_line(error)}.",
+            "What was read before is stored. Check the file and the format's name.",
+        ) from error
+
+
+def _redacted(record: Row, redactor: Any) -> Row:
+    try:
+        return redactor.value(record) if redactor else record
+    except RecursionError as error:
+        raise BadLine("it is nested too deep") from error
 
 
 class _Taking:

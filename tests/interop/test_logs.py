@@ -49,6 +49,16 @@ def test_every_format_is_known_by_its_look_and_comes_in_once(imported: SimpleNam
         assert (again.added, again.present) == (0, imported.summaries[name].added), name
 
 
+def test_folders_are_known_too(imported: SimpleNamespace) -> None:
+    for name in ("claude-code", "codex", "inspect", "verl", "slime"):
+        folder = imported.files[name].parent
+        assert detect(folder).format == name
+        summary = import_file(imported.store, name, folder)
+        assert (summary.added, summary.present) == (0, imported.summaries[name].added), name
+    with pytest.raises(FormatError, match=r"calls\.jsonl"):
+        detect(imported.files["pairs"].parent)
+
+
 def test_every_format_says_the_same_conversation(imported: SimpleNamespace) -> None:
     for name in ("inspect", "prime-rl", "pairs", "otel", "langfuse", "langsmith", "tau2", "slime", "trackio"):
         row = imported.rows[name][-1]
@@ -260,8 +270,8 @@ def test_records_that_are_not_of_the_format_are_set_aside_with_a_reason(
         text = file.read_text()
         rows = [json.loads(text)] if name == "tau2" else [json.loads(line) for line in text.splitlines()]
         for broken in [{**row, key: wrong} for row in rows[:3] for key in row for wrong in (7, ["x"], "x", None)]:
-            write = samples.write_json if name == "tau2" else samples.write_lines
-            path = write(tmp_path / "broken.jsonl", broken if name == "tau2" else [broken])
+            path = tmp_path / "broken.jsonl"
+            samples.write_json(path, broken) if name == "tau2" else samples.write_lines(path, [broken])
             quarantine, source = Quarantine(tmp_path / "quarantine.jsonl"), Source(name, "run")
             for _, record in FILE_FORMATS[name].records(path, quarantine, None):
                 try:
