@@ -544,9 +544,9 @@ class Store(SqlStore):
         """
         if rollouts:
             from .queries.suspicions import suspicious_rollouts
-            from .store.runs import get_run
+            from .store.runs import find_run
 
-            return suspicious_rollouts(self, run and get_run(self, run)["run_id"])
+            return suspicious_rollouts(self, run and find_run(self, run)["run_id"])
         from .store.maintenance import check
 
         return check(self, deep=deep)

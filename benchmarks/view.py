@@ -21,6 +21,7 @@ TIMES = 5
 GOALS_MS = {
     "first page, from the command's start": 1000, "runs": None, "rollouts, interesting first": None, "filter by run, sort by reward": 300, "filter by status, sort by turns": 300,
     "filter by category, sort by reward": 300, "left out of batches, sort by turns": 300, "words in messages": None, "facets": None, "rollout": 100, "lineage of a rollout": None, "25,000 tokens": 200,
+    "group": None, "datasets": None, "two runs compared": None,
 }  # fmt: skip
 
 
@@ -39,6 +40,9 @@ def paths(place: int) -> dict[str, str]:
         "rollout": f"rollout/{place + 3:04x}{7:028x}",
         "lineage of a rollout": f"lineage/{place:04x}{7:028x}",
         "25,000 tokens": f"tokens/{LONG_ID}",
+        "group": f"group/{place:04x}{3:028x}",
+        "datasets": "datasets",
+        "two runs compared": f"compare?run={run}&run=run-{place + 4:02d}",
     }
 
 

@@ -124,7 +124,7 @@ def print_error(error: RollhouseError) -> None:
 
 
 def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, title: str | None = None) -> None:
-    """Prints rows as a table that fits the terminal, a JSON array of objects, or CSV."""
+    """Prints rows as a table (see `tables.print_table`), a JSON array of objects, or CSV."""
     listed: Sequence[Mapping[str, Any]] = _listed(rows)
     names = list(rows.column_names) if hasattr(rows, "column_names") else list(listed[0]) if listed else []  # type: ignore
     if format is Format.json:
@@ -136,7 +136,9 @@ def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, t
         writer.writerow([csv_text(name) for name in names])
         writer.writerows([[_csv_cell(row[name]) for name in names] for row in listed])
     else:
-        _print_table(listed, names, title)
+        from .tables import print_table
+
+        print_table(console(), listed, names, title, _shortened, _cell)
 
 
 def _listed(rows: Any) -> list[Mapping[str, Any]]:
@@ -168,31 +170,6 @@ def _with_text(type: Any) -> Any:
     if pa.types.is_struct(type):
         return pa.struct([(field.name, _with_text(field.type)) for field in type])
     return type
-
-
-def _print_table(listed: Sequence[Mapping[str, Any]], names: Sequence[str], title: str | None) -> None:
-    from rich import box
-    from rich.measure import Measurement
-    from rich.table import Table
-    from rich.text import Text
-
-    def laid_out(breaks: bool) -> Table:
-        style: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)} if breaks else {}
-        table = Table(title=title, header_style="bold", **style)
-        for name in names:
-            values = [row[name] for row in listed if row[name] is not None]
-            numeric = bool(values) and all(isinstance(value, (int, float)) for value in values)
-            header = name.replace("_", "_\n") if breaks else name
-            table.add_column(header, overflow="ellipsis", no_wrap=numeric, justify="right" if numeric else "left")
-        for row in listed:
-            table.add_row(*[Text(_shortened(row[name])) for name in names])
-        return table
-
-    out = console()
-    wide = laid_out(breaks=False)
-    fits = Measurement.get(out, out.options.update(max_width=10_000), wide).maximum <= out.width
-    # Names of columns are broken, and lines left out, before what stands under them is cut.
-    out.print(wide if fits else laid_out(breaks=True))
 
 
 def print_config(config: "BaseModel", facts: Mapping[str, Any], format: Format) -> None:

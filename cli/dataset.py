@@ -169,7 +169,7 @@ def diff(
 
 def export(
     dataset: VersionArgument,
-    target: Annotated[str, typer.Argument(metavar="FORMAT", help="sft: trl, trl-messages, openai, nemo-response. dpo: trl, nemo-preference, nemo-binary. grpo: trl.")],
+    target: Annotated[str, typer.Argument(metavar="FORMAT", help="sft: trl, trl-messages, openai, nemo-messages, nemo-response. dpo: trl, nemo-preference, nemo-binary. grpo: trl.")],
     out: Annotated[str, typer.Argument(metavar="FILE", help="File to write: .jsonl, or .parquet for the trl formats.")],
     store: StoreOption = None,
     at: AtOption = None,

@@ -3,8 +3,9 @@
 import errno
 import importlib.util
 import signal
+import sys
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -14,8 +15,14 @@ from .command import Application
 from .common import State, print_error
 
 
+class Interrupted(RollhouseError):
+    """The command was stopped by Ctrl-C or SIGTERM."""
+
+    exit_code = 130
+
+
 class Commands(TyperGroup):
-    """Runs a command and turns what went wrong into two sentences and an exit code: 1 it failed, 2 the request was wrong."""
+    """Runs a command and turns what went wrong into two sentences and an exit code: 1 it failed, 2 the request was wrong, 130 it was interrupted."""
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; with --debug errors keep their traceback."""
@@ -34,7 +41,7 @@ app = Application(
     cls=Commands,
     help="Rollouts in, datasets and trained policies out, and a line from every checkpoint back to what made it.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -43,8 +50,21 @@ app = Application(
 MODULES = ("demo", "doctor", "tasks", "collect", "serve", "importing", "exporting", "rescore", "sql", "search", "view", "snapshot", "dataset", "train", "evaluate", "report", "runs", "store")  # fmt: skip
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        print(f"rollhouse {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def options(debug: bool = typer.Option(False, "--debug", help="Show a traceback when something fails.")) -> None:
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
     """Options that come before the command."""
     State.debug = debug
 
@@ -57,7 +77,11 @@ for module in MODULES:
 def main() -> None:
     """The console script. SIGTERM ends it as Ctrl-C does: what was collected is written, and what was started is ended."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # before the command began
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(Interrupted.exit_code)
 
 
 def explain(error: BaseException) -> RollhouseError:
@@ -65,7 +89,7 @@ def explain(error: BaseException) -> RollhouseError:
     if isinstance(error, RollhouseError):
         return error
     if interrupted(error):
-        return RollhouseError(
+        return Interrupted(
             "Interrupted.", "What was committed before is in the store; the same command goes on from there."
         )
     where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""

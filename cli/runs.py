@@ -25,26 +25,26 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(store: StoreOption = None, at: AtOption = None, format: FormatOption = Format.table) -> None:
-    """List the runs, oldest first."""
-    from ..store.runs import list_runs
+    """List the runs, oldest first. A run whose process is gone without an end is stale."""
+    from ..queries.run_list import listed_runs
 
-    runs = list_runs(open_store(store, at))
+    runs = listed_runs(open_store(store, at), at)
     if format is not Format.json:
-        shown = ("run_id", "kind", "status", "started_at", "finished_at", "incarnation")
+        shown = ("run_id", "kind", "status", "started_at", "finished_at", "incarnation", "rollouts", "mean_reward")
         runs = [{key: run[key] for key in shown} for run in runs]
     print_rows(runs, format)
 
 
 def show(
-    run: Annotated[str, typer.Argument(help="The run's id.")],
+    run: Annotated[str, typer.Argument(help="The run's id, or the beginning of it.")],
     store: StoreOption = None,
     at: AtOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Show one run: its status, configuration and summary."""
-    from ..store.runs import get_run
+    from ..store.runs import find_run
 
-    found = get_run(open_store(store, at), run)
+    found = find_run(open_store(store, at), run)
     if format is Format.json:
         print_rows([found], format)
         return

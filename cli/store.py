@@ -82,10 +82,10 @@ def check(
 
 def _check_rollouts(store: "LanceStore", run: str | None, fail_on: list[str], format: Format) -> None:
     from ..queries.suspicions import failing, suspicious_rollouts
-    from ..store.runs import get_run
+    from ..store.runs import find_run
 
     failing([], fail_on)  # a wrong name is an error before the query
-    found = suspicious_rollouts(store, run and get_run(store, run)["run_id"])
+    found = suspicious_rollouts(store, run and find_run(store, run)["run_id"])
     print_suspicions(found, format)
     raise typer.Exit(1 if failing(found, fail_on) else 0)
 

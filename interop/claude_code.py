@@ -27,7 +27,7 @@ _SYNTHETIC = "<synthetic>"
 
 def signs(sample: FileSample) -> str | None:
     """Lines of a session, or a folder of sessions."""
-    if sample.kind == "lines" and sample.any("uuid", "parentUuid", "sessionId"):
+    if sample.kind in ("lines", "folder") and sample.any("uuid", "parentUuid", "sessionId"):
         return "its lines have uuid, parentUuid and sessionId"
     return None
 

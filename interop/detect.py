@@ -7,6 +7,9 @@ from ..base.errors import FormatError
 from .formats import FORMATS
 from .sample import FileSample, sample_of
 
+# The formats that read a whole folder.
+_FOLDERS = {"prime-rl", "atif", "claude-code", "codex", "inspect", "slime", "langfuse", "verl"}
+
 
 @dataclass(frozen=True)
 class Found:
@@ -28,6 +31,8 @@ def detect(path: Path, mapped: bool = False) -> Found:
         return Found("columns", "--map names its columns")
     sample = sample_of(path)
     for name, format in FORMATS.items():
+        if sample.kind == "folder" and name not in _FOLDERS:
+            continue
         why = format.signs(sample) if format.signs else None
         if why:
             return Found(name, why)

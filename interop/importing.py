@@ -1,7 +1,8 @@
 """Importing a file of any format: read record by record, bad ones set aside, rows written in batches."""
 
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from .rollout import Row
 from .storing import Source, to_store
 
 _RECORDS_AT_ONCE, _CHARACTERS_AT_ONCE = 64, 8 << 20
+
+_PYTHON_WORDS = re.compile(r"object|indices|operand|unhashable|argument")
 
 
 @dataclass
@@ -151,20 +154,44 @@ def _bring_in(
 ) -> None:  # fmt: skip
     with RolloutWriter(store, run, journal=False) as writer:
         taking = _Taking(writer, quarantine, summary)
-        for line, record in format.records(path, quarantine, on_progress):
-            try:
-                found = rollouts_of(redactor.value(record) if redactor else record, format, source)
-            except BadLine as error:
-                quarantine.add(line, one_line(error))
-                continue
-            if line.replaced:
-                for rollout in found:
-                    rollout.gaps = sorted({*(rollout.gaps or ()), "surrogates_replaced"})
-            taking.add(line, found)
-        taking.flush()
+        try:
+            for line, record in _records(format, path, quarantine, on_progress):
+                try:
+                    found = rollouts_of(_redacted(record, redactor), format, source)
+                except BadLine as error:
+                    quarantine.add(line, one_line(error))
+                    continue
+                if line.replaced:
+                    for rollout in found:
+                        rollout.gaps = sorted({*(rollout.gaps or ()), "surrogates_replaced"})
+                taking.add(line, found)
+        finally:
+            taking.flush()
         writer.flush()
     summary.added, summary.present = writer.written, writer.skipped
     summary.gaps, summary.counts = dict(sorted(taking.gaps.items())), dict(sorted(source.counts.items()))
+
+
+def _records(
+    format: FileFormat, path: Path, quarantine: Quarantine, on_progress: Callable[[int], None] | None
+) -> Iterator[tuple[Line, Row]]:
+    """The records of a file. Raises FormatError where the format's reader fails on the file itself."""
+    try:
+        yield from format.records(path, quarantine, on_progress)
+    except (RollhouseError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise FormatError(
+            f"{path} cannot be read any further: {one_line(error)}.",
+            "What was read before is stored. Check the file and the format's name.",
+        ) from error
+
+
+def _redacted(record: Row, redactor: Any) -> Row:
+    try:
+        return redactor.value(record) if redactor else record
+    except RecursionError as error:
+        raise BadLine("it is nested too deep") from error
 
 
 class _Taking:
@@ -216,6 +243,11 @@ def rollouts_of(record: Row, format: FileFormat, source: Source) -> list[Rollout
         return to_store(format.read(record, source), record, source, format.record, format.wanted)
     except KeyError as error:
         raise BadLine(f"{error.args[0]!r} is missing") from error
+    except (AttributeError, TypeError) as error:
+        # Python's own words tell nothing of the record.
+        said = str(error)
+        wrong = f"a value in it has another type than {source.format} has there"
+        raise BadLine(wrong if isinstance(error, AttributeError) or _PYTHON_WORDS.search(said) else said) from error
     except MemoryError:
         raise
     except Exception as error:  # a record may hold anything, and a plug-in may raise anything

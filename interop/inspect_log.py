@@ -33,6 +33,8 @@ def signs(sample: FileSample) -> str | None:
     """An archive with a header or a journal, or a JSON log."""
     if sample.kind == "zip" and {"header.json", "_journal/start.json"} & set(sample.members):
         return "it is an archive with the header and samples of an Inspect log"
+    if sample.kind == "folder" and any(name.endswith(".eval") for name in sample.members):
+        return "it has .eval files"
     if sample.kind == "object" and sample.have("eval.task", "eval.model", "status"):
         return "it is an object with the eval, status and samples of an Inspect log"
     return None

@@ -56,19 +56,25 @@ def _spans(
     path: Path, quarantine: Quarantine | None, on_progress: Callable[[int], None] | None
 ) -> Iterator[tuple[Line, Row]]:
     for line, record in read_objects(path, quarantine, on_progress):
-        for resource in record.get("resourceSpans") or ():
-            for scope in resource.get("scopeSpans") or resource.get("instrumentationLibrarySpans") or ():
-                for span in scope.get("spans") or ():
-                    events = [{**event, "attributes": decoded(event.get("attributes"))} for event in span.get("events") or ()]  # fmt: skip
-                    yield (
-                        line,
-                        {
-                            **span,
-                            "traceId": str(span.get("traceId")),
-                            "attributes": decoded(span.get("attributes")),
-                            "events": events,
-                        },
-                    )
+        try:
+            spans = _spans_of(record)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            if quarantine is not None:
+                quarantine.add(line, "its spans are not those of OTLP JSON")
+            continue
+        for span in spans:
+            yield line, span
+
+
+def _spans_of(record: Row) -> list[Row]:
+    """The spans of one object, their attributes as objects."""
+    found = []
+    for resource in record.get("resourceSpans") or ():
+        for scope in resource.get("scopeSpans") or resource.get("instrumentationLibrarySpans") or ():
+            for span in scope.get("spans") or ():
+                events = [{**event, "attributes": decoded(event.get("attributes"))} for event in span.get("events") or ()]  # fmt: skip
+                found.append({**span, "traceId": str(span.get("traceId")), "attributes": decoded(span.get("attributes")), "events": events})  # fmt: skip
+    return found
 
 
 def decoded(attributes: Any) -> Row:

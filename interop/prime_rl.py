@@ -47,6 +47,7 @@ def records(
     for file in files:
         for line, record in read_objects(file, quarantine):
             id = record.get("id") or record.get("trajectory_id")
+            id = id if isinstance(id, str) else None
             if id is None or id not in seen:
                 yield line, {**record, _PLACE: _place(file)}
             if id is not None:

@@ -19,6 +19,7 @@ from .values import ABSENT, read_json, value_at
 _ROWS = 5
 _EVENTS = 20_000
 _ITEMS = 2
+_NAMES = 1000
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class FileSample:
 
     Attributes:
         kind: lines (JSON objects), object (one JSON object), parquet, zip, sqlite, folder or hub.
-        rows: The first few records; for `object` the object with its lists cut short.
+        rows: The first few records; for `object` the object with its lists cut short, for `folder` those of its first file of records.
         members: Names in the zip or folder.
     """
 
@@ -52,18 +53,25 @@ def sample_of(path: Path) -> FileSample:
     if not path.exists():
         raise FormatError(f"There is no file {path}.", "Check the path.")
     if path.is_dir():
-        names = [str(member.relative_to(path)) for member in islice(sorted(path.rglob("*")), 1000)]
-        return FileSample(path, "folder", members=names)
+        return _of_folder(path)
     with path.open("rb") as file:
         magic = file.read(16)
     if magic.startswith(b"PK\x03\x04"):
         with zipfile.ZipFile(path) as archive:
-            return FileSample(path, "zip", members=archive.namelist()[:1000])
+            return FileSample(path, "zip", members=archive.namelist()[:_NAMES])
     if magic.startswith(b"PAR1"):
         return FileSample(path, "parquet", _parquet_rows(path))
     if magic.startswith(b"SQLite format 3"):
         return FileSample(path, "sqlite")
     return _of_text(path)
+
+
+def _of_folder(path: Path) -> FileSample:
+    """The names in a folder, and the first records of its first file of records."""
+    files = islice((member for member in sorted(path.rglob("*")) if member.is_file()), _NAMES)
+    names = [member.relative_to(path).as_posix() for member in files]
+    first = next((name for name in names if name.endswith((".jsonl", ".json"))), None)
+    return FileSample(path, "folder", sample_of(path / first).rows if first else [], names)
 
 
 def _parquet_rows(path: Path) -> list[Row]:

@@ -32,6 +32,8 @@ def signs(sample: FileSample) -> str | None:
     """An archive that torch.save wrote."""
     if sample.kind == "zip" and any(name.endswith("/data.pkl") for name in sample.members):
         return "it is a file of torch.save"
+    if sample.kind == "folder" and any(name.endswith(".pt") for name in sample.members):
+        return "it has files of torch.save"
     return None
 
 

@@ -46,9 +46,14 @@ def records(
             yield from ijson.items(file, prefix, use_float=True)
 
     info = next(items("info"), {})
-    tasks = {task.get("id"): task for task in items("tasks.item")}
+    tasks = {str(task.get("id")): task for task in items("tasks.item") if isinstance(task, dict)}
     for number, simulation in enumerate(items("simulations.item"), start=1):
-        yield Line(number, "", False, number, path), {"info": info, "task": tasks.get(simulation.get("task_id")) or {}, "simulation": simulation}  # fmt: skip
+        line = Line(number, "", False, number, path)
+        if not isinstance(simulation, dict):
+            quarantine.add(line, "a simulation is not an object")
+            continue
+        task = tasks.get(str(simulation.get("task_id"))) or {}
+        yield line, {"info": info, "task": task, "simulation": simulation}
     if on_progress:
         on_progress(path.stat().st_size)
 

@@ -25,7 +25,7 @@ _PLACED = {"input", "output", "gts", "score", "step", "uid"}
 
 def signs(sample: FileSample) -> str | None:
     """Lines of a dump, or a folder of numbered files of them."""
-    if sample.kind == "lines" and sample.have("input", "output", "score", "step"):
+    if sample.kind in ("lines", "folder") and sample.have("input", "output", "score", "step"):
         return "its lines have input, output, score and step"
     return None
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from ..store.messages import Message, VersionSpan
+from ..store.pairing import unique_ids
 from .chat import ChatFormat
 from .engines.base import TokenEngine
 from .types import Conversation, Sampling, Turn
@@ -55,7 +56,7 @@ class TokenPolicy:
         first_call = sum(len(message.tool_calls) for message in turns)
         message, failures = self.chat.parse(generation.token_ids, first_call, conversation.task.tools, seen)
         return Turn(
-            message,
+            unique_ids(message, [*conversation.task.messages, *conversation.messages]),
             generation.token_ids,
             generation.logprobs,
             generation.version_spans,

@@ -1,6 +1,6 @@
--- Which tool call fails most often, and with what answer?
+-- Which tool calls fail most often, with what result?
 -- $run text = null: only this run
--- $limit integer = 20: how many
+-- $limit integer = 20: number of rows
 -- A tool message answers the latest call before it that has its tool_call_id; an answer counts as an error when it begins with the word.
 WITH messages_of AS (
   SELECT rollout_id, position, role, text, tool_calls, tool_call_id

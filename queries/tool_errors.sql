@@ -1,4 +1,4 @@
--- Which tools are called, and how often is the answer an error?
+-- Which tools are called, and how often do they fail?
 -- $run text = null: only this run
 -- A tool message answers the latest call before it that has its tool_call_id; an answer counts as an error when it begins with the word.
 WITH chosen AS (

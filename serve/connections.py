@@ -72,17 +72,21 @@ class Acceptor:
 
     def _close_idle(self) -> None:
         for handler in self._handlers():
-            if getattr(handler, "_keepalive_handle", None) is not None:
+            if _waits(handler) and handler._request_count:
                 _close(handler)
 
     def _handlers(self) -> list[Any]:
         return self._runner.server.connections if self._runner.server is not None else []
 
 
+def _waits(handler: Any) -> bool:
+    """Whether a connection waits for the header of a request."""
+    return handler._waiter is not None and not handler._waiter.done() and not handler._messages
+
+
 def _asks_nothing(handler: Any) -> bool:
-    """Whether a connection has not sent a whole header yet; one that is idle after a request is aiohttp's to close."""
-    waits = getattr(handler, "_waiter", None) is not None
-    return waits and getattr(handler, "_keepalive_handle", None) is None
+    """Whether a connection has had no request yet; one that is idle after a request is aiohttp's to close."""
+    return _waits(handler) and not handler._request_count
 
 
 def _close(handler: Any) -> None:

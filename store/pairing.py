@@ -107,6 +107,8 @@ def _free(id: str, taken: set[str]) -> str:
 
 def unique_ids(message: Message, before: Iterable[Message]) -> Message:
     """The message with ids of calls that no message before it has."""
+    if not message.tool_calls:
+        return message
     taken = {call.id for other in before for call in other.tool_calls}
     calls = []
     for call in message.tool_calls:

@@ -108,7 +108,7 @@ class Dataset(DatasetVersion):
         """Writes the rows to a file in a format that another trainer reads.
 
         Args:
-            format: sft: `trl`, `trl-messages`, `openai`, `nemo-response`; dpo: `trl`, `nemo-preference`, `nemo-binary`;
+            format: sft: `trl`, `trl-messages`, `openai`, `nemo-messages`, `nemo-response`; dpo: `trl`, `nemo-preference`, `nemo-binary`;
                 grpo: `trl`.
             path: JSONL, or Parquet by the suffix `.parquet` where the format has columns. An existing file is replaced.
 

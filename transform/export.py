@@ -24,6 +24,7 @@ from .versions import DatasetVersion
 _PREFERENCE = ("prompt", "chosen", "rejected", "tools", "chosen_id", "rejected_id")
 _PROMPTS = ("prompt", "tools", "task_id", "ground_truth", "weight")
 _ROWS_A_BATCH = 64
+_NOT_LAST = "the last message is not the assistant's"
 
 
 @dataclass
@@ -177,6 +178,14 @@ def _openai_demo(demo: Trajectory) -> Row | str:
     return {**line, "tools": tools} if tools else line
 
 
+def _nemo_messages(demo: Trajectory) -> Row | str:
+    """NeMo RL's OpenAIFormatDataset: as `trl-messages`, with tools as a list; the last message must be the assistant's."""
+    if demo.messages[-1].role != "assistant":
+        return _NOT_LAST
+    messages = (*demo.prompt, *demo.messages)
+    return _untemplated(demo) or {"messages": _templated(messages), "tools": value_of(demo.tools) or None}
+
+
 def _nemo_response(demo: Trajectory) -> Row | str:
     """One question and one answer, both plain text."""
     question, answer = _plain(demo.prompt[-1:]), _plain(demo.messages)
@@ -250,6 +259,7 @@ FORMATS: dict[str, dict[str, ExportTarget]] = {
         "trl": ExportTarget(_trl_demo, COLUMNS["trl"]),
         "trl-messages": ExportTarget(_trl_messages, COLUMNS["trl-messages"]),
         "openai": ExportTarget(_openai_demo),
+        "nemo-messages": ExportTarget(_nemo_messages),
         "nemo-response": ExportTarget(_nemo_response),
     },
     "dpo": {

@@ -54,7 +54,7 @@ def one(reader: Reader, label: str, query: Query) -> dict[str, Any]:
 
 
 def difference(reader: Reader, label: str, other: str) -> dict[str, Any]:
-    """How two versions of one kind differ, as `rollhouse dataset diff` tells it, and the first 500 rows that only one has (`rows`; `n_rows` in all). Raises ConfigError for two kinds."""
+    """How two versions of one kind differ, as in `rollhouse dataset diff`, and the first 500 rows that only one has (`rows`; `n_rows` in all). Raises ConfigError for two kinds."""
     from ..transform.explain import diff, diff_rows
     from ..transform.versions import get_dataset
 

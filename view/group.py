@@ -25,7 +25,7 @@ def group(reader: Reader, group_id: str) -> dict[str, Any]:
 
     Returns:
         group_id, run_id, step, task; rows (one a rollout, by sample, agent, branch and attempt, with advantage, kept, reason, trained and `final`: whether it counts);
-        n, mean, std (divisor n), zero_variance (null without two rewards) and passed, over the final rollouts of trained agents as the view `groups` counts them;
+        n, mean, std (divisor n), zero_variance (null without two rewards) and passed, over the final rollouts of trained agents, the main branch of each, as the view `groups` counts them;
         left_out (reason → rollouts); tree (see `tree`); shown (rollouts in the tree); near (previous, next, position from 0, total among the run's groups).
     """
     found = reader.rows("SELECT rollout_id FROM rollouts WHERE group_id = $group", group=group_id)
@@ -112,11 +112,13 @@ def _cut(message: Message) -> dict[str, Any]:
 
 def _talks(reader: Reader, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Message]]:
     ids = [row["rollout_id"] for row in rows]
-    said = {row["rollout_id"]: row["messages"] or [] for row in reader.rollouts(ids, ["rollout_id", "messages"])}
+    followed = {row["rollout_id"]: row["messages"] or [] for row in reader.rollouts(ids, ["rollout_id", "messages"])}
     prompts = sorted({row["prompt_id"] for row in rows if row["prompt_id"]})
     query = "SELECT prompt_id, messages FROM prompts WHERE list_contains($ids::VARCHAR[], prompt_id)"
-    asked = {row["prompt_id"]: row["messages"] or [] for row in reader.rows(query, ids=prompts)}
-    return {row["rollout_id"]: [*asked.get(row["prompt_id"], ()), *said.get(row["rollout_id"], ())] for row in rows}
+    prompts_of = {row["prompt_id"]: row["messages"] or [] for row in reader.rows(query, ids=prompts)}
+    return {
+        row["rollout_id"]: [*prompts_of.get(row["prompt_id"], ()), *followed.get(row["rollout_id"], ())] for row in rows
+    }
 
 
 def _plan(reader: Reader, group_id: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -147,7 +149,7 @@ def _finals(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    counted = [row for row in rows if row["final"] and row["trainable"] is not False]
+    counted = [row for row in rows if row["final"] and row["trainable"] is not False and not row["branch"]]
     rewards = [row["reward"] for row in counted if row["reward"] is not None]
     judged = [row["passed"] for row in counted if row["passed"] is not None]
     return {

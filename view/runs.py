@@ -66,9 +66,26 @@ def one(reader: Reader, run_id: str) -> dict[str, Any]:
         f"SELECT step, reason, count(*) AS n FROM {PLANNED} WHERE run_id = $run AND NOT kept GROUP BY ALL ORDER BY step, n DESC",
         run=run_id,
     )
+    run["validations"] = _validations(reader, run_id)
     counted = "SELECT count(*) AS n, avg(reward) AS reward, avg(passed::INT) AS pass_rate, sum(n_sampled_tokens) AS tokens FROM rollouts WHERE run_id = $run"
     run["rollouts"] = reader.row(counted, run=run_id)
     return run
+
+
+def _validations(reader: Reader, run_id: str) -> list[dict[str, Any]]:
+    """The evaluations that a training run made of itself, by step: run_id, step, status, pass_rate, stderr and n (null before the end)."""
+    query = f"{_RUNS} WHERE kind = 'eval' AND contains(config, $run)"
+    found = []
+    for row in reader.rows(query, run=run_id):
+        config, summary = parsed(row["config"]), parsed(row["summary"])
+        if not isinstance(config, dict) or config.get("run") != run_id or not isinstance(config.get("step"), int):
+            continue
+        numbers = summary if isinstance(summary, dict) else {}
+        found.append(
+            {"run_id": row["run_id"], "step": config["step"], "status": status(reader, row)}
+            | {name: numbers.get(name) for name in ("pass_rate", "stderr", "n")}
+        )
+    return sorted(found, key=lambda row: (row["step"], row["run_id"]))
 
 
 def curves(reader: Reader, run_ids: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, list[list[float]]]]:

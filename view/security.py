@@ -27,7 +27,7 @@ HEADERS = {
 
 
 def guard(key: str | None, hosts: Iterable[str] = ()) -> Any:
-    """The middleware. `key` is what a reader must show, None for nobody; `hosts` are further names the server is reached by."""
+    """The middleware. `key` is the key of readers, None without one; `hosts` are further names of the server."""
     names = own_names(hosts)
 
     @web.middleware

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from ..base.errors import QueryError, RollhouseError, StoreNotFound
 from ..queries.sql_store import SqlStore
-from . import datasets, group, rollout, rollouts, runs, tokens
+from . import compare, datasets, group, rollout, rollouts, runs, tokens
 from .query import Query, one_of
 from .reader import Reader, plain
 from .security import guard
@@ -61,6 +61,7 @@ ROUTES: dict[str, Answer] = {
     "near": lambda reader, query, rest: rollouts.ids(reader, query, rest),
     "rollout": lambda reader, query, rest: rollout.details(reader, rest),
     "lineage": lambda reader, query, rest: rollout.lineage(reader, rest),
+    "compare": lambda reader, query, rest: compare.compare(reader, query),
     "datasets": lambda reader, query, rest: datasets.listed(reader),
     "dataset": lambda reader, query, rest: datasets.one(reader, rest, query),
     "dataset-diff": lambda reader, query, rest: datasets.difference(reader, rest, one_of(query, "with")),

@@ -92,3 +92,9 @@ def test_the_options_of_a_command_are_those_of_its_model(path: str) -> None:
 
 def test_the_commands_that_run_something_are_configured() -> None:
     assert {"collect", "serve", "eval env", "eval bfcl"} <= set(CONFIGURED)
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["-h"], ["runs", "-h"]])
+def test_the_package_is_a_command(arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "rollhouse", *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("rollhouse 0.") or "Usage:" in done.stdout

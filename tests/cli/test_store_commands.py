@@ -121,8 +121,30 @@ def test_runs_are_listed_and_shown(store: LanceStore) -> None:
     assert shown["config"] == {"limit": 4}
     assert "finished" in rollhouse(store, "runs", "list").stdout
     assert "limit" in rollhouse(store, "runs", "show", "first").stdout
+    assert answer(store, "runs", "show", "fi")[0]["run_id"] == "first"
+    collect(store, "fifth")
+    ambiguous = rollhouse(store, "runs", "show", "fi")
+    assert ambiguous.exit_code == 2 and "fifth, first" in ambiguous.stderr
     result = rollhouse(store, "runs", "show", "frist")
-    assert result.exit_code == 2 and "Did you mean first?" in result.stderr
+    assert result.exit_code == 2 and "Did you mean first" in result.stderr
+
+
+def test_a_run_whose_process_is_gone_is_stale(store: LanceStore) -> None:
+    code = (
+        "import os, sys\nfrom rollhouse.store.lance_store import LanceStore\nfrom rollhouse.store.runs import start_run\n"
+        "start_run(LanceStore.open(sys.argv[1]), 'collect', 'killed')\nos._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, store.uri], check=False).returncode == 9
+    with start_run(store, "collect", "alive"):
+        listed = {row["run_id"]: row for row in answer(store, "runs", "list")}
+    assert {name: row["status"] for name, row in listed.items()} == {
+        "first": "finished",
+        "killed": "stale",
+        "alive": "running",
+    }
+    assert (listed["first"]["rollouts"], listed["first"]["mean_reward"]) == (4, 0.5)
+    assert (listed["killed"]["rollouts"], listed["killed"]["mean_reward"]) == (0, None)
+    assert answer(store, "sql", "select status from runs where run_id = 'killed'") == [{"status": "running"}]
 
 
 def test_lineage_as_tree_json_and_csv(store: LanceStore) -> None:

@@ -94,7 +94,7 @@ def test_an_interruption_leaves_rollouts_and_no_process(
     else:
         process.send_signal(how)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1 and "Interrupted" in errors and "Traceback" not in errors, errors
+    assert process.returncode == 130 and "Interrupted" in errors and "Traceback" not in errors, errors
     wait_for(lambda: not [pid for pid in family if alive(pid)], 30)
     assert get_run(LanceStore.open(store), run)["status"] == "aborted"
     assert rows_of(store, run)

@@ -8,11 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from rollhouse.base.errors import FormatError
+from rollhouse.base.errors import FormatError, SchemaMismatch
 from rollhouse.cli.main import app
 from rollhouse.interop.config import ImportConfig
 from rollhouse.interop.detect import detect
-from rollhouse.interop.importing import import_file, run_import
+from rollhouse.interop.formats import FORMATS as FILE_FORMATS
+from rollhouse.interop.importing import import_file, rollouts_of, run_import
+from rollhouse.interop.lines import BadLine, Quarantine
+from rollhouse.interop.storing import Source
 from rollhouse.queries.session import sql
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.tests.interop import samples
@@ -44,6 +47,16 @@ def test_every_format_is_known_by_its_look_and_comes_in_once(imported: SimpleNam
     for name, file in imported.files.items():
         again = import_file(imported.store, name, file)
         assert (again.added, again.present) == (0, imported.summaries[name].added), name
+
+
+def test_folders_are_known_too(imported: SimpleNamespace) -> None:
+    for name in ("claude-code", "codex", "inspect", "verl", "slime"):
+        folder = imported.files[name].parent
+        assert detect(folder).format == name
+        summary = import_file(imported.store, name, folder)
+        assert (summary.added, summary.present) == (0, imported.summaries[name].added), name
+    with pytest.raises(FormatError, match=r"calls\.jsonl"):
+        detect(imported.files["pairs"].parent)
 
 
 def test_every_format_says_the_same_conversation(imported: SimpleNamespace) -> None:
@@ -245,3 +258,27 @@ def test_what_no_format_fits(tmp_path: Path) -> None:
     for path, says in ((tmp_path / "text.txt", "neither JSON"), (tmp_path / "none.jsonl", "There is no file")):
         with pytest.raises(FormatError, match=says):
             detect(path)
+
+
+def test_records_that_are_not_of_the_format_are_set_aside_with_a_reason(
+    imported: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Each value of each sample in turn is something else: nothing but bad lines comes of it, told in words about the record."""
+    reasons = []
+    for name in ("codex", "claude-code", "pairs", "otel", "langsmith", "tau2", "verl", "langfuse"):
+        file = imported.files[name] if name != "langfuse" else imported.files[name] / "observations_v2" / "1.jsonl"
+        text = file.read_text()
+        rows = [json.loads(text)] if name == "tau2" else [json.loads(line) for line in text.splitlines()]
+        for broken in [{**row, key: wrong} for row in rows[:3] for key in row for wrong in (7, ["x"], "x", None)]:
+            path = tmp_path / "broken.jsonl"
+            samples.write_json(path, broken) if name == "tau2" else samples.write_lines(path, [broken])
+            quarantine, source = Quarantine(tmp_path / "quarantine.jsonl"), Source(name, "run")
+            for _, record in FILE_FORMATS[name].records(path, quarantine, None):
+                try:
+                    rollouts_of(record, FILE_FORMATS[name], source)
+                except (BadLine, SchemaMismatch) as error:
+                    reasons.append(str(error))
+            if quarantine.count:
+                reasons += [json.loads(line)["reason"] for line in quarantine.path.read_text().splitlines()]
+    assert len(reasons) > 100
+    assert not [reason for reason in reasons if "object has no attribute" in reason or "indices" in reason]

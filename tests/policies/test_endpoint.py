@@ -82,6 +82,20 @@ def test_reasoning_stays_apart(peer: Peer, name: str) -> None:
     assert respond(policy_of(peer)).message == Message("assistant", "4", reasoning="2 + 2")
 
 
+def test_ids_of_calls_are_unique_in_a_rollout_whatever_the_endpoint_gives(peer: Peer) -> None:
+    """Some give none, some count from 0 in every turn; arguments may be absent, empty or an object."""
+    bare = [{"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]  # fmt: skip
+    repeated = [{"id": "call_0", "type": "function", "function": {"name": "f", "arguments": ""}}] * 2
+    peer.answers = [says({"content": None, "tool_calls": calls}, "tool_calls") for calls in (bare, bare, repeated)]
+    policy, conversation = policy_of(peer), Conversation(TASK)
+    for _ in range(3):
+        turn = respond(policy, conversation)
+        conversation.messages += [turn.message, *(Message("tool", "1", tool_call_id=call.id) for call in turn.message.tool_calls)]  # fmt: skip
+    calls = [call for message in conversation.messages for call in message.tool_calls]
+    assert len({call.id for call in calls}) == 6
+    assert [call.parsed() for call in calls] == [{}, {"x": 1}, {}, {"x": 1}, {}, {}]
+
+
 TROUBLE = {
     "busy": (fails(429, {"error": {"message": "slow down"}}), "429 slow down"),
     "broken": (fails(500, "<html>oh\nno</html>"), "500 <html>oh no</html>"),

@@ -45,7 +45,7 @@ def test_thinking_follows_the_setting(tmp_path: Path) -> None:
     endings = {}
     for thinking in (None, True, False):
         chat = nemotron(tmp_path / "model", enable_thinking=thinking)
-        text = chat.tokenizer.decode(chat.prompt_ids(TASK))
+        text = str(chat.tokenizer.decode(chat.prompt_ids(TASK)))
         assert "Be brief." in text and "Be brief. " not in text and "/no_think" not in text
         endings[thinking] = text.rpartition("Assistant\n")[2]
     assert endings == {None: "<think>\n", True: "<think>\n", False: "<think></think>"}
@@ -62,7 +62,7 @@ def test_what_is_sampled_between_its_tags_is_a_call(tmp_path: Path) -> None:
     assert [(call.name, call.arguments) for call in message.tool_calls] == [("look", '{"x":  1}')] and not failures
     result = Message("tool", '{"seen": true}', tool_call_id="call_0")
     whole = [*chat.prompt_ids(TASK), *sampled, *chat.suffix_ids(TASK, [message, result], sampled[-1])]
-    assert chat.tokenizer.decode(whole).endswith(
+    assert str(chat.tokenizer.decode(whole)).endswith(
         '<TOOL_RESPONSE>[{"seen": true}]</TOOL_RESPONSE>\n<SPECIAL_11>Assistant\n<think></think>'
     )
 

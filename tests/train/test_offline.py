@@ -183,7 +183,6 @@ def test_two_processes_train_what_one_does(office, fresh_model, tmp_path) -> Non
     logged = {
         (row["run_id"], row["step"], row["name"]): row["value"] for row in office.store.read("metrics").to_pylist()
     }
-    # The second batch is the last of its epoch: torch fills it up with rows seen before, so that each process has as many.
     for name in ("train/loss", "val/loss"):
         assert logged["two", 1, name] == pytest.approx(logged["alone", 1, name], rel=1e-3)
     # Adam turns a gradient of rounding errors into a whole step, so single weights may part; together they must not.

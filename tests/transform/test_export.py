@@ -44,6 +44,11 @@ def test_demonstrations(filled, tmp_path) -> None:
         assert bool(calls) == ("tools" in row)
         for call in calls:
             assert call["type"] == "function" and call["function"]["arguments"].startswith('{ "to":"')
+    export_dataset(filled.store, demos, "nemo-messages", tmp_path / "nemo.jsonl")
+    rows = lines(tmp_path / "nemo.jsonl")
+    assert {tuple(row) for row in rows} == {("messages", "tools")} and [row["tools"] for row in rows].count(None) == 1
+    calls = [call for row in rows for message in row["messages"] for call in message["tool_calls"] or ()]
+    assert calls and all(isinstance(call["function"]["arguments"], dict) for call in calls)
     trl = export_dataset(filled.store, demos, "trl-messages", tmp_path / "trl.parquet")
     assert trl.rows == 3
     plain = export_dataset(filled.store, build_sft(filled.store, "p", "s1"), "trl", tmp_path / "trl.jsonl")

@@ -196,6 +196,24 @@ def _dataset(known: list[dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def validated(path: Path) -> SqlStore:
+    """A store of a GRPO run `g` that validated itself on two tasks after steps 5 and 15; it lost one of them."""
+    store = SqlStore.create(path / "store")
+    texts = ["Add 1 and 2.", "Add 4 and 5."]
+    append_rows(store, "prompts", [prompt_row(text) for text in texts])
+    append_rows(store, "tasks", [task_row(text) for text in texts])
+    with start_run(store, "grpo", "g", {"model_name": "tiny"}) as run:
+        run.finish({"steps": 15})
+    for step, passed in ((15, (True, False)), (5, (True, True))):
+        with start_run(store, "eval", f"g-val-{step}", {"run": "g", "step": step, "model_hash": None}) as run:
+            rows = [rollout_row(run.run_id, 0, text=text, passed=good) for text, good in zip(texts, passed, strict=True)]  # fmt: skip
+            append_rows(store, "rollouts", rows)
+            run.finish({"pass_rate": sum(passed) / 2, "stderr": 0.5, "n": 2})
+    with start_run(store, "eval", "other", {"run": "gg", "step": 5}) as run:
+        run.finish({"pass_rate": 1.0})
+    return store
+
+
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> SqlStore:
     """The store of `fill`; tests do not write to it."""

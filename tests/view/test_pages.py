@@ -15,7 +15,7 @@ from rollhouse.store.appending import append_rows
 from rollhouse.store.runs import start_run
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.tests.rows import STARTED, prompt_row, prompt_tokens_row, rollout_row, task_row
-from rollhouse.tests.view.conftest import HOSTILE, Site, fill, serving
+from rollhouse.tests.view.conftest import HOSTILE, Site, fill, serving, validated
 from rollhouse.transform.build import build_dpo
 from rollhouse.transform.options import DpoOptions
 
@@ -307,6 +307,50 @@ def test_a_pair_shows_the_chosen_beside_the_rejected(page: Any, tmp_path: Path) 
         page.goto("about:blank")  # before its server ends
 
 
+def test_runs_are_selected_and_compared(page: Any, tmp_path: Path) -> None:
+    store = SqlStore.create(tmp_path / "store")
+    append_rows(store, "prompts", [prompt_row()])
+    append_rows(store, "tasks", [task_row()])
+    for run_id, good in (("before", True), ("after", False)):
+        with start_run(store, "eval", run_id, {}) as run:
+            run.finish({})
+        append_rows(store, "rollouts", [rollout_row(run_id, 0, passed=good, reward=float(good))])
+    for site in serving({"store": store}):
+        opened(page, site, "store/runs")
+        page.keyboard.press("c")
+        page.get_by_text("Select two runs first").wait_for()
+        for name in ("before", "after"):
+            page.get_by_label(f"Select {name} to compare").check()
+        page.keyboard.press("c")
+        page.wait_for_url("**/compare?run=before&run=after")
+        page.get_by_role("region", name="Cases by run").wait_for()
+        assert page.locator("tbody .verdict-noise").inner_text() == "noise"
+        assert page.locator("td.bad, td .bad").all_inner_texts() == ["lost"]
+        page.keyboard.press("f")
+        page.wait_for_url("**flips=true**")
+        page.keyboard.press("s")
+        page.wait_for_url("**run=after&run=before**")
+        page.locator("td .good", has_text="gained").wait_for()
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/diff/**")
+        opened(page, site, "store/compare?run=before&run=nobody")
+        assert "There is no run 'nobody'" in page.locator("main").inner_text()
+        page.goto("about:blank")  # before its server ends
+
+
+def test_validations_of_a_run_lead_to_the_tasks_that_changed(page: Any, tmp_path: Path) -> None:
+    store = validated(tmp_path)
+    for site in serving({"store": store}):
+        opened(page, site, "store/run/g", "run-validations")
+        section = page.get_by_role("region", name="Validations", exact=True)
+        assert section.locator("tbody tr").count() == 2 and "50 %" in section.inner_text()
+        section.get_by_role("link", name="against step 5").click()
+        page.wait_for_url("**/compare?run=g-val-5&run=g-val-15")
+        page.locator("td .bad", has_text="lost").wait_for()
+        page.goto("about:blank")  # before its server ends
+
+
 def test_sql_on_a_page(page: Any, site: Site) -> None:
     opened(page, site, "store/sql", "sql")
     page.fill("#query", "select rollout_id, reward from rollouts where passed")
@@ -322,7 +366,7 @@ def test_an_empty_store_and_wrong_addresses_say_so(page: Any, tmp_path: Path) ->
     for empty in serving({"store": SqlStore.create(tmp_path / "store")}):
         for path, expected in [
             ("store/runs", "This store has no runs yet."), ("store/rollouts", "This store has no rollouts yet."),
-            ("store/rollout/nobody", "There is no rollout 'nobody'"), ("store/group/nothing", "There is no group 'nothing'"), ("store/datasets", "This store has no datasets yet."), ("store/nothing", "There is no such page."), ("other/runs", "There is no store “other” here."),
+            ("store/rollout/nobody", "There is no rollout 'nobody'"), ("store/group/nothing", "There is no group 'nothing'"), ("store/compare", "A comparison is of two runs or more."), ("store/datasets", "This store has no datasets yet."), ("store/nothing", "There is no such page."), ("other/runs", "There is no store “other” here."),
         ]:  # fmt: skip
             assert (
                 expected
@@ -486,7 +530,7 @@ def test_text_of_a_rollout_stays_text(page: Any, hostile: Site, tab: str) -> Non
     rollout = first(hostile, "")
     path = {
         "": "store", "runs": "store/runs", "rollouts": "store/rollouts", "run": f"store/run/{quote(HOSTILE, safe='')}", "group": f"store/group/{quote(HOSTILE, safe='')}",
-        "datasets": "store/datasets", "dataset": f"store/dataset/{quote(HOSTILE, safe='')}@1?list=dropped", "diff": f"store/diff/{rollout}?with={rollout}",
+        "compare": f"store/compare?run={quote(HOSTILE, safe='')}&run={quote(HOSTILE, safe='')}@1", "datasets": "store/datasets", "dataset": f"store/dataset/{quote(HOSTILE, safe='')}@1?list=dropped", "diff": f"store/diff/{rollout}?with={rollout}",
         "sql": "store/sql?query=select%20messages%2C%20status%2C%20error_message%20from%20rollouts",
     }.get(tab, f"store/rollout/{rollout}?tab={tab}")  # fmt: skip
     opened(page, hostile, path, f"hostile-{tab}")
@@ -513,6 +557,7 @@ def test_axe_finds_nothing_serious(browser: Any, site: Site, scheme: str) -> Non
         "store/sql",
         "store/datasets",
         "store/dataset/demos@1",
+        "store/compare?run=g%401&run=g",
         "store/run/g",
         f"store/group/{site.json(f'/api/store/rollout/{rollout}')['rollout']['group_id']}",
         f"store/diff/{rollout}?with={first(site, 'reason=zero_std')}",
@@ -544,6 +589,7 @@ def test_no_page_is_wider_than_the_window(browser: Any, site: Site, width: int) 
         "store/sql",
         "store/datasets",
         "store/dataset/demos@1",
+        "store/compare?run=g%401&run=g",
         "store/run/g",
         f"store/group/{site.json(f'/api/store/rollout/{rollout}')['rollout']['group_id']}",
         f"store/diff/{rollout}?with={first(site, 'reason=zero_std')}",

@@ -1,11 +1,12 @@
 """Runs, their states and numbers, and free SQL."""
 
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from rollhouse.queries.sql_store import SqlStore
 from rollhouse.store.runs import start_run
-from rollhouse.tests.view.conftest import Site, fill
+from rollhouse.tests.view.conftest import Site, fill, serving, validated
 from rollhouse.view.reader import Reader
 from rollhouse.view.runs import listed
 
@@ -90,3 +91,13 @@ def test_a_store_at_a_snapshot_shows_what_was_there(tmp_path) -> None:
         pass
     then = Reader("x", SqlStore.open(tmp_path / "store", "then"))
     assert "later" not in {run["run_id"] for run in listed(then)} and then.stamp() == "at"
+
+
+def test_a_run_lists_its_validations_by_step(tmp_path: Path) -> None:
+    for site in serving({"store": validated(tmp_path)}):
+        rows = site.json("/api/store/run/g")["validations"]
+        assert [(row["run_id"], row["step"], row["pass_rate"], row["n"], row["status"]) for row in rows] == [
+            ("g-val-5", 5, 1.0, 2, "finished"),
+            ("g-val-15", 15, 0.5, 2, "finished"),
+        ]
+        assert site.json("/api/store/run/g-val-5")["validations"] == []

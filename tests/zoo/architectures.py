@@ -42,8 +42,8 @@ class Architecture:
     options: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, str] = field(default_factory=dict)
 
-    def build(self, folder: Path) -> Path:
-        """The model's folder, written when it is not there."""
+    def build(self, folder: Path, vocabulary: int | None = None) -> Path:
+        """The model's folder with the byte tokenizer, written when it is not there; `vocabulary` is for another tokenizer's size."""
         if (folder / "config.json").exists():
             return folder
         import torch
@@ -51,7 +51,9 @@ class Architecture:
 
         tokenizer = byte_tokenizer()
         torch.manual_seed(1)
-        config = AutoConfig.for_model(self.kind, **{"vocab_size": len(tokenizer), **SHAPE, **self.options})
+        config = AutoConfig.for_model(
+            self.kind, **{"vocab_size": vocabulary or len(tokenizer), **SHAPE, **self.options}
+        )
         config.dtype = "float32"
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         with torch.no_grad():
@@ -83,6 +85,9 @@ def spread(name: str, parameter: Any) -> None:
 
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
 DEEPSEEK = {**ROUTED, "num_key_value_heads": 4, "head_dim": 64, "q_lora_rank": 32, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "topk_method": "noaux_tc", "scoring_func": "sigmoid"}  # fmt: skip
+
+MLA_ON_CPU = "expect weight to be bfloat16"
+"""vLLM's reason for not starting: compressed attention in float32 has no kernel on a CPU with AMX."""
 
 ARCHITECTURES = (
     Architecture("Llama 3", "llama", {"rope_parameters": LLAMA3_ROPE}),
@@ -210,7 +215,7 @@ ARCHITECTURES = (
             "moe_shared_expert_intermediate_size": 32,
         },
     ),
-    Architecture("DeepSeek V3", "deepseek_v3", DEEPSEEK),
+    Architecture("DeepSeek V3", "deepseek_v3", DEEPSEEK, {"vLLM and push": MLA_ON_CPU, "GRPO": MLA_ON_CPU}),
     Architecture("MiniMax M2", "minimax_m2", {**LOCAL, "intermediate_size": 32, "rotary_dim": 16}),
     Architecture("SmolLM 3", "smollm3", {**HALF, "num_hidden_layers": 4}),
     Architecture(

@@ -17,7 +17,8 @@ def read() -> dict[str, dict[str, str]]:
     lines = [
         [cell.strip() for cell in line.strip()[1:-1].split("|")] for line in block.splitlines() if line.startswith("|")
     ]
-    return {name: dict(zip(lines[0][1:], cells, strict=True)) for name, *cells in lines[2:]} if lines else {}
+    cells_of = {names: dict(zip(lines[0][1:], cells, strict=True)) for names, *cells in lines[2:]} if lines else {}
+    return {name: dict(cells) for names, cells in cells_of.items() for name in names.split("; ")}
 
 
 def record(row: str, column: str, cell: str, rows: tuple[str, ...]) -> None:
@@ -27,12 +28,18 @@ def record(row: str, column: str, cell: str, rows: tuple[str, ...]) -> None:
         assert table.get(row, {}).get(column) == cell, f"docs/models.md has {table.get(row, {}).get(column)!r} for {row}, {column}; `make test-zoo` writes it"  # fmt: skip
         return
     table.setdefault(row, {})[column] = cell
-    lines = ["| architecture | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for name in rows:
-        cells = [table.get(name, {}).get(column, "") for column in COLUMNS]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     before, _, after = _block()
-    PAGE.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
+    PAGE.write_text(f"{before}{BEGIN}\n{_markdown(table, rows)}\n{END}{after}")
+
+
+def _markdown(table: dict[str, dict[str, str]], rows: tuple[str, ...]) -> str:
+    """The table, with one line for all rows of the same cells."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for name in rows:
+        names.setdefault(tuple(table.get(name, {}).get(column, "") for column in COLUMNS), []).append(name)
+    lines = [f"| architectures | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines += [f"| {'; '.join(same)} | {' | '.join(cells)} |" for cells, same in names.items()]
+    return "\n".join(lines)
 
 
 def _block() -> tuple[str, str, str]:

@@ -34,13 +34,13 @@ def test_each_component_counts_by_its_own_spread() -> None:
     expected = (total - total.mean()) / (total.std(ddof=1) + 1e-6)
     found = advantages(rows)
     assert [entry.advantage for entry in found] == pytest.approx(expected.tolist(), abs=2e-4)
-    plain = [entry.advantage for entry in advantages(rows, grpo_config())]
+    plain = [entry.advantage or 0.0 for entry in advantages(rows, grpo_config())]
     assert max(abs(a - b) for a, b in zip(plain, expected, strict=True)) > 0.1
 
 
 def test_equal_sums_of_other_components_are_told_apart() -> None:
     rows = [scored("a", 0, 1.0, 0.0), scored("a", 1, 0.5, 1.0), scored("a", 2, 0.0, 0.0)]
-    found = [entry.advantage for entry in advantages(rows)]
+    found = [entry.advantage or 0.0 for entry in advantages(rows)]
     assert rows[0]["reward"] == rows[1]["reward"] and abs(found[0] - found[1]) > 0.1
 
 

@@ -242,7 +242,7 @@ def test_a_learner_that_does_not_answer_in_time_ends_the_run(prompt_store, confi
 
 
 def test_a_step_without_a_lesson_changes_nothing(prompt_store, configure, engine, tiny_base):
-    config = configure(run="alone", grpo__num_generations_per_prompt=2, grpo__max_num_steps=1, policy__generation__max_new_tokens=1)  # fmt: skip
+    config = configure(run="alone", grpo__num_generations_per_prompt=2, grpo__max_num_steps=1, **{"policy.generation__max_new_tokens": 1})  # fmt: skip
     row = train_grpo(prompt_store, config, engine=engine)
     assert row["weights_hash"] == weights_hash(tiny_base)
     (plan,) = rows(prompt_store, "batch_plans", "run_id = 'alone'")
@@ -276,7 +276,7 @@ def test_what_cannot_go_well_is_said_before_the_run(prompt_store, configure, eng
         ({"policy__precision": "bfloat16"}, "learner computes .* policy.generation.sync_tolerance"),
         ({"grpo.curriculum__query": "no_such_query"}, "no_such_query"),
         ({"grpo__num_generations_per_prompt": 1}, "nothing to be compared with"),
-        ({"policy__max_total_sequence_length": 4096}, "=4096 is more than the model's context of 1024 tokens"),
+        ({"policy__max_total_sequence_length": 4096}, "=4096 is more than the model's context of 2048 tokens"),
     ):
         with pytest.raises(RollhouseError, match=said):
             train_grpo(prompt_store, configure(run="refused", **changes), engine=engine)

@@ -25,12 +25,12 @@ export function listen(): () => void {
   const press = (event: KeyboardEvent) => {
     const target = event.target as HTMLElement;
     if (event.key === "Escape" && target.matches?.("input, textarea, select")) target.blur();
-    if (event.ctrlKey || event.metaKey || event.altKey || target.matches?.("input, textarea, select")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || target.matches?.("input:not([type=checkbox]), textarea, select")) return;
     if (document.querySelector("dialog[open]")) return;
     const found = activeKeys().findLast((one) => one.key === event.key);
     if (!found) return;
     // Enter and arrows on a control are the control's own.
-    if (/^(Enter| |Arrow.*)$/.test(event.key) && target.matches?.("a, button, summary, [role=button]")) return;
+    if (/^(Enter| |Arrow.*)$/.test(event.key) && target.matches?.("a, button, summary, input, [role=button]")) return;
     event.preventDefault();
     // After j and k, Enter is for the chosen row and not for a link that was clicked before.
     if (/^[jk]$/.test(event.key) && target.matches?.("a, button, summary")) target.blur();

@@ -3,6 +3,7 @@ import { options, render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { useData, useStamp } from "./api";
 import { Help, listen, useKeys } from "./keys";
+import { Compare } from "./pages/compare";
 import { Dataset, Datasets } from "./pages/datasets";
 import { Diff } from "./pages/diff";
 import { Group } from "./pages/group";
@@ -27,6 +28,7 @@ const PAGES: Record<string, { title: string; show: (props: PageProps) => preact.
   rollout: { title: "Rollout", show: Rollout },
   group: { title: "Group", show: Group },
   diff: { title: "Difference", show: Diff },
+  compare: { title: "Compare", show: Compare },
   datasets: { title: "Datasets", show: Datasets },
   dataset: { title: "Dataset", show: Dataset },
   sql: { title: "SQL", show: Sql },
@@ -87,7 +89,7 @@ function App() {
         )}
         <nav aria-label="Pages">
           {MENU.map((name) => (
-            <a key={name} href={href(route.store, name)} aria-current={route.page === name || route.page === name.slice(0, -1) || (name === "rollouts" && (route.page === "diff" || route.page === "group")) ? "page" : undefined}>
+            <a key={name} href={href(route.store, name)} aria-current={route.page === name || route.page === name.slice(0, -1) || (name === "runs" && route.page === "compare") || (name === "rollouts" && (route.page === "diff" || route.page === "group")) ? "page" : undefined}>
               {PAGES[name].title}
             </a>
           ))}

@@ -15,6 +15,7 @@ interface One {
   run_id: string; kind: string; name: string; status: string; started_at: string; finished_at: string | null; incarnation: number; config: unknown; summary: unknown;
   metrics: string[];
   checkpoints: { checkpoint_id: string; step: number; path: string; weights_hash: string | null; dataset: string | null; created_at: string }[];
+  validations: { run_id: string; step: number; status: string; pass_rate: number | null; stderr: number | null; n: number | null }[];
   dropped: { step: number; reason: string | null; n: number }[];
   rollouts: { n: number; reward: number | null; pass_rate: number | null; tokens: number | null };
 } // prettier-ignore
@@ -74,6 +75,7 @@ export function Run({ route, stamp }: PageProps) {
             </div>
           )}
         </section>
+        {data.validations.length > 0 && <Validations route={route} rows={data.validations} />}
         {data.dropped.length > 0 && (
           <section class="card pad" aria-label="Left out">
             <h2>Left out of batches</h2>
@@ -103,6 +105,36 @@ export function Run({ route, stamp }: PageProps) {
         )}
       </div>
     </div>
+  );
+}
+
+/** The run's own evaluations by step; any two are compared task by task. */
+function Validations({ route, rows }: { route: Route; rows: One["validations"] }) {
+  const against = (a: string, b: string) => href(route.store, "compare", "", new URLSearchParams([["run", a], ["run", b]]));
+  return (
+    <section class="card pad" aria-label="Validations">
+      <div class="bar tight">
+        <h2>Validations</h2>
+        <span class="grow" />
+        {rows.length > 1 && <a class="small" href={against(rows[0].run_id, rows.at(-1)!.run_id)}>compare the first and the last</a>}
+      </div>
+      <div class="scroll tall" tabIndex={0} role="region" aria-label="Validations by step">
+        <table>
+          <thead><tr><th class="n">Step</th><th>Status</th><th class="n">Pass rate</th><th class="n">Tasks</th><th><span class="hidden">Comparison</span></th></tr></thead>
+          <tbody>
+            {rows.map((one, at) => (
+              <tr key={one.run_id}>
+                <td class="n"><a href={href(route.store, "rollouts", "", { run: one.run_id })} aria-label={`Rollouts of the validation at step ${one.step}`}>{one.step}</a></td>
+                <td><Status value={one.status} /></td>
+                <td class="n">{percent(one.pass_rate)}{one.stderr !== null && <span class="soft small"> ± {percent(one.stderr)}</span>}</td>
+                <td class="n">{number(one.n)}</td>
+                <td>{at > 0 && <a href={against(rows[at - 1].run_id, one.run_id)}>against step {rows[at - 1].step}</a>}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </section>
   );
 }
 

@@ -6,7 +6,7 @@ import { useKeys } from "../keys";
 import type { PageProps } from "../main";
 import { go, href, withQuery } from "../route";
 import type { Run } from "../types";
-import { Empty, Failure, Spark, Spinner, Status } from "../ui";
+import { Empty, Failure, Spark, Spinner, Status, toast } from "../ui";
 
 const SORTS: Record<string, (run: Run) => string | number> = {
   started: (run) => run.started_at,
@@ -35,7 +35,12 @@ export function Runs({ route, stamp }: PageProps) {
     rows.sort((a, b) => (by(a) < by(b) ? -1 : by(a) > by(b) ? 1 : 0) * (sort.startsWith("-") ? -1 : 1));
     return rows;
   }, [data, kind, words, sort]);
-  useKeys([{ key: "/", does: "Search the runs", run: () => document.getElementById("words")?.focus() }]);
+  const picked = route.query.getAll("pick");
+  const compared = href(route.store, "compare", "", new URLSearchParams(picked.map((one) => ["run", one])));
+  useKeys([
+    { key: "/", does: "Search the runs", run: () => document.getElementById("words")?.focus() },
+    { key: "c", does: "Compare the selected runs", run: () => (picked.length > 1 ? go(compared) : toast("Select two runs first")) },
+  ]);
   const kinds = [...new Set((data ?? []).map((run) => run.kind))].sort();
   return (
     <>
@@ -49,6 +54,13 @@ export function Runs({ route, stamp }: PageProps) {
             </a>
           ))}
         </div>
+        {picked.length > 0 && (
+          <>
+            <span class="grow" />
+            {picked.length > 1 ? <a class="button" href={compared}>compare {picked.length} runs</a> : <span class="soft small">select another run to compare</span>}
+            <a class="small" href={withQuery(route, { pick: null })}>clear</a>
+          </>
+        )}
       </div>
       {error && <Failure error={error} />}
       {!data && !error && <Spinner />}
@@ -73,6 +85,7 @@ export function Runs({ route, stamp }: PageProps) {
               {shown.map((run) => (
                 <tr key={run.run_id}>
                   <td>
+                    {run.rollouts > 0 && <input type="checkbox" class="pick" aria-label={`Select ${run.name} to compare`} checked={picked.includes(run.run_id)} onChange={() => go(withQuery(route, { pick: picked.includes(run.run_id) ? picked.filter((one) => one !== run.run_id) : [...picked, run.run_id] }), true)} />}
                     <a class="strong" href={href(route.store, "run", run.run_id)}>{run.name}</a>
                     <span class="kind">{run.kind}</span>
                   </td>

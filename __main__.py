@@ -1,0 +1,5 @@
+"""`python -m rollhouse`."""
+
+from .cli.main import main
+
+main()

@@ -1,0 +1,28 @@
+"""The runs of a store as people look at them: whether they still run, and what they have collected."""
+
+from typing import Any
+
+from ..store import lease
+from ..store.lance_store import LanceStore
+from ..store.runs import list_runs
+from . import session
+
+STALE = "stale"
+"""Status of a run that has no end and whose process is gone. The view `runs` calls it `running`."""
+
+_COUNTS = "SELECT run_id, count(*) AS rollouts, avg(reward) AS mean_reward FROM final_rollouts GROUP BY run_id"
+
+
+def listed_runs(store: LanceStore, at: str | None = None) -> list[dict[str, Any]]:
+    """Every run, oldest first, with the keys of `list_runs` and: rollouts (last attempts), mean_reward (None without rewards).
+
+    `status` is `stale` for a run without an end whose process is gone; of the past (`at`), that is not known.
+    """
+    counts = {row["run_id"]: row for row in session.sql(store, _COUNTS, at).to_pylist()}
+    runs = list_runs(store)
+    for run in runs:
+        found = counts.get(run["run_id"], {})
+        run["rollouts"], run["mean_reward"] = found.get("rollouts", 0), found.get("mean_reward")
+        if run["status"] == "running" and at is None and lease.holder_of(store, f"run/{run['run_id']}") is None:
+            run["status"] = STALE
+    return runs
