@@ -375,9 +375,10 @@ def test_an_episode_weighs_the_same_in_one_row_and_in_several(by):
     case = loss_config(**by)
     whole, first = batch(seed=2), torch.tensor([True] * 3 + [False] * 4)
     rows = torch.tensor([0, 0, 1, 2, 3, 4, 5])
-    split = replace(rows_of(whole, rows), shares=torch.ones(7, dtype=torch.float64))
+    shares = torch.ones(7, dtype=torch.float64)
+    split = replace(rows_of(whole, rows), shares=shares)
     split.mask[0] &= first
     split.mask[1] &= ~first
-    split.shares[:2] = split.mask[:2].sum(-1).double() / split.mask[:2].sum()
+    shares[:2] = split.mask[:2].sum(-1).double() / split.mask[:2].sum()
     inside = policy_loss(split, totals_of(whole), case).loss
     assert inside.item() == pytest.approx(policy_loss(whole, totals_of(whole), case).loss.item(), rel=1e-12)
