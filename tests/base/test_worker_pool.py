@@ -70,6 +70,7 @@ def test_what_goes_wrong_ends_alone(pool: WorkerPool) -> None:
     assert sums == list(range(1, 51))
 
 
+@pytest.mark.system
 def test_slow_calls_make_room_for_others() -> None:
     pool = WorkerPool(1, 30, modules=["rollhouse.tests.base.worker_functions"])
 
@@ -88,6 +89,7 @@ def test_slow_calls_make_room_for_others() -> None:
     pool.close()
 
 
+@pytest.mark.system
 def test_abandoned_slow_calls_give_their_places_back() -> None:
     pool = WorkerPool(1, 3, modules=["rollhouse.tests.base.worker_functions"])
     pool.call_sync(HERE + "add", 1, 1)

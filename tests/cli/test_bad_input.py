@@ -36,6 +36,7 @@ def count(store: Path) -> int:
     return json.loads(done.stdout)[0]["n"]
 
 
+@pytest.mark.system
 def test_a_full_disk_is_named_and_the_same_command_goes_on(tmp_path: Path) -> None:
     store = tmp_path / "store"
     command = [*SCRIPTED, "--num-repeats", "5", "--store", str(store)]
@@ -139,6 +140,7 @@ def test_an_unexpected_error_is_one_sentence_too() -> None:
     assert CliRunner().invoke(program, ["divide", "--help"]).exit_code == 0
 
 
+@pytest.mark.system
 def test_ray_elsewhere_is_left_alone(tmp_path: Path, tiny_base: Path) -> None:
     environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:6379"}
     store = str(tmp_path / "store")
@@ -158,6 +160,7 @@ def test_ray_elsewhere_is_left_alone(tmp_path: Path, tiny_base: Path) -> None:
     assert "RAY_ADDRESS" in sentences(done)[0]
 
 
+@pytest.mark.system
 def test_missing_vllm_names_the_package(tmp_path: Path, tiny_base: Path) -> None:
     # A fresh interpreter in which no distribution called vllm can be found: what a machine without it looks like.
     hide = (
@@ -189,6 +192,7 @@ def test_missing_vllm_names_the_package(tmp_path: Path, tiny_base: Path) -> None
     assert "vllm" in sentences(done)[0].lower() and "install" in sentences(done)[1]
 
 
+@pytest.mark.system
 def test_rays_usual_port_in_use_is_no_obstacle() -> None:
     # Ray picks its ports itself; a port in use must not stop the command.
     code = "from rollhouse.policies.engines.cluster import ensure_ray, shutdown_ray; ensure_ray(); import ray; print(ray.is_initialized()); shutdown_ray()"

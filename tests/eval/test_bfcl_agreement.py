@@ -94,6 +94,7 @@ def _questions(checker: Checker, memory_gold: dict[str, str], category: str, mod
     return answers
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("mode", "categories"), [("fc", FC), ("prompt", PROMPT)])
 def test_accuracies_are_those_of_the_package(
     tmp_path: Path, gold: Callable, gold_turns: Callable, memory_gold: dict[str, str], mode: str, categories: list[str]

@@ -38,6 +38,7 @@ def test_a_condition_leaves_the_other_filters_alone(two_runs: LanceStore, where:
             assert found in (["mine", "mine"], [], [2], [0])
 
 
+@pytest.mark.system
 def test_a_condition_of_many_terms_ends_nothing(two_runs: LanceStore) -> None:
     long = " or ".join(f"n_turns = {n}" for n in range(50_000))
     nested = "(" * 5_000 + "true" + ")" * 5_000

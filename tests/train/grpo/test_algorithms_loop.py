@@ -1,8 +1,10 @@
 """The algorithms through the front door: one short run with most of them on at once."""
 
+import pytest
 from rollhouse.train.grpo.loop import train_grpo
 
 
+@pytest.mark.system
 def test_a_run_with_shaped_rewards_kl_and_a_ratio_a_sequence(prompt_store, configure, engine):
     config = configure(
         run="shaped",

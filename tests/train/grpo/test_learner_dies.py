@@ -68,6 +68,7 @@ def assert_whole(store: LanceStore, run: str, steps: int) -> None:
     assert get_run(store, run)["incarnation"] == 0
 
 
+@pytest.mark.system
 def test_a_learner_that_is_killed_takes_its_steps_again(prompt_store, configure, engine):
     lines = []
     config = configure(run="mended", checkpointing__save_period=None, grpo__num_prompts_per_step=3)

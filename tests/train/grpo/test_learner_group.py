@@ -208,6 +208,7 @@ def test_micro_batches_are_dealt_round_robin_and_evened_out():
     assert dealt([1, 2], 0, 1) == [1, 2] and dealt([], 1, 2) == []
 
 
+@pytest.mark.system
 def test_the_first_rank_alone_reads_the_weights(cluster, random_model, make_samples, tmp_path):
     import ray
     from rollhouse.train.grpo.learner.group import _Rank

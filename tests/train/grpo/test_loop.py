@@ -153,6 +153,7 @@ def test_a_run_does_not_go_on_with_other_settings(prompt_store, trained, configu
             train_grpo(prompt_store, configure(**{**before, setting: value}), engine=engine)
 
 
+@pytest.mark.system
 def test_sequences_end_at_the_limit_and_rollouts_at_their_time(prompt_store, configure, engine):
     """The suite's engine has room for more; the handle that the run takes has not."""
     longest = max(row["n_prompt_tokens"] for row in rows(prompt_store, "rollouts", "run_id = 'online' and step = 1"))
@@ -236,6 +237,7 @@ def test_a_run_that_ran_out_of_memory_may_go_on_with_what_lowers_it(prompt_store
         refuse_other_config(prompt_store, "narrow", GrpoConfig, run_payload(other))
 
 
+@pytest.mark.system
 def test_a_learner_that_does_not_answer_in_time_ends_the_run(prompt_store, configure, engine):
     with pytest.raises(TrainingError, match=r"in 0.001 s\..*cluster.step_timeout_s"):
         train_grpo(prompt_store, configure(run="late", cluster__step_timeout_s=0.001), engine=engine)

@@ -30,6 +30,7 @@ class Small:
         return self.learner.step(samples, micro_batches, *more)
 
 
+@pytest.mark.system
 def test_a_step_that_did_not_fit_is_split_anew_and_replayed_so(prompt_store, configure, train_here):
     small = {"grpo__num_prompts_per_step": 3}
     with pytest.raises(TrainingError, match=r"Memory ran out in step 2: .* Lower policy.train_mb_tokens"):

@@ -219,6 +219,7 @@ def test_a_difference_is_named_by_its_first_step(store: LanceStore) -> None:
     assert result.exit_code == 1 and "different from step 2: train/loss was" in result.stdout
 
 
+@pytest.mark.system
 def test_a_run_that_went_on_is_replayed_as_one(store: LanceStore, configure: Configure, engine: Any) -> None:
     """Comes after the tests of two steps: it adds a third."""
     train_grpo(store, configure(grpo__max_num_steps=3), engine=engine)
