@@ -13,6 +13,7 @@ from .replay import replay
 from .training_view import OnStep, watch_training
 
 if TYPE_CHECKING:
+    from ..store.lance_store import LanceStore
     from ..train.config import TrainingConfig
 
 SHOWN_METRICS = ("train/reward", "train/loss", "train/pass_rate", "val/accuracy", "val/loss", "mismatch/sync_max_abs")
@@ -154,4 +155,18 @@ def _train(
         return
     metrics = {name: value for name, value in shown.pop("metrics").items() if name in SHOWN_METRICS}
     print_rows([{"what": name, "value": value} for name, value in {**shown, **metrics}.items()], format, "checkpoint")
-    console().print(f"next: rollhouse lineage {checkpoint['checkpoint_id']}", markup=False, soft_wrap=True)
+    for line in (_rows_line(place, checkpoint["run_id"]), f"next: rollhouse lineage {checkpoint['checkpoint_id']}"):
+        if line is not None:
+            console().print(line, markup=False, soft_wrap=True)
+
+
+def _rows_line(store: "LanceStore", run_id: str) -> str | None:
+    """What the rollouts of an SFT or DPO run were trained on, and how many were left out; None for a run that has no such counts."""
+    from ..store.runs import get_run
+
+    rows = (get_run(store, run_id)["summary"] or {}).get("rows")
+    if not isinstance(rows, dict):
+        return None
+    other = f" ({rows['other_model']} have tokens of another model or template)" if rows.get("other_model") else ""
+    reasons = "".join(f"; {count}: {reason}" for reason, count in (rows.get("left_out_because") or {}).items())
+    return f"rollouts: {rows['sampled']} on their sampled tokens, {rows['rendered']} rendered{other}, {rows['left_out']} left out{reasons}"

@@ -49,6 +49,14 @@ def test_build_list_show_and_why(store: Path) -> None:
     assert why[0]["in_dataset"] and why[0]["role"] == "demo"
 
 
+def test_a_training_prints_what_it_was_trained_on(store: Path, tiny_base: Path) -> None:
+    rows("dataset", "build", "sft", "shown", "--from", "s1", "per_task_cap=1", "--store", store)
+    command = ["train", "sft", "--config", "tiny-sft", "--dataset", "shown", "--model", tiny_base, "--run", "short"]
+    result = rollhouse(*command, "sft.max_num_steps=1", "--store", store)
+    n = rows("dataset", "show", "shown", "--store", store)[0]["rows"]
+    assert f"rollouts: 0 on their sampled tokens, {n} rendered, 0 left out" in " ".join(result.stdout.split())
+
+
 def test_pairs_prompts_and_flags(store: Path) -> None:
     pairs = rows("dataset", "build", "dpo", "pairs", "--from", "s2", "--run", "logs", "--store", store)[0]
     assert pairs["kind"] == "dpo" and pairs["recipe"]["runs"] == ["logs"] and pairs["mean_gap"] == 1
