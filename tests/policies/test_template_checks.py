@@ -49,6 +49,13 @@ def test_a_template_that_loses_something_is_refused_and_an_option_named(template
     assert "--chat-template FILE" in refused.value.fix
 
 
+def test_a_template_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rollhouse.policies.template._RENDER_S", 0.5)
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(ConfigError, match="longer than"):
+        ChatFormat(byte_tokenizer(TEMPLATE + loop))
+
+
 def test_another_template_mends_it(tmp_path: Path) -> None:
     folder = tokenizer_with(POPPING, tmp_path / "model")
     (tmp_path / "good.jinja").write_text(TEMPLATE)
