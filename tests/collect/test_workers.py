@@ -82,7 +82,7 @@ def test_ctrl_c_leaves_no_worker(store: LanceStore, tmp_path: Path) -> None:
     recipe.write_text(
         json.dumps({**office(pause_s=0.2), "num_repeats": 4, "limits": {"concurrency": 16}, "workers": "ray:2"})
     )
-    process = start("collect", "--config", recipe, "--store", store.uri)
+    process = start("collect", "--config", recipe, "--allow-code", "--store", store.uri)
     wait_for(lambda: rows_of(store, "r"), 120)
     family = descendants(process.pid)
     assert len(family) > 3, "Ray and the workers run"
