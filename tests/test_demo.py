@@ -50,7 +50,7 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     assert all(f"eval-{policy}-{mode}" in page for policy in POLICIES[1:] for mode in MODES)
 
     again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert again.returncode == 2 and "holds a store already" in again.stderr
+    assert again.returncode == 2 and "already holds a store" in again.stderr
     time.sleep(3)
     left = [
         process.info
