@@ -197,7 +197,7 @@ def test_three_placed_ranks_with_all_that_a_learner_can(random_model, make_sampl
         assert_same(saved(one, tmp_path), saved(group, tmp_path), atol=1e-5 if exact else 0.02, rtol=0)
         samples = make_samples(6, 3)
         samples[4] = replace(samples[4], advantage=float("inf"))
-        if settings.on_nonfinite == "skip":
+        if settings.grpo.on_nonfinite == "skip":
             before = saved(group, tmp_path)
             assert group.step(samples, SPLIT).skipped == ("rollout-4", "rollout-5")
             assert_same(before, saved(group, tmp_path), atol=0, rtol=0)
