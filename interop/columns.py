@@ -53,11 +53,6 @@ def signs(sample: FileSample) -> str | None:
     return None
 
 
-def held(rollout: FileRollout) -> set[str]:
-    """Not written."""
-    return set()
-
-
 @lru_cache(maxsize=8)
 def parse_map(text: str | None) -> Mapping[str, str]:
     """`messages=conversations,reward=resolved` as column names by what they hold. Raises ConfigError for a name that is unknown."""

@@ -14,11 +14,6 @@ from .rollout import FileRollout, Row
 from .values import read_json
 
 
-def held(rollout: FileRollout) -> set[str]:
-    """The columns it has a place for: none."""
-    return set()
-
-
 def unfit(rollout: FileRollout) -> str | None:
     """Why the service would refuse the line: it ends with a reply, calls have JSON objects as arguments, each answered right after."""
     messages = [*rollout.prompt, *rollout.messages]

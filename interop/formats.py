@@ -48,6 +48,11 @@ from .storing import Source
 Progress = Callable[[int], None] | None
 
 
+def no_columns(rollout: FileRollout) -> set[str]:
+    """For a format that holds messages alone, or has no export."""
+    return set()
+
+
 @dataclass(frozen=True)
 class FileFormat:
     """One format.
@@ -56,7 +61,7 @@ class FileFormat:
         read: The rollouts of one record; raises LookupError, TypeError, ValueError or AttributeError for a record that is not of the format.
             None where there is no import.
         write: Writes a file of episodes (lists of rollouts); True as the third leaves out keys and columns of ours. None where there is no export.
-        held: The columns it has a place for (rollout.unheld).
+        held: The columns that an export has a place for beside the messages (rollout.unheld).
         record: The record of one episode's rollouts without keys of ours; what a source's record says beyond it goes to `extra`. None where
             `read` keeps the rest itself.
         carries: Whether the other columns travel under a key of ours.
@@ -70,7 +75,7 @@ class FileFormat:
 
     read: Callable[[Row, Source], list[FileRollout]] | None
     write: Callable[[Iterable[list[FileRollout]], Path, bool], None] | None
-    held: Callable[[FileRollout], set[str]]
+    held: Callable[[FileRollout], set[str]] = no_columns
     record: Callable[[list[FileRollout]], Row] | None = None
     carries: bool = False
     records: Callable[[Path, Quarantine, Progress], Iterator[tuple[Line, Row]]] = read_objects
@@ -93,14 +98,13 @@ FORMATS: dict[str, FileFormat] = {
         wanted=nemo_gym_out.todays_shape,
         signs=signs.keys("responses_create_params"),
     ),
-    "prime-rl": FileFormat(prime_rl.read, None, prime_rl.held, records=prime_rl.records, signs=prime_rl.signs),
+    "prime-rl": FileFormat(prime_rl.read, None, records=prime_rl.records, signs=prime_rl.signs),
     "verifiers": FileFormat(
         verifiers.read, verifiers.write, verifiers.held, verifiers.record, carries=True, signs=signs.verifiers
     ),
     "verifiers-v0": FileFormat(
         verifiers_v0.read,
         None,
-        verifiers_v0.held,
         companion=verifiers_v0.companion,
         signs=signs.keys("example_id", "prompt", "completion"),
     ),
@@ -114,10 +118,8 @@ FORMATS: dict[str, FileFormat] = {
         wanted=atif.wanted,
         signs=signs.atif,
     ),
-    "claude-code": FileFormat(
-        claude_code.read, None, claude_code.held, records=claude_code.records, signs=claude_code.signs
-    ),
-    "codex": FileFormat(codex.read, None, codex.held, records=codex.records, signs=codex.signs),
+    "claude-code": FileFormat(claude_code.read, None, records=claude_code.records, signs=claude_code.signs),
+    "codex": FileFormat(codex.read, None, records=codex.records, signs=codex.signs),
     "inspect": FileFormat(
         inspect_log.read,
         inspect_out.write,
@@ -126,23 +128,22 @@ FORMATS: dict[str, FileFormat] = {
         records=inspect_log.records,
         signs=inspect_log.signs,
     ),
-    "slime": FileFormat(slime.read, None, slime.held, records=slime.records, signs=slime.signs),
+    "slime": FileFormat(slime.read, None, records=slime.records, signs=slime.signs),
     "otel": FileFormat(otel.read, otel_out.write, otel.held, carries=True, records=otel.records, signs=otel.signs),
-    "langfuse": FileFormat(langfuse.read, None, langfuse.held, records=langfuse.records, signs=langfuse.signs),
-    "langsmith": FileFormat(langsmith.read, None, langsmith.held, records=langsmith.records, signs=langsmith.signs),
-    "tau2": FileFormat(tau2.read, None, tau2.held, records=tau2.records, signs=tau2.signs),
-    "pairs": FileFormat(pairs.read, None, pairs.held, records=pairs.records, signs=pairs.signs),
-    "trackio": FileFormat(trackio.read, None, trackio.held, records=trackio.records, signs=trackio.signs),
-    "verl": FileFormat(verl.read, None, verl.held, records=verl.records, signs=verl.signs),
+    "langfuse": FileFormat(langfuse.read, None, records=langfuse.records, signs=langfuse.signs),
+    "langsmith": FileFormat(langsmith.read, None, records=langsmith.records, signs=langsmith.signs),
+    "tau2": FileFormat(tau2.read, None, records=tau2.records, signs=tau2.signs),
+    "pairs": FileFormat(pairs.read, None, records=pairs.records, signs=pairs.signs),
+    "trackio": FileFormat(trackio.read, None, records=trackio.records, signs=trackio.signs),
+    "verl": FileFormat(verl.read, None, records=verl.records, signs=verl.signs),
     "verl-prompt": FileFormat(None, verl.write_prompts, verl.prompt_held, unfit=verl.unfit, drops=verl.drops),
     "parquet": FileFormat(
         parquet.read, parquet.write, parquet.held, records=parquet_files.read_parquet, signs=signs.parquet
     ),
-    "columns": FileFormat(columns.read, None, columns.held, records=dataset_files.records, signs=columns.signs),
+    "columns": FileFormat(columns.read, None, records=dataset_files.records, signs=columns.signs),
     "sharegpt": FileFormat(
         columns.read,
         sharegpt.write,
-        sharegpt.held,
         records=dataset_files.records,
         unfit=sharegpt.unfit,
         drops=sharegpt.drops,
@@ -158,12 +159,8 @@ FORMATS: dict[str, FileFormat] = {
     "trl-messages": FileFormat(trl.read, trl.writer("trl-messages"), trl.held, records=trl.records, unfit=trl.unfit),
     "trl-kto": FileFormat(trl.read, trl.writer("trl-kto"), trl.held, records=trl.records, unfit=trl.unfit_for_kto),
     "trl-prompt": FileFormat(None, trl.writer("trl-prompt"), trl.prompt_held, unfit=trl.unfit_prompt, drops=verl.drops),
-    "openai-finetuning": FileFormat(
-        None, finetuning.write, finetuning.held, unfit=finetuning.unfit, drops=finetuning.drops
-    ),
-    "openai-chat": FileFormat(
-        openai_chat.read, openai_chat.write, openai_chat.held, openai_chat.record, signs=signs.openai_chat
-    ),
+    "openai-finetuning": FileFormat(None, finetuning.write, unfit=finetuning.unfit, drops=finetuning.drops),
+    "openai-chat": FileFormat(openai_chat.read, openai_chat.write, record=openai_chat.record, signs=signs.openai_chat),
 }
 IMPORTS = tuple(name for name, format in FORMATS.items() if format.read)
 EXPORTS = tuple(name for name, format in FORMATS.items() if format.write)

@@ -15,11 +15,6 @@ _FORMAT = "openai-chat"
 _TAKEN = {"messages", "tools", "functions", "model", *REWARDS}
 
 
-def held(rollout: FileRollout) -> set[str]:
-    """The columns it has a place for: none."""
-    return set()
-
-
 def read(line: Row, source: Source) -> list[FileRollout]:
     """One conversation: what comes before the first assistant message is the prompt."""
     tools = read_tools(line.get("tools") or line.get("functions"))

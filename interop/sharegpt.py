@@ -56,11 +56,6 @@ def _calls(value: Any) -> list[Row] | None:
     return [{"name": call["name"], "arguments": call.get("arguments", call.get("parameters", {}))} for call in listed]
 
 
-def held(rollout: FileRollout) -> set[str]:
-    """The columns it has a place for: none."""
-    return set()
-
-
 def unfit(rollout: FileRollout) -> str | None:
     """Why a rollout cannot be a conversation of turns that alternate."""
     turns = _turns([*rollout.prompt, *rollout.messages])

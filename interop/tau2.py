@@ -30,11 +30,6 @@ def signs(sample: FileSample) -> str | None:
     return None
 
 
-def held(rollout: FileRollout) -> set[str]:
-    """Not written."""
-    return set()
-
-
 def records(
     path: Path, quarantine: Quarantine, on_progress: Callable[[int], None] | None = None
 ) -> Iterator[tuple[Line, Row]]:

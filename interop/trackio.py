@@ -33,11 +33,6 @@ def signs(sample: FileSample) -> str | None:
     return None
 
 
-def held(rollout: FileRollout) -> set[str]:
-    """Not written."""
-    return set()
-
-
 def _tables(path: Path) -> list[str]:
     with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True) as base:
         return [name for (name,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]

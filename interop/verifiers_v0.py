@@ -13,11 +13,6 @@ _BOOKKEEPING = {"example_id", "task", "error", "timing", "is_completed", "is_tru
 _PLACED = {"prompt", "completion", "reward", "metrics", "tool_defs", "answer"}
 
 
-def held(rollout: FileRollout) -> set[str]:
-    """Not written."""
-    return set()
-
-
 def companion(path: Path, inputs: Any = None) -> Row:
     """What `metadata.json` beside the file says; empty without one. Raises ValueError when it is not JSON."""
     file = path.with_name("metadata.json")
