@@ -154,7 +154,7 @@ def test_a_run_does_not_go_on_with_other_settings(prompt_store, trained, configu
 
 
 @pytest.mark.system
-def test_sequences_end_at_the_limit_and_rollouts_at_their_time(prompt_store, configure, engine):
+def test_sequences_end_at_the_limit_and_rollouts_at_their_time(prompt_store, trained, configure, engine):
     """The suite's engine has room for more; the handle that the run takes has not."""
     longest = max(row["n_prompt_tokens"] for row in rows(prompt_store, "rollouts", "run_id = 'online' and step = 1"))
     limit = longest + 40

@@ -125,7 +125,8 @@ async def _score(engines: Sequence[TokenEngine], probe: Sequence[TrainSample], w
         scores = await engine.score([*prompt_ids, *answer.token_ids[:room]])
         return answer, scores[len(prompt_ids) :] + answer.logprobs[room:]
 
-    scores = asyncio.gather(*[engine.score(token_ids) for engine, token_ids in zip(engines, whole, strict=True)])
+    wanted = [engine.score(token_ids) for engine, token_ids in zip(engines, whole, strict=True)]
     sampled = [sample_and_score(engine, list(sample.prompt_ids)) for engine, sample in zip(engines, probe, strict=True)]
-    answers = await asyncio.gather(*sampled)
-    return _Answers([one[1:] for one in await scores], [a for a, _ in answers], [s for _, s in answers])
+    # One gather around both: where an engine ends, asyncio warns of no exception that nobody awaited.
+    scores, answers = await asyncio.gather(asyncio.gather(*wanted), asyncio.gather(*sampled))
+    return _Answers([one[1:] for one in scores], [a for a, _ in answers], [s for _, s in answers])
