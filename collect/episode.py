@@ -156,7 +156,7 @@ async def _play(
 
 
 async def _close(session: Any, record: _Record) -> None:
-    """Takes what the session counted and ends it. One that cannot be closed leaves the verdict as it is, and says so in the row."""
+    """Takes what the session counted and ends it. One that cannot be closed leaves the verdict as it is, and the row names it."""
     record.n_tool_errors = getattr(session, "n_tool_errors", 0)
     record.tool_seconds = dict(getattr(session, "tool_seconds", {}))
     try:
@@ -178,7 +178,7 @@ async def _take_turn(record: _Record, session: Any, turn: Turn, max_turns: int) 
     record.n_parse_failures += turn.parse_failures
     record.n_retries += turn.retries
     messages = record.conversation.messages
-    if turn.token_ids != []:  # an empty turn says only that the context is full
+    if turn.token_ids != []:  # an empty turn means that the context is full
         messages.append(turn.message)
     answer = await _timed(record, "tool_s", session.step(turn))
     if isinstance(answer, list):

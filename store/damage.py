@@ -79,7 +79,7 @@ def damage_of(store: LanceStore, table: str, dataset: Any, deep: bool = False) -
 
 
 def salvage(store: LanceStore) -> Iterator[str]:
-    """Makes a new version of each damaged table that holds the rows of all whole files, and says what was left out, a sentence each.
+    """Makes a new version of each damaged table that holds the rows of all whole files, and returns what was left out, a sentence each.
 
     A newest version that cannot be opened is moved aside, so that the one before it is the newest. Snapshots keep what they name.
     """

@@ -34,7 +34,7 @@ def quote(text: str) -> str:
 
 
 class LanceStore:
-    """Reads and writes the tables. Cheap to make; every read opens the latest version unless `at` says otherwise.
+    """Reads and writes the tables. Cheap to make; every read opens the latest version unless `at` is given.
 
     Attributes:
         uri: Where the tables are.
@@ -118,7 +118,7 @@ class LanceStore:
     def _add_columns(self, table: Table) -> None:
         from lance.commit import CommitConflictError
 
-        # Another process may be adding them, or writing: then the conflict says so, and a second look is due.
+        # Another process may be adding them, or writing: then there is a conflict, and the table is read again.
         for attempt in range(5):
             dataset = self.lance_dataset(table.name)
             lacking = [field for field in table.schema if field.name not in dataset.schema.names]

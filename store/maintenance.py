@@ -59,7 +59,7 @@ def compact(store: LanceStore, on_table: OnTable | None = None) -> list[dict[str
 def gc(
     store: LanceStore, yes: bool = False, retention: timedelta = RETENTION, on_table: OnTable | None = None
 ) -> list[dict[str, Any]]:
-    """Removes old versions that no snapshot names and that are older than `retention`; without `yes` it only says what it would do.
+    """Removes old versions that no snapshot names and that are older than `retention`; without `yes` it only returns what it would do.
 
     Keep an hour or more, or readers that opened a version lose it under their hands, and `--at TIME` reaches less far back. Returns one
     dict a table: table, versions (removed or to be), bytes (freed or to be). Raises WriteConflict while other maintenance runs.
@@ -83,7 +83,7 @@ def check(store: LanceStore, on_table: OnTable | None = None, deep: bool = False
 
     Looks at every table: there, in the expected schema, files as they were written (`deep`: all of them, and every column read; else as many as
     damage.SAMPLED_BYTES hold), keys unique and without an index, references resolving; at the required columns and the rewards of rollouts; at the
-    journals of runs that nobody is writing; and at every snapshot: its versions readable and tagged, and no tag without a snapshot.
+    journals of runs without a writer; and at every snapshot: its versions readable and tagged, and no tag without a snapshot.
     `repair.repair` mends what a crash can leave, `damage.salvage` brings what is whole into a new version.
     """
     problems: list[str] = []
@@ -121,7 +121,7 @@ def _maintenance(store: LanceStore, frees: bool = False) -> Iterator[None]:
     finally:
         try:
             lease.release()
-        except OSError:  # the disk is full; a lease of a process that has ended holds nobody up
+        except OSError:  # the disk is full; a lease of a process that has ended blocks no one
             if not frees:
                 raise
 
@@ -190,7 +190,7 @@ def _rollout_problems(store: LanceStore) -> list[str]:
 
 
 def _crash_problems(store: LanceStore) -> list[str]:
-    """What processes that were killed left besides journals: imports without an end, and served rollouts that nobody goes on with."""
+    """What processes that were killed left besides journals: imports without an end, and served rollouts whose server is gone."""
     problems = []
     opened = journal.open_calls(store)
     for run in list_runs(store):

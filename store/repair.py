@@ -39,7 +39,7 @@ def remove_copies(store: LanceStore, table: str, run_id: str | None = None) -> i
 def repair(store: LanceStore) -> list[str]:
     """Puts right what `check` finds and a crash can leave. Returns what was done, one sentence each; what it cannot mend is left as it is.
 
-    Waits for nobody: the journal of a run that somebody is writing is left alone.
+    Never waits: the journal of a run with a live writer is left alone.
     """
     LanceStore.create(store.uri)
     done = [*_replay_journals(store), *_remove_all_copies(store), *_remove_stray_tags(store)]
