@@ -11,7 +11,6 @@ from ..base.errors import RollhouseError, one_line
 from . import hashes
 from . import lease as leases
 from .lance_store import LanceStore
-from .tables import TABLES
 
 SAMPLED_BYTES = 256 << 20
 """Bytes of each table that a plain `check` compares; `--deep` compares all."""
@@ -85,7 +84,7 @@ def salvage(store: LanceStore) -> Iterator[str]:
     """
     lease = leases.take(store, "maintenance")
     try:
-        for table in TABLES:
+        for table in store.tables():
             yield from _reopened(store, table)
             dataset = store.lance_dataset(table)
             damages = damage_of(store, table, dataset, deep=True)

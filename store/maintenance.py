@@ -32,6 +32,7 @@ _REFERENCES = (
     ("tasks", "prompt_id", "prompts", "prompt_id"),
     ("prompt_tokens", "prompt_id", "prompts", "prompt_id"),
     ("scores", "rollout_id", "rollouts", "rollout_id"),
+    ("labels", "rollout_id", "rollouts", "rollout_id"),
     ("metrics", "run_id", "run_events", "run_id"),
     ("batch_plans", "run_id", "run_events", "run_id"),
     ("training_outcomes", "rollout_id", "rollouts", "rollout_id"),
@@ -87,7 +88,7 @@ def check(store: LanceStore, on_table: OnTable | None = None, deep: bool = False
     `repair.repair` mends what a crash can leave, `damage.salvage` brings what is whole into a new version.
     """
     problems: list[str] = []
-    for table in TABLES:
+    for table in store.tables():
         if on_table:
             on_table(table)
         problems += _table_problems(store, table, deep)
@@ -141,7 +142,7 @@ def _locked(folder: str) -> Iterator[None]:
 
 
 def _tables(store: LanceStore, on_table: OnTable | None) -> Iterator[str]:
-    for table in (*TABLES, LEASES.name):
+    for table in (*store.tables(), LEASES.name):
         if on_table:
             on_table(table)
         yield table
@@ -249,7 +250,7 @@ def _dataset_problems(store: LanceStore) -> list[str]:
 def _snapshot_problems(store: LanceStore, deep: bool) -> list[str]:
     problems = []
     snapshots = {row["name"]: row["versions"] for row in store.read("snapshots").to_pylist()}
-    for table in TABLES:
+    for table in store.tables():
         try:
             tags = {name: tag["version"] for name, tag in store.lance_dataset(table).tags.list().items()}
         except (OSError, ValueError, RuntimeError) as error:

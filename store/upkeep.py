@@ -18,7 +18,6 @@ from . import hashes
 from . import lease as leases
 from .lance_store import LanceStore
 from .lease import LEASES
-from .tables import TABLES
 
 log = logging.getLogger("rollhouse")
 
@@ -91,7 +90,7 @@ def maintain(store: LanceStore, policy: UpkeepPolicy) -> None:
     """
     lease = leases.take(store, "maintenance")
     try:
-        for table in (*TABLES, LEASES.name):
+        for table in (*store.tables(), LEASES.name):
             if _is_due(store.lance_dataset(table), policy):
                 join_fragments(store, table, policy.fragments)
                 _thin_versions(store, table, policy)

@@ -328,3 +328,37 @@ def test_new_rollouts_appear_within_two_seconds(page: Any, tmp_path: Path) -> No
         with start_run(store, "collect", "now", {}):
             page.get_by_role("row", name="now").get_by_text("running").wait_for(timeout=10_000)
         page.get_by_role("row", name="now").get_by_text("finished").wait_for(timeout=10_000)
+
+
+def test_a_rollout_is_starred_labelled_and_found_again(page: Any, tmp_path: Path) -> None:
+    for site in serving({"store": fill(tmp_path / "store")}, read_only=False):
+        rollout = first(site, "passed=true")
+        opened(page, site, f"store/rollout/{rollout}")
+        page.keyboard.press("s")
+        page.get_by_role("button", name="Star the rollout", pressed=True).wait_for()
+        page.keyboard.press("n")
+        page.get_by_label("Label", exact=True).fill("leak")
+        page.get_by_label("Note", exact=True).fill("<b>reads</b> the answer")
+        page.get_by_label("Author").fill("ann")
+        page.get_by_role("button", name="save").click()
+        page.get_by_text("<b>reads</b> the answer").wait_for()
+        page.get_by_role("button", name="Label message", exact=False).first.click()
+        page.get_by_label("Label", exact=True).fill("good")
+        page.get_by_role("button", name="save").click()
+        page.get_by_role("button", name=re.compile("Take good off message")).wait_for()
+        opened(page, site, "store/rollouts?label=leak", "labels")
+        page.locator(".grid-body .grid-row a").first.wait_for()
+        assert page.locator(".grid-body [role=row]").count() == 1
+        opened(page, site, f"store/rollout/{rollout}")
+        page.get_by_role("button", name="Take leak off the rollout").click()
+        page.get_by_role("button", name="Take leak off the rollout").wait_for(state="detached")
+        assert [row["label"] for row in site.json(f"/api/store/rollout/{rollout}")["labels"]] == [
+            "star",
+            "note",
+            "good",
+        ]
+
+
+def test_a_viewer_that_only_reads_offers_no_label(page: Any, site: Site) -> None:
+    opened(page, site, f"store/rollout/{first(site, 'passed=true')}")
+    assert page.get_by_role("button", name=re.compile("label|Star", re.IGNORECASE)).count() == 0
