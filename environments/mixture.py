@@ -98,8 +98,9 @@ def parts_of(environment: Environment) -> dict[str, Environment]:
 
 def weights_of(environment: Environment) -> dict[str, float] | None:
     """Weights by environment; None where there is only one."""
-    mixed = isinstance(environment, Mixture) and len(environment.environments) > 1
-    return environment.weights if mixed else None
+    if isinstance(environment, Mixture) and len(environment.environments) > 1:
+        return environment.weights
+    return None
 
 
 def limits_of(environment: Environment, task: Task) -> EpisodeLimits:
