@@ -33,12 +33,12 @@ class CollectOptions(TypedDict, total=False):
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
+    max_turns: int
+    """Limit of model calls per rollout."""
     split: str
     """Split of the tasks: train, validation or test."""
     limit: int | None
     """Use the first N tasks of the split. Default: all."""
-    max_turns: int
-    """Limit of model calls per rollout."""
     engine: str
     """Engine: scripted, vllm, torch, openai:URL[,URL…] or FILE.py:CLASS."""
     model: Any
@@ -96,12 +96,12 @@ class EvaluateOptions(TypedDict, total=False):
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
+    max_turns: int
+    """Limit of model calls per rollout."""
     split: str
     """Split of the tasks: train, validation or test."""
     limit: int | None
     """Use the first N tasks of the split. Default: all."""
-    max_turns: int
-    """Limit of model calls per rollout."""
     engine: str
     """Engine: scripted, vllm, torch, openai:URL[,URL…] or FILE.py:CLASS."""
     model: Any

@@ -63,7 +63,7 @@ class Player:
         config = self._config
         if self._policy is None:  # nothing is awaited here: calls of an actor may overtake each other
             self._environment = open_mixture(config.environment.specs(), config.seed)
-            policy = open_policy(config.policy, seed=config.seed or 0, max_turns=config.environment.max_turns)
+            policy = open_policy(config.policy, seed=config.seed or 0, max_turns=config.environment.fewest_turns())
             self._policy = self._opened.enter_context(policy)
         return _PolicyName(self._policy.engine, self._policy.policy_id, None, self._policy.version)
 
