@@ -36,6 +36,12 @@ def lenient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+def engine_of(server: Server) -> Any:
+    """The scripted engine."""
+    policy: Any = server.policy
+    return policy.token_engine
+
+
 def row_of(server: Server, name: str, route: str = "chat/completions", **body: Any) -> dict[str, Any]:
     """The row of a rollout of one call."""
     asked = {"input": ASKED} if route == "responses" else {"messages": ASKED}
@@ -152,7 +158,7 @@ def test_several_answers_are_choices_and_rows(tmp_path: Path) -> None:
         reply = client.chat.completions.create(model="m", messages=ASKED, n=3, seed=5)
         assert {choice.message.content for choice in reply.choices} == {"One.", "Two.", "Three."}
         assert [choice.index for choice in reply.choices] == [0, 1, 2] and reply.usage.completion_tokens == 17
-        assert [one.seed for one in server.policy.token_engine.settings] == [5, 6, 7]
+        assert [one.seed for one in engine_of(server).settings] == [5, 6, 7]
         assert len(server.post("/rollouts/several/finish").json()["rows"]) == 3
 
 
@@ -177,7 +183,7 @@ def test_a_custom_tool_is_called_with_a_text(tmp_path: Path) -> None:
         (made,) = chat.chat.completions.create(model="m", messages=ASKED, tools=[nested]).choices[0].message.tool_calls
         assert (made.type, made.custom.name, made.custom.input) == ("custom", "patch", text)
         turn = {"role": "assistant", "tool_calls": [made.model_dump()]}
-        server.policy.token_engine.seen.clear()
+        engine_of(server).seen.clear()
         items: list[Any] = [{"role": "user", "content": "go"}]
         (item,) = responses.responses.create(model="m", input=items, tools=[custom]).output
         assert (item.type, item.name, item.input) == ("custom_tool_call", "patch", text)
