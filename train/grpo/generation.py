@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .parts import Parts
 
 Value = TypeVar("Value")
-_VERDICT = ("slot_id", "attempt", "group_id", "status", "error_type", "reward")
+_VERDICT = ("slot_id", "attempt", "group_id", "status", "error_type", "reward", "turn_rewards")
 _LOOK_S = 0.5
 _SLACK_S = 120.0
 
@@ -198,7 +198,7 @@ class StepSampler:
             rounds += 1
             if grpo.use_dynamic_sampling:
                 rows = sampled.rows or await self._timed(sampled, lambda: self._read(step))
-                sampled.missing = max(0, wanted - len(groups_with_spread(rows)))
+                sampled.missing = max(0, wanted - len(groups_with_spread(rows, grpo.turn_rewards)))
         self.parts.commits.begin(self.parts.writer.flush)
         sampled.seconds = time.perf_counter() - started
         return sampled

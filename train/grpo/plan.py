@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...store.ids import hash_id
-from .advantages import ZERO_STD, GroupAdvantages, group_advantages, shaped_reward
+from .advantages import ZERO_STD, GroupAdvantages, group_advantages, shaped_reward, turn_group_advantages
 from .algorithms.gdpo import batch_normalized, components
 from .algorithms.grpo import EPS
 from .algorithms.reinforce_pp import whiten
@@ -40,6 +40,7 @@ PLANNED_COLUMNS = [
     "stop_reason",
     "reward",
     "reward_components",
+    "turn_rewards",
     "passed",
     "prefix_ok",
     "logprobs",
@@ -74,6 +75,7 @@ STEP_SETTINGS: Any = {
         "overlong_filtering",
         "use_dynamic_sampling",
         "reward_shaping",
+        "turn_rewards",
         "num_updates_per_batch",
         "seed",
     },
@@ -90,6 +92,8 @@ class PlanEntry:
         advantage: Rounded to float32, as it is stored; None when the rollout took no part in its group's statistics.
         reason: Why it is left out; None when it is trained on.
         micro_batch: From 0; None when left out.
+        turn_advantages: Of each turn, rounded to float32, where advantages are by turn (`advantage` is their mean); None elsewhere.
+        teacher_logprobs: Parallel to the rollout's logprobs, of a rollout that is trained on with a teacher; None elsewhere.
     """
 
     rollout_id: str
@@ -99,6 +103,12 @@ class PlanEntry:
     kept: bool
     reason: str | None
     micro_batch: int | None = None
+    turn_advantages: tuple[float, ...] | None = None
+    teacher_logprobs: tuple[float, ...] | None = None
+
+
+BESIDE_ENTRIES = ("turn_advantages", "teacher_logprobs")
+"""What the table keeps in columns of their own, parallel to the entries; null where no entry has any."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +130,15 @@ class BatchPlan:
 
     def to_row(self) -> dict[str, Any]:
         """The table row."""
+        entries = [asdict(entry) for entry in self.entries]
+        beside = {name: [entry.pop(name) for entry in entries] for name in BESIDE_ENTRIES}
         return {
             "row_id": plan_id(self.run_id, self.step),
             "run_id": self.run_id,
             "step": self.step,
             "policy_version": self.policy_version,
-            "entries": [asdict(entry) for entry in self.entries],
+            "entries": entries,
+            **{name: lists if any(one is not None for one in lists) else None for name, lists in beside.items()},
             "seed": self.seed,
             "settings": json.dumps(self.settings, sort_keys=True),
             "created_at": datetime.now(UTC),
@@ -215,13 +228,27 @@ def _place_in_episode(row: Mapping[str, Any]) -> tuple[bool, int, str]:
     return row["rollout_id"] != row["episode_id"], row["branch"] or 0, row["agent"] or ""
 
 
-def groups_with_spread(rollouts: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Groups whose verdicts, before any shaping, are not all equal: those that dynamic sampling keeps. Rows as in make_plan."""
-    verdicts: dict[str, list[float]] = {}
-    for main, *_ in episodes_of(rollouts):
-        if _no_verdict(main) is None:
-            verdicts.setdefault(main["group_id"], []).append(main["reward"])
-    return {group for group, rewards in verdicts.items() if len(rewards) > 1 and stdev(rewards) > ZERO_STD}
+def groups_with_spread(rollouts: Sequence[Mapping[str, Any]], turn_rewards: str = "off") -> set[str]:
+    """Groups whose verdicts, before any shaping, are not all equal: those that dynamic sampling keeps. Rows as in make_plan.
+
+    Args:
+        turn_rewards: grpo.turn_rewards.
+    """
+    verdicts: dict[str, list[list[float]]] = {}
+    for rows in episodes_of(rollouts):
+        if _no_part(rows, turn_rewards) is None:
+            verdicts.setdefault(rows[0]["group_id"], []).append(verdict_values(rows[0], turn_rewards))
+    together = {
+        group: [one for values in found for one in values] for group, found in verdicts.items() if len(found) > 1
+    }
+    return {group for group, values in together.items() if stdev(values) > ZERO_STD}
+
+
+def verdict_values(row: Mapping[str, Any], turn_rewards: str) -> list[float]:
+    """The numbers of a verdict that are compared within its group, before shaping: the reward, the sum of turn rewards, or each of them."""
+    if turn_rewards == "off":
+        return [row["reward"]]
+    return list(row["turn_rewards"]) if turn_rewards == "turn" else [math.fsum(row["turn_rewards"])]
 
 
 def _judge(
@@ -231,10 +258,12 @@ def _judge(
     grpo, mains = config.grpo, [rows[0] for rows in episodes]
     rewards_B = torch.tensor([_compared(rows, config, kl) for rows in episodes], dtype=torch.float32)
     tokens_B = torch.tensor([sum(row["n_sampled_tokens"] or 0 for row in rows if _may_learn(row)) for rows in episodes], dtype=torch.int64)  # fmt: skip
-    found = _advantages(mains, rewards_B, tokens_B, config)
+    found, turns = _advantages(mains, rewards_B, tokens_B, config), [None] * len(mains)
+    if grpo.turn_rewards == "turn":
+        found, turns = _by_turn(mains, rewards_B, grpo.normalize_rewards)
     spread = {row["group_id"] for row in mains}
     if grpo.use_dynamic_sampling:
-        spread = groups_with_spread([row for rows in episodes for row in rows])
+        spread = groups_with_spread([row for rows in episodes for row in rows], grpo.turn_rewards)
     reasons = [
         _of_its_group(main, reward, flat and not has_more_terms(config), size, spread)
         for main, reward, flat, size in zip(
@@ -242,7 +271,7 @@ def _judge(
         )
     ]
     left_out = [
-        [_no_verdict(rows[0]) or _untrainable(row, grpo.overlong_filtering) or of_all for row in rows]
+        [_no_part(rows, grpo.turn_rewards) or _untrainable(row, grpo.overlong_filtering) or of_all for row in rows]
         for rows, of_all in zip(episodes, reasons, strict=True)
     ]
     values_B = found.values_B
@@ -257,9 +286,10 @@ def _judge(
             None if math.isnan(advantage) else advantage,
             why is None,
             why,
+            turn_advantages=by_turn,
         )
-        for rows, whys, reward, advantage in zip(
-            episodes, left_out, rewards_B.tolist(), values_B.float().tolist(), strict=True
+        for rows, whys, reward, advantage, by_turn in zip(
+            episodes, left_out, rewards_B.tolist(), values_B.float().tolist(), turns, strict=True
         )
         for row, why in zip(rows, whys, strict=True)
     ]
@@ -281,9 +311,13 @@ def _of_its_group(main: Mapping[str, Any], reward: float, flat: bool, size: int,
 
 
 def has_more_terms(config: GrpoConfig) -> bool:
-    """Whether the loss has more than its policy term (KL, entropy), so that groups without spread are trained on with advantage 0."""
+    """Whether the loss has more than its policy term (KL, entropy, a teacher), so that groups without spread are trained on with advantage 0."""
     loss = config.loss_fn
-    return loss.entropy_bonus > 0 or (loss.reference_policy_kl_penalty > 0 and not loss.use_kl_in_reward)
+    return (
+        loss.entropy_bonus > 0
+        or loss.teacher.model is not None
+        or (loss.reference_policy_kl_penalty > 0 and not loss.use_kl_in_reward)
+    )
 
 
 def kl_off_rewards(config: GrpoConfig) -> float:
@@ -291,13 +325,31 @@ def kl_off_rewards(config: GrpoConfig) -> float:
     return config.loss_fn.reference_policy_kl_penalty if config.loss_fn.use_kl_in_reward else 0.0
 
 
+def _by_turn(
+    rollouts: Sequence[Mapping[str, Any]], rewards_B: Tensor, normalize: bool
+) -> tuple[GroupAdvantages, list[tuple[float, ...] | None]]:
+    """Advantages of the turns of each rollout, and their means; what shaping took off a rollout's reward is taken off its last turn's."""
+    turns: list[list[float] | None] = []
+    for row, reward in zip(rollouts, rewards_B, strict=True):
+        own = None if reward.isnan() else list(row["turn_rewards"])
+        if own:
+            own[-1] += float(reward - torch.tensor(math.fsum(own), dtype=torch.float32))
+        turns.append(own)
+    return turn_group_advantages(turns, _group_numbers(rollouts), normalize=normalize)
+
+
+def _group_numbers(rollouts: Sequence[Mapping[str, Any]]) -> Tensor:
+    """[B] int64 from 0: the group of each rollout."""
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(row["group_id"] for row in rollouts))}
+    return torch.tensor([numbers[row["group_id"]] for row in rollouts], dtype=torch.int64)
+
+
 def _advantages(
     rollouts: Sequence[Mapping[str, Any]], rewards_B: Tensor, tokens_B: Tensor, config: GrpoConfig
 ) -> GroupAdvantages:
     """The advantages of the configuration, or of the function that grpo.advantage names, of the main rows of episodes."""
     grpo = config.grpo
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(row["group_id"] for row in rollouts))}
-    groups_B = torch.tensor([numbers[row["group_id"]] for row in rollouts], dtype=torch.int64)
+    groups_B = _group_numbers(rollouts)
     found = group_advantages(
         rewards_B, groups_B, normalize=grpo.normalize_rewards, leave_one_out=grpo.use_leave_one_out_baseline
     )
@@ -308,7 +360,7 @@ def _advantages(
         return found
     values_B, flat_B = found.values_B.clone(), found.zero_std_B.clone()
     truncated_B = torch.tensor([row["status"] == "truncated" for row in rollouts], dtype=torch.bool)
-    for number in range(len(numbers)):
+    for number in range(int(groups_B.max()) + 1):
         members = ((groups_B == number) & ~rewards_B.isnan()).nonzero().squeeze(-1)
         if len(members) < 2:
             continue
@@ -337,8 +389,10 @@ def _compared(rows: Sequence[Mapping[str, Any]], config: GrpoConfig, kl: Mapping
     What cannot be trained on has no KL: the learner never scores it.
     """
     main, coefficient = rows[0], kl_off_rewards(config)
-    if _no_verdict(main):
+    if _no_part(rows, config.grpo.turn_rewards):
         return math.nan
+    if config.grpo.turn_rewards != "off":
+        main = {**main, "reward": math.fsum(main["turn_rewards"])}
     for row in rows if coefficient else ():
         if row["rollout_id"] not in kl and _untrainable(row, config.grpo.overlong_filtering) is None:
             raise ValueError(f"the reward of rollout {row['rollout_id']} is to be shaped by its KL, which is not known")
@@ -352,6 +406,16 @@ def _compared(rows: Sequence[Mapping[str, Any]], config: GrpoConfig, kl: Mapping
 def _may_learn(row: Mapping[str, Any]) -> bool:
     """Whether the row is of the policy that is trained, and its answers were used."""
     return row["trainable"] is not False
+
+
+def _no_part(rows: Sequence[Mapping[str, Any]], turn_rewards: str) -> str | None:
+    """Why an episode has no part in its group's statistics, None when it has."""
+    why = _no_verdict(rows[0])
+    if why is not None or turn_rewards == "off":
+        return why
+    if not rows[0].get("turn_rewards"):
+        return "no turn rewards"
+    return "its turns are in several rows" if turn_rewards == "turn" and len(rows) > 1 else None
 
 
 def _no_verdict(row: Mapping[str, Any]) -> str | None:
