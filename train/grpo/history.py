@@ -185,7 +185,7 @@ def _choose(
         left_out["ratio out of bounds"] += len(group) - len(near)
         episodes = list(dict.fromkeys(_episode(row) for row, _ in near))[:size]
         taken = [(row, distance) for row, distance in near if _episode(row) in episodes]
-        rewards = {tuple(verdict_values(row, config.grpo.turn_rewards)) for row, _ in taken}
+        rewards = {_compared(row, config.grpo.turn_rewards) for row, _ in taken}
         if group[0]["task_id"] in chosen or len(rewards) < 2:
             left_out["rewards are equal"] += len(near) if len(rewards) < 2 else 0
             continue
@@ -198,9 +198,13 @@ def _episode(row: Row) -> str:
     return row["episode_id"] or row["rollout_id"]
 
 
+def _compared(row: Row, turn_rewards: str) -> tuple[float, ...]:
+    return (row["reward"],) if turn_rewards == "off" else tuple(verdict_values(row, turn_rewards))
+
+
 def _teaching(groups: Sequence[list[Row]], turn_rewards: str, left_out: Counter[str]) -> Iterator[list[Row]]:
     for group in groups:
-        if len({tuple(verdict_values(row, turn_rewards)) for row in group}) > 1:
+        if len({_compared(row, turn_rewards) for row in group}) > 1:
             yield group
         else:
             left_out["rewards are equal"] += len(group)

@@ -12,15 +12,14 @@ from statistics import stdev
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from ...environments.shaping import RAW, SHAPED
 from ...store.ids import hash_id
-from .advantages import ZERO_STD, GroupAdvantages, group_advantages, shaped_reward, turn_group_advantages
-from .algorithms.gdpo import batch_normalized, components
-from .algorithms.grpo import EPS
+from .advantages import ZERO_STD, shaped_reward
 from .algorithms.reinforce_pp import whiten
 from .config import GrpoConfig
-from .custom import AdvantageInputs, checked_advantages, code_hashes, load_advantage
+from .credit import credited
+from .custom import code_hashes
 from .learner.batch import split_micro_batches
 
 PLANNED_COLUMNS = [
@@ -35,6 +34,8 @@ PLANNED_COLUMNS = [
     "sample_index",
     "task_id",
     "group_id",
+    "environment",
+    "scorer",
     "status",
     "error_type",
     "stop_reason",
@@ -127,6 +128,11 @@ class BatchPlan:
     entries: tuple[PlanEntry, ...]
     seed: int
     settings: dict[str, Any]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the run has several environments."""
+        return "mixture" in self.settings
 
     def to_row(self) -> dict[str, Any]:
         """The table row."""
@@ -229,7 +235,7 @@ def _place_in_episode(row: Mapping[str, Any]) -> tuple[bool, int, str]:
 
 
 def groups_with_spread(rollouts: Sequence[Mapping[str, Any]], turn_rewards: str = "off") -> set[str]:
-    """Groups whose verdicts, before any shaping, are not all equal: those that dynamic sampling keeps. Rows as in make_plan.
+    """Groups whose raw verdicts are not all equal: those that dynamic sampling keeps. Penalties for length or turns are no spread. Rows as in make_plan.
 
     Args:
         turn_rewards: grpo.turn_rewards.
@@ -247,8 +253,15 @@ def groups_with_spread(rollouts: Sequence[Mapping[str, Any]], turn_rewards: str 
 def verdict_values(row: Mapping[str, Any], turn_rewards: str) -> list[float]:
     """The numbers of a verdict that are compared within its group, before shaping: the reward, the sum of turn rewards, or each of them."""
     if turn_rewards == "off":
-        return [row["reward"]]
+        return [raw_verdict(row)]
     return list(row["turn_rewards"]) if turn_rewards == "turn" else [math.fsum(row["turn_rewards"])]
+
+
+def raw_verdict(row: Mapping[str, Any]) -> float:
+    """The environment's own reward of a rollout, before the shaping of its environment."""
+    if (row["scorer"] or "").endswith(SHAPED):
+        return next(part["value"] for part in row["reward_components"] if part["name"] == RAW)
+    return row["reward"]
 
 
 def _judge(
@@ -258,9 +271,7 @@ def _judge(
     grpo, mains = config.grpo, [rows[0] for rows in episodes]
     rewards_B = torch.tensor([_compared(rows, config, kl) for rows in episodes], dtype=torch.float32)
     tokens_B = torch.tensor([sum(row["n_sampled_tokens"] or 0 for row in rows if _may_learn(row)) for rows in episodes], dtype=torch.int64)  # fmt: skip
-    found, turns = _advantages(mains, rewards_B, tokens_B, config), [None] * len(mains)
-    if grpo.turn_rewards == "turn":
-        found, turns = _by_turn(mains, rewards_B, grpo.normalize_rewards)
+    found, turns = credited(mains, rewards_B, tokens_B, config)
     spread = {row["group_id"] for row in mains}
     if grpo.use_dynamic_sampling:
         spread = groups_with_spread([row for rows in episodes for row in rows], grpo.turn_rewards)
@@ -323,64 +334,6 @@ def has_more_terms(config: GrpoConfig) -> bool:
 def kl_off_rewards(config: GrpoConfig) -> float:
     """Weight of the KL to the reference that is taken off rewards; 0 takes none off."""
     return config.loss_fn.reference_policy_kl_penalty if config.loss_fn.use_kl_in_reward else 0.0
-
-
-def _by_turn(
-    rollouts: Sequence[Mapping[str, Any]], rewards_B: Tensor, normalize: bool
-) -> tuple[GroupAdvantages, list[tuple[float, ...] | None]]:
-    """Advantages of the turns of each rollout, and their means; what shaping took off a rollout's reward is taken off its last turn's."""
-    turns: list[list[float] | None] = []
-    for row, reward in zip(rollouts, rewards_B, strict=True):
-        own = None if reward.isnan() else list(row["turn_rewards"])
-        if own:
-            own[-1] += float(reward - torch.tensor(math.fsum(own), dtype=torch.float32))
-        turns.append(own)
-    return turn_group_advantages(turns, _group_numbers(rollouts), normalize=normalize)
-
-
-def _group_numbers(rollouts: Sequence[Mapping[str, Any]]) -> Tensor:
-    """[B] int64 from 0: the group of each rollout."""
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(row["group_id"] for row in rollouts))}
-    return torch.tensor([numbers[row["group_id"]] for row in rollouts], dtype=torch.int64)
-
-
-def _advantages(
-    rollouts: Sequence[Mapping[str, Any]], rewards_B: Tensor, tokens_B: Tensor, config: GrpoConfig
-) -> GroupAdvantages:
-    """The advantages of the configuration, or of the function that grpo.advantage names, of the main rows of episodes."""
-    grpo = config.grpo
-    groups_B = _group_numbers(rollouts)
-    found = group_advantages(
-        rewards_B, groups_B, normalize=grpo.normalize_rewards, leave_one_out=grpo.use_leave_one_out_baseline
-    )
-    if grpo.normalize_components:
-        found = _decoupled(rollouts, rewards_B, groups_B, found)
-    function = load_advantage(grpo.advantage)
-    if function is None:
-        return found
-    values_B, flat_B = found.values_B.clone(), found.zero_std_B.clone()
-    truncated_B = torch.tensor([row["status"] == "truncated" for row in rollouts], dtype=torch.bool)
-    for number in range(int(groups_B.max()) + 1):
-        members = ((groups_B == number) & ~rewards_B.isnan()).nonzero().squeeze(-1)
-        if len(members) < 2:
-            continue
-        group = AdvantageInputs(rewards_B[members].double(), tokens_B[members], truncated_B[members])
-        values_B[members] = checked_advantages(function, str(grpo.advantage), group)
-        flat_B[members] = bool((values_B[members].abs() <= ZERO_STD).all())
-    return GroupAdvantages(torch.where(flat_B & ~values_B.isnan(), 0.0, values_B), flat_B, found.sizes_B)
-
-
-def _decoupled(
-    rollouts: Sequence[Mapping[str, Any]], rewards_B: Tensor, groups_B: Tensor, whole: GroupAdvantages
-) -> GroupAdvantages:
-    """Advantages with the components of the reward normalised apart; `whole` are those of the reward, for who is scored."""
-    parts = components(rollouts, rewards_B.tolist())
-    found = [group_advantages(torch.tensor(values, dtype=torch.float64), groups_B) for values in parts.values()]
-    flat_B = torch.stack([part.zero_std_B for part in found]).all(0)
-    values_B = (
-        torch.stack([part.values_B.nan_to_num(0.0) for part in found]).sum(0).masked_fill(rewards_B.isnan(), torch.nan)
-    )
-    return GroupAdvantages(batch_normalized(values_B, flat_B, EPS), flat_B, whole.sizes_B)
 
 
 def _compared(rows: Sequence[Mapping[str, Any]], config: GrpoConfig, kl: Mapping[str, float]) -> float:
