@@ -215,6 +215,8 @@ class ServeOptions(TypedDict, total=False):
     """The key itself. Other users of this machine can see it on the command line."""
     idle_limit: float | None
     """Seconds without a call that end a rollout as timeout. Default: none."""
+    lenient: bool
+    """Accept requests with fields that the engine cannot honour, and name them in the rows' gaps, instead of answering 400."""
     require_id: bool
     """Refuse calls without a rollout id instead of answering them without recording them."""
 

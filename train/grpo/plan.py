@@ -380,10 +380,17 @@ def _no_verdict(row: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _why_not(gaps: Sequence[str]) -> str:
+    """Why a row with `trainable` false is not trained on."""
+    if any(gap.startswith("distribution:") for gap in gaps):
+        return "sampled from a distribution that the learner does not compute"
+    return "a retry whose answer was not used" if "retry" in gaps else "not the agent being trained"
+
+
 def _untrainable(row: Mapping[str, Any], overlong_filtering: bool) -> str | None:
     """Why a rollout whose reward counts is not trained on, None when it is."""
     if not _may_learn(row):
-        return "a retry whose answer was not used" if "retry" in (row["gaps"] or ()) else "not the agent being trained"
+        return _why_not(row["gaps"] or ())
     if not row["n_sampled_tokens"] or row["logprobs"] is None:
         return "no sampled tokens"
     if not row["prefix_ok"]:
