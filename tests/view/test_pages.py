@@ -362,3 +362,13 @@ def test_a_rollout_is_starred_labelled_and_found_again(page: Any, tmp_path: Path
 def test_a_viewer_that_only_reads_offers_no_label(page: Any, site: Site) -> None:
     opened(page, site, f"store/rollout/{first(site, 'passed=true')}")
     assert page.get_by_role("button", name=re.compile("label|Star", re.IGNORECASE)).count() == 0
+
+
+def test_a_lane_leads_to_its_rollout(page: Any, site: Site) -> None:
+    opened(page, site, "store/run/g?lane=1", "lanes")
+    step = page.get_by_role("region", name="One step")
+    step.locator(".lane").nth(1).wait_for()
+    step.get_by_role("button", name="Next step").click()
+    page.wait_for_url("**lane=2**")
+    step.locator(".lane").first.click()
+    page.wait_for_url("**/rollout/**")
