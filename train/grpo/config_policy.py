@@ -35,6 +35,8 @@ class GrpoGeneration(GenerationSettings):
     """Sampling temperature."""
     weight_sync: Annotated[Literal["auto", "file", "object_store", "cuda_ipc", "nccl"], FREE] = "auto"
     """How weights are sent to the engine; `auto` is what fits the machine. See docs/grpo.md."""
+    adapters: Annotated[Literal["auto", "merged"], FREE] = "auto"
+    """What a push of policy.lora is of: `auto` the adapters alone where the engine (vLLM, weight_sync=file) takes them, else merged weights."""
     sync_tolerance: Annotated[float, FREE] = Field(default=1e-3, gt=0)
     """Largest difference of a logprob between engine and learner after a weight push (in low precision, the mean difference); a larger one stops the run."""
     concurrency: Annotated[int | None, FREE] = Field(default=None, ge=1)

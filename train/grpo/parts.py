@@ -22,6 +22,7 @@ from .config import GrpoConfig
 from .learner.batch import TrainSample
 from .learner.restarting import RestartingLearner
 from .ledger import last_planned
+from .processes import adapter_arguments
 from .saving import RunCheckpoints
 from .sync.base import WeightSync
 from .sync.sync import open_sync
@@ -82,7 +83,16 @@ def open_parts(
     """The parts of a run around an engine and a learner; the tracker, the writer and the weight sync end with the block."""
     kind, dtype = config.policy.generation.weight_sync, engine_dtype(engine)
     with (
-        closing(open_sync(kind, learner, engine, dtype=dtype, share_parameters=True)) as sync,
+        closing(
+            open_sync(
+                kind,
+                learner,
+                engine,
+                dtype=dtype,
+                share_parameters=True,
+                adapters=adapter_arguments(config) is not None,
+            )
+        ) as sync,
         Tracker(run, config.logger, run.config, by_itself=False) as tracker,
         # One for all steps: it remembers which prompts and tasks are in the store. A step commits its rollouts when it has them all.
         RolloutWriter(store, run, max_age_s=10) as writer,

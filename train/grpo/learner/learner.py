@@ -9,7 +9,15 @@ from torch import Tensor
 
 from ....base.errors import TrainingError
 from ....policies.engines.weight_file import mapped_tensors, write_weights
-from ...weights import FolderDtypes, folder_weights, is_converted, own_weights, persistent_buffers, write_folder
+from ...weights import (
+    FolderDtypes,
+    folder_weights,
+    is_converted,
+    own_adapters,
+    own_weights,
+    persistent_buffers,
+    write_folder,
+)
 from ..custom import load_loss
 from ..loss import LossFunction, LossInputs, StepTotals, policy_loss
 from .adapters import without_adapters
@@ -277,6 +285,12 @@ class Learner:
         weights = own_weights(self.model, self._whole if self.world_size > 1 else lambda tensor: tensor)
         if self.rank == 0:
             write_weights(path, folder_weights(self.model, weights), dtype, self._dtypes.kept())
+
+    def save_adapters(self, path: str) -> None:
+        """Writes the adapters alone, in float32 and B scaled, under peft's names to one safetensors file, in place when it wrote it before."""
+        weights = own_adapters(self.model, self._whole)
+        if self.rank == 0:
+            write_weights(path, weights)
 
     def share_weights(self, path: str) -> bool:
         """Moves the model's tensors into the file that save_weights writes, so that it copies nothing. False where they cannot live there (a GPU, adapters, several ranks, a model that is saved in another form)."""
