@@ -354,9 +354,11 @@ def _generation(output: Any, request: _Request) -> SampledTokens:
     if len(logprobs) != len(tokens):
         raise EngineError(f"vLLM returned {len(tokens)} tokens and {len(logprobs)} logprobs.", "Report this as a bug.")
     marks = [(start, version) for start, version in request.marks if start < len(tokens) or start == 0]
-    return SampledTokens(
-        tokens, logprobs, version_spans(marks), "length" if sampled.finish_reason == "length" else "stop"
-    )
+    routes = sampled.routed_experts
+    if routes is not None and len(routes) != len(output.prompt_token_ids) + len(tokens) - 1:
+        routes = None  # of a request that was computed again in parts
+    reason = "length" if sampled.finish_reason == "length" else "stop"
+    return SampledTokens(tokens, logprobs, version_spans(marks), reason, routes=routes)
 
 
 def _prompt_logprobs(output: Any) -> list[float]:

@@ -63,9 +63,19 @@ class PolicyConfig(TrainedPolicy):
     """Compute the prompt of a group once for all its rollouts, where the model's attention allows it."""
     router_loss: float | None = Field(default=None, ge=0)
     """Coefficient of the loss that balances the routers of a mixture of experts. Default: the model's own where its configuration sets output_router_logits, else 0."""
+    router_replay: bool = False
+    """In a mixture of experts, route the learner's tokens to the experts that the engine (vLLM) chose, which are stored with the rollouts. See docs/learner.md."""
     threads: Annotated[int, FREE] = Field(default=1, ge=1)
     """CPU threads per learner rank."""
     chat: ChatOptions = Field(default_factory=ChatOptions)
     """Chat template, thinking and tool parser, where they differ from the model's own. See docs/models.md."""
     optimizer: GrpoOptimizer = Field(default_factory=GrpoOptimizer)
     generation: GrpoGeneration = Field(default_factory=GrpoGeneration)
+
+    @model_validator(mode="after")
+    def _replays_once(self) -> Self:
+        if self.router_replay and self.activation_checkpointing:
+            raise ValueError(
+                "router_replay does not reach activations that are computed again: set activation_checkpointing=false"
+            )
+        return self

@@ -141,6 +141,7 @@ def engine_options(config: GrpoConfig, gpus: float) -> dict[str, Any]:
         "seed": config.grpo.seed,
         "num_gpus": share,
         "request_timeout_s": max(600, config.environment.longest_s(generation.time_limit_s)),
+        **({"enable_return_routed_experts": True} if config.policy.router_replay else {}),
         **({"enable_sleep_mode": True} if generation.sleep_while_training else {}),
         **shared,
         **engine_arguments(generation.weight_sync),

@@ -60,7 +60,9 @@ def test_an_engine_that_takes_no_adapters_gets_merged_weights(random_models, mak
 
 
 def gap(learner, engine, samples, version):
-    return begin_verification(learner, engine, samples, version, version, 1e-3).result()
+    found = begin_verification(learner, engine, samples, version, version, 1e-3).result()
+    assert found is not None
+    return found
 
 
 def test_when_adapters_are_pushed_alone():
