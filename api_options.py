@@ -33,6 +33,8 @@ class CollectOptions(TypedDict, total=False):
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
+    harness: str | None
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
     split: str
     """Split of the tasks: train, validation or test."""
     limit: int | None
@@ -96,6 +98,8 @@ class EvaluateOptions(TypedDict, total=False):
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
+    harness: str | None
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
     split: str
     """Split of the tasks: train, validation or test."""
     limit: int | None
@@ -564,3 +568,5 @@ class GrpoTrainingOptions(TypedDict, total=False):
     """Split of those rows of the tasks file that name none. Default: train."""
     max_turns: int
     """Limit of model calls per rollout."""
+    harness: str | None
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""

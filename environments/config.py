@@ -7,6 +7,7 @@ from pydantic import Field
 from ..base.config import Content, Flag, Section
 from ..base.errors import ConfigError
 from ..base.plugins import plugin_hash
+from .harness import HarnessSettings
 from .shaping import RewardShaping
 
 
@@ -62,6 +63,7 @@ class EnvironmentSpec(EnvironmentSource):
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the environment's constructor."""
     reward: RewardShaping = Field(default_factory=RewardShaping)
+    harness: HarnessSettings = Field(default_factory=HarnessSettings)
 
 
 class EnvironmentSettings(EnvironmentSource):
@@ -70,6 +72,7 @@ class EnvironmentSettings(EnvironmentSource):
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the environment's constructor."""
     reward: RewardShaping = Field(default_factory=RewardShaping)
+    harness: HarnessSettings = Field(default_factory=HarnessSettings)
     mixture: list[EnvironmentSpec] = Field(default_factory=list)
     """Several environments instead of one, interleaved by weight."""
     split: Annotated[str, Flag("Input", metavar="SPLIT")] = "train"
@@ -81,10 +84,10 @@ class EnvironmentSettings(EnvironmentSource):
 
     def specs(self) -> list[EnvironmentSpec]:
         """The environments, however they are named. Raises ConfigError when both ways are used, or none."""
-        own = ("name", "tables", "tasks", "tasks_split", "options", "reward")
+        own = ("name", "tables", "tasks", "tasks_split", "options", "reward", "harness")
         if self.mixture and any(getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True) for name in own):  # fmt: skip
             raise ConfigError(
-                "environment.mixture and another setting of the environment (name, tables, tasks, tasks_split, options or reward) are both set.",
+                "environment.mixture and another setting of the environment (name, tables, tasks, tasks_split, options, reward or harness) are both set.",
                 "Remove one of them; an entry of environment.mixture takes all of these settings too.",
             )
         if self.mixture:

@@ -1,7 +1,7 @@
 """One request from start to end: where it belongs, the model call, and the record of it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from ..store.messages import Message
 from .backends import Backend, KnownHistory, ModelAnswer
 from .calls import Call
 from .history import OpenRollout, Place, answering
-from .recorder import Recorder
+from .recorder import CallRecorder
 from .request import ModelRequest
 
 
@@ -27,15 +27,19 @@ class Service:
     """Answers requests with a backend and records them.
 
     Attributes:
+        forced: Gives the request that is answered in place of the one that came: a run forces its own sampling settings and limits. Raises
+            ApiError for one that goes beyond a limit. None answers requests as they come.
         answered: Number of model calls, recorded or not.
     """
 
     backend: Backend
-    recorder: Recorder
+    recorder: CallRecorder
+    forced: Callable[[ModelRequest, Caller], ModelRequest] | None = None
     answered: int = 0
 
     async def chat(self, parsed: ModelRequest, caller: Caller) -> ModelAnswer:
         """The next message of a conversation. Raises ApiError, RollhouseError and OSError; then nothing is recorded."""
+        parsed = parsed if self.forced is None else self.forced(parsed, caller)
         with self._rollout(caller) as rollout:
             place, known = self._known(parsed, caller, rollout)
             started_at, start = datetime.now(UTC), time.perf_counter()
@@ -51,6 +55,7 @@ class Service:
 
     async def completion(self, parsed: ModelRequest, caller: Caller) -> ModelAnswer:
         """The text after a prompt. In a rollout, a prompt that begins with all tokens of an earlier call continues that call."""
+        parsed = parsed if self.forced is None else self.forced(parsed, caller)
         prompt = parsed.prompt
         prompt_ids = self.backend.tokenize(prompt) if isinstance(prompt, str) else list(prompt or ())
         with self._rollout(caller) as rollout:

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ...base.config import FREE, Flag, Section
 from ...environments.config import EnvironmentSource
+from ...environments.harness import HarnessSettings
 from ..config import CheckpointingConfig, TrainingConfig
 from .algorithms import ALGORITHMS, with_preset
 from .config_algorithm import AlgorithmConfig
@@ -20,6 +21,7 @@ class GrpoEnvironment(EnvironmentSource):
     """Seed of the environment's own tasks, those of validation among them."""
     max_turns: Annotated[int, Flag("Limits")] = Field(default=6, ge=1)
     """Limit of model calls per rollout."""
+    harness: HarnessSettings = Field(default_factory=HarnessSettings)
 
 
 class GrpoCheckpointing(CheckpointingConfig):

@@ -39,6 +39,7 @@ def validate(parts: Parts, step: int) -> dict[str, float]:
             mode="sampled",
             sampling=sampling(config, step),
             **playing(config),
+            play=parts.play,
         )
         run.finish({"pass_rate": summary.pass_rate, "stderr": summary.stderr, "n": summary.n})
     return validation_metrics(parts.store, run.run_id, {task.task_id for task in tasks})
@@ -46,7 +47,9 @@ def validate(parts: Parts, step: int) -> dict[str, float]:
 
 def validation_metrics(store: "LanceStore", run_id: str, tasks: set[str]) -> dict[str, float]:
     """`val/…` over the last attempt at each of the tasks, of which a run has one rollout each."""
-    rows = store.read("rollouts", ["task_id", "attempt", "status", "passed"], f"run_id = {quote(run_id)}").to_pylist()
+    columns = ["rollout_id", "episode_id", "task_id", "attempt", "status", "passed"]
+    rows = store.read("rollouts", columns, f"run_id = {quote(run_id)}").to_pylist()
+    rows = [row for row in rows if row["episode_id"] in (None, row["rollout_id"])]
     last = {row["task_id"]: row for row in sorted(rows, key=lambda row: row["attempt"]) if row["task_id"] in tasks}
     passed = [float(bool(row["passed"])) for row in last.values() if row["status"] in JUDGED]
     return {
