@@ -35,12 +35,12 @@ class CollectOptions(TypedDict, total=False):
     """Split of those rows of the tasks file that name none. Default: train."""
     harness: str | None
     """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
+    max_turns: int
+    """Limit of model calls per rollout."""
     split: str
     """Split of the tasks: train, validation or test."""
     limit: int | None
     """Use the first N tasks of the split. Default: all."""
-    max_turns: int
-    """Limit of model calls per rollout."""
     engine: str
     """Engine: scripted, vllm, torch, openai:URL[,URL…] or FILE.py:CLASS."""
     model: Any
@@ -100,12 +100,12 @@ class EvaluateOptions(TypedDict, total=False):
     """Split of those rows of the tasks file that name none. Default: train."""
     harness: str | None
     """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
+    max_turns: int
+    """Limit of model calls per rollout."""
     split: str
     """Split of the tasks: train, validation or test."""
     limit: int | None
     """Use the first N tasks of the split. Default: all."""
-    max_turns: int
-    """Limit of model calls per rollout."""
     engine: str
     """Engine: scripted, vllm, torch, openai:URL[,URL…] or FILE.py:CLASS."""
     model: Any
@@ -219,6 +219,8 @@ class ServeOptions(TypedDict, total=False):
     """The key itself. Other users of this machine can see it on the command line."""
     idle_limit: float | None
     """Seconds without a call that end a rollout as timeout. Default: none."""
+    lenient: bool
+    """Accept requests with fields that the engine cannot honour, and name them in the rows' gaps, instead of answering 400."""
     require_id: bool
     """Refuse calls without a rollout id instead of answering them without recording them."""
 
@@ -285,6 +287,10 @@ class SftBuildOptions(TypedDict, total=False):
     near_duplicates: float | None
     """Keep one of several prompts whose estimated Jaccard similarity is at least this. Default: all."""
     contamination: Any
+    labels: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_labels: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     seed: int
     """Seed for the order of rows and for ties."""
     require_reward: bool
@@ -335,6 +341,10 @@ class SftBuildOptions(TypedDict, total=False):
     """Use only rollouts of this environment; repeatable."""
     against: list[str]
     """Leave out tasks that are also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file."""
+    label: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_label: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     per_task: int | None
     """Most episodes of one task; null is no limit."""
 
@@ -361,6 +371,10 @@ class DpoBuildOptions(TypedDict, total=False):
     near_duplicates: float | None
     """Keep one of several prompts whose estimated Jaccard similarity is at least this. Default: all."""
     contamination: Any
+    labels: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_labels: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     seed: int
     """Seed for the order of rows and for ties."""
     pairing: Literal["auto", "nearest_miss", "two_sigma", "best_worst", "ranked", "all", "step"]
@@ -391,6 +405,10 @@ class DpoBuildOptions(TypedDict, total=False):
     """Use only rollouts of this environment; repeatable."""
     against: list[str]
     """Leave out tasks that are also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file."""
+    label: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_label: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     per_group: int | None
     """Most pairs of one task and prompt; null is no limit."""
 
@@ -417,6 +435,10 @@ class GrpoBuildOptions(TypedDict, total=False):
     near_duplicates: float | None
     """Keep one of several prompts whose estimated Jaccard similarity is at least this. Default: all."""
     contamination: Any
+    labels: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_labels: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     seed: int
     """Seed for the order of rows and for ties."""
     pass_band: tuple[float, float] | None
@@ -449,6 +471,10 @@ class GrpoBuildOptions(TypedDict, total=False):
     """Use only rollouts of this environment; repeatable."""
     against: list[str]
     """Leave out tasks that are also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file."""
+    label: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_label: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
 
 
 class SftTrainingOptions(TypedDict, total=False):
@@ -566,7 +592,7 @@ class GrpoTrainingOptions(TypedDict, total=False):
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
-    max_turns: int
-    """Limit of model calls per rollout."""
     harness: str | None
     """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
+    max_turns: int
+    """Limit of model calls per rollout."""

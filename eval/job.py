@@ -10,7 +10,7 @@ from ..environments.harness import refuse_unplayable
 from ..environments.mixture import open_mixture
 from ..environments.registry import tasks_of
 from ..environments.types import Environment
-from ..harness.opening import harnesses_of, open_harnesses
+from ..harness.opening import open_harnesses
 from ..policies.config import PolicySettings
 from ..policies.opening import check_engine, model_hash, open_policy
 from ..policies.types import Sampling
@@ -51,16 +51,10 @@ def run_evaluation(
     with start_run(store, "eval", config.run, payload) as run:
         if on_start:
             on_start(len(tasks) * config.num_repeats)
+        fewest = config.environment.fewest_turns()
         with (
-            open_policy(config.policy, seed=config.seed, max_turns=turns) as policy,
-            open_harnesses(
-                harnesses_of(environment, config.environment.specs()),
-                environment,
-                policy,
-                turns,
-                limits.time_limit_s,
-                limits.tool_time_limit_s,
-            ) as play,
+            open_policy(config.policy, seed=config.seed, max_turns=fewest) as policy,
+            open_harnesses(environment, policy, turns, limits.time_limit_s, limits.tool_time_limit_s) as play,
         ):
             summary = evaluate_policy(
                 store,
@@ -87,10 +81,6 @@ def check_evaluation(config: EvaluationConfig) -> tuple[Environment, list[Task]]
     _check_policy(config.policy)
     check_mode(config.mode, config.num_repeats, config.sampling())
     specs = config.environment.specs()
-    if len(specs) > 1:
-        raise ConfigError("An evaluation has one environment, not a mixture.", "Evaluate each environment in a run of its own.")  # fmt: skip
-    if not specs[0].reward.changes_nothing:
-        raise ConfigError("An evaluation does not shape rewards.", "Remove environment.reward.")
     refuse_unplayable((spec.harness for spec in specs), config.policy.engine)
     environment = open_mixture(specs, config.seed)
     return environment, tasks_of(environment, config.environment.split, config.environment.limit)

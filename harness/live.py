@@ -12,7 +12,7 @@ from typing import Any
 from ..collect.episode import Slot
 from ..environments.harness import HarnessSettings
 from ..environments.types import Done, Environment
-from ..policies.types import Sampling, Turn
+from ..policies.types import Sampling, Shaping, Turn
 from ..serve.calls import Call
 from ..serve.errors import ApiError, conflict, refused
 from ..serve.history import OpenRollout
@@ -85,8 +85,11 @@ class LiveRollout:
             limit = left
             if left < 1:
                 raise self._beyond("token_budget", f"The rollout has sampled {budget} tokens, its limit.")
-        self.n_calls += 1
-        sampling = replace(self.sampling, seed=self._seed(parsed, agent))
+        self.n_calls += parsed.n
+        # The form of an answer (JSON, a schema) is the agent's: without it the agent would fail. Such rows have a gap and are not trained on.
+        form = Shaping(constraint=parsed.sampling.shaping.constraint)
+        seed, top = self._seed(parsed, agent), parsed.sampling.top_logprobs
+        sampling = replace(self.sampling, seed=seed, shaping=form, top_logprobs=top)
         return replace(parsed, sampling=sampling, max_tokens=limit)
 
     async def call_tool(self, name: str, arguments: str) -> str:

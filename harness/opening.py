@@ -1,14 +1,14 @@
 """What plays the slots of a run: the agent loop, or the harness of the task's environment."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..collect.episode import Episode, Slot, play_episode
 from ..collect.job import open_play as open_loops
 from ..collect.runner import Play
-from ..environments.config import EnvironmentSpec
-from ..environments.harness import HarnessSettings, refuse_unplayable
+from ..environments.harness import refuse_unplayable
+from ..environments.mixture import harnesses_of, limits_of
 from ..environments.types import Environment
 from ..policies.opening import open_policy
 from ..policies.types import Policy, Sampling
@@ -17,30 +17,24 @@ if TYPE_CHECKING:
     from ..collect.config import CollectConfig
 
 
-def harnesses_of(environment: Environment, specs: Sequence[EnvironmentSpec]) -> dict[str, HarnessSettings]:
-    """The harness of each environment that has one, by `Task.environment`, for the environment that `open_mixture` returned for these specs."""
-    parts = getattr(environment, "environments", {environment.name: environment})
-    return {name: spec.harness for name, spec in zip(parts, specs, strict=True) if spec.harness.chosen}
-
-
 @contextmanager
 def open_harnesses(
-    harnesses: Mapping[str, HarnessSettings],
     environment: Environment,
     policy: Policy,
     max_turns: int,
     time_limit_s: float,
     tool_limit_s: float | None = None,
 ) -> Iterator[Play]:
-    """What plays a slot of a run over this policy, by the task's environment. All that was started ends with the block.
+    """What plays a slot of a run over this policy: the harness of the task's environment (`harnesses_of`), or the agent loop.
+
+    All that was started ends with the block.
 
     Args:
-        harnesses: By `Task.environment`; tasks of other environments are played by the agent loop.
         max_turns: Of the agent loop.
 
     Raises ConfigError for a harness that cannot be imported, and a policy that cannot be served.
     """
-    limits = max_turns, time_limit_s, tool_limit_s
+    limits, harnesses = (max_turns, time_limit_s, tool_limit_s), harnesses_of(environment)
 
     async def by_agent_loop(slot: Slot, sampling: Sampling) -> Episode:
         return await play_episode(environment, policy, slot, sampling, *limits)
@@ -68,7 +62,8 @@ def open_harnesses(
             player = players.get(slot.task.environment)
             if player is None:
                 return await by_agent_loop(slot, sampling)
-            return await player.play(slot, sampling, time_limit_s, tool_limit_s)
+            own = limits_of(environment, slot.task)
+            return await player.play(slot, sampling, own.time_limit_s or time_limit_s, own.tool_time_limit_s or tool_limit_s)  # fmt: skip
 
         yield play
 
@@ -76,14 +71,13 @@ def open_harnesses(
 @contextmanager
 def open_play(config: "CollectConfig", environment: Environment) -> Iterator[tuple[Play, Callable[[], int]]]:
     """As `collect.job.open_play`, with the harnesses of the configuration's environments."""
-    harnesses = harnesses_of(environment, config.environment.specs())
-    if not harnesses:
+    if not harnesses_of(environment):
         with open_loops(config, environment) as opened:
             yield opened
         return
     turns, limits = config.environment.max_turns, config.limits
     with (
-        open_policy(config.policy, seed=config.seed or 0, max_turns=turns) as policy,
-        open_harnesses(harnesses, environment, policy, turns, limits.time_limit_s, limits.tool_time_limit_s) as play,
+        open_policy(config.policy, seed=config.seed or 0, max_turns=config.environment.fewest_turns()) as policy,
+        open_harnesses(environment, policy, turns, limits.time_limit_s, limits.tool_time_limit_s) as play,
     ):
         yield play, lambda: 0

@@ -27,7 +27,7 @@ def main_task(served: OpenRollout, environment: str, ending: Ending) -> Task:
 
 
 def place_of(ending: Ending, task: Task) -> tuple[str, str]:
-    """(slot, group): what tells the rollout's slot from others, beside its sample_index, and its group."""
+    """(slot, group): the key of the rollout's slot, beside its sample_index, and its group."""
     slot = task.task_id if ending.key is None else hash_id("task", ending.key)
     return slot, slot if ending.group is None else hash_id("group", ending.group)
 
@@ -37,7 +37,8 @@ def episode_rollouts(
 ) -> list[Rollout]:
     """A rollout for each branch, the main one first; its rollout_id is the episode's. `place` is sample_index and attempt.
 
-    A side branch has a prompt of its own, and the episode's task. A retry has the gap `retry` and is not trainable.
+    A side branch has a prompt of its own, and the episode's task. A retry has the gap `retry` and is not trainable, nor is a row with a gap
+    `distribution:NAME`.
     """
     sample_index, attempt = place
     slot, group = place_of(ending, task)
@@ -77,7 +78,7 @@ def branch_rollouts(
             episode_id=main,
             agent=branch.agent,
             branch=branch.number,
-            trainable=branch.agent == branches[0].agent and not branch.retry,
+            trainable=branch.agent == branches[0].agent and not branch.retry and not _is_shaped(branch.path),
             prompt=prompt,
             policy_id=policy.policy_id,
             engine=policy.engine,
@@ -87,6 +88,15 @@ def branch_rollouts(
         rollout.gaps = [*(rollout.gaps or []), *(["retry"] if branch.retry else [])]
         rollouts.append(rollout)
     return rollouts
+
+
+def _request_gaps(path: list[Call]) -> list[str]:
+    return list(dict.fromkeys(gap for call in path for gap in call.gaps))
+
+
+def _is_shaped(path: list[Call]) -> bool:
+    """Whether tokens of the path were sampled from a distribution that a learner does not compute."""
+    return any(gap.startswith("distribution:") for gap in _request_gaps(path))
 
 
 def last_call(branches: Sequence[Branch]) -> Call:
@@ -116,7 +126,7 @@ def _path_columns(task: Task, branch: Branch, policy: Policy) -> dict[str, Any]:
         "n_turns": len(path),
         "n_parse_failures": sum(call.parse_failures for call in path),
         "n_retries": sum(call.retries for call in path),
-        "gaps": [*talk.gaps, *(["sampling_differs"] if len(settings) > 1 else [])],
+        "gaps": [*talk.gaps, *(["sampling_differs"] if len(settings) > 1 else []), *_request_gaps(path)],
         "started_at": first.started_at,
         "duration_s": max(0.0, ended_at - first.started_at.timestamp()),
         "generate_s": sum(call.seconds for call in path),

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from rollhouse.collect.runner import collect
+from rollhouse.environments.config import EnvironmentSpec
 from rollhouse.environments.harness import HarnessSettings
+from rollhouse.environments.mixture import Mixture
 from rollhouse.environments.tools import ToolSession, tool_session
 from rollhouse.environments.workplace_mini import MiniEnvironment
 from rollhouse.harness.opening import open_harnesses
@@ -28,12 +30,12 @@ def play(
     store: Path, policy: TokenPolicy, harness: dict[str, Any], repeats: int = 2, limit_s: float = 60, **settings: Any
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The rows of one task's rollouts, in the order of samples, agents and branches."""
-    environment: Any = settings.pop("environment", ENVIRONMENT)
+    part: Any = settings.pop("environment", ENVIRONMENT)
+    environment = Mixture([(part, EnvironmentSpec(name=part.name, harness=HarnessSettings(**harness)))])
     place, tasks = LanceStore.create(store), list(environment.tasks("train"))[: settings.pop("tasks", 1)]
     sampling = settings.pop("sampling", SAMPLING)
-    chosen = {environment.name: HarnessSettings(**harness)}
     with (
-        open_harnesses(chosen, environment, policy, 6, limit_s) as playing,
+        open_harnesses(environment, policy, 6, limit_s) as playing,
         start_run(place, "collect", "run") as run,
     ):
         summary = collect(place, run, environment, policy, tasks, num_repeats=repeats, sampling=sampling, play=playing)

@@ -83,10 +83,9 @@ def open_parts(
     """The parts of a run around an engine and a learner; the tracker, the writer and the weight sync end with the block."""
     kind, dtype = config.policy.generation.weight_sync, engine_dtype(engine)
     policy = TokenPolicy(engine, chat, policy_id=run.run_id)
-    harnesses = {environment.name: config.environment.harness} if config.environment.harness.chosen else {}
     turns, limit_s = config.environment.max_turns, config.policy.generation.time_limit_s
     with (
-        open_harnesses(harnesses, environment, policy, turns, limit_s) as play,
+        open_harnesses(environment, policy, turns, limit_s) as play,
         closing(open_sync(kind, learner, engine, dtype=dtype, share_parameters=True)) as sync,
         Tracker(run, config.logger, run.config, by_itself=False) as tracker,
         # One for all steps: it remembers which prompts and tasks are in the store. A step commits its rollouts when it has them all.
