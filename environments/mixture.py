@@ -44,7 +44,6 @@ class Mixture:
             self.environments[name], self.harnesses[name] = environment, spec.harness
             self.weights[name], self.shaping[name], self.limits[name] = spec.weight, spec.reward, spec.limits
         self.name = next(iter(self.environments)) if len(self.environments) == 1 else "mixture"
-        self.name = next(iter(self.environments)) if len(self.environments) == 1 else "mixture"
 
     def tasks(self, split: str) -> Iterator[Task]:
         """The tasks of all, interleaved: of the first n, each environment has n times its share of the weights, within one.

@@ -86,7 +86,7 @@ class Gateway:
             self._ready.set()
 
     async def _serve(self) -> None:
-        service = Service(backend_of(self._policy), self._recorder, self._recorder.forced)
+        service = Service(backend_of(self._policy), self._recorder, forced=self._recorder.forced)
         app = make_app(Api(service, self._model, None, True, self._gone, rollout_of_key=self._recorder.name_of))
         app.middlewares.append(self._counted)
         app.router.add_post("/rollouts/{rollout}/tools/{tool}", self._tool)

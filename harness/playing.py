@@ -21,7 +21,7 @@ from ..store.rollout import FAILED, Rollout, verdict_columns
 from ..store.task import Score
 from .gateway import Gateway
 from .live import LiveRollout
-from .running import Outcome, Runner
+from .running import ProgramEnd, Runner
 
 _VERDICT_S = 60.0
 """Seconds that an environment's verdict may take, after the program has ended."""
@@ -78,7 +78,7 @@ class HarnessPlayer:
         await self.gateway.end(live)
         await self.gateway.close(live)
 
-    async def _verdict(self, live: LiveRollout, outcome: Outcome, time_limit_s: float) -> HarnessEnding:
+    async def _verdict(self, live: LiveRollout, outcome: ProgramEnd, time_limit_s: float) -> HarnessEnding:
         """Status and verdict: a program that ran out of time or failed has none, unless it failed at a limit of the run."""
         if outcome.timed_out:
             return HarnessEnding("timeout", "timeout", "timeout", f"the rollout took longer than {time_limit_s:g} s")
@@ -118,7 +118,7 @@ class HarnessPlayer:
 
 
 def episode_of(
-    live: LiveRollout, outcome: Outcome, verdict: HarnessEnding, policy: Policy, times: dict[str, Any]
+    live: LiveRollout, outcome: ProgramEnd, verdict: HarnessEnding, policy: Policy, times: dict[str, Any]
 ) -> Episode:  # fmt: skip
     """The rows of a rollout: one for each branch, and one without content where the model was never called."""
     slot, sampling = live.slot, live.sampling
@@ -159,7 +159,7 @@ def episode_of(
     return Episode(main, verdict.score, others=tuple(rows[1:]))
 
 
-def ran(live: LiveRollout, outcome: Outcome) -> dict[str, Any]:
+def ran(live: LiveRollout, outcome: ProgramEnd) -> dict[str, Any]:
     """What the main row says about its harness, as `extra.harness`: JSON values, those that say nothing left out."""
     found: dict[str, Any] = {
         "name": live.settings.label,

@@ -29,7 +29,7 @@ _CONTAINERS = ("docker", "podman")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProgramEnd:
     """How a program ended.
 
     Attributes:
@@ -51,7 +51,7 @@ class Outcome:
 class Runner(Protocol):
     """Runs the programs of one harness."""
 
-    async def run(self, task: Task, access: Access, limit_s: float, seed: int | None) -> Outcome:
+    async def run(self, task: Task, access: Access, limit_s: float, seed: int | None) -> ProgramEnd:
         """Runs one; when it returns or is cancelled, the program has ended with all that it started. Raises ConfigError for one that cannot run."""
         ...
 
@@ -85,7 +85,7 @@ class ProcessRunner:
             raise ConfigError(f"The harness's program {self.settings.command[0]!r} is not there.", "Correct environment.harness.command.")  # fmt: skip
         self._thread.submit(self._start_launcher).result()
 
-    async def run(self, task: Task, access: Access, limit_s: float, seed: int | None) -> Outcome:
+    async def run(self, task: Task, access: Access, limit_s: float, seed: int | None) -> ProgramEnd:
         """See Runner."""
         with tempfile.TemporaryDirectory(prefix="rollhouse-harness-", ignore_cleanup_errors=True) as folder:
             return await self._run(Path(folder), task, access, limit_s, seed)
@@ -96,7 +96,7 @@ class ProcessRunner:
         if self._launcher is not None:
             self._launcher.kill()
 
-    async def _run(self, folder: Path, task: Task, access: Access, limit_s: float, seed: int | None) -> Outcome:
+    async def _run(self, folder: Path, task: Task, access: Access, limit_s: float, seed: int | None) -> ProgramEnd:
         report = folder / "report"
         os.mkfifo(report)
         reading = os.open(report, os.O_RDONLY | os.O_NONBLOCK)
@@ -110,7 +110,7 @@ class ProcessRunner:
                     _signal(await starting, signal.SIGTERM)
                 raise
             except WorkerError as error:
-                return Outcome(error=f"the program was not started: {one_line(error.message)}")
+                return ProgramEnd(error=f"the program was not started: {one_line(error.message)}")
             text = await self._report(reading, pid, limit_s)
         finally:
             os.close(reading)
@@ -143,29 +143,29 @@ class ProcessRunner:
             loop.remove_reader(reading)
         return b"".join(chunks)
 
-    def _outcome(self, text: bytes, result: Path, limit_s: float) -> Outcome:
+    def _outcome(self, text: bytes, result: Path, limit_s: float) -> ProgramEnd:
         try:
             found = json.loads(text)
         except ValueError:
-            return Outcome(error="the process that watched the program was killed")
+            return ProgramEnd(error="the process that watched the program was killed")
         value = json.loads(found["value"]) if found["value"] else {}
         own: dict[str, Any] = {"exit": found["exit"], "stdout": found["stdout"], "stderr": found["stderr"]}
         if found["stopped"] is not None:
-            return Outcome(timed_out=found["stopped"] == "time", error="the program was stopped", **own)
+            return ProgramEnd(timed_out=found["stopped"] == "time", error="the program was stopped", **own)
         if "error" in value:
-            return Outcome(error=value["error"], **own)
+            return ProgramEnd(error=value["error"], **own)
         if self.settings.reward == "exit":
-            return Outcome(verdict={"reward": float(found["exit"] == 0)}, **own)
+            return ProgramEnd(verdict={"reward": float(found["exit"] == 0)}, **own)
         if found["exit"] != 0:
-            return Outcome(error=_ended(found["exit"], found["stderr"]), **own)
+            return ProgramEnd(error=_ended(found["exit"], found["stderr"]), **own)
         if not self.settings.command:
             if "verdict" not in value:
-                return Outcome(error="the program ended without a value", **own)
-            return Outcome(verdict=value["verdict"], **own)
+                return ProgramEnd(error="the program ended without a value", **own)
+            return ProgramEnd(verdict=value["verdict"], **own)
         try:
-            return Outcome(verdict=_result(result), **own)
+            return ProgramEnd(verdict=_result(result), **own)
         except ValueError as error:
-            return Outcome(error=f"its result file is not a JSON object: {one_line(error)}", **own)
+            return ProgramEnd(error=f"its result file is not a JSON object: {one_line(error)}", **own)
 
     def _request(self, folder: Path, task: Task, access: Access, limit_s: float, seed: int | None) -> dict[str, Any]:
         settings = self.settings
@@ -216,9 +216,9 @@ class ThreadRunner:
         self.settings = settings
         self._function = load_harness(str(settings.name))
 
-    async def run(self, task: Task, access: Access, limit_s: float, seed: int | None) -> Outcome:
+    async def run(self, task: Task, access: Access, limit_s: float, seed: int | None) -> ProgramEnd:
         """See Runner; a program that its limit does not end is left behind."""
-        outcome: Future[Outcome] = Future()
+        outcome: Future[ProgramEnd] = Future()
         ending = threading.Event()
         outcome.set_running_or_notify_cancel()  # from now on nobody but the thread settles it
         work = lambda: outcome.set_result(self._play(task, access, limit_s, ending))  # noqa: E731
@@ -226,14 +226,14 @@ class ThreadRunner:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(outcome), limit_s + 2)
         except TimeoutError:
-            return Outcome(timed_out=True, error="the program was left behind: it does not end")
+            return ProgramEnd(timed_out=True, error="the program was left behind: it does not end")
         finally:
             ending.set()
 
     def close(self) -> None:
         """See Runner."""
 
-    def _play(self, task: Task, access: Access, limit_s: float, ending: threading.Event) -> Outcome:
+    def _play(self, task: Task, access: Access, limit_s: float, ending: threading.Event) -> ProgramEnd:
         async def limited() -> Any:
             work = asyncio.ensure_future(call_harness(self._function, task, HarnessClient(access), self.settings.options))  # fmt: skip
             watch = asyncio.ensure_future(_until(ending))
@@ -248,11 +248,11 @@ class ThreadRunner:
 
         try:
             with time_limit(limit_s + 1):
-                return Outcome(verdict=verdict_json(asyncio.run(limited())))
+                return ProgramEnd(verdict=verdict_json(asyncio.run(limited())))
         except (TimeoutError, TimeLimitExceeded) as error:
-            return Outcome(timed_out=True, error=error_text(error))
+            return ProgramEnd(timed_out=True, error=error_text(error))
         except BaseException as error:
-            return Outcome(error=error_text(error))
+            return ProgramEnd(error=error_text(error))
 
 
 def container_command(
