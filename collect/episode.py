@@ -143,7 +143,7 @@ async def _play(
             await _take_turn(record, session, turn, max_turns)
         boundary = "verifier"
         start = time.perf_counter()
-        record.score = check_score(await _value(session.verify()))
+        record.score = check_score(await _value(session.verify()), record.n_turns)
         record.verify_s = time.perf_counter() - start
         record.status = "completed" if record.stop_reason == "stop" else "truncated"
     except EngineGone:
@@ -160,7 +160,7 @@ async def _play(
 
 
 async def _close(session: Any, record: _Record) -> None:
-    """Takes what the session counted and ends it. One that cannot be closed leaves the verdict as it is, and says so in the row."""
+    """Takes what the session counted and ends it. One that cannot be closed leaves the verdict as it is, and the row names it."""
     record.n_tool_errors = getattr(session, "n_tool_errors", 0)
     record.tool_seconds = dict(getattr(session, "tool_seconds", {}))
     try:
@@ -182,7 +182,7 @@ async def _take_turn(record: _Record, session: Any, turn: Turn, max_turns: int) 
     record.n_parse_failures += turn.parse_failures
     record.n_retries += turn.retries
     messages = record.conversation.messages
-    if turn.token_ids != []:  # an empty turn says only that the context is full
+    if turn.token_ids != []:  # an empty turn means that the context is full
         messages.append(turn.message)
     answer = await _timed(record, "tool_s", session.step(turn))
     if isinstance(answer, list):
@@ -249,7 +249,9 @@ def _rollout(
 
 def without_content(rollout: Rollout, error: Exception) -> Rollout:
     """The rollout without its messages, tokens and verdict, as an error of the store."""
-    nothing = dict.fromkeys(("token_ids", "loss_mask", "logprobs", "version_spans", "prompt_token_ids", *VERDICT))
+    nothing = dict.fromkeys(
+        ("token_ids", "loss_mask", "logprobs", "version_spans", "prompt_token_ids", "turn_rewards", *VERDICT)
+    )
     failed = {"status": "error", "error_type": "store", "error_message": one_line(ascii(str(error)).strip("'\""))}
     found = rollout.changed(**nothing, scores=[], **failed)
     found.__dict__["messages"] = None  # stored as null: there were some

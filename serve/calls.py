@@ -20,6 +20,8 @@ from ..store.journal import has_journal
 from ..store.lance_store import LanceStore
 from ..store.messages import Message, VersionSpan
 
+_NOT_STORED = ("shaping", "top_logprobs")
+
 
 @dataclass(frozen=True)
 class Call:
@@ -40,6 +42,7 @@ class Call:
         token_identity, logprobs_mode: As in `Conversation`.
         diverged: For a beginning with turns that differ from those recorded, where it leaves the nearest recorded
             conversation: {"call": its last call, "message": messages shared, "token": tokens shared}.
+        gaps: What of the request was dropped, ignored or not read, and what changed the distribution that was sampled from.
     """
 
     number: int
@@ -64,6 +67,7 @@ class Call:
     logprobs_mode: str | None = "processed"
     diverged: dict[str, int] | None = None
     completion: bool = False
+    gaps: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For a line of the file."""
@@ -71,7 +75,8 @@ class Call:
         return plain | {
             "messages": [message.to_row() for message in self.messages],
             "answer": self.answer.to_row(),
-            "sampling": asdict(self.sampling),
+            # Shaping is in the gaps; its values are not stored.
+            "sampling": {name: value for name, value in asdict(self.sampling).items() if name not in _NOT_STORED},
             "started_at": self.started_at.isoformat(),
             "version_spans": [[span.start, span.version] for span in self.version_spans],
         }
@@ -87,6 +92,7 @@ class Call:
             "started_at": datetime.fromisoformat(plain["started_at"]),
             "version_spans": tuple(VersionSpan(*span) for span in plain["version_spans"]),
             "token_identity": plain["token_identity"] and tuple(plain["token_identity"]),
+            "gaps": tuple(plain.get("gaps", ())),
         }
         return cls(**{**plain, **read})
 

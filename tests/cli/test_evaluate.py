@@ -178,7 +178,7 @@ def test_bfcl_before_and_after_want_a_training_run(store: Path) -> None:
     for arguments, reported in {
         ("--before",): "Name the run with --run",
         ("--after", "--run", "r", "--model", "m"): "Name the run with --run",
-        ("--before", "--run", "nobody"): "nobody",
+        ("--before", "--run", "absent"): "absent",
         ("--mode", "chat"): "mode cannot be 'chat'",
         ("--category", "memory_vector"): "cannot be run here",
     }.items():

@@ -9,6 +9,7 @@ import { Chart, type Curve, colour, Scatter } from "../plot";
 import { go, href, type Route, withQuery } from "../route";
 import type { Run as Listed } from "../types";
 import { Chip, Empty, Failure, Spinner, Status } from "../ui";
+import { Lanes } from "./lanes";
 import { copyLink } from "./rollouts";
 
 interface One {
@@ -57,6 +58,7 @@ export function Run({ route, stamp }: PageProps) {
       {data.metrics.length > 0 ? <Metrics route={route} run={data} stamp={stamp} /> : null}
       {rollouts.n > 0 && <Cloudy route={route} run={data} stamp={stamp} />}
       {data.metrics.includes("time/step") && <Phases route={route} run={data} stamp={stamp} />}
+      {rollouts.n > 0 && <Lanes route={route} run={data.run_id} stamp={stamp} />}
       <div class="halves">
         <section class="card pad" aria-label="Configuration">
           <h2>Configuration</h2>
