@@ -487,6 +487,8 @@ class SftTrainingOptions(TypedDict, total=False):
     policy: Any
     checkpointing: Any
     logger: Any
+    trainer: Literal["trl", "learner"]
+    """`trl` trains with TRL; `learner` on the learner of GRPO, without TRL, in one process."""
     validation: Any
     trl: dict[str, Any]
     """Further options of TRL's configuration class, by TRL's names."""
@@ -519,6 +521,8 @@ class DpoTrainingOptions(TypedDict, total=False):
     policy: Any
     checkpointing: Any
     logger: Any
+    trainer: Literal["trl", "learner"]
+    """`trl` trains with TRL; `learner` on the learner of GRPO, without TRL, in one process."""
     validation: Any
     trl: dict[str, Any]
     """Further options of TRL's configuration class, by TRL's names."""
@@ -552,7 +556,7 @@ class GrpoTrainingOptions(TypedDict, total=False):
     checkpointing: Any
     logger: Any
     algorithm: str
-    """Preset of settings that are not given: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp or icepop."""
+    """Preset of settings that are not given: grpo, dr_grpo, dapo, gspo, gdpo, cispo, rloo, reinforce_pp or icepop."""
     grpo: Any
     loss_fn: Any
     environment: Any
