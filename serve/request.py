@@ -186,21 +186,21 @@ def body_of(raw: bytes) -> Body:
     try:
         text = raw.decode("utf-8")
         body = decoded(text) if text.strip() else {}
+        if not isinstance(body, dict):
+            raise refused("The body must be a JSON object.")
         # Half of a surrogate pair is not text that a tokenizer or a table can hold.
         deep = _is_deep(body, texts=b"\\ud" in raw.lower())
     except (ValueError, RecursionError) as error:
         raise refused(f"The body is not JSON: {str(error)[:200]}.") from error
-    if not isinstance(body, dict):
-        raise refused("The body must be a JSON object.")
     if deep:
         raise refused(f"The body is nested more than {_DEEPEST} levels deep.")
     return body
 
 
-def _is_deep(body: Any, texts: bool) -> bool:
+def _is_deep(body: Body, texts: bool) -> bool:
     """Whether the body is nested too deep. Looks at its texts, too, if `texts`, and raises ValueError for one that UTF-8 cannot hold."""
     level: list[Any] = [body]
-    for _ in range(_DEEPEST + 1):
+    for _ in range(_DEEPEST):
         values = [value for one in level for value in ((*one, *one.values()) if isinstance(one, dict) else one)]
         if texts:
             for value in values:
