@@ -33,12 +33,12 @@ class CollectOptions(TypedDict, total=False):
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
+    max_turns: int
+    """Limit of model calls per rollout."""
     split: str
     """Split of the tasks: train, validation or test."""
     limit: int | None
     """Use the first N tasks of the split. Default: all."""
-    max_turns: int
-    """Limit of model calls per rollout."""
     engine: str
     """Engine: scripted, vllm, torch, openai:URL[,URL…] or FILE.py:CLASS."""
     model: Any
@@ -96,12 +96,12 @@ class EvaluateOptions(TypedDict, total=False):
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
+    max_turns: int
+    """Limit of model calls per rollout."""
     split: str
     """Split of the tasks: train, validation or test."""
     limit: int | None
     """Use the first N tasks of the split. Default: all."""
-    max_turns: int
-    """Limit of model calls per rollout."""
     engine: str
     """Engine: scripted, vllm, torch, openai:URL[,URL…] or FILE.py:CLASS."""
     model: Any
@@ -281,6 +281,10 @@ class SftBuildOptions(TypedDict, total=False):
     near_duplicates: float | None
     """Keep one of several prompts whose estimated Jaccard similarity is at least this. Default: all."""
     contamination: Any
+    labels: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_labels: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     seed: int
     """Seed for the order of rows and for ties."""
     require_reward: bool
@@ -331,6 +335,10 @@ class SftBuildOptions(TypedDict, total=False):
     """Use only rollouts of this environment; repeatable."""
     against: list[str]
     """Leave out tasks that are also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file."""
+    label: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_label: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     per_task: int | None
     """Most episodes of one task; null is no limit."""
 
@@ -357,6 +365,10 @@ class DpoBuildOptions(TypedDict, total=False):
     near_duplicates: float | None
     """Keep one of several prompts whose estimated Jaccard similarity is at least this. Default: all."""
     contamination: Any
+    labels: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_labels: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     seed: int
     """Seed for the order of rows and for ties."""
     pairing: Literal["auto", "nearest_miss", "two_sigma", "best_worst", "ranked", "all", "step"]
@@ -387,6 +399,10 @@ class DpoBuildOptions(TypedDict, total=False):
     """Use only rollouts of this environment; repeatable."""
     against: list[str]
     """Leave out tasks that are also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file."""
+    label: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_label: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     per_group: int | None
     """Most pairs of one task and prompt; null is no limit."""
 
@@ -413,6 +429,10 @@ class GrpoBuildOptions(TypedDict, total=False):
     near_duplicates: float | None
     """Keep one of several prompts whose estimated Jaccard similarity is at least this. Default: all."""
     contamination: Any
+    labels: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_labels: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     seed: int
     """Seed for the order of rows and for ties."""
     pass_band: tuple[float, float] | None
@@ -445,6 +465,10 @@ class GrpoBuildOptions(TypedDict, total=False):
     """Use only rollouts of this environment; repeatable."""
     against: list[str]
     """Leave out tasks that are also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file."""
+    label: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_label: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
 
 
 class SftTrainingOptions(TypedDict, total=False):

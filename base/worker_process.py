@@ -46,7 +46,7 @@ class WorkerTimeout(WorkerError):
 class WorkerDied(WorkerError):
     """The process of the call died: out of memory, a fault in native code, or a kill.
 
-    `status` is its exit status, negative for a signal; `over_memory` says that it held more than `resident_bytes`.
+    `status` is its exit status, negative for a signal; `over_memory`: whether it held more than `resident_bytes`.
     """
 
     status: int | None = None

@@ -132,12 +132,29 @@ def _sample(config: "TrainingConfig", store: str | None) -> list[str]:
         return []
 
 
+def _check(config: "TrainingConfig", store: str | None) -> None:
+    """Refuses an online run as the run itself would, where there is a store."""
+    from ..store.lance_store import LanceStore, store_location
+    from ..train.grpo.config import GrpoConfig
+
+    if not isinstance(config, GrpoConfig):
+        return
+    place = LanceStore(store_location(store))
+    if not place.has_table("rollouts"):
+        typer.echo(f"There is no store at {place.uri}: prompts, environments and model are not checked.", err=True)
+        return
+    from ..train.grpo.preparing import prepare_run
+
+    prepare_run(place, config)
+
+
 def _train(
     train: Callable[..., dict[str, Any]], config: "TrainingConfig", dry_run: bool, store: str | None, format: Format
 ) -> None:
     import json
 
     if dry_run:
+        _check(config, store)
         sample = _sample(config, store)
         print_config(config, {} if format is Format.table else {"sample": sample}, format)
         if sample and format is Format.table:  # as comments, so that the output stays a recipe

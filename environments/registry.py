@@ -116,7 +116,7 @@ def tasks_of(environment: Environment, split: str, limit: int | None = None) -> 
     if not tasks:
         raise ConfigError(
             f"{environment.name} has no task in split {split!r}.",
-            "Rows of a tasks file without a split are of train: choose `--split train`, "
+            "Rows of a tasks file without a split belong to train: choose `--split train`, "
             f"or set the split of such rows with `--tasks-split {split}`.",
         )
     return tasks

@@ -26,7 +26,7 @@ def main_task(served: OpenRollout, environment: str, ending: Ending) -> Task:
 
 
 def place_of(ending: Ending, task: Task) -> tuple[str, str]:
-    """(slot, group): what tells the rollout's slot from others, beside its sample_index, and its group."""
+    """(slot, group): the key of the rollout's slot, beside its sample_index, and its group."""
     slot = task.task_id if ending.key is None else hash_id("task", ending.key)
     return slot, slot if ending.group is None else hash_id("group", ending.group)
 

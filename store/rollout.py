@@ -180,8 +180,8 @@ class Rollout:
         reader = MessageReader(on_unknown=extra.__setitem__)
         if isinstance(given.get("prompt"), Mapping):
             prompt = given["prompt"]
-            asked = reader.read(prompt.get("messages"), where="prompt.messages")
-            given["prompt"] = Prompt(tuple(asked), tuple(read_tools(prompt.get("tools"))))
+            before = reader.read(prompt.get("messages"), where="prompt.messages")
+            given["prompt"] = Prompt(tuple(before), tuple(read_tools(prompt.get("tools"))))
         given["messages"] = reader.read(record.get("messages"), "assistant")
         rollout = cls(**{**given, "extra": {**(given.get("extra") or {}), **extra}})
         if reader.gaps and given.get("gaps") is None:

@@ -213,6 +213,7 @@ METHODS = {
     "sql": "sql",
     "query": "query",
     "search": "search",
+    "label": "label",
     "report": "report",
     "lineage": "lineage",
     "check": "check",
@@ -270,6 +271,7 @@ FLAGS_ELSEWHERE = {
     "report": {"runs"},
     "search": {"like", "column"},  # `nearest`
     "lineage": {"id"},
+    "label": {"labels"},
 }
 KEYWORDS_ELSEWHERE = {
     "import_": {"format"},

@@ -59,7 +59,7 @@ class CurriculumConfig(Section):
     """Next prompts chosen by a query over the store."""
 
     query: str | None = None
-    """A named query, or a FILE.sql, that returns task_id and optionally weight. Default: off."""
+    """A named query, or a FILE.sql, that returns task_id, or environment, and optionally weight. Default: off."""
     every: int = Field(default=1, ge=1)
     """Run the query before step 1 and after every N steps."""
 

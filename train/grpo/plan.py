@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...environments.shaping import RAW, SHAPED
 from ...store.ids import hash_id
 from .advantages import ZERO_STD, GroupAdvantages, group_advantages, shaped_reward
 from .algorithms.gdpo import batch_normalized, components
@@ -35,6 +36,8 @@ PLANNED_COLUMNS = [
     "sample_index",
     "task_id",
     "group_id",
+    "environment",
+    "scorer",
     "status",
     "error_type",
     "stop_reason",
@@ -117,6 +120,11 @@ class BatchPlan:
     entries: tuple[PlanEntry, ...]
     seed: int
     settings: dict[str, Any]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the run has several environments."""
+        return "mixture" in self.settings
 
     def to_row(self) -> dict[str, Any]:
         """The table row."""
@@ -216,12 +224,19 @@ def _place_in_episode(row: Mapping[str, Any]) -> tuple[bool, int, str]:
 
 
 def groups_with_spread(rollouts: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Groups whose verdicts, before any shaping, are not all equal: those that dynamic sampling keeps. Rows as in make_plan."""
+    """Groups whose raw verdicts are not all equal: those that dynamic sampling keeps. Penalties for length or turns are no spread. Rows as in make_plan."""
     verdicts: dict[str, list[float]] = {}
     for main, *_ in episodes_of(rollouts):
         if _no_verdict(main) is None:
-            verdicts.setdefault(main["group_id"], []).append(main["reward"])
+            verdicts.setdefault(main["group_id"], []).append(raw_verdict(main))
     return {group for group, rewards in verdicts.items() if len(rewards) > 1 and stdev(rewards) > ZERO_STD}
+
+
+def raw_verdict(row: Mapping[str, Any]) -> float:
+    """The environment's own reward of a rollout, before the shaping of its environment."""
+    if (row["scorer"] or "").endswith(SHAPED):
+        return next(part["value"] for part in row["reward_components"] if part["name"] == RAW)
+    return row["reward"]
 
 
 def _judge(

@@ -191,7 +191,7 @@ def _take(parts: _Parts, step: int, viewer: Viewer | None) -> dict[str, float]:
         result: StepResult = parts.learner.step(samples, micro_batches)
     with watch("store"):
         commit_outcomes(parts.store, parts.run, step, result.outcomes)
-    numbers = rollout_metrics(rollouts) | plan_metrics(plan) | result.metrics
+    numbers = rollout_metrics(rollouts, plan.mixed) | plan_metrics(plan) | result.metrics
     numbers |= {f"time/{phase}": seconds for phase, seconds in watch.seconds.items()}
     numbers["time/step"] = watch.total()
     parts.tracker.log(step, numbers)
