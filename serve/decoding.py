@@ -33,4 +33,4 @@ def _finite(text: str) -> float:
 _AT_ONCE = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 _STEPWISE = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 # The decoder's functions for lists and objects are Python already; the one that calls them is C unless it is replaced.
-_STEPWISE.scan_once = scanner.py_make_scanner(_STEPWISE)
+_STEPWISE.scan_once = scanner.py_make_scanner(_STEPWISE)  # pyright: ignore[reportAttributeAccessIssue]

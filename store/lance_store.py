@@ -256,8 +256,9 @@ class LanceStore:
         filter: str | None = None,
         at: str | None = None,
         max_bytes: int = 16 << 20,
+        max_rows: int = 8192,
     ) -> Iterator[pa.RecordBatch]:
-        """Rows in the order of the table, about `max_bytes` at a time, so that memory stays bounded however large the table is.
+        """Rows in the order of the table, about `max_bytes` and at most `max_rows` at a time, so that memory stays bounded however large the table is.
 
         Columns that the table does not have yet are null, as in `read`.
         """
@@ -270,7 +271,7 @@ class LanceStore:
         rows = max(1, max_bytes * some.num_rows // max(1, some.nbytes))
         # Lance reads ahead by batches and fragments: its defaults hold gigabytes of wide rows.
         for batch in dataset.to_batches(
-            columns=there, filter=filter, batch_size=min(rows, 8192), batch_readahead=2, fragment_readahead=1
+            columns=there, filter=filter, batch_size=min(rows, max_rows), batch_readahead=2, fragment_readahead=1
         ):
             for field in lacking.values():
                 batch = batch.append_column(field, pa.nulls(batch.num_rows, field.type))
