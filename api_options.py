@@ -215,6 +215,8 @@ class ServeOptions(TypedDict, total=False):
     """The key itself. Other users of this machine can see it on the command line."""
     idle_limit: float | None
     """Seconds without a call that end a rollout as timeout. Default: none."""
+    lenient: bool
+    """Accept requests with fields that the engine cannot honour, and name them in the rows' gaps, instead of answering 400."""
     require_id: bool
     """Refuse calls without a rollout id instead of answering them without recording them."""
 
@@ -481,6 +483,8 @@ class SftTrainingOptions(TypedDict, total=False):
     policy: Any
     checkpointing: Any
     logger: Any
+    trainer: Literal["trl", "learner"]
+    """`trl` trains with TRL; `learner` on the learner of GRPO, without TRL, in one process."""
     validation: Any
     trl: dict[str, Any]
     """Further options of TRL's configuration class, by TRL's names."""
@@ -513,6 +517,8 @@ class DpoTrainingOptions(TypedDict, total=False):
     policy: Any
     checkpointing: Any
     logger: Any
+    trainer: Literal["trl", "learner"]
+    """`trl` trains with TRL; `learner` on the learner of GRPO, without TRL, in one process."""
     validation: Any
     trl: dict[str, Any]
     """Further options of TRL's configuration class, by TRL's names."""
@@ -546,7 +552,7 @@ class GrpoTrainingOptions(TypedDict, total=False):
     checkpointing: Any
     logger: Any
     algorithm: str
-    """Preset of settings that are not given: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp or icepop."""
+    """Preset of settings that are not given: grpo, dr_grpo, dapo, gspo, gdpo, cispo, rloo, reinforce_pp or icepop."""
     grpo: Any
     loss_fn: Any
     environment: Any

@@ -143,7 +143,7 @@ async def _play(
             await _take_turn(record, session, turn, max_turns)
         boundary = "verifier"
         start = time.perf_counter()
-        record.score = check_score(await _value(session.verify()))
+        record.score = check_score(await _value(session.verify()), record.n_turns)
         record.verify_s = time.perf_counter() - start
         record.status = "completed" if record.stop_reason == "stop" else "truncated"
     except EngineGone:
@@ -249,7 +249,9 @@ def _rollout(
 
 def without_content(rollout: Rollout, error: Exception) -> Rollout:
     """The rollout without its messages, tokens and verdict, as an error of the store."""
-    nothing = dict.fromkeys(("token_ids", "loss_mask", "logprobs", "version_spans", "prompt_token_ids", *VERDICT))
+    nothing = dict.fromkeys(
+        ("token_ids", "loss_mask", "logprobs", "version_spans", "prompt_token_ids", "turn_rewards", *VERDICT)
+    )
     failed = {"status": "error", "error_type": "store", "error_message": one_line(ascii(str(error)).strip("'\""))}
     found = rollout.changed(**nothing, scores=[], **failed)
     found.__dict__["messages"] = None  # stored as null: there were some

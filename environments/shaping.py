@@ -114,8 +114,12 @@ def shape(score: Score, row_counts: Mapping[str, Any], shaping: RewardShaping) -
     )
 
 
-def check_score(score: Score) -> Score:
-    """The score itself. Raises ValueError for an invalid one: a reward or a component that is not a finite number, a scorer without a name, …"""
+def check_score(score: Score, n_turns: int | None = None) -> Score:
+    """The score itself. Raises ValueError for an invalid one: a reward or a component that is not a finite number, a scorer without a name, …
+
+    Args:
+        n_turns: Model calls of the episode, each of which needs one of turn_rewards where there are any; None when not known.
+    """
     if not isinstance(score, Score):
         raise ValueError(f"the verdict is a {type(score).__name__}, not a Score")
     for name, value in (("scorer", score.scorer), ("scorer_version", score.scorer_version)):
@@ -128,7 +132,10 @@ def check_score(score: Score) -> Score:
     ):
         raise ValueError(f"a component of the verdict of {score.scorer} is not (name, value, weight)")
     parts = ((name, number) for name, *numbers in score.components for number in numbers)
-    for name, value in (("reward", score.reward), *parts):
+    by_turn = [] if score.turn_rewards is None else list(score.turn_rewards)
+    if score.turn_rewards is not None and n_turns is not None and len(by_turn) != n_turns:
+        raise ValueError(f"the verdict of {score.scorer} has {len(by_turn)} turn_rewards for {n_turns} turns")
+    for name, value in (("reward", score.reward), *parts, *(("turn_rewards", value) for value in by_turn)):
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             raise ValueError(f"the verdict of {score.scorer} is not a number: {name} is {value!r}")
     return score

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -171,6 +172,16 @@ def _myself() -> str:
 
 
 @cache
+def this_process() -> dict[str, Any]:
+    """`machine`, `pid` and `process_start`, by which another process of this machine finds out whether this one still runs."""
+    return {"machine": _machine(), "pid": os.getpid(), "process_start": _process_start(os.getpid())}
+
+
+def runs_here(process: Mapping[str, Any]) -> bool:
+    """Whether a process that `this_process` described is of this machine and still runs."""
+    return process["machine"] == _machine() and _process_start(process["pid"]) == process["process_start"]
+
+
 def _machine() -> str:
     # Two containers may share a host name and a boot, but not a process-id namespace.
     parts = [socket.gethostname()]

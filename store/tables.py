@@ -92,6 +92,17 @@ BATCH_PLANS = Table(
         Column("seed", I64, "seed of the micro-batch order"),
         Column("settings", STR, "JSON of algorithm, loss, learning rate"),
         _CREATED_AT,
+        Column(
+            "turn_advantages",
+            pa.list_(pa.list_(F32)),
+            "parallel to entries: advantage of each turn; null unless advantages are by turn",
+        ),
+        Column(
+            "teacher_logprobs",
+            pa.list_(pa.list_(F32)),
+            "parallel to entries: the teacher's logprob of each sampled token; null without a teacher",
+            zstd=True,
+        ),
     ),
 )
 

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +53,7 @@ KEPT = Path(__file__).parent / "data" / "fuzz_kept.jsonl"
 CPU_S = 60
 """CPU seconds after which a case counts as one that never ends; other processes do not matter."""
 _IMPORTS_A_STORE = 40
+_PRINTED = 20
 
 
 class Area(NamedTuple):
@@ -265,12 +267,14 @@ class Fuzz:
         return [kind, (mangled(raw, chance) if chance.random() < 0.4 else raw).decode("latin-1")]
 
     def body(self, given: Any) -> None:
+        from rollhouse.serve.bodies import body_of
         from rollhouse.serve.errors import as_api_error
-        from rollhouse.serve.request import body_of, read_chat, read_completion
+        from rollhouse.serve.kept import KeptResponses
+        from rollhouse.serve.request import read_chat, read_completion
         from rollhouse.serve.responses import read_response
         from rollhouse.serve.verdicts import Ending, read_ending, read_score
 
-        readers: dict[str, Callable[[Any], Any]] = {"chat": read_chat, "completion": read_completion, "response": read_response, "ending": read_ending, "score": read_score}  # fmt: skip
+        readers: dict[str, Callable[[Any], Any]] = {"chat": read_chat, "completion": read_completion, "response": partial(read_response, kept=KeptResponses()), "ending": read_ending, "score": read_score}  # fmt: skip
         try:
             read = readers[given[0]](body_of(given[1].encode("latin-1")))
             if isinstance(read, Ending):
@@ -411,7 +415,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 2)
     options = parser.parse_args()
     failures = run(options.cases, options.seed, options.area, options.processes)
-    for failure in failures:
+    for failure in failures[:_PRINTED]:
         print(failure, file=sys.stderr)
     sys.exit(1 if failures else 0)
 

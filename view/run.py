@@ -8,10 +8,12 @@ import signal
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ..base.errors import ConfigError, MissingExtra
 from ..queries.sql_store import SqlStore
 from ..store.lance_store import store_location
+from .notes import leave
 
 
 def serve(
@@ -70,6 +72,7 @@ async def _serve(
     app = make_app(stores, key=key, hosts=[host], read_only=read_only)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
+    notes: list[Path | None] = []
     try:
         try:
             await web.TCPSite(runner, host, port).start()
@@ -80,11 +83,15 @@ async def _serve(
             ) from error
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{runner.addresses[0][1]}/" + (f"?key={key}" if key else "")
+        notes += [leave(store, url.partition("?key=")[0]) for store in stores.values() if store.at is None]
         announce(url)
         if opens:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         await _ended()
     finally:
+        for note in notes:
+            if note is not None:
+                note.unlink(missing_ok=True)
         await runner.cleanup()
 
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.serve import bounds, connections, job
-from rollhouse.serve.request import body_of
+from rollhouse.serve.bodies import body_of
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.tests.serve.running import Server, serving
 

@@ -13,6 +13,7 @@ from .ledger import (
     as_stored,
     commit_plan,
     fit_to_memory,
+    read_batch,
     read_planned,
     read_rollouts,
     read_samples,
@@ -21,6 +22,7 @@ from .ledger import (
 )
 from .metrics import Stopwatch, staleness_metrics
 from .plan import BatchPlan, make_plan, step_settings
+from .teacher import taught
 
 if TYPE_CHECKING:
     from .learner.batch import TrainSample
@@ -74,6 +76,8 @@ def _from_history(parts: "Parts", tasks: Sequence[Task], step: int, watch: Stopw
         task_ids = [task.task_id for task in warm.tasks]
         settings = step_settings(config, parts.model_hash, task_ids) | _mixture(parts) | warm.record
         plan = make_plan(run.run_id, step, warm.rollouts, config, settings, kl)
+    plan = _taught(parts, plan, [], watch)
+    with watch("store"):
         parts.commits.begin(partial(commit_plan, store, plan, run))
     return Batch(plan, warm.rollouts, 0, warm.metrics)
 
@@ -94,11 +98,24 @@ def _sampled(parts: "Parts", step: int, generation: StepSampler, watch: Stopwatc
     kl = reference_kl(parts, lambda: _samples(parts, step), watch)
     with watch("store"):
         plan = make_plan(run.run_id, step, rollouts, config, settings, kl)
+    plan = _taught(parts, plan, rollouts, watch)
+    with watch("store"):
         parts.commits.begin(partial(commit_plan, store, plan, run))
         numbers = staleness_metrics(store, step, rollouts) | sampled.metrics
     numbers |= sampling_metrics(sampled, watch.seconds["wait"])
     behind_s = sampled.store_s + sampled.write_s - numbers["time/store_rollouts"]
     return Batch(plan, rollouts, sampled.n_tokens, numbers, behind_s)
+
+
+def _taught(parts: "Parts", plan: BatchPlan, rollouts: Sequence[dict[str, Any]], watch: Stopwatch) -> BatchPlan:
+    """The plan with the teacher's logprobs where there is a teacher; they are read from the store where `rollouts` lack tokens."""
+    if parts.teacher is None or not any(entry.kept for entry in plan.entries):
+        return plan
+    with watch("store"):
+        parts.commits.wait()
+        samples, _ = read_batch(parts.store, plan, rollouts, parts.prompts)
+    with watch("teacher"):
+        return taught(plan, samples, parts.teacher)
 
 
 def _mixture(parts: "Parts") -> dict[str, Any]:

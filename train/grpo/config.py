@@ -55,7 +55,7 @@ class GrpoConfig(TrainingConfig):
     """The configuration of `train grpo`. A run that exists is resumed where its stored batches end."""
 
     algorithm: Annotated[str, Flag("Training")] = Field(default="grpo", exclude=True)
-    """Preset of settings that are not given: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp or icepop."""
+    """Preset of settings that are not given: grpo, dr_grpo, dapo, gspo, gdpo, cispo, rloo, reinforce_pp or icepop."""
     policy: PolicyConfig
     grpo: AlgorithmConfig = Field(default_factory=AlgorithmConfig)
     loss_fn: LossConfig = Field(default_factory=LossConfig)

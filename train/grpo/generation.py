@@ -43,6 +43,7 @@ _VERDICT = (
     "error_type",
     "reward",
     "reward_components",
+    "turn_rewards",
     "scorer",
 )
 _LOOK_S = 0.5
@@ -222,7 +223,7 @@ class StepSampler:
             rounds += 1
             if grpo.use_dynamic_sampling:
                 rows = sampled.rows or await self._timed(sampled, lambda: self._read(step))
-                found = groups_with_spread(rows)
+                found = groups_with_spread(rows, grpo.turn_rewards)
                 kept = {row["group_id"]: row["environment"] for row in rows if row["group_id"] in found}
                 sampled.missing_of = wanted - Counter(kept.values())
         self.parts.commits.begin(self.parts.writer.flush)

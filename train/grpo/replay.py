@@ -42,6 +42,7 @@ from .original import (
     steps_to_take,
 )
 from .plan import BatchPlan, kl_off_rewards, make_plan, step_settings
+from .teacher import taught_before
 
 if TYPE_CHECKING:
     from ...store.lance_store import LanceStore
@@ -215,7 +216,8 @@ def _plan(parts: _Parts, step: int) -> tuple[BatchPlan, list[dict[str, Any]]]:
         settings["plan"] = stored.settings["plan"]  # a run that went on may have changed the size of its micro-batches
         return replace(stored, run_id=parts.run.run_id, settings=settings), rollouts
     kl = _reference_kl(parts, stored) if kl_off_rewards(parts.config) else None
-    return make_plan(parts.run.run_id, step, rollouts, parts.config, settings, kl), rollouts
+    plan = make_plan(parts.run.run_id, step, rollouts, parts.config, settings, kl)
+    return (taught_before(plan, stored) if parts.config.loss_fn.teacher.model is not None else plan), rollouts
 
 
 def _reference_kl(parts: _Parts, stored: BatchPlan) -> dict[str, float]:
