@@ -10,7 +10,7 @@ import pytest
 from rollhouse.policies.endpoint import OpenAIPolicy
 from rollhouse.serve import fields
 from rollhouse.store.lance_store import LanceStore
-from rollhouse.tests.collect.peer import Peer, running, says
+from rollhouse.tests.collect.peer import Peer, reply, running
 from rollhouse.tests.random_model import TEMPLATE
 from rollhouse.tests.serve.running import Server, serving
 from rollhouse.tests.serve.scripted import call, scripted_policy
@@ -215,7 +215,7 @@ def test_a_response_may_name_an_earlier_one(tmp_path: Path) -> None:
 @pytest.fixture
 def peer() -> Iterator[Peer]:
     with running() as peers:
-        peers[0].answers = [says({"content": "done"}, usage={"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9})]  # fmt: skip
+        peers[0].answers = [reply({"content": "done"}, usage={"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9})]  # fmt: skip
         yield peers[0]
 
 
@@ -227,15 +227,15 @@ def test_an_endpoint_gets_what_the_client_sent(peer: Peer, tmp_path: Path) -> No
     }  # fmt: skip
     with serving(LanceStore.create(tmp_path / "store"), OpenAIPolicy(peer.url)) as server:
         server.client.chat.completions.create(model="m", messages=ASKED)
-        reply = server.post("/rollouts/a/v1/chat/completions", {"model": "m", "messages": ASKED, **sent})
-        assert reply.json()["usage"] == {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+        answer = server.post("/rollouts/a/v1/chat/completions", {"model": "m", "messages": ASKED, **sent})
+        assert answer.json()["usage"] == {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
         assert server.post("/v1/chat/completions", {"model": "m", "messages": ASKED, "audio": {}}).status_code == 400
         parts = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "data:x"}}]
         server.client.chat.completions.create(model="m", messages=[{"role": "user", "content": parts}])
         server.post("/rollouts/a/finish", {"reward": 1})
         assert server.post("/rollouts/a/score", {"reward": 1, "scorer": "flush"}).status_code == 200
         (row,) = server.rows()
-    bare, full, image = peer.asked
+    bare, full, image = peer.requests
     assert bare == {"model": "served", "messages": ASKED}
     assert full == {"model": "served", "messages": ASKED, **sent}
     assert image["messages"][0]["content"] == parts
