@@ -23,7 +23,8 @@ def read(line: Row, source: Source) -> list[FileRollout]:
     model = line.get("model")
     columns = {"policy_id": model if isinstance(model, str) else None, **verdict(line, source.reward_columns)}
     taken = {*_TAKEN, *source.reward_columns}
-    return [FileRollout(prompt, tools, messages, columns, gaps=reader.all_gaps() | unread_fields(line, taken))]
+    gaps = reader.all_gaps() | unread_fields(line, taken)
+    return [FileRollout(prompt, tools, messages, columns, gaps=gaps, untrained=reader.untrained)]
 
 
 def record(rollouts: list[FileRollout]) -> Row:

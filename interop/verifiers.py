@@ -15,7 +15,7 @@ from ..store.messages import Message
 from ..store.reading import MessageReader
 from ..store.tool_schemas import read_tools
 from .lines import write_objects
-from .rollout import FileRollout, Row, keepsake, take_keepsake
+from .rollout import FileRollout, Row, keepsake, take_keepsake, unread_fields, unread_gaps
 from .source_record import source_record
 from .storing import Source
 from .verifiers_nodes import NODES, nodes_hold, nodes_of, place_tokens
@@ -27,8 +27,13 @@ HELD = {
     "status", "stop_reason", "error_type", "error_message", "started_at",
 }  # fmt: skip
 
-# What a node tells of the trainer and the sampler; the overlay keeps it.
-_UNHELD = ("trainer_logprobs", "entropies", "sampling_mask", "kept_tokens", "semantic_parents", "routed_experts")
+# What of a node, a trace and an episode has a place, or says only how and when the record was made. The overlay keeps the rest.
+_NODE = {"parent", "message", "sampled", "token_ids", "mask", "logprobs", "tools", "timestamp"}
+_TRACE = {
+    "version", "id", "task", "agent", "tools", "nodes", "calls", "rewards", "metrics", "info", "is_completed", "ok", "stop_condition", "errors",
+    "timing", "is_truncated", "is_timeout", "usage", "root_reply", "reward",
+}  # fmt: skip
+_EPISODE = {"version", "id", "env", "group", "run", "ok", "errors", "traces", "task", "timing", "usage", "timestamp"}
 _TOKENS = {"token_ids", "loss_mask", "logprobs", "prompt_token_ids"}
 
 
@@ -134,7 +139,10 @@ def _rollout(episode: Row, trace: Row, path: list[Row], branch: int) -> FileRoll
     # Few-shot turns that nobody sampled belong to the prompt.
     start = sampled.index(True) if True in sampled else len(messages)
     run, agent, calls = episode.get("run") or {}, trace.get("agent") or {}, trace.get("calls") or []
-    rollout = FileRollout(messages[:start], tools, messages[start:], gaps=reader.all_gaps())
+    rollout = FileRollout(messages[:start], tools, messages[start:], gaps=reader.gaps | unread_gaps(reader.unread), unread=reader.unread)  # fmt: skip
+    rollout.gaps |= unread_fields(trace, _TRACE) | (unread_fields(episode, _EPISODE) if episode is not trace else set())
+    # Replies that others put into the context are not the policy's.
+    rollout.untrained = {at for at, message in enumerate(messages) if at >= start and message.role == "assistant" and not sampled[at]}  # fmt: skip
     work = run.get("work") or {}
     policy = work.get("policy") or {}
     rollout.columns = {
@@ -172,9 +180,7 @@ def _messages(reader: MessageReader, path: list[Row]) -> tuple[list[Message], li
         messages += found
         sampled += [bool(node.get("sampled"))] * len(found)
     for number, node in enumerate(path):
-        for name in _UNHELD:
-            if not is_empty(node.get(name)):
-                reader.unread[f"nodes[{number}].{name}"] = node[name]
+        reader.unread |= {f"nodes[{number}].{name}": node[name] for name in node.keys() - _NODE if not is_empty(node[name])}  # fmt: skip
     return messages, sampled
 
 

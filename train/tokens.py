@@ -113,7 +113,9 @@ class Tokenizing:
         return self._render(trajectory)
 
     def _render(self, trajectory: Trajectory) -> Side:
-        found = render_turns(self.chat, trajectory.prompt, trajectory.messages, json.loads(trajectory.tools))
+        found = render_turns(
+            self.chat, trajectory.prompt, trajectory.messages, json.loads(trajectory.tools), trajectory.untrained
+        )
         self.counts["header_differs"] += found.header_differs
         return [TokenRow(row.prompt_ids, row.response_ids, row.mask, rendered=True) for row in found.rows]
 
