@@ -9,6 +9,7 @@ from typing import Any
 
 from ..store.messages import Message
 from .lines import write_objects
+from .parts import chat_part, converted
 from .rollout import FileRollout, Row
 from .values import read_json
 
@@ -40,6 +41,7 @@ def write(episodes: Iterable[list[FileRollout]], path: Path, plain: bool = False
 
 def line(rollout: FileRollout) -> Row:
     """The line of one rollout."""
+    rollout = converted(rollout, chat_part)
     examples = [_message(message) | ({"weight": 0} if message.role == "assistant" else {}) for message in rollout.prompt]  # fmt: skip
     told: Row = {"messages": [*examples, *(_message(message) for message in rollout.messages)]}
     if rollout.tools:

@@ -15,6 +15,7 @@ from ..store.messages import Message
 from ..store.reading import MessageReader
 from ..store.tool_schemas import read_tools
 from .lines import write_objects
+from .parts import chat_part, converted
 from .rollout import FileRollout, Row, keepsake, take_keepsake, unread_fields, unread_gaps
 from .source_record import source_record
 from .storing import Source
@@ -28,12 +29,28 @@ HELD = {
 }  # fmt: skip
 
 # What of a node, a trace and an episode has a place, or says only how and when the record was made. The overlay keeps the rest.
+_COUNTS = ("num_turns", "num_input_tokens", "num_output_tokens", "num_total_tokens")
 _NODE = {"parent", "message", "sampled", "token_ids", "mask", "logprobs", "tools", "timestamp"}
 _TRACE = {
     "version", "id", "task", "agent", "tools", "nodes", "calls", "rewards", "metrics", "info", "is_completed", "ok", "stop_condition", "errors",
-    "timing", "is_truncated", "is_timeout", "usage", "root_reply", "reward",
+    "timing", "is_truncated", "is_timeout", "usage", "extra_usage", "root_reply", "reward", "verifiers", *_COUNTS,
 }  # fmt: skip
-_EPISODE = {"version", "id", "env", "group", "run", "ok", "errors", "traces", "task", "timing", "usage", "timestamp"}
+_EPISODE = {
+    "version",
+    "id",
+    "env",
+    "group",
+    "run",
+    "ok",
+    "is_timeout",
+    "errors",
+    "traces",
+    "task",
+    "timing",
+    "usage",
+    "timestamp",
+    *_COUNTS,
+}
 _TOKENS = {"token_ids", "loss_mask", "logprobs", "prompt_token_ids"}
 
 
@@ -103,7 +120,16 @@ def _line(rollouts: list[FileRollout], plain: bool) -> Row:
     # The overlay fits the episode as it was read; of a part of it only the columns are told.
     if _FORMAT in first.extra and len(ordered) == first.extra[NODES]["of"]:
         return source_record(record, ordered, first.extra[_FORMAT])
-    return record(ordered, plain, apart=True)
+    return _todays(record([converted(rollout, chat_part) for rollout in ordered], plain, apart=True))
+
+
+def _todays(episode: Row) -> Row:
+    """The episode as verifiers 0.4 validates it: with its task, and a run that names its kind."""
+    run = {"type": "train" if "work" in episode["run"] else "eval", **episode["run"]}
+    if "work" in run:
+        policy = run["work"].get("policy") or {}
+        run["work"] = {name: value for name, value in run["work"].items() if name != "policy" or policy.keys() == {"start", "end"}}  # fmt: skip
+    return {**episode, "task": episode["traces"][0]["task"], "run": run}
 
 
 def _in_order(rollouts: list[FileRollout]) -> list[FileRollout]:
@@ -163,6 +189,8 @@ def _rollout(episode: Row, trace: Row, path: list[Row], branch: int) -> FileRoll
     if episode.get("id"):
         rollout.columns["episode_id"] = str(episode["id"])
     rollout.task = _task(episode.get("task") or trace.get("task") or {})
+    if work.get("type") == "eval":
+        rollout.task["split"] = "validation"
     rollout.extra = {NODES: place_tokens(rollout, path, start)}
     rollout.source_run, rollout.group_key = run.get("id"), (episode.get("group") or {}).get("id")
     if trace.get("id"):
@@ -218,6 +246,8 @@ def _ending(episode: Row, trace: Row, calls: list[Row]) -> Row:
         error = errors[0] if errors else {}
         columns = {"error_type": error.get("type"), "error_message": error.get("message")}
         return {"status": "error", "stop_reason": stop or "error", **columns}
+    if trace.get("is_timeout") or episode.get("is_timeout"):
+        return {"status": "timeout", "stop_reason": stop or "timeout"}
     if calls and calls[-1].get("finish_reason") == "length":
         return {"status": "truncated", "stop_reason": stop or "length"}
     truncated = stop is not None and stop.startswith("max_")
