@@ -42,7 +42,8 @@ def records(
     for file in files:
         if _kind(file, path) == "scores":
             for _, row in dataset_files.records(file, quarantine):
-                scores.setdefault(str(_get(row, "trace_id") or _get(row, "session_id")), []).append(row)
+                score = _score(row)
+                scores.setdefault(str(_get(score, "trace_id") or _get(score, "session_id")), []).append(score)
         elif _kind(file, path) == "traces":
             for _, row in dataset_files.records(file, quarantine):
                 traces[str(row.get("id"))] = {name: row[name] for name in row if name not in ("input", "output")}
@@ -61,6 +62,15 @@ def records(
         session = _get(observations[0], "session_id") or _get(traces.get(id, {}), "session_id")
         judged = scores.get(id, []) + (scores.get(str(session), []) if session else [])
         yield line, {"trace_id": id, "observations": observations, "scores": judged, "trace": traces.get(id)}
+
+
+def _score(row: Row) -> Row:
+    """A score with the ids of what it judges; later versions of the API give them as its subject."""
+    subject = _value(row.get("subject"))
+    if not isinstance(subject, dict):
+        return row
+    kind = str(subject.get("kind")).lower()
+    return {**row, "trace_id": _get(subject, "trace_id"), f"{kind}_id": subject.get("id")}
 
 
 def _kind(file: Path, root: Path) -> str:

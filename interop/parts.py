@@ -53,11 +53,10 @@ def responses_part(part: Part) -> Part:
     """A part of the input of OpenAI Responses."""
     if part.get("type") == "text":
         return {"type": "input_text", "text": part.get("text")}
-    url = image_url(part)
-    if url is None or part.get("type") == "input_image":
+    url, image = image_url(part), part.get("image_url")
+    if url is None:
         return part
-    image = part.get("image_url")
-    detail = image.get("detail") if isinstance(image, dict) else None
+    detail = image.get("detail") if isinstance(image, dict) else part.get("detail")
     return {"type": "input_image", "image_url": url, "detail": detail or "auto"}
 
 

@@ -4,10 +4,12 @@ The user has tools of its own, which the agent never sees: their calls and resul
 simulation is not the model's: it is part of the prompt.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from ..store.reading import MessageReader
@@ -24,7 +26,18 @@ _META, _FOLDER = "results.json", "simulations"
 _STATUS = {"max_steps": "truncated", "context_window_exceeded": "truncated", "timeout": "timeout"}
 _PLACED = {"id", "task_id", "trial", "messages", "reward_info", "termination_reason", "start_time", "end_time", "duration", "seed"}  # fmt: skip
 # Kept in `extra`: what a simulation cost, and how it was run.
-_BOOKKEEPING = {"timestamp", "agent_cost", "user_cost", "agent_usage", "user_usage", "mode", "policy"}
+_BOOKKEEPING = {
+    "timestamp",
+    "agent_cost",
+    "user_cost",
+    "agent_usage",
+    "user_usage",
+    "mode",
+    "policy",
+    "hallucination_retries_used",
+}
+# Where the description in a docstring ends.
+_SECTIONS = re.compile(r"\n\s*(?:Args|Arguments|Parameters|Returns|Raises|Yields|Examples?|Notes?):")
 
 
 def signs(sample: FileSample) -> str | None:
@@ -85,7 +98,8 @@ def _simulations(file: Path, quarantine: Quarantine) -> Iterator[tuple[Line, Any
 def read(record: Row, source: Source) -> list[FileRollout]:
     """One simulation."""
     info, task, simulation = (record[name] for name in ("info", "task", "simulation"))
-    tools = read_tools(present(info, "environment_info.tool_defs") or simulation.get("tool_defs"))
+    signatures = present(info, "environment_info.tool_defs") or {}
+    tools = read_tools([_tool(one) for one in (signatures.values() if isinstance(signatures, dict) else signatures)])
     reader = MessageReader(tools=tools)
     if simulation.get("messages") is None:
         raise ValueError("it has no messages: a voice simulation holds ticks, which are not read")
@@ -108,13 +122,34 @@ def read(record: Row, source: Source) -> list[FileRollout]:
         "started_at": datetime.fromisoformat(simulation["start_time"]) if simulation.get("start_time") else None, "duration_s": simulation.get("duration"),
     }  # fmt: skip
     rollout.source_key, rollout.group_key = simulation.get("id"), simulation["task_id"]
-    rollout.task = {"ground_truth": task.get("evaluation_criteria"), "source_key": simulation["task_id"], "extra": {name: task[name] for name in ("description", "user_scenario", "initial_state") if task.get(name)}}  # fmt: skip
+    rollout.task = {
+        "ground_truth": task.get("evaluation_criteria"),
+        "source_key": simulation["task_id"],
+        "extra": _about_task(task, info),
+    }
     rest = {name: value for name, value in simulation.items() if name not in _PLACED and value is not None}
     details = {name: value for name, value in verdict.items() if name not in ("reward", "reward_breakdown") and value}
     rollout.gaps |= unread_fields(rest, _BOOKKEEPING)
     more = {"user_messages": users} if users else {}
     rollout.extra = {_FORMAT: {**rest, **more, **({"reward_info": details} if details else {})}}
     return [rollout]
+
+
+def _tool(signature: Any) -> Any:
+    """A tool of the environment as the agent gets it: description and schema of a signature; another form as it is."""
+    if not isinstance(signature, dict) or "doc" not in signature:
+        return signature
+    _, quote, documented = str(signature["doc"]).partition('"""')
+    text = dedent("    " + documented.partition('"""')[0]) if quote else str(signature["doc"])
+    description = _SECTIONS.split(text)[0].strip()
+    return {"name": signature.get("name"), "description": description, "parameters": signature.get("params") or {"type": "object", "properties": {}}}  # fmt: skip
+
+
+def _about_task(task: Row, info: Row) -> Row:
+    """What is known of a task beside its criteria; the policy is what the agent's system prompt was made from."""
+    told = {name: task[name] for name in ("description", "user_scenario", "initial_state") if task.get(name)}
+    policy = present(info, "environment_info.policy")
+    return {**told, "policy": policy} if policy else told
 
 
 def _seen(messages: list[Row], gaps: set[str]) -> tuple[list[Row], list[Row]]:
