@@ -104,6 +104,32 @@ class Store(SqlStore):
 
         return load_rollout(self, rollout_id)
 
+    def label(
+        self,
+        rollout: Any,
+        *labels: str,
+        message: int | None = None,
+        note: str | None = None,
+        author: str | None = None,
+        remove: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Labels a rollout or one of its messages, as `rollhouse label`; the view `current_labels` lists what holds.
+
+        Args:
+            rollout: Its id, a unique prefix, or a Rollout.
+            labels: Tags, such as "good"; "star" is a star.
+            message: Position in the rollout's `messages`, from 0; None is the whole rollout.
+            note: A text; it replaces the author's earlier note on the same place.
+            author: None is the user of this process.
+            remove: Takes the labels away; without a label, the author's note.
+
+        Returns the rows of `labels` written. Raises StoreNotFound, ConfigError.
+        """
+        from .queries.rollouts import label_rollout
+
+        rollout_id = id_of(rollout)
+        return label_rollout(self, rollout_id, labels, message=message, note=note, author=author, remove=remove)
+
     def import_(
         self,
         format: str | os.PathLike[str],

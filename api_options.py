@@ -33,12 +33,12 @@ class CollectOptions(TypedDict, total=False):
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
+    max_turns: int
+    """Limit of model calls per rollout."""
     split: str
     """Split of the tasks: train, validation or test."""
     limit: int | None
     """Use the first N tasks of the split. Default: all."""
-    max_turns: int
-    """Limit of model calls per rollout."""
     engine: str
     """Engine: scripted, vllm, torch, openai:URL[,URL…] or FILE.py:CLASS."""
     model: Any
@@ -96,12 +96,12 @@ class EvaluateOptions(TypedDict, total=False):
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
+    max_turns: int
+    """Limit of model calls per rollout."""
     split: str
     """Split of the tasks: train, validation or test."""
     limit: int | None
     """Use the first N tasks of the split. Default: all."""
-    max_turns: int
-    """Limit of model calls per rollout."""
     engine: str
     """Engine: scripted, vllm, torch, openai:URL[,URL…] or FILE.py:CLASS."""
     model: Any
@@ -215,6 +215,8 @@ class ServeOptions(TypedDict, total=False):
     """The key itself. Other users of this machine can see it on the command line."""
     idle_limit: float | None
     """Seconds without a call that end a rollout as timeout. Default: none."""
+    lenient: bool
+    """Accept requests with fields that the engine cannot honour, and name them in the rows' gaps, instead of answering 400."""
     require_id: bool
     """Refuse calls without a rollout id instead of answering them without recording them."""
 
@@ -281,6 +283,10 @@ class SftBuildOptions(TypedDict, total=False):
     near_duplicates: float | None
     """Keep one of several prompts whose estimated Jaccard similarity is at least this. Default: all."""
     contamination: Any
+    labels: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_labels: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     seed: int
     """Seed for the order of rows and for ties."""
     require_reward: bool
@@ -331,6 +337,10 @@ class SftBuildOptions(TypedDict, total=False):
     """Use only rollouts of this environment; repeatable."""
     against: list[str]
     """Leave out tasks that are also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file."""
+    label: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_label: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     per_task: int | None
     """Most episodes of one task; null is no limit."""
 
@@ -357,6 +367,10 @@ class DpoBuildOptions(TypedDict, total=False):
     near_duplicates: float | None
     """Keep one of several prompts whose estimated Jaccard similarity is at least this. Default: all."""
     contamination: Any
+    labels: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_labels: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     seed: int
     """Seed for the order of rows and for ties."""
     pairing: Literal["auto", "nearest_miss", "two_sigma", "best_worst", "ranked", "all", "step"]
@@ -387,6 +401,10 @@ class DpoBuildOptions(TypedDict, total=False):
     """Use only rollouts of this environment; repeatable."""
     against: list[str]
     """Leave out tasks that are also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file."""
+    label: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_label: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     per_group: int | None
     """Most pairs of one task and prompt; null is no limit."""
 
@@ -413,6 +431,10 @@ class GrpoBuildOptions(TypedDict, total=False):
     near_duplicates: float | None
     """Keep one of several prompts whose estimated Jaccard similarity is at least this. Default: all."""
     contamination: Any
+    labels: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_labels: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     seed: int
     """Seed for the order of rows and for ties."""
     pass_band: tuple[float, float] | None
@@ -445,6 +467,10 @@ class GrpoBuildOptions(TypedDict, total=False):
     """Use only rollouts of this environment; repeatable."""
     against: list[str]
     """Leave out tasks that are also in an evaluation set: validation, test, bfcl[:CATEGORY] or a JSONL file."""
+    label: list[str]
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_label: list[str]
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
 
 
 class SftTrainingOptions(TypedDict, total=False):
@@ -457,6 +483,8 @@ class SftTrainingOptions(TypedDict, total=False):
     policy: Any
     checkpointing: Any
     logger: Any
+    trainer: Literal["trl", "learner"]
+    """`trl` trains with TRL; `learner` on the learner of GRPO, without TRL, in one process."""
     validation: Any
     trl: dict[str, Any]
     """Further options of TRL's configuration class, by TRL's names."""
@@ -489,6 +517,8 @@ class DpoTrainingOptions(TypedDict, total=False):
     policy: Any
     checkpointing: Any
     logger: Any
+    trainer: Literal["trl", "learner"]
+    """`trl` trains with TRL; `learner` on the learner of GRPO, without TRL, in one process."""
     validation: Any
     trl: dict[str, Any]
     """Further options of TRL's configuration class, by TRL's names."""
@@ -522,7 +552,7 @@ class GrpoTrainingOptions(TypedDict, total=False):
     checkpointing: Any
     logger: Any
     algorithm: str
-    """Preset of settings that are not given: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp or icepop."""
+    """Preset of settings that are not given: grpo, dr_grpo, dapo, gspo, gdpo, cispo, rloo, reinforce_pp or icepop."""
     grpo: Any
     loss_fn: Any
     environment: Any

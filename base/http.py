@@ -63,7 +63,7 @@ class HttpFailure(Exception):
         again: Whether another try may help.
         status: Of the answer; None when there was none.
         sent: Whether the server may have got the request.
-        retry_after_s: Seconds that the answer asked to wait; 0 when it did not.
+        retry_after_s: Seconds of the answer's Retry-After; 0 without one.
     """
 
     def __init__(
@@ -130,9 +130,9 @@ async def with_retries(
         except HttpFailure as failure:
             if not failure.again or retry >= backoff.retries:
                 raise
-            asked = failure.retry_after_s if wait_for_server else 0.0
+            wanted = failure.retry_after_s if wait_for_server else 0.0
         retry += 1
-        await asyncio.sleep(max(asked, backoff.pause_s(retry)))
+        await asyncio.sleep(max(wanted, backoff.pause_s(retry)))
 
 
 async def send(

@@ -52,7 +52,7 @@ def with_changes(config: Model, recipe: str | Path | None = None, overrides: Seq
 
 def _take_options(values: dict[str, Any], model: type[BaseModel], options: Mapping[str, Any]) -> None:
     keys = {name: name for name in model.model_fields} | {option.name: option.key for option in options_of(model)}
-    # Sections come first: an option of its own wins over what a section object says.
+    # Sections come first: an option of its own wins over a section object.
     for name, value in sorted(options.items(), key=lambda item: not isinstance(item[1], (BaseModel, Mapping))):
         if name not in keys:
             near = get_close_matches(name, keys, n=1, cutoff=0.5)

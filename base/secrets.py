@@ -8,7 +8,7 @@ from .redaction import IN_QUERY, IN_URL, SECRET_NAME
 
 
 def refuse_secrets(value: Any, name: str) -> None:
-    """Raises ConfigError for a setting that holds a password or key: as a URL's part, or under a name that says so in a mapping.
+    """Raises ConfigError for a setting that holds a password or key: as a URL's part, or under a name for one in a mapping.
 
     Settings are stored with the run and shown in reports. `name` is the setting's.
     """

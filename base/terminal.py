@@ -1,6 +1,6 @@
 """Text from rollouts, files and servers on its way to a terminal: control characters are shown, not sent.
 
-A terminal acts on them: it clears its screen, sets its title and clipboard, and hides what a line says.
+A terminal acts on them: it clears its screen, sets its title and clipboard, and hides parts of a line.
 """
 
 import re

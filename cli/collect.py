@@ -6,6 +6,7 @@ import typer
 
 from .command import DryRunOption, settings_command
 from .common import Format, FormatOption, StoreOption, console, make_store, print_rows, print_summary, say
+from .viewing import ViewOption, viewing
 
 if TYPE_CHECKING:
     from ..collect.config import CollectConfig
@@ -26,6 +27,7 @@ def _model() -> "type[CollectConfig]":
 def collect(
     ctx: typer.Context,
     dry_run: DryRunOption = False,
+    view: ViewOption = False,
     store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
@@ -49,7 +51,8 @@ def collect(
     config = with_model(place, config)
     failed: EngineError | None = None
     starts_engine = config.policy.engine in ("vllm", "torch")
-    with watch(config.run or "collect", starts_engine=starts_engine) as (on_start, on_plan, on_done):
+    beside = viewing(place, view)
+    with beside, watch(config.run or "collect", starts_engine=starts_engine) as (on_start, on_plan, on_done):
         try:
             summary = run_job(place, config, on_start, on_plan, on_done)
         except EngineError as error:

@@ -43,7 +43,7 @@ def env(
     store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Evaluate a policy on tasks of an environment: pass rate with its error, pass@k, by category.
+    """Evaluate a policy on tasks of one or several environments: pass rate with its error, pass@k, by category and environment.
 
     Example: `rollhouse eval env --env workplace-mini --engine vllm --model sft-demo --mode sampled --num-repeats 4`
     """
@@ -70,8 +70,8 @@ def env(
 
         run_id, summary = run_evaluation(place, config, on_start=on_start, on_done=on_done)
         bar.update(line, completed=summary.n)
-    environment = config.environment
-    title = f"{environment.specs()[0].name}, {environment.split}, {config.mode}"
+    names = ", ".join(spec.name for spec in config.environment.specs())
+    title = f"{names}, {config.environment.split}, {config.mode}"
     print_rows(environment_rows(run_id, summary), format, title)
     if format is Format.table:
         ks = ", ".join(f"pass@{k} {value:.3f}" for k, value in summary.pass_at_k.items())
@@ -80,10 +80,11 @@ def env(
 
 
 def environment_rows(run_id: str, summary: "EvalSummary") -> list[dict[str, Any]]:
-    """One row per category and one for all; `stderr` is over tasks and known for all only."""
+    """One row per category, per environment where there are several, and one for all; `stderr` is over tasks and known for all only."""
+    scores = {**summary.by_category, **{f"all of {name}": score for name, score in summary.by_environment.items()}}
     rows = [
         {"run_id": run_id, "category": name, "passed": score.correct, "samples": score.total, "pass_rate": score.accuracy}
-        for name, score in summary.by_category.items()
+        for name, score in scores.items()
     ]  # fmt: skip
     passed = sum(score.correct for score in summary.by_category.values())
     total = {

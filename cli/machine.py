@@ -77,7 +77,7 @@ def _torch() -> Check:
         import torch
     except (ImportError, OSError) as error:
         return Check(
-            "torch", "missing", f"does not import: {error}", "Install a build for this machine: `make setup` says how."
+            "torch", "missing", f"does not import: {error}", "Install a build for this machine: See `make setup`."
         )
     return Check(
         "torch", "ok", f"{torch.__version__} ({'CUDA ' + torch.version.cuda if torch.version.cuda else 'CPU'} build)"

@@ -31,7 +31,7 @@ def search(
     environment: EnvironmentOption = None,
     status: StatusOption = None,
     where: WhereOption = None,
-    prompts: Annotated[bool, typer.Option("--prompts", help="Look in what was asked: one row a prompt.")] = False,
+    prompts: Annotated[bool, typer.Option("--prompts", help="Search prompts: one row each.")] = False,
     like: LikeOption = None,
     column: ColumnOption = "embedding",
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 10,
@@ -52,14 +52,14 @@ def search(
     if prompts and (like or run or environment or status or where or at):
         raise ConfigError("--prompts takes no filter.", "Leave it out, or leave the filters out.")
     filters = {"run": run, "environment": environment, "status": status, "where": where, "at": at}
-    told = {"scorer": scorer, "limit": limit}
+    shared = {"scorer": scorer, "limit": limit}
     if prompts:
-        print_rows(searching.search_prompts(place, text or "", **told), format)
+        print_rows(searching.search_prompts(place, text or "", **shared), format)
         return
     if like is not None:
-        found = searching.nearest(place, column, searching.vector_of(place, column, like), **filters, **told)
+        found = searching.nearest(place, column, searching.vector_of(place, column, like), **filters, **shared)
     else:
-        found = searching.search(place, text or "", **filters, **told)
+        found = searching.search(place, text or "", **filters, **shared)
     if format is Format.table:
         last = "match" if like is None else "distance"
         found = found.select(["rollout_id", "run_id", "status", "reward", last])

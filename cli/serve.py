@@ -7,6 +7,7 @@ import typer
 
 from .command import DryRunOption, settings_command
 from .common import Format, FormatOption, StoreOption, console, make_store, print_config, print_summary, say
+from .viewing import ViewOption, viewing
 
 if TYPE_CHECKING:
     from ..serve.config import ServeConfig
@@ -27,6 +28,7 @@ def _model() -> "type[ServeConfig]":
 def serve(
     ctx: typer.Context,
     dry_run: DryRunOption = False,
+    view: ViewOption = False,
     store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
@@ -46,7 +48,8 @@ def serve(
         return
     place = make_store(store)
     config = with_model(place, with_served_name(config))
-    summary = run_server(place, config, lambda listening: _print_address(listening, format))
+    with viewing(place, view):
+        summary = run_server(place, config, lambda listening: _print_address(listening, format))
     print_summary(summary, format, "served")
     if summary["open"]:
         left = f"{summary['open']} rollouts are still open and stay in the journal: the same command with --run {summary['run_id']} continues them."

@@ -7,7 +7,7 @@ import typer
 from ..base.errors import ConfigError
 from .common import AtOption, Format, FormatOption, ScorerOption, StoreOption, open_store, print_rows
 
-TimeoutOption = Annotated[float | None, typer.Option("--timeout", help="Give up after so many seconds.")]
+TimeoutOption = Annotated[float | None, typer.Option("--timeout", help="Stop after N seconds.")]
 MemoryOption = Annotated[str, typer.Option("--memory", help="What the query's process may hold.")]
 
 

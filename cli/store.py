@@ -106,7 +106,9 @@ def compact(store: StoreOption = None, format: FormatOption = Format.table) -> N
 
 
 def gc(
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this it only says what it would free.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without this the command only prints what it would free.")
+    ] = False,
     keep_hours: Annotated[
         float, typer.Option("--keep-hours", min=0, help="Keep versions younger than this; readers may hold them.")
     ] = 1.0,

@@ -1,5 +1,6 @@
 """`rollhouse train`: from a dataset version and a model to a checkpoint."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +12,7 @@ from .command import Application, DryRunOption, settings_command
 from .common import Format, FormatOption, StoreOption, console, open_store, print_config, print_rows, progress
 from .replay import replay
 from .training_view import OnStep, watch_training
+from .viewing import ViewOption, viewing
 
 if TYPE_CHECKING:
     from ..store.lance_store import LanceStore
@@ -45,33 +47,45 @@ def _model(kind: str) -> "type[TrainingConfig]":
 
 
 def sft(
-    ctx: typer.Context, dry_run: DryRunOption = False, store: StoreOption = None, format: FormatOption = Format.table
+    ctx: typer.Context,
+    dry_run: DryRunOption = False,
+    view: ViewOption = False,
+    store: StoreOption = None,
+    format: FormatOption = Format.table,
 ) -> None:
     """Fine-tune a model on demonstrations (TRL).
 
     Example: `rollhouse train sft --config tiny-sft --dataset demos --model tiny-base --lr 1e-4`
     """
-    _train(_train_sft, ctx.obj, dry_run, store, format)
+    _train(_train_sft, ctx.obj, dry_run, view, store, format)
 
 
 def dpo(
-    ctx: typer.Context, dry_run: DryRunOption = False, store: StoreOption = None, format: FormatOption = Format.table
+    ctx: typer.Context,
+    dry_run: DryRunOption = False,
+    view: ViewOption = False,
+    store: StoreOption = None,
+    format: FormatOption = Format.table,
 ) -> None:
     """Train a model on preference pairs with direct preference optimisation (TRL).
 
     Example: `rollhouse train dpo --config tiny-dpo --dataset pairs --model tiny-base`
     """
-    _train(_train_dpo, ctx.obj, dry_run, store, format)
+    _train(_train_dpo, ctx.obj, dry_run, view, store, format)
 
 
 def grpo(
-    ctx: typer.Context, dry_run: DryRunOption = False, store: StoreOption = None, format: FormatOption = Format.table
+    ctx: typer.Context,
+    dry_run: DryRunOption = False,
+    view: ViewOption = False,
+    store: StoreOption = None,
+    format: FormatOption = Format.table,
 ) -> None:
     """Train a model online with GRPO on a prompt set (Ray and vLLM). The store has the plan of every batch before its step.
 
     Example: `rollhouse train grpo --config tiny-grpo --dataset prompts --model tiny-base --max-num-steps 10`
     """
-    _train(_train_grpo, ctx.obj, dry_run, store, format)
+    _train(_train_grpo, ctx.obj, dry_run, view, store, format)
 
 
 def tiny() -> None:
@@ -132,12 +146,34 @@ def _sample(config: "TrainingConfig", store: str | None) -> list[str]:
         return []
 
 
+def _check(config: "TrainingConfig", store: str | None) -> None:
+    """Refuses an online run as the run itself would, where there is a store."""
+    from ..store.lance_store import LanceStore, store_location
+    from ..train.grpo.config import GrpoConfig
+
+    if not isinstance(config, GrpoConfig):
+        return
+    place = LanceStore(store_location(store))
+    if not place.has_table("rollouts"):
+        typer.echo(f"There is no store at {place.uri}: prompts, environments and model are not checked.", err=True)
+        return
+    from ..train.grpo.preparing import prepare_run
+
+    prepare_run(place, config)
+
+
 def _train(
-    train: Callable[..., dict[str, Any]], config: "TrainingConfig", dry_run: bool, store: str | None, format: Format
+    train: Callable[..., dict[str, Any]],
+    config: "TrainingConfig",
+    dry_run: bool,
+    view: bool,
+    store: str | None,
+    format: Format,
 ) -> None:
     import json
 
     if dry_run:
+        _check(config, store)
         sample = _sample(config, store)
         print_config(config, {} if format is Format.table else {"sample": sample}, format)
         if sample and format is Format.table:  # as comments, so that the output stays a recipe
@@ -145,7 +181,8 @@ def _train(
             print("\n".join(f"# {line}" for row in sample for line in ["", *row.split("\n")]))
         return
     place = open_store(store)
-    checkpoint = train(place, config)
+    with viewing(place, view and os.environ.get("RANK", "0") == "0"):  # of a launcher's processes the first
+        checkpoint = train(place, config)
     if not checkpoint:  # the first process of the launcher prints the result
         return
     shown = {name: checkpoint[name] for name in ("checkpoint_id", "step", "path", "weights_hash", "dataset")}

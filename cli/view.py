@@ -17,6 +17,7 @@ def view(
     host: Annotated[str, typer.Option(help="Address to listen on; one that other machines reach gets a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8642,
     at: AtOption = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Write no labels.")] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
 ) -> None:  # fmt: skip
     """Show runs, rollouts, their tokens and where they went in the browser.
@@ -25,7 +26,7 @@ def view(
     """
     from ..view.run import serve
 
-    serve(store or [None], host, port, at, opens=not no_open, announce=_announce)
+    serve(store or [None], host, port, at, opens=not no_open, read_only=read_only, announce=_announce)
 
 
 def _announce(url: str) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..base.errors import EngineError, RollhouseError, SchemaMismatch, one_line
+from ..environments.mixture import limits_of
 from ..environments.shaping import check_score
 from ..environments.types import Environment
 from ..policies.chat import TemplateError
@@ -87,7 +88,7 @@ async def play_episode(
     time_limit_s: float = 600.0,
     tool_limit_s: float | None = None,
 ) -> Episode:
-    """Plays one rollout.
+    """Plays one rollout. Limits that a mixture has for the task's environment replace those given here.
 
     Whatever fails becomes the row's status `error` (with the boundary that failed as error_type) or `timeout`, and its reward is null.
     Raises only EngineGone, after which no other rollout could succeed, and CancelledError.
@@ -96,6 +97,9 @@ async def play_episode(
         time_limit_s: Wall clock of the rollout.
         tool_limit_s: Wall clock of one tool call, for sessions that take a limit; None is no limit.
     """
+    own = limits_of(environment, slot.task)
+    max_turns, time_limit_s = own.max_turns or max_turns, own.time_limit_s or time_limit_s
+    tool_limit_s = own.tool_time_limit_s or tool_limit_s
     record = _Record(Conversation(slot.task, sample_index=slot.sample_index))
     started_at, start = datetime.now(UTC), time.perf_counter()
     limit = asyncio.timeout(time_limit_s)
@@ -139,7 +143,7 @@ async def _play(
             await _take_turn(record, session, turn, max_turns)
         boundary = "verifier"
         start = time.perf_counter()
-        record.score = check_score(await _value(session.verify()))
+        record.score = check_score(await _value(session.verify()), record.n_turns)
         record.verify_s = time.perf_counter() - start
         record.status = "completed" if record.stop_reason == "stop" else "truncated"
     except EngineGone:
@@ -156,7 +160,7 @@ async def _play(
 
 
 async def _close(session: Any, record: _Record) -> None:
-    """Takes what the session counted and ends it. One that cannot be closed leaves the verdict as it is, and says so in the row."""
+    """Takes what the session counted and ends it. One that cannot be closed leaves the verdict as it is, and the row names it."""
     record.n_tool_errors = getattr(session, "n_tool_errors", 0)
     record.tool_seconds = dict(getattr(session, "tool_seconds", {}))
     try:
@@ -178,7 +182,7 @@ async def _take_turn(record: _Record, session: Any, turn: Turn, max_turns: int) 
     record.n_parse_failures += turn.parse_failures
     record.n_retries += turn.retries
     messages = record.conversation.messages
-    if turn.token_ids != []:  # an empty turn says only that the context is full
+    if turn.token_ids != []:  # an empty turn means that the context is full
         messages.append(turn.message)
     answer = await _timed(record, "tool_s", session.step(turn))
     if isinstance(answer, list):
@@ -245,7 +249,9 @@ def _rollout(
 
 def without_content(rollout: Rollout, error: Exception) -> Rollout:
     """The rollout without its messages, tokens and verdict, as an error of the store."""
-    nothing = dict.fromkeys(("token_ids", "loss_mask", "logprobs", "version_spans", "prompt_token_ids", *VERDICT))
+    nothing = dict.fromkeys(
+        ("token_ids", "loss_mask", "logprobs", "version_spans", "prompt_token_ids", "turn_rewards", *VERDICT)
+    )
     failed = {"status": "error", "error_type": "store", "error_message": one_line(ascii(str(error)).strip("'\""))}
     found = rollout.changed(**nothing, scores=[], **failed)
     found.__dict__["messages"] = None  # stored as null: there were some

@@ -96,7 +96,7 @@ class Feed:
                 self._on_written(entry)
 
     async def finish(self, finish: Callable[[], None]) -> None:
-        """Calls `finish` on the thread, after all that was handed over: a last commit that holds up nobody on the event loop."""
+        """Calls `finish` on the thread, after all that was handed over: a last commit that does not block the event loop."""
         await asyncio.get_running_loop().run_in_executor(self._pool, self._timed, finish)
 
     def end(self, finish: Callable[[], None]) -> None:
@@ -146,7 +146,7 @@ class Feed:
         self._writer.add_many([entry.rollout for entry in entries])
 
     def _write_one(self, entry: Entry) -> None:
-        """A rollout no table can hold becomes one that says so; when its task is at fault, one that refers to none."""
+        """A rollout that no table can hold becomes an error row; when its task is at fault, one without a task."""
         for _ in range(2):
             try:
                 return self._write_many([entry])

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..base.errors import ConfigError, EngineError
 from ..base.event_loop import run_blocking
-from ..environments.mixture import open_mixture, shaping_by_environment
+from ..environments.mixture import open_mixture
 from ..environments.registry import tasks_of
 from ..environments.types import Environment
 from ..environments.verdicts import shaping_rules
@@ -49,7 +49,7 @@ def run_job(
         on_start(len(tasks) * config.num_repeats)
     with open_play(config, environment) as (play, lost), start_run(store, "collect", config.run, payload) as run:
         plan = make_plan(store, run.run_id, tasks, config.num_repeats, retry=failed if config.retry_failed else None)
-        rules = shaping_rules(environment, shaping_by_environment(environment, config.environment.specs()))
+        rules = shaping_rules(environment)
         sampling, limits = config.policy.generation.sampling(config.seed), config.limits
         work = collect_slots(
             store, run, plan, play, sampling, limits.concurrency, limits.token_budget, rules, on_plan, on_done
@@ -135,7 +135,7 @@ def open_play(config: CollectConfig, environment: Environment) -> Iterator[tuple
         return
     max_turns = config.environment.max_turns
     limits = max_turns, config.limits.time_limit_s, config.limits.tool_time_limit_s
-    with open_policy(config.policy, seed=config.seed or 0, max_turns=max_turns) as policy:
+    with open_policy(config.policy, seed=config.seed or 0, max_turns=config.environment.fewest_turns()) as policy:
         yield lambda slot, sampling: play_episode(environment, policy, slot, sampling, *limits), lambda: 0
 
 

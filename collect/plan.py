@@ -20,7 +20,7 @@ def failed(attempt: Mapping[str, Any]) -> bool:
 
 
 def unanswered(attempt: Mapping[str, Any]) -> bool:
-    """Whether it says something about the engine and nothing about the policy. A refusal is an answer."""
+    """Whether the fault is the engine's and not the policy's. A refusal is an answer."""
     return attempt["status"] == "aborted" or (attempt["status"] == "error" and attempt["error_type"] == "engine")
 
 
@@ -52,7 +52,7 @@ class Plan:
         return len(self.tasks) * self.num_repeats
 
     def slots(self) -> Iterator[Slot]:
-        """Those still to fill. Made as they are asked for: a plan may be of millions."""
+        """Those still to fill. Made on demand: a plan may be of millions."""
         for task, task_id, prompt_id in self.tasks:
             for sample in range(self.num_repeats):
                 before = self._before(task_id, sample)

@@ -108,7 +108,7 @@ def rescore(
 def run_rescore(
     store: LanceStore, config: RescoreConfig, on_progress: Callable[[int, int], None] | None = None
 ) -> RescoreSummary:
-    """Scores as the configuration says. Raises ConfigError for an unknown scorer, and what `rescore` raises."""
+    """Scores by the configuration. Raises ConfigError for an unknown scorer, and what `rescore` raises."""
     judge = open_scorer(config.scorer, config.tables)
     return rescore(store, judge, of_run=config.of_run, name=config.run, workers=config.workers, on_progress=on_progress)
 

@@ -66,7 +66,7 @@ async def collect_async(
         concurrency: Rollouts in flight.
         time_limit_s: Wall clock of one rollout; past it the row's status is `timeout`.
         tool_limit_s: Wall clock of one tool call, for environments that take a limit; None is none.
-        token_budget: No rollout is begun once the run has sampled so many tokens; None is no limit.
+        token_budget: No rollout starts once the run has sampled N tokens; None is no limit.
         shaping: By name of environment, how rewards are shaped; the raw verdict is kept as a row of `scores`.
         retry: Slots whose last attempt it is true of (`failed`, `unanswered`) get another one, as a new row; None is no slot.
         on_plan: Called once with the summary that will be filled, before the first rollout.
@@ -161,7 +161,7 @@ class _Budget:
         self.spent = spent
 
     def slots(self, plan: Plan, summary: CollectSummary) -> Iterator[Slot]:
-        """The plan's open slots, until the budget is used up; the summary then says so."""
+        """The plan's open slots, until the budget is used up, which the summary names."""
         for slot in plan.slots():
             if self.limit is not None and self.spent >= self.limit:
                 summary.stopped = "token_budget"

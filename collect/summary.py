@@ -90,13 +90,13 @@ class CollectSummary:
     """What one call of `collect` did, and, while it runs, how far it is.
 
     Attributes:
-        planned: Rollouts asked for; `skipped` of them were in the store already, of which `failed_before` without a verdict.
+        planned: Rollouts of the plan; `skipped` of them were in the store already, of which `failed_before` without a verdict.
         in_flight: Rollouts begun and not ended.
         statuses: Rollouts collected now, by status; errors: by error_type.
         tallies: By environment and category (None where a task has none).
         examples: error_type to the message of the rollout that failed last with it.
         sampled_tokens: 0 for a policy that shows none.
-        slowest_tool: Name and seconds of the slowest call of a tool; None where no session says.
+        slowest_tool: Name and seconds of the slowest call of a tool; None where no session counts them.
         stopped: Why no further rollout was begun (`token_budget`); None when all were.
         workers_lost: Worker processes that died and were replaced.
         seconds: Wall clock; commit_seconds of them after the last rollout had ended. write_seconds: the writer's thread was at work, beside the rollouts too.

@@ -22,7 +22,7 @@ from .config import CollectConfig
 from .episode import Episode, Slot, lost_episode, play_episode
 
 _START_LIMIT_S = 600.0
-# A rollout that was in so many workers when they died is taken to have killed them.
+# A rollout that ran in this many workers when they died is taken to have killed them.
 _MOST_DEATHS_OF_A_SLOT = 3
 # Deaths in a row for each worker there is, with no rollout finished between them, after which it is the workers' own fault.
 _MOST_DEATHS_IN_A_ROW = 3
@@ -63,7 +63,7 @@ class Player:
         config = self._config
         if self._policy is None:  # nothing is awaited here: calls of an actor may overtake each other
             self._environment = open_mixture(config.environment.specs(), config.seed)
-            policy = open_policy(config.policy, seed=config.seed or 0, max_turns=config.environment.max_turns)
+            policy = open_policy(config.policy, seed=config.seed or 0, max_turns=config.environment.fewest_turns())
             self._policy = self._opened.enter_context(policy)
         return _PolicyName(self._policy.engine, self._policy.policy_id, None, self._policy.version)
 
@@ -179,7 +179,7 @@ def open_workers(config: CollectConfig) -> Iterator[Workers]:
     """The workers of `config.workers`, ended afterwards with the cluster if it was started for them.
 
     The cluster is the one at RAY_ADDRESS, which stays, or one of our own on this machine. Without a number there is a worker for each of its CPUs.
-    Raises ConfigError when the cluster has no room for so many.
+    Raises ConfigError when the cluster has no room for that many.
     """
     _, _, number = (config.workers or "").partition(":")
     # Ray prints what it has to say about a dead worker to stdout, which is data.
@@ -217,7 +217,7 @@ def _cluster(count: int | None) -> Iterator[int]:
 
 
 def _knock(address: str) -> None:
-    """Raises OSError when nobody is at HOST:PORT: Ray itself would try for minutes."""
+    """Raises OSError when nothing listens at HOST:PORT: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from ..base.config import Content, Flag, Section
 from ..base.errors import ConfigError
@@ -30,7 +30,7 @@ class EnvironmentSource(Section):
     """An environment and where its tasks come from."""
 
     name: Annotated[str | None, Flag("Input", "env", "NAME"), Content(environment_hash)] = None
-    """Environment: workplace, workplace-mini, math, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
     tables: Annotated[str | None, Flag("Input", metavar="FOLDER")] = None
     """Folder of the environment's tables."""
     tasks: Annotated[str | None, Flag("Input", metavar="FILE"), Content(_tasks_hash)] = None
@@ -53,6 +53,19 @@ class TasksConfig(EnvironmentSource):
     """Tasks per split; at most N for an environment without a generator. Default: all."""
 
 
+class EpisodeLimits(Section):
+    """Limits of the rollouts of one environment of a mixture. Default: those of the command."""
+
+    model_config = ConfigDict(frozen=True)
+
+    max_turns: int | None = Field(default=None, ge=1)
+    """Limit of model calls per rollout."""
+    time_limit_s: float | None = Field(default=None, gt=0)
+    """Seconds per rollout."""
+    tool_time_limit_s: float | None = Field(default=None, gt=0)
+    """Seconds per tool call."""
+
+
 class EnvironmentSpec(EnvironmentSource):
     """One entry of `environment.mixture`."""
 
@@ -61,10 +74,11 @@ class EnvironmentSpec(EnvironmentSource):
     """Share of the tasks relative to the other entries."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the environment's constructor."""
+    limits: EpisodeLimits = Field(default_factory=EpisodeLimits)
     reward: RewardShaping = Field(default_factory=RewardShaping)
 
 
-class EnvironmentSettings(EnvironmentSource):
+class PlayedEnvironment(EnvironmentSource):
     """The environment that is played: one by `name`, or several by `mixture`."""
 
     options: dict[str, Any] = Field(default_factory=dict)
@@ -72,10 +86,6 @@ class EnvironmentSettings(EnvironmentSource):
     reward: RewardShaping = Field(default_factory=RewardShaping)
     mixture: list[EnvironmentSpec] = Field(default_factory=list)
     """Several environments instead of one, interleaved by weight."""
-    split: Annotated[str, Flag("Input", metavar="SPLIT")] = "train"
-    """Split of the tasks: train, validation or test."""
-    limit: Annotated[int | None, Flag("Input", metavar="N")] = Field(default=None, ge=1)
-    """Use the first N tasks of the split. Default: all."""
     max_turns: Annotated[int, Flag("Limits", metavar="N")] = Field(default=6, ge=1)
     """Limit of model calls per rollout."""
 
@@ -92,3 +102,20 @@ class EnvironmentSettings(EnvironmentSource):
         if self.name is None:
             raise ConfigError("No environment is named.", "Name one with --env, or several under environment.mixture.")
         return [EnvironmentSpec(**{name: getattr(self, name) for name in own})]
+
+    def fewest_turns(self) -> int:
+        """The lowest limit of model calls that any rollout has."""
+        return min([self.max_turns, *(spec.limits.max_turns or self.max_turns for spec in self.mixture)])
+
+    def longest_s(self, time_limit_s: float) -> float:
+        """The highest time limit that any rollout has, in seconds; `time_limit_s` is the command's."""
+        return max([time_limit_s, *(spec.limits.time_limit_s or time_limit_s for spec in self.mixture)])
+
+
+class EnvironmentSettings(PlayedEnvironment):
+    """The environment that is played, and which of its tasks."""
+
+    split: Annotated[str, Flag("Input", metavar="SPLIT")] = "train"
+    """Split of the tasks: train, validation or test."""
+    limit: Annotated[int | None, Flag("Input", metavar="N")] = Field(default=None, ge=1)
+    """Use the first N tasks of the split. Default: all."""

@@ -6,52 +6,60 @@ from fractions import Fraction
 
 from ..base.errors import ConfigError
 from ..store.task import Task
-from .config import EnvironmentSpec
+from .config import EnvironmentSpec, EpisodeLimits
 from .registry import load_environment
 from .shaping import RewardShaping
 from .types import Environment, Session
+
+_NO_LIMITS = EpisodeLimits()
 
 
 class Mixture:
     """Environments whose tasks are interleaved by weight.
 
     Attributes:
+        name: `mixture`; of one environment, its own.
         environments: By the name in tasks and rollouts, in the order of the recipe.
+        weights: Share of the tasks relative to the others, by the same names.
         shaping: How rewards of each are shaped, by the same names.
+        limits: Limits of the rollouts of each, by the same names.
     """
 
-    name = "mixture"
-
-    def __init__(self, parts: Sequence[tuple[Environment, float, RewardShaping]]) -> None:
-        """(environment, weight, shaping) of each. Raises ConfigError when two have one name."""
+    def __init__(self, parts: Sequence[tuple[Environment, EnvironmentSpec]]) -> None:
+        """Each environment with its settings. Raises ConfigError when two have one name."""
         self.environments: dict[str, Environment] = {}
+        self.weights: dict[str, float] = {}
         self.shaping: dict[str, RewardShaping] = {}
-        self._weights: list[float] = []
-        for environment, weight, shaping in parts:
-            if environment.name in self.environments:
+        self.limits: dict[str, EpisodeLimits] = {}
+        for environment, spec in parts:
+            name = environment.name
+            if name in self.environments:
                 raise ConfigError(
-                    f"The environment {environment.name!r} stands twice in the mixture.",
+                    f"The environment {name!r} stands twice in the mixture.",
                     "Merge its tasks files with `rollhouse tasks prepare`, or give one class another name.",
                 )
-            self.environments[environment.name] = environment
-            self.shaping[environment.name] = shaping
-            self._weights.append(weight)
+            self.environments[name] = environment
+            self.weights[name], self.shaping[name], self.limits[name] = spec.weight, spec.reward, spec.limits
+        self.name = next(iter(self.environments)) if len(self.environments) == 1 else "mixture"
 
     def tasks(self, split: str) -> Iterator[Task]:
         """The tasks of all, interleaved: of the first n, each environment has n times its share of the weights, within one.
 
         Ends when the next environment has no task left, so that the shares hold. Raises ConfigError for an environment without tasks.
         """
+        if len(self.environments) == 1:
+            yield from self.environments[self.name].tasks(split)
+            return
         waiting = [iter(environment.tasks(split)) for environment in self.environments.values()]
         names = list(self.environments)
         taken = [0] * len(names)
-        for turn in interleave(self._weights):
+        for turn in interleave(list(self.weights.values())):
             task = next(waiting[turn], None)
             if task is None:
                 if not taken[turn]:
                     raise ConfigError(
                         f"{names[turn]} has no task in split {split!r}, so it cannot be mixed.",
-                        "Take it out, or say of which split its tasks file is with tasks_split.",
+                        "Remove it, or name the split of its tasks file with tasks_split.",
                     )
                 return
             taken[turn] += 1
@@ -66,7 +74,7 @@ class Mixture:
 
 
 def open_mixture(specs: Sequence[EnvironmentSpec], seed: int | None = 0) -> Environment:
-    """The environment of one spec, or a Mixture of several.
+    """The environment of one spec with neither limits nor reward shaping, else a Mixture.
 
     Args:
         seed: Seed of generated tasks; None is 0.
@@ -78,14 +86,27 @@ def open_mixture(specs: Sequence[EnvironmentSpec], seed: int | None = 0) -> Envi
     opened = [
         load_environment(spec.name, spec.tables, spec.tasks, seed, spec.tasks_split, **spec.options) for spec in specs
     ]
-    if len(opened) == 1:
+    if len(opened) == 1 and specs[0].limits == _NO_LIMITS and specs[0].reward.changes_nothing:
         return opened[0]
-    return Mixture([(one, spec.weight, spec.reward) for one, spec in zip(opened, specs, strict=True)])
+    return Mixture(list(zip(opened, specs, strict=True)))
 
 
-def shaping_by_environment(environment: Environment, specs: Sequence[EnvironmentSpec]) -> dict[str, RewardShaping]:
-    """Reward shaping by `Task.environment`, for the environment that `open_mixture` returned for these specs."""
-    return environment.shaping if isinstance(environment, Mixture) else {environment.name: specs[0].reward}
+def parts_of(environment: Environment) -> dict[str, Environment]:
+    """The environments of a mixture by name, or the one environment."""
+    return environment.environments if isinstance(environment, Mixture) else {environment.name: environment}
+
+
+def weights_of(environment: Environment) -> dict[str, float] | None:
+    """Weights by environment; None where there is only one."""
+    if isinstance(environment, Mixture) and len(environment.environments) > 1:
+        return environment.weights
+    return None
+
+
+def limits_of(environment: Environment, task: Task) -> EpisodeLimits:
+    """The limits that the rollouts of a task have of their own; each is None outside a mixture."""
+    found = environment.limits.get(task.environment) if isinstance(environment, Mixture) else None
+    return found or _NO_LIMITS
 
 
 def interleave(weights: Sequence[float]) -> Iterator[int]:

@@ -20,6 +20,9 @@ from ..store.ids import hash_id
 from ..store.task import Score
 
 RAW = "raw"
+"""The component that holds the environment's own reward beside a shaped one."""
+SHAPED = "+shaped"
+"""Ends the scorer of a shaped reward."""
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # The column of the rollout's row that multiplies each penalty.
@@ -72,9 +75,9 @@ COUNTS = (*_COUNTS.values(), "status")
 def shape(score: Score, row_counts: Mapping[str, Any], shaping: RewardShaping) -> Score:
     """The shaped verdict; the verdict itself when the shaping changes nothing.
 
-    Its components are the verdict's own, reweighted, `raw` with weight 0, and a `penalty/NAME` for each penalty set (value: how often, weight: its
-    price below zero), so that Σ value · weight is the reward before the clip; where no component is named, the own reward stands for the first part of
-    that sum. `passed` stays the raw verdict's.
+    Its components are the verdict's own, reweighted, `raw`, and a `penalty/NAME` for each penalty set (value: how often, weight: its price below
+    zero), so that Σ value · weight is the reward before the clip, if the verdict's components add up to its reward or it has none with a weight.
+    `raw` has a weight where it is named, or is the only part. `passed` stays the raw verdict's.
 
     Args:
         row_counts: The rollout's row, or its `n_parse_failures`, `n_tool_errors`, `n_turns` and `status`.
@@ -98,20 +101,25 @@ def shape(score: Score, row_counts: Mapping[str, Any], shaping: RewardShaping) -
     if shaping.clip is not None:
         reward = min(max(reward, shaping.clip[0]), shaping.clip[1])
     own = [(name, value, _weight(name, weight, shaping)) for name, value, weight in score.components if name != RAW]
-    raw = (RAW, score.reward, shaping.scale * named[RAW] if RAW in named else 0.0)
+    alone = not named and not any(weight for _, _, weight in own)
+    raw = (RAW, score.reward, shaping.scale * (1.0 if alone else named.get(RAW, 0.0)))
     return check_score(
         replace(
             score,
             reward=reward,
-            scorer=f"{score.scorer}+shaped",
+            scorer=f"{score.scorer}{SHAPED}",
             scorer_version=f"{score.scorer_version}+{hash_id(shaping.model_dump(mode='json'))[:8]}",
             components=(*own, raw, *penalties),
         )
     )
 
 
-def check_score(score: Score) -> Score:
-    """The score itself. Raises ValueError for an invalid one: a reward or a component that is not a finite number, a scorer without a name, …"""
+def check_score(score: Score, n_turns: int | None = None) -> Score:
+    """The score itself. Raises ValueError for an invalid one: a reward or a component that is not a finite number, a scorer without a name, …
+
+    Args:
+        n_turns: Model calls of the episode, each of which needs one of turn_rewards where there are any; None when not known.
+    """
     if not isinstance(score, Score):
         raise ValueError(f"the verdict is a {type(score).__name__}, not a Score")
     for name, value in (("scorer", score.scorer), ("scorer_version", score.scorer_version)):
@@ -124,7 +132,10 @@ def check_score(score: Score) -> Score:
     ):
         raise ValueError(f"a component of the verdict of {score.scorer} is not (name, value, weight)")
     parts = ((name, number) for name, *numbers in score.components for number in numbers)
-    for name, value in (("reward", score.reward), *parts):
+    by_turn = [] if score.turn_rewards is None else list(score.turn_rewards)
+    if score.turn_rewards is not None and n_turns is not None and len(by_turn) != n_turns:
+        raise ValueError(f"the verdict of {score.scorer} has {len(by_turn)} turn_rewards for {n_turns} turns")
+    for name, value in (("reward", score.reward), *parts, *(("turn_rewards", value) for value in by_turn)):
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             raise ValueError(f"the verdict of {score.scorer} is not a number: {name} is {value!r}")
     return score

@@ -7,6 +7,7 @@ from ..base.errors import RollhouseError, one_line
 from ..store.ids import hash_id
 from ..store.rollout import Rollout, verdict_columns
 from ..store.task import Score
+from .mixture import Mixture, parts_of
 from .shaping import COUNTS, RewardShaping, shape
 from .types import Environment
 
@@ -19,12 +20,15 @@ class ShapingRule:
     config_hash: str
 
 
-def shaping_rules(environment: Environment, shaping: Mapping[str, RewardShaping] | None) -> dict[str, ShapingRule]:
-    """The rule of each environment (of each part of a mixture) that has one which changes anything."""
-    parts = getattr(environment, "environments", {environment.name: environment})
+def shaping_rules(
+    environment: Environment, shaping: Mapping[str, RewardShaping] | None = None
+) -> dict[str, ShapingRule]:
+    """The rule of each environment that has one which changes anything: those of a mixture's parts, and those given, by name."""
+    parts = parts_of(environment)
+    own = environment.shaping if isinstance(environment, Mixture) else {}
     return {
         name: ShapingRule(rule, hash_id(name, getattr(parts.get(name), "state_hash", None)))
-        for name, rule in (shaping or {}).items()
+        for name, rule in {**own, **(shaping or {})}.items()
         if not rule.changes_nothing
     }
 

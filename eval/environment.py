@@ -1,11 +1,12 @@
 """Evaluates a policy on the tasks of an environment. Every rollout is stored and becomes a row of `evaluations`."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ..base.errors import ConfigError, EvaluationError
 from ..collect.runner import collect, unanswered
+from ..environments.mixture import parts_of
 from ..environments.types import Environment
 from ..policies.types import Policy, Sampling
 from ..store.appending import insert_if_absent
@@ -50,7 +51,8 @@ def evaluate_policy(
     check_mode(mode, samples, sampling)
     if not listed:
         raise ConfigError(f"There are no tasks of {environment.name} to evaluate on.", "Name another split or limit.")
-    refuse_mixture(store, run, environment.name, mode, policy.policy_id)
+    for benchmark in parts_of(environment):
+        refuse_mixture(store, run, benchmark, mode, policy.policy_id)
     done = collect(
         store,
         run,
@@ -63,7 +65,7 @@ def evaluate_policy(
         on_done=on_done,
         **options,
     )
-    rows = _evaluated(store, run, environment.name, mode, listed, samples)
+    rows = _evaluated(store, run, _benchmarks(environment, listed), mode, listed, samples)
     insert_if_absent(store, "evaluations", rows)
     if len(rows) < done.planned:
         raise EvaluationError(
@@ -90,8 +92,14 @@ def check_mode(mode: str, samples: int, sampling: Sampling) -> None:
         )
 
 
+def _benchmarks(environment: Environment, tasks: Sequence[Task]) -> dict[str, str]:
+    """task_id → `evaluations.benchmark`: the name of its environment."""
+    parts = parts_of(environment)
+    return {task.task_id: environment.name if len(parts) == 1 else task.environment for task in tasks}
+
+
 def _evaluated(
-    store: LanceStore, run: Run, benchmark: str, mode: str, tasks: Sequence[Task], samples: int
+    store: LanceStore, run: Run, benchmarks: Mapping[str, str], mode: str, tasks: Sequence[Task], samples: int
 ) -> list[dict[str, Any]]:
     """A row for the last attempt at each slot of these tasks, in order; none without an answer of the engine."""
     rollouts = store.read("rollouts", columns=_COLUMNS, filter=f"run_id = {quote(run.run_id)}").to_pylist()
@@ -100,9 +108,9 @@ def _evaluated(
     now = datetime.now(UTC)
     return [
         {
-            "row_id": evaluation_id(run.run_id, benchmark, category[task], task, mode, sample),
+            "row_id": evaluation_id(run.run_id, benchmarks[task], category[task], task, mode, sample),
             "run_id": run.run_id,
-            "benchmark": benchmark,
+            "benchmark": benchmarks[task],
             "category": category[task],
             "case_id": task,
             "mode": mode,

@@ -49,7 +49,7 @@ def run_evaluation(
     with start_run(store, "eval", config.run, payload) as run:
         if on_start:
             on_start(len(tasks) * config.num_repeats)
-        with open_policy(config.policy, seed=config.seed, max_turns=turns) as policy:
+        with open_policy(config.policy, seed=config.seed, max_turns=config.environment.fewest_turns()) as policy:
             summary = evaluate_policy(
                 store,
                 run,
@@ -73,12 +73,7 @@ def check_evaluation(config: EvaluationConfig) -> tuple[Environment, list[Task]]
     """The environment and its tasks. Raises ConfigError for an inconsistent configuration, or no tasks."""
     _check_policy(config.policy)
     check_mode(config.mode, config.num_repeats, config.sampling())
-    specs = config.environment.specs()
-    if len(specs) > 1:
-        raise ConfigError("An evaluation has one environment, not a mixture.", "Evaluate each environment in a run of its own.")  # fmt: skip
-    if not specs[0].reward.changes_nothing:
-        raise ConfigError("An evaluation does not shape rewards.", "Remove environment.reward.")
-    environment = open_mixture(specs, config.seed)
+    environment = open_mixture(config.environment.specs(), config.seed)
     return environment, tasks_of(environment, config.environment.split, config.environment.limit)
 
 

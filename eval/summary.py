@@ -47,6 +47,7 @@ class EvalSummary:
         n_tasks: Tasks.
         mean_reward: Mean over samples; one without a reward counts as 0.
         by_category: Category → counts over samples.
+        by_environment: Environment → counts over samples; empty for one environment.
         errors: Error type → samples, most frequent first.
     """
 
@@ -58,15 +59,16 @@ class EvalSummary:
     mean_reward: float
     by_category: dict[str, CategoryScore] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
+    by_environment: dict[str, CategoryScore] = field(default_factory=dict)
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> EvalSummary:
-    """The summary of rows of `evaluations` of one run (keys case_id, category, passed, score, error_type)."""
+    """The summary of rows of `evaluations` of one run (keys benchmark, case_id, category, passed, score, error_type)."""
     verdicts: dict[str, list[bool]] = {}
     for row in rows:
         verdicts.setdefault(row["case_id"], []).append(bool(row["passed"]))
     if not verdicts:
-        raise ConfigError("There is nothing to summarise: no case was evaluated.", "Name tasks, or another run.")
+        raise ConfigError("No case was evaluated, so there is no summary.", "Name tasks, or another run.")
     rates = [fmean(passed) for passed in verdicts.values()]
     most = min(len(passed) for passed in verdicts.values())
     ks = [2**power for power in range(most.bit_length())]
@@ -84,14 +86,20 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> EvalSummary:
         mean_reward=fmean(row["score"] or 0.0 for row in rows),
         by_category=categories,
         errors=dict(sorted(errors.items(), key=lambda item: -item[1])),
+        by_environment=_counts(rows, "benchmark") if len({row["benchmark"] for row in rows}) > 1 else {},
     )
 
 
 def by_category(rows: Iterable[Mapping[str, Any]]) -> dict[str, CategoryScore]:
     """Counts per category, by name. A verdict that is missing counts as failed."""
+    return _counts(rows, "category")
+
+
+def _counts(rows: Iterable[Mapping[str, Any]], column: str) -> dict[str, CategoryScore]:
+    """Counts per value of a column."""
     grouped: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        grouped.setdefault(row["category"] or "", []).append(row)
+        grouped.setdefault(row[column] or "", []).append(row)
     return {
         name: CategoryScore(
             correct=sum(bool(row["passed"]) for row in group),

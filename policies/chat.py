@@ -39,6 +39,7 @@ class ChatFormat:
     ) -> None:
         """`stop_ids` are those of the model's configuration. Raises ConfigError for a template that drops or changes a trailing assistant message."""
         options = options or ChatOptions()
+        self._stop_ids, self._options = tuple(stop_ids), options
         named = [number for number in (*stop_ids, tokenizer.eos_token_id) if isinstance(number, int)]
         self.tokenizer = tokenizer
         self.template = Template(tokenizer, options.template_settings(), named)
@@ -54,6 +55,12 @@ class ChatFormat:
         options = options or ChatOptions()
         tokenizer = load_tokenizer(folder, options.template)
         return cls(tokenizer, stop_token_ids(folder, tokenizer), options)
+
+    def with_settings(self, more: Mapping[str, Any]) -> "ChatFormat":
+        """This chat format with further settings of its template, which replace settings of the same name. Raises ConfigError."""
+        settings = {**self._options.template_settings(), **more}
+        options = self._options.model_copy(update={"template_kwargs": settings, "enable_thinking": None})
+        return ChatFormat(self.tokenizer, self._stop_ids, options)
 
     def prompt_ids(self, task: "Task") -> list[int]:
         """The task's prompt with the generation prompt. Cached, since a group needs it many times."""

@@ -1,4 +1,4 @@
-"""An assistant turn as its policy would have sampled it: the text that it is given, and the text that it says, end of turn included.
+"""An assistant turn as its policy would have sampled it: the text before it, and its own text, end of turn included.
 
 Both are rendered by the template: the history with the generation prompt, and the history with the turn as its last message. So an
 earlier turn that a template rewrites later is still seen as it was, and nothing of the history is taken for a part of the turn.
@@ -25,7 +25,7 @@ class SpokenTurn:
 
     Attributes:
         context: What the policy is given: the history and the generation prompt.
-        said: What it says, up to and with the token that ends the turn.
+        said: The turn's text, up to and with the token that ends it.
         unmarked: Spans (start, end) of `said` outside the generation marks of the template, which are not learned. Empty for a template
             without marks.
         header_differs: The generation prompt is not how the template begins this turn, as when the prompt opens a thinking that the

@@ -10,8 +10,39 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Shaping:
+    """Settings that change the distribution in a way that a learner does not compute: what is sampled under them is not trained on.
+
+    Attributes:
+        logit_bias: (token id, value added to its logit).
+        min_tokens: No stop token before so many tokens.
+        constraint: (kind, value): the answer has this form. Kinds and values are those of vLLM's structured outputs: `json` (a JSON schema as text),
+            `json_object` (empty), `regex`, `choice` (a JSON list as text), `grammar`, `structural_tag` (JSON text).
+    """
+
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    min_tokens: int = 0
+    constraint: tuple[str, str] | None = None
+
+    def names(self) -> list[str]:
+        """The settings that are on."""
+        return [name for name, default in vars(PLAIN).items() if getattr(self, name) != default]
+
+
+PLAIN = Shaping()
+
+
+@dataclass(frozen=True)
 class Sampling:
-    """How a policy samples. `seed` None lets the engine choose; `top_k` -1 and `min_p` 0 are off."""
+    """How a policy samples. `seed` None lets the engine choose; `top_k` -1 and `min_p` 0 are off.
+
+    Attributes:
+        shaping: Engines take the settings that their attribute `shapes` names.
+        top_logprobs: Number of the likeliest tokens to return at each position, beside the sampled one.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -19,6 +50,8 @@ class Sampling:
     min_p: float = 0.0
     max_tokens: int = 256
     seed: int | None = None
+    shaping: Shaping = PLAIN
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,10 @@
 """One rollout with everything that it refers to."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from ..base.errors import ConfigError, StoreNotFound
+from ..store.labels import NOTE, Label, add_label
 from ..store.lance_store import LanceStore, quote
 from ..store.rollout import Rollout
 from ..store.task import Prompt, Score, Task
@@ -30,6 +34,39 @@ def load_rollout(store: LanceStore, rollout_id: str, at: str | None = None) -> R
     ]
     scores = [Score.from_row(score) for score in _rows(store, "scores", f"rollout_id = {quote(found)}", at)]
     return Rollout.from_row(row, prompt, task, tokens[0] if tokens else None, scores)
+
+
+def label_rollout(
+    store: LanceStore,
+    rollout_id: str,
+    labels: Sequence[str],
+    *,
+    message: int | None = None,
+    note: str | None = None,
+    author: str | None = None,
+    remove: bool = False,
+) -> list[dict[str, Any]]:
+    """Gives a rollout or one of its messages labels and a note, or takes them away, and returns the rows of `labels` written.
+
+    Args:
+        rollout_id: The id, or a prefix that only one rollout has.
+        labels: Tags; `star` is a star. Empty with `note`, or with `remove`, which then takes the author's note away.
+        message: Position in the rollout's `messages`, from 0; None is the whole rollout.
+        note: A text; it replaces the author's earlier note on the same place.
+        author: None is the user of this process.
+
+    Raises StoreNotFound for an unknown rollout, ConfigError when there is nothing to write or it cannot be stored.
+    """
+    names = [*labels, *([NOTE] if note is not None or (remove and not labels) else [])]
+    if not names:
+        raise ConfigError("There is neither a label nor a note.", "Name a label such as good, or give a note.")
+    if NOTE in labels:
+        raise ConfigError("`note` is the label of notes.", "Give the text of the note instead.")
+    found = _full_id(store, rollout_id, None)
+    return [
+        add_label(store, Label(found, name, message, note if name == NOTE and not remove else None, author, remove))
+        for name in names
+    ]
 
 
 def _full_id(store: LanceStore, rollout_id: str, at: str | None) -> str:

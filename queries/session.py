@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     import duckdb
 
 # Each view may use the ones before it.
-VIEWS = ("final_rollouts", "latest_scores", "runs", "training_samples", "prompt_ledger", "groups", "turns", "tokens")
+VIEWS = (
+    "final_rollouts",
+    "latest_scores",
+    "runs",
+    "training_samples",
+    "prompt_ledger",
+    "groups",
+    "turns",
+    "tokens",
+    "current_labels",
+)
 
 _WRITING_CTE = re.compile(r'"type":"(INSERT|UPDATE|DELETE|MERGE)\w*_NODE"')
 _EXPLAIN = re.compile(r"\s*explain(\s+analyze)?(\s*\([^)]*\))?\s", re.IGNORECASE)
@@ -109,9 +119,9 @@ def _register(con: "duckdb.DuckDBPyConnection", name: str, table: Table, source:
 
 
 def _source(store: LanceStore, table: str, versions: dict[str, int] | None) -> Any:
-    if versions is None:
+    if versions is None and (not TABLES[table].later or store.has_table(table)):
         return store.lance_dataset(table)
-    if table not in versions:
+    if versions is None or table not in versions:
         return TABLES[table].schema.empty_table()
     return store.lance_dataset_version(table, versions[table])
 

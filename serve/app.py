@@ -5,7 +5,7 @@ import hmac
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
@@ -13,11 +13,13 @@ from aiohttp import web
 from ..base.web import foreign
 from ..policies.engines.base import EngineGone
 from .backends import KnownHistory, TokenBackend
+from .bodies import Body, body_of
 from .bounds import MAX_BODY, MAX_IDS, Bodies, beside, in_time, refuse_many
 from .errors import ApiError, as_api_error, refused
 from .events import chat_events, completion_events, response_events
+from .kept import KeptResponses
 from .replies import chat_reply, completion_reply
-from .request import Body, body_of, is_ids, read_chat, read_completion
+from .request import ModelRequest, is_ids, read_chat, read_completion
 from .responses import read_response, response_reply
 from .rows import MAIN
 from .service import Caller, Service
@@ -47,29 +49,38 @@ class Api:
     on_engine_gone: Callable[[EngineGone], None]
     names: frozenset[str] | None = None
     bodies: Bodies = field(default_factory=Bodies)
+    kept: KeptResponses = field(default_factory=KeptResponses)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """`/v1/chat/completions`."""
         body, size = await self._body(request)
         parsed = await beside(size, read_chat, body)
-        answer = await self.service.chat(parsed, self._caller(request, body))
-        reply = chat_reply(parsed, answer, self.model, self._text)
+        caller = self._caller(request, body)
+        parsed = _with_tokens(parsed, caller)
+        answers = await self.service.chat(parsed, caller)
+        reply = chat_reply(parsed, answers, self.model, self._text)
         return await _events(request, chat_events(parsed, reply)) if parsed.stream else web.json_response(reply)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """`/v1/completions`."""
         body, size = await self._body(request)
         parsed = await beside(size, read_completion, body)
-        answer = await self.service.completion(parsed, self._caller(request, body))
-        reply = completion_reply(parsed, answer, self.model, self._text)
+        caller = self._caller(request, body)
+        parsed = _with_tokens(parsed, caller)
+        answers = await self.service.completion(parsed, caller)
+        reply = completion_reply(parsed, answers, self.model, self._text)
         return await _events(request, completion_events(parsed, reply)) if parsed.stream else web.json_response(reply)
 
     async def responses(self, request: web.Request) -> web.StreamResponse:
         """`/v1/responses`."""
         body, size = await self._body(request)
-        parsed = await beside(size, read_response, body)
-        answer = await self.service.chat(parsed, self._caller(request, body))
+        asked = await beside(size, read_response, body, self.kept)
+        caller = self._caller(request, body)
+        parsed = _with_tokens(asked.parsed, caller)
+        (answer,) = await self.service.chat(parsed, caller)
         reply = response_reply(parsed, body, answer, self.model)
+        if body.get("store") is not False:
+            self.kept.put(reply["id"], asked.items, reply["output"], size)
         return await _events(request, response_events(reply)) if parsed.stream else web.json_response(reply)
 
     async def models(self, request: web.Request) -> web.StreamResponse:
@@ -98,14 +109,15 @@ class Api:
         backend = self.service.backend
         if "messages" in body:
             generation_prompt = body.get("add_generation_prompt") is not False
-            parsed = read_chat({**body, "add_generation_prompt": True})
+            parsed = read_chat(body)
             prefix = parsed.prefix
             known = (
                 KnownHistory(parsed.messages)
                 if prefix is None
                 else KnownHistory(parsed.messages, prefix.length, prefix.token_ids, False)
             )
-            tokens = backend.prompt_ids(known, parsed.tools, generation_prompt)
+            chat = backend.chat_of(parsed) if isinstance(backend, TokenBackend) else None
+            tokens = backend.prompt_ids(known, parsed.tools, generation_prompt, chat)
         elif isinstance(body.get("prompt"), str):
             tokens = backend.tokenize(body["prompt"], body.get("add_special_tokens") is not False)
         else:
@@ -228,6 +240,11 @@ async def _events(request: web.Request, events: Iterable[bytes]) -> web.StreamRe
             await response.write(event)
         await response.write_eof()
     return response
+
+
+def _with_tokens(parsed: ModelRequest, caller: Caller) -> ModelRequest:
+    """The request with `show_tokens` settled: outside a rollout a client needs them to continue its conversation, inside one the server has them."""
+    return replace(parsed, show_tokens=caller.rollout_id is None) if parsed.show_tokens is None else parsed
 
 
 def _path_id(request: web.Request) -> str:

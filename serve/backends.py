@@ -2,11 +2,13 @@
 
 import json
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
-from ..policies.chat import TemplateError
+from ..policies.chat import ChatFormat, TemplateError
+from ..policies.endpoint import OpenAIPolicy
 from ..policies.engines.base import EngineRefused, PromptTooLong, SampledTokens
 from ..policies.parsers import opens_thinking, split_thinking
 from ..policies.token_policy import TokenPolicy
@@ -16,8 +18,14 @@ from ..store.task import Task
 from .bounds import beside
 from .errors import refused
 from .request import ModelRequest
+from .settled import distribution_gaps, field_of, without_shaping
 
 _THINKING_TAIL = 16  # tokens that hold `<think>` and white space, even one token a byte
+_KEPT_TEMPLATES = 16
+_NOT_PASSED_ON = {"audio", "modalities", "functions", "function_call", "background", "conversation", "prompt", "prompt_logprobs", "best_of", "use_beam_search", "echo", "suffix"}  # fmt: skip
+# Fields that the server itself uses, and those that the endpoint's policy fills in.
+_OURS = {"model", "messages", "tools", "stream", "stream_options", "n", "metadata", "rollout_id", "return_token_ids", "return_tokens_as_token_ids", "required_prefix_token_ids"}  # fmt: skip
+_UNSET = {"temperature": None, "top_p": None, "top_k": None, "min_p": None, "max_tokens": None, "seed": None}
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,9 @@ class ModelAnswer:
         prompt_ids: Tokens of the prompt; None when the endpoint does not return them.
         token_ids: The sampled tokens; None when the endpoint does not return them.
         logprobs: Parallel to token_ids.
+        top: Parallel to token_ids: the likeliest tokens with their logprobs; None when they are not wanted.
+        usage: Token counts that an endpoint reports, in OpenAI's form; None where the tokens themselves are known.
+        shown_logprobs: An endpoint's own list of logprobs.
     """
 
     message: Message
@@ -41,6 +52,9 @@ class ModelAnswer:
     retries: int = 0
     token_identity: tuple[str | None, str | None] | None = None
     logprobs_mode: str | None = "processed"
+    top: list[list[tuple[int, float]]] | None = None
+    usage: Mapping[str, Any] | None = None
+    shown_logprobs: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,25 +80,62 @@ class TokenBackend:
     def __init__(self, policy: TokenPolicy) -> None:
         self.policy: Policy = policy
         self.engine, self.chat = policy.token_engine, policy.chat
+        self._chats = lru_cache(_KEPT_TEMPLATES)(self._chat_with)
         self.max_model_len: int | None = policy.token_engine.max_model_len
         vocabulary = policy.chat.tokenizer.get_vocab()
         self.n_tokens = len(policy.chat.tokenizer)
         self.longest_token = max(map(len, vocabulary))
 
+    def accepted(self, parsed: ModelRequest, lenient: bool) -> ModelRequest:
+        """The request as it is answered, with the gaps that name what is not honoured.
+
+        Raises ApiError for fields that this engine does not have, unless `lenient`.
+        """
+        if any(message.parts is not None for message in parsed.messages):
+            raise refused("The content of messages must be text: images and other parts are not supported.", "unsupported")  # fmt: skip
+        lacking = [*parsed.refused, *self._lacking(parsed)]
+        if lacking and not lenient:
+            raise refused(
+                f"`{lacking[0]}` is not supported by the engine {self.engine.kind}: leave it out, or start the server with --lenient, which ignores it and names it in the row.",
+                "unsupported",
+            )
+        kept = without_shaping(parsed, lacking)
+        ignored = [f"ignored:{name}" for name in (*parsed.noted, *lacking)]
+        return replace(kept, gaps=(*kept.gaps, *ignored, *distribution_gaps(kept)))
+
+    def _lacking(self, parsed: ModelRequest) -> list[str]:
+        has: Collection[str] = getattr(self.engine, "shapes", ())
+        lacking = [name for name in parsed.sampling.shaping.names() if name not in has]
+        lacking = [field_of(name, parsed) for name in lacking]
+        if parsed.choice.mode == "required" and "constraint" not in has:
+            lacking.append("tool_choice")
+        if parsed.sampling.top_logprobs and "top_logprobs" not in has:
+            lacking.append("top_logprobs")
+        return lacking
+
     async def chat_answer(self, known: KnownHistory, parsed: ModelRequest) -> ModelAnswer:
         """The next message. Raises PromptTooLong, TemplateError, EngineError."""
+        chat = self.chat_of(parsed)
         size = _characters(known.messages, parsed.tools) + 64 * len(known.messages)
-        prompt_ids = await beside(size, self.prompt_ids, known, parsed.tools)
+        prompt_ids = await beside(size, self.prompt_ids, known, parsed.tools, True, chat)
         generation = await self._generate(prompt_ids, parsed)
         calls = sum(len(message.tool_calls) for message in known.messages)
         generation, cut = self._cut_at_stop(generation, parsed.stop)
         if parsed.read_calls:
-            message, failures = self.chat.parse(generation.token_ids, calls, parsed.tools, prompt_ids)
+            message, failures = chat.parse(generation.token_ids, calls, parsed.tools, prompt_ids)
         else:
             message, failures = self._plain(generation.token_ids, prompt_ids), 0
         if cut is not None and message.text:
             message = replace(message, text=message.text.split(cut, 1)[0])
-        return _answer(message, prompt_ids, generation, failures)
+        answer = _answer(message, prompt_ids, generation, failures)
+        return answer if chat is self.chat else replace(answer, token_identity=(chat.tokenizer_hash, chat.template_hash))  # fmt: skip
+
+    def chat_of(self, parsed: ModelRequest) -> ChatFormat:
+        """The chat format with the request's settings of the template. Raises ConfigError for a setting that the template cannot have."""
+        return self._chats(json.dumps(parsed.template, sort_keys=True)) if parsed.template else self.chat
+
+    def _chat_with(self, settings: str) -> ChatFormat:
+        return self.chat.with_settings(json.loads(settings))
 
     async def completion_answer(self, prompt_ids: list[int], parsed: ModelRequest) -> ModelAnswer:
         """The text that follows a prompt of tokens. Raises ApiError for ids outside the vocabulary."""
@@ -96,12 +147,17 @@ class TokenBackend:
         return _answer(Message("assistant", text), prompt_ids, generation)
 
     def prompt_ids(
-        self, known: KnownHistory, tools: Sequence[Mapping[str, Any]], generation_prompt: bool = True
+        self,
+        known: KnownHistory,
+        tools: Sequence[Mapping[str, Any]],
+        generation_prompt: bool = True,
+        chat: ChatFormat | None = None,
     ) -> list[int]:
         """The prompt: the known tokens of the conversation's beginning, then the rest as the template renders it after them.
 
         Everything is rendered again when that is impossible: the template loses a turn, or the client's tokens are of another conversation.
         """
+        chat = chat or self.chat
         self._refuse_what_cannot_fit(_characters(known.messages, tools))
         if known.token_ids and generation_prompt:
             before = known.messages[: known.length]
@@ -109,10 +165,10 @@ class TokenBackend:
                 self._refuse_unknown(known.token_ids)
             if known.trusted or self._has_turns_of(known.token_ids, before, tools):
                 try:
-                    return self.chat.splice(list(known.token_ids), before, known.messages, tools)
+                    return chat.splice(list(known.token_ids), before, known.messages, tools)
                 except TemplateError:
                     pass
-        return self.chat.render(known.messages, tools, generation_prompt=generation_prompt)
+        return chat.render(known.messages, tools, generation_prompt=generation_prompt)
 
     def tokenize(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The tokens of a text."""
@@ -191,30 +247,44 @@ class EndpointBackend:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
+    def accepted(self, parsed: ModelRequest, lenient: bool) -> ModelRequest:
+        """The request as it is answered: every field is for the endpoint, but those whose answers could not be passed on.
+
+        Raises ApiError for those, unless `lenient`.
+        """
+        lacking = [name for name in parsed.refused if name in _NOT_PASSED_ON]
+        if lacking and not lenient:
+            raise refused(f"`{lacking[0]}` is not supported with an endpoint behind the server: leave it out, or start the server with --lenient, which ignores it and names it in the row.", "unsupported")  # fmt: skip
+        other = [f"distribution:{name}" for name in parsed.refused if name not in lacking]
+        gaps = (*parsed.gaps, *(f"ignored:{name}" for name in lacking), *distribution_gaps(parsed), *other)
+        return replace(parsed, gaps=gaps)
+
     async def chat_answer(self, known: KnownHistory, parsed: ModelRequest) -> ModelAnswer:
-        """The next message. Raises EngineRefused, PromptTooLong, EngineError, and ApiError for what cannot be passed on."""
-        if parsed.stop:
-            raise refused("`stop` is not supported with an endpoint behind the server.", "unsupported")
-        if parsed.tools and not parsed.read_calls:
-            raise refused("`tool_choice` none is not supported with an endpoint behind the server.", "unsupported")
-        if parsed.max_tokens is None:
-            raise refused("`max_tokens` is required with an endpoint behind the server.", "unsupported")
+        """The next message. Raises EngineRefused, PromptTooLong, EngineError."""
         talk = Conversation(Task("served", tuple(known.messages), parsed.tools))
-        turn = await self.policy.respond(talk, replace(parsed.sampling, max_tokens=parsed.max_tokens))
+        if isinstance(self.policy, OpenAIPolicy):
+            turn, reply = await self.policy.answer(talk, parsed.sampling, _passed_on(parsed))
+            usage, shown = reply.usage, reply.logprobs
+        else:
+            limit = parsed.sampling.max_tokens if parsed.max_tokens is None else parsed.max_tokens
+            turn = await self.policy.respond(talk, replace(parsed.sampling, max_tokens=limit))
+            usage = shown = None
         if turn.token_ids == []:
             raise PromptTooLong("The endpoint's context is full.", "Send a shorter conversation.")
-        shown = talk.prompt_ids is not None and turn.token_ids is not None
+        known_tokens = talk.prompt_ids is not None and turn.token_ids is not None
         return ModelAnswer(
             turn.message,
-            talk.prompt_ids if shown else None,
-            turn.token_ids if shown else None,
-            turn.logprobs if shown else None,
+            talk.prompt_ids if known_tokens else None,
+            turn.token_ids if known_tokens else None,
+            turn.logprobs if known_tokens else None,
             turn.version_spans,
             turn.stop_reason,
             turn.parse_failures,
             turn.retries,
             talk.token_identity,
             talk.logprobs_mode,
+            usage=usage,
+            shown_logprobs=shown,
         )
 
     async def completion_answer(self, prompt_ids: list[int], parsed: ModelRequest) -> ModelAnswer:
@@ -222,7 +292,11 @@ class EndpointBackend:
         raise _not_here("/v1/completions")
 
     def prompt_ids(
-        self, known: KnownHistory, tools: Sequence[Mapping[str, Any]], generation_prompt: bool = True
+        self,
+        known: KnownHistory,
+        tools: Sequence[Mapping[str, Any]],
+        generation_prompt: bool = True,
+        chat: ChatFormat | None = None,
     ) -> list[int]:
         """Not available; raises EngineRefused."""
         raise _not_here("/tokenize")
@@ -247,8 +321,16 @@ def backend_of(policy: Policy) -> Backend:
 def _answer(message: Message, prompt_ids: list[int], generation: SampledTokens, failures: int = 0) -> ModelAnswer:
     spans = generation.version_spans
     return ModelAnswer(
-        message, prompt_ids, generation.token_ids, generation.logprobs, spans, generation.stop_reason, failures
-    )
+        message, prompt_ids, generation.token_ids, generation.logprobs, spans, generation.stop_reason, failures, top=generation.top
+    )  # fmt: skip
+
+
+def _passed_on(parsed: ModelRequest) -> dict[str, Any]:
+    """Fields of the endpoint's request, exactly as the client gave them; None leaves out what the policy would send."""
+    left_out = _OURS | _NOT_PASSED_ON | (set() if parsed.logprobs else {"logprobs", "top_logprobs"})
+    fields = {name: value for name, value in parsed.given.items() if name not in left_out and value is not None}
+    seed = {} if parsed.sampling.seed is None else {"seed": parsed.sampling.seed}  # of each of several answers
+    return {**_UNSET, **fields, **seed}
 
 
 def _characters(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> int:

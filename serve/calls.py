@@ -20,6 +20,8 @@ from ..store.journal import has_journal
 from ..store.lance_store import LanceStore
 from ..store.messages import Message, VersionSpan
 
+_NOT_STORED = ("shaping", "top_logprobs")
+
 
 @dataclass(frozen=True)
 class Call:
@@ -40,6 +42,7 @@ class Call:
         token_identity, logprobs_mode: As in `Conversation`.
         diverged: For a beginning with turns that differ from those recorded, where it leaves the nearest recorded
             conversation: {"call": its last call, "message": messages shared, "token": tokens shared}.
+        gaps: What of the request was dropped, ignored or not read, and what changed the distribution that was sampled from.
     """
 
     number: int
@@ -64,6 +67,7 @@ class Call:
     logprobs_mode: str | None = "processed"
     diverged: dict[str, int] | None = None
     completion: bool = False
+    gaps: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For a line of the file."""
@@ -71,7 +75,8 @@ class Call:
         return plain | {
             "messages": [message.to_row() for message in self.messages],
             "answer": self.answer.to_row(),
-            "sampling": asdict(self.sampling),
+            # Shaping is in the gaps; its values are not stored.
+            "sampling": {name: value for name, value in asdict(self.sampling).items() if name not in _NOT_STORED},
             "started_at": self.started_at.isoformat(),
             "version_spans": [[span.start, span.version] for span in self.version_spans],
         }
@@ -87,6 +92,7 @@ class Call:
             "started_at": datetime.fromisoformat(plain["started_at"]),
             "version_spans": tuple(VersionSpan(*span) for span in plain["version_spans"]),
             "token_identity": plain["token_identity"] and tuple(plain["token_identity"]),
+            "gaps": tuple(plain.get("gaps", ())),
         }
         return cls(**{**plain, **read})
 
@@ -151,6 +157,23 @@ class CallFiles:
         return self.folder / f"{hash_id(name)}.jsonl"
 
 
+def open_rollouts(store: LanceStore, run_id: str, most: int) -> list[Kept]:
+    """The open rollouts of a run whose server may be running, those with the newest calls first, at most `most`. Nothing is changed."""
+    folder = CallFiles(store, run_id).folder
+    found = []
+    for path in folder.glob("*.jsonl") if folder is not None else ():
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            found.append((path.stat().st_mtime, path))
+    opened = []
+    for _, path in sorted(found, reverse=True)[:most]:
+        with contextlib.suppress(OSError):
+            data = path.read_bytes()
+            kept = _parsed(data[: data.rfind(b"\n") + 1])
+            if kept is not None:
+                opened.append(kept)
+    return opened
+
+
 def _line(entry: dict[str, Any]) -> bytes:
     return json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
@@ -161,6 +184,14 @@ def _read(path: Path) -> Kept | None:
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
         os.truncate(path, len(whole))
+    kept = _parsed(whole)
+    if kept is None:
+        path.unlink()
+    return kept
+
+
+def _parsed(whole: bytes) -> Kept | None:
+    """The content of whole lines; None when they hold no call."""
     kept: Kept | None = None
     for line in whole.splitlines():
         entry = json.loads(line)
@@ -170,7 +201,4 @@ def _read(path: Path) -> Kept | None:
             kept.calls.append(Call.from_json(entry["call"]))
         elif kept is not None:
             kept.ending = entry["ending"]
-    if kept is None or not kept.calls:
-        path.unlink()
-        return None
-    return kept
+    return kept if kept is not None and kept.calls else None

@@ -30,6 +30,8 @@ class ServerSettings(Section):
     """The key itself. Other users of this machine can see it on the command line."""
     idle_limit_s: Annotated[float | None, Flag("Server", "idle_limit", "S")] = Field(default=None, gt=0)
     """Seconds without a call that end a rollout as timeout. Default: none."""
+    lenient: Annotated[bool, Flag("Server")] = False
+    """Accept requests with fields that the engine cannot honour, and name them in the rows' gaps, instead of answering 400."""
     require_id: Annotated[bool, Flag("Server")] = False
     """Refuse calls without a rollout id instead of answering them without recording them."""
 

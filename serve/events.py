@@ -11,7 +11,12 @@ Json = dict[str, Any]
 
 def chat_events(parsed: ModelRequest, reply: Json) -> Iterator[bytes]:
     """A chat completion in chunks: the role, thinking, text, each call, then the finish reason with the tokens."""
-    choice = reply["choices"][0]
+    for choice in reply["choices"]:
+        yield from _choice_events(reply, choice)
+    yield from _closing(parsed, reply, "chat.completion.chunk")
+
+
+def _choice_events(reply: Json, choice: Json) -> Iterator[bytes]:
     message = choice["message"]
     tokens = {name: reply[name] for name in ("prompt_token_ids",) if name in reply}
     deltas: list[Json] = [{"role": "assistant", "content": ""}]
@@ -20,15 +25,19 @@ def chat_events(parsed: ModelRequest, reply: Json) -> Iterator[bytes]:
     if message["content"]:
         deltas.append({"content": message["content"]})
     for index, call in enumerate(message.get("tool_calls", ())):
-        start = {**call["function"], "arguments": ""}
-        deltas.append({"tool_calls": [{"index": index, **call, "function": start}]})
-        deltas.append({"tool_calls": [{"index": index, "function": {"arguments": call["function"]["arguments"]}}]})
+        kind, text = ("custom", "input") if call["type"] == "custom" else ("function", "arguments")
+        deltas.append({"tool_calls": [{"index": index, **call, kind: {**call[kind], text: ""}}]})
+        deltas.append({"tool_calls": [{"index": index, kind: {text: call[kind][text]}}]})
     for delta in deltas:
-        yield _chunk(reply, {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None})
-    end = {"index": 0, "delta": {}, "logprobs": choice["logprobs"], "finish_reason": choice["finish_reason"]}
+        yield _chunk(reply, {"index": choice["index"], "delta": delta, "logprobs": None, "finish_reason": None})
+    end = {
+        "index": choice["index"],
+        "delta": {},
+        "logprobs": choice["logprobs"],
+        "finish_reason": choice["finish_reason"],
+    }
     end |= {"token_ids": choice["token_ids"]} if "token_ids" in choice else {}
     yield _chunk(reply, end, tokens)
-    yield from _closing(parsed, reply, "chat.completion.chunk")
 
 
 def completion_events(parsed: ModelRequest, reply: Json) -> Iterator[bytes]:
@@ -64,12 +73,20 @@ def response_events(reply: Json) -> Iterator[bytes]:
             yield event(
                 "response.function_call_arguments.done", **place, arguments=item["arguments"], name=item["name"]
             )
+        elif item["type"] == "custom_tool_call":
+            yield event("response.custom_tool_call_input.delta", **place, delta=item["input"])
+            yield event("response.custom_tool_call_input.done", **place, input=item["input"])
         yield event("response.output_item.done", output_index=index, item=item)
     yield event("response.incomplete" if reply["status"] == "incomplete" else "response.completed", response=reply)
 
 
 def _emptied(item: Json) -> Json:
-    empty = {"message": {"content": []}, "function_call": {"arguments": ""}, "reasoning": {"summary": []}}
+    empty = {
+        "message": {"content": []},
+        "function_call": {"arguments": ""},
+        "custom_tool_call": {"input": ""},
+        "reasoning": {"summary": []},
+    }
     return empty[item["type"]]
 
 

@@ -204,7 +204,7 @@ def conversation(task: Task, path: Sequence[Call]) -> Conversation:
     """The calls of one path as one conversation of the task, whose messages are those of the first call.
 
     Tokens are joined as in `endpoint.tokens`: when a prompt does not begin with all tokens before it, `prefix_ok` is False and a gap
-    says where. A beginning with model turns that differ from those sampled has a gap too; its prompt is what the engine was given.
+    names the place. A beginning with model turns that differ from those sampled has a gap too; its prompt is what the engine was given.
     """
     first = path[0]
     talk = Conversation(task, token_identity=first.token_identity, logprobs_mode=first.logprobs_mode)

@@ -151,7 +151,7 @@ async def serve_policy(
 
     server = config.server
     recorder = Recorder(store, run, policy, config.environment)
-    service = Service(backend_of(policy), recorder)
+    service = Service(backend_of(policy), recorder, server.lenient)
     named = config.policy.model_name if policy.engine != "openai" else None
     key = api_key_of(server)
     model = server.served_name or named or policy.policy_id

@@ -1,7 +1,6 @@
 """Request bodies of the OpenAI routes, checked and converted."""
 
-import json
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,55 +9,19 @@ from ..base.errors import SchemaMismatch
 from ..policies.types import Sampling
 from ..store.messages import Message
 from ..store.reading import MessageReader
-from .bounds import MAX_IDS, MAX_MESSAGES, refuse_expansion, refuse_many
+from .bodies import Body
+from .bounds import MAX_IDS, MAX_MESSAGES, refuse_many
 from .errors import refused
+from .fields import CHAT, COMPLETIONS, RequestField, given_fields
+from .shaping import read_shaping
+from .tools import ToolChoice, function_calls, read_choice, read_request_tools
 
-Body = dict[str, Any]
-
-# Fields that would change the answer and are not supported, with the values that change nothing.
-_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "best_of": (1,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "repetition_penalty": (1,),
-    "length_penalty": (1,),
-    "logit_bias": ({},),
-    "top_logprobs": (0,),
-    "prompt_logprobs": (),
-    "response_format": ({"type": "text"},),
-    "text": ({"format": {"type": "text"}},),
-    "modalities": (["text"],),
-    "audio": (),
-    "prediction": (),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "web_search_options": (),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "structured_outputs": (),
-    "stop_token_ids": ([],),
-    "bad_words": ([],),
-    "min_tokens": (0,),
-    "ignore_eos": (False,),
-    "use_beam_search": (False,),
-    "continue_final_message": (False,),
-    "add_generation_prompt": (True,),
-    "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "truncate_prompt_tokens": (),
-    "echo": (False,),
-    "suffix": ("",),
-    "background": (False,),
-    "previous_response_id": (),
-    "conversation": (),
-    "prompt_cache_retention": (),
-}
 _ROLES = {"developer": "system", "function": "tool", **{role: role for role in ("system", "user", "assistant", "tool")}}
 _LARGEST_SEED = 2**63 - 1
-_DEEPEST = 100  # levels of lists and objects; every reader of the journal can handle as many
+_MOST_CHOICES, _MOST_TOP = 128, 20
+_INDEX = re.compile(r"\[\d+\]")
+# What servers add to a turn and clients send back with it.
+_ECHOED = {"prompt_token_ids", "generation_token_ids", "generation_log_probs", "annotations", "audio", "cache_control", "phase"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,42 +40,72 @@ class ModelRequest:
     """One request for a model call.
 
     Attributes:
+        custom: Names of tools whose calls have a text instead of an object.
         prompt: Text or token ids of a completion; None for a conversation.
         sampling: Its `max_tokens` is not used.
         max_tokens: None is the rest of the context.
         stop: Strings that end the answer; they are not part of it.
-        read_calls: Whether tool calls in the answer are parsed; otherwise they stay text.
+        n: Number of answers.
+        template: Settings of the chat template for this request.
         tokens_as_ids: Whether the list of logprobs shows tokens as ids.
-        show_tokens: Whether the answer has token ids.
+        show_tokens: Whether the answer has token ids; None leaves it to the server.
+        given: The request's other fields, in chat form, for an endpoint behind the server.
+        noted: Names of fields that have no effect with the server's own engines.
+        refused: Names of fields that the server's own engines cannot honour.
+        gaps: What was dropped or not read, named in the row.
     """
 
     messages: tuple[Message, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
+    custom: frozenset[str] = frozenset()
+    choice: ToolChoice = field(default_factory=ToolChoice)
     prompt: str | list[int] | None = None
     prefix: Prefix | None = None
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
-    read_calls: bool = False
+    n: int = 1
+    template: Mapping[str, Any] = field(default_factory=dict)
     logprobs: bool = False
     tokens_as_ids: bool = False
     stream: bool = False
     stream_usage: bool = False
-    show_tokens: bool = True
+    show_tokens: bool | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    noted: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    gaps: tuple[str, ...] = ()
+
+    @property
+    def read_calls(self) -> bool:
+        """Whether tool calls in the answer are parsed; otherwise they stay text."""
+        return bool(self.tools) and self.choice.mode != "none"
 
 
 def read_chat(body: Body) -> ModelRequest:
-    """A body of `/v1/chat/completions`. Raises ApiError that names the wrong or unsupported field."""
+    """A body of `/v1/chat/completions`. Raises ApiError that names the wrong field."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise refused("`messages` must be a list of at least one message.")
     refuse_many(messages, MAX_MESSAGES, "messages")
     refuse_many(body.get("tools"), MAX_MESSAGES, "tools")
-    read, ends = _messages(messages)
-    parsed = common(body, _first(body, "max_completion_tokens", "max_tokens"))
-    tools = tuple(_tool(tool, number) for number, tool in enumerate(listed(body, "tools")))
+    read, ends, unread = _messages(messages)
+    parsed = common(body, _first(body, "max_completion_tokens", "max_tokens"), CHAT)
+    tools = read_request_tools(listed(body, "tools"))
+    strict = any(tool["function"].get("strict") for tool in tools.listed)
+    template = body.get("chat_template_kwargs") or {}
+    if not isinstance(template, dict):
+        raise refused("`chat_template_kwargs` must be an object.")
     return replace(
-        parsed, messages=read, tools=tools, prefix=_carried(body, messages, ends), read_calls=reads_calls(body, tools)
+        parsed,
+        messages=read,
+        tools=tools.listed,
+        custom=tools.custom,
+        choice=read_choice(body.get("tool_choice"), tools.names()),
+        prefix=_carried(body, messages, ends),
+        template=template,
+        noted=(*parsed.noted, *(["strict"] if strict else [])),
+        gaps=(*tools.gaps(), *unread),
     )
 
 
@@ -124,45 +117,41 @@ def read_completion(body: Body) -> ModelRequest:
         prompt = prompt[0]
     if not (isinstance(prompt, str) or is_ids(prompt)) or not prompt:
         raise refused("`prompt` must be one string or one list of token ids, and not empty.")
-    wanted = body.get("logprobs")
-    if wanted is not None and wanted not in (0, 1):
-        raise refused(
-            "`logprobs` above 1 is not supported: only the sampled token's logprob is returned.", "unsupported"
-        )
-    return replace(common(body | {"logprobs": wanted is not None}, body.get("max_tokens")), prompt=prompt)
+    wanted = whole(body, "logprobs", None, 0, _MOST_TOP)
+    settings = body | {"logprobs": wanted is not None, "top_logprobs": wanted or 0}
+    return replace(common(settings, body.get("max_tokens"), COMPLETIONS), prompt=prompt)
 
 
-def common(body: Body, max_tokens: Any) -> ModelRequest:
+def common(body: Body, max_tokens: Any, fields: Mapping[str, RequestField]) -> ModelRequest:
     """The fields that all routes share. Raises ApiError."""
-    _refuse_unsupported(body)
-    seed = _whole(body, "seed", None, -_LARGEST_SEED - 1, _LARGEST_SEED)
-    top_k = _whole(body, "top_k", -1, -1, 2**31 - 1)
+    given = given_fields(body, fields)
+    top = whole(body, "top_logprobs", 0, 0, _MOST_TOP)
+    if top and not body.get("logprobs"):
+        raise refused("`top_logprobs` needs `logprobs`: true.")
     sampling = Sampling(
         temperature=_number(body, "temperature", 1.0, 0.0, 100.0),
         top_p=_number(body, "top_p", 1.0, 1e-9, 1.0),
-        top_k=top_k or -1,
+        top_k=whole(body, "top_k", -1, -1, 2**31 - 1) or -1,
         min_p=_number(body, "min_p", 0.0, 0.0, 1.0),
-        seed=seed,
+        seed=whole(body, "seed", None, -_LARGEST_SEED - 1, _LARGEST_SEED),
+        shaping=read_shaping(body),
+        top_logprobs=top,
     )
     options = body.get("stream_options") or {}
     return ModelRequest(
         sampling=sampling,
-        max_tokens=_whole({"max_tokens": max_tokens}, "max_tokens", None, 1, 2**31 - 1),
+        max_tokens=whole({"max_tokens": max_tokens}, "max_tokens", None, 1, 2**31 - 1),
         stop=_stops(body),
+        n=whole(body, "n", 1, 1, _MOST_CHOICES),
         logprobs=bool(body.get("logprobs")),
         tokens_as_ids=bool(body.get("return_tokens_as_token_ids")),
         stream=bool(body.get("stream")),
         stream_usage=isinstance(options, dict) and bool(options.get("include_usage")),
-        show_tokens=body.get("return_token_ids") is not False,
+        show_tokens=None if body.get("return_token_ids") is None else bool(body["return_token_ids"]),
+        given={name: value for name, value in body.items() if name not in ("messages", "tools", "prompt")},
+        noted=given.noted,
+        refused=given.refused,
     )
-
-
-def reads_calls(body: Body, tools: tuple[Mapping[str, Any], ...]) -> bool:
-    """Whether tool calls of the answer are parsed. Raises ApiError for a choice that forces a call."""
-    choice = body.get("tool_choice") or "auto"
-    if choice not in ("auto", "none"):
-        raise refused("`tool_choice` must be auto or none: forcing a call is not supported.", "unsupported")
-    return bool(tools) and choice == "auto"
 
 
 def listed(body: Body, name: str) -> list[Any]:
@@ -178,75 +167,30 @@ def is_ids(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**31 for item in value)
 
 
-def body_of(raw: bytes) -> Body:
-    """A request's bytes as a JSON object; no bytes are an empty object. Raises ApiError.
+def _messages(given: list[Any]) -> tuple[tuple[Message, ...], list[int], list[str]]:
+    """The messages, parallel to `given` how many of them each message and those before it stand for, and a gap for each kind of unread field.
 
-    The bytes must be UTF-8: Python would guess UTF-16 and UTF-32, and pass over surrogates.
+    Raises ApiError.
     """
-    refuse_expansion(raw)
-    try:
-        text = raw.decode("utf-8")
-        body = json.loads(text, parse_constant=_no_number, parse_float=_finite) if text.strip() else {}
-        if b"\\ud" in raw.lower():  # half of a surrogate pair is not text that a tokenizer or a table can hold
-            json.dumps(body, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise refused(f"The body is not JSON: {str(error)[:200]}.") from error
-    if not isinstance(body, dict):
-        raise refused("The body must be a JSON object.")
-    if _is_deep(body):
-        raise refused(f"The body is nested more than {_DEEPEST} levels deep.")
-    return body
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):  # it could not be written as JSON again
-        raise ValueError(f"{text[:20]} is too large a number")
-    return value
-
-
-def _is_deep(body: Body) -> bool:
-    level: list[Any] = [body]
-    for _ in range(_DEEPEST):
-        inside = (one.values() if isinstance(one, dict) else one for one in level)
-        level = [value for values in inside for value in values if isinstance(value, (dict, list))]
-    return bool(level)
-
-
-def _refuse_unsupported(body: Body) -> None:
-    for name in body.keys() & _UNSUPPORTED.keys():
-        value = body[name]
-        if value is not None and value not in _UNSUPPORTED[name]:
-            raise refused(f"`{name}` is not supported; leave it out.", "unsupported")
-
-
-def _messages(given: list[Any]) -> tuple[tuple[Message, ...], list[int]]:
-    """The messages, and parallel to `given` how many of them each message and those before it stand for. Raises ApiError."""
     reader, read, ends = MessageReader(), [], []
     for number, message in enumerate(given):
         where = f"messages[{number}]"
         role = message.get("role") if isinstance(message, dict) else None
         if not isinstance(role, str) or role not in _ROLES:
             raise refused(f"`{where}` needs a role: {', '.join(_ROLES)}.")
+        message = {name: value for name, value in message.items() if name not in _ECHOED} | {"role": _ROLES[role]}
         try:
-            read += reader.read_one({**message, "role": _ROLES[role]}, where)
+            read += reader.read_one(function_calls(message), where)
         except SchemaMismatch as error:
             raise refused(f"A message cannot be read: {error.message}") from error
-        if any(one.parts is not None for one in read):
-            raise refused(f"`{where}.content` must be text: images and other parts are not supported.", "unsupported")
         ends.append(len(read))
-    return tuple(read), ends
+    return tuple(read), ends, unread_gaps(reader)
 
 
-def _tool(tool: Any, number: int) -> Mapping[str, Any]:
-    function = tool.get("function") if isinstance(tool, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or tool.get("type") != "function":
-        raise refused(f"`tools[{number}]` must be a function with a name.")
-    return tool
+def unread_gaps(reader: MessageReader) -> list[str]:
+    """A gap for each kind of field that no message took, such as `unread:messages[].name`."""
+    paths = (path for path in reader.unread if path.rsplit(".", 1)[-1] not in _ECHOED)
+    return sorted({f"unread:{_INDEX.sub('[]', path)}" for path in paths})
 
 
 def _carried(body: Body, messages: list[Any], ends: list[int]) -> Prefix | None:
@@ -300,7 +244,7 @@ def _number(body: Body, name: str, default: float, low: float, high: float) -> f
     return float(value)
 
 
-def _whole(body: Body, name: str, default: int | None, low: int, high: int) -> Any:
+def whole(body: Body, name: str, default: int | None, low: int, high: int) -> Any:
     value = body.get(name)
     if value is None:
         return default

@@ -26,7 +26,7 @@ def main_task(served: OpenRollout, environment: str, ending: Ending) -> Task:
 
 
 def place_of(ending: Ending, task: Task) -> tuple[str, str]:
-    """(slot, group): what tells the rollout's slot from others, beside its sample_index, and its group."""
+    """(slot, group): the key of the rollout's slot, beside its sample_index, and its group."""
     slot = task.task_id if ending.key is None else hash_id("task", ending.key)
     return slot, slot if ending.group is None else hash_id("group", ending.group)
 
@@ -36,7 +36,8 @@ def episode_rollouts(
 ) -> list[Rollout]:
     """A rollout for each branch, the main one first; its rollout_id is the episode's. `place` is sample_index and attempt.
 
-    A side branch has a prompt of its own, and the episode's task. A retry has the gap `retry` and is not trainable.
+    A side branch has a prompt of its own, and the episode's task. A retry has the gap `retry` and is not trainable, nor is a row with a gap
+    `distribution:NAME`.
     """
     branches, (sample_index, attempt) = served.branches(), place
     slot, group = place_of(ending, task)
@@ -61,7 +62,7 @@ def episode_rollouts(
             rollout_id=main if not number else row_id(run_id, served.name, branch.agent, branch.number),
             agent=branch.agent,
             branch=branch.number,
-            trainable=branch.agent == branches[0].agent and not branch.retry,
+            trainable=branch.agent == branches[0].agent and not branch.retry and not _is_shaped(branch.path),
             prompt=own.prompt,
             extra=_extra(served, first, ending),
             **shared,
@@ -71,6 +72,15 @@ def episode_rollouts(
         rollout.n_tool_errors = ending.n_tool_errors  # only the client knows it
         rollouts.append(rollout)
     return rollouts
+
+
+def _request_gaps(path: list[Call]) -> list[str]:
+    return list(dict.fromkeys(gap for call in path for gap in call.gaps))
+
+
+def _is_shaped(path: list[Call]) -> bool:
+    """Whether tokens of the path were sampled from a distribution that a learner does not compute."""
+    return any(gap.startswith("distribution:") for gap in _request_gaps(path))
 
 
 def _last_call(branches: list[Branch]) -> Call:
@@ -99,7 +109,7 @@ def _path_columns(task: Task, path: list[Call], policy: Policy) -> dict[str, Any
         "n_turns": len(path),
         "n_parse_failures": sum(call.parse_failures for call in path),
         "n_retries": sum(call.retries for call in path),
-        "gaps": [*talk.gaps, *(["sampling_differs"] if len(settings) > 1 else [])],
+        "gaps": [*talk.gaps, *(["sampling_differs"] if len(settings) > 1 else []), *_request_gaps(path)],
         "started_at": first.started_at,
         "duration_s": max(0.0, ended_at - first.started_at.timestamp()),
         "generate_s": sum(call.seconds for call in path),

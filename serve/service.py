@@ -1,10 +1,12 @@
 """One request from start to end: where it belongs, the model call, and the record of it."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from ..store.messages import Message
 from .backends import Backend, KnownHistory, ModelAnswer
@@ -12,6 +14,8 @@ from .calls import Call
 from .history import OpenRollout, Place, answering
 from .recorder import Recorder
 from .request import ModelRequest
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,41 +31,55 @@ class Service:
     """Answers requests with a backend and records them.
 
     Attributes:
+        lenient: Accept fields that the engine does not have, and name them in the row.
         answered: Number of model calls, recorded or not.
     """
 
     backend: Backend
     recorder: Recorder
+    lenient: bool = False
     answered: int = 0
 
-    async def chat(self, parsed: ModelRequest, caller: Caller) -> ModelAnswer:
-        """The next message of a conversation. Raises ApiError, RollhouseError and OSError; then nothing is recorded."""
+    async def chat(self, parsed: ModelRequest, caller: Caller) -> list[ModelAnswer]:
+        """The next message of a conversation, `parsed.n` times. Raises ApiError, RollhouseError and OSError."""
+        parsed = self.backend.accepted(parsed, self.lenient)
         with self._rollout(caller) as rollout:
             place, known = self._known(parsed, caller, rollout)
-            started_at, start = datetime.now(UTC), time.perf_counter()
-            answer = await self.backend.chat_answer(known, parsed)
-            if rollout is not None:
-                call = self._call(
-                    rollout, caller, parsed, answer, place.parent, started_at, time.perf_counter() - start
-                )
-                call = replace(call, messages=tuple(known.messages[place.known :]), tools=parsed.tools)
-                self.recorder.record(rollout, self._with_divergence(rollout, call, place))
+            answers = await all_of([self._chat_once(one, caller, rollout, place, known) for one in _each(parsed)])
         self.answered += 1
+        return answers
+
+    async def _chat_once(
+        self, parsed: ModelRequest, caller: Caller, rollout: OpenRollout | None, place: Place, known: KnownHistory
+    ) -> ModelAnswer:
+        started_at, start = datetime.now(UTC), time.perf_counter()
+        answer = await self.backend.chat_answer(known, parsed)
+        if rollout is not None:
+            call = self._call(rollout, caller, parsed, answer, place.parent, started_at, time.perf_counter() - start)
+            call = replace(call, messages=tuple(known.messages[place.known :]), tools=parsed.tools)
+            self.recorder.record(rollout, self._with_divergence(rollout, call, place))
         return answer
 
-    async def completion(self, parsed: ModelRequest, caller: Caller) -> ModelAnswer:
+    async def completion(self, parsed: ModelRequest, caller: Caller) -> list[ModelAnswer]:
         """The text after a prompt. In a rollout, a prompt that begins with all tokens of an earlier call continues that call."""
+        parsed = self.backend.accepted(parsed, self.lenient)
         prompt = parsed.prompt
         prompt_ids = self.backend.tokenize(prompt) if isinstance(prompt, str) else list(prompt or ())
         with self._rollout(caller) as rollout:
             parent = None if rollout is None else rollout.place_completion(caller.agent, prompt_ids)
-            started_at, start = datetime.now(UTC), time.perf_counter()
-            answer = await self.backend.completion_answer(prompt_ids, parsed)
-            if rollout is not None:
-                call = self._call(rollout, caller, parsed, answer, parent, started_at, time.perf_counter() - start)
-                added = Message("user", self.backend.detokenize(call.added_ids or []))
-                self.recorder.record(rollout, replace(call, messages=(added,), completion=True))
+            answers = await all_of([self._complete_once(one, caller, rollout, parent, prompt_ids) for one in _each(parsed)])  # fmt: skip
         self.answered += 1
+        return answers
+
+    async def _complete_once(
+        self, parsed: ModelRequest, caller: Caller, rollout: OpenRollout | None, parent: int | None, prompt_ids: list[int]
+    ) -> ModelAnswer:  # fmt: skip
+        started_at, start = datetime.now(UTC), time.perf_counter()
+        answer = await self.backend.completion_answer(prompt_ids, parsed)
+        if rollout is not None:
+            call = self._call(rollout, caller, parsed, answer, parent, started_at, time.perf_counter() - start)
+            added = Message("user", self.backend.detokenize(call.added_ids or []))
+            self.recorder.record(rollout, replace(call, messages=(added,), completion=True))
         return answer
 
     def _rollout(self, caller: Caller):
@@ -120,6 +138,7 @@ class Service:
             anew=anew,
             token_identity=answer.token_identity,
             logprobs_mode=answer.logprobs_mode,
+            gaps=parsed.gaps,
         )
 
     def _with_divergence(self, rollout: OpenRollout, call: Call, place: Place) -> Call:
@@ -129,6 +148,28 @@ class Service:
         nearest, shared = place.nearest
         tokens = _shared(rollout.tokens(rollout.calls[nearest]), call.added_ids or ())
         return replace(call, diverged={"call": nearest, "message": shared, "token": tokens})
+
+
+def _each(parsed: ModelRequest) -> list[ModelRequest]:
+    """A request for each of several answers, with seeds of their own."""
+    seed = parsed.sampling.seed
+    if parsed.n == 1 or seed is None:
+        return [parsed] * parsed.n
+    return [replace(parsed, sampling=replace(parsed.sampling, seed=(seed + i) % 2**63)) for i in range(parsed.n)]
+
+
+async def all_of(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The values of all; when one fails, the others are cancelled and its error is raised."""
+    if len(work) == 1:
+        return [await work[0]]
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

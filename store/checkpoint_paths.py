@@ -45,7 +45,7 @@ def shown_path(store: LanceStore, row: Mapping[str, Any]) -> str:
 
 
 def located(store: LanceStore, row: Mapping[str, Any]) -> Path | None:
-    """The folder of a checkpoint, absolute; None when no folder with its mark is where the row or the store's layout says.
+    """The folder of a checkpoint, absolute; None when no folder with its mark is where the row or the store's layout has it.
 
     The store's own folder is looked at first: a copied store has its own checkpoints. Each found folder is not a symbolic link.
     """

@@ -31,7 +31,7 @@ ERROR_MARK = re.compile(r"^\W*error", re.IGNORECASE)
 
 
 def is_empty(value: Any) -> bool:
-    """Whether it is null or empty: clients write the fields that nobody set like this."""
+    """Whether it is null or empty: clients write unset fields like this."""
     return value is None or value is False or (isinstance(value, (str, list, dict, tuple)) and not value)
 
 

@@ -11,7 +11,6 @@ from ..base.errors import RollhouseError, one_line
 from . import hashes
 from . import lease as leases
 from .lance_store import LanceStore
-from .tables import TABLES
 
 SAMPLED_BYTES = 256 << 20
 """Bytes of each table that a plain `check` compares; `--deep` compares all."""
@@ -79,13 +78,13 @@ def damage_of(store: LanceStore, table: str, dataset: Any, deep: bool = False) -
 
 
 def salvage(store: LanceStore) -> Iterator[str]:
-    """Makes a new version of each damaged table that holds the rows of all whole files, and says what was left out, a sentence each.
+    """Makes a new version of each damaged table that holds the rows of all whole files, and returns what was left out, a sentence each.
 
     A newest version that cannot be opened is moved aside, so that the one before it is the newest. Snapshots keep what they name.
     """
     lease = leases.take(store, "maintenance")
     try:
-        for table in TABLES:
+        for table in store.tables():
             yield from _reopened(store, table)
             dataset = store.lance_dataset(table)
             damages = damage_of(store, table, dataset, deep=True)

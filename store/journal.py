@@ -150,7 +150,7 @@ def _create(path: Path) -> IO[bytes]:
 def _write(file: IO[bytes], data: bytes) -> None:
     left = memoryview(data)
     while left:
-        # A disk that is nearly full takes a part and says no to the next.
+        # A disk that is nearly full takes a part and refuses the next.
         left = left[file.write(left) :]
 
 

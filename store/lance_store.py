@@ -34,7 +34,7 @@ def quote(text: str) -> str:
 
 
 class LanceStore:
-    """Reads and writes the tables. Cheap to make; every read opens the latest version unless `at` says otherwise.
+    """Reads and writes the tables. Cheap to make; every read opens the latest version unless `at` is given.
 
     Attributes:
         uri: Where the tables are.
@@ -94,6 +94,10 @@ class LanceStore:
             return False
         return True
 
+    def tables(self) -> list[str]:
+        """Names of the tables. A store of an earlier version lacks those that were added later, until it is written to."""
+        return [name for name, table in TABLES.items() if not table.later or self.has_table(name)]
+
     def create_table(self, table: Table) -> None:
         """Makes an empty table; one that is there already, or that another process makes first, stays as it is.
 
@@ -118,7 +122,7 @@ class LanceStore:
     def _add_columns(self, table: Table) -> None:
         from lance.commit import CommitConflictError
 
-        # Another process may be adding them, or writing: then the conflict says so, and a second look is due.
+        # Another process may be adding them, or writing: then there is a conflict, and the table is read again.
         for attempt in range(5):
             dataset = self.lance_dataset(table.name)
             lacking = [field for field in table.schema if field.name not in dataset.schema.names]
@@ -173,6 +177,7 @@ class LanceStore:
         cleaned up.
         """
         latest = type(self)(self.uri)
+        tables = [table for table in tables if not _is_later(table) or latest.has_table(table)]
         rows = latest.read("snapshots", filter=f"name = {quote(at)}").to_pylist()
         if rows:
             found = {entry["table"]: entry["version"] for entry in rows[0]["versions"]}
@@ -203,6 +208,10 @@ class LanceStore:
             raise self._cleaned_up(table, time)
         return older[-1]
 
+    def _has_at(self, table: str, at: str | None) -> bool:
+        at = at if at is not None else self.at
+        return self.has_table(table) if at is None else table in self.versions(at, [table])
+
     def _cleaned_up(self, table: str, time: datetime) -> VersionNotFound:
         when = time.isoformat(timespec="seconds")
         return VersionNotFound(
@@ -224,6 +233,9 @@ class LanceStore:
 
         A column that the table did not have yet in that version is null; a filter cannot name it.
         """
+        if _is_later(table) and not self._has_at(table, at):
+            empty = TABLES[table].schema.empty_table()
+            return empty if columns is None else empty.select(columns)
         dataset = self.lance_dataset(table, at)
         lacking = [field for field in lacking_columns(table, dataset) if columns is None or field.name in columns]
         if not lacking:
@@ -256,6 +268,10 @@ def lacking_columns(table: str, dataset: "lance.LanceDataset") -> list[pa.Field]
     """The columns of a table that this version of it does not have: an older rollhouse made it."""
     there = set(dataset.schema.names)
     return [field for field in TABLES[table].schema if field.name not in there] if table in TABLES else []
+
+
+def _is_later(table: str) -> bool:
+    return table in TABLES and TABLES[table].later
 
 
 def _write_empty(table: Table, uri: str) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -23,7 +24,7 @@ from .schema import Column, Table
 if TYPE_CHECKING:
     from .lance_store import LanceStore
 
-# A holder on another machine is given up when it has shown no sign of life for this long; on this machine its process is asked for.
+# A holder on another machine is given up when it has shown no sign of life for this long; on this machine its process is looked up.
 GIVE_UP = timedelta(minutes=10)
 RENEW = timedelta(minutes=1)
 
@@ -50,7 +51,7 @@ class Lease:
         epoch: Of this taking.
         seen_version: Version of the lease table at the last check; the same version again means nothing changed.
         renewed_at: Last sign of life written to the store.
-        took_over: Whether the holder before had not given it back. It is gone, as far as can be told from here.
+        took_over: Whether the holder before had not given it back. It is gone, as far as can be seen from here.
     """
 
     store: "LanceStore"
@@ -72,7 +73,7 @@ class Lease:
             self._seen = _dataset(self.store)
             state = _state(self._seen, self.name)
             if state is None or state["epoch"] != self.epoch:
-                by = _describe(state) if state else "nobody"
+                by = _describe(state) if state else "no process"
                 raise WriteConflict(
                     f"This process no longer holds {self.name}: it was taken over by {by}.",
                     "What was committed before is kept; start the run again to go on.",
@@ -113,13 +114,13 @@ def take(store: "LanceStore", name: str) -> Lease:
 
 
 def holder_of(store: "LanceStore", name: str) -> dict[str, Any] | None:
-    """The living holder of a lease: `machine`, `pid`, `taken_at`, `last_seen`; None when nobody holds it."""
+    """The living holder of a lease: `machine`, `pid`, `taken_at`, `last_seen`; None when it is free."""
     state = _state(_dataset(store), name)
     return state if state and is_alive(state) else None
 
 
 def is_alive(state: dict[str, Any]) -> bool:
-    """Whether the holder has not given the lease back and, as far as can be told from here, still runs."""
+    """Whether the holder has not given the lease back and, as far as can be seen from here, still runs."""
     if state["released"]:
         return False
     if state["machine"] == _machine():
@@ -171,6 +172,16 @@ def _myself() -> str:
 
 
 @cache
+def this_process() -> dict[str, Any]:
+    """`machine`, `pid` and `process_start`, by which another process of this machine finds out whether this one still runs."""
+    return {"machine": _machine(), "pid": os.getpid(), "process_start": _process_start(os.getpid())}
+
+
+def runs_here(process: Mapping[str, Any]) -> bool:
+    """Whether a process that `this_process` described is of this machine and still runs."""
+    return process["machine"] == _machine() and _process_start(process["pid"]) == process["process_start"]
+
+
 def _machine() -> str:
     # Two containers may share a host name and a boot, but not a process-id namespace.
     parts = [socket.gethostname()]

@@ -29,7 +29,7 @@ class Node:
             training run's, for `batch` the steps.
         label: One line for people.
         children: What it was made from. Empty at an origin, and at a node whose line was given earlier in the tree.
-        rollouts: Of a `batch`, when they were asked for: what its steps used and left out, rows of batches.planned_rollouts.
+        rollouts: Of a `batch`, when requested: what its steps used and left out, rows of batches.planned_rollouts.
     """
 
     kind: str

@@ -32,6 +32,7 @@ _REFERENCES = (
     ("tasks", "prompt_id", "prompts", "prompt_id"),
     ("prompt_tokens", "prompt_id", "prompts", "prompt_id"),
     ("scores", "rollout_id", "rollouts", "rollout_id"),
+    ("labels", "rollout_id", "rollouts", "rollout_id"),
     ("metrics", "run_id", "run_events", "run_id"),
     ("batch_plans", "run_id", "run_events", "run_id"),
     ("training_outcomes", "rollout_id", "rollouts", "rollout_id"),
@@ -59,7 +60,7 @@ def compact(store: LanceStore, on_table: OnTable | None = None) -> list[dict[str
 def gc(
     store: LanceStore, yes: bool = False, retention: timedelta = RETENTION, on_table: OnTable | None = None
 ) -> list[dict[str, Any]]:
-    """Removes old versions that no snapshot names and that are older than `retention`; without `yes` it only says what it would do.
+    """Removes old versions that no snapshot names and that are older than `retention`; without `yes` it only returns what it would do.
 
     Keep an hour or more, or readers that opened a version lose it under their hands, and `--at TIME` reaches less far back. Returns one
     dict a table: table, versions (removed or to be), bytes (freed or to be). Raises WriteConflict while other maintenance runs.
@@ -83,11 +84,11 @@ def check(store: LanceStore, on_table: OnTable | None = None, deep: bool = False
 
     Looks at every table: there, in the expected schema, files as they were written (`deep`: all of them, and every column read; else as many as
     damage.SAMPLED_BYTES hold), keys unique and without an index, references resolving; at the required columns and the rewards of rollouts; at the
-    journals of runs that nobody is writing; and at every snapshot: its versions readable and tagged, and no tag without a snapshot.
+    journals of runs without a writer; and at every snapshot: its versions readable and tagged, and no tag without a snapshot.
     `repair.repair` mends what a crash can leave, `damage.salvage` brings what is whole into a new version.
     """
     problems: list[str] = []
-    for table in TABLES:
+    for table in store.tables():
         if on_table:
             on_table(table)
         problems += _table_problems(store, table, deep)
@@ -121,7 +122,7 @@ def _maintenance(store: LanceStore, frees: bool = False) -> Iterator[None]:
     finally:
         try:
             lease.release()
-        except OSError:  # the disk is full; a lease of a process that has ended holds nobody up
+        except OSError:  # the disk is full; a lease of a process that has ended blocks no one
             if not frees:
                 raise
 
@@ -141,7 +142,7 @@ def _locked(folder: str) -> Iterator[None]:
 
 
 def _tables(store: LanceStore, on_table: OnTable | None) -> Iterator[str]:
-    for table in (*TABLES, LEASES.name):
+    for table in (*store.tables(), LEASES.name):
         if on_table:
             on_table(table)
         yield table
@@ -190,7 +191,7 @@ def _rollout_problems(store: LanceStore) -> list[str]:
 
 
 def _crash_problems(store: LanceStore) -> list[str]:
-    """What processes that were killed left besides journals: imports without an end, and served rollouts that nobody goes on with."""
+    """What processes that were killed left besides journals: imports without an end, and served rollouts whose server is gone."""
     problems = []
     opened = journal.open_calls(store)
     for run in list_runs(store):
@@ -249,7 +250,7 @@ def _dataset_problems(store: LanceStore) -> list[str]:
 def _snapshot_problems(store: LanceStore, deep: bool) -> list[str]:
     problems = []
     snapshots = {row["name"]: row["versions"] for row in store.read("snapshots").to_pylist()}
-    for table in TABLES:
+    for table in store.tables():
         try:
             tags = {name: tag["version"] for name, tag in store.lance_dataset(table).tags.list().items()}
         except (OSError, ValueError, RuntimeError) as error:

@@ -240,7 +240,7 @@ def read_message(value: Any) -> Message:
 
 
 def split_prompt(messages: list[Message]) -> tuple[list[Message], list[Message]]:
-    """What was asked, and everything from the first assistant message on. Raises SchemaMismatch when there is none."""
+    """The prompt, and everything from the first assistant message on. Raises SchemaMismatch when there is none."""
     for index, message in enumerate(messages):
         if message.role == "assistant":
             return messages[:index], messages[index:]

@@ -39,7 +39,7 @@ def remove_copies(store: LanceStore, table: str, run_id: str | None = None) -> i
 def repair(store: LanceStore) -> list[str]:
     """Puts right what `check` finds and a crash can leave. Returns what was done, one sentence each; what it cannot mend is left as it is.
 
-    Waits for nobody: the journal of a run that somebody is writing is left alone.
+    Never waits: the journal of a run with a live writer is left alone.
     """
     LanceStore.create(store.uri)
     done = [*_replay_journals(store), *_remove_all_copies(store), *_remove_stray_tags(store)]
@@ -80,7 +80,7 @@ def _replay_journals(store: LanceStore) -> Iterator[str]:
 
 
 def _remove_all_copies(store: LanceStore) -> Iterator[str]:
-    for table in TABLES:
+    for table in store.tables():
         removed = remove_copies(store, table)
         if removed:
             yield f"Table {table} had {removed} rows twice; the first of each stays."
@@ -88,7 +88,7 @@ def _remove_all_copies(store: LanceStore) -> Iterator[str]:
 
 def _remove_stray_tags(store: LanceStore) -> Iterator[str]:
     snapshots = set(store.read("snapshots", ["name"])["name"].to_pylist())
-    for table in TABLES:
+    for table in store.tables():
         dataset = store.lance_dataset(table)
         for name in sorted(set(dataset.tags.list()) - snapshots):
             # Somebody may be taking the snapshot now: its row comes last.

@@ -154,6 +154,7 @@ class Rollout:
     tool_s: Annotated[float | None, Stored("in tools", _F64)] = None
     verify_s: Annotated[float | None, Stored("in the verifier", _F64)] = None
     n_retries: Annotated[int | None, Stored("retried requests to the policy; null if not observed")] = None
+    turn_rewards: Annotated[list[float] | None, Stored("reward of each turn; null if turns have none")] = None
     prompt: Prompt | None = None
     tools: Sequence[Mapping[str, Any]] | None = field(default=None, compare=False)
     task: Task | None = None
@@ -180,8 +181,8 @@ class Rollout:
         reader = MessageReader(on_unknown=extra.__setitem__)
         if isinstance(given.get("prompt"), Mapping):
             prompt = given["prompt"]
-            asked = reader.read(prompt.get("messages"), where="prompt.messages")
-            given["prompt"] = Prompt(tuple(asked), tuple(read_tools(prompt.get("tools"))))
+            before = reader.read(prompt.get("messages"), where="prompt.messages")
+            given["prompt"] = Prompt(tuple(before), tuple(read_tools(prompt.get("tools"))))
         given["messages"] = reader.read(record.get("messages"), "assistant")
         rollout = cls(**{**given, "extra": {**(given.get("extra") or {}), **extra}})
         if reader.gaps and given.get("gaps") is None:
@@ -337,6 +338,11 @@ class Rollout:
             raise self._wrong(f"status {self.status!r} is not one of {', '.join(STATUSES)}")
         if self.reward is not None and not math.isfinite(self.reward):
             raise self._wrong(f"reward is {self.reward}; write null and an error_type when there is no verdict")
+        if self.turn_rewards is not None:
+            if not all(map(math.isfinite, self.turn_rewards)):
+                raise self._wrong(f"turn_rewards are not finite: {self.turn_rewards}")
+            if len(self.turn_rewards) != self.n_turns:
+                raise self._wrong(f"{self.n_turns} turns but {len(self.turn_rewards)} turn_rewards")
         if (self.token_ids is None) != (self.loss_mask is None):
             raise self._wrong("token_ids and loss_mask go together; one of them is null")
         if self.token_ids is None or self.loss_mask is None:
@@ -366,11 +372,12 @@ VERDICT = ("reward", "passed", "reward_components", "scorer", "scorer_version")
 
 
 def verdict_columns(score: Score | None) -> dict[str, Any]:
-    """The columns of `VERDICT` for a verdict; all None without one."""
+    """The columns of `VERDICT`, and turn_rewards, for a verdict; all None without one."""
     if score is None:
-        return dict.fromkeys(VERDICT)
+        return dict.fromkeys((*VERDICT, "turn_rewards"))
     return {
         "reward": score.reward,
+        "turn_rewards": None if score.turn_rewards is None else list(score.turn_rewards),
         "passed": score.passed,
         "reward_components": [Component(*part) for part in score.components],
         "scorer": score.scorer,

@@ -46,7 +46,7 @@ class Run:
     ended: bool = False
     _entered: bool = False
     _in_doubt: bool = False
-    _next_event: int | None = None  # None: the store has to be asked
+    _next_event: int | None = None  # None: not read from the store yet
     _metrics: set[tuple[int, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ class Run:
             }
             for name, value in new.items()
         ]
-        # Until the append has returned, nobody knows whether it landed.
+        # Until the append has returned, it is unknown whether it landed.
         write = insert_if_absent if self._in_doubt else append_rows
         self._in_doubt = True
         write(self.store, "metrics", rows)

@@ -89,6 +89,7 @@ class Table:
         key: Name of the string column that identifies a row.
         replay: What happens when a row is written a second time, by a retry or a run that is started again.
         of: The class whose objects are rows; None for a table that has none.
+        later: Whether a version after the first added it: a store without it is sound, and reads as if it were empty.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Table:
     columns: tuple[Column, ...]
     replay: str = INSERTED
     of: type | None = None
+    later: bool = False
 
     @classmethod
     def of_class(cls, name: str, doc: str, key: str, of: type, replay: str | None = None, order: Sequence[str] = ()) -> "Table":  # fmt: skip

@@ -18,7 +18,7 @@ pc: Any = pyarrow.compute
 
 # Versions are resolved in this order: what refers before what it refers to, so that every reference of a snapshot resolves in it.
 _ORDER = (
-    "snapshots", "checkpoints", "evaluations", "training_outcomes", "batch_plans", "metrics", "datasets", "scores",
+    "snapshots", "labels", "checkpoints", "evaluations", "training_outcomes", "batch_plans", "metrics", "datasets", "scores",
     "rollouts", "prompt_tokens", "tasks", "prompts", "blobs", "run_events",
 )  # fmt: skip
 
@@ -35,7 +35,8 @@ def create_snapshot(store: LanceStore, name: str, note: str = "", run_id: str | 
         if _rows(store, name):
             raise ConfigError(f"There is a snapshot {name!r} already.", "Snapshots never change: use another name.")
         versions = {}
-        for table in _ORDER:
+        there = store.tables()
+        for table in (table for table in _ORDER if table in there):
             dataset = store.lance_dataset(table)
             # A tag without a row is what a crash half-way left; it never was a snapshot.
             if name in dataset.tags.list():
@@ -107,7 +108,7 @@ def diff_snapshots(store: LanceStore, a: str, b: str) -> dict[str, Any]:
     """
     tables = {}
     for table in sorted(_ORDER):
-        before, after = (store.lance_dataset(table, at).count_rows() for at in (a, b))
+        before, after = (_rows_at(store, table, at) for at in (a, b))
         tables[table] = {"a": before, "b": after, "added": after - before}
     columns = ["rollout_id", "run_id", "environment", "status", "reward"]
     old, new = (store.read("rollouts", columns, at=at) for at in (a, b))
@@ -120,6 +121,12 @@ def diff_snapshots(store: LanceStore, a: str, b: str) -> dict[str, Any]:
         "rollouts": _by_run(added),
         "mean_reward": {**means, "shift": None if mean_a is None or mean_b is None else mean_b - mean_a},
     }
+
+
+def _rows_at(store: LanceStore, table: str, at: str) -> int:
+    if table not in store.versions(at, [table]):
+        return 0  # it was added later
+    return store.lance_dataset(table, at).count_rows()
 
 
 def _by_run(rollouts: pa.Table) -> list[dict[str, Any]]:
@@ -141,7 +148,8 @@ def delete_snapshot(store: LanceStore, name: str) -> None:
             f"Snapshot {name!r} is used by {', '.join(users)}.", "What refers to a snapshot needs it; it stays."
         )
     store.lance_dataset("snapshots").delete(f"name = {quote(name)}")
-    for table in _ORDER:
+    there = store.tables()
+    for table in (table for table in _ORDER if table in there):
         dataset = store.lance_dataset(table)
         if name in dataset.tags.list():
             dataset.tags.delete(name)

@@ -92,6 +92,17 @@ BATCH_PLANS = Table(
         Column("seed", I64, "seed of the micro-batch order"),
         Column("settings", STR, "JSON of algorithm, loss, learning rate"),
         _CREATED_AT,
+        Column(
+            "turn_advantages",
+            pa.list_(pa.list_(F32)),
+            "parallel to entries: advantage of each turn; null unless advantages are by turn",
+        ),
+        Column(
+            "teacher_logprobs",
+            pa.list_(pa.list_(F32)),
+            "parallel to entries: the teacher's logprob of each sampled token; null without a teacher",
+            zstd=True,
+        ),
     ),
 )
 
@@ -221,11 +232,29 @@ SNAPSHOTS = Table(
     ),
 )
 
+LABELS = Table(
+    "labels",
+    "What a person said about a rollout or a message; the view `current_labels` has those that hold.",
+    "row_id",
+    (
+        Column("row_id", STR, "H(rollout_id, message, label, author, created_at)"),
+        Column("rollout_id", STR, "row of `rollouts`"),
+        Column("message", I32, "position in rollouts.messages, from 0; null for the whole rollout"),
+        Column("label", STR, "a tag, `star` or `note`"),
+        Column("note", STR, "text of a note; null for others"),
+        Column("author", STR, "who gave it"),
+        Column("removed", BOOL, "whether this row takes the label away"),
+        _CREATED_AT,
+    ),
+    "appended; the newest row of a rollout, message, label and author counts",
+    later=True,
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         ROLLOUTS, PROMPTS, PROMPT_TOKENS, TASKS, BLOBS, SCORES, RUN_EVENTS, METRICS, BATCH_PLANS,
-        TRAINING_OUTCOMES, DATASETS, CHECKPOINTS, EVALUATIONS, SNAPSHOTS,
+        TRAINING_OUTCOMES, DATASETS, CHECKPOINTS, EVALUATIONS, LABELS, SNAPSHOTS,
     )
 }  # fmt: skip
 

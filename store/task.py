@@ -200,6 +200,7 @@ class Score:
 
     Attributes:
         components: (name, value, weight) of its parts.
+        turn_rewards: The reward of each turn (model call), in order; None when turns are not judged apart. Stored with the rollout, not with the verdict.
         rollout_id: The rollout that was scored.
         config_hash: Hash of the scorer's settings.
         error_type: Why there is no verdict; None when there is one.
@@ -213,6 +214,7 @@ class Score:
     components: Annotated[
         tuple[tuple[str, float, float], ...], Stored("parts of the reward", like=list[Component])
     ] = ()
+    turn_rewards: tuple[float, ...] | None = field(default=None, kw_only=True)
     rollout_id: Annotated[str | None, Stored("row of `rollouts`")] = field(default=None, kw_only=True)
     config_hash: Annotated[str, Stored("hash of its settings")] = field(default=NO_SETTINGS, kw_only=True)
     error_type: Annotated[str | None, Stored("why scoring failed")] = field(default=None, kw_only=True)

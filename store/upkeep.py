@@ -18,13 +18,12 @@ from . import hashes
 from . import lease as leases
 from .lance_store import LanceStore
 from .lease import LEASES
-from .tables import TABLES
 
 log = logging.getLogger("rollhouse")
 
 # Fragments grow tier by tier, so that a row is rewritten once a tier and not once a compaction.
 TIERS = (1_000, 25_000, 250_000)
-# Below so many rows a tier's fragments are encoded anew, which joins their tiny pages; above, pages are copied as they are, in little memory.
+# Below this many rows a tier's fragments are encoded anew, which joins their tiny pages; above, pages are copied as they are, in little memory.
 _REENCODED_ROWS = 5_000
 _INDEXED = {"rollouts": ("run_id", "step", "task_id", "status")}
 _NEWEST = 100
@@ -39,7 +38,7 @@ class UpkeepPolicy:
         look_every: Commits of one table between two looks at it.
         versions: More versions than that are thinned: those between two appends go, except the newest 100 and those that snapshots name.
         retention: Older versions go when there are more than `versions`. What compaction replaced is kept as long, for readers.
-        index_rows: From so many rows on, the columns people filter on have indices; never a key.
+        index_rows: From this many rows on, the columns people filter on have indices; never a key.
     """
 
     fragments: int = 100
@@ -91,7 +90,7 @@ def maintain(store: LanceStore, policy: UpkeepPolicy) -> None:
     """
     lease = leases.take(store, "maintenance")
     try:
-        for table in (*TABLES, LEASES.name):
+        for table in (*store.tables(), LEASES.name):
             if _is_due(store.lance_dataset(table), policy):
                 join_fragments(store, table, policy.fragments)
                 _thin_versions(store, table, policy)
@@ -102,7 +101,7 @@ def maintain(store: LanceStore, policy: UpkeepPolicy) -> None:
 
 
 def join_fragments(store: LanceStore, table: str, at_least: int) -> None:
-    """Joins the fragments of each tier that has at least so many. Contents and snapshots stay as they are.
+    """Joins the fragments of each tier that has at least N. Contents and snapshots stay as they are.
 
     Rows stay in order too, except those appended meanwhile. Raises DamagedStore when a file to be joined is not what was written.
     """
@@ -149,7 +148,7 @@ def _thin_versions(store: LanceStore, table: str, policy: UpkeepPolicy) -> None:
 
 
 def _spare_versions(versions: list[Any], tagged: set[int], retention: timedelta) -> list[int]:
-    """Versions nobody misses: untagged, not among the newest, and either old or between two appends.
+    """Versions that can go: untagged, not among the newest, and either old or between two appends.
 
     The version before a compaction lists every file that the compaction replaced. As long as it is there, a reader that opened any
     version since the compaction before keeps its files.

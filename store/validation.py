@@ -25,7 +25,7 @@ Problem = tuple[int, str]
 
 
 def surely_fine(rollout: Rollout, run_id: str) -> bool:
-    """Whether a rollout can be told to be right at a glance; if not, check_rollouts has to look. For rollouts that come one by one."""
+    """Whether a rollout is plainly valid; if not, check_rollouts decides. For rollouts that come one by one."""
     tokens, mask, logprobs = rollout.token_ids, rollout.loss_mask, rollout.logprobs
     if not (isinstance(tokens, list) and isinstance(mask, list) and isinstance(logprobs, list)):
         return False

@@ -253,7 +253,7 @@ class RolloutWriter:
     def _commit_rollouts(self, batch: pa.Table) -> None:
         lease = self._run.lease
         lease.check()
-        doubt, self._in_doubt = self._in_doubt, True  # until all of this has returned, nobody knows whether it landed
+        doubt, self._in_doubt = self._in_doubt, True  # until all of this has returned, it is unknown whether it landed
         if doubt or not self._rollouts.complete:
             inserted = insert_if_absent(self._store, "rollouts", batch)
         else:

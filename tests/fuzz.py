@@ -296,7 +296,7 @@ def kept() -> list[tuple[str, str]]:
 
 
 def run(cases: int, seed: int, only: str | None = None) -> int:
-    """Runs the kept cases and so many new ones; returns how many failed."""
+    """Runs the kept cases and `cases` new ones; returns how many failed."""
     failed = 0
     with tempfile.TemporaryDirectory(prefix="rollhouse-fuzz-") as folder:
         fuzz = Fuzz(Path(folder))

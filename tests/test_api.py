@@ -213,6 +213,7 @@ METHODS = {
     "sql": "sql",
     "query": "query",
     "search": "search",
+    "label": "label",
     "report": "report",
     "lineage": "lineage",
     "check": "check",
@@ -248,7 +249,19 @@ GENERATED = {
     "train_grpo": "GrpoTrainingOptions",
 }
 # Of the command line alone: where the store is and at which version it is read, how a command prints, and what a dry run prints.
-OF_THE_COMMAND = {"store", "at", "format", "dry_run", "help", "config", "allow_code", "settings", "from", "snapshot"}
+OF_THE_COMMAND = {
+    "store",
+    "at",
+    "format",
+    "dry_run",
+    "help",
+    "config",
+    "allow_code",
+    "settings",
+    "from",
+    "snapshot",
+    "view",
+}
 OF_THE_METHOD = {"self", "progress", "recipe", "overrides", "options", "at", "on_ready"}
 # A flag that is another method, another argument's form, or only prints: command → flags.
 FLAGS_ELSEWHERE = {
@@ -270,6 +283,7 @@ FLAGS_ELSEWHERE = {
     "report": {"runs"},
     "search": {"like", "column"},  # `nearest`
     "lineage": {"id"},
+    "label": {"labels"},
 }
 KEYWORDS_ELSEWHERE = {
     "import_": {"format"},

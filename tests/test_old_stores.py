@@ -1,4 +1,4 @@
-"""A store made by an earlier version opens, reads, resumes and checks. `data/store_VERSION.tar.xz` is one; `data/README.md` says how each was made."""
+"""A store made by an earlier version opens, reads, resumes and checks. `data/store_VERSION.tar.xz` is one; `data/README.md` describes how each was made."""
 
 import io
 import json

@@ -1,11 +1,14 @@
-"""Direct preference optimisation with TRL's DPOTrainer, scoring only the tokens of the policy.
+"""Direct preference optimisation with TRL's DPOTrainer, or on the learner, scoring only the tokens of the policy.
 
 TRL treats a completion as one text of the policy. In a trajectory tool results stand between the turns, and a template may rewrite
 the history between them. The rows are therefore tokenised here, with their masks, and brought into TRL's loss by `sides`.
 """
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -13,11 +16,14 @@ from pydantic import Field
 from ..base.config import Flag, Section
 from ..base.errors import ConfigError
 from ..base.packages import need
+from ..store.ids import hash_id
 from ..store.lance_store import LanceStore
 from ..transform.materialize import iter_dpo
 from .lora import peft_config
 from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
 from .offline_config import OfflineConfig
+from .on_learner import Length, Rows, learned_logprobs, sequence, train_on_learner
+from .preference import PairScore, score_pair, side_logprob
 from .row_files import write_rows
 from .sides import DPO_COLUMNS, LENGTHS, PairCollator, SidesModel, dpo_columns, without
 from .tokens import Tokenizing
@@ -25,6 +31,7 @@ from .trl_setup import make_arguments, trl_arguments
 from .whole_batches import N_ROWS, whole_batches
 
 _UNITS = {"entropy": "tokens", "logits/chosen": "chosen_tokens", "logits/rejected": "rejected_tokens", "mean_token_accuracy": "chosen_tokens"}  # fmt: skip
+_REFERENCES_AT_ONCE = 64
 _OF_A_BATCH = {"aot", "aot_unpaired"}
 """Losses of TRL that compare the pairs of a micro-batch with each other."""
 
@@ -56,8 +63,91 @@ class DpoConfig(OfflineConfig):
     dpo: DpoAlgorithm = Field(default_factory=DpoAlgorithm)
 
 
+class Preferences:
+    """The objective of DPO on the learner. References are the logprobs of the first weights, computed once for every row."""
+
+    def __init__(self, algorithm: DpoAlgorithm) -> None:
+        self._dpo = algorithm
+        self._references: dict[str, tuple[float, float]] = {}
+
+    def prepare(self, learner: Any, rows: Rows) -> None:
+        """See Objective."""
+        if not self._dpo.reference_free:
+            for first in range(0, len(rows), _REFERENCES_AT_ONCE):
+                some = [rows[place] for place in range(first, min(first + _REFERENCES_AT_ONCE, len(rows)))]
+                found, _ = self._scored(learner, some)
+                self._references |= dict(zip(map(_key, some), found, strict=True))
+
+    def samples(self, learner: Any, rows: Rows) -> tuple[list[Any], dict[str, float]]:
+        """See Objective."""
+        scores, sides = self._pairs(learner, rows)
+        dpo, n = self._dpo, len(rows)
+        n_chosen = sum(sample.n_sampled for chosen, _ in sides for sample in chosen)
+        found, likelihood = [], 0.0
+        for score, pair, values in zip(scores, sides, self._values, strict=True):
+            for sign, samples, logprobs in zip((1, -1), pair, values, strict=True):
+                tokens = sum(sample.n_sampled for sample in samples)
+                weight = sign * dpo.preference_loss_weight * score.weight / n
+                weight /= max(tokens, 1) if dpo.preference_average_log_probs else 1
+                if sign > 0:
+                    weight += dpo.sft_loss_weight / max(n_chosen, 1)
+                    likelihood -= math.fsum(logprobs) / max(n_chosen, 1)
+                found += [replace(sample, advantage=weight) for sample in samples]
+        numbers = self._numbers(scores)
+        numbers["loss"] = dpo.preference_loss_weight * numbers["loss"] + dpo.sft_loss_weight * likelihood
+        return found, numbers
+
+    def measure(self, learner: Any, rows: Rows) -> dict[str, float]:
+        """See Objective."""
+        return self._numbers(self._pairs(learner, list(rows))[0])
+
+    def _numbers(self, scores: list[PairScore]) -> dict[str, float]:
+        return {
+            "loss": fmean(score.loss for score in scores),
+            "rewards/margins": fmean(score.margin for score in scores),
+            "rewards/accuracies": fmean(score.margin > 0 for score in scores),
+        }
+
+    def _pairs(self, learner: Any, rows: Rows) -> tuple[list[PairScore], list[tuple[list[Any], list[Any]]]]:
+        found, sides = self._scored(learner, rows)
+        references = [self._references.get(_key(row), (0.0, 0.0)) for row in rows]
+        beta = self._dpo.reference_policy_kl_penalty
+        return [score_pair(*own, *reference, beta) for own, reference in zip(found, references, strict=True)], sides
+
+    def _scored(self, learner: Any, rows: Rows) -> tuple[list[tuple[float, float]], list[tuple[list[Any], list[Any]]]]:
+        """The logprobs of both sides of each row, and the sides' sequences; the logprobs of their tokens are in _values."""
+        sides = [(side_sequences(row, "chosen"), side_sequences(row, "rejected")) for row in rows]
+        flat = [sample for pair in sides for side in pair for sample in side]
+        found = iter(learned_logprobs(learner, flat))
+        self._values = [tuple([value for _ in side for value in next(found)] for side in pair) for pair in sides]
+        mean = self._dpo.preference_average_log_probs
+        return [(side_logprob(chosen, mean), side_logprob(rejected, mean)) for chosen, rejected in self._values], sides
+
+
+def side_sequences(row: Mapping[str, list[int]], side: str) -> list[Any]:
+    """The sequences of one side of a row of dpo_columns."""
+    ids, mask, found, at = row[f"{side}_ids"], row[f"{side}_mask"], [], 0
+    for length in row[f"{side}_lengths"]:
+        found.append(sequence(side, ids[at : at + length], mask[at : at + length]))
+        at += length
+    return found
+
+
+def _key(row: Mapping[str, list[int]]) -> str:
+    return hash_id(row["chosen_ids"], row["rejected_ids"])
+
+
 def train_dpo(store: LanceStore, config: DpoConfig, on_step: OnStep | None = None) -> dict[str, Any]:
     """Trains on a dataset of pairs and returns the row of the last checkpoint. Arguments, result and errors are those of train_sft."""
+    if config.trainer == "learner":
+        length = Length(config.dpo.max_num_steps, config.dpo.max_num_epochs, config.dpo.seed)
+
+        def write(start: Start, scratch: Path) -> tuple[Rows, Rows, dict[str, Any]]:
+            tokens = start.tokenizing(config.policy)
+            train, held_out = write_rows(_rows(store, start, tokens), scratch, DPO_COLUMNS, config.validation.share)
+            return train, held_out or (), tokens.check() | {"validation": 2 * len(held_out or ())}
+
+        return train_on_learner(store, "dpo", config, length, write, Preferences(config.dpo), on_step)
 
     def prepare(start: Start, scratch: Path) -> tuple[dict[str, Any], MakeTrainer]:
         tokens = start.tokenizing(config.policy)

@@ -43,6 +43,8 @@ class OfflineConfig(TrainingConfig):
     """The settings of an offline run besides its algorithm."""
 
     policy: OfflinePolicy
+    trainer: Literal["trl", "learner"] = "trl"
+    """`trl` trains with TRL; `learner` on the learner of GRPO, without TRL, in one process."""
     validation: ValidationConfig = Field(default_factory=ValidationConfig)
     trl: dict[str, Any] = Field(default_factory=dict)
     """Further options of TRL's configuration class, by TRL's names."""

@@ -1,6 +1,8 @@
-"""Supervised fine-tuning on demonstrations with TRL's SFTTrainer, from tokens and their loss mask."""
+"""Supervised fine-tuning on demonstrations, from tokens and their loss mask: with TRL's SFTTrainer, or on the learner."""
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ from ..transform.materialize import iter_sft
 from .lora import peft_config
 from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
 from .offline_config import OfflineConfig
+from .on_learner import Length, Rows, learned_logprobs, sequence, train_on_learner
 from .row_files import write_rows
 from .tokens import Tokenizing, TokenRow
 from .trl_setup import make_arguments, trl_arguments
@@ -40,6 +43,27 @@ class SftConfig(OfflineConfig):
     sft: SftAlgorithm = Field(default_factory=SftAlgorithm)
 
 
+class Demonstrations:
+    """The objective of SFT on the learner: the mean over the learned tokens of a step of minus their logprob."""
+
+    def prepare(self, learner: Any, rows: Rows) -> None:
+        """Nothing is needed."""
+
+    def samples(self, learner: Any, rows: Rows) -> tuple[list[Any], dict[str, float]]:
+        """See Objective."""
+        found = self._sequences(rows)
+        n_tokens = sum(sample.n_sampled for sample in found)
+        return [replace(sample, advantage=1 / max(n_tokens, 1)) for sample in found], {}
+
+    def measure(self, learner: Any, rows: Rows) -> dict[str, float]:
+        """See Objective."""
+        found = [value for values in learned_logprobs(learner, self._sequences(rows)) for value in values]
+        return {"loss": -math.fsum(found) / max(len(found), 1)}
+
+    def _sequences(self, rows: Rows) -> list[Any]:
+        return [sequence(str(n), row["input_ids"], [label != IGNORED for label in row["labels"]]) for n, row in enumerate(rows)]  # fmt: skip
+
+
 def train_sft(store: LanceStore, config: SftConfig, on_step: OnStep | None = None) -> dict[str, Any]:
     """Trains on a dataset of demonstrations and returns the row of the last checkpoint.
 
@@ -59,6 +83,15 @@ def train_sft(store: LanceStore, config: SftConfig, on_step: OnStep | None = Non
         MissingExtra: TRL is not installed.
         TrainingError: The loss is not finite.
     """
+    if config.trainer == "learner":
+        length = Length(config.sft.max_num_steps, config.sft.max_num_epochs, config.sft.seed)
+
+        def write(start: Start, scratch: Path) -> tuple[Rows, Rows, dict[str, Any]]:
+            tokens = start.tokenizing(config.policy)
+            train, held_out = write_rows(_rows(store, start, tokens), scratch, SFT_COLUMNS, config.validation.share)
+            return train, held_out or (), tokens.check() | {"validation": len(held_out or ())}
+
+        return train_on_learner(store, "sft", config, length, write, Demonstrations(), on_step)
 
     def prepare(start: Start, scratch: Path) -> tuple[dict[str, Any], MakeTrainer]:
         tokens = start.tokenizing(config.policy)

@@ -41,7 +41,7 @@ def read_candidates(store: LanceStore, snapshot: str, options: SourceOptions, co
     wanted = {*columns, "task_id", "reward", "attempt", *(column for column, chosen in _choices(options) if chosen)}
     if options.where is not None or options.function is not None:
         wanted |= {*COLUMNS, *_OF_TASK}
-    if options.sql is not None or is_chosen(options.scorer):
+    if options.sql is not None or is_chosen(options.scorer) or options.labels or options.not_labels:
         wanted |= {"rollout_id"}
     frame = to_polars(store, "rollouts", snapshot, [name for name in COLUMNS if name in wanted]).with_row_index(
         "offset"
@@ -54,7 +54,7 @@ def read_candidates(store: LanceStore, snapshot: str, options: SourceOptions, co
         frame = frame.join(to_polars(store, "tasks", snapshot, ["task_id", *of_task]), on="task_id", how="left")
     if is_chosen(options.scorer):
         frame = _with_verdicts(frame, store, snapshot, options.scorer)
-    frame = _chosen(frame, options)
+    frame = _labelled(_chosen(frame, options), store, snapshot, options)
     if frame.is_empty():
         raise EmptyDataset(
             f"No rollout of snapshot {snapshot!r} is selected{'' if options.where is None else f' by where={options.where!r}'}.",
@@ -66,6 +66,10 @@ def read_candidates(store: LanceStore, snapshot: str, options: SourceOptions, co
     if retried:
         attempt = pl.col("attempt").fill_null(0)
         selection.keep(attempt == attempt.max().over("slot_id"), "a later attempt took its place")
+    for label in options.not_labels:
+        selection.keep(
+            ~pl.col("rollout_id").is_in(list(_with_label(store, snapshot, label))), f"it has the label {label}"
+        )
     return selection
 
 
@@ -139,6 +143,23 @@ def _chosen(frame: pl.DataFrame, options: SourceOptions) -> pl.DataFrame:
             f"where={options.where!r} is not a valid condition: {reason}.",
             f"Write a condition over {', '.join([*COLUMNS, *_OF_TASK])}.",
         ) from error
+
+
+def _labelled(frame: pl.DataFrame, store: LanceStore, snapshot: str, options: SourceOptions) -> pl.DataFrame:
+    for label in options.labels:
+        having = _with_label(store, snapshot, label)
+        frame = frame.filter(pl.col("rollout_id").is_in(list(having)))
+        if frame.is_empty():
+            raise EmptyDataset(
+                f"No selected rollout of snapshot {snapshot!r} has the label {label!r}.",
+                f'List labels with `rollhouse sql "select label, count(*) from current_labels group by all" --at {snapshot}`; labels given after a snapshot are not in it.',
+            )
+    return frame
+
+
+def _with_label(store: LanceStore, snapshot: str, label: str) -> set[str]:
+    query = "SELECT DISTINCT rollout_id FROM current_labels WHERE label = $label"
+    return set(sql(store, query, snapshot, {"label": label})["rollout_id"].to_pylist())
 
 
 def _with_verdicts(frame: pl.DataFrame, store: LanceStore, snapshot: str, scorer: str) -> pl.DataFrame:

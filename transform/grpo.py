@@ -21,7 +21,7 @@ def task_statistics(selection: Selection, known: pl.DataFrame, options: GrpoOpti
     """From rollouts to tasks: `n` scored rollouts, `k` solved, the mean reward and its spread, and the task's prompt and category.
 
     Infrastructure failures and rollouts without a verdict are dropped first, because they tell nothing about a task; a truncated
-    rollout counts as a failure. A rollout is solved when its verdict says so, or, without one, at reward 1. A task with only
+    rollout counts as a failure. A rollout is solved when its verdict passed, or, without one, at reward 1. A task with only
     rollouts past the age limit has n = 0: it is unknown, or dropped if the options demand it.
 
     Args:

@@ -62,6 +62,10 @@ class SourceOptions(Section):
     near_duplicates: float | None = Field(default=None, gt=0, le=1)
     """Keep one of several prompts whose estimated Jaccard similarity is at least this. Default: all."""
     contamination: Contamination = Contamination()
+    labels: Annotated[list[str], Flag("Input", "label", "LABEL"), LATER] = Field(default_factory=list)
+    """Use only rollouts with this label, on them or on a message; repeatable, all are needed."""
+    not_labels: Annotated[list[str], Flag("Input", "not_label", "LABEL"), LATER] = Field(default_factory=list)
+    """Leave out rollouts with this label, on them or on a message; repeatable."""
     seed: int = 0
     """Seed for the order of rows and for ties."""
 

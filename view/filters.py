@@ -71,6 +71,7 @@ FIELDS: dict[str, Field] = {
     "tool": Field("len(list_filter(r.messages, lambda m: len(list_filter(coalesce(m.tool_calls, []), lambda c: c.name = {value})) > 0)) > 0", "", sortable=False),
     "scorer": Field("", "", sortable=False),
     "dataset": Field("", "", sortable=False),
+    "label": Field("r.rollout_id IN (SELECT rollout_id FROM current_labels WHERE label = {value})", "", sortable=False),
     "q": Field(_SAID.replace("{words}", "{value}"), "", sortable=False),
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..base.errors import StoreNotFound
 from ..store.tables import ROLLOUTS
+from . import labels
 from .filters import PLANNED
 from .reader import Reader
 
@@ -25,7 +26,7 @@ def find(reader: Reader, rollout_id: str, columns: Sequence[str] = _COLUMNS) -> 
 
 
 def details(reader: Reader, rollout_id: str) -> dict[str, Any]:
-    """rollout (its columns without tokens), prompt (messages, tools as a list), task (ground_truth parsed), scores, evaluations."""
+    """rollout (its columns without tokens), prompt (messages, tools as a list), task (ground_truth parsed), scores, evaluations, labels."""
     rollout = find(reader, rollout_id)
     return {
         "rollout": rollout,
@@ -33,6 +34,7 @@ def details(reader: Reader, rollout_id: str) -> dict[str, Any]:
         "task": task_of(reader, rollout["task_id"]),
         "scores": _scores(reader, rollout_id),
         "evaluations": _evaluations(reader, rollout_id),
+        "labels": labels.of_rollout(reader, rollout_id),
     }
 
 

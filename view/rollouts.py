@@ -148,7 +148,7 @@ def facets(reader: Reader, query: Query) -> dict[str, Any]:
 
     Returns:
         choices: name → [{value, n}], at most 30, commonest first; ranges: name → {low, high, bins: ten counts}, without fields that hold no number;
-        scorers and datasets: [{value: NAME@VERSION, n}].
+        scorers and datasets: [{value: NAME@VERSION, n}]; labels: [{value, n}], n rollouts.
     """
     return reader.cached(("facets", _key(query)), lambda: _facets(reader, query, one_of(query, "where")))
 
@@ -165,6 +165,7 @@ def _facets(reader: Reader, query: Query, where: str) -> dict[str, Any]:
         "ranges": _ranges(reader, query, where),
         "scorers": _scorers(reader),
         "datasets": _datasets(reader),
+        "labels": _labels(reader),
     }
 
 
@@ -243,6 +244,11 @@ def _datasets(reader: Reader) -> list[dict[str, Any]]:
     return reader.rows(
         "SELECT name || '@' || version AS value, n_rows AS n FROM datasets WHERE kind <> 'grpo' ORDER BY created_at DESC LIMIT 30"
     )
+
+
+def _labels(reader: Reader) -> list[dict[str, Any]]:
+    query = "SELECT label AS value, count(DISTINCT rollout_id) AS n FROM current_labels GROUP BY 1 ORDER BY n DESC, 1 LIMIT 30"
+    return reader.rows(query)
 
 
 def _source(clause: Clause, where: str, *more: str) -> str:

@@ -8,10 +8,12 @@ import signal
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ..base.errors import ConfigError, MissingExtra
 from ..queries.sql_store import SqlStore
 from ..store.lance_store import store_location
+from .notes import leave
 
 
 def serve(
@@ -21,6 +23,7 @@ def serve(
     at: str | None,
     *,
     opens: bool,
+    read_only: bool,
     announce: Callable[[str], None],
 ) -> None:
     """Serves the stores; returns at Ctrl-C.
@@ -30,6 +33,7 @@ def serve(
         host, port: Where to listen; port 0 takes a free one. A host that other machines reach gets a key, which is part of the announced address.
         at: The snapshot or time that is shown; None is now.
         opens: Whether to open the address in a browser.
+        read_only: Whether the pages cannot write labels.
         announce: Called with the address once the server listens.
 
     Raises StoreNotFound for a store that does not exist, ConfigError when the port is taken, MissingExtra without aiohttp.
@@ -40,7 +44,7 @@ def serve(
         raise MissingExtra("The package aiohttp is not installed.", "Run `pip install 'rollhouse[view]'`.") from error
     stores = open_stores(locations, at)
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(stores, host, port, opens, announce))
+        asyncio.run(_serve(stores, host, port, opens, read_only, announce))
 
 
 def open_stores(locations: Sequence[str | None], at: str | None) -> dict[str, SqlStore]:
@@ -57,7 +61,7 @@ def open_stores(locations: Sequence[str | None], at: str | None) -> dict[str, Sq
 
 
 async def _serve(
-    stores: dict[str, SqlStore], host: str, port: int, opens: bool, announce: Callable[[str], None]
+    stores: dict[str, SqlStore], host: str, port: int, opens: bool, read_only: bool, announce: Callable[[str], None]
 ) -> None:
     from aiohttp import web
 
@@ -65,8 +69,10 @@ async def _serve(
     from .server import make_app
 
     key = None if is_loopback(host) else secrets.token_urlsafe(24)
-    runner = web.AppRunner(make_app(stores, key=key, hosts=[host]), access_log=None, shutdown_timeout=1.0)
+    app = make_app(stores, key=key, hosts=[host], read_only=read_only)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
+    notes: list[Path | None] = []
     try:
         try:
             await web.TCPSite(runner, host, port).start()
@@ -77,11 +83,15 @@ async def _serve(
             ) from error
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{runner.addresses[0][1]}/" + (f"?key={key}" if key else "")
+        notes += [leave(store, url.partition("?key=")[0]) for store in stores.values() if store.at is None]
         announce(url)
         if opens:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         await _ended()
     finally:
+        for note in notes:
+            if note is not None:
+                note.unlink(missing_ok=True)
         await runner.cleanup()
 
 

@@ -5,16 +5,16 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
 from aiohttp import web
 
-from ..base.errors import QueryError, RollhouseError, StoreNotFound
+from ..base.errors import ConfigError, QueryError, RollhouseError, StoreNotFound
 from ..queries.sql_store import SqlStore
-from . import compare, datasets, group, rollout, rollouts, runs, tokens
+from . import compare, datasets, group, inflight, labels, lanes, rollout, rollouts, runs, tokens
 from .query import Query, one_of
 from .reader import Reader, plain
 from .security import guard
@@ -56,6 +56,8 @@ ROUTES: dict[str, Answer] = {
     "run": lambda reader, query, rest: runs.one(reader, rest),
     "curves": lambda reader, query, rest: runs.curves(reader, query.get("run", ()), query.get("name", ())),
     "scatter": lambda reader, query, rest: runs.scatter(reader, rest),
+    "lanes": lambda reader, query, rest: lanes.lanes(reader, rest, one_of(query, "step")),
+    "in-flight": lambda reader, query, rest: inflight.in_flight(reader, rest),
     "rollouts": lambda reader, query, rest: rollouts.page(reader, query),
     "facets": lambda reader, query, rest: rollouts.facets(reader, query),
     "near": lambda reader, query, rest: rollouts.ids(reader, query, rest),
@@ -79,11 +81,13 @@ def make_app(
     Args:
         key: The key of readers; None if only this machine reaches the server.
         hosts: Names of the server besides `localhost` and the machine's.
+        read_only: Whether labels cannot be written. Those of a store opened in the past never can.
     """
     site = Site({name: Reader(name, store) for name, store in stores.items()}, read_only)
     app = web.Application(middlewares=[guard(key, hosts)], client_max_size=1 << 20)
     app[SITE] = site
     app.router.add_get("/api/stores", _stores)
+    app.router.add_post("/api/{store}/label", _label)
     app.router.add_get("/api/{store}/{what}", _answer)
     app.router.add_get("/api/{store}/{what}/{rest:.+}", _answer)
     app.router.add_get("/", _static)
@@ -102,19 +106,54 @@ SITE: web.AppKey[Site] = web.AppKey("site", Site)
 
 async def _stores(request: web.Request) -> web.Response:
     site = request.app[SITE]
-    listed = [{"name": name, "uri": reader.store.uri, "at": reader.store.at} for name, reader in site.readers.items()]
-    return web.json_response({"stores": listed, "read_only": site.read_only})
+    listed = [
+        {
+            "name": name,
+            "uri": reader.store.uri,
+            "at": reader.store.at,
+            "labels": not site.read_only and reader.store.at is None,
+        }
+        for name, reader in site.readers.items()
+    ]
+    return web.json_response({"stores": listed})
+
+
+async def _label(request: web.Request) -> web.StreamResponse:
+    site = request.app[SITE]
+
+    async def written() -> Any:
+        if request.content_type != "application/json":  # a form of another site cannot send it
+            raise web.HTTPUnsupportedMediaType(reason="The body is not JSON")
+        reader = site.reader(request.match_info["store"])
+        if site.read_only or reader.store.at is not None:
+            raise web.HTTPForbidden(reason="This viewer writes no labels")
+        try:
+            body = await request.json()
+        except (ValueError, RecursionError):
+            raise ConfigError("The body is not JSON.", "Send an object.") from None
+        return await asyncio.to_thread(labels.write, reader, body)
+
+    return await _answered(request, written)
 
 
 async def _answer(request: web.Request) -> web.StreamResponse:
-    started = time.perf_counter()
     query = {name: request.query.getall(name) for name in request.query}
-    try:
+
+    async def found() -> Any:
         reader = request.app[SITE].reader(request.match_info["store"])
         answer = ROUTES.get(request.match_info["what"])
         if answer is None:
             raise web.HTTPNotFound(reason="There is no such page")
-        found = await asyncio.to_thread(answer, reader, query, request.match_info.get("rest", ""))
+        return await asyncio.to_thread(answer, reader, query, request.match_info.get("rest", ""))
+
+    return await _answered(request, found)
+
+
+async def _answered(request: web.Request, answer: Callable[[], Awaitable[Any]]) -> web.StreamResponse:
+    """The result as JSON, or the error as its two sentences."""
+    started = time.perf_counter()
+    try:
+        found = await answer()
     except RollhouseError as error:
         status = 404 if isinstance(error, StoreNotFound) else 400
         return web.json_response({"error": error.message, "fix": error.fix}, status=status)

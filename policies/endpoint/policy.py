@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 from ...base.errors import EngineError
@@ -74,13 +75,20 @@ class OpenAIPolicy:
 
     async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
         """One chat completion. Raises EngineRefused (PromptTooLong), EngineGone and EngineError as `EndpointPool.post` does."""
-        body = self._encoder.body(conversation, sampling, self._tokens_so_far(conversation))
+        return (await self.answer(conversation, sampling, {}))[0]
+
+    async def answer(
+        self, conversation: Conversation, sampling: Sampling, fields: Mapping[str, Any]
+    ) -> tuple[Turn, Reply]:
+        """As `respond`, with the whole reply. `fields` replace those of the request; one that is None is left out."""
+        body = self._encoder.body(conversation, sampling, self._tokens_so_far(conversation), fields)
         reply, retries = await self._pool.post("/chat/completions", body, read_reply)
         message = unique_ids(reply.message, [*conversation.task.messages, *conversation.messages])
         tokens = self._tokens(conversation, reply, sampling)
         if tokens is None:
-            return Turn(message, stop_reason=reply.stop_reason, retries=retries)
-        return Turn(message, tokens.token_ids, tokens.logprobs, stop_reason=reply.stop_reason, retries=retries)
+            return Turn(message, stop_reason=reply.stop_reason, retries=retries), reply
+        turn = Turn(message, tokens.token_ids, tokens.logprobs, stop_reason=reply.stop_reason, retries=retries)
+        return turn, reply
 
     def _tokens_so_far(self, conversation: Conversation) -> list[int]:
         """Tokens that a rollhouse server uses in place of rendering the history again; empty for other servers, and before the first turn."""
@@ -153,8 +161,14 @@ class RequestEncoder:
         self._tools = remembered(_encoded_tools, _KEPT_TOOLS)
         self._prompt = remembered(self._encoded_prompt, _KEPT_PROMPTS)
 
-    def body(self, conversation: Conversation, sampling: Sampling, tokens_so_far: Sequence[int] = ()) -> bytes:
-        """The request for the next turn. `tokens_so_far` are requested as the beginning of its prompt."""
+    def body(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        tokens_so_far: Sequence[int] = (),
+        fields: Mapping[str, Any] = MappingProxyType({}),
+    ) -> bytes:
+        """The request for the next turn. `tokens_so_far` are requested as the beginning of its prompt; `fields` as in `OpenAIPolicy.answer`."""
         task = conversation.task
         messages = b"".join(b"," + _json(message.to_openai()) for message in conversation.messages)
         if not task.messages:
@@ -173,7 +187,8 @@ class RequestEncoder:
             settings["seed"] = sampling.seed
         if tokens_so_far:
             settings["required_prefix_token_ids"] = list(tokens_so_far)
-        return b"".join((self._start, self._prompt(task), messages, b"],", _json(settings)[1:]))
+        settings = {name: value for name, value in {**settings, **fields}.items() if value is not None}
+        return b"".join((self._start, self._prompt(task), messages, b"]", _following(settings)))
 
     def _encoded_prompt(self, task: Task) -> bytes:
         tools = self._tools(task.tools) if task.tools else b""
@@ -183,6 +198,11 @@ class RequestEncoder:
 
 def _encoded_tools(tools: tuple[Mapping[str, Any], ...]) -> bytes:
     return b',"tools":' + _json([dict(tool) for tool in tools])
+
+
+def _following(fields: Mapping[str, Any]) -> bytes:
+    """The rest of an object behind other fields."""
+    return b"," + _json(fields)[1:] if fields else b"}"
 
 
 def _json(value: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +27,19 @@ class CallTokens:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer. `tokens` is None when the endpoint shows none, or none that fit together."""
+    """One answer.
+
+    Attributes:
+        tokens: None when the endpoint returns none, or none that fit together.
+        usage: Token counts as the endpoint reports them; None when it does not.
+        logprobs: The entries of the choice's `logprobs.content`; None when there are none.
+    """
 
     message: Message
     stop_reason: str
     tokens: CallTokens | None
+    usage: Mapping[str, Any] | None = None
+    logprobs: list[dict[str, Any]] | None = None
 
 
 def read_reply(body: bytes) -> Reply:
@@ -43,7 +52,15 @@ def read_reply(body: bytes) -> Reply:
     except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__} {error}") from error
     stop_reason = "length" if choice.get("finish_reason") == "length" else "stop"
-    return Reply(message, stop_reason, _tokens(reply, choice, sent))
+    usage, logprobs = reply.get("usage"), choice.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return Reply(
+        message,
+        stop_reason,
+        _tokens(reply, choice, sent),
+        usage if isinstance(usage, dict) else None,
+        content if isinstance(content, list) else None,
+    )
 
 
 def _tokens(reply: dict[str, Any], choice: dict[str, Any], message: dict[str, Any]) -> CallTokens | None:

@@ -36,12 +36,15 @@ class SampledTokens:
         logprobs: Parallel to token_ids: log-probability under the distribution sampled from (after temperature and filters).
         version_spans: Weights version from position `start` of token_ids on, oldest first; at least one.
         stop_reason: `stop` at a stop token, `length` at the token limit.
+        top: Parallel to token_ids: at each position the `sampling.top_logprobs` likeliest tokens with their logprobs, likeliest first; None when
+            none were requested.
     """
 
     token_ids: list[int]
     logprobs: list[float]
     version_spans: tuple[VersionSpan, ...]
     stop_reason: str
+    top: list[list[tuple[int, float]]] | None = None
 
 
 class TokenEngine(Protocol):

@@ -104,7 +104,7 @@ class TorchEngine:
     async def _drain(self, line: _Line) -> None:
         line.cancelled.clear()
         try:
-            await asyncio.sleep(0)  # whoever asks in the same turn of the loop joins the first batch
+            await asyncio.sleep(0)  # requests of the same turn of the loop join the first batch
             while line.waiting:
                 live = [request for request in line.waiting if not request.future.done()]
                 batch = [request for request in live if (request.sampling is None) == (live[0].sampling is None)]

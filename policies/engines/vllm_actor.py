@@ -79,7 +79,7 @@ class VllmActorEngine:
         return await self._client().ask(token_ids, sampling)
 
     def _client(self) -> Client:
-        """Of the event loop that asks: each has its own, and several may ask at once."""
+        """The client of the running event loop: each loop has its own, and several may send requests at once."""
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:

@@ -37,9 +37,9 @@ def test_flags_and_files_are_options_of_the_recipe(store: Path, tmp_path: Path) 
 
 
 def test_overlap_with_evaluation_sets_is_shown(store: Path, tmp_path: Path) -> None:  # noqa: F811
-    (task,) = rows("sql", "SELECT task_id, messages[-1].text AS says FROM tasks JOIN prompts USING (prompt_id) WHERE split = 'train' ORDER BY task_id LIMIT 1", "--store", store)  # fmt: skip
+    (task,) = rows("sql", "SELECT task_id, messages[-1].text AS text FROM tasks JOIN prompts USING (prompt_id) WHERE split = 'train' ORDER BY task_id LIMIT 1", "--store", store)  # fmt: skip
     cases = tmp_path / "quiz.jsonl"
-    cases.write_text(json.dumps({"id": "q1", "text": task["says"]}) + "\n")
+    cases.write_text(json.dumps({"id": "q1", "text": task["text"]}) + "\n")
     build = ["dataset", "build", "grpo", "apart", "--from", "s1", "--store", store, "zero_variance=keep", "--against"]
     (built,) = rows(*build, cases)
     assert built["dropped"]["in evaluation set quiz by text"] >= 1

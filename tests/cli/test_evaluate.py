@@ -38,6 +38,23 @@ def test_scripted_policy_on_the_mini_workplace(store: Path) -> None:
     assert len(rows) == 36 and {row["mode"] for row in rows} == {"sampled"}
 
 
+def test_a_mixture_is_evaluated_by_environment(store: Path) -> None:
+    mixture = "environment.mixture=[{name: workplace-mini, weight: 2, limits: {max_turns: 1}, reward: {scale: 2}}, {name: math}]"
+    common = ("eval", "env", mixture, "--limit", 9, "--store", store, "--run", "mixed", "--format", "json")
+    dry = rollhouse(*common, "--dry-run")
+    assert dry.exit_code == 0 and json.loads(dry.stdout)[0]["tasks"] == 9
+    rows = json.loads(rollhouse(*common).stdout)
+    counts = {row["category"]: (row["passed"], row["samples"]) for row in rows}
+    assert counts["all of math"] == (3, 3) and counts["all of workplace-mini"][1] == 6 and counts["all"][1] == 9
+    made = LanceStore.open(store).read("evaluations", ["benchmark", "score", "passed", "rollout_id"]).to_pylist()
+    assert {(row["benchmark"], row["score"]) for row in made if row["passed"]} >= {("math", 1.0)}
+    turns = LanceStore.open(store).read("rollouts", ["environment", "n_turns"]).to_pylist()
+    assert {row["n_turns"] for row in turns if row["environment"] == "workplace-mini"} == {1}
+    assert set(get_run(LanceStore.open(store), "mixed")["summary"]["by_environment"]) == {"math", "workplace-mini"}
+    refused = rollhouse("eval", "env", "environment.mixture=[{name: math}, {name: math}]", "--dry-run")
+    assert refused.exit_code == 2 and "stands twice" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -161,7 +178,7 @@ def test_bfcl_before_and_after_want_a_training_run(store: Path) -> None:
     for arguments, reported in {
         ("--before",): "Name the run with --run",
         ("--after", "--run", "r", "--model", "m"): "Name the run with --run",
-        ("--before", "--run", "nobody"): "nobody",
+        ("--before", "--run", "absent"): "absent",
         ("--mode", "chat"): "mode cannot be 'chat'",
         ("--category", "memory_vector"): "cannot be run here",
     }.items():

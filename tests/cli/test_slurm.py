@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "slurm" / "grpo.sbatch"
 
 def started(tmp_path: Path, *arguments: str, **env: str) -> list[str]:
     """The words that the script hands to srun, options of srun included."""
-    expected = tmp_path / "says"
+    expected = tmp_path / "expected"
     shims = {"scontrol": "printf 'one\\ntwo\\n'", "srun": f"printf '%s\\n' \"$@\" > {expected}", "ray": "true"}
     for name, does in shims.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")

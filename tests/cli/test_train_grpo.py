@@ -65,6 +65,7 @@ def test_shipped_recipes_resolve(recipe: str) -> None:
 
 
 def test_requests_that_are_wrong(store: Path, tmp_path: Path) -> None:
+    assert train(store, "--dry-run").exit_code == 0
     for expected, settings in {
         "Did you mean 'grpo.max_num_steps'?": ["grpo.max_steps=3"],
         "no dataset 'absent'": ["dataset=absent"],
@@ -72,10 +73,14 @@ def test_requests_that_are_wrong(store: Path, tmp_path: Path) -> None:
         "seed follows from the other settings": ["policy.generation.vllm.seed=3"],
         "no model": [f"policy.model_name={tmp_path / 'absent'}"],
         "workplace-mini": ["environment.name=workplace"],
+        "'math' stands twice": ["environment.mixture=[{name: math}, {name: math}]"],
     }.items():
-        result = train(store, *settings)
-        assert result.exit_code == 2 or getattr(result.exception, "exit_code", None) == 2, (settings, result.exception)
-        assert expected in output(result) + str(result.exception), settings
+        for result in (train(store, *settings), train(store, *settings, "--dry-run")):
+            assert result.exit_code == 2 or getattr(result.exception, "exit_code", None) == 2, (
+                settings,
+                result.exception,
+            )
+            assert expected in output(result) + str(result.exception), settings
 
 
 @pytest.mark.system

@@ -17,7 +17,7 @@ class Peer:
 
     Attributes:
         answers: Oldest first; the last is repeated.
-        asked: Bodies of the chat requests, in order of arrival; `at` has their times on the server's clock.
+        requests: Bodies of the chat requests, in order of arrival; `at` has their times on the server's clock.
         most: Most requests answered at one time.
         cards: What /v1/models lists; None answers 404 there.
     """
@@ -25,7 +25,7 @@ class Peer:
     def __init__(self) -> None:
         self.url = ""
         self.answers: list[Answer] = []
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.at: list[float] = []
         self.headers: list[dict[str, str]] = []
         self.most = self._now = 0
@@ -35,7 +35,7 @@ class Peer:
         self._now += 1
         self.most = max(self.most, self._now)
         try:
-            self.asked.append(await request.json())
+            self.requests.append(await request.json())
             self.at.append(asyncio.get_running_loop().time())
             self.headers.append(dict(request.headers))
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -77,7 +77,7 @@ def running(count: int = 1) -> Iterator[list[Peer]]:
         loop.close()
 
 
-def says(message: dict[str, Any], reason: str = "stop", choice: dict[str, Any] | None = None, **reply: Any) -> Answer:
+def reply(message: dict[str, Any], reason: str = "stop", choice: dict[str, Any] | None = None, **reply: Any) -> Answer:
     """A completion; `choice` and `reply` are further fields of those."""
     body = {
         "id": "1",

@@ -246,7 +246,7 @@ def test_a_shaped_reward_keeps_the_raw_verdict_beside_it(store: LanceStore) -> N
         assert row["reward"] == pytest.approx(2 * verdict["reward"] - 0.25 * row["n_turns"])
         assert row["passed"] == verdict["passed"] == (verdict["reward"] == 1.0)
         assert row["scorer"] == f"{verdict['scorer']}+shaped" and verdict["run_id"] == "r"
-        assert {"name": "raw", "value": verdict["reward"], "weight": 0.0} in row["reward_components"]
+        assert {"name": "raw", "value": verdict["reward"], "weight": 2.0} in row["reward_components"]
     assert summary.reward_mean == pytest.approx(sum(row["reward"] for row in rows) / 30)
     rescored = rescore(store, environment_scorer(OFFICE))
     assert rescored.scored == 30 and store.read("scores").num_rows == 30, "re-scoring knows these verdicts"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollhouse.base.errors import ConfigError
-from rollhouse.environments.config import EnvironmentSpec
-from rollhouse.environments.mixture import Mixture, interleave, open_mixture, shaping_by_environment
+from rollhouse.environments.config import EnvironmentSpec, EpisodeLimits
+from rollhouse.environments.mixture import Mixture, interleave, limits_of, open_mixture
 from rollhouse.environments.shaping import RewardShaping
 from rollhouse.environments.types import Done
 from rollhouse.environments.workplace_mini import MiniEnvironment
@@ -44,7 +44,7 @@ class CornerSession:
 
 
 def mixture(*parts: tuple[str, int, float]) -> Mixture:
-    return Mixture([(Corner(name, n), weight, RewardShaping()) for name, n, weight in parts])
+    return Mixture([(Corner(name, n), EnvironmentSpec(name=name, weight=weight)) for name, n, weight in parts])
 
 
 @settings(max_examples=40, deadline=None)
@@ -78,10 +78,17 @@ def test_it_ends_with_the_first_that_runs_out() -> None:
 
 
 def test_a_recipe_opens_what_it_names() -> None:
-    one = [EnvironmentSpec(name="workplace-mini", options={"n_train": 12}, reward=RewardShaping(scale=2))]
+    one = [EnvironmentSpec(name="workplace-mini", options={"n_train": 12})]
     alone = open_mixture(one, seed=1)
     assert isinstance(alone, MiniEnvironment) and len(list(alone.tasks("train"))) == 12
-    assert shaping_by_environment(alone, one)["workplace-mini"].scale == 2
+    own = {"reward": RewardShaping(scale=2), "limits": EpisodeLimits(max_turns=3)}
+    shaped = open_mixture([one[0].model_copy(update=own)], seed=1)
+    assert (
+        isinstance(shaped, Mixture) and shaped.name == "workplace-mini" and shaped.shaping["workplace-mini"].scale == 2
+    )
+    assert list(shaped.tasks("train")) == list(alone.tasks("train"))
+    task = next(iter(shaped.tasks("train")))
+    assert limits_of(shaped, task).max_turns == 3 and limits_of(alone, task).max_turns is None
     with pytest.raises(ConfigError, match="stands twice"):
         open_mixture([*one, *one])
     with pytest.raises(ConfigError, match="No environment is named"):

@@ -1,6 +1,7 @@
 """Shaped rewards: what is added up, what is kept, and what is refused."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -71,6 +72,11 @@ def test_a_verdict_that_is_no_number_is_refused(wrong: float) -> None:
 def test_a_verdict_of_wrong_types_is_refused(parts: Any, output: str) -> None:
     with pytest.raises(ValueError, match=output):
         shape(Score(*parts), COUNTS, RewardShaping())
+
+
+def test_a_verdict_without_components_is_a_part_of_its_own_sum() -> None:
+    score = shape(replace(RAW, components=()), COUNTS, RewardShaping(scale=2, penalties=Penalties(turn=0.1)))
+    assert score.reward == pytest.approx(sum(value * weight for _, value, weight in score.components))
 
 
 def test_a_component_that_is_not_there_is_named() -> None:

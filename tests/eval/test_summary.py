@@ -10,7 +10,7 @@ from rollhouse.eval.summary import summarize
 
 
 def _rows(verdicts: dict[str, list[bool]], **fields: object) -> list[dict]:
-    row = {"category": "c", "error_type": None, **fields}
+    row = {"benchmark": "b", "category": "c", "error_type": None, **fields}
     return [
         {**row, "case_id": case, "passed": p, "score": float(p)} for case, passed in verdicts.items() for p in passed
     ]

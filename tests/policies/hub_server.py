@@ -20,7 +20,7 @@ class Hub:
         repos: `models/owner/name` or `datasets/owner/name` → files.
         status: A status that every request gets instead of an answer.
         gated: Repositories whose files are refused with 403 to all but the token `let-me-in`.
-        paths: Every path asked for.
+        paths: Every requested path.
         tokens: Every Authorization header seen.
     """
 

@@ -1,4 +1,4 @@
-"""The Ray cluster: joined when it is asked for, waited for, and gone with the driver that started it."""
+"""The Ray cluster: joined when configured, waited for, and ended with the driver that started it."""
 
 import os
 import signal
@@ -89,7 +89,7 @@ def test_nothing_is_left_of_a_driver_that_is_killed(tiny_base: Path, how: signal
     names = " ".join(" ".join(one.cmdline()) for one in started)
     assert "EngineActor" in names and "_Rank" in names and "gcs_server" in names
     listens = [c.laddr.ip for one in started for c in one.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
-    assert listens and set(listens) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, "nobody else reaches our cluster"
+    assert listens and set(listens) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, "the cluster listens on loopback only"
     folder = Path(line.split(maxsplit=1)[1].strip())
     assert folder.exists()
     os.kill(process.pid, how)

@@ -1,4 +1,4 @@
-"""OpenAI-compatible endpoints: what is asked, what trouble does, several at once, and the tokens of those that show them."""
+"""OpenAI-compatible endpoints: requests, faults, several endpoints at once, and tokens where endpoints return them."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.runs import start_run
 from rollhouse.store.task import Task
 
-from ..collect.peer import Peer, breaks_off, fails, resets, running, says, sleeps
+from ..collect.peer import Peer, breaks_off, fails, reply, resets, running, sleeps
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 TASK = Task("test", (Message("user", "do it \ud800"),), (TOOL,))
 CALL = {"id": "c9", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
 QUICK = {"backoff_s": 0.01, "backoff_max_s": 0.02, "timeout_s": 0.5, "breaker_pause_s": 0.02}
-DONE = says({"content": "done"})
+DONE = reply({"content": "done"})
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def many(policy: OpenAIPolicy, count: int) -> list[Any]:
 
 def test_a_request_has_the_tools_and_the_settings(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
-    peer.answers = [says({"content": None, "tool_calls": [CALL]}, "tool_calls"), says({"content": "cut"}, "length")]
+    peer.answers = [reply({"content": None, "tool_calls": [CALL]}, "tool_calls"), reply({"content": "cut"}, "length")]
     policy = policy_of(peer, extra_body={"chat_template_kwargs": {"enable_thinking": False}})
     assert policy.policy_id == "served" and policy.urls == [peer.url + "/v1"]
     conversation = Conversation(TASK)
@@ -62,7 +62,7 @@ def test_a_request_has_the_tools_and_the_settings(peer: Peer, monkeypatch: pytes
     assert turn == Turn(Message("assistant", None, (ToolCall("c9", "f", '{"x": 1}'),)))
     conversation.messages += [turn.message, Message("tool", "ok", tool_call_id="c9")]
     assert respond(policy, conversation, top_k=5, min_p=0.1).stop_reason == "length"
-    first, last = peer.asked
+    first, last = peer.requests
     assert first == {
         "model": "served", "messages": [{"role": "user", "content": "do it \ud800"}], "tools": [TOOL],
         "temperature": 0.5, "top_p": 1.0, "max_tokens": 7, "seed": 3, "chat_template_kwargs": {"enable_thinking": False},
@@ -73,12 +73,12 @@ def test_a_request_has_the_tools_and_the_settings(peer: Peer, monkeypatch: pytes
 
 def test_a_task_without_tools_or_messages_is_a_request_too(peer: Peer) -> None:
     respond(policy_of(peer), Conversation(Task("test", (), ()), [Message("user", "hi")]))
-    assert peer.asked[0]["messages"] == [{"role": "user", "content": "hi"}] and "tools" not in peer.asked[0]
+    assert peer.requests[0]["messages"] == [{"role": "user", "content": "hi"}] and "tools" not in peer.requests[0]
 
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
 def test_reasoning_stays_apart(peer: Peer, name: str) -> None:
-    peer.answers = [says({"content": "4", name: "2 + 2"})]
+    peer.answers = [reply({"content": "4", name: "2 + 2"})]
     assert respond(policy_of(peer)).message == Message("assistant", "4", reasoning="2 + 2")
 
 
@@ -86,7 +86,7 @@ def test_ids_of_calls_are_unique_in_a_rollout_whatever_the_endpoint_gives(peer: 
     """Some give none, some count from 0 in every turn; arguments may be absent, empty or an object."""
     bare = [{"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]  # fmt: skip
     repeated = [{"id": "call_0", "type": "function", "function": {"name": "f", "arguments": ""}}] * 2
-    peer.answers = [says({"content": None, "tool_calls": calls}, "tool_calls") for calls in (bare, bare, repeated)]
+    peer.answers = [reply({"content": None, "tool_calls": calls}, "tool_calls") for calls in (bare, bare, repeated)]
     policy, conversation = policy_of(peer), Conversation(TASK)
     for _ in range(3):
         turn = respond(policy, conversation)
@@ -104,7 +104,7 @@ TROUBLE = {
     "late": (sleeps(0.8, DONE), "no answer within 0.5 s"),
     "text": (fails(200, "{not json"), "not a completion"),
     "nothing": (fails(200, {"choices": []}), "not a completion"),
-    "strange": (says({"tool_calls": [{"function": {}}]}), "not a completion"),
+    "strange": (reply({"tool_calls": [{"function": {}}]}), "not a completion"),
     "deep": (fails(200, "[" * 100_000), "not a completion"),
 }
 
@@ -114,11 +114,11 @@ def test_failures_are_retried_and_reported_when_they_stay(peer: Peer, name: str)
     answer, said = TROUBLE[name]
     peer.answers = [answer, DONE]
     turn = respond(policy_of(peer, max_retries=1))
-    assert (turn.message.text, turn.retries, len(peer.asked)) == ("done", 1, 2)
+    assert (turn.message.text, turn.retries, len(peer.requests)) == ("done", 1, 2)
     peer.answers = [answer]
     with pytest.raises(EngineError, match=said) as failed:
         respond(policy_of(peer, max_retries=0))
-    assert not isinstance(failed.value, EngineRefused) and failed.value.fix and len(peer.asked) == 3
+    assert not isinstance(failed.value, EngineRefused) and failed.value.fix and len(peer.requests) == 3
     peer.answers = [answer, fails(400)]
     with pytest.raises(EngineRefused) as refused:
         respond(policy_of(peer))
@@ -133,7 +133,7 @@ def test_what_an_endpoint_refuses_is_not_asked_again(peer: Peer) -> None:
     peer.answers = [fails(400, {"message": "This model's maximum context length is 512 tokens."})]
     with pytest.raises(PromptTooLong):
         respond(policy_of(peer))
-    assert len(peer.asked) == 2
+    assert len(peer.requests) == 2
 
 
 def test_the_key_is_never_said(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_the_key_is_never_said(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> N
     peer.answers = [fails(401, {"error": "wrong key sk-very-secret"})]
     with pytest.raises(EngineError, match="401 wrong key") as failed:
         respond(policy_of(peer))
-    assert "secret" not in str(failed.value) and len(peer.asked) == 1
+    assert "secret" not in str(failed.value) and len(peer.requests) == 1
     with pytest.raises(ConfigError) as refused:
         OpenAIPolicy("http://me:secret@127.0.0.1:9/v1")
     assert "secret" not in str(refused.value)
@@ -175,7 +175,7 @@ def test_several_endpoints_share_the_work_within_their_limits() -> None:
             one.answers = [sleeps(0.02, DONE)]
         turns = asyncio.run(many(policy_of(*peers, concurrency=3), 30))
         assert all(turn.message.text == "done" for turn in turns)
-        assert [one.most for one in peers] == [3, 3] and sum(len(one.asked) for one in peers) == 30
+        assert [one.most for one in peers] == [3, 3] and sum(len(one.requests) for one in peers) == 30
         peers[1].cards = [{"id": "other"}]
         with pytest.raises(EngineError, match="does not serve 'served'"):
             policy_of(*peers)
@@ -187,14 +187,14 @@ def test_a_broken_endpoint_is_left_alone_while_another_answers() -> None:
         policy = policy_of(*peers, breaker_failures=3, breaker_pause_s=60, concurrency=2)
         turns = asyncio.run(many(policy, 40))
         assert all(turn.message.text == "done" for turn in turns)
-        assert 3 <= len(peers[0].asked) <= 4 and len(peers[1].asked) == 40
+        assert 3 <= len(peers[0].requests) <= 4 and len(peers[1].requests) == 40
 
 
 def test_an_open_breaker_sends_one_request_at_a_time_and_closes_on_an_answer(peer: Peer) -> None:
     peer.answers = [*[fails(503)] * 8, DONE]
     turns = asyncio.run(many(policy_of(peer, breaker_failures=4, max_retries=8, timeout_s=30), 4))
     assert all(turn.message.text == "done" for turn in turns) and sum(turn.retries for turn in turns) == 8
-    assert len(peer.asked) == 12
+    assert len(peer.requests) == 12
 
 
 def test_endpoints_that_stay_away_end_the_run(peer: Peer) -> None:
@@ -233,7 +233,7 @@ def test_who_is_cancelled_while_waiting_gives_its_turn_away(peer: Peer) -> None:
 
     ended = asyncio.run(run())
     assert [isinstance(one, Turn) for one in ended] == [True, False, False, True, True, False]
-    assert peer.most == 1 and len(peer.asked) == 3
+    assert peer.most == 1 and len(peer.requests) == 3
 
 
 @pytest.mark.parametrize("wrong", [{"max_retries": -1}, {"tokens": "some"}, {"timeout_s": 0}, {"concurrency": 0}])
@@ -244,12 +244,12 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
 
 def vllm(prompt: list[int], sampled: list[int], **message: Any) -> Any:
     content = [{"token": "x", "logprob": -0.5 * token} for token in sampled]
-    return says({"content": "x", **message}, choice={"token_ids": sampled, "logprobs": {"content": content}}, prompt_token_ids=prompt)  # fmt: skip
+    return reply({"content": "x", **message}, choice={"token_ids": sampled, "logprobs": {"content": content}}, prompt_token_ids=prompt)  # fmt: skip
 
 
 def nemo_gym(prompt: list[int], sampled: list[int], **message: Any) -> Any:
     logprobs = [-0.5 * token for token in sampled]
-    return says({"content": "x", "prompt_token_ids": prompt, "generation_token_ids": sampled, "generation_log_probs": logprobs, **message})  # fmt: skip
+    return reply({"content": "x", "prompt_token_ids": prompt, "generation_token_ids": sampled, "generation_log_probs": logprobs, **message})  # fmt: skip
 
 
 def play(policy: OpenAIPolicy, turns: int) -> Conversation:
@@ -259,24 +259,24 @@ def play(policy: OpenAIPolicy, turns: int) -> Conversation:
     return conversation
 
 
-@pytest.mark.parametrize(("shape", "owner", "asked"), [(vllm, "vllm", True), (nemo_gym, "x", False)])
-def test_tokens_that_are_shown_make_the_conversation_exact(peer: Peer, shape: Any, owner: str, asked: bool) -> None:
+@pytest.mark.parametrize(("shape", "owner", "wanted"), [(vllm, "vllm", True), (nemo_gym, "x", False)])
+def test_tokens_that_are_shown_make_the_conversation_exact(peer: Peer, shape: Any, owner: str, wanted: bool) -> None:
     peer.cards = [{"id": "served", "owned_by": owner}]
     peer.answers = [shape([1, 2], [5, 6]), shape([1, 2, 5, 6, 7, 8], [9])]
     conversation = play(policy_of(peer), 2)
     assert (conversation.prompt_ids, conversation.token_ids) == ([1, 2], [5, 6, 7, 8, 9])
     assert (conversation.loss_mask, conversation.logprobs) == ([1, 1, 0, 0, 1], [-2.5, -3.0, -4.5])
     assert conversation.prefix_ok and conversation.gaps == [] and conversation.logprobs_mode == "processed"
-    assert ("return_token_ids" in peer.asked[0], "logprobs" in peer.asked[0]) == (asked, asked)
+    assert ("return_token_ids" in peer.requests[0], "logprobs" in peer.requests[0]) == (wanted, wanted)
 
 
 def test_tokens_are_asked_for_taken_and_refused_as_the_option_says(peer: Peer) -> None:
     with pytest.raises(EngineRefused, match="no token ids"):
         play(policy_of(peer, tokens="require"), 1)
-    assert peer.asked[0]["return_token_ids"] is True
+    assert peer.requests[0]["return_token_ids"] is True
     peer.answers = [vllm([1], [2])]
     assert play(policy_of(peer, tokens="off"), 1).prompt_ids is None
-    peer.answers = [says({"content": "x", "prompt_token_ids": [1], "generation_token_ids": [2, 3], "generation_log_probs": [-1.0]})]  # fmt: skip
+    peer.answers = [reply({"content": "x", "prompt_token_ids": [1], "generation_token_ids": [2, 3], "generation_log_probs": [-1.0]})]  # fmt: skip
     assert play(policy_of(peer), 1).prompt_ids is None, "tokens and logprobs that do not fit together are none"
 
 

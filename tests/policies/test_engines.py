@@ -229,7 +229,7 @@ def test_another_cluster_is_named_and_left_alone(monkeypatch: pytest.MonkeyPatch
         (tmp_path / "ray" / "ray_current_cluster").write_text(address)
         with pytest.raises(ConfigError, match=rf"{address} \(.*ray_current_cluster\).*ray stop"):
             cluster.ensure_ray()
-    assert cluster.running_cluster() is None, "a note that nobody answers to is stale"
+    assert cluster.running_cluster() is None, "a note without a running cluster is stale"
 
 
 @pytest.fixture(scope="module")

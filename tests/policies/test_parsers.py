@@ -121,15 +121,15 @@ def test_vllms_parsers_by_name_and_from_a_file(tmp_path: Path) -> None:
 
     call = Message("assistant", None, (ToolCall("call_0", "look", '{"x": 1}'),))
     tagged = "<tool_call>\n<function=look>\n<parameter=x>\n1\n</parameter>\n</function>\n</tool_call>"
-    assert parse(named("qwen3_coder"), tagged) == (call, 0)  # a number, as the tool's schema says
+    assert parse(named("qwen3_coder"), tagged) == (call, 0)  # a number, as in the tool's schema
     pythonic = parse(named("pythonic"), "<think>hm</think>[look(x=1), look(x=2)]")[0]
     assert pythonic.reasoning == "hm" and [one.arguments for one in pythonic.tool_calls] == ['{"x": 1}', '{"x": 2}']
     assert parse(named("pythonic"), "just words") == (Message("assistant", "just words"), 0)
     longcat = named("longcat")  # the Hermes form between other tags: it only logs what it cannot read
     broken = "<longcat_tool_call>{bad</longcat_tool_call>"
     assert parse(longcat, broken) == (Message("assistant", broken), 1)
-    with pytest.raises(ConfigError, match="no tool parser 'nobody'") as unknown:
-        named("nobody")
+    with pytest.raises(ConfigError, match="no tool parser 'absent'") as unknown:
+        named("absent")
     assert "qwen3_coder" in unknown.value.fix and "FILE.py:name" in unknown.value.fix
     with pytest.raises(ConfigError, match="does not fit this model"):
         named("jamba")

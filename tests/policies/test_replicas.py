@@ -24,10 +24,10 @@ from ..random_model import reference_logprobs
 class Counted(TorchEngine):
     """A torch engine that counts its requests."""
 
-    asked = 0
+    requests = 0
 
     async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
-        self.asked += 1
+        self.requests += 1
         return await super().generate(prompt_ids, sampling)
 
 
@@ -50,7 +50,7 @@ def test_requests_go_to_the_least_busy_and_weights_to_all(random_models: tuple[P
 
     for i, generation in enumerate(asyncio.run(several(9))):
         check(first, [5, 6, i], generation, 0)
-    assert [one.asked for one in engines] == [3, 3, 3]
+    assert [one.requests for one in engines] == [3, 3, 3]
 
     async def swap() -> list[SampledTokens]:
         # One engine is slower than the others: what comes later goes around it.
@@ -64,7 +64,7 @@ def test_requests_go_to_the_least_busy_and_weights_to_all(random_models: tuple[P
 
     for i, generation in enumerate(asyncio.run(swap())):
         check(second, [5, 6, i], generation, 3)
-    assert [one.asked for one in engines] == [3 + 1 + 2, 3 + 4 + 2, 3 + 2]
+    assert [one.requests for one in engines] == [3 + 1 + 2, 3 + 4 + 2, 3 + 2]
     assert [one.version for one in engines] == [3, 3, 3] and engine.version == 3
     assert asyncio.run(engine.score([5, 6, 7])) == pytest.approx(reference_logprobs(second, [5, 6, 7]), abs=1e-4)
     with pytest.raises(ConfigError, match="no weights"):

@@ -1,4 +1,4 @@
-"""An engine that dies is replaced: with the last weights, and with what was in flight asked again."""
+"""An engine that dies is replaced: it gets the last weights, and requests in flight are sent again."""
 
 import asyncio
 import os
@@ -33,12 +33,12 @@ def check(folder: Path, prompt: list[int], generation: SampledTokens, version: i
 
 async def ask_and_end(engine: TokenEngine, ends: Any, n: int = 6) -> tuple[list[SampledTokens], list[float]]:
     """Long requests and a score; `ends` is called while they are in flight."""
-    asked = [asyncio.ensure_future(engine.generate([5, 6, i], Sampling(max_tokens=400, seed=i))) for i in range(n)]
-    asked_scores = asyncio.ensure_future(engine.score([5, 6, 7]))
+    requests = [asyncio.ensure_future(engine.generate([5, 6, i], Sampling(max_tokens=400, seed=i))) for i in range(n)]
+    score_requests = asyncio.ensure_future(engine.score([5, 6, 7]))
     await asyncio.sleep(0.01)
-    assert not all(one.done() for one in asked)
+    assert not all(one.done() for one in requests)
     ends()
-    return list(await asyncio.gather(*asked)), await asked_scores
+    return list(await asyncio.gather(*requests)), await score_requests
 
 
 def test_an_engine_that_ends_is_replaced_with_the_last_weights(random_models: tuple[Path, Path]) -> None:

@@ -70,7 +70,7 @@ class Talk:
 
 
 class Says:
-    """A token engine that samples what it is told to, so that a turn can say anything. Keeps what it was given."""
+    """A token engine that samples the given texts, so that a turn can hold anything. Keeps what it was given."""
 
     kind, version, max_model_len = "torch", 0, 100_000
 
@@ -125,7 +125,7 @@ def play(
 
 
 def check_row(episode: Episode, given: list[list[int]], turns: Sequence[list[int]]) -> list[list[int]]:
-    """The row's tokens are what the engine saw and sampled, and the mask says which is which. Returns what came between the turns."""
+    """The row's tokens are what the engine saw and sampled, and the mask tells the two apart. Returns what came between the turns."""
     row, prompt = episode.rollout.to_row(), episode.rollout.prompt_token_ids or []
     assert prompt == given[0] and row["prefix_ok"] is True
     stored = prompt + row["token_ids"]

@@ -204,7 +204,7 @@ def test_verdict_moves(store: LanceStore) -> None:
     assert rows(store, "verdict_moves", columns, scorer="strict", against="strict", against_version="1") == [
         ("passed", "failed", 1, 1.0, 0.0, 1)
     ]
-    assert rows(store, "verdict_moves", columns, scorer="strict", against="nobody") == [
+    assert rows(store, "verdict_moves", columns, scorer="strict", against="absent") == [
         ("none", "failed", 1, None, 0.0, 0)
     ]
     assert rows(store, "verdict_moves", columns, scorer="strict", run="hard") == []

@@ -142,7 +142,7 @@ def test_the_command_reports_and_fails_on_demand(tmp_path: Path) -> None:
     assert check("--fail-on", "unknown_tool,empty_turn").exit_code == 1
     assert check("--fail-on", "any").exit_code == 1 and check("--fail-on", "unknown_tool").exit_code == 0
     assert "no_turns" in check("--fail-on", "emptyturn").output
-    assert "There is no run" in check("--run", "nobody").output
+    assert "There is no run" in check("--run", "absent").output
     alone = CliRunner().invoke(app, ["check", *place, "--fail-on", "any"])
     assert "need --rollouts" in alone.output
 
@@ -157,5 +157,5 @@ def test_import_reports_what_it_added(tmp_path: Path) -> None:
 
 
 def test_an_unknown_finding_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no finding 'nobody'"):
-        failing([], ["nobody"])
+    with pytest.raises(ConfigError, match="no finding 'absent'"):
+        failing([], ["absent"])

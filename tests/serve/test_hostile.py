@@ -102,7 +102,7 @@ def half_sent(server: Server, count: int) -> Iterator[None]:
         yield
 
 
-def asked(server: Server) -> int:
+def status_of_request(server: Server) -> int:
     """One agent: it holds its connection over two requests."""
     with httpx.Client(base_url=server.url, timeout=120, verify=False) as client:
         return client.get("/v1/models").status_code + client.get("/health").status_code
@@ -115,7 +115,7 @@ def test_half_sent_requests_and_more_agents_than_connections(
     monkeypatch.setattr(connections, "FIRST_REQUEST_S", 0.5)
     served = serving(LanceStore.create(tmp_path / "s"), torch_policy)
     with served as server, half_sent(server, 120), ThreadPoolExecutor(16) as pool:
-        assert set(pool.map(asked, [server] * 100)) == {400}
+        assert set(pool.map(status_of_request, [server] * 100)) == {400}
 
 
 def test_running_out_of_descriptors_ends_nothing(
@@ -145,7 +145,7 @@ def test_running_out_of_descriptors_ends_nothing(
         waiting.settimeout(30)
         assert waiting.recv(100).startswith(b"HTTP/1.1 200")
         waiting.close()
-        assert asked(server) == 400
+        assert status_of_request(server) == 400
 
 
 def test_a_body_that_does_not_come_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

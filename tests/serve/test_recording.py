@@ -108,8 +108,8 @@ def test_a_call_without_an_id_is_answered_and_not_recorded(
 
 
 def test_too_late_and_too_early_are_409(server: Server, request_of: Request) -> None:
-    assert post(server, "/rollouts/nobody/finish")[0] == 409
-    assert post(server, "/rollouts/nobody/score", reward=1)[0] == 409
+    assert post(server, "/rollouts/absent/finish")[0] == 409
+    assert post(server, "/rollouts/absent/score", reward=1)[0] == 409
     client = server.openai("/rollouts/once/v1")
     client.chat.completions.create(**request_of())
     status, reply = post(server, "/rollouts/once/score", reward=1)

@@ -190,13 +190,13 @@ def test_a_call_without_arguments_has_an_empty_object(written: Any) -> None:
 
 def test_results_without_ids_answer_in_order_unless_they_name_their_tool() -> None:
     calls = [{"id": "a", "function": {"name": "weather"}}, {"id": "b", "function": {"name": "time"}}]
-    asked = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": calls}]
-    named = read_messages([*asked, {"role": "tool", "name": "time", "content": "10:42"}, {"role": "tool", "name": "weather", "content": "rain"}])  # fmt: skip
+    before = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": calls}]
+    named = read_messages([*before, {"role": "tool", "name": "time", "content": "10:42"}, {"role": "tool", "name": "weather", "content": "rain"}])  # fmt: skip
     assert [message.tool_call_id for message in named[2:]] == ["b", "a"]
-    plain = read_messages([*asked, {"role": "tool", "content": "rain"}, {"role": "tool", "content": "10:42"}])
+    plain = read_messages([*before, {"role": "tool", "content": "rain"}, {"role": "tool", "content": "10:42"}])
     assert [message.tool_call_id for message in plain[2:]] == ["a", "b"]
     gaps: set[str] = set()
-    late = read_messages([*asked, {"role": "assistant", "content": "So."}, {"role": "tool", "tool_call_id": "zz", "content": "?"}], gaps)  # fmt: skip
+    late = read_messages([*before, {"role": "assistant", "content": "So."}, {"role": "tool", "tool_call_id": "zz", "content": "?"}], gaps)  # fmt: skip
     assert late[-1].tool_call_id == "zz" and "results_without_calls" in gaps
 
 

@@ -63,7 +63,7 @@ def conversation(seed: int, chat: ChatFormat) -> tuple[tuple[Message, ...], tupl
 def meant(
     chat: ChatFormat, prompt: tuple[Message, ...], completion: tuple[Message, ...], header: str = ""
 ) -> list[tuple[str, str]] | None:
-    """(context, what the policy says) of each turn of the completion; None when a turn cannot be shown whole.
+    """(context, sampled text) of each turn of the completion; None when a turn cannot be shown whole.
 
     Args:
         header: The header of a turn that the generation prompt lacks and the policy does not write.
@@ -119,7 +119,7 @@ def _meant(
             return None
         last = max(last, said.index(word) + len(word))
     if turn.reasoning and turn.tool_calls and said.index(turn.reasoning) > said.index(turn.tool_calls[0].parsed()["q"]):
-        return None  # nobody thinks after the call
+        return None  # no template shows reasoning after the call
     stops = [str(chat.tokenizer.convert_ids_to_tokens(number)) for number in chat.stop_token_ids]
     ends = [(said.index(stop, last), stop) for stop in stops if stop in said[last:]]
     if ends:

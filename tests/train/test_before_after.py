@@ -29,8 +29,8 @@ def test_bfcl_before_and_after_a_run(office: Any, fresh_model: Any, tmp_path: An
     assert "learn-bfcl-before" in said and "learn-bfcl-after" in said and "not run:" in said and "noise" in said
 
     rows = office.store.read("evaluations").to_pylist()
-    asked = {(row["run_id"], row["case_id"]) for row in rows}
-    assert len(rows) == len(asked) == 8 and len({case for _, case in asked}) == 4
+    evaluated = {(row["run_id"], row["case_id"]) for row in rows}
+    assert len(rows) == len(evaluated) == 8 and len({case for _, case in evaluated}) == 4
     before, after = (get_run(office.store, f"learn-bfcl-{stage}") for stage in ("before", "after"))
     assert before["config"]["model_hash"] == get_run(office.store, "learn")["config"]["model_hash"]
     assert after["config"]["model_hash"] == get_run(office.store, "learn")["summary"]["weights_hash"]
@@ -38,8 +38,8 @@ def test_bfcl_before_and_after_a_run(office: Any, fresh_model: Any, tmp_path: An
 
     again = rollhouse(*both, "--engine", "torch", "--format", "json")
     assert again.exit_code == 0 and len(json.loads(again.stdout)) == 4
-    assert office.store.lance_dataset("evaluations").count_rows() == 8, "what was judged is not asked again"
+    assert office.store.lance_dataset("evaluations").count_rows() == 8, "a judged case is not sampled again"
     other = rollhouse(*both, "--engine", "vllm")
-    told = " ".join(other.stderr.split())
-    assert other.exit_code == 2 and "policy.engine is 'torch' in the run and 'vllm' now" in told
-    assert "one by one" in told and "eval compare" in told and "another name" not in told
+    message = " ".join(other.stderr.split())
+    assert other.exit_code == 2 and "policy.engine is 'torch' in the run and 'vllm' now" in message
+    assert "one by one" in message and "eval compare" in message and "another name" not in message

@@ -76,7 +76,7 @@ def test_adapters_are_trained_and_a_whole_model_is_saved(office, fresh_model, tm
     assert changed and all("proj" in name for name in changed)
     for name in changed:
         delta = after[name] - before[name]
-        assert int(delta.double().svd().S.gt(1e-6).sum()) <= 4, "what was learned has the rank asked for"
+        assert int(delta.double().svd().S.gt(1e-6).sum()) <= 4, "the update has the configured rank"
     AutoModelForCausalLM.from_pretrained(row["path"])
     assert resolve_model(office.store, "learn/step_1").is_dir()
 
@@ -131,7 +131,7 @@ def test_a_run_is_reproduced_or_the_first_step_that_differs_is_named(office, fre
         pass
     shown = CliRunner().invoke(app, ["runs", "reproduce", "learn", "--store", str(office.store.uri)])
     assert shown.exit_code == 0 and "identical" in shown.stdout
-    for run, said in {"scripted": "of kind collect", "nobody": "nobody"}.items():
+    for run, said in {"scripted": "of kind collect", "absent": "absent"}.items():
         refused = CliRunner().invoke(app, ["runs", "reproduce", run, "--store", str(office.store.uri)])
         assert refused.exit_code == 2 and said in refused.stderr
 

@@ -147,21 +147,21 @@ def test_what_does_not_fit_is_named_before_a_run_starts(office, fresh_model, tmp
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "config.json").write_text(json.dumps({}))
-    for overrides, error, says in (
+    for overrides, error, message in (
         (["dataset=demo"], StoreNotFound, "demos@1"),
         ([f"policy.model_name={empty}"], ConfigError, "weights"),
         (["policy.max_total_sequence_length=20"], ConfigError, "longer than"),
     ):
-        with pytest.raises(error, match=says):
+        with pytest.raises(error, match=message):
             train_sft(office.store, config(fresh_model, tmp_path / "r", *overrides))
     assert office.store.lance_dataset("run_events").count_rows("kind = 'sft'") == 0
-    for overrides, says in (
+    for overrides, message in (
         (["policy.train_micro_batch_size=4"], "multiple"),
         (["trl.pakking=true"], "pakking"),
         (["trl.output_dir=x"], "cannot be set"),
         (["++trl.packing_strategy=wrapped"], "cuts rows"),
     ):
-        with pytest.raises(ConfigError, match=says):
+        with pytest.raises(ConfigError, match=message):
             train_sft(office.store, config(fresh_model, tmp_path / "r", *overrides))
 
 

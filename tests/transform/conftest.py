@@ -29,17 +29,17 @@ class Filled:
     scores: list[dict[str, Any]] = field(default_factory=list)
 
     def task(
-        self, name: str, split: str = "train", says: str | None = None, system: str | None = "Use tools.", **fields: Any
+        self, name: str, split: str = "train", text: str | None = None, system: str | None = "Use tools.", **fields: Any
     ) -> Task:
-        """A task whose user says `says`; `fields` override those of Task."""
+        """A task whose user message is `text`; `fields` override those of Task."""
         prompt = (Message("system", system),) if system else ()
-        prompt += (Message("user", says or f"Please do {name}."),)
+        prompt += (Message("user", text or f"Please do {name}."),)
         values = {"tools": (TOOL,), "ground_truth": [name], "split": split, "source_key": name} | fields
         self.tasks[name] = Task("office", prompt, **values)
         return self.tasks[name]
 
     def rollout(self, task: str, reward: float | None, index: int = 0, run: str = "c1", **columns: Any) -> str:
-        """One rollout of a known task; its response says `to` (default: unique) and `columns` override what is stored."""
+        """One rollout of a known task; its response is `to` (default: unique) and `columns` override what is stored."""
         found = self.tasks.get(task) or self.task(task)
         attempt = columns.get("attempt", 0)
         calls = columns.pop("calls", 1)

@@ -71,7 +71,7 @@ def test_a_file_is_what_its_name_says(filled, tmp_path) -> None:
 
 
 def test_a_plain_question_and_answer_is_a_response(filled, tmp_path) -> None:
-    filled.task("q", tools=(), system=None, says="Capital of France?")
+    filled.task("q", tools=(), system=None, text="Capital of France?")
     filled.rollout("q", 1.0, messages=said("Paris."), n_tool_calls=0)
     demos = build_sft(filled.store, "demos", filled.snapshot())
     export_dataset(filled.store, demos, "nemo-response", tmp_path / "r.jsonl")
@@ -95,7 +95,7 @@ def test_what_nemo_rl_s_loaders_take(filled, tmp_path) -> None:
     """Its datasets read the files with `load_dataset("json")` and take these keys, of these types."""
     from datasets import load_dataset
 
-    filled.task("q", tools=(), system=None, says="Capital of France?")
+    filled.task("q", tools=(), system=None, text="Capital of France?")
     filled.rollout("q", 1.0, messages=said("Paris."), n_tool_calls=0)
     snapshot = fill(filled)
     demos, pairs = build_sft(filled.store, "demos", snapshot), build_dpo(filled.store, "pairs", snapshot)

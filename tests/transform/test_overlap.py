@@ -86,8 +86,8 @@ def test_clusters_join_by_way_of_others() -> None:
 
 
 def test_one_of_nearly_the_same_prompts_stays_and_its_signature_is_kept(filled, monkeypatch) -> None:
-    for name, says in (("a", LONG), ("b", changed(LONG, 0)), ("c", OTHER)):
-        filled.task(name, says=says)
+    for name, text in (("a", LONG), ("b", changed(LONG, 0)), ("c", OTHER)):
+        filled.task(name, text=text)
         filled.rollout(name, 1.0)
     snapshot = filled.snapshot()
     assert build_sft(filled.store, "all", snapshot).n_rows == 3
@@ -100,10 +100,10 @@ def test_one_of_nearly_the_same_prompts_stays_and_its_signature_is_kept(filled, 
 
 
 def test_a_prompt_of_a_held_out_task_never_enters(filled) -> None:
-    filled.task("a", says=LONG)
+    filled.task("a", text=LONG)
     leaked = filled.rollout("a", 1.0)
     filled.rollout("b", 1.0)
-    filled.tasks["v"] = filled.task("v", "validation", says=LONG)
+    filled.tasks["v"] = filled.task("v", "validation", text=LONG)
     dataset = build_sft(filled.store, "demos", filled.snapshot())
     assert dataset.drops.to_dicts() == [{"id": leaked, "reason": "its prompt is also a held-out task's"}]
 
@@ -111,13 +111,13 @@ def test_a_prompt_of_a_held_out_task_never_enters(filled) -> None:
 def contaminated(filled, **rules):
     """A set against a validation task, whose text is mostly that of `near`, and whose calls are those of `called`."""
     truth = [{"name": "send", "arguments": {"to": "ann", "about": "march"}}]
-    filled.task("near", says=changed(LONG, 0, 1))
-    filled.task("called", says=OTHER, ground_truth=truth)
-    filled.task("clean", says=changed(OTHER, 5, 11, 17))
+    filled.task("near", text=changed(LONG, 0, 1))
+    filled.task("called", text=OTHER, ground_truth=truth)
+    filled.task("clean", text=changed(OTHER, 5, 11, 17))
     for name in ("near", "called", "clean"):
         filled.rollout(name, 1.0)
     filled.task(
-        "v", "validation", says=LONG, ground_truth=[{"name": "send", "arguments": json.dumps(truth[0]["arguments"])}]
+        "v", "validation", text=LONG, ground_truth=[{"name": "send", "arguments": json.dumps(truth[0]["arguments"])}]
     )
     options = SftOptions(contamination=Contamination(against=["validation"], **rules))
     return build_sft(filled.store, "demos", filled.snapshot(), options)
@@ -153,8 +153,8 @@ def contaminated_again(filled, **rules):
 
 
 def test_short_prompts_are_compared_by_characters(filled) -> None:
-    filled.task("same", says="What is the capital of France?")
-    filled.task("other", says="What is the capital of Peru, please?")
+    filled.task("same", text="What is the capital of France?")
+    filled.task("other", text="What is the capital of Peru, please?")
     for name in ("same", "other"):
         filled.rollout(name, 1.0)
         filled.rollout(name, 0.0, 1)
@@ -186,7 +186,7 @@ def test_bfcl_is_an_evaluation_set(filled) -> None:
     assert case.tools == (("calculate_triangle_area", ("base", "height", "unit")),)
     assert case.calls == (("calculate_triangle_area", {"base": ("10",), "height": ("5",)}),)
     assert ("cd", {"folder": ('"document"',)}) in cases["multi_turn_base_0"].calls
-    filled.task("a", says=f"{case.text} Thanks!")
+    filled.task("a", text=f"{case.text} Thanks!")
     filled.rollout("a", 1.0)
     clean = filled.rollout("b", 1.0)
     options = SftOptions(contamination=Contamination(against=["bfcl"]))

@@ -100,8 +100,8 @@ def test_a_text_at_the_end(filled) -> None:
 
     called = [Message("assistant", "", (ToolCall("1", "send", "{}"),)), Message("tool", "ok", tool_call_id="1")]
     filled.rollout("a", 1.0, messages=[message.to_row() for message in called])
-    told = filled.rollout("b", 1.0)
-    assert chosen(filled, require_final_text=True) == {told}
+    answered = filled.rollout("b", 1.0)
+    assert chosen(filled, require_final_text=True) == {answered}
 
 
 def test_sql_names_what_goes_in_and_switches_the_other_rules_off(filled) -> None:

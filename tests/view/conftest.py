@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -16,6 +17,7 @@ from rollhouse.store.appending import append_rows
 from rollhouse.store.runs import start_run
 from rollhouse.tests.rows import STARTED, prompt_row, prompt_tokens_row, rollout_row, task_row
 
+CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
 HOSTILE = (
     '<script>window.planted=1</script><img src=x onerror="window.planted=1"><svg onload="window.planted=1"></svg>'
     "[click](javascript:window.planted=1) <javascript:window.planted=1> ![i](http://203.0.113.9/p.png) \x1b[31mred\x1b]0;title\x07 \u202egnihton"
@@ -224,3 +226,36 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> SqlStore:
 def site(filled: SqlStore) -> Iterator[Site]:
     """The server over it."""
     yield from serving({"store": filled})
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page of 1280 by 800 that must not complain, run what was planted, or call elsewhere."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, bypass_csp=False)
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    problems: list[str] = []
+    page.on(
+        "console",
+        lambda message: (
+            problems.append(message.text) if message.type == "error" and "status of 40" not in message.text else None
+        ),
+    )
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "request", lambda request: None if "//127.0.0.1:" in request.url else problems.append(f"called {request.url}")
+    )
+    yield page
+    assert page.evaluate("() => window.planted") is None
+    context.close()
+    assert problems == []

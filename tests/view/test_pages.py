@@ -1,79 +1,25 @@
-"""The pages in a real Chromium: every page and key, hostile data, what axe finds, and pictures of them under $ROLLHOUSE_SCREENSHOTS."""
+"""The pages in a real Chromium: every page and key."""
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
+from rollhouse.policies.types import Sampling
 from rollhouse.queries.sql_store import SqlStore
+from rollhouse.serve.calls import Call, CallFiles
 from rollhouse.store.appending import append_rows
+from rollhouse.store.messages import Message
 from rollhouse.store.runs import start_run
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.tests.rows import STARTED, prompt_row, prompt_tokens_row, rollout_row, task_row
-from rollhouse.tests.view.conftest import HOSTILE, Site, fill, serving, validated
+from rollhouse.tests.view.browser import NEEDS_CHROMIUM, first, opened
+from rollhouse.tests.view.conftest import Site, fill, serving, validated
 from rollhouse.transform.build import build_dpo
 from rollhouse.transform.options import DpoOptions
 
-CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
-AXE = Path(__file__).resolve().parents[2] / "view" / "app" / "node_modules" / "axe-core" / "axe.min.js"
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    """A page of 1280 by 800 that must not complain, run what was planted, or call elsewhere."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, bypass_csp=False)
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    problems: list[str] = []
-    page.on(
-        "console",
-        lambda message: (
-            problems.append(message.text) if message.type == "error" and "status of 40" not in message.text else None
-        ),
-    )
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "request", lambda request: None if "//127.0.0.1:" in request.url else problems.append(f"called {request.url}")
-    )
-    yield page
-    assert page.evaluate("() => window.planted") is None
-    context.close()
-    assert problems == []
-
-
-def opened(page: Any, site: Site, path: str, name: str | None = None) -> Any:
-    """The page at a path once it has loaded, pictured under a name."""
-    page.goto("about:blank")
-    page.goto(f"{site.url}/#/{path}")
-    page.wait_for_selector("main > *")
-    page.wait_for_selector(".spinner", state="detached")
-    folder = os.environ.get("ROLLHOUSE_SCREENSHOTS")
-    if folder and name:
-        page.screenshot(path=f"{folder}/{name}.png")
-    return page
-
-
-def first(site: Site, query: str) -> str:
-    return site.json(f"/api/store/rollouts?{query}&sort=reward")["rows"][0]["rollout_id"]
+pytestmark = NEEDS_CHROMIUM
 
 
 def test_from_the_runs_to_a_token(page: Any, site: Site) -> None:
@@ -387,214 +333,60 @@ def test_new_rollouts_appear_within_two_seconds(page: Any, tmp_path: Path) -> No
         page.get_by_role("row", name="now").get_by_text("finished").wait_for(timeout=10_000)
 
 
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A store whose every text column holds what must not become markup."""
-    store = SqlStore.create(tmp_path_factory.mktemp("hostile") / "store")
-    call = {
-        "id": HOSTILE,
-        "name": HOSTILE,
-        "arguments": '{"a": ' + repr(HOSTILE).replace("'", '"').replace('\\"', "").replace("\\x1b", "") + "}",
-    }
-    output = {
-        "role": "assistant",
-        "text": HOSTILE,
-        "parts": HOSTILE,
-        "reasoning": HOSTILE,
-        "tool_calls": [call],
-        "tool_call_id": None,
-    }
-    answer = {
-        "role": HOSTILE,
-        "text": HOSTILE,
-        "parts": None,
-        "reasoning": None,
-        "tool_calls": [],
-        "tool_call_id": HOSTILE,
-    }
-    tool = answer | {"role": "tool"}
-    row = rollout_row("g", 0, step=1, started_at=STARTED, n_prompt_tokens=0)
-    texts = [
-        "run_id",
-        "environment",
-        "policy_id",
-        "engine",
-        "scorer",
-        "scorer_version",
-        "status",
-        "stop_reason",
-        "error_type",
-        "error_message",
-        "agent",
-        "group_id",
-        "logprobs_mode",
-    ]
-    row |= dict.fromkeys(texts, HOSTILE) | {
-        "messages": [output, tool, answer],
-        "gaps": [HOSTILE],
-        "reward_components": [{"name": HOSTILE, "value": 1.0, "weight": 1.0}],
-    }
-    append_rows(store, "rollouts", [row])
-    tools = (
-        '[{"type": "function", "function": {"name": "<b>x</b>", "description": "<script>window.planted=1</script>"}}]'
-    )
-    append_rows(
-        store,
-        "prompts",
-        [prompt_row() | {"messages": [answer | {"role": "system"}, answer | {"role": "user"}], "tools": tools}],
-    )
-    append_rows(store, "tasks", [task_row() | {"category": HOSTILE, "ground_truth": HOSTILE, "split": HOSTILE}])
-    score = {
-        "row_id": "s",
-        "rollout_id": row["rollout_id"],
-        "config_hash": HOSTILE,
-        "reward": 0.0,
-        "passed": False,
-        "created_at": STARTED,
-    }
-    append_rows(
-        store,
-        "scores",
-        [
-            score
-            | dict.fromkeys(["scorer", "scorer_version", "error_type", "run_id"], HOSTILE)
-            | {"components": row["reward_components"]}
-        ],
-    )
-    entry = {
-        "rollout_id": row["rollout_id"],
-        "group_id": HOSTILE,
-        "reward": 0.0,
-        "advantage": 0.0,
-        "kept": False,
-        "reason": HOSTILE,
-        "micro_batch": None,
-    }
-    append_rows(
-        store,
-        "batch_plans",
-        [
-            {
-                "row_id": "p",
-                "run_id": HOSTILE,
-                "step": 1,
-                "policy_version": 0,
-                "entries": [entry],
-                "settings": HOSTILE,
-                "created_at": STARTED,
-            }
-        ],
-    )
-    dataset = {
-        "row_id": "d",
-        "version": 1,
-        "rows": [],
-        "dropped": [{"id": row["rollout_id"], "reason": HOSTILE}],
-        "created_at": STARTED,
-    }
-    append_rows(store, "datasets", [dataset | dict.fromkeys(["name", "kind", "snapshot", "scorer", "recipe"], HOSTILE)])
-    event = {
-        "row_id": "e",
-        "run_id": HOSTILE,
-        "sequence": 0,
-        "event": "started",
-        "kind": HOSTILE,
-        "name": HOSTILE,
-        "incarnation": 0,
-        "payload": '{"model": "<script>"}',
-    }
-    append_rows(store, "run_events", [event | {"created_at": STARTED}])
-    yield from serving({"store": store})
-
-
-@pytest.mark.parametrize(
-    "tab",
-    [
-        "",
-        "runs",
-        "run",
-        "rollouts",
-        "group",
-        "datasets",
-        "dataset",
-        "diff",
-        "messages",
-        "tokens",
-        "scores",
-        "lineage",
-        "raw",
-        "sql",
-    ],
-)
-def test_text_of_a_rollout_stays_text(page: Any, hostile: Site, tab: str) -> None:
-    rollout = first(hostile, "")
-    path = {
-        "": "store", "runs": "store/runs", "rollouts": "store/rollouts", "run": f"store/run/{quote(HOSTILE, safe='')}", "group": f"store/group/{quote(HOSTILE, safe='')}",
-        "compare": f"store/compare?run={quote(HOSTILE, safe='')}&run={quote(HOSTILE, safe='')}@1", "datasets": "store/datasets", "dataset": f"store/dataset/{quote(HOSTILE, safe='')}@1?list=dropped", "diff": f"store/diff/{rollout}?with={rollout}",
-        "sql": "store/sql?query=select%20messages%2C%20status%2C%20error_message%20from%20rollouts",
-    }.get(tab, f"store/rollout/{rollout}?tab={tab}")  # fmt: skip
-    opened(page, hostile, path, f"hostile-{tab}")
-    page.keyboard.press("E")
-    assert page.locator("main script, main img, main iframe, main object, main svg[onload]").count() == 0
-    assert page.locator('a[href^="javascript" i]').count() == 0
-    text = page.locator("main").inner_text()
-    assert "\x1b" not in text and "\u202e" not in text
-    if tab in ("messages", "raw", "sql", "group"):
-        assert "<script>" in text and "␛" in text, "it is shown, not taken away"
-
-
-@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed (npm ci in view/app)")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(browser: Any, site: Site, scheme: str) -> None:
-    rollout = first(site, "passed=true")
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme, bypass_csp=True)
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    found = {}
-    for path in [
-        "store/runs",
-        "store/rollouts?run=g",
-        "store/sql",
-        "store/datasets",
-        "store/dataset/demos@1",
-        "store/compare?run=g%401&run=g",
-        "store/run/g",
-        f"store/group/{site.json(f'/api/store/rollout/{rollout}')['rollout']['group_id']}",
-        f"store/diff/{rollout}?with={first(site, 'reason=zero_std')}",
-        *(f"store/rollout/{rollout}?tab={tab}" for tab in ("messages", "tokens", "scores", "lineage", "raw")),
-    ]:
-        opened(page, site, path)
-        page.add_script_tag(path=str(AXE))
-        result = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
-        serious = [
-            f"{one['id']}: {one['nodes'][0]['html'][:160]} {one['nodes'][0]['failureSummary'][:300]}"
-            for one in result["violations"]
-            if one["impact"] in ("serious", "critical")
+def test_a_rollout_is_starred_labelled_and_found_again(page: Any, tmp_path: Path) -> None:
+    for site in serving({"store": fill(tmp_path / "store")}, read_only=False):
+        rollout = first(site, "passed=true")
+        opened(page, site, f"store/rollout/{rollout}")
+        page.keyboard.press("s")
+        page.get_by_role("button", name="Star the rollout", pressed=True).wait_for()
+        page.keyboard.press("n")
+        page.get_by_label("Label", exact=True).fill("leak")
+        page.get_by_label("Note", exact=True).fill("<b>reads</b> the answer")
+        page.get_by_label("Author").fill("ann")
+        page.get_by_role("button", name="save").click()
+        page.get_by_text("<b>reads</b> the answer").wait_for()
+        page.get_by_role("button", name="Label message", exact=False).first.click()
+        page.get_by_label("Label", exact=True).fill("good")
+        page.get_by_role("button", name="save").click()
+        page.get_by_role("button", name=re.compile("Take good off message")).wait_for()
+        opened(page, site, "store/rollouts?label=leak", "labels")
+        page.locator(".grid-body .grid-row a").first.wait_for()
+        assert page.locator(".grid-body [role=row]").count() == 1
+        opened(page, site, f"store/rollout/{rollout}")
+        page.get_by_role("button", name="Take leak off the rollout").click()
+        page.get_by_role("button", name="Take leak off the rollout").wait_for(state="detached")
+        assert [row["label"] for row in site.json(f"/api/store/rollout/{rollout}")["labels"]] == [
+            "star",
+            "note",
+            "good",
         ]
-        if serious:
-            found[path] = serious
-    context.close()
-    assert found == {}
 
 
-@pytest.mark.parametrize("width", [400, 768, 3840])
-def test_no_page_is_wider_than_the_window(browser: Any, site: Site, width: int) -> None:
-    rollout = first(site, "passed=true")
-    context = browser.new_context(viewport={"width": width, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    for path in [
-        "store/runs",
-        "store/rollouts",
-        "store/sql",
-        "store/datasets",
-        "store/dataset/demos@1",
-        "store/compare?run=g%401&run=g",
-        "store/run/g",
-        f"store/group/{site.json(f'/api/store/rollout/{rollout}')['rollout']['group_id']}",
-        f"store/diff/{rollout}?with={first(site, 'reason=zero_std')}",
-        *(f"store/rollout/{rollout}?tab={tab}" for tab in ("messages", "tokens", "scores", "lineage", "raw")),
-    ]:
-        opened(page, site, path, f"wide-{width}-{re.sub('[^a-z]', '-', path.split('?')[0])}")
-        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), path
-    context.close()
+def test_a_viewer_that_only_reads_offers_no_label(page: Any, site: Site) -> None:
+    opened(page, site, f"store/rollout/{first(site, 'passed=true')}")
+    assert page.get_by_role("button", name=re.compile("label|Star", re.IGNORECASE)).count() == 0
+
+
+def test_a_lane_leads_to_its_rollout(page: Any, site: Site) -> None:
+    opened(page, site, "store/run/g?lane=1", "lanes")
+    step = page.get_by_role("region", name="One step")
+    step.locator(".lane").nth(1).wait_for()
+    step.get_by_role("button", name="Next step").click()
+    page.wait_for_url("**lane=2**")
+    step.locator(".lane").first.click()
+    page.wait_for_url("**/rollout/**")
+
+
+def test_a_run_shows_what_its_server_has_open(page: Any, tmp_path: Path) -> None:
+    store = fill(tmp_path / "store")
+    with start_run(store, "collect", "agents", {}):
+        files = CallFiles(store, "agents")
+        asked = (Message("user", "What is <b>9</b> + 1?"),)
+        files.add_call("desk-7", Call(0, None, "main", asked, (), Message("assistant", "10"), Sampling(), None, STARTED, 0.1))  # fmt: skip
+        for site in serving({"store": store}):
+            opened(page, site, "store/run/agents", "in-flight")
+            section = page.get_by_role("region", name="In flight")
+            section.get_by_text("desk-7").click()
+            section.get_by_text("What is <b>9</b> + 1?").wait_for()
+            files.remove("desk-7")
+            section.wait_for(state="detached", timeout=10_000)

@@ -1,11 +1,14 @@
 """Runs, their states and numbers, and free SQL."""
 
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from rollhouse.queries.sql_store import SqlStore
+from rollhouse.store.appending import append_rows
 from rollhouse.store.runs import start_run
+from rollhouse.tests.rows import STARTED, prompt_row, rollout_row, task_row
 from rollhouse.tests.view.conftest import Site, fill, serving, validated
 from rollhouse.view.reader import Reader
 from rollhouse.view.runs import listed
@@ -101,3 +104,21 @@ def test_a_run_lists_its_validations_by_step(tmp_path: Path) -> None:
             ("g-val-15", 15, 0.5, 2, "finished"),
         ]
         assert site.json("/api/store/run/g-val-5")["validations"] == []
+
+
+def test_the_lanes_of_a_step(tmp_path: Path) -> None:
+    store = SqlStore.create(tmp_path / "store")
+    append_rows(store, "prompts", [prompt_row()])
+    append_rows(store, "tasks", [task_row()])
+    times = [{"started_at": STARTED + timedelta(seconds=index), "duration_s": 2.0, "generate_s": 1.0, "tool_s": 0.5, "verify_s": None} for index in (0, 3)]  # fmt: skip
+    append_rows(store, "rollouts", [rollout_row("g", index, step=4, **one) for index, one in enumerate(times)])
+    append_rows(store, "rollouts", [rollout_row("g", 2, step=5, started_at=None)])
+    numbers = {"run_id": "g", "step": 4, "name": "time/train", "created_at": STARTED}
+    append_rows(store, "metrics", [numbers | {"row_id": f"m{i}", "incarnation": i, "value": float(i)} for i in (0, 1)])
+    for site in serving({"store": store}):
+        four = site.json("/api/store/lanes/g?step=4")
+        assert [(row["start"], row["duration"], row["generate"], row["verify"]) for row in four["rows"]] == [(0, 2, 1, None), (3, 2, 1, None)]  # fmt: skip
+        assert four["phases"] == {"train": 1.0} and four["steps"] == [4, 5] and four["total"] == 2
+        assert site.json("/api/store/lanes/g") | {"steps": []} == {"step": 5, "steps": [], "total": 0, "rows": [], "phases": {}}  # fmt: skip
+        assert site.json("/api/store/lanes/absent")["step"] is None
+        assert site.get("/api/store/lanes/g?step=x")[0] == 400

@@ -1,6 +1,6 @@
 """From rewards to advantages: how much better a rollout did than the other rollouts of its group."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from .algorithms import rloo
 from .algorithms.dapo import overlong_penalty
 from .algorithms.dr_grpo import centered
 from .algorithms.grpo import EPS, normalized
+from .algorithms.turns import turn_advantages
 from .config_algorithm import RewardShapingConfig
 
 ZERO_STD = 1e-6
@@ -74,6 +75,37 @@ def group_advantages(
         values = normalized(values, std, eps)
     values = torch.where(flat, 0.0, values).masked_fill(~scored, torch.nan)
     return GroupAdvantages(values, flat, n.to(torch.int64))
+
+
+def turn_group_advantages(
+    turns: Sequence[Sequence[float] | None], groups_B: Tensor, *, normalize: bool = True
+) -> tuple[GroupAdvantages, list[tuple[float, ...] | None]]:
+    """Advantages by turn of B rollouts within their groups (algorithms/turns.py).
+
+    Args:
+        turns: Rewards of each rollout's turns; None means "no verdict".
+
+    Returns:
+        The means over each rollout's turns, and the turns' own, rounded to float32; None without a verdict. A group whose turn rewards
+        are all equal has no spread and advantages of exactly 0.
+    """
+    size, nan = len(turns), float("nan")
+    values_B, flat_B = torch.full((size,), nan, dtype=torch.float64), torch.ones(size, dtype=torch.bool)
+    sizes_B = torch.zeros(size, dtype=torch.int64)
+    found: list[tuple[float, ...] | None] = [None] * size
+    for number in groups_B.unique().tolist():
+        members = (groups_B == number).nonzero()[:, 0].tolist()
+        scored = {place: own for place in members if (own := turns[place]) is not None}
+        together = torch.tensor([reward for own in scored.values() for reward in own], dtype=torch.float64)
+        flat = len(scored) < 2 or float(together.std()) <= ZERO_STD
+        sizes_B[members], flat_B[members] = len(scored), flat
+        lists = (
+            [[0.0] * len(own) for own in scored.values()] if flat else turn_advantages([*scored.values()], normalize)
+        )
+        for place, values in zip(scored, lists, strict=True):
+            found[place] = tuple(torch.tensor(values, dtype=torch.float32).tolist())
+            values_B[place] = sum(values) / len(values)
+    return GroupAdvantages(values_B, flat_B, sizes_B), found
 
 
 def shaped_reward(row: Mapping[str, Any], shaping: RewardShapingConfig, max_length: int, kl: float = 0.0) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ...environments.mixture import weights_of
 from ...store.task import Task
 from .generation import Sampled, StepSampler
 from .history import warm_batch
@@ -12,6 +13,7 @@ from .ledger import (
     as_stored,
     commit_plan,
     fit_to_memory,
+    read_batch,
     read_planned,
     read_rollouts,
     read_samples,
@@ -20,6 +22,7 @@ from .ledger import (
 )
 from .metrics import Stopwatch, staleness_metrics
 from .plan import BatchPlan, make_plan, step_settings
+from .teacher import taught
 
 if TYPE_CHECKING:
     from .learner.batch import TrainSample
@@ -71,8 +74,10 @@ def _from_history(parts: "Parts", tasks: Sequence[Task], step: int, watch: Stopw
     kl = reference_kl(parts, lambda: samples_of(store, warm.rollouts), watch)
     with watch("store"):
         task_ids = [task.task_id for task in warm.tasks]
-        settings = step_settings(config, parts.model_hash, task_ids) | warm.record
+        settings = step_settings(config, parts.model_hash, task_ids) | _mixture(parts) | warm.record
         plan = make_plan(run.run_id, step, warm.rollouts, config, settings, kl)
+    plan = _taught(parts, plan, [], watch)
+    with watch("store"):
         parts.commits.begin(partial(commit_plan, store, plan, run))
     return Batch(plan, warm.rollouts, 0, warm.metrics)
 
@@ -87,17 +92,36 @@ def _sampled(parts: "Parts", step: int, generation: StepSampler, watch: Stopwatc
             parts.commits.wait()
         rollouts = read_rollouts(store, run.run_id, step) if sampled.rows is None else as_stored(sampled.rows)
         task_ids = [task.task_id for task in sampled.tasks]
-        settings = step_settings(config, parts.model_hash, task_ids) | sampled.record
+        settings = step_settings(config, parts.model_hash, task_ids) | _mixture(parts) | sampled.record
         if len(sampled.rounds) > 1:
             settings["round_sizes"] = [len(tasks) for tasks in sampled.rounds]
     kl = reference_kl(parts, lambda: _samples(parts, step), watch)
     with watch("store"):
         plan = make_plan(run.run_id, step, rollouts, config, settings, kl)
+    plan = _taught(parts, plan, rollouts, watch)
+    with watch("store"):
         parts.commits.begin(partial(commit_plan, store, plan, run))
         numbers = staleness_metrics(store, step, rollouts) | sampled.metrics
     numbers |= sampling_metrics(sampled, watch.seconds["wait"])
     behind_s = sampled.store_s + sampled.write_s - numbers["time/store_rollouts"]
     return Batch(plan, rollouts, sampled.n_tokens, numbers, behind_s)
+
+
+def _taught(parts: "Parts", plan: BatchPlan, rollouts: Sequence[dict[str, Any]], watch: Stopwatch) -> BatchPlan:
+    """The plan with the teacher's logprobs where there is a teacher; they are read from the store where `rollouts` lack tokens."""
+    if parts.teacher is None or not any(entry.kept for entry in plan.entries):
+        return plan
+    with watch("store"):
+        parts.commits.wait()
+        samples, _ = read_batch(parts.store, plan, rollouts, parts.prompts)
+    with watch("teacher"):
+        return taught(plan, samples, parts.teacher)
+
+
+def _mixture(parts: "Parts") -> dict[str, Any]:
+    """`mixture`, the weights by environment, as a part of the plan's settings; nothing for one environment."""
+    weights = weights_of(parts.environment)
+    return {} if weights is None else {"mixture": weights}
 
 
 def _samples(parts: "Parts", step: int) -> list["TrainSample"]:

@@ -1,12 +1,16 @@
 """Pre-flight checks: what would fail later is refused before an engine starts."""
 
 import logging
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from ...base.errors import ConfigError
-from ...environments.registry import NAMES, load_environment, tasks_of
+from ...environments.config import EnvironmentSpec, PlayedEnvironment
+from ...environments.mixture import open_mixture, parts_of, weights_of
+from ...environments.registry import NAMES, tasks_of
 from ...environments.types import Environment
 from ...policies.chat import ChatFormat
 from ...store.task import Task
@@ -29,23 +33,39 @@ ROUNDING = 5e-3
 
 
 def open_environment(config: "GrpoConfig", tasks: Sequence[Task]) -> Environment:
-    """The environment of the configuration, or the one that all tasks belong to. Raises ConfigError when they are not of that one."""
-    names = sorted({task.environment for task in tasks})
-    wanted = config.environment
-    environment, other = None, wanted.name in NAMES and wanted.name not in names
-    if len(names) == 1 and not other:
-        spec = wanted.name or names[0]
-        environment = load_environment(
-            spec, tables=wanted.tables, tasks=wanted.tasks, seed=wanted.seed, tasks_split=wanted.tasks_split
-        )
-    if environment is None or environment.name != names[0]:
-        called = "" if environment is None or environment.name == wanted.name else f" ({environment.name})"
-        raise ConfigError(
-            f"The prompts of {config.dataset} belong to {', '.join(names) or 'no environment'}, "
-            f"the configuration's environment is {wanted.name or 'that of the prompts'}{called}.",
-            "Build the set from rollouts of one environment (`--environment`), and name that one or none; environment.name takes what `--env` takes.",
-        )
+    """The environments of the configuration, or those that the tasks belong to. Raises ConfigError when the two differ."""
+    wanted, counts = config.environment, Counter(task.environment for task in tasks)
+    names = sorted(counts)
+    if wanted.name in NAMES and wanted.name not in names:
+        raise _of_other_environments(config, names, wanted.name)
+    if wanted.mixture:
+        specs = wanted.specs()
+    elif len(names) == 1:
+        specs = wanted.model_copy(update={"name": wanted.name or names[0]}).specs()
+    else:
+        specs = _of_the_prompts(config, counts)
+    environment = open_mixture(specs, wanted.seed)
+    parts = list(parts_of(environment))
+    if sorted(parts) != names:
+        called = wanted.name if wanted.name in (None, *parts) else f"{wanted.name} ({parts[0]})"
+        raise _of_other_environments(config, names, called or ", ".join(parts))
     return environment
+
+
+def _of_the_prompts(config: "GrpoConfig", counts: Mapping[str, int]) -> list[EnvironmentSpec]:
+    """An entry for each environment that the prompts name. Raises ConfigError where a setting is of one environment."""
+    wanted, default = config.environment, PlayedEnvironment()
+    own = [key for key in ("name", "tables", "tasks", "tasks_split", "options", "reward") if getattr(wanted, key) != getattr(default, key)]  # fmt: skip
+    if own or not counts:
+        raise _of_other_environments(config, sorted(counts), wanted.name or "not named")
+    return [EnvironmentSpec(name=name, weight=count) for name, count in sorted(counts.items())]
+
+
+def _of_other_environments(config: "GrpoConfig", names: Sequence[str], called: str) -> ConfigError:
+    return ConfigError(
+        f"The prompts of {config.dataset} belong to {', '.join(names) or 'no environment'}; the configuration's environment is {called}.",
+        "Name the environments of the prompts, several under environment.mixture, or build the set from other rollouts (`--environment`).",
+    )
 
 
 def refuse_what_cannot_run(
@@ -69,7 +89,7 @@ def refuse_what_cannot_run(
     refuse_group_of_one(config)
     refuse_long_context(config, context)
     refuse_long_prompts(config, tasks, chat)
-    say_small_set(config, len(tasks))
+    say_small_set(config, tasks, environment)
     refuse_low_precision(config)
     refuse_sleep(config)
     refuse_bad_warm_start(store, config)
@@ -95,9 +115,14 @@ def refuse_long_context(config: "GrpoConfig", context: int | None) -> None:
         )
 
 
-def say_small_set(config: "GrpoConfig", n_tasks: int) -> None:
-    """Warns of a set with fewer prompts than a step takes: every step trains on all of it."""
-    wanted = config.grpo.num_prompts_per_step
+def say_small_set(config: "GrpoConfig", tasks: Sequence[Task], environment: Environment) -> None:
+    """Warns of a set, or an environment's part of it, with fewer prompts than a step takes: every step trains on all of it."""
+    wanted, n_tasks = config.grpo.num_prompts_per_step, len(tasks)
+    counts, weights = Counter(task.environment for task in tasks), weights_of(environment) or {}
+    for name, weight in weights.items() if config.environment.mixture else ():
+        share = math.ceil(wanted * weight / sum(weights.values()))
+        if counts[name] < share:
+            log.warning("%s has %d prompts of %s, whose share of a step is up to %d: steps have fewer prompts than grpo.num_prompts_per_step.", config.dataset, counts[name], name, share)  # fmt: skip
     if n_tasks < wanted:
         log.warning("%s has %d prompts and grpo.num_prompts_per_step is %d: every step trains on all %d.", config.dataset, n_tasks, wanted, n_tasks)  # fmt: skip
 

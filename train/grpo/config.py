@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from ...base.config import FREE, Flag, Section
-from ...environments.config import EnvironmentSource
+from ...environments.config import PlayedEnvironment
 from ..config import CheckpointingConfig, TrainingConfig
 from .algorithms import ALGORITHMS, with_preset
 from .config_algorithm import AlgorithmConfig
@@ -13,13 +13,11 @@ from .config_loss import LossConfig
 from .config_policy import PolicyConfig
 
 
-class GrpoEnvironment(EnvironmentSource):
-    """The environment that plays the tasks. Default: the environment of the dataset's tasks."""
+class GrpoEnvironment(PlayedEnvironment):
+    """The environments that play the prompts. Default: those of the dataset's tasks."""
 
     seed: int = 0
     """Seed of the environment's own tasks, those of validation among them."""
-    max_turns: Annotated[int, Flag("Limits")] = Field(default=6, ge=1)
-    """Limit of model calls per rollout."""
 
 
 class GrpoCheckpointing(CheckpointingConfig):
@@ -57,7 +55,7 @@ class GrpoConfig(TrainingConfig):
     """The configuration of `train grpo`. A run that exists is resumed where its stored batches end."""
 
     algorithm: Annotated[str, Flag("Training")] = Field(default="grpo", exclude=True)
-    """Preset of settings that are not given: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp or icepop."""
+    """Preset of settings that are not given: grpo, dr_grpo, dapo, gspo, gdpo, cispo, rloo, reinforce_pp or icepop."""
     policy: PolicyConfig
     grpo: AlgorithmConfig = Field(default_factory=AlgorithmConfig)
     loss_fn: LossConfig = Field(default_factory=LossConfig)

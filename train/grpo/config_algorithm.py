@@ -1,8 +1,8 @@
 """Settings of the section `grpo`: the batch of a step, how rewards become advantages, and when the run ends."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ...base.config import FREE, Content, Flag, Section
 from ...base.plugins import plugin_hash
@@ -59,7 +59,7 @@ class CurriculumConfig(Section):
     """Next prompts chosen by a query over the store."""
 
     query: str | None = None
-    """A named query, or a FILE.sql, that returns task_id and optionally weight. Default: off."""
+    """A named query, or a FILE.sql, that returns task_id, or environment, and optionally weight. Default: off."""
     every: int = Field(default=1, ge=1)
     """Run the query before step 1 and after every N steps."""
 
@@ -94,6 +94,8 @@ class AlgorithmConfig(Section):
     """Divide advantages by the standard deviation of the group; off is Dr. GRPO."""
     normalize_components: bool = False
     """Normalise each weighted component of the reward within the group, and their sum over the batch (GDPO)."""
+    turn_rewards: Literal["off", "sum", "turn"] = "off"
+    """Rewards by turn: `sum` compares their sum instead of the rollout's reward, `turn` gives each turn an advantage. See docs/grpo-algorithms.md."""
     use_leave_one_out_baseline: bool = False
     """Use the mean of the other rollouts as baseline instead of the mean of the whole group."""
     whiten_advantages: bool = False
@@ -131,7 +133,20 @@ class AlgorithmConfig(Section):
         other = not self.normalize_rewards or self.use_leave_one_out_baseline or self.advantage is not None
         if self.normalize_components and other:
             raise ValueError("normalize_components has its own baseline and divisor: set no other advantage with it")
+        if self.turn_rewards != "off" and self.normalize_components:
+            raise ValueError(
+                "normalize_components takes rewards apart by component, turn_rewards by turn: set only one of them"
+            )
+        if self.turn_rewards == "turn":
+            for name in ("use_leave_one_out_baseline", "whiten_advantages", "advantage"):
+                if getattr(self, name):
+                    raise ValueError(f"turn_rewards=turn has its own baseline: remove {name}")
         return self
+
+    @field_validator("turn_rewards", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: Any) -> Any:
+        return "off" if value is False else value
 
     @model_validator(mode="after")
     def _stops_by_what_is_measured(self) -> Self:

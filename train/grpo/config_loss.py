@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ...base.config import Content, Section
+from ...base.config import FREE, Content, Section
 from ...base.plugins import plugin_hash
 
 log = logging.getLogger("rollhouse")
@@ -22,6 +22,21 @@ _POLICY_TERM = (
     "truncated_importance_sampling_ratio_min",
 )
 """Settings of the built-in policy term, which a user's own loss does not read."""
+
+
+class TeacherConfig(Section):
+    """On-policy distillation: a teacher scores the tokens that the policy sampled. See docs/grpo-algorithms.md."""
+
+    model: str | None = None
+    """Teacher: a checkpoint, a run, a model folder or a hub name; for an endpoint the name of the model that it serves. Its tokens are the policy's. Default: no teacher."""
+    engine: Annotated[str, FREE] = "torch"
+    """What computes its logprobs: torch, vllm, or openai:URL, a vLLM server."""
+    weight: float = Field(default=1.0, gt=0)
+    """Weight of the KL divergence to the teacher."""
+    term: Literal["advantage", "loss"] = "advantage"
+    """Subtract the KL of each token from its advantage, or add an estimate of it (reference_policy_kl_type) to the loss."""
+    reward_weight: float = Field(default=1.0, ge=0)
+    """Weight of the advantage from rewards; 0 learns from the teacher alone."""
 
 
 class LossConfig(Section):
@@ -63,6 +78,7 @@ class LossConfig(Section):
     """Subtract the KL (k1, summed over a rollout) from the reward instead of adding it to the loss."""
     entropy_bonus: float = Field(default=0.0, ge=0)
     """Weight of the mean entropy, which is subtracted from the loss."""
+    teacher: TeacherConfig = Field(default_factory=TeacherConfig)
 
     @model_validator(mode="after")
     def _custom_stands_alone(self) -> Self:

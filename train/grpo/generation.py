@@ -7,6 +7,7 @@ synchronous run begins a step when it takes it, an asynchronous one begins steps
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
@@ -19,10 +20,13 @@ from ...base.errors import EngineError
 from ...collect.episode import Episode, Slot, play_episode
 from ...collect.plan import make_plan
 from ...collect.runner import collect_slots
+from ...environments.mixture import weights_of
+from ...environments.verdicts import shaping_rules
 from ...policies.types import Sampling
 from ...store.task import Task
 from .config import GrpoConfig
 from .ledger import in_the_store, issued_before, read_rollouts, record_issued
+from .mixed_prompts import MixedPrompts
 from .plan import groups_with_spread
 from .prompts import curriculum_prompts, prompts_of_step, spare_prompts
 
@@ -30,7 +34,18 @@ if TYPE_CHECKING:
     from .parts import Parts
 
 Value = TypeVar("Value")
-_VERDICT = ("slot_id", "attempt", "group_id", "status", "error_type", "reward")
+_VERDICT = (
+    "slot_id",
+    "attempt",
+    "group_id",
+    "environment",
+    "status",
+    "error_type",
+    "reward",
+    "reward_components",
+    "turn_rewards",
+    "scorer",
+)
 _LOOK_S = 0.5
 _SLACK_S = 120.0
 
@@ -44,7 +59,7 @@ class Sampled:
         rows: Its rollouts as they are written; None when some were in the store before.
         prompts: prompt_key → tokens, of those rollouts; what the store had before the run is left out.
         n_tokens: Tokens sampled by this process.
-        missing: Groups without spread that were not replaced; 0 without dynamic sampling.
+        missing_of: Groups without spread that were not replaced, by environment; none without dynamic sampling.
         seconds: From its begin to its end.
         store_s: Of them, spent on the ledger, and after the last rollout had ended.
         write_s: Spent on its rollouts, beside the sampling.
@@ -57,12 +72,17 @@ class Sampled:
     rows: list[dict[str, Any]] | None = field(default_factory=list)
     prompts: dict[str, list[int]] = field(default_factory=dict)
     n_tokens: int = 0
-    missing: int = 0
+    missing_of: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     store_s: float = 0.0
     write_s: float = 0.0
     record: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> int:
+        """Groups without spread that were not replaced."""
+        return self.missing_of.total()
 
     @property
     def tasks(self) -> list[Task]:
@@ -76,6 +96,10 @@ class StepSampler:
     def __init__(self, parts: "Parts", tasks: Sequence[Task]) -> None:
         self.parts = parts
         self._tasks = tasks
+        grpo = parts.config.grpo
+        weights = weights_of(parts.environment) if parts.config.environment.mixture else None
+        self._mixed = None if weights is None else MixedPrompts(tasks, weights, grpo.num_prompts_per_step, grpo.seed)
+        self._rules = shaping_rules(parts.environment)
         self._by_id = {task.task_id: task for task in tasks}
         prompts = ((task_id, task.prompt_id) for task_id, task in self._by_id.items())
         self._stored = in_the_store(parts.store, prompts, parts.policy.token_identity)
@@ -134,7 +158,7 @@ class StepSampler:
         """Raises the error of the thread, and EngineError when it is stuck: no rollout began or ended in the time that two can take."""
         if self._failure is not None:
             raise self._failure
-        limit = 2 * self._options["time_limit_s"] + _SLACK_S
+        limit = 2 * self.parts.config.environment.longest_s(self._options["time_limit_s"]) + _SLACK_S
         if not self._thread.is_alive() or (self._busy() and time.monotonic() - self._moved > limit):
             raise _stuck(limit)
 
@@ -187,18 +211,21 @@ class StepSampler:
         started, sampled = time.perf_counter(), Sampled(step)
         self._moved = time.monotonic()
         grpo = self.parts.config.grpo
-        wanted = rounds = 0
+        wanted: Counter[str] = Counter()
+        rounds = 0
         while rounds == 0 or (sampled.missing and rounds < grpo.dynamic_sampling_max_gen_batches):
             tasks = await self._timed(sampled, lambda number=rounds: self._prompts(sampled, number))
             if not tasks:
                 break
-            wanted = wanted or len(tasks)
+            wanted = wanted or Counter(task.environment for task in tasks)
             sampled.rounds.append(tasks)
             await self._collect(sampled, tasks)
             rounds += 1
             if grpo.use_dynamic_sampling:
                 rows = sampled.rows or await self._timed(sampled, lambda: self._read(step))
-                sampled.missing = max(0, wanted - len(groups_with_spread(rows)))
+                found = groups_with_spread(rows, grpo.turn_rewards)
+                kept = {row["group_id"]: row["environment"] for row in rows if row["group_id"] in found}
+                sampled.missing_of = wanted - Counter(kept.values())
         self.parts.commits.begin(self.parts.writer.flush)
         sampled.seconds = time.perf_counter() - started
         return sampled
@@ -214,10 +241,9 @@ class StepSampler:
 
     def _prompts_on_record(self, sampled: Sampled, number: int, version: int) -> list[Task]:
         config, run, step = self.parts.config, self.parts.run, sampled.step
-        size, seed = config.grpo.num_prompts_per_step, config.grpo.seed
         if config.grpo.curriculum.query is not None:
             self.parts.commits.wait()  # the query is to see all that the weights of now were made of
-        chosen = curriculum_prompts(run, config, self._tasks, step) if number == 0 else None
+        chosen = curriculum_prompts(run, config, self._tasks, step, self._own_prompts) if number == 0 else None
         if chosen is not None:
             sampled.record, sampled.metrics = chosen.record, chosen.metrics
         if (step, number) in self._issued:
@@ -225,14 +251,23 @@ class StepSampler:
         if chosen is not None:
             tasks = chosen.tasks
         elif number == 0:
-            tasks = prompts_of_step(self._tasks, step, size, seed)
+            tasks = self._own_prompts(step)
+        elif self._mixed is not None:
+            tasks = self._mixed.spare(step, sampled.tasks, sampled.missing_of)
         else:
-            tasks = spare_prompts(self._tasks, step, sampled.tasks, sampled.missing, seed)
+            tasks = spare_prompts(self._tasks, step, sampled.tasks, sampled.missing, config.grpo.seed)
         if tasks:
             ids = [task.task_id for task in tasks]
             record_issued(run, step, number, ids, version)
             self._issued[step, number] = ids
         return tasks
+
+    def _own_prompts(self, step: int) -> list[Task]:
+        """The prompts of a step that no query chooses."""
+        grpo = self.parts.config.grpo
+        if self._mixed is not None:
+            return self._mixed.of_step(step)
+        return prompts_of_step(self._tasks, step, grpo.num_prompts_per_step, grpo.seed)
 
     async def _collect(self, sampled: Sampled, tasks: Sequence[Task]) -> None:
         parts, step = self.parts, sampled.step
@@ -246,7 +281,7 @@ class StepSampler:
             sampled.rows = None  # some of them are in the store alone
         keep = [] if sampled.rows is None else sampled.rows
         summary = await collect_slots(
-            parts.store, parts.run, plan, partial(self._play, sampled), settings, max(1, plan.planned),
+            parts.store, parts.run, plan, partial(self._play, sampled), settings, max(1, plan.planned), shaping=self._rules,
             on_done=lambda rollout, _: keep.append(rollout.to_row()), flush=False,
         )  # fmt: skip
         sampled.n_tokens += summary.sampled_tokens

@@ -14,7 +14,7 @@ from ...base.errors import ConfigError
 from ...store.lance_store import quote
 from ...store.runs import get_run
 from .ledger import prompt_key, prompt_tokens
-from .plan import PLANNED_COLUMNS, episodes_of
+from .plan import PLANNED_COLUMNS, episodes_of, verdict_values
 
 if TYPE_CHECKING:
     from ...policies.chat import ChatFormat
@@ -142,6 +142,8 @@ def _unfit(row: Row, config: "GrpoConfig", tasks: dict[str, "Task"], chat: "Chat
         return "not of a group"
     if row["status"] not in ("completed", "truncated") or row["reward"] is None or not math.isfinite(row["reward"]):
         return "no reward"
+    if config.grpo.turn_rewards != "off" and not row["turn_rewards"]:
+        return "no turn rewards"
     if not row["n_sampled_tokens"] or row["tokenizer_hash"] is None or not row["prefix_ok"]:
         return "no tokens"
     if (row["tokenizer_hash"], row["template_hash"]) != (chat.tokenizer_hash, chat.template_hash):
@@ -176,14 +178,14 @@ def _choose(
     bound = math.log(config.grpo.warm_start.max_ratio)
     chosen: dict[str, list[Row]] = {}
     distances: list[float] = []
-    for group, logs in _measured(store, config, _teaching(groups, left_out), learner):
+    for group, logs in _measured(store, config, _teaching(groups, config.grpo.turn_rewards, left_out), learner):
         if len(chosen) == wanted:
             break
         near = [(row, abs(log)) for row, log in zip(group, logs, strict=True) if abs(log) <= bound]
         left_out["ratio out of bounds"] += len(group) - len(near)
         episodes = list(dict.fromkeys(_episode(row) for row, _ in near))[:size]
         taken = [(row, distance) for row, distance in near if _episode(row) in episodes]
-        rewards = {row["reward"] for row, _ in taken}
+        rewards = {_compared(row, config.grpo.turn_rewards) for row, _ in taken}
         if group[0]["task_id"] in chosen or len(rewards) < 2:
             left_out["rewards are equal"] += len(near) if len(rewards) < 2 else 0
             continue
@@ -196,9 +198,13 @@ def _episode(row: Row) -> str:
     return row["episode_id"] or row["rollout_id"]
 
 
-def _teaching(groups: Sequence[list[Row]], left_out: Counter[str]) -> Iterator[list[Row]]:
+def _compared(row: Row, turn_rewards: str) -> tuple[float, ...]:
+    return (row["reward"],) if turn_rewards == "off" else tuple(verdict_values(row, turn_rewards))
+
+
+def _teaching(groups: Sequence[list[Row]], turn_rewards: str, left_out: Counter[str]) -> Iterator[list[Row]]:
     for group in groups:
-        if len({row["reward"] for row in group}) > 1:
+        if len({_compared(row, turn_rewards) for row in group}) > 1:
             yield group
         else:
             left_out["rewards are equal"] += len(group)

@@ -19,7 +19,7 @@ from ...store.ids import hash_id
 from ...store.lance_store import quote
 from ...store.tables import TABLES
 from .learner.batch import TrainSample, split_micro_batches
-from .plan import PLANNED_COLUMNS, BatchPlan, PlanEntry, plan_id
+from .plan import BESIDE_ENTRIES, PLANNED_COLUMNS, BatchPlan, PlanEntry, plan_id
 
 if TYPE_CHECKING:
     from ...store.lance_store import LanceStore
@@ -40,7 +40,7 @@ BATCH_COLUMNS = [
     "logprobs",
 ]
 _STEP_COLUMNS = list(dict.fromkeys([*PLANNED_COLUMNS, "policy_version_last", "version_spans", *BATCH_COLUMNS]))
-_IN_FLOAT32 = ("reward", "logprobs")
+_IN_FLOAT32 = ("reward", "turn_rewards", "logprobs")
 
 
 def record_issued(run: "Run", step: int, round_: int, task_ids: Sequence[str], version: int) -> None:
@@ -109,7 +109,11 @@ def stored_plan(store: "LanceStore", run_id: str, step: int) -> BatchPlan | None
     if not rows:
         return None
     row = rows[0]
-    entries = tuple(PlanEntry(**entry) for entry in row["entries"])
+    beside = {name: row[name] or [None] * len(row["entries"]) for name in BESIDE_ENTRIES}
+    entries = tuple(
+        PlanEntry(**entry, **{name: None if of[number] is None else tuple(of[number]) for name, of in beside.items()})
+        for number, entry in enumerate(row["entries"])
+    )
     plan = BatchPlan(run_id, step, row["policy_version"], entries, row["seed"], json.loads(row["settings"]))
     return as_split(store, plan)
 
@@ -243,6 +247,8 @@ def _sample(
         engine_logprobs=row["logprobs"],
         advantage=entry.advantage or 0.0,
         share=share,
+        turn_advantages=entry.turn_advantages,
+        teacher_logprobs=entry.teacher_logprobs,
     )
 
 

@@ -11,20 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...base.config import differing
-from ...policies.chat import ChatFormat
 from ...policies.engines.base import TokenEngine
 from ...policies.engines.restarting import restarts
 from ...policies.engines.sleeping import asleep
-from ...policies.models import context_length, weights_hash
 from ...store.checkpoint_paths import stored_path
-from ...store.run_settings import run_payload, stored_settings
+from ...store.run_settings import stored_settings
 from ...store.runs import get_run, start_run
 from ...store.task import Task
-from ...transform.materialize import grpo_tasks
-from ...transform.versions import get_dataset
-from ..checkpoints import checkpoint_folder, finished_before, resolve_model
+from ..checkpoints import checkpoint_folder
 from .batches import Batch, batch_of
-from .checks import low_precision, open_environment, refuse_what_cannot_run
+from .checks import low_precision
 from .config import GrpoConfig
 from .generation import StepSampler
 from .learner.batch import TrainSample
@@ -32,6 +28,7 @@ from .learner.update import StepResult
 from .ledger import commit_outcomes, read_batch
 from .metrics import Stopwatch, Viewer, one_line, plan_metrics, rollout_metrics
 from .parts import Parts, open_parts
+from .preparing import prepare_run
 from .processes import open_processes, own_ray
 from .saving import RunCheckpoints
 from .sync.verify import begin_verification, choose_probe
@@ -66,15 +63,9 @@ def train_grpo(
 
     Raises ConfigError, EngineError (no room for engine or learner, or engine and learner weights differ), TrainingError (a loss that is not finite).
     """
-    dataset = get_dataset(store, config.dataset)
-    tasks = grpo_tasks(store, dataset)
-    environment = open_environment(config, tasks)
-    model = resolve_model(store, config.policy.model_name)
-    payload = run_config(config, dataset.label, weights_hash(model))
-    chat = ChatFormat.of(model, config.policy.chat)
-    refuse_what_cannot_run(store, config, environment, tasks, chat, context_length(model))
+    ready = prepare_run(store, config)
+    model, chat, payload, before = ready.model, ready.chat, ready.payload, ready.before
     steps = config.grpo.max_num_steps
-    before = finished_before(store, "grpo", config.run, GrpoConfig, payload)
     if before is not None and (before["step"] >= steps or stopped_early(store, config)):
         if progress is not None:
             took = f" for {before['step']} steps; another run needs another --run" if before["step"] > steps else ""
@@ -89,14 +80,9 @@ def train_grpo(
                 progress(0, steps, "starting the engine")
             with (
                 open_processes(config, model, chat, engine, checkpoints) as (engine, learner),
-                open_parts(store, config, environment, engine, learner, run, model, chat) as parts,
+                open_parts(store, config, ready.environment, engine, learner, run, model, chat) as parts,
             ):
-                return run_grpo(parts, tasks, progress, viewer)
-
-
-def run_config(config: GrpoConfig, dataset: str, model_hash: str) -> dict[str, Any]:
-    """What a run keeps as its configuration: the settings that differ from the defaults, NAME@VERSION of the dataset, and hashes of files."""
-    return run_payload(config.model_copy(update={"dataset": dataset}), model_hash=model_hash)
+                return run_grpo(parts, ready.tasks, progress, viewer)
 
 
 def stopped_early(store: "LanceStore", config: GrpoConfig) -> bool:
@@ -236,7 +222,9 @@ def end_check(parts: Parts) -> dict[str, float]:
 
 def step_metrics(parts: Parts, batch: Batch, result: StepResult, watch: Stopwatch) -> dict[str, float]:
     """All numbers of a step but the validation's."""
-    numbers = rollout_metrics(batch.rollouts) | plan_metrics(batch.plan) | batch.metrics | result.metrics
+    numbers = (
+        rollout_metrics(batch.rollouts, batch.plan.mixed) | plan_metrics(batch.plan) | batch.metrics | result.metrics
+    )
     numbers |= {f"time/{phase}": seconds for phase, seconds in watch.seconds.items()}
     numbers["time/store_behind"] = batch.behind_s + parts.commits.take_seconds()  # beside the step, which did not wait
     numbers["time/step"] = watch.total()

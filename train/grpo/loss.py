@@ -6,13 +6,14 @@ for differences between engine and learner; they are different things. The formu
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from .algorithms.cispo import cispo_loss
 from .algorithms.dapo import token_mean
+from .algorithms.distillation import distilled_advantages
 from .algorithms.dr_grpo import fixed_length_mean
 from .algorithms.grpo import clipped_loss
 from .algorithms.gspo import sequence_log_ratio, sequence_mean
@@ -37,6 +38,9 @@ class LossInputs:
         reference_logprobs: [B, T]: of the model the run started from; None when it is not loaded (reference_policy_kl_penalty is 0).
         entropies: [B, T]: with gradient where entropy_bonus is above 0; None when they were not computed.
         shares: [B] float32: each row's share of its episode's sampled tokens; None when every row is an episode.
+        token_advantages: [B, T]: of each token, in place of `advantages`; None where a rollout's holds for all its tokens. `policy_loss` adds a
+            teacher's part to it.
+        teacher_logprobs: [B, T]: of the teacher; None without one.
     """
 
     logprobs: Tensor
@@ -47,6 +51,12 @@ class LossInputs:
     reference_logprobs: Tensor | None = None
     entropies: Tensor | None = None
     shares: Tensor | None = None
+    token_advantages: Tensor | None = None
+    teacher_logprobs: Tensor | None = None
+
+    def by_token(self) -> Tensor:
+        """The advantage of each token, [B, T], or [B, 1] where a rollout's holds for all its tokens."""
+        return self.advantages.unsqueeze(-1) if self.token_advantages is None else self.token_advantages
 
 
 LossFunction = Callable[[LossInputs], tuple[Tensor, dict[str, Tensor]]]
@@ -74,7 +84,7 @@ class PolicyLoss:
         loss: Scalar with gradient. Summed over all micro-batches of all ranks it is the loss of the step.
         terms: [B, T] matrices without gradient, meaningful where the mask is True:
             `ratio`; `clipped_low`, `clipped_high`, `clipped_dual` (bool: which bound acted); `weight` (the correction's) and `masked` (bool:
-            the correction left the token out); `kl_k1` and `kl_k3` when the reference is loaded; of a user's own loss `ratio` and its metrics
+            the correction left the token out); `kl_k1` and `kl_k3` when the reference is loaded; `kl_teacher` with a teacher; of a user's own loss `ratio` and its metrics
             as `loss/NAME`.
     """
 
@@ -94,15 +104,19 @@ def policy_loss(
     s, mask = settings, inputs.mask
     # One node of the graph for both terms: the sum of their gradients is rounded in one order.
     log_ratio = torch.where(mask, inputs.logprobs - inputs.old_logprobs, 0.0)
+    if s.teacher.model is not None:
+        teacher = _need(inputs.teacher_logprobs, "logprobs of the teacher")
+        own, weight = s.teacher.reward_weight * inputs.by_token(), s.teacher.weight * (s.teacher.term == "advantage")
+        inputs = replace(inputs, token_advantages=distilled_advantages(own, inputs.old_logprobs, teacher, mask, weight))
     if custom is None:
         values, terms = policy_term(inputs, log_ratio, s)
     else:
         values, terms = custom(inputs)
         terms = {"ratio": _ratio(log_ratio)} | {f"loss/{name}": _by_token(term, mask) for name, term in terms.items()}
 
-    kl = None
-    if s.reference_policy_kl_penalty and not s.use_kl_in_reward:
-        kl = s.reference_policy_kl_penalty * kl_term(inputs, log_ratio, s)
+    kl = _kl_terms(inputs, log_ratio, s)
+    if inputs.teacher_logprobs is not None:
+        terms |= {"kl_teacher": torch.where(mask, inputs.logprobs.detach() - inputs.teacher_logprobs, 0.0)}
     if inputs.reference_logprobs is not None:
         apart = torch.where(mask, inputs.reference_logprobs - inputs.logprobs.detach(), 0.0)
         terms |= {f"kl_{kind}": kl_divergence(apart, kind) for kind in ("k1", "k3")}
@@ -123,7 +137,7 @@ def policy_term(inputs: LossInputs, log_ratio: Tensor, settings: LossConfig) -> 
 
     `log_ratio` is logprobs - old_logprobs, [B, T] with gradient, 0 where the mask is False.
     """
-    s, mask, advantages = settings, inputs.mask, inputs.advantages.unsqueeze(-1)
+    s, mask, advantages = settings, inputs.mask, inputs.by_token()
     ratio = _ratio(sequence_log_ratio(log_ratio, mask) if s.sequence_level_importance_ratios else log_ratio)
     if s.objective == "cispo":
         loss = cispo_loss(inputs.logprobs, ratio, advantages, s.ratio_clip_min, s.ratio_clip_max)
@@ -201,14 +215,25 @@ def correction_weights(
 # -- the KL divergence to the reference ----------------------------------------------------------------------------------
 
 
-def kl_term(inputs: LossInputs, log_ratio: Tensor, settings: LossConfig) -> Tensor:
-    """The KL estimate as a term of the loss, [B, T], before its weight; `log_ratio` as of policy_term.
+def _kl_terms(inputs: LossInputs, log_ratio: Tensor, settings: LossConfig) -> Tensor | None:
+    """The weighted KL to the reference and to the teacher as the loss has them, [B, T]; None where it has neither."""
+    s, found = settings, []
+    if s.reference_policy_kl_penalty and not s.use_kl_in_reward:
+        reference = _need(inputs.reference_logprobs, "logprobs of the reference")
+        found.append(s.reference_policy_kl_penalty * kl_term(reference, inputs, log_ratio, s))
+    if s.teacher.model is not None and s.teacher.term == "loss":
+        teacher = _need(inputs.teacher_logprobs, "logprobs of the teacher")
+        found.append(s.teacher.weight * kl_term(teacher, inputs, log_ratio, s))
+    return torch.stack(found).sum(0) if len(found) > 1 else found[0] if found else None
+
+
+def kl_term(reference: Tensor, inputs: LossInputs, log_ratio: Tensor, settings: LossConfig) -> Tensor:
+    """The estimate of the KL to a reference, or to a teacher, as a term of the loss, [B, T], before its weight; `log_ratio` as of policy_term.
 
     With use_bias_correction_kl its expected gradient is that of the KL: k1 and k3 are multiplied by the token's ratio (DeepSeek-AI 2025,
     arXiv:2512.02556), k2, whose own gradient is right already, by the ratio without gradient. Without it, k1's expected gradient is 0 and k3's is
     that of KL(reference || learner).
     """
-    reference = _need(inputs.reference_logprobs, "logprobs of the reference")
     kind = settings.reference_policy_kl_type
     estimate = kl_divergence(torch.where(inputs.mask, reference - inputs.logprobs, 0.0), kind)
     if not settings.use_bias_correction_kl:

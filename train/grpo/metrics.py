@@ -17,18 +17,16 @@ JUDGED = ("completed", "truncated")
 """Statuses of rollouts that did not fail: pass rates in training and validation are over these."""
 
 
-def rollout_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Over rollout rows (columns PLANNED_COLUMNS): rewards over those with a verdict, the rest over those not failed."""
+def rollout_metrics(rollouts: Sequence[Mapping[str, Any]], by_environment: bool = False) -> dict[str, float]:
+    """Over rollout rows (columns PLANNED_COLUMNS): rewards over those with a verdict, the rest over those not failed.
+
+    Args:
+        by_environment: Whether counts, rewards and pass rates are also given for each environment (`train/reward/NAME`).
+    """
+    numbers = _reward_metrics(rollouts)
+    if by_environment:
+        numbers |= each_environment(rollouts, _reward_metrics)
     done = [row for row in rollouts if row["status"] in JUDGED]
-    rewards = [row["reward"] for row in done if row["reward"] is not None]
-    numbers = {
-        "rollouts/total": float(len(rollouts)),
-        "rollouts/failed": float(len(rollouts) - len(done)),
-        "rollouts/scored": float(len(rewards)),
-    }
-    if rewards:
-        numbers["train/reward"], numbers["train/reward_std"] = fmean(rewards), pstdev(rewards)
-        numbers["train/pass_rate"] = fmean(bool(row["passed"]) for row in done)
     numbers |= _component_metrics(done)
     lengths = sorted(row["n_sampled_tokens"] or 0 for row in done)
     if lengths:
@@ -48,6 +46,33 @@ def rollout_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         if ended:
             numbers["len/terminated_mean"] = fmean(ended)
     return numbers
+
+
+def _reward_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Counts, rewards and pass rate."""
+    done = [row for row in rollouts if row["status"] in JUDGED]
+    rewards = [row["reward"] for row in done if row["reward"] is not None]
+    numbers = {
+        "rollouts/total": float(len(rollouts)),
+        "rollouts/failed": float(len(rollouts) - len(done)),
+        "rollouts/scored": float(len(rewards)),
+    }
+    if rewards:
+        numbers["train/reward"], numbers["train/reward_std"] = fmean(rewards), pstdev(rewards)
+        numbers["train/pass_rate"] = fmean(bool(row["passed"]) for row in done)
+    return numbers
+
+
+def each_environment(
+    rows: Sequence[Mapping[str, Any]], measure: Callable[[Sequence[Mapping[str, Any]]], dict[str, float]]
+) -> dict[str, float]:
+    """What `measure` gives for the rows of each environment, as `NAME/ENVIRONMENT`."""
+    names = sorted({row["environment"] for row in rows})
+    return {
+        f"{name}/{environment}": value
+        for environment in names
+        for name, value in measure([row for row in rows if row["environment"] == environment]).items()
+    }
 
 
 def _component_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -29,6 +29,8 @@ PLANNING = (
     "policy.train_mb_tokens",
     "grpo.advantage",
     "grpo.normalize_rewards",
+    "grpo.normalize_components",
+    "grpo.turn_rewards",
     "grpo.use_leave_one_out_baseline",
     "grpo.whiten_advantages",
     "grpo.overlong_filtering",
@@ -188,6 +190,12 @@ def changed_settings(original: Original, after: GrpoConfig) -> dict[str, tuple[A
                 f"A replay cannot change {key}: its rollouts were made with {was!r}, not {now!r}.",
                 f"It can change {', '.join(FREE)}; for others start a run with `rollhouse train grpo`.",
             )
+    was, now = differing.get("loss_fn.teacher.model", (None, None))
+    if now is not None:
+        raise ConfigError(
+            f"A replay has no teacher: loss_fn.teacher.model was {was!r} and cannot become {now!r}.",
+            "Keep it, or set it to null to train without.",
+        )
     return differing
 
 

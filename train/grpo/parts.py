@@ -26,6 +26,7 @@ from .saving import RunCheckpoints
 from .sync.base import WeightSync
 from .sync.sync import open_sync
 from .sync.verify import Verification
+from .teacher import Teacher, open_teacher
 
 if TYPE_CHECKING:
     from ...store.lance_store import LanceStore
@@ -44,6 +45,7 @@ class Parts:
         prompts: Tokens of the rendered prompts of the steps so far, by ledger.prompt_key.
         probe: Sequences that engine and learner are compared on; the latest batch that had any.
         checking: The comparison in progress; None when there is none.
+        teacher: Of on-policy distillation; None without it.
     """
 
     store: "LanceStore"
@@ -63,6 +65,7 @@ class Parts:
     prompts: dict[str, list[int]] = field(default_factory=dict)
     probe: list[TrainSample] = field(default_factory=list)
     checking: Verification | None = None
+    teacher: Teacher | None = None
 
 
 @contextmanager
@@ -84,6 +87,7 @@ def open_parts(
         # One for all steps: it remembers which prompts and tasks are in the store. A step commits its rollouts when it has them all.
         RolloutWriter(store, run, max_age_s=10) as writer,
         Commits() as commits,
+        open_teacher(store, config, chat) as teacher,
     ):
         hashed = run.config.get("model_hash") or weights_hash(model)
         yield Parts(
@@ -101,6 +105,7 @@ def open_parts(
             RunCheckpoints(run, config.checkpointing, chat.tokenizer, hashed),
             hashed,
             last_planned(store, run.run_id),
+            teacher=teacher,
         )
 
 

@@ -12,15 +12,14 @@ from statistics import stdev
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from ...environments.shaping import RAW, SHAPED
 from ...store.ids import hash_id
-from .advantages import ZERO_STD, GroupAdvantages, group_advantages, shaped_reward
-from .algorithms.gdpo import batch_normalized, components
-from .algorithms.grpo import EPS
+from .advantages import ZERO_STD, shaped_reward
 from .algorithms.reinforce_pp import whiten
 from .config import GrpoConfig
-from .custom import AdvantageInputs, checked_advantages, code_hashes, load_advantage
+from .credit import credited
+from .custom import code_hashes
 from .learner.batch import split_micro_batches
 
 PLANNED_COLUMNS = [
@@ -35,11 +34,14 @@ PLANNED_COLUMNS = [
     "sample_index",
     "task_id",
     "group_id",
+    "environment",
+    "scorer",
     "status",
     "error_type",
     "stop_reason",
     "reward",
     "reward_components",
+    "turn_rewards",
     "passed",
     "prefix_ok",
     "logprobs",
@@ -74,6 +76,7 @@ STEP_SETTINGS: Any = {
         "overlong_filtering",
         "use_dynamic_sampling",
         "reward_shaping",
+        "turn_rewards",
         "num_updates_per_batch",
         "seed",
     },
@@ -90,6 +93,8 @@ class PlanEntry:
         advantage: Rounded to float32, as it is stored; None when the rollout took no part in its group's statistics.
         reason: Why it is left out; None when it is trained on.
         micro_batch: From 0; None when left out.
+        turn_advantages: Of each turn, rounded to float32, where advantages are by turn (`advantage` is their mean); None elsewhere.
+        teacher_logprobs: Parallel to the rollout's logprobs, of a rollout that is trained on with a teacher; None elsewhere.
     """
 
     rollout_id: str
@@ -99,6 +104,12 @@ class PlanEntry:
     kept: bool
     reason: str | None
     micro_batch: int | None = None
+    turn_advantages: tuple[float, ...] | None = None
+    teacher_logprobs: tuple[float, ...] | None = None
+
+
+BESIDE_ENTRIES = ("turn_advantages", "teacher_logprobs")
+"""What the table keeps in columns of their own, parallel to the entries; null where no entry has any."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +129,22 @@ class BatchPlan:
     seed: int
     settings: dict[str, Any]
 
+    @property
+    def mixed(self) -> bool:
+        """Whether the run has several environments."""
+        return "mixture" in self.settings
+
     def to_row(self) -> dict[str, Any]:
         """The table row."""
+        entries = [asdict(entry) for entry in self.entries]
+        beside = {name: [entry.pop(name) for entry in entries] for name in BESIDE_ENTRIES}
         return {
             "row_id": plan_id(self.run_id, self.step),
             "run_id": self.run_id,
             "step": self.step,
             "policy_version": self.policy_version,
-            "entries": [asdict(entry) for entry in self.entries],
+            "entries": entries,
+            **{name: lists if any(one is not None for one in lists) else None for name, lists in beside.items()},
             "seed": self.seed,
             "settings": json.dumps(self.settings, sort_keys=True),
             "created_at": datetime.now(UTC),
@@ -215,13 +234,34 @@ def _place_in_episode(row: Mapping[str, Any]) -> tuple[bool, int, str]:
     return row["rollout_id"] != row["episode_id"], row["branch"] or 0, row["agent"] or ""
 
 
-def groups_with_spread(rollouts: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Groups whose verdicts, before any shaping, are not all equal: those that dynamic sampling keeps. Rows as in make_plan."""
-    verdicts: dict[str, list[float]] = {}
-    for main, *_ in episodes_of(rollouts):
-        if _no_verdict(main) is None:
-            verdicts.setdefault(main["group_id"], []).append(main["reward"])
-    return {group for group, rewards in verdicts.items() if len(rewards) > 1 and stdev(rewards) > ZERO_STD}
+def groups_with_spread(rollouts: Sequence[Mapping[str, Any]], turn_rewards: str = "off") -> set[str]:
+    """Groups whose raw verdicts are not all equal: those that dynamic sampling keeps. Penalties for length or turns are no spread. Rows as in make_plan.
+
+    Args:
+        turn_rewards: grpo.turn_rewards.
+    """
+    verdicts: dict[str, list[list[float]]] = {}
+    for rows in episodes_of(rollouts):
+        if _no_part(rows, turn_rewards) is None:
+            verdicts.setdefault(rows[0]["group_id"], []).append(verdict_values(rows[0], turn_rewards))
+    together = {
+        group: [one for values in found for one in values] for group, found in verdicts.items() if len(found) > 1
+    }
+    return {group for group, values in together.items() if stdev(values) > ZERO_STD}
+
+
+def verdict_values(row: Mapping[str, Any], turn_rewards: str) -> list[float]:
+    """The numbers of a verdict that are compared within its group, before shaping: the reward, the sum of turn rewards, or each of them."""
+    if turn_rewards == "off":
+        return [raw_verdict(row)]
+    return list(row["turn_rewards"]) if turn_rewards == "turn" else [math.fsum(row["turn_rewards"])]
+
+
+def raw_verdict(row: Mapping[str, Any]) -> float:
+    """The environment's own reward of a rollout, before the shaping of its environment."""
+    if (row["scorer"] or "").endswith(SHAPED):
+        return next(part["value"] for part in row["reward_components"] if part["name"] == RAW)
+    return row["reward"]
 
 
 def _judge(
@@ -231,10 +271,10 @@ def _judge(
     grpo, mains = config.grpo, [rows[0] for rows in episodes]
     rewards_B = torch.tensor([_compared(rows, config, kl) for rows in episodes], dtype=torch.float32)
     tokens_B = torch.tensor([sum(row["n_sampled_tokens"] or 0 for row in rows if _may_learn(row)) for rows in episodes], dtype=torch.int64)  # fmt: skip
-    found = _advantages(mains, rewards_B, tokens_B, config)
+    found, turns = credited(mains, rewards_B, tokens_B, config)
     spread = {row["group_id"] for row in mains}
     if grpo.use_dynamic_sampling:
-        spread = groups_with_spread([row for rows in episodes for row in rows])
+        spread = groups_with_spread([row for rows in episodes for row in rows], grpo.turn_rewards)
     reasons = [
         _of_its_group(main, reward, flat and not has_more_terms(config), size, spread)
         for main, reward, flat, size in zip(
@@ -242,7 +282,7 @@ def _judge(
         )
     ]
     left_out = [
-        [_no_verdict(rows[0]) or _untrainable(row, grpo.overlong_filtering) or of_all for row in rows]
+        [_no_part(rows, grpo.turn_rewards) or _untrainable(row, grpo.overlong_filtering) or of_all for row in rows]
         for rows, of_all in zip(episodes, reasons, strict=True)
     ]
     values_B = found.values_B
@@ -257,9 +297,10 @@ def _judge(
             None if math.isnan(advantage) else advantage,
             why is None,
             why,
+            turn_advantages=by_turn,
         )
-        for rows, whys, reward, advantage in zip(
-            episodes, left_out, rewards_B.tolist(), values_B.float().tolist(), strict=True
+        for rows, whys, reward, advantage, by_turn in zip(
+            episodes, left_out, rewards_B.tolist(), values_B.float().tolist(), turns, strict=True
         )
         for row, why in zip(rows, whys, strict=True)
     ]
@@ -281,54 +322,18 @@ def _of_its_group(main: Mapping[str, Any], reward: float, flat: bool, size: int,
 
 
 def has_more_terms(config: GrpoConfig) -> bool:
-    """Whether the loss has more than its policy term (KL, entropy), so that groups without spread are trained on with advantage 0."""
+    """Whether the loss has more than its policy term (KL, entropy, a teacher), so that groups without spread are trained on with advantage 0."""
     loss = config.loss_fn
-    return loss.entropy_bonus > 0 or (loss.reference_policy_kl_penalty > 0 and not loss.use_kl_in_reward)
+    return (
+        loss.entropy_bonus > 0
+        or loss.teacher.model is not None
+        or (loss.reference_policy_kl_penalty > 0 and not loss.use_kl_in_reward)
+    )
 
 
 def kl_off_rewards(config: GrpoConfig) -> float:
     """Weight of the KL to the reference that is taken off rewards; 0 takes none off."""
     return config.loss_fn.reference_policy_kl_penalty if config.loss_fn.use_kl_in_reward else 0.0
-
-
-def _advantages(
-    rollouts: Sequence[Mapping[str, Any]], rewards_B: Tensor, tokens_B: Tensor, config: GrpoConfig
-) -> GroupAdvantages:
-    """The advantages of the configuration, or of the function that grpo.advantage names, of the main rows of episodes."""
-    grpo = config.grpo
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(row["group_id"] for row in rollouts))}
-    groups_B = torch.tensor([numbers[row["group_id"]] for row in rollouts], dtype=torch.int64)
-    found = group_advantages(
-        rewards_B, groups_B, normalize=grpo.normalize_rewards, leave_one_out=grpo.use_leave_one_out_baseline
-    )
-    if grpo.normalize_components:
-        found = _decoupled(rollouts, rewards_B, groups_B, found)
-    function = load_advantage(grpo.advantage)
-    if function is None:
-        return found
-    values_B, flat_B = found.values_B.clone(), found.zero_std_B.clone()
-    truncated_B = torch.tensor([row["status"] == "truncated" for row in rollouts], dtype=torch.bool)
-    for number in range(len(numbers)):
-        members = ((groups_B == number) & ~rewards_B.isnan()).nonzero().squeeze(-1)
-        if len(members) < 2:
-            continue
-        group = AdvantageInputs(rewards_B[members].double(), tokens_B[members], truncated_B[members])
-        values_B[members] = checked_advantages(function, str(grpo.advantage), group)
-        flat_B[members] = bool((values_B[members].abs() <= ZERO_STD).all())
-    return GroupAdvantages(torch.where(flat_B & ~values_B.isnan(), 0.0, values_B), flat_B, found.sizes_B)
-
-
-def _decoupled(
-    rollouts: Sequence[Mapping[str, Any]], rewards_B: Tensor, groups_B: Tensor, whole: GroupAdvantages
-) -> GroupAdvantages:
-    """Advantages with the components of the reward normalised apart; `whole` are those of the reward, for who is scored."""
-    parts = components(rollouts, rewards_B.tolist())
-    found = [group_advantages(torch.tensor(values, dtype=torch.float64), groups_B) for values in parts.values()]
-    flat_B = torch.stack([part.zero_std_B for part in found]).all(0)
-    values_B = (
-        torch.stack([part.values_B.nan_to_num(0.0) for part in found]).sum(0).masked_fill(rewards_B.isnan(), torch.nan)
-    )
-    return GroupAdvantages(batch_normalized(values_B, flat_B, EPS), flat_B, whole.sizes_B)
 
 
 def _compared(rows: Sequence[Mapping[str, Any]], config: GrpoConfig, kl: Mapping[str, float]) -> float:
@@ -337,8 +342,10 @@ def _compared(rows: Sequence[Mapping[str, Any]], config: GrpoConfig, kl: Mapping
     What cannot be trained on has no KL: the learner never scores it.
     """
     main, coefficient = rows[0], kl_off_rewards(config)
-    if _no_verdict(main):
+    if _no_part(rows, config.grpo.turn_rewards):
         return math.nan
+    if config.grpo.turn_rewards != "off":
+        main = {**main, "reward": math.fsum(main["turn_rewards"])}
     for row in rows if coefficient else ():
         if row["rollout_id"] not in kl and _untrainable(row, config.grpo.overlong_filtering) is None:
             raise ValueError(f"the reward of rollout {row['rollout_id']} is to be shaped by its KL, which is not known")
@@ -354,6 +361,16 @@ def _may_learn(row: Mapping[str, Any]) -> bool:
     return row["trainable"] is not False
 
 
+def _no_part(rows: Sequence[Mapping[str, Any]], turn_rewards: str) -> str | None:
+    """Why an episode has no part in its group's statistics, None when it has."""
+    why = _no_verdict(rows[0])
+    if why is not None or turn_rewards == "off":
+        return why
+    if not rows[0].get("turn_rewards"):
+        return "no turn rewards"
+    return "its turns are in several rows" if turn_rewards == "turn" and len(rows) > 1 else None
+
+
 def _no_verdict(row: Mapping[str, Any]) -> str | None:
     """Why the rollout has no part in its group's statistics, None when it has."""
     if row["status"] not in ("completed", "truncated"):
@@ -363,10 +380,17 @@ def _no_verdict(row: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _why_not(gaps: Sequence[str]) -> str:
+    """Why a row with `trainable` false is not trained on."""
+    if any(gap.startswith("distribution:") for gap in gaps):
+        return "sampled from a distribution that the learner does not compute"
+    return "a retry whose answer was not used" if "retry" in gaps else "not the agent being trained"
+
+
 def _untrainable(row: Mapping[str, Any], overlong_filtering: bool) -> str | None:
     """Why a rollout whose reward counts is not trained on, None when it is."""
     if not _may_learn(row):
-        return "a retry whose answer was not used" if "retry" in (row["gaps"] or ()) else "not the agent being trained"
+        return _why_not(row["gaps"] or ())
     if not row["n_sampled_tokens"] or row["logprobs"] is None:
         return "no sampled tokens"
     if not row["prefix_ok"]:

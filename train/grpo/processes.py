@@ -115,7 +115,7 @@ def engine_options(config: GrpoConfig, gpus: float) -> dict[str, Any]:
         "max_model_len": config.policy.max_total_sequence_length,
         "seed": config.grpo.seed,
         "num_gpus": share,
-        "request_timeout_s": max(600, generation.time_limit_s),
+        "request_timeout_s": max(600, config.environment.longest_s(generation.time_limit_s)),
         **({"enable_sleep_mode": True} if generation.sleep_while_training else {}),
         **shared,
         **engine_arguments(generation.weight_sync),

@@ -42,6 +42,7 @@ from .original import (
     steps_to_take,
 )
 from .plan import BatchPlan, kl_off_rewards, make_plan, step_settings
+from .teacher import taught_before
 
 if TYPE_CHECKING:
     from ...store.lance_store import LanceStore
@@ -191,7 +192,7 @@ def _take(parts: _Parts, step: int, viewer: Viewer | None) -> dict[str, float]:
         result: StepResult = parts.learner.step(samples, micro_batches)
     with watch("store"):
         commit_outcomes(parts.store, parts.run, step, result.outcomes)
-    numbers = rollout_metrics(rollouts) | plan_metrics(plan) | result.metrics
+    numbers = rollout_metrics(rollouts, plan.mixed) | plan_metrics(plan) | result.metrics
     numbers |= {f"time/{phase}": seconds for phase, seconds in watch.seconds.items()}
     numbers["time/step"] = watch.total()
     parts.tracker.log(step, numbers)
@@ -215,7 +216,8 @@ def _plan(parts: _Parts, step: int) -> tuple[BatchPlan, list[dict[str, Any]]]:
         settings["plan"] = stored.settings["plan"]  # a run that went on may have changed the size of its micro-batches
         return replace(stored, run_id=parts.run.run_id, settings=settings), rollouts
     kl = _reference_kl(parts, stored) if kl_off_rewards(parts.config) else None
-    return make_plan(parts.run.run_id, step, rollouts, parts.config, settings, kl), rollouts
+    plan = make_plan(parts.run.run_id, step, rollouts, parts.config, settings, kl)
+    return (taught_before(plan, stored) if parts.config.loss_fn.teacher.model is not None else plan), rollouts
 
 
 def _reference_kl(parts: _Parts, stored: BatchPlan) -> dict[str, float]:

@@ -1,18 +1,19 @@
 """How good the policy is on held-out tasks, and when a run ends because of it."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...base.errors import ConfigError
+from ...environments.mixture import weights_of
 from ...eval.environment import evaluate_policy
 from ...store.lance_store import quote
 from ...store.runs import start_run
 from ..checkpoints import metric_key
 from .config_algorithm import EarlyStopConfig
 from .generation import playing, sampling
-from .metrics import JUDGED
+from .metrics import JUDGED, each_environment
 from .parts import Parts
 
 if TYPE_CHECKING:
@@ -41,19 +42,28 @@ def validate(parts: Parts, step: int) -> dict[str, float]:
             **playing(config),
         )
         run.finish({"pass_rate": summary.pass_rate, "stderr": summary.stderr, "n": summary.n})
-    return validation_metrics(parts.store, run.run_id, {task.task_id for task in tasks})
+    mixed = weights_of(parts.environment) is not None
+    return validation_metrics(parts.store, run.run_id, {task.task_id for task in tasks}, mixed)
 
 
-def validation_metrics(store: "LanceStore", run_id: str, tasks: set[str]) -> dict[str, float]:
-    """`val/…` over the last attempt at each of the tasks, of which a run has one rollout each."""
-    rows = store.read("rollouts", ["task_id", "attempt", "status", "passed"], f"run_id = {quote(run_id)}").to_pylist()
+def validation_metrics(
+    store: "LanceStore", run_id: str, tasks: set[str], by_environment: bool = False
+) -> dict[str, float]:
+    """`val/…` over the last attempt at each of the tasks, of which a run has one rollout each; also for each environment (`val/accuracy/NAME`)."""
+    columns = ["task_id", "environment", "attempt", "status", "passed"]
+    rows = store.read("rollouts", columns, f"run_id = {quote(run_id)}").to_pylist()
     last = {row["task_id"]: row for row in sorted(rows, key=lambda row: row["attempt"]) if row["task_id"] in tasks}
-    passed = [float(bool(row["passed"])) for row in last.values() if row["status"] in JUDGED]
+    found = list(last.values())
+    return _accuracy(found) | (each_environment(found, _accuracy) if by_environment else {})
+
+
+def _accuracy(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    passed = [float(bool(row["passed"])) for row in rows if row["status"] in JUDGED]
     return {
         "val/accuracy": fmean(passed) if passed else 0.0,
         "val/stderr": stdev(passed) / math.sqrt(len(passed)) if len(passed) > 1 else 0.0,
         "val/n": float(len(passed)),
-        "val/failed": float(len(last) - len(passed)),
+        "val/failed": float(len(rows) - len(passed)),
     }
 
 

@@ -9,7 +9,7 @@ from rollhouse.train.grpo.prompts import spare_prompts
 
 @given(last=st.integers(1, 30), max_age=st.integers(0, 6), looks=st.lists(st.integers(0, 3), min_size=1, max_size=60))
 def test_a_run_with_any_timing_begins_each_step_once_in_order_and_within_the_bound(last, max_age, looks):
-    """`looks`: how often admission is asked between two optimizer steps."""
+    """`looks`: how often admission is checked between two optimizer steps."""
     begun, version, order = 0, 0, []
     pending = list(looks)
     while version < last:

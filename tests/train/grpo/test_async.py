@@ -67,12 +67,12 @@ def test_the_mode_changes_nothing_about_the_prompts_and_they_are_on_record(runs,
 
 
 def test_groups_without_spread_are_replaced_by_others_and_stay_on_record(runs, expected):
-    asked, refilled = prompts_by_step(runs, "drained"), metrics(runs, "drained", "groups/refilled")
-    assert {step: tasks[:PROMPTS] for step, tasks in asked.items()} == expected
-    assert {step: len(tasks) - PROMPTS for step, tasks in asked.items()} == refilled and sum(refilled.values()) > 0
+    tasks_of, refilled = prompts_by_step(runs, "drained"), metrics(runs, "drained", "groups/refilled")
+    assert {step: tasks[:PROMPTS] for step, tasks in tasks_of.items()} == expected
+    assert {step: len(tasks) - PROMPTS for step, tasks in tasks_of.items()} == refilled and sum(refilled.values()) > 0
     notes = issued(runs, "drained")
     for plan in runs.read("batch_plans", filter="run_id = 'drained'").to_pylist():
-        step, tasks = plan["step"], asked[plan["step"]]
+        step, tasks = plan["step"], tasks_of[plan["step"]]
         assert len(set(tasks)) == len(tasks)
         rounds = [notes[step, number] for number in range(3) if (step, number) in notes]
         assert [task for chosen in rounds for task in chosen] == tasks
@@ -87,8 +87,8 @@ def test_groups_without_spread_are_replaced_by_others_and_stay_on_record(runs, e
 def test_no_rollout_is_older_than_the_bound_and_some_are_not_of_the_newest(runs, run):
     ages = {row["rollout_id"]: row["step"] - 1 - row["policy_version"] for row in rollouts(runs, run)}
     assert min(ages.values()) >= 0 and 0 < max(ages.values()) <= AGE
-    told = metrics(runs, run, "staleness/max")
-    assert told.keys() == set(range(1, STEPS + 1)) and max(told.values()) == max(ages.values())
+    maxima = metrics(runs, run, "staleness/max")
+    assert maxima.keys() == set(range(1, STEPS + 1)) and max(maxima.values()) == max(ages.values())
     assert min(metrics(runs, run, "staleness/token_mean").values()) >= 0
 
 

@@ -9,7 +9,7 @@ from rollhouse.train.grpo.config_loss import LossConfig
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"truncated_importance_sampling_type": "icepop"}, "needs a lower bound"),
         ({"truncated_importance_sampling_type": "seq-mask-tis"}, "needs a lower bound"),
@@ -19,8 +19,8 @@ from rollhouse.train.grpo.config_loss import LossConfig
         ({"use_kl_in_reward": True}, "needs a weight"),
     ],
 )
-def test_contradictions_are_refused(settings, says):
-    with pytest.raises(ValidationError, match=says):
+def test_contradictions_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
         LossConfig.model_validate(settings)
 
 
@@ -30,7 +30,7 @@ def test_a_correction_that_is_off_needs_no_bounds():
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"sequence_level_importance_ratios": True}, "token_level_loss=false"),
         (
@@ -43,10 +43,10 @@ def test_a_correction_that_is_off_needs_no_bounds():
         ),
     ],
 )
-def test_surprises_are_named(settings, says, caplog):
+def test_surprises_are_named(settings, message, caplog):
     with caplog.at_level(logging.WARNING, "rollhouse"):
         LossConfig.model_validate(settings)
-    assert says in caplog.text
+    assert message in caplog.text
 
 
 def test_what_goes_together_is_not_remarked_upon(caplog):

@@ -12,9 +12,9 @@ from rollhouse.train.grpo.config import GrpoConfig
 from rollhouse.train.grpo.config_loss import LossConfig
 from rollhouse.train.grpo.custom import load_advantage, load_loss
 from rollhouse.train.grpo.learner.learner import Learner
-from rollhouse.train.grpo.loop import run_config
 from rollhouse.train.grpo.loss import policy_loss
 from rollhouse.train.grpo.plan import make_plan
+from rollhouse.train.grpo.preparing import run_config
 
 from .settings import grpo_config, learner_config, loss_config
 from .test_loss import batch, gradient, rows_of, totals_of

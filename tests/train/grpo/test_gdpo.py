@@ -62,3 +62,9 @@ def test_a_reward_without_components_is_the_only_one() -> None:
 def test_it_stands_alone() -> None:
     with pytest.raises(ValidationError, match="normalize_components has its own baseline"):
         grpo_config(grpo__normalize_components=True, grpo__use_leave_one_out_baseline=True)
+
+
+def test_an_environment_without_components_beside_one_with_some_counts_by_its_reward() -> None:
+    rows = [scored("a", i, float(i % 2), 0.3) for i in range(3)] + [rollout("b", i, float(i)) for i in range(3)]
+    found = [entry.advantage or 0.0 for entry in advantages(rows)]
+    assert found[3] < found[4] < found[5] and found[0] == found[2] < found[1]

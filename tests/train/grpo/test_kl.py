@@ -27,7 +27,7 @@ def test_k1_and_k3_are_the_kl_in_expectation(kind):
 
 
 def gradient_in_expectation(kind, unbiased):
-    """Of the KL term alone, each token of the vocabulary being sampled as often as its probability says."""
+    """Of the KL term alone, with each token of the vocabulary sampled as often as its probability."""
     logits, reference = distributions()
     total = torch.zeros_like(logits)
     for token, probability in enumerate(logits.softmax(-1).tolist()):

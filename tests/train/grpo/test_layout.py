@@ -92,7 +92,7 @@ def group(size, prompt, tokens):
         (group(8, 100, 20), 0.0, 1),  # attention costs nothing: all behind one prompt
         (group(8, 100, 100), 0.001, 1),  # it costs as much in any row
         (group(8, 1, 100), 0.01, None),  # nothing to share
-        (group(1, 100, 20), 0.0, None),  # nobody to share with
+        (group(1, 100, 20), 0.0, None),  # nothing to share with
     ],
 )
 def test_the_number_of_answers_a_row_is_the_cheapest(samples, pair, rows):

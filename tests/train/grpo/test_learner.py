@@ -161,10 +161,10 @@ print([name for name in blocked if sys.modules[name] is not None])
 @pytest.mark.parametrize("n_updates", [1, 3])
 def test_no_weight_changes_before_the_caller_agrees(random_model, make_samples, n_updates):
     learner = Learner(str(random_model), learner_config(SETTINGS, num_updates_per_batch=n_updates))
-    first, asked = weights(learner), []
+    first, unchanged = weights(learner), []
 
     def agree():
-        asked.append(all(torch.equal(first[name], now) for name, now in weights(learner).items()))
+        unchanged.append(all(torch.equal(first[name], now) for name, now in weights(learner).items()))
 
     def refuse():
         raise OSError("the disk is full")
@@ -172,6 +172,6 @@ def test_no_weight_changes_before_the_caller_agrees(random_model, make_samples, 
     with pytest.raises(OSError, match="disk is full"):
         learner.step(make_samples(4), [[0, 1], [2, 3]], refuse)
     learner.step(make_samples(4), [[0, 1], [2, 3]], agree)
-    assert asked == [True]
+    assert unchanged == [True]
     learner.step([], [], agree)
-    assert asked == [True, False], "a batch with nothing to train on is agreed to as well"
+    assert unchanged == [True, False], "a batch with nothing to train on is confirmed too"

@@ -27,7 +27,7 @@ PROMPTS, GROUP = 6, 6  # as `configure` has them
 
 @pytest.fixture(scope="module")
 def trained(prompt_store, configure, engine):
-    """Two steps, and what progress was told."""
+    """Two steps, and the progress lines."""
     lines = []
     config = configure(grpo__val_at_end=True, grpo__max_val_samples=6)
     row = train_grpo(prompt_store, config, engine=engine, progress=lambda *line: lines.append(line))
@@ -190,9 +190,11 @@ def test_no_gpu_for_the_learner_is_said_at_once(prompt_store, configure, engine)
 )
 def test_engine_and_learner_share_a_gpu_that_is_alone(gpus, device, shares, configure):
     assert gpu_shares(gpus, device) == shares
-    asked = engine_options(configure(policy__device=device, **{"policy.generation__vllm": {"dtype": "float32"}}), gpus)
-    assert asked["num_gpus"] == shares[0] and asked["dtype"] == "float32"
-    assert ("gpu_memory_utilization" in asked) == (shares[0] == 0.5)
+    options = engine_options(
+        configure(policy__device=device, **{"policy.generation__vllm": {"dtype": "float32"}}), gpus
+    )
+    assert options["num_gpus"] == shares[0] and options["dtype"] == "float32"
+    assert ("gpu_memory_utilization" in options) == (shares[0] == 0.5)
 
 
 @pytest.mark.parametrize(

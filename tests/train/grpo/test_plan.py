@@ -400,3 +400,12 @@ def test_the_rows_of_an_episode_share_its_weight_by_their_tokens(store_with_roll
     samples, _ = read_batch(store_with_rollouts, plan_of(rows))
     shares = {sample.rollout_id: sample.share for sample in samples}
     assert [shares[row["rollout_id"]] for row in rows] == [4 / 6, 2 / 6, 1.0]
+
+
+def test_penalties_of_an_environment_are_no_spread_for_dynamic_sampling():
+    def shaped(group, index, raw, reward):
+        parts = [{"name": "raw", "value": raw, "weight": 0.0}, {"name": "penalty/turn", "value": 2.0, "weight": -0.01}]
+        return rollout(group, index, reward, scorer="office+shaped", reward_components=parts)
+
+    rows = [shaped("a", i, 0.0, -0.01 * i) for i in range(3)] + [shaped("b", i, float(i), i - 0.02) for i in range(2)]
+    assert groups_with_spread(rows) == {"b"}

@@ -175,7 +175,7 @@ def test_a_first_step_later_than_1_goes_on_from_the_run_s_own(store: LanceStore)
 
 
 @pytest.mark.parametrize(
-    ("setting", "says"),
+    ("setting", "message"),
     [
         (
             "policy.generation.temperature=0.5",
@@ -191,21 +191,25 @@ def test_a_first_step_later_than_1_goes_on_from_the_run_s_own(store: LanceStore)
         ),
     ],
 )
-def test_what_a_replay_refuses(store: LanceStore, setting: str, says: str) -> None:
+def test_what_a_replay_refuses(store: LanceStore, setting: str, message: str) -> None:
     result = rollhouse("train", "replay", "first", setting, "--store", store.uri)
-    assert result.exit_code == 2 and says in " ".join(result.stderr.split())
+    assert result.exit_code == 2 and message in " ".join(result.stderr.split())
 
 
 def test_runs_that_cannot_be_replayed(store: LanceStore) -> None:
-    for says, name, step in [("kind collect", "script", 1), ("steps 1 to 2", "first", 3), ("steps 1 to 2", "first", 0)]:
-        with pytest.raises(ConfigError, match=says):
+    for message, name, step in [
+        ("kind collect", "script", 1),
+        ("steps 1 to 2", "first", 3),
+        ("steps 1 to 2", "first", 0),
+    ]:
+        with pytest.raises(ConfigError, match=message):
             replay(store, name, from_step=step)
     absent = rollhouse("train", "replay", "absent", "--store", store.uri)
     assert absent.exit_code == 2 and "absent" in absent.stderr
 
 
 def test_a_difference_is_named_by_its_first_step(store: LanceStore) -> None:
-    """As on another machine: what the run's row says of step 2 is not what comes out."""
+    """As on another machine: step 2 gives other numbers than the run's rows hold."""
     import lance
 
     table = lance.dataset(store.table_uri("metrics"))
@@ -345,14 +349,14 @@ def test_a_curriculum_is_asked_once_and_remembered(
 
 
 def test_curricula_that_are_refused(store: LanceStore, configure: Configure, tasks: list[Task], tmp_path: Path) -> None:
-    for says, text in {
+    for message, text in {
         "returns category": "select category from tasks",
         "returns task_id, pass_rate": "select task_id, 0.5 as pass_rate from tasks",
         "weight None": "select task_id, null as weight from tasks",
         r"parameter \$seed": "select task_id from tasks where $seed = 1",
     }.items():
         (tmp_path / "q.sql").write_text(text)
-        with pytest.raises(ConfigError, match=says):
+        with pytest.raises(ConfigError, match=message):
             refuse_bad_query(store, configure(grpo__curriculum__query=str(tmp_path / "q.sql")), tasks)
     (tmp_path / "q.sql").write_text("create table t as select 1")
     with pytest.raises(QueryError, match="CREATE"):

@@ -141,13 +141,13 @@ def test_an_engine_with_half_a_set_of_weights_does_not_answer(engine, tiny_base,
     save_file(wrong, tmp_path / "wrong.safetensors")
 
     async def half_way():
-        asked = [
+        requests = [
             asyncio.ensure_future(engine.generate([5, 6, i], Sampling(2.0, max_tokens=900, seed=i))) for i in range(16)
         ]
         await asyncio.sleep(0.05)
         with pytest.raises(EngineError):
             await engine.load_weights(str(tmp_path / "wrong.safetensors"), 1)
-        return await asyncio.gather(*asked, engine.score([5, 6]), return_exceptions=True)
+        return await asyncio.gather(*requests, engine.score([5, 6]), return_exceptions=True)
 
     *in_flight, scores = asyncio.run(half_way())
     refused = [answer for answer in in_flight if not isinstance(answer, SampledTokens)]  # others ended before

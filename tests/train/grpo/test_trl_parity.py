@@ -101,7 +101,7 @@ def trl_trainer(random_model, tmp_path_factory):
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    # Private API: when TRL changes it, this says so rather than comparing something else.
+    # Private API: this fails when TRL changes it, and does not compare something else.
     assert list(inspect.signature(GRPOTrainer._compute_loss).parameters) == ["self", "model", "inputs"]
     assert list(inspect.signature(GRPOTrainer._generate).parameters) == ["self", "prompts"]
     words = Tokenizer(WordLevel({"<pad>": 0, "<eos>": 1, "a": 2}, unk_token="a"))

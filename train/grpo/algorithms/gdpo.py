@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+REWARD = "reward"
+"""Name of the component of a reward without components."""
 SHAPING = "shaping"
 """Name of the component that penalties of grpo.reward_shaping make."""
 
@@ -26,8 +28,8 @@ def settings(max_length: int) -> dict[str, Any]:
 def components(rows: Sequence[Mapping[str, Any]], rewards: Sequence[float]) -> dict[str, list[float]]:
     """Weighted components of each rollout's reward by name, parallel to the rollouts; NaN where a rollout lacks one or has no verdict.
 
-    Components of weight 0 are measurements and no part. Where no rollout has any, the reward is the only one. What shaping took off a reward is a component of
-    its own.
+    Components of weight 0 are measurements and no part. Of a rollout without any (another environment of a mixture), the reward is the only one. What
+    shaping took off a reward is a component of its own.
 
     Args:
         rewards: Shaped rewards; NaN is no verdict.
@@ -43,7 +45,11 @@ def components(rows: Sequence[Mapping[str, Any]], rewards: Sequence[float]) -> d
     names = list(dict.fromkeys(name for found in parts for name in found))
     scored = [reward == reward for reward in rewards]
     if not names:
-        return {"reward": list(rewards)}
+        return {REWARD: list(rewards)}
+    for row, found in zip(rows, parts, strict=True):
+        if not found and row["reward"] is not None:
+            found[REWARD] = row["reward"]
+    names = list(dict.fromkeys(name for found in parts for name in found))
     nan = float("nan")
     table = {
         name: [found.get(name, nan) if ok else nan for found, ok in zip(parts, scored, strict=True)] for name in names

@@ -20,6 +20,8 @@ class TrainSample:
         advantage: The rollout's, shared by its sampled tokens.
         share: Its share of the sampled tokens that are trained on of its episode; 1 for an episode of one row. A loss that weighs every episode
             the same weighs the row by it.
+        turn_advantages: Of each turn, in place of `advantage`; None when it holds for all tokens. A turn's tokens are a run of ones in loss_mask.
+        teacher_logprobs: Parallel to engine_logprobs; None without a teacher.
     """
 
     rollout_id: str
@@ -29,6 +31,8 @@ class TrainSample:
     engine_logprobs: Sequence[float]
     advantage: float = 0.0
     share: float = 1.0
+    turn_advantages: Sequence[float] | None = None
+    teacher_logprobs: Sequence[float] | None = None
 
     @property
     def length(self) -> int:
@@ -51,6 +55,8 @@ class MicroBatch:
         engine_logprobs: [B, T] float32, 0 where the mask is False.
         advantages: [B] float32.
         shares: [B] float32.
+        token_advantages: [B, T] float32, 0 where the mask is False; None where no sample has advantages by turn.
+        teacher_logprobs: [B, T] float32, 0 where the mask is False; None without a teacher.
     """
 
     input_ids: Tensor
@@ -58,6 +64,8 @@ class MicroBatch:
     engine_logprobs: Tensor
     advantages: Tensor
     shares: Tensor
+    token_advantages: Tensor | None = None
+    teacher_logprobs: Tensor | None = None
 
 
 def split_micro_batches(
@@ -104,8 +112,33 @@ def collate(samples: Sequence[TrainSample], device: str = "cpu") -> MicroBatch:
         engine_logprobs[row, mask[row]] = torch.tensor(sample.engine_logprobs, dtype=torch.float32)
     advantages = torch.tensor([sample.advantage for sample in samples], dtype=torch.float32)
     shares = torch.tensor([sample.share for sample in samples], dtype=torch.float32)
-    tensors = (input_ids, mask, engine_logprobs, advantages, shares)
-    return MicroBatch(*(tensor.to(device) for tensor in tensors))
+    by_token, teacher = None, None
+    if any(sample.turn_advantages is not None for sample in samples):
+        by_token = _placed([token_advantages(sample) for sample in samples], mask)
+    if any(sample.teacher_logprobs is not None for sample in samples):
+        teacher = _placed([sample.teacher_logprobs or [0.0] * sample.n_sampled for sample in samples], mask)
+    tensors = (input_ids, mask, engine_logprobs, advantages, shares, by_token, teacher)
+    return MicroBatch(*(None if tensor is None else tensor.to(device) for tensor in tensors))  # type: ignore[arg-type]
+
+
+def token_advantages(sample: TrainSample) -> list[float]:
+    """One per sampled token: its turn's, or the rollout's. Raises ValueError where the tokens have more turns than there are advantages."""
+    if sample.turn_advantages is None:
+        return [sample.advantage] * sample.n_sampled
+    found: list[float] = []
+    turn = -1
+    for before, sampled in zip([0, *sample.loss_mask], sample.loss_mask, strict=False):
+        turn += sampled and not before
+        if turn >= len(sample.turn_advantages):
+            raise ValueError(f"rollout {sample.rollout_id!r} has advantages for {len(sample.turn_advantages)} turns, and more turns")  # fmt: skip
+        found += [sample.turn_advantages[turn]] if sampled else []
+    return found
+
+
+def _placed(values: Sequence[Sequence[float]], mask: Tensor) -> Tensor:
+    """[B, T]: one value per True of each row of the mask, in order; 0 elsewhere."""
+    flat = torch.tensor([value for row in values for value in row], dtype=torch.float32)
+    return torch.zeros(mask.shape, dtype=torch.float32).masked_scatter(mask, flat)
 
 
 def _check(sample: TrainSample) -> None:

@@ -144,7 +144,7 @@ def model_cost(model: Any) -> Cost:
     config = model.config.get_text_config()
     backbone, embedding = getattr(model, model.base_model_prefix), model.get_input_embeddings().weight
     linear = sum(weight.numel() for weight in backbone.parameters() if weight.ndim == 2 and weight is not embedding)
-    chosen = getattr(config, "num_experts_per_tok", None) or 1  # a token goes through so many of the experts of a layer
+    chosen = getattr(config, "num_experts_per_tok", None) or 1  # experts of a layer that each token goes through
     stacked = [weight for name, weight in backbone.named_parameters() if weight.ndim == 3 and "expert" in name]
     linear += sum(weight.numel() // weight.shape[0] * chosen for weight in stacked)
     heads = config.num_attention_heads

@@ -11,7 +11,7 @@ from ....base.errors import TrainingError
 from ....policies.engines.weight_file import mapped_tensors, write_weights
 from ...weights import FolderDtypes, folder_weights, is_converted, own_weights, persistent_buffers, write_folder
 from ..custom import load_loss
-from ..loss import LossInputs, StepTotals, policy_loss
+from ..loss import LossFunction, LossInputs, StepTotals, policy_loss
 from .adapters import without_adapters
 from .batch import MicroBatch, TrainSample, collate, split_micro_batches
 from .layout import Layout, choose_rows, model_cost, plain_layout, shared_layout
@@ -45,6 +45,7 @@ class Learner:
         world_size: int = 1,
         rendezvous: str | None = None,
         timeout_s: float = 600,
+        loss: LossFunction | None = None,
     ) -> None:
         """Loads a model folder that transformers reads.
 
@@ -53,11 +54,12 @@ class Learner:
         Args:
             rendezvous: `host:port` where the ranks meet, on rank 0's machine; None for one rank, which needs no torch.distributed.
             timeout_s: How long a rank waits for another in an exchange.
+            loss: Policy term in place of that of loss_fn.
         """
         torch.set_num_threads(settings.policy.threads)
         self.settings = settings
         self._policy, self._loss = settings.policy, settings.loss_fn
-        self._custom = load_loss(self._loss.custom)
+        self._custom = loss or load_loss(self._loss.custom)
         self.rank, self.world_size = rank, world_size
         if world_size > 1:
             if rendezvous is None:
@@ -193,8 +195,9 @@ class Learner:
             first = old, None if scored is None else spread(scored, batch.mask)
         old, reference = first
         return LossInputs(
-            logprobs, old, batch.engine_logprobs, batch.mask, batch.advantages, reference, entropies, batch.shares
-        )
+            logprobs, old, batch.engine_logprobs, batch.mask, batch.advantages, reference, entropies, batch.shares,
+            batch.token_advantages, batch.teacher_logprobs,
+        )  # fmt: skip
 
     def _score_reference(self, layout: Layout) -> Tensor | None:
         """[N] logprobs of the sampled tokens under the model that the run started from; None where it is not loaded."""

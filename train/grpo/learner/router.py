@@ -50,7 +50,7 @@ def router_of(model: Any, coefficient: float | None, ranks: int) -> Router | Non
     """The model's routers; None for a model without, or with routers that are balanced by a bias and not by a loss.
 
     Args:
-        coefficient: policy.router_loss; None is the model's own where its configuration asks for the loss (`output_router_logits`).
+        coefficient: policy.router_loss; None is the model's own where its configuration enables the loss (`output_router_logits`).
 
     Raises ConfigError for a loss that the model does not have or that several ranks cannot compute.
     """

@@ -22,6 +22,7 @@ METRICS = {
     "weight": "mismatch/weight_mean",
     "kl_k1": "train/kl_ref_k1",
     "kl_k3": "train/kl_ref",
+    "kl_teacher": "train/kl_teacher",
 }
 """The metric that is the mean over sampled tokens of each of PolicyLoss.terms; those of a user's own loss keep their names."""
 

@@ -23,6 +23,14 @@ export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   return body as T;
 }
 
+/** Sends JSON; the answer as `get` gives it. */
+export async function post<T>(path: string, body: unknown): Promise<T> {
+  const response = await fetch(`/api/${path}`, { method: "POST", headers: { "Content-Type": "application/json", Accept: "application/json" }, body: JSON.stringify(body) });
+  const answer = await response.json();
+  if (!response.ok) throw new ApiError(answer.error ?? response.statusText, answer.fix ?? "");
+  return answer as T;
+}
+
 export function api(store: string, what: string, id = "", query: URLSearchParams | Record<string, string> = {}): string {
   const text = new URLSearchParams(query).toString();
   return [store, what, ...(id ? [id] : [])].map(encodeURIComponent).join("/") + (text ? `?${text}` : "");

@@ -19,6 +19,8 @@ import { Empty, Failure, Spinner } from "./ui";
 export interface PageProps {
   route: Route;
   stamp: string;
+  /** Whether labels can be written. */
+  labels: boolean;
 }
 
 const PAGES: Record<string, { title: string; show: (props: PageProps) => preact.JSX.Element }> = {
@@ -36,8 +38,7 @@ const PAGES: Record<string, { title: string; show: (props: PageProps) => preact.
 const MENU = ["runs", "rollouts", "datasets", "sql"];
 
 interface Stores {
-  stores: { name: string; uri: string; at: string | null }[];
-  read_only: boolean;
+  stores: { name: string; uri: string; at: string | null; labels: boolean }[];
 }
 
 function App() {
@@ -110,7 +111,7 @@ function App() {
         {!data && !error && <Spinner />}
         {data && route.page && !known && <Empty title={`There is no store “${route.store}” here.`}>This viewer shows {data.stores.map((store) => store.name).join(", ")}.</Empty>}
         {data && known && route.page && !page && <Empty title="There is no such page.">The menu above leads on.</Empty>}
-        {known && page && <page.show key={`${route.store}/${route.page}`} route={route} stamp={stamp} />}
+        {known && page && <page.show key={`${route.store}/${route.page}`} route={route} stamp={stamp} labels={known.labels} />}
       </main>
       {helps && <Help onClose={() => setHelps(false)} />}
     </>

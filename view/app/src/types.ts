@@ -15,7 +15,7 @@ export interface Counted { value: string | null; n: number }
 export interface Facets {
   choices: Record<string, Counted[]>;
   ranges: Record<string, { low: number; high: number; bins: number[] }>;
-  scorers: Counted[]; datasets: Counted[];
+  scorers: Counted[]; datasets: Counted[]; labels: Counted[];
 }
 export interface Call { id: string | null; name: string; arguments: string }
 export interface Message { role: string; text: string | null; parts: string | null; reasoning: string | null; tool_calls: Call[] | null; tool_call_id: string | null }
@@ -36,7 +36,9 @@ export interface Details {
   task: null | { task_id: string; environment: string; ground_truth: unknown; state: unknown; split: string | null; category: string | null; difficulty: number | null; source_key: string | null; extra: unknown };
   scores: Score[];
   evaluations: { run_id: string; benchmark: string; category: string | null; mode: string; sample: number; passed: boolean | null; score: number | null }[];
+  labels: Label[];
 }
+export interface Label { message: number | null; label: string; note: string | null; author: string; created_at: string }
 export interface Went {
   rollout_id: string;
   samples: Sample[];

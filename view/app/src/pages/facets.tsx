@@ -7,7 +7,7 @@ import type { Counted, Facets } from "../types";
 export const TITLES: Record<string, string> = {
   run: "Run", env: "Environment", category: "Category", split: "Split", status: "Status", passed: "Passed", kept: "In the batch", reason: "Left out because", error: "Failed at", engine: "Engine", policy: "Policy",
   version: "Policy version", step: "Step", reward: "Reward", advantage: "Advantage", staleness: "Staleness", turns: "Turns", calls: "Tool calls", errors: "Tool errors", tokens: "Tokens", seconds: "Seconds", attempt: "Attempt",
-  started: "Started", group: "Group", task: "Task", gap: "Gap", tool: "Tool", scorer: "Verdict", dataset: "In dataset", q: "Words", where: "Where",
+  started: "Started", group: "Group", task: "Task", gap: "Gap", tool: "Tool", scorer: "Verdict", dataset: "In dataset", label: "Label", q: "Words", where: "Where",
 }; // prettier-ignore
 const FEW = 6;
 const WORDS: Record<string, string> = { true: "yes", false: "no", "~": "none" };
@@ -31,6 +31,7 @@ export function Sidebar({ route, facets }: { route: Route; facets?: Facets }) {
           <Free route={route} name="tool" hint="email_send" />
           <Choice route={route} name="scorer" values={facets.scorers.flatMap(verdicts)} />
           <Choice route={route} name="dataset" values={facets.datasets} />
+          <Choice route={route} name="label" values={facets.labels} />
           {["error", "engine"].map((name) => <Choice key={name} route={route} name={name} values={facets.choices[name]} />)}
           <Free route={route} name="gap" hint="no_token_ids" />
           <form

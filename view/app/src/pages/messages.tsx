@@ -7,6 +7,7 @@ import { Markdown } from "../markdown";
 import { type Route, withQuery } from "../route";
 import type { Call, Details, Message } from "../types";
 import { Empty } from "../ui";
+import { type Labelling, Labels } from "./labels";
 import { Facts } from "./rollout";
 
 const LONG = 6_000;
@@ -27,7 +28,14 @@ export function turnsOf(data: Details): Turn[] {
   return [...asked, ...said].map((one, at) => ({ ...one, at, sampled: !one.prompt && one.message.role === "assistant" ? sampled++ : null }));
 }
 
-export function Messages({ route, data }: { route: Route; data: Details }) {
+interface Labelled {
+  labelling: Labelling;
+  /** The message whose form is open, null for the rollout's, undefined for none. */
+  labelled: number | null | undefined;
+  onLabel: (place: number | null | undefined) => void;
+}
+
+export function Messages({ route, data, ...marks }: { route: Route; data: Details } & Labelled) {
   const turns = turnsOf(data);
   const expected = expectedCalls(data);
   const answers = new Map<string, Turn>();
@@ -52,7 +60,7 @@ export function Messages({ route, data }: { route: Route; data: Details }) {
         {!turns.length && <Empty title="No message was kept.">{(data.rollout.gaps ?? []).join(", ")}</Empty>}
         {data.prompt.tools.length > 0 && <ToolList tools={data.prompt.tools} />}
         {turns.map((turn) => !shownInCards.has(turn.at) && (
-          <Item key={turn.at} turn={turn} route={route} hasTokens={data.rollout.n_tokens !== null}>
+          <Item key={turn.at} turn={turn} route={route} hasTokens={data.rollout.n_tokens !== null} at={turn.prompt ? null : turn.at - data.prompt.messages.length} {...marks}>
             {(turn.message.tool_calls ?? []).map((call, at) => (
               <CallCard key={at} call={call} answer={call.id ? answers.get(call.id) : undefined} expected={turn.prompt ? undefined : match(call, expected, used)} judged={expected.length > 0 && !turn.prompt} />
             ))}
@@ -85,7 +93,8 @@ function gist(message: Message): string {
   return visible((calls || message.text || message.reasoning || "").slice(0, 60));
 }
 
-function Item({ turn, route, hasTokens, children }: { turn: Turn; route: Route; hasTokens: boolean; children: preact.ComponentChildren }) {
+/** `at` is the position after the prompt, which labels refer to; null for a message of the prompt. */
+function Item({ turn, route, hasTokens, at, labelling, labelled, onLabel, children }: { turn: Turn; route: Route; hasTokens: boolean; at: number | null; children: preact.ComponentChildren } & Labelled) {
   const { message } = turn;
   const kind = role(turn);
   const body = (
@@ -119,6 +128,7 @@ function Item({ turn, route, hasTokens, children }: { turn: Turn; route: Route; 
       <header>
         {label}
         <span class="grow" />
+        {at !== null && <Labels of={labelling} message={at} open={labelled === at} onOpen={(open) => onLabel(open ? at : undefined)} />}
         {hasTokens && turn.sampled !== null && <a class="small" href={withQuery(route, { tab: "tokens", turn: String(turn.at), token: null })}>tokens</a>}
       </header>
       {body}

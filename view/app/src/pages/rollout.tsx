@@ -1,13 +1,14 @@
 // One rollout: what it said and did, token by token, how it was judged and where it went.
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { api, useData } from "../api";
 import { number, seconds, short, signed, time, visible } from "../format";
 import { Json } from "../json";
 import { useKeys } from "../keys";
 import type { PageProps } from "../main";
 import { filterOf, go, href, withQuery } from "../route";
-import type { Details, Went } from "../types";
+import type { Details, Label, Went } from "../types";
 import { Chip, Copy, Empty, Failure, Spinner, Status, Verdict } from "../ui";
+import { type Labelling, Labels, toggleStar } from "./labels";
 import { Lineage } from "./lineage";
 import { Messages, turnsOf } from "./messages";
 import { copyLink, diffWithMarked, mark } from "./rollouts";
@@ -22,7 +23,7 @@ interface Near {
 }
 const TABS: [string, string][] = [["messages", "Messages"], ["tokens", "Tokens"], ["scores", "Scores"], ["lineage", "Lineage"], ["raw", "Raw"]]; // prettier-ignore
 
-export function Rollout({ route, stamp }: PageProps) {
+export function Rollout({ route, stamp, labels: writes }: PageProps) {
   const { data: loaded, error } = useData<Details>(api(route.store, "rollout", route.id), stamp);
   const data = loaded?.rollout.rollout_id === route.id ? loaded : undefined;
   const went = useData<Went>(api(route.store, "lineage", route.id), stamp);
@@ -31,6 +32,8 @@ export function Rollout({ route, stamp }: PageProps) {
   const near = useData<Near>(api(route.store, "near", route.id, filter)).data;
   const tab = route.query.get("tab") ?? "messages";
   const turn = route.query.get("turn");
+  const [written, setWritten] = useState<{ of: Details; labels: Label[] }>();
+  const [labelled, setLabelled] = useState<number | null | undefined>(); // the place whose form is open: a message, null for the rollout, undefined for none
   const folds = useRef<HTMLDivElement>(null);
   const to = (id: string | null | undefined) => id && go(withTab(href(route.store, "rollout", id, filter), tab));
   const count = data ? turnsOf(data).length : 0;
@@ -38,6 +41,8 @@ export function Rollout({ route, stamp }: PageProps) {
     const now = turn === null ? -1 : Number(turn);
     go(withQuery(route, { tab: null, turn: String(Math.max(0, Math.min(count - 1, now + by))) }), true);
   };
+  // What was just written counts until the store is read again.
+  const labelling: Labelling | undefined = data && { store: route.store, rollout: route.id, writes, labels: written?.of === data ? written.labels : data.labels, changed: (labels) => setWritten({ of: data, labels }) };
   const fold = (open: boolean) => folds.current?.querySelectorAll<HTMLDetailsElement>("details").forEach((one) => (one.open = open));
   const scrollBy = (by: number) => scrollingBox().scrollBy({ top: by * 120 });
   useKeys([
@@ -51,6 +56,7 @@ export function Rollout({ route, stamp }: PageProps) {
     { key: "g", does: "The rollouts of its group", run: () => data?.rollout.group_id && go(href(route.store, "group", data.rollout.group_id)) },
     { key: "m", does: "Mark it", run: () => mark(route.id) },
     { key: "d", does: "Difference to the marked one", run: () => diffWithMarked(route.store, route.id) },
+    ...(writes && labelling ? [{ key: "s", does: "Star it, or take the star away", run: () => void toggleStar(labelling, null) }, { key: "n", does: "Add a label or a note", run: () => setLabelled(null) }] : []),
     { key: "e", does: "Fold everything", run: () => fold(false) },
     { key: "E", does: "Unfold everything", run: () => fold(true) },
     { key: "y", does: "Copy a link to this view", run: () => void copyLink() },
@@ -93,6 +99,7 @@ export function Rollout({ route, stamp }: PageProps) {
           </Chip>
           {task?.category && <Chip label="task">{task.category}</Chip>}
           {rollout.attempt ? <Chip label="attempt">{rollout.attempt + 1}</Chip> : null}
+          <Labels of={labelling!} message={null} open={labelled === null} onOpen={(open) => setLabelled(open ? null : undefined)} />
         </div>
         <nav class="tabs" aria-label="Parts of the rollout">
           {TABS.map(([name, label]) => (
@@ -110,7 +117,7 @@ export function Rollout({ route, stamp }: PageProps) {
       )}
       {rollout.status === "truncated" && <div class="notice">Cut short: {rollout.stop_reason ?? "a limit"} ended the rollout before the policy did.</div>}
       {rollout.prefix_ok === false && <div class="notice">A later prompt did not begin with all tokens before it: the history was rewritten on the way.</div>}
-      {tab === "messages" && <Messages route={route} data={data} />}
+      {tab === "messages" && <Messages route={route} data={data} labelling={labelling!} labelled={labelled} onLabel={setLabelled} />}
       {tab === "tokens" && <Tokens route={route} data={data} />}
       {tab === "scores" && <Scores route={route} data={data} />}
       {tab === "lineage" && (lineage ? <Lineage route={route} details={data} data={lineage} /> : went.error ? <Failure error={went.error} /> : <Spinner />)}
