@@ -21,7 +21,8 @@ from typing import Any
 
 from .errors import RollhouseError
 
-_MAIN = Path(__file__).with_name("worker_main.py")
+MAIN = Path(__file__).with_name("worker_main.py")
+"""The program of a worker; it imports the standard library alone."""
 _START_S = 120.0
 _FORK_S = 20.0
 _WATCH_EVERY_S = 0.02
@@ -76,7 +77,10 @@ class WorkerSetup:
         folders: Put in front of its import path.
         path: Its import path; None leaves it what a bare interpreter has. The default is this process's.
         memory_bytes: Limit of its address space, set by the kernel; None is no limit.
-        resident_bytes: The parent kills a process that holds more memory than this; looked at fifty times a second, on Linux only. None is no limit.
+        resident_bytes: The parent kills a worker that holds more memory than this, with all that it started; looked at fifty times a second, on Linux
+            only. None is no limit.
+        launcher: A command that starts `worker_main` somewhere else (in a sandbox), with this process's pipes as its input and output; empty starts
+            it here.
         file_bytes: Largest file it may write; None is no limit.
         reply_bytes: Longest JSON reply; None is no limit.
         cpu_s: CPU seconds of one call, beside the time limit of the call; None is no limit.
@@ -102,6 +106,7 @@ class WorkerSetup:
     niceness: int = 0
     site: bool = True
     start_s: float = _START_S
+    launcher: Sequence[str] = ()
 
     def first_line(self) -> bytes:
         """The setup as `worker_main` reads it."""
@@ -126,7 +131,7 @@ class WorkerProcess:
         self._got = False  # the call under way was read by a process that forks
         self._process = subprocess.Popen(
             # -s -P: neither the user's own packages nor the working directory decide what is imported.
-            [sys.executable, "-s", "-P", *([] if setup.site else ["-S"]), str(_MAIN)],
+            setup.launcher or [sys.executable, "-s", "-P", *([] if setup.site else ["-S"]), str(MAIN)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -289,7 +294,7 @@ class WorkerProcess:
     def _watch(self, limit: int) -> None:
         """Kills the process once it holds more than `limit` bytes."""
         while self._process.poll() is None:
-            if resident_bytes(self._process.pid) > limit:
+            if sum(map(resident_bytes, descendants(self._process.pid))) > limit:
                 self._over_memory = True
                 self._signal()
                 return
@@ -298,6 +303,20 @@ class WorkerProcess:
 
 def _death(function: str) -> tuple[str, str]:
     return f"The process that ran {function} died.", "It may have needed more memory than its limit."
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and those it has started, and they in turn, as far as they run; the process alone off Linux."""
+    found, unseen = [pid], [pid]
+    while unseen:
+        for children in Path(f"/proc/{unseen.pop()}/task").glob("*/children"):
+            try:
+                below = [int(child) for child in children.read_text().split()]
+            except (OSError, ValueError):  # it has ended
+                continue
+            found += below
+            unseen += below
+    return found
 
 
 def resident_bytes(pid: int) -> int:

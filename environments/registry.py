@@ -14,7 +14,7 @@ from ..base.redaction import redacted_values
 from ..store.task import Task
 from .types import Environment
 
-NAMES = ("workplace", "workplace-mini", "math")
+NAMES = ("workplace", "workplace-mini", "math", "python-sandbox")
 _FORMS = "FILE.py:CLASS, module:CLASS, nemo-gym:URL and verifiers:ENVIRONMENT"
 _ADAPTERS = ("nemo-gym", "verifiers")
 
@@ -54,6 +54,10 @@ def load_environment(
         from .math import MathEnvironment
 
         return _made(MathEnvironment, name, options, tasks=tasks, seed=seed or 0, tasks_split=split)
+    if name == "python-sandbox":
+        from .python_sandbox import SandboxEnvironment
+
+        return _made(SandboxEnvironment, name, options, tasks=tasks, seed=seed or 0, tasks_split=split)
     if kind == "nemo-gym":
         from .adapters.nemo_gym import NemoGymEnvironment
 

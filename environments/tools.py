@@ -140,6 +140,7 @@ def tool_session(
     user: User | None = None,
     fatal: tuple[type[Exception], ...] = (),
     inline: bool = False,
+    free: Callable[[], Any] | None = None,
 ) -> ToolSession:
     """A session over plain typed functions or methods, sync or async. `schema_of` returns their schemas for the task.
 
@@ -152,6 +153,7 @@ def tool_session(
         user: The user's answer to a turn without a call; None ends the episode. Without it such a turn ends the episode.
         fatal: Exceptions of a tool that fail the rollout instead of going to the policy.
         inline: Run sync code on the event loop: for code that takes microseconds and never waits.
+        free: Called when the session is closed.
 
     Raises ConfigError for a function without types or docstring, and for two of one name.
     """
@@ -185,7 +187,11 @@ def tool_session(
         assert user is not None
         return await _run(inline, user, session)
 
-    session = ToolSession(execute, score, say if user is not None else None)
+    async def release() -> None:
+        assert free is not None
+        await _run(inline, free)
+
+    session = ToolSession(execute, score, say if user is not None else None, release if free is not None else None)
     return session
 
 

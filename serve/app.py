@@ -30,6 +30,8 @@ from .verdicts import read_ending, read_score
 _MAX_NAME = 200
 _WITHOUT_KEY = ("/health",)
 Answers = Coroutine[Any, Any, list[ModelAnswer]]
+ROLLOUT = web.RequestKey("rollout", str)
+"""The rollout that a request's key is for, where keys are of rollouts."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -40,6 +42,8 @@ class Api:
     Attributes:
         model: The name the model is served under.
         api_key: The key that clients must send; None needs no key.
+        rollout_of_key: Gives the rollout that a key is for, in place of one key for all: a request is recorded under the rollout of its key, whatever
+            other id it names. None is returned for an unknown key.
         require_id: Refuse calls without a rollout id.
         on_engine_gone: Called when the engine has ended and no request can succeed.
         names: Names by which the server is reached, as in base.web.foreign; None takes any, for a server with a key.
@@ -51,6 +55,7 @@ class Api:
     require_id: bool
     on_engine_gone: Callable[[EngineGone], None]
     names: frozenset[str] | None = None
+    rollout_of_key: Callable[[str], str | None] | None = None
     bodies: Bodies = field(default_factory=Bodies)
     kept: KeptResponses = field(default_factory=KeptResponses)
 
@@ -185,12 +190,14 @@ class Api:
 
     async def finish(self, request: web.Request) -> web.StreamResponse:
         """`/rollouts/{id}/finish`."""
-        ending = read_ending((await self._body(request))[0])
+        body, size = await self._body(request)
+        ending = await beside(size, read_ending, body)
         return web.json_response(await self.service.recorder.finish(_path_id(request), ending))
 
     async def score(self, request: web.Request) -> web.StreamResponse:
         """`/rollouts/{id}/score`."""
-        score = read_score((await self._body(request))[0])
+        body, size = await self._body(request)
+        score = await beside(size, read_score, body)
         return web.json_response(await self.service.recorder.score(_path_id(request), score))
 
     async def rollout(self, request: web.Request) -> web.StreamResponse:
@@ -210,7 +217,7 @@ class Api:
     def _caller(self, request: web.Request, body: Body) -> Caller:
         metadata = body.get("metadata")
         fields = metadata if isinstance(metadata, dict) else {}
-        found = [request.match_info.get("rollout"), request.headers.get("X-Rollout-Id"), body.get("rollout_id"), fields.get("rollout_id")]  # fmt: skip
+        found = [request.get(ROLLOUT), request.match_info.get("rollout"), request.headers.get("X-Rollout-Id"), body.get("rollout_id"), fields.get("rollout_id")]  # fmt: skip
         name = next((_name(one) for one in found if one is not None), None)
         if name is None and self.require_id:
             raise refused("This server requires a rollout id with every call: send the header X-Rollout-Id, or use /rollouts/ID/v1 as base URL.", "rollout_id_required")  # fmt: skip
@@ -247,12 +254,18 @@ class Api:
         return web.json_response(body, status=failure.status)
 
     def _check_key(self, request: web.Request) -> None:
-        if self.api_key is None:
+        if self.api_key is None and self.rollout_of_key is None:
             return
-        kind, _, bearer = request.headers.get("Authorization", "").partition(" ")
-        sent = [request.headers.get("X-Api-Key", ""), bearer if kind.lower() == "bearer" else ""]
-        # Compared in constant time, so that response times do not reveal the key.
-        if not any([hmac.compare_digest(one.strip().encode(errors="replace"), self.api_key.encode()) for one in sent]):
+        kind, _, sent = request.headers.get("Authorization", "").partition(" ")
+        sent = sent.strip() if kind.lower() == "bearer" else request.headers.get("X-Api-Key", "").strip()
+        if self.rollout_of_key is not None:
+            name = self.rollout_of_key(sent)
+            right = name is not None and request.match_info.get("rollout", name) == name
+            request[ROLLOUT] = name or ""
+        else:
+            # Compared in constant time, so that response times do not reveal the key.
+            right = hmac.compare_digest(sent.encode(errors="replace"), str(self.api_key).encode())
+        if not right:
             raise ApiError(401, "The API key is missing or wrong: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`.", "invalid_api_key")  # fmt: skip
 
 

@@ -157,6 +157,23 @@ class CallFiles:
         return self.folder / f"{hash_id(name)}.jsonl"
 
 
+def open_rollouts(store: LanceStore, run_id: str, most: int) -> list[Kept]:
+    """The open rollouts of a run whose server may be running, those with the newest calls first, at most `most`. Nothing is changed."""
+    folder = CallFiles(store, run_id).folder
+    found = []
+    for path in folder.glob("*.jsonl") if folder is not None else ():
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            found.append((path.stat().st_mtime, path))
+    opened = []
+    for _, path in sorted(found, reverse=True)[:most]:
+        with contextlib.suppress(OSError):
+            data = path.read_bytes()
+            kept = _parsed(data[: data.rfind(b"\n") + 1])
+            if kept is not None:
+                opened.append(kept)
+    return opened
+
+
 def _line(entry: dict[str, Any]) -> bytes:
     return json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
@@ -167,6 +184,14 @@ def _read(path: Path) -> Kept | None:
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
         os.truncate(path, len(whole))
+    kept = _parsed(whole)
+    if kept is None:
+        path.unlink()
+    return kept
+
+
+def _parsed(whole: bytes) -> Kept | None:
+    """The content of whole lines; None when they hold no call."""
     kept: Kept | None = None
     for line in whole.splitlines():
         entry = json.loads(line)
@@ -176,7 +201,4 @@ def _read(path: Path) -> Kept | None:
             kept.calls.append(Call.from_json(entry["call"]))
         elif kept is not None:
             kept.ending = entry["ending"]
-    if kept is None or not kept.calls:
-        path.unlink()
-        return None
-    return kept
+    return kept if kept is not None and kept.calls else None

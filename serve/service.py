@@ -15,7 +15,7 @@ from .backends import Backend, Give, KnownHistory, ModelAnswer, SampledSoFar
 from .calls import Call
 from .errors import ApiError
 from .history import OpenRollout, Place, answering
-from .recorder import Recorder
+from .recorder import CallRecorder
 from .request import ModelRequest
 from .streaming import Sink
 
@@ -43,14 +43,17 @@ class Service:
     """Answers requests with a backend and records them.
 
     Attributes:
+        forced: Gives the request that is answered in place of the one that came: a run forces its own sampling settings and limits. Raises
+            ApiError for one that goes beyond a limit. None answers requests as they come.
         lenient: Accept fields that the engine does not have, and name them in the row.
         answered: Number of requests answered, recorded or not.
         cancelled: Number of model calls whose client went away.
     """
 
     backend: Backend
-    recorder: Recorder
+    recorder: CallRecorder
     lenient: bool = False
+    forced: Callable[[ModelRequest, Caller], ModelRequest] | None = None
     answered: int = 0
     cancelled: int = 0
 
@@ -59,7 +62,7 @@ class Service:
 
         `sink` gets the pieces of the answers while they are sampled. What was sampled of a cancelled request is recorded.
         """
-        parsed = self.backend.accepted(parsed, self.lenient)
+        parsed = self.backend.accepted(parsed if self.forced is None else self.forced(parsed, caller), self.lenient)
         with self._rollout(caller) as rollout:
             place, known = self._known(parsed, caller, rollout)
             made = [self._chat_once(one, caller, rollout, place, known, _Choice(sink, i)) for i, one in enumerate(_each(parsed))]  # fmt: skip
@@ -96,7 +99,7 @@ class Service:
 
     async def completion(self, parsed: ModelRequest, caller: Caller, sink: Sink | None = None) -> list[ModelAnswer]:
         """The text after a prompt. In a rollout, a prompt that begins with all tokens of an earlier call continues that call."""
-        parsed = self.backend.accepted(parsed, self.lenient)
+        parsed = self.backend.accepted(parsed if self.forced is None else self.forced(parsed, caller), self.lenient)
         prompt = parsed.prompt
         prompt_ids = self.backend.tokenize(prompt) if isinstance(prompt, str) else list(prompt or ())
         with self._rollout(caller) as rollout:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from ..base.errors import ConfigError, QueryError, RollhouseError, StoreNotFound
 from ..queries.sql_store import SqlStore
-from . import compare, datasets, group, labels, lanes, rollout, rollouts, runs, tokens
+from . import compare, datasets, group, inflight, labels, lanes, rollout, rollouts, runs, tokens
 from .query import Query, one_of
 from .reader import Reader, plain
 from .security import guard
@@ -57,6 +57,7 @@ ROUTES: dict[str, Answer] = {
     "curves": lambda reader, query, rest: runs.curves(reader, query.get("run", ()), query.get("name", ())),
     "scatter": lambda reader, query, rest: runs.scatter(reader, rest),
     "lanes": lambda reader, query, rest: lanes.lanes(reader, rest, one_of(query, "step")),
+    "in-flight": lambda reader, query, rest: inflight.in_flight(reader, rest),
     "rollouts": lambda reader, query, rest: rollouts.page(reader, query),
     "facets": lambda reader, query, rest: rollouts.facets(reader, query),
     "near": lambda reader, query, rest: rollouts.ids(reader, query, rest),

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rollhouse.policies.types import Sampling
 from rollhouse.queries.sql_store import SqlStore
+from rollhouse.serve.calls import Call, CallFiles
 from rollhouse.store.appending import append_rows
+from rollhouse.store.messages import Message
 from rollhouse.store.runs import start_run
 from rollhouse.store.snapshots import create_snapshot
 from rollhouse.tests.rows import STARTED, prompt_row, prompt_tokens_row, rollout_row, task_row
@@ -372,3 +375,18 @@ def test_a_lane_leads_to_its_rollout(page: Any, site: Site) -> None:
     page.wait_for_url("**lane=2**")
     step.locator(".lane").first.click()
     page.wait_for_url("**/rollout/**")
+
+
+def test_a_run_shows_what_its_server_has_open(page: Any, tmp_path: Path) -> None:
+    store = fill(tmp_path / "store")
+    with start_run(store, "collect", "agents", {}):
+        files = CallFiles(store, "agents")
+        asked = (Message("user", "What is <b>9</b> + 1?"),)
+        files.add_call("desk-7", Call(0, None, "main", asked, (), Message("assistant", "10"), Sampling(), None, STARTED, 0.1))  # fmt: skip
+        for site in serving({"store": store}):
+            opened(page, site, "store/run/agents", "in-flight")
+            section = page.get_by_role("region", name="In flight")
+            section.get_by_text("desk-7").click()
+            section.get_by_text("What is <b>9</b> + 1?").wait_for()
+            files.remove("desk-7")
+            section.wait_for(state="detached", timeout=10_000)

@@ -9,6 +9,7 @@ import { Chart, type Curve, colour, Scatter } from "../plot";
 import { go, href, type Route, withQuery } from "../route";
 import type { Run as Listed } from "../types";
 import { Chip, Empty, Failure, Spinner, Status } from "../ui";
+import { InFlight } from "./inflight";
 import { Lanes } from "./lanes";
 import { copyLink } from "./rollouts";
 
@@ -55,6 +56,7 @@ export function Run({ route, stamp }: PageProps) {
       </div>
       {data.status === "stale" && <div class="notice">The run did not end and its process is gone. The same command resumes it.</div>}
       {data.status === "failed" && summary && <div class="notice bad-notice"><strong>{summary.error}</strong> {summary.message}</div>}
+      {data.kind === "collect" && <InFlight store={route.store} run={data.run_id} />}
       {data.metrics.length > 0 ? <Metrics route={route} run={data} stamp={stamp} /> : null}
       {rollouts.n > 0 && <Cloudy route={route} run={data} stamp={stamp} />}
       {data.metrics.includes("time/step") && <Phases route={route} run={data} stamp={stamp} />}

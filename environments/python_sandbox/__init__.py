@@ -1,0 +1,5 @@
+"""Programming tasks in a sandbox."""
+
+from .environment import SandboxEnvironment
+
+__all__ = ["SandboxEnvironment"]

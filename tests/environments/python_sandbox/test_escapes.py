@@ -1,0 +1,187 @@
+"""Programs in a sandbox that try to get out, to see more than their folder, to use more than they may, or to stay."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from rollhouse.base.errors import ConfigError
+from rollhouse.base.worker_process import descendants
+from rollhouse.environments.python_sandbox import box as box_module
+from rollhouse.environments.python_sandbox.box import Sandbox, SandboxEnded, require_isolation
+from rollhouse.environments.python_sandbox.limits import SandboxLimits
+
+LIMITS = SandboxLimits(seconds=20, memory_mb=256, processes=24, files_mb=4, files=200)
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Sandbox]:
+    try:
+        require_isolation()
+    except ConfigError as error:
+        pytest.skip(error.message)
+    opened = Sandbox(LIMITS)
+    yield opened
+    opened.close()
+
+
+def shell(box: Sandbox, command: str) -> str:
+    return box.run(["/bin/sh", "-c", command])["output"]
+
+
+def python(box: Sandbox, code: str) -> str:
+    return box.run([box_module.python(), "-c", code])["output"]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_files_of_the_machine_are_not_there(box: Sandbox, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("treasure")
+    for path in (str(secret), "/etc/shadow", "/etc/hostname", str(Path(__file__)), f"/proc/self/root{secret}"):
+        with pytest.raises(ValueError):
+            box.read_file(path)
+    assert "treasure" not in shell(box, f"cat {secret} ../../..{secret} /proc/1/root{secret} 2>&1")
+    found = shell(box, "for place in / /usr /opt /proc; do touch $place/x && echo wrote $place; done 2>/dev/null; ls -A /etc")  # fmt: skip
+    assert "wrote" not in found and set(found.split()) <= {"passwd", "group", "ld.so.cache", "alternatives"}
+
+
+def test_links_lead_nowhere_else(box: Sandbox, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.txt"
+    outside.write_text("untouched")
+    shell(box, f"ln -s {outside} link; ln -s / root; ln -s /dev/zero endless; mkfifo pipe")
+    for path in ("link", f"root{outside}", "endless", "pipe", "."):
+        with pytest.raises(ValueError):
+            box.read_file(path)
+    with pytest.raises(ValueError):
+        box.write_file("link", "changed")
+    assert outside.read_text() == "untouched"
+    assert not {"link", "root", "endless", "pipe"} & box.take_files().keys()
+    shell(box, "rm link root endless pipe")
+
+
+def test_there_is_no_network(box: Sandbox) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as abstract:
+        abstract.bind("\0rollhouse-sandbox-test")
+        abstract.listen()
+        tried = python(
+            box,
+            "import socket\n"
+            f"for family, place in ((2, ('127.0.0.1', {server.getsockname()[1]})), (2, ('10.0.0.1', 80)), (1, '\\0rollhouse-sandbox-test')):\n"
+            "    try:\n        socket.socket(family).connect(place); print('connected')\n    except OSError as error:\n        print('refused')",
+        )
+    assert tried.split() == ["refused"] * 3
+
+
+def test_other_processes_are_not_seen_and_the_first_one_is_safe(box: Sandbox) -> None:
+    seen = shell(box, "ls /proc | grep -c '^[0-9]'")
+    assert int(seen) < 10
+    tried = shell(box, "kill -9 1; kill -STOP 1; cat /proc/1/environ /proc/1/mem /proc/1/cmdline; ls /proc/1/fd; echo 1 > /proc/sys/kernel/panic")  # fmt: skip
+    assert "PATH" not in tried
+    attach = python(box, "import ctypes\nprint(ctypes.CDLL(None).ptrace(16, 1, 0, 0))")
+    assert attach.strip() == "-1"
+    assert shell(box, "echo still here").strip() == "still here"
+
+
+def test_no_capability_can_be_gained(box: Sandbox) -> None:
+    found = shell(
+        box, "grep -E 'Cap(Eff|Prm|Bnd)' /proc/self/status | cut -f2; unshare -Ur id; mount -t tmpfs x /work; su; id -u"
+    )
+    lines = [line for line in found.splitlines() if line]
+    assert lines[:3] == ["0" * 16] * 3 and lines[-1] == "1000" and "uid=0" not in found
+
+
+def test_forks_are_bounded_and_end(box: Sandbox) -> None:
+    bomb = "import os\nn = 0\ntry:\n    while True:\n        if not os.fork():\n            import time; time.sleep(60)\n        n += 1\nexcept OSError:\n    print(n)"
+    assert int(python(box, bomb)) < LIMITS.processes
+    found = box.run(["/bin/sh", "-c", "f() { f | f & }; f; echo"])
+    assert found["stopped"] is None or found["stopped"] == "time"
+    assert int(shell(box, "ls /proc | grep -c '^[0-9]'")) < 10
+
+
+def test_memory_is_bounded_for_one_and_for_all(box: Sandbox) -> None:
+    assert "MemoryError" in python(box, "held = []\nwhile True: held.append(bytearray(1 << 20))")
+    many = "import os, time\nfor _ in range(6):\n    if not os.fork(): break\nheld = b'x' * (100 << 20)\ntime.sleep(60)"
+    assert box.run([box_module.python(), "-c", many])["stopped"] == "memory"
+    assert shell(box, "echo goes on").strip() == "goes on"
+
+
+def test_output_and_disk_are_bounded(box: Sandbox) -> None:
+    found = box.run(["/bin/sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' 'y'"])
+    assert len(found["output"]) == LIMITS.output_bytes and found["left_out"] == 3_000_000 - LIMITS.output_bytes
+    assert "No space left" in shell(box, "dd if=/dev/zero of=big bs=1M count=20 2>&1; rm -f big")
+    assert "No space left" in shell(box, "mkdir many; cd many; i=0; while touch $i 2>&1; do i=$((i+1)); [ $i -gt 500 ] && break; done; cd ..; rm -r many")  # fmt: skip
+    with pytest.raises(ValueError, match="more than"):
+        shell(box, "head -c 100000 /dev/zero > large")
+        box.read_file("large")
+    shell(box, "rm large")
+
+
+def test_time_is_bounded(box: Sandbox) -> None:
+    quick = Sandbox(SandboxLimits(seconds=0.5))
+    try:
+        for command in ("sleep 60", "yes", "trap '' TERM INT; while :; do :; done"):
+            assert quick.run(["/bin/sh", "-c", command])["stopped"] == "time"
+    finally:
+        quick.close()
+
+
+def test_nothing_is_left_running(box: Sandbox) -> None:
+    shell(box, "(setsid sh -c 'sleep 1; touch late' > /dev/null 2>&1 &); nohup sleep 60 &")
+    assert shell(box, "sleep 1.5; ls; ls /proc | grep -c '^[0-9]'").split()[-1] in "2345"
+    assert "late" not in box.list_files(".")
+    own = Sandbox(LIMITS)
+    assert own._worker is not None
+    family = descendants(own._worker.pid)
+    assert len(family) == 3
+    own.close()
+    wait_for(lambda: not any(map(alive, family)))
+    with pytest.raises(SandboxEnded):
+        own.list_files(".")
+
+
+def test_a_killed_program_takes_its_sandbox_along(box: Sandbox) -> None:
+    code = (
+        "import os, threading, time\n"
+        "from rollhouse.base.worker_process import descendants\n"
+        "from rollhouse.environments.python_sandbox.box import Sandbox\n"
+        "from rollhouse.environments.python_sandbox.limits import SandboxLimits\n"
+        "box = Sandbox(SandboxLimits(seconds=300))\n"
+        "threading.Thread(target=box.run, args=(['/bin/sleep', '300'],), daemon=True).start()\n"
+        "while len(descendants(os.getpid())) < 5: time.sleep(0.05)\n"
+        "print(*descendants(os.getpid())[1:], flush=True)\n"
+        "time.sleep(300)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as driver:  # fmt: skip
+        assert driver.stdout is not None
+        family = [int(pid) for pid in driver.stdout.readline().split()]
+        assert len(family) == 4 and all(map(alive, family))
+        driver.send_signal(signal.SIGKILL)
+    wait_for(lambda: not any(map(alive, family)))
+
+
+def test_a_machine_that_cannot_isolate_is_refused(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Inside a sandbox no other one can be made.
+    box.put_files({"isolate.py": (Path(box_module.__file__).parent / "isolate.py").read_bytes()})
+    tried = box.run([box_module.python(), "isolate.py", "{}"])
+    assert tried["status"] == 70 and "unshare" in tried["output"]
+    monkeypatch.setattr(box_module, "_why_not", lambda: tried["output"].strip())
+    with pytest.raises(ConfigError, match=r"No sandbox can be started on this machine: .*unshare"):
+        Sandbox(LIMITS)
