@@ -476,6 +476,7 @@ class Store(SqlStore):
         name: str | None = None,
         recipe: str | Path | None = None,
         overrides: Sequence[str] = (),
+        allow_code: bool = False,
         progress: bool | None = None,
     ) -> "Replay":
         """Takes the optimizer steps of a GRPO run again on its stored batches: the same bits, or with changed settings an ablation.
@@ -485,23 +486,30 @@ class Store(SqlStore):
             name: Name of the new run; None is RUN-replay-N.
             recipe: A YAML file with the settings to change.
             overrides: Settings to change, as `section.key=value`; `algorithm=NAME` sets those of an algorithm.
+            allow_code: Import the loss and the advantage that the stored run names. Those that `overrides` name need no permission.
 
         `identical` of the result is whether the weights are those of the run, bit for bit; None where that cannot be expected.
         """
+        from .base.recipes import refuse_stored_code
+        from .train.grpo.custom import stored_code
         from .train.grpo.original import changed_config, stored_config
         from .train.grpo.replay import replay
 
         original = run_id_of(run)
         config = changed_config(stored_config(self, original), overrides, recipe)
+        refuse_stored_code(original, stored_code(config, overrides), allow_code)
         with progress_bar("replay", "step", progress) as report:
             return replay(self, original, config, from_step=from_step, run=name, progress=report)
 
-    def reproduce(self, run: Any, *, progress: bool | None = None) -> "Reproduction":
-        """Trains an SFT or DPO run again from its dataset version, model, settings and seed, and compares the weights."""
+    def reproduce(self, run: Any, *, allow_code: bool = False, progress: bool | None = None) -> "Reproduction":
+        """Trains an SFT or DPO run again from its dataset version, model, settings and seed, and compares the weights.
+
+        `allow_code` permits the import of the Python code that the stored settings name.
+        """
         from .train.reproduce import reproduce
 
         with progress_bar("reproduce", "step", progress) as report:
-            return reproduce(self, run_id_of(run), report)
+            return reproduce(self, run_id_of(run), report, allow_code=allow_code)
 
     # Runs
 

@@ -1,10 +1,14 @@
 """The errors of rollhouse. The command line prints `message` and `fix` and exits with `exit_code`."""
 
 import asyncio
+import re
 from typing import Any
 
 from .redaction import redacted
 from .terminal import visible
+
+# Lance puts the kind of the error before its words, and the place in its own source behind them.
+_OF_LANCE = re.compile(r"(?:\blance error: )?\bLanceError\(\w+\): |,? ?(?:\bat )?/\S+\.rs:\d+(?::\d+)?")
 
 
 class RollhouseError(Exception):
@@ -25,8 +29,8 @@ class RollhouseError(Exception):
 
 
 def one_line(text: object, limit: int = 500) -> str:
-    """A message as one line of at most `limit` characters, with its control characters shown and without keys and passwords."""
-    return redacted(visible(" ".join(str(text).split())))[:limit]
+    """A message as one line of at most `limit` characters: control characters are shown, keys, passwords and places in Lance's source are not."""
+    return redacted(visible(_OF_LANCE.sub("", " ".join(str(text).split()))))[:limit]
 
 
 def interrupted(error: BaseException) -> bool:

@@ -1,7 +1,7 @@
 """One resolved configuration out of a model, a YAML recipe, options and dotted overrides."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from .yaml_text import load_yaml, load_yaml_file
 Model = TypeVar("Model", bound=BaseModel)
 # `val:accuracy` and `verifiers:NAME` have the form of a plug-in and are none.
 _NO_CODE = {"metric_name", "metric"}
-_ADAPTERS = {"verifiers", "openai"}
+_ADAPTERS = {"verifiers", "openai", "pypi", "hf"}
 RECIPES = Path(__file__).resolve().parent.parent / "configs"
 
 
@@ -143,6 +143,17 @@ def refuse_code(recipe: str | Path, allowed: bool) -> None:
     for key, said in code_named(read_recipe(recipe)):
         shown = one_line(said, 60)
         raise ConfigError(f"The recipe {recipe} names Python code: {key} is {shown!r}. It would run with your rights.", "Read that code, then add --allow-code, or move the setting to the command line.")  # fmt: skip
+
+
+def refuse_stored_code(run_id: str, named: Iterable[tuple[str, str]], allowed: bool) -> None:
+    """Raises ConfigError for a stored run that names Python code, which repeating it would import, unless that is allowed.
+
+    Args:
+        named: The settings that name code, and their values.
+    """
+    for key, said in () if allowed else named:
+        shown = one_line(said, 60)
+        raise ConfigError(f"Run {run_id!r} of the store names Python code: {key} is {shown!r}. It would run with your rights.", "Read that code, then add --allow-code (in Python allow_code=True), or give the setting yourself.")  # fmt: skip
 
 
 def _set(values: dict[str, Any], override: str) -> None:

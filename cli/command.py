@@ -25,6 +25,12 @@ RecipeOption = Annotated[
 AllowCodeOption = Annotated[
     bool, typer.Option("--allow-code", help="Run the Python code that the recipe names.", rich_help_panel="Run")
 ]
+StoredCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code", help="Run the Python code that the stored run or the recipe names.", rich_help_panel="Run"
+    ),
+]
 _PREFIX = "setting_"  # a setting may have the name of a parameter that the command's function has
 _NAMES_WIDTH = 28
 _METAVARS = {int: "N", float: "X", str: "TEXT"}

@@ -2,6 +2,7 @@
 
 import errno
 import importlib.util
+import re
 import signal
 import sys
 from importlib import import_module
@@ -98,10 +99,31 @@ def explain(error: BaseException) -> RollhouseError:
         return RollhouseError(
             f"The disk is full{where}.", "Free some space and run the same command again; what was committed is kept."
         )
+    denied = _denied(error)
+    if denied:
+        return denied
     said = getattr(error, "strerror", None) or one_line(error).rstrip(".")
     if not isinstance(error, OSError):
         said = f"{type(error).__name__}: {said}" if said else type(error).__name__
     return RollhouseError(f"{said}{where}.", "`rollhouse --debug …` shows where it happened.")
+
+
+def _denied(error: BaseException) -> RollhouseError | None:
+    """What is said where the system forbids to read or write; Lance's errors have the reason and the path in their text alone."""
+    text = str(error)
+    number = getattr(error, "errno", None)
+    if number not in (errno.EACCES, errno.EPERM, errno.EROFS) and not re.search(
+        r"Permission denied|Read-only file system", text
+    ):
+        return None
+    path = getattr(error, "filename", None) or next(iter(re.findall(r'at path "([^"]+)"', text)), None)
+    reason = (
+        "the file system is read-only" if number == errno.EROFS or "Read-only file" in text else "permission is denied"
+    )
+    return RollhouseError(
+        f"{one_line(path) if path else 'A file'} cannot be read or written: {reason}.",
+        "Check its owner and mode. Commands that only read work on a store that cannot be written; others need a copy of it.",
+    )
 
 
 def _is_typers(error: BaseException) -> bool:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .command import AllowCodeOption, DryRunOption, RecipeOption
+from .command import DryRunOption, RecipeOption, StoredCodeOption
 from .common import Format, FormatOption, StoreOption, console, open_store, print_config, print_rows
 from .training_view import watch_training
 
@@ -30,7 +30,7 @@ def replay(
         ),
     ] = None,
     recipe: RecipeOption = None,
-    allow_code: AllowCodeOption = False,
+    allow_code: StoredCodeOption = False,
     dry_run: DryRunOption = False,
     store: StoreOption = None,
     format: FormatOption = Format.table,
@@ -39,11 +39,12 @@ def replay(
 
     Without changed settings the weights are compared bit for bit; the exit code is 1 when they differ.
 
-    A recipe given with --config holds the settings to change.
+    A recipe given with --config holds the settings to change. A run with a loss or an advantage of its own needs --allow-code.
 
     Example: `rollhouse train replay grpo loss_fn.ratio_clip_max=0.28 policy.optimizer.lr=1e-5`
     """
-    from ..base.recipes import refuse_code
+    from ..base.recipes import refuse_code, refuse_stored_code
+    from ..train.grpo.custom import stored_code
     from ..train.grpo.original import changed_config, stored_config
     from ..train.grpo.replay import replay as again
 
@@ -54,6 +55,7 @@ def replay(
     if dry_run:
         print_config(config, {}, format)
         return
+    refuse_stored_code(original, stored_code(config, settings or []), allow_code)
     with watch_training("replay") as (on_step, viewer):
         found = again(place, original, config, from_step=from_step, run=run, progress=on_step, viewer=viewer)
     if format is Format.table:

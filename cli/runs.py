@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .command import Application
+from .command import Application, StoredCodeOption
 from .common import AtOption, Format, FormatOption, StoreOption, console, open_store, print_rows, progress
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def show(
 
 def reproduce(
     run: Annotated[str, typer.Argument(help="A finished run of train sft or train dpo.")],
+    allow_code: StoredCodeOption = False,
     store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
@@ -67,7 +68,10 @@ def reproduce(
     with progress() as bar:
         line = bar.add_task("reproduce", total=None, note="")
         found = again(
-            open_store(store), run, lambda at, steps, note: bar.update(line, completed=at, total=steps, note=note)
+            open_store(store),
+            run,
+            lambda at, steps, note: bar.update(line, completed=at, total=steps, note=note),
+            allow_code=allow_code,
         )
     if format is Format.table:
         console().print(_result(found), markup=False, soft_wrap=True)

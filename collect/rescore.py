@@ -89,12 +89,11 @@ def rescore(
     judge = scorer if isinstance(scorer, Scorer) else environment_scorer(scorer)
     equal = {"environment": judge.environment, "run_id": of_run}
     where = " and ".join(f"{column} = {quote(value)}" for column, value in equal.items() if value is not None) or None
-    rollouts = store.lance_dataset("rollouts")
-    total, done = rollouts.count_rows(filter=where), 0
+    total, done = store.lance_dataset("rollouts").count_rows(filter=where), 0
     with start_run(store, "rescore", name, {"scorer": judge.name, "of_run": of_run}) as run:
         summary = RescoreSummary(run.run_id, judge.environment)
         work = _Work(judge, StoredTasks(store, judge.environment), _known(store, judge), summary)
-        batches = rollouts.to_batches(columns=COLUMNS, filter=where, batch_size=_ROWS_AT_ONCE)
+        batches = store.batches("rollouts", COLUMNS, where, max_rows=_ROWS_AT_ONCE)
         pairs = (work.pairs(batch.to_pylist()) for batch in batches)
         for looked_at, todo, verdicts in _judged(judge, pairs, workers or _workers(total)):
             summary.new += insert_if_absent(store, "scores", SCORES.batch(work.scores(todo, verdicts)))

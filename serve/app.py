@@ -142,12 +142,14 @@ class Api:
 
     async def finish(self, request: web.Request) -> web.StreamResponse:
         """`/rollouts/{id}/finish`."""
-        ending = read_ending((await self._body(request))[0])
+        body, size = await self._body(request)
+        ending = await beside(size, read_ending, body)
         return web.json_response(await self.service.recorder.finish(_path_id(request), ending))
 
     async def score(self, request: web.Request) -> web.StreamResponse:
         """`/rollouts/{id}/score`."""
-        score = read_score((await self._body(request))[0])
+        body, size = await self._body(request)
+        score = await beside(size, read_score, body)
         return web.json_response(await self.service.recorder.score(_path_id(request), score))
 
     async def rollout(self, request: web.Request) -> web.StreamResponse:

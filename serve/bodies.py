@@ -1,10 +1,9 @@
 """The bytes of a request as a JSON object."""
 
-import json
-import math
 from typing import Any
 
 from .bounds import refuse_expansion
+from .decoding import decoded
 from .errors import refused
 
 Body = dict[str, Any]
@@ -19,34 +18,28 @@ def body_of(raw: bytes) -> Body:
     refuse_expansion(raw)
     try:
         text = raw.decode("utf-8")
-        body = json.loads(text, parse_constant=_no_number, parse_float=_finite) if text.strip() else {}
-        if b"\\ud" in raw.lower():  # half of a surrogate pair is not text that a tokenizer or a table can hold
-            json.dumps(body, ensure_ascii=False).encode()
+        body = decoded(text) if text.strip() else {}
+        if not isinstance(body, dict):
+            raise refused("The body must be a JSON object.")
+        # Half of a surrogate pair is not text that a tokenizer or a table can hold.
+        deep = _is_deep(body, texts=b"\\ud" in raw.lower())
     except (ValueError, RecursionError) as error:
         raise refused(f"The body is not JSON: {str(error)[:200]}.") from error
-    if not isinstance(body, dict):
-        raise refused("The body must be a JSON object.")
-    if _is_deep(body):
+    if deep:
         raise refused(f"The body is nested more than {_DEEPEST} levels deep.")
     return body
 
 
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):  # it could not be written as JSON again
-        raise ValueError(f"{text[:20]} is too large a number")
-    return value
-
-
-def _is_deep(body: Body) -> bool:
+def _is_deep(body: Body, texts: bool) -> bool:
+    """Whether the body is nested too deep. Looks at its texts, too, if `texts`, and raises ValueError for one that UTF-8 cannot hold."""
     level: list[Any] = [body]
     for _ in range(_DEEPEST):
-        inside = (one.values() if isinstance(one, dict) else one for one in level)
-        level = [value for values in inside for value in values if isinstance(value, (dict, list))]
+        values = [value for one in level for value in ((*one, *one.values()) if isinstance(one, dict) else one)]
+        if texts:
+            for value in values:
+                if isinstance(value, str):
+                    value.encode()
+        level = [value for value in values if isinstance(value, (dict, list))]
         if not level:
             return False
     return True

@@ -15,7 +15,7 @@ T = TypeVar("T")
 MAX_BODY = 64 << 20
 MAX_MESSAGES = 10_000
 MAX_IDS = 1 << 20
-_MOST_CONTAINERS, _MOST_VALUES = 1_000_000, 8_000_000
+_MOST_CONTAINERS, _MOST_MEMBERS, _MOST_VALUES = 1_000_000, 1_000_000, 2_500_000
 _BODY_S = 120.0
 _LARGE = 64 << 10
 """Bytes or characters from which work is done in a thread."""
@@ -32,8 +32,14 @@ async def beside(size: int, function: Callable[..., T], *arguments: object) -> T
 
 def refuse_expansion(raw: bytes) -> None:
     """Raises ApiError for JSON whose values would take many times its size."""
-    if len(raw) > _LARGE and (raw.count(b"{") + raw.count(b"[") > _MOST_CONTAINERS or raw.count(b",") > _MOST_VALUES):
-        raise ApiError(413, f"The body holds more than {_MOST_CONTAINERS:,} objects and lists or {_MOST_VALUES:,} values.", "too_large")  # fmt: skip
+    if len(raw) <= _LARGE:
+        return
+    if (
+        raw.count(b"{") + raw.count(b"[") > _MOST_CONTAINERS
+        or raw.count(b":") > _MOST_MEMBERS
+        or raw.count(b",") > _MOST_VALUES
+    ):
+        raise ApiError(413, f"The body holds more than {_MOST_CONTAINERS:,} objects and lists, {_MOST_MEMBERS:,} members of objects or {_MOST_VALUES:,} values.", "too_large")  # fmt: skip
 
 
 def refuse_many(given: object, most: int, what: str) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ..base.errors import SchemaMismatch, WriteConflict
 from . import hashes
-from .lance_store import LanceStore
+from .lance_store import LanceStore, lacking_columns
 from .tables import TABLES
 
 AnyRows = pa.Table | pa.RecordBatch | Iterable[Mapping[str, Any]]
@@ -27,7 +27,7 @@ def append_rows(
     data = to_arrow(table, rows)
     if not data.num_rows:
         return 0
-    dataset = store.lance_dataset(table)
+    dataset = _opened(store, table)
     fragments = lance.fragment.write_fragments(data, dataset, mode="append", data_storage_version="2.2")
     if before_commit:
         before_commit()
@@ -42,13 +42,22 @@ def insert_if_absent(store: LanceStore, table: str, rows: AnyRows) -> int:
     data = _first_of_each_key(to_arrow(table, rows), TABLES[table].key)
     if not data.num_rows:
         return 0
-    dataset = store.lance_dataset(table)
+    dataset = _opened(store, table)
     last = hashes.last_fragment(dataset)
     merge = dataset.merge_insert(TABLES[table].key).use_index(False)
     inserted = merge.when_not_matched_insert_all().execute(data)["num_inserted_rows"]
     if inserted:
         hashes.record_new(store, table, store.lance_dataset(table), last)
     return inserted
+
+
+def _opened(store: LanceStore, table: str) -> Any:
+    """The table, with all its columns: an older version of rollhouse may have made it without some."""
+    dataset = store.lance_dataset(table)
+    if not lacking_columns(table, dataset):
+        return dataset
+    store.create_table(TABLES[table])
+    return store.lance_dataset(table)
 
 
 def to_arrow(table: str, rows: AnyRows) -> pa.Table:

@@ -2,7 +2,7 @@
 
 One line a file in `_hashes/<table>.log` of the store's folder: check sum of the line, SHA-256, bytes, name. Lance never changes a file that it
 wrote. A file without a line (an older version wrote it, or its writer was killed) gets one when `check` has read it whole. Object stores
-keep check sums of their own, and have no such folder.
+verify a checksum of their own at each upload, and have no such folder: a hash here would download every file again.
 """
 
 import hashlib

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from ..base.errors import DamagedStore, StoreNotFound, VersionNotFound
+from ..base.errors import DamagedStore, StoreNotFound, VersionNotFound, one_line
 from . import version
 from .object_store import probe
 from .schema import Table
@@ -159,7 +160,7 @@ class LanceStore:
         if isinstance(error, OSError) and error.errno is not None:
             return error
         if "://" in self.uri or self.has_table(table):
-            reason = str(error).splitlines()[0].partition(", /")[0]
+            reason = one_line(str(error).splitlines()[0])
             return DamagedStore(f"Table {table} of {self.uri} cannot be opened: {reason}.", "`rollhouse check --salvage` goes back to its newest version that can.")  # fmt: skip
         near = difflib.get_close_matches(table, TABLES, n=1)
         return StoreNotFound(f"There is no table {table!r} in {self.uri}.", f"Did you mean {near[0]}?" if near else f"Its tables are {', '.join(TABLES)}.")  # fmt: skip
@@ -231,13 +232,15 @@ class LanceStore:
 
         `batch_rows` is how many are read at a time, None as Lance sees fit: for a million rows of narrow columns more is faster.
 
-        A column that the table did not have yet in that version is null; a filter cannot name it.
+        A column that the table did not have yet in that version is null, in the filter too.
         """
         if _is_later(table) and not self._has_at(table, at):
             empty = TABLES[table].schema.empty_table()
             return empty if columns is None else empty.select(columns)
         dataset = self.lance_dataset(table, at)
-        lacking = [field for field in lacking_columns(table, dataset) if columns is None or field.name in columns]
+        all_lacking = lacking_columns(table, dataset)
+        filter = _with_nulls(filter, all_lacking)
+        lacking = [field for field in all_lacking if columns is None or field.name in columns]
         if not lacking:
             return dataset.to_table(columns=columns, filter=filter, batch_size=batch_rows)
         there = None if columns is None else [name for name in columns if name in dataset.schema.names]
@@ -253,15 +256,46 @@ class LanceStore:
         filter: str | None = None,
         at: str | None = None,
         max_bytes: int = 16 << 20,
+        max_rows: int = 8192,
     ) -> Iterator[pa.RecordBatch]:
-        """Rows in the order of the table, about `max_bytes` at a time, so that memory stays bounded however large the table is."""
+        """Rows in the order of the table, about `max_bytes` and at most `max_rows` at a time, so that memory stays bounded however large the table is.
+
+        Columns that the table does not have yet are null, as in `read`.
+        """
         dataset = self.lance_dataset(table, at)
-        some = dataset.to_table(columns=columns, filter=filter, limit=64)
+        all_lacking = lacking_columns(table, dataset)
+        filter = _with_nulls(filter, all_lacking)
+        lacking = {field.name: field for field in all_lacking if field.name in columns}
+        there = [name for name in columns if name not in lacking] or dataset.schema.names[:1]
+        some = dataset.to_table(columns=there, filter=filter, limit=64)
         rows = max(1, max_bytes * some.num_rows // max(1, some.nbytes))
         # Lance reads ahead by batches and fragments: its defaults hold gigabytes of wide rows.
-        yield from dataset.to_batches(
-            columns=columns, filter=filter, batch_size=min(rows, 8192), batch_readahead=2, fragment_readahead=1
-        )
+        for batch in dataset.to_batches(
+            columns=there, filter=filter, batch_size=min(rows, max_rows), batch_readahead=2, fragment_readahead=1
+        ):
+            for field in lacking.values():
+                batch = batch.append_column(field, pa.nulls(batch.num_rows, field.type))
+            yield batch.select(columns) if lacking else batch
+
+
+_SQL_TYPES = {
+    "float": "FLOAT",
+    "double": "DOUBLE",
+    "int8": "TINYINT",
+    "int32": "INT",
+    "int64": "BIGINT",
+    "bool": "BOOLEAN",
+}
+
+
+def _with_nulls(filter: str | None, lacking: list[pa.Field]) -> str | None:
+    """The filter with NULL for columns that the table does not have."""
+    if filter is None or not lacking:
+        return filter
+    types = {field.name: _SQL_TYPES.get(str(field.type), "STRING") for field in lacking}
+    # Quoted texts are passed over.
+    words = re.compile(rf"'(?:[^']|'')*'|\b(?:{'|'.join(types)})\b")
+    return words.sub(lambda found: f"CAST(NULL AS {types[found[0]]})" if found[0] in types else found[0], filter)
 
 
 def lacking_columns(table: str, dataset: "lance.LanceDataset") -> list[pa.Field]:

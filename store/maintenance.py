@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.compute
 
-from ..base.errors import DamagedStore, WriteConflict
+from ..base.errors import DamagedStore, WriteConflict, one_line
 from . import hashes, journal
 from . import lease as leases
 from .damage import damage_of
@@ -281,4 +281,4 @@ def _version_problems(store: LanceStore, table: str, snapshot: str, version: int
 
 def _reason(error: BaseException) -> str:
     """The first line of an error of Lance, without the place in its source."""
-    return str(error).splitlines()[0].partition(", /")[0]
+    return one_line(str(error).splitlines()[0])

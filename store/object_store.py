@@ -7,7 +7,7 @@ from threading import Barrier
 
 import pyarrow as pa
 
-from ..base.errors import StoreNotFound, WriteConflict
+from ..base.errors import StoreNotFound, WriteConflict, one_line
 
 _WRITERS, _ROUNDS = 4, 3
 
@@ -32,7 +32,7 @@ def probe(uri: str) -> None:
             lance.LanceDataset.drop(table)
     except (OSError, ValueError) as error:
         raise StoreNotFound(
-            f"The object store at {uri} cannot be written: {str(error).splitlines()[0]}",
+            f"The object store at {uri} cannot be written: {one_line(str(error).splitlines()[0])}",
             "docs/store.md names the variables for its endpoint and credentials.",
         ) from error
     if kept < _WRITERS * _ROUNDS:

@@ -1,230 +1,282 @@
-"""Mutated input at every door: `make fuzz` runs 100,000 cases, `SEED=N` other ones, `python tests/fuzz.py --area AREA --case N` one of them.
+"""Mutated input at every door: `make fuzz` runs 100,000 cases, `SEED=N` other ones.
 
-A case is made of the seed, the area and its number alone. Whatever an area may raise for bad input is named there; anything else is a failure, and is
-printed with its input. `tests/data/fuzz_seeds.txt` keeps the cases that failed once; they are run first.
+The input of a case is made of the seed, the area and its number alone. Whatever an area may raise for bad input is named there; anything else is a
+failure, and so is a case that takes CPU_S. Failures are printed as lines for `tests/data/fuzz_kept.jsonl`, which keeps the inputs that failed once
+and is run first.
 """
 
 import argparse
-import copy
 import json
+import os
 import random
+import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from rollhouse.base.errors import ConfigError
+from rollhouse.base.errors import ConfigError, FormatError
 from rollhouse.interop.formats import FORMATS, IMPORTS
-from rollhouse.interop.importing import import_file, rollouts_of
-from rollhouse.interop.lines import BadLine
+from rollhouse.interop.importing import _records, import_file, rollouts_of
+from rollhouse.interop.lines import BadLine, Quarantine
 from rollhouse.interop.storing import Source
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.rows import rollout_rows
+from rollhouse.store.runs import start_run
+from rollhouse.store.snapshots import create_snapshot
+from rollhouse.store.writer import RolloutWriter
+from rollhouse.tests.fuzz_inputs import (
+    BODIES,
+    COMMANDS,
+    RECORDS,
+    SAID,
+    TOOL,
+    TURNS,
+    WORDS,
+    Chance,
+    mangled,
+    mutated,
+    mutated_file,
+    written,
+    yaml_text,
+)
+from rollhouse.tests.rows import sum_rollout
 
-KEPT = Path(__file__).parent / "data" / "fuzz_seeds.txt"
-Chance = random.Random
-
-DEEP: Any = json.loads("[" * 400 + "]" * 400)
-ODD: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1.5, 10**400, -(10**30), 2**31, 2**63, 1e39, float("nan"), float("inf"), "", " ", "\x00", "\x1b[2J", "\ud800", "é" * 300,
-    "x" * 5000, "../../x", "[]", "{}", "null", [], {}, [[]], [None], {"": {}}, {"a": None}, DEEP, "2001-13-45", "1e999", ["a", 1, {}],
-)  # fmt: skip
-SAID = [{"role": "system", "content": "You add."}, {"role": "user", "content": "1 + 2?"}, {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}]}, {"role": "tool", "tool_call_id": "c", "content": "3"}, {"role": "assistant", "content": "3"}]  # fmt: skip
-TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "number"}}}}}  # fmt: skip
-ITEMS = [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "Easy."}]}, {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}", "prompt_token_ids": [1], "generation_token_ids": [2], "generation_log_probs": [-0.1]}, {"type": "function_call_output", "call_id": "c", "output": "3"}, {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "3"}]}]  # fmt: skip
-STEPS = [{"step_id": 1, "source": "user", "message": "1 + 2?"}, {"step_id": 2, "source": "agent", "message": "", "tool_calls": [{"tool_call_id": "c", "function_name": "add", "arguments": {"a": 1}}], "observation": {"results": [{"source_call_id": "c", "content": "3"}]}}]  # fmt: skip
-RECORDS: dict[str, dict[str, Any]] = {
-    "openai-chat": {"messages": SAID, "tools": [TOOL], "model": "m", "reward": 1.0},
-    "nemo-gym": {"responses_create_params": {"input": SAID[:2], "tools": [], "temperature": 1.0}, "response": {"output": ITEMS, "model": "m"}, "reward": 1.0, "_ng_task_index": 0, "_ng_rollout_index": 0},
-    "trl": {"prompt": SAID[:2], "completion": SAID[2:], "tools": json.dumps([TOOL]), "reward": 0.5, "step": 1},
-    "trl-messages": {"messages": SAID},
-    "trl-kto": {"prompt": SAID[:2], "completion": SAID[2:], "label": True},
-    "verifiers": {"example_id": 1, "task": "t", "nodes": [], "reward": 1.0, "prompt": SAID[:2], "completion": SAID[2:], "timing": {"total_ms": 5}},
-    "verifiers-v0": {"example_id": 1, "prompt": SAID[:2], "completion": SAID[2:], "reward": 1.0, "metrics": {"m": 1.0}},
-    "atif": {"schema_version": "ATIF-v1.6", "session_id": "s", "agent": {"name": "a", "model_name": "m", "tool_definitions": [TOOL]}, "steps": STEPS, "extra": {"rollhouse": {"rollout_id": "r", "reward": 1.0, "token_ids": [1], "loss_mask": [1], "logprobs": [-0.1]}}},
-    "parquet": {"rollout_id": "r", "prompt": SAID[:2], "messages": SAID[2:], "reward": 1.0, "token_ids": [1], "loss_mask": [1], "logprobs": [-0.1], "tools": json.dumps([TOOL])},
-}  # fmt: skip
-
-
-def mutated(value: Any, chance: Chance) -> Any:
-    """The value with one to four of its parts replaced, dropped, doubled or renamed."""
-    value = copy.deepcopy(value)
-    for _ in range(chance.randint(1, 4)):
-        places = list(_places(value))
-        if not places:
-            return chance.choice(ODD)
-        inside, key = chance.choice(places)
-        way = chance.random()
-        if way < 0.6:
-            inside[key] = copy.deepcopy(chance.choice(ODD))
-        elif way < 0.8:
-            del inside[key]
-        elif isinstance(inside, dict):
-            inside[chance.choice(["", "reward", "role", "id", str(key) + "x"])] = inside.pop(key)
-        else:
-            inside.insert(key, copy.deepcopy(inside[key]))
-    return value
+KEPT = Path(__file__).parent / "data" / "fuzz_kept.jsonl"
+CPU_S = 60
+"""CPU seconds after which a case counts as one that never ends; other processes do not matter."""
+_IMPORTS_A_STORE = 40
+_PRINTED = 20
 
 
-def _places(value: Any, depth: int = 0):
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in list(pairs):
-        yield value, key
-        if depth < 12:
-            yield from _places(inner, depth + 1)
+class Area(NamedTuple):
+    """One door.
 
+    Attributes:
+        share: Of all cases.
+        make: An input, of values that JSON has, from chance.
+        attempt: Runs it, and raises for a failure.
+    """
 
-def mangled(raw: bytes, chance: Chance) -> bytes:
-    """Bytes with some of them flipped, cut, doubled or inserted."""
-    data = bytearray(raw)
-    for _ in range(chance.randint(1, 6)):
-        at = chance.randrange(len(data) + 1)
-        way = chance.randrange(5)
-        if way == 0 and data:
-            data[at % len(data)] ^= 1 << chance.randrange(8)
-        elif way == 1:
-            data = data[:at]
-        elif way == 2:
-            data[at:at] = chance.choice([b"[" * 3000, b'{"a":', b"\xff\xfe", b"\xed\xa0\x80", b"\x00", b"9" * 500, b"<tool_call>", b"</think>", b"\\ud800", b" " * 2000, b'"'])  # fmt: skip
-        elif way == 3:
-            data[at:at] = data[at : at + chance.randint(1, 60)] * chance.randint(1, 30)
-        else:
-            del data[at : at + chance.randint(1, 30)]
-    return bytes(data)
+    share: float
+    make: Callable[[Chance], Any]
+    attempt: Callable[[Any], None]
 
 
 class Fuzz:
-    """The areas. A method of an area runs one case and raises for a failure."""
+    """The areas, with the files and stores that they use, below a folder that is the current one."""
 
     def __init__(self, folder: Path) -> None:
-        from rollhouse.policies.chat import ChatFormat
-        from rollhouse.tests.random_model import TEMPLATE, byte_tokenizer
-
         self.folder = folder
-        self.store = LanceStore.create(folder / "store")
-        self.template, self.tokenizer = TEMPLATE, byte_tokenizer
-        self.chat = ChatFormat(byte_tokenizer())
-        self.areas: dict[str, tuple[float, Callable[[Chance], None]]] = {
-            "import": (0.40, self.importing),
-            "file": (0.002, self.file),
-            "settings": (0.15, self.settings),
-            "recipe": (0.05, self.recipe),
-            "command": (0.01, self.command),
-            "parser": (0.20, self.parser),
-            "render": (0.02, self.render),
-            "template": (0.002, self.chat_template),
-            "body": (0.166, self.body),
+        self.files = written(folder / "samples")
+        self.records = dict(RECORDS) | {f"{name} of a file": record for name, record in self._read_samples()}
+        self.store = _used_store(folder / "store")
+        self._imported = 0
+        self._late: dict[str, Any] = {}
+        os.environ["ROLLHOUSE_STORE"] = self.store.uri
+        self.areas = {
+            "import": Area(0.36, self.make_record, self.importing),
+            "log": Area(0.02, self.make_files, self.log),
+            "file": Area(0.005, self.make_file, self.file),
+            "settings": Area(0.13, self.make_settings, self.settings),
+            "recipe": Area(0.04, self.make_recipe, self.recipe),
+            "command": Area(0.03, self.make_command, self.command),
+            "parser": Area(0.20, self.make_turn, self.parser),
+            "render": Area(0.03, self.make_request, self.render),
+            "template": Area(0.01, self.make_template, self.chat_template),
+            "body": Area(0.175, self.make_body, self.body),
         }
 
-    def importing(self, chance: Chance) -> None:
-        name = chance.choice(sorted(RECORDS))
-        record = mutated(RECORDS[name], chance)
+    def _read_samples(self) -> list[tuple[str, dict[str, Any]]]:
+        found = []
+        for name, (_, imported) in self.files.items():
+            lines = FORMATS[name].records(self.folder / "samples" / name / imported, self._quarantine(), None)
+            found += [(name, record) for _, record in lines][:1]
+        return found
+
+    def _quarantine(self) -> Quarantine:
+        return Quarantine(self.folder / "quarantine.jsonl", False)
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` returned at first: for what takes long to import or open."""
+        if name not in self._late:
+            self._late[name] = make()
+        return self._late[name]
+
+    # Imports
+
+    def make_record(self, chance: Chance) -> Any:
+        name = chance.choice(sorted(self.records))
+        return [name.removesuffix(" of a file"), mutated(self.records[name], chance)]
+
+    def importing(self, given: Any) -> None:
+        name, record = given
         if not isinstance(record, dict):
             return
         try:
-            rollout_rows(rollouts_of(record, FORMATS[name], Source(name, "run")), "run").batches()
+            rollouts = rollouts_of(record, FORMATS[name], Source(name, "run"))
         except BadLine:
             return
-        except (ValueError, ArithmeticError, TypeError, RecursionError, LookupError, AttributeError):
-            # What the conversion raises is the writer's to catch; `file` sees that it does.
+        try:
+            rollout_rows(rollouts, "run").batches()
+        except Exception:  # the writer takes whatever a conversion raises for the rollout's fault
             return
 
-    def file(self, chance: Chance) -> None:
-        from rollhouse.base.errors import FormatError
+    def make_files(self, chance: Chance) -> Any:
+        name = chance.choice(sorted(self.files))
+        files, imported = self.files[name]
+        changed = chance.choice(sorted(files))
+        texts = {file: data.decode("latin-1") for file, data in files.items()}
+        return [name, texts | {changed: mutated_file(files[changed], chance).decode("latin-1")}, imported]
 
+    def log(self, given: Any) -> None:
+        name, path = given[0], self._written(given)
+        try:
+            for _, record in _records(FORMATS[name], path, self._quarantine(), None):
+                self.importing([name, record])
+        except FormatError:
+            return
+
+    def make_file(self, chance: Chance) -> Any:
+        if chance.random() < 0.5:
+            return self.make_files(chance)
         name = chance.choice([one for one in IMPORTS if one != "parquet"])
         record = RECORDS.get(name) or RECORDS[chance.choice(sorted(RECORDS))]
         lines = [json.dumps(mutated(record, chance)).encode("utf-8", "surrogatepass") for _ in range(20)]
         lines = [mangled(line, chance) if chance.random() < 0.3 else line for line in lines]
-        path = self.folder / "a.jsonl"
-        path.write_bytes(b"\n".join(lines) + chance.choice([b"", b"\n"]))
+        return [name, {"a.jsonl": (b"\n".join(lines) + chance.choice([b"", b"\n"])).decode("latin-1")}, "a.jsonl"]
+
+    def file(self, given: Any) -> None:
+        self._imported += 1
         try:
-            import_file(self.store, name, path, max_bad=1)
+            number = self._imported // _IMPORTS_A_STORE
+            import_file(LanceStore.create(self.folder / f"imports-{number}"), given[0], self._written(given), max_bad=1)
         except FormatError:
             return
 
-    def settings(self, chance: Chance) -> None:
+    def _written(self, given: Any) -> Path:
+        root = self.folder / "given"
+        shutil.rmtree(root, ignore_errors=True)
+        for name, text in given[1].items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(text.encode("latin-1"))
+        return root / given[2]
+
+    # Settings and commands
+
+    def make_settings(self, chance: Chance) -> Any:
+        number = chance.randrange(len(self.once("models", _models)))
+        keys = self.once(f"keys {number}", lambda: _keys(_models()[number]))
+        return [number, [f"{chance.choice(keys)}={yaml_text(chance)}" for _ in range(chance.randint(1, 3))]]
+
+    def settings(self, given: Any) -> None:
         from rollhouse.base.recipes import resolve, to_yaml
 
-        model = chance.choice(_models())
-        keys = _keys(model)
-        texts = [_yaml_text(chance) for _ in range(chance.randint(1, 3))]
+        number, overrides = given
         try:
-            to_yaml(resolve(model, overrides=[f"{chance.choice(keys)}={text}" for text in texts]))
+            to_yaml(resolve(self.once("models", _models)[number], overrides=overrides))
         except ConfigError as error:
             assert "\n" not in error.message, error.message
 
-    def recipe(self, chance: Chance) -> None:
+    def make_recipe(self, chance: Chance) -> Any:
+        keys = ["policy", "run", "environment", "limit", "a"]
+        text = "\n".join(f"{chance.choice(keys)}: {yaml_text(chance)}" for _ in range(3))
+        raw = mangled(text.encode("utf-8", "replace"), chance)
+        return [chance.randrange(len(self.once("models", _models))), raw.decode("latin-1")]
+
+    def recipe(self, given: Any) -> None:
         from rollhouse.base.recipes import code_named, read_recipe, resolve
 
-        text = "\n".join(
-            f"{chance.choice(['policy', 'run', 'environment', 'limit', 'a'])}: {_yaml_text(chance)}" for _ in range(3)
-        )
         path = self.folder / "recipe.yaml"
-        path.write_bytes(mangled(text.encode("utf-8", "replace"), chance))
+        path.write_bytes(given[1].encode("latin-1"))
         try:
             list(code_named(read_recipe(path)))
-            resolve(chance.choice(_models()), path)
+            resolve(self.once("models", _models)[given[0]], path)
         except ConfigError:
             return
 
-    def command(self, chance: Chance) -> None:
-        from rollhouse.cli.main import app
+    def make_command(self, chance: Chance) -> Any:
+        return [*chance.choice(COMMANDS).split(), *(chance.choice(WORDS) for _ in range(chance.randint(0, 4)))]
+
+    def command(self, given: Any) -> None:
         from typer.testing import CliRunner
 
-        words = [*chance.choice(COMMANDS).split(), *(chance.choice(WORDS) for _ in range(chance.randint(0, 4)))]
-        result = CliRunner().invoke(app, [*words, "--store", str(self.folder / "store")])
-        assert result.exit_code in (0, 1, 2), (words, result.exit_code)
-        assert result.exception is None or isinstance(result.exception, SystemExit), (words, result.exception)
-        assert "rollhouse --debug" not in result.output and "Traceback" not in result.output, (words, result.output)
+        with CliRunner().isolation() as (_, _, output):  # its `invoke` makes all commands anew each time
+            try:
+                self.once("command", _command).main(args=given, prog_name="rollhouse")
+                code: Any = 0
+            except SystemExit as ended:
+                code = ended.code
+            text = output.getvalue().decode(errors="replace")
+        assert code in (0, 1, 2), code
+        assert "rollhouse --debug" not in text and "Traceback" not in text, text
 
-    def parser(self, chance: Chance) -> None:
-        from rollhouse.policies.hermes import parse_turn
-        from rollhouse.policies.marked_calls import parse_llama3, parse_mistral
-        from rollhouse.policies.parsers import split_thinking
+    # What a policy writes
 
-        text = mangled(chance.choice(TURNS).encode(), chance).decode("utf-8", "replace")
-        parse_turn(text)
-        parse_llama3(text, [TOOL])
-        parse_mistral(text, [TOOL])
-        split_thinking(text, chance.random() < 0.5)
+    def make_turn(self, chance: Chance) -> Any:
+        return [mangled(chance.choice(TURNS).encode(), chance).decode("utf-8", "replace"), chance.random() < 0.5]
 
-    def render(self, chance: Chance) -> None:
+    def parser(self, given: Any) -> None:
+        from rollhouse.policies.parsers import BUILT_IN, split_thinking
+
+        text, opened = given
+        for parse in BUILT_IN.values():
+            parse(text, [TOOL])
+        split_thinking(text, opened)
+
+    def make_request(self, chance: Chance) -> Any:
+        return mutated({"messages": SAID, "tools": [TOOL]}, chance)
+
+    def render(self, given: Any) -> None:
         from rollhouse.policies.chat import TemplateError
         from rollhouse.serve.errors import ApiError
         from rollhouse.serve.request import read_chat
 
         try:
-            parsed = read_chat(mutated({"messages": SAID, "tools": [TOOL]}, chance))
-            self.chat.render(parsed.messages, parsed.tools, generation_prompt=True)
+            parsed = read_chat(given)
+            self.once("chat", _chat_format).render(parsed.messages, parsed.tools, generation_prompt=True)
         except (ApiError, TemplateError):
             return
 
-    def chat_template(self, chance: Chance) -> None:
-        from rollhouse.policies.chat import ChatFormat, TemplateError
+    def make_template(self, chance: Chance) -> Any:
+        from rollhouse.tests.random_model import TEMPLATE
 
-        template = mangled(self.template.encode(), chance).decode("utf-8", "replace")
+        return mangled(TEMPLATE.encode(), chance).decode("utf-8", "replace")
+
+    def chat_template(self, given: Any) -> None:
+        from rollhouse.policies.chat import ChatFormat, TemplateError
+        from rollhouse.tests.random_model import byte_tokenizer
+
         try:
-            ChatFormat(self.tokenizer(template))
+            ChatFormat(byte_tokenizer(given))
         except (ConfigError, TemplateError):
             return
 
-    def body(self, chance: Chance) -> None:
+    # What callers send
+
+    def make_body(self, chance: Chance) -> Any:
+        kind = chance.choice(sorted(BODIES))
+        raw = json.dumps(mutated(BODIES[kind], chance)).encode("utf-8", "surrogatepass")
+        return [kind, (mangled(raw, chance) if chance.random() < 0.4 else raw).decode("latin-1")]
+
+    def body(self, given: Any) -> None:
+        from rollhouse.serve.bodies import body_of
         from rollhouse.serve.errors import as_api_error
-        from rollhouse.serve.request import body_of, read_chat, read_completion
+        from rollhouse.serve.kept import KeptResponses
+        from rollhouse.serve.request import read_chat, read_completion
         from rollhouse.serve.responses import read_response
         from rollhouse.serve.verdicts import Ending, read_ending, read_score
 
-        kind = chance.choice(sorted(BODIES))
-        raw = json.dumps(mutated(BODIES[kind], chance)).encode("utf-8", "surrogatepass")
-        raw = mangled(raw, chance) if chance.random() < 0.4 else raw
+        readers: dict[str, Callable[[Any], Any]] = {"chat": read_chat, "completion": read_completion, "response": partial(read_response, kept=KeptResponses()), "ending": read_ending, "score": read_score}  # fmt: skip
         try:
-            body = body_of(raw)
-            readers: dict[str, Callable[[Any], Any]] = {"chat": read_chat, "completion": read_completion, "response": read_response, "ending": read_ending, "score": read_score}  # fmt: skip
-            read = readers[kind](body)
+            read = readers[given[0]](body_of(given[1].encode("latin-1")))
             if isinstance(read, Ending):
                 json.dumps(read.to_json(), allow_nan=False).encode()
         except Exception as error:
@@ -232,38 +284,32 @@ class Fuzz:
                 raise
 
 
-BODIES: dict[str, dict[str, Any]] = {
-    "chat": {"model": "m", "messages": SAID, "tools": [TOOL], "temperature": 0.5, "seed": 1, "stop": ["x"], "stream": True, "stream_options": {"include_usage": True}},
-    "completion": {"prompt": [1, 2, 3], "max_tokens": 5, "logprobs": 0},
-    "response": {"model": "m", "input": [*SAID[:2], *ITEMS], "tools": [{"type": "function", "name": "add", "parameters": {}}], "instructions": "Add."},
-    "ending": {"reward": 1.0, "passed": True, "components": {"a": 1.0}, "task": {"ground_truth": {"a": 1}, "split": "train"}, "metadata": {"a": [1]}, "sample_index": 0},
-    "score": {"reward": 0.5, "scorer": "s", "components": [{"name": "a", "value": 1.0, "weight": 0.5}]},
-}  # fmt: skip
-TURNS = [
-    '<think>hm</think>I look.\n<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": [1, {"c": "d"}]}}\n</tool_call>',
-    '<tool_call>{"name": "add", "arguments": "{}"}</tool_call><tool_call>{"name": ',
-    '<|python_tag|>{"name": "add", "parameters": {"a": 1}}; {"name": "add", "parameters": {}}<|eom_id|>',
-    '[TOOL_CALLS][{"name": "add", "arguments": {"a": "x"}}, {"name": "add", "arguments": {}}]',
-    "[TOOL_CALLS]add[ARGS]{}</s>",
-    "plain text with { and } and <tool_call> in it",
-]
-COMMANDS = [
-    "runs list", "runs show", "lineage", "snapshot list", "snapshot create", "snapshot show", "snapshot delete", "snapshot diff", "dataset list",
-    "dataset show", "dataset why", "dataset diff", "import openai-chat", "import atif", "import nemo-gym", "import parquet", "import", "export openai-chat",
-    "export parquet", "gc", "compact", "collect --dry-run", "train sft --dry-run", "train grpo --dry-run", "train dpo --dry-run", "eval env --dry-run",
-    "rescore --dry-run", "query", "train replay --dry-run", "report", "dataset build sft x --from", "dataset export", "tasks", "eval compare",
-]  # fmt: skip
-WORDS = [
-    "", "x", "nope@1", "x@", "@1", "../../x", "\x1b[2J", "\x00"[:0] or "-", "--", "--run", "--at", "2999-01-01", "2001-13-45", "--format", "json", "csv", "--limit", "-1", "1e999",
-    "9" * 30, "--env", "workplace-mini", "--engine", "scripted", "openai:http://127.0.0.1:1", "a.b=1", "policy.engine=x", "=", "a=[", "--config", "/dev/null",
-    "tiny-sft", "--scorer", "s@1@2", "é" * 50, "' or 1=1", "--where", "1=1) or (1=1", "--help", "none.jsonl", "/", ".", "--seed", "0", "--yes", "--keep-hours", "nan", "inf", "--debugx",
-]  # fmt: skip
-_YAML = ["2001-13-45", "!!int x", "!!float .", "!!binary x", "!!python/object:x {}", "&a [*a]", "*b", "{a: 1}", "[1, 2", "'", "~", "1e999", ".nan", ".inf", "-.inf", "9" * 400, "1_000", "0x", "0o9", "1:99:99", "yes", "2001-01-01 25:61:61", "<<: *x", "? [a]", "{[a]: 1}", "\t", "|", ">-\n x", "%", "@", "`", "[[[[[[]]]]]]", "nan", "-1", "0", "x.py:f", "m:n", "http://u:p@h"]  # fmt: skip
+def _used_store(folder: Path) -> LanceStore:
+    """A store with a run `a`, snapshot `s1` and dataset `demos`."""
+    from rollhouse.transform.build import build_sft
+
+    store = LanceStore.create(folder)
+    with start_run(store, "collect", "a") as run, RolloutWriter(store, run) as writer:
+        for i in range(4):
+            writer.add(sum_rollout("a", i))
+        run.metrics(1, {"train/reward": 0.5})
+    create_snapshot(store, "s1")
+    build_sft(store, "demos", "s1")
+    return store
 
 
-def _yaml_text(chance: Chance) -> str:
-    text = chance.choice(_YAML)
-    return text if chance.random() < 0.6 else mangled(text.encode(), chance).decode("utf-8", "replace")[:3000]
+def _command() -> Any:
+    import typer
+    from rollhouse.cli.main import app
+
+    return typer.main.get_command(app)
+
+
+def _chat_format() -> Any:
+    from rollhouse.policies.chat import ChatFormat
+    from rollhouse.tests.random_model import byte_tokenizer
+
+    return ChatFormat(byte_tokenizer())
 
 
 def _models() -> list[Any]:
@@ -289,30 +335,75 @@ def _keys(model: Any, prefix: str = "") -> list[str]:
     return found
 
 
-def kept() -> list[tuple[str, str]]:
-    """The cases that failed once: area, and what it is made of."""
-    lines = [line.split() for line in KEPT.read_text().splitlines() if line.strip() and not line.startswith("#")]
-    return [(area, case) for area, case in lines]
+class _NeverEnds(BaseException):
+    """A case took CPU_S."""
 
 
-def run(cases: int, seed: int, only: str | None = None) -> int:
-    """Runs the kept cases and `cases` new ones; returns how many failed."""
-    failed = 0
+def _stop(*_: object) -> None:
+    raise _NeverEnds(f"took {CPU_S} CPU seconds")
+
+
+def run_part(part: int, parts: int, cases: int, seed: int, only: str | None) -> tuple[int, float, list[str]]:
+    """Every `parts`-th case in this process, and the kept ones: how many, their CPU seconds, and the failures."""
+    failures: list[str] = []
+    began = time.process_time()
+    signal.signal(signal.SIGPROF, _stop)
+    before = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="rollhouse-fuzz-") as folder:
-        fuzz = Fuzz(Path(folder))
-        listed = [(area, case) for area, case in kept() if only in (None, area)]
-        for area, (share, _) in fuzz.areas.items():
-            if only in (None, area):
-                listed += [(area, f"{seed}/{number}") for number in range(max(1, round(cases * (share if only is None else 1))))]  # fmt: skip
-        for area, case in listed:
-            try:
-                fuzz.areas[area][1](random.Random(f"{area} {case}"))
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt):
-                    raise
-                failed += 1
-                print(f"FAILED {area} {case}", "".join(traceback.format_exception(error)[-6:]), file=sys.stderr, flush=True)  # fmt: skip
-    return failed
+        work = Path(folder) / "a" / "b" / "c"  # commands write files, some of them to ../..
+        work.mkdir(parents=True)
+        os.chdir(work)
+        try:
+            fuzz = Fuzz(work)
+            inputs = _inputs(fuzz, cases, seed, only)[part::parts]
+            for area, made in inputs:
+                failure = _failure(fuzz.areas[area], area, made)
+                if failure:
+                    failures.append(failure)
+        finally:
+            os.chdir(before)
+    return len(inputs), time.process_time() - began, failures
+
+
+def _inputs(fuzz: Fuzz, cases: int, seed: int, only: str | None) -> list[tuple[str, Any]]:
+    """Kept inputs as they are, and new ones as the numbers they are made of."""
+    kept = [json.loads(line) for line in KEPT.read_text().splitlines()]
+    listed = [(line["area"], {"input": line["input"]}) for line in kept if only in (None, line["area"])]
+    for area, (share, _, _) in fuzz.areas.items():
+        if only in (None, area):
+            count = max(1, round(cases * (share if only is None else 1)))
+            listed += [(area, {"case": f"{seed}/{number}"}) for number in range(count)]
+    return listed
+
+
+def _failure(area: Area, name: str, made: dict[str, Any]) -> str | None:
+    given = made.get("input")
+    signal.setitimer(signal.ITIMER_PROF, CPU_S)
+    try:
+        if "case" in made:
+            given = area.make(random.Random(f"{name} {made['case']}"))
+        area.attempt(given)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a panic in Rust is no Exception
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        trace = "".join(traceback.format_exception(error)[-6:])
+        return f"FAILED {made.get('case', 'a kept input')}\n{json.dumps({'area': name, 'input': given})}\n{trace}"
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return None
+
+
+def run(cases: int, seed: int, only: str | None = None, processes: int = 2) -> list[str]:
+    """Runs the kept inputs and so many new cases in several processes, and prints what they cost; returns the failures."""
+    started = time.monotonic()
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        parts = [pool.submit(run_part, part, processes, cases, seed, only) for part in range(processes)]
+        done = [part.result() for part in parts]
+    failures = [failure for _, _, found in done for failure in found]
+    count, cpu_s = sum(number for number, _, _ in done), sum(seconds for _, seconds, _ in done)
+    print(f"{count:,} cases of seed {seed} in {time.monotonic() - started:.0f} s, {cpu_s:.0f} CPU seconds: {len(failures)} failed")  # fmt: skip
+    return failures
 
 
 def main() -> None:
@@ -321,11 +412,12 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--area")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 2)
     options = parser.parse_args()
-    started = time.monotonic()
-    failed = run(options.cases, options.seed, options.area)
-    print(f"{options.cases:,} cases of seed {options.seed} in {time.monotonic() - started:.0f} s: {failed} failed")
-    sys.exit(1 if failed else 0)
+    failures = run(options.cases, options.seed, options.area, options.processes)
+    for failure in failures[:_PRINTED]:
+        print(failure, file=sys.stderr)
+    sys.exit(1 if failures else 0)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..base.errors import ConfigError
+from ..base.recipes import code_named, refuse_stored_code
 from ..store.lance_store import LanceStore
 from ..store.runs import get_run
 from .checkpoints import find_checkpoint, model_before
@@ -41,12 +42,17 @@ class Reproduction:
         return self.before == self.after
 
 
-def reproduce(store: LanceStore, run_id: str, on_step: OnStep | None = None) -> Reproduction:
+def reproduce(
+    store: LanceStore, run_id: str, on_step: OnStep | None = None, *, allow_code: bool = False
+) -> Reproduction:
     """Trains with the run's dataset version, model, settings and seed again, as a run `RUN-again-N`.
+
+    Args:
+        allow_code: Import the Python code that the stored settings name (a tool parser).
 
     Raises:
         StoreNotFound: There is no such run.
-        ConfigError: The run is not of kind sft or dpo, is not finished, or the weights it started from have changed.
+        ConfigError: The run is not of kind sft or dpo, is not finished, names code without `allow_code`, or the weights it started from have changed.
     """
     run = get_run(store, run_id)
     if run["kind"] not in _KINDS:
@@ -56,6 +62,7 @@ def reproduce(store: LanceStore, run_id: str, on_step: OnStep | None = None) -> 
         )
     if run["status"] != "finished":
         raise ConfigError(f"Run {run_id!r} is {run['status']}, not finished.", "Run its command again to finish it.")
+    refuse_stored_code(run_id, code_named({"policy": run["config"].get("policy")}), allow_code)
     base = model_before(store, run_id)
     kind, train = _KINDS[run["kind"]]
     settings = {name: value for name, value in run["config"].items() if name not in ("model_hash", "files")}

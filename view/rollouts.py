@@ -12,6 +12,7 @@ from .reader import Reader, plain
 PAGE = 100
 RANKED = 10_000
 """How many of the newest rollouts `interesting` ranks: ranking needs their groups and verdicts, and the rest would cost more than a filter may."""
+MARKS = ("is_flipped", "is_mixed", "has_errors", "is_unfinished")
 _WHERE_TIMEOUT_S = 10.0
 _WHERE_MEMORY = "512MB"
 _COLUMNS = (
@@ -47,7 +48,7 @@ def page(reader: Reader, query: Query) -> dict[str, Any]:
     sort, where = one_of(query, "sort") or "interesting", one_of(query, "where")
     clause = read_filter(query)
     if sort == "interesting":
-        found = _ranked(reader, query)[offset : offset + limit]
+        found = ranked(reader, query)[offset : offset + limit]
         order = "ORDER BY r.started_at DESC NULLS LAST, r.rollout_id"
     else:
         order = order_by(clause, sort)
@@ -56,7 +57,7 @@ def page(reader: Reader, query: Query) -> dict[str, Any]:
     rows = describe(reader, [row["rollout_id"] for row in found])
     marks = {row["rollout_id"]: row for row in found}
     for row in rows:
-        row["marks"] = [name for name in ("is_flipped", "is_mixed", "has_errors", "is_unfinished") if marks[row["rollout_id"]].get(name)]  # fmt: skip
+        row["marks"] = [name for name in MARKS if marks[row["rollout_id"]].get(name)]  # fmt: skip
     counted = f"SELECT count(*) AS n {_source(clause, where)}"
     total = reader.cached(("total", _key(query)), lambda: _ask(reader, counted, clause.params, where)[0]["n"])
     copied = _source(clause, where).removeprefix("FROM")
@@ -86,7 +87,7 @@ def page_ids(reader: Reader, query: Query) -> list[str]:
     """The ids of the first 10,000 rollouts of the filter, in its order."""
     sort, where = one_of(query, "sort") or "interesting", one_of(query, "where")
     if sort == "interesting":
-        return [row["rollout_id"] for row in _ranked(reader, query)]
+        return [row["rollout_id"] for row in ranked(reader, query)]
     clause = read_filter(query)
     order = order_by(clause, sort)
     text = f"SELECT r.rollout_id {_source(clause, where)} {order} LIMIT {RANKED}"
@@ -95,7 +96,7 @@ def page_ids(reader: Reader, query: Query) -> list[str]:
     )
 
 
-def _ranked(reader: Reader, query: Query) -> list[dict[str, Any]]:
+def ranked(reader: Reader, query: Query) -> list[dict[str, Any]]:
     """The newest rollouts of the filter with their marks, most marks first."""
     clause, where = read_filter(query), one_of(query, "where")
     text = _INTERESTING.format(source=_source(clause, where), ranked=RANKED)

@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,9 @@ from .reaper import MARK
 NAMESPACE = "rollhouse"
 _OBJECT_STORE_BYTES = 256 * 2**20
 _PREFIX = "rh-ray-"
-_MAX_TEMP_DIR = 38  # Ray puts sockets there, and a socket's path may not be longer than 107 bytes
+# A socket's path has at most 107 bytes; below the folder for temporary files Ray's longest is this one.
+_LONGEST_SOCKET = f"/{_PREFIX}12345678/r/session_2026-01-31_12-00-00_123456_4194304/sockets/plasma_store"
+_MAX_TEMP_DIR = 107 - len(_LONGEST_SOCKET)
 _ours: tuple[Path, Any, subprocess.Popen] | None = (
     None  # of the cluster we started: its folder, the lock on it, its reaper
 )
@@ -78,12 +81,11 @@ def _start(ray: Any, num_cpus: int | None) -> None:
             f"Another Ray cluster is already there: {address}.",
             "Set ray.address=auto to use it. Otherwise unset RAY_ADDRESS, or end that cluster with `ray stop`; rollhouse starts its own and leaves others alone.",
         )
-    base = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _MAX_TEMP_DIR else "/tmp"
-    folder, lock = owned_folder(_PREFIX, Path(base))
+    folder, lock = owned_folder(_PREFIX, _folder_for_ray())
     reaper = [sys.executable, "-S", str(Path(__file__).with_name("reaper.py")), folder.name, str(folder)]
     process = subprocess.Popen(reaper, stdin=subprocess.PIPE, start_new_session=True)
     _ours = folder, lock, process
-    with _environment(MARK, folder.name), _loopback_only(ray):
+    with _environment(MARK, folder.name), _loopback_only(ray), _own_token(folder):
         _init(
             ray,
             address="local",
@@ -91,13 +93,42 @@ def _start(ray: Any, num_cpus: int | None) -> None:
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
             _node_ip_address="127.0.0.1",
-            # Ray opens its folder, and the token in it, to every user; what it lies in is this user's alone.
+            # Ray opens its folder to every user; what it lies in is this user's alone.
             _temp_dir=str(folder / "r"),
         )
     assert process.stdin is not None
     with suppress(BrokenPipeError):  # without a reaper Ray goes on as well
         process.stdin.write(b"look\n")
         process.stdin.flush()
+
+
+def _folder_for_ray() -> Path:
+    """Where Ray's folder is made: that for temporary files, or /tmp where its path is too long for sockets."""
+    base = tempfile.gettempdir()
+    return Path(base if len(os.fsencode(base)) <= _MAX_TEMP_DIR else "/tmp")
+
+
+@contextmanager
+def _own_token(folder: Path) -> Iterator[None]:
+    """A token of the cluster's own in its folder, for this user alone. Ray would write one to ~/.ray that every user can read."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        yield
+        return
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    with _environment("RAY_AUTH_TOKEN_PATH", str(token)):
+        _forget_token()
+        yield
+
+
+def _forget_token() -> None:
+    """Lets Ray look for a token again; it keeps the first that it found. Versions without tokens have nothing to forget."""
+    import ray._raylet as raylet
+
+    loader = getattr(raylet, "AuthenticationTokenLoader", None)
+    if loader is not None:
+        loader.instance().reset_cache()
 
 
 @contextmanager
@@ -184,6 +215,7 @@ def shutdown_ray() -> None:
         reaper.communicate()  # it ends when its input does, and with it what Ray was slow to end
         shutil.rmtree(folder, ignore_errors=True)
         lock.close()
+        _forget_token()
 
 
 def call(reference: Any, timeout_s: float, gone: Callable[[str], RollhouseError]) -> Any:

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rollhouse as rh
 from pydantic import BaseModel
 from rollhouse.base.errors import ConfigError
 from rollhouse.base.recipes import code_named, read_recipe, refuse_code, resolve
 from rollhouse.base.yaml_text import load_yaml
 from rollhouse.cli.main import app
+from rollhouse.store.runs import start_run
 from typer.testing import CliRunner
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -76,6 +78,31 @@ def test_code_that_a_file_names_needs_a_flag(tmp_path: Path, text: str) -> None:
         assert result.exit_code == 2 and "names Python code" in result.stderr and "--allow-code" in result.stderr
     assert not (tmp_path / "ran").exists()
     refuse_code(path, allowed=True)
+
+
+@pytest.mark.parametrize(("kind", "command"), [("grpo", ["train", "replay"]), ("sft", ["runs", "reproduce"]), ("dpo", ["runs", "reproduce"])])  # fmt: skip
+def test_code_that_a_stored_run_names_needs_a_flag(tmp_path: Path, kind: str, command: list[str]) -> None:
+    own = f"{tmp_path / 'evil.py'}:f"
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    store = rh.open(tmp_path / "s")
+    settings: dict[str, Any] = {
+        "model_hash": "0" * 64,
+        "policy": {"model_name": str(tmp_path / "none"), "chat": {"tool_parser": own}},
+    }
+    settings |= {"loss_fn": {"custom": own}, "dataset": "d@1"} if kind == "grpo" else {}
+    with start_run(store, kind, "theirs", settings):
+        pass
+    again = [*command, "theirs", "--store", store.uri]
+    refused = CliRunner().invoke(app, again)
+    assert refused.exit_code == 2 and "names Python code" in refused.stderr and "--allow-code" in refused.stderr
+    with pytest.raises(ConfigError, match="names Python code"):
+        store.replay("theirs") if kind == "grpo" else store.reproduce("theirs")
+    ways = [["--allow-code"], ["loss_fn.custom=null"], [f"loss_fn.custom={own}"], [f"loss_fn={{custom: '{own}'}}"]]
+    for way in ways if kind == "grpo" else ways[:1]:
+        assert "names Python code" not in CliRunner().invoke(app, [*again, *way]).stderr, (
+            "allowed, or named by the user"
+        )
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("text", ["checkpointing: {metric_name: 'val:accuracy'}", "policy: {engine: 'openai:http://127.0.0.1:1/v1'}", "environment: {name: 'verifiers:wordle'}"])  # fmt: skip

@@ -1,9 +1,11 @@
 """The Ray cluster: joined when configured, waited for, and ended with the driver that started it."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,41 @@ def test_folders_without_an_owner_are_removed(tmp_path: Path) -> None:
     assert mine.exists() and (tmp_path / "test-anothers").exists()
     lock.close()
     assert remove_left_behind("test-", tmp_path) == [mine]
+
+
+STARTED = """
+import json, os, sys
+from pathlib import Path
+from rollhouse.policies.engines import cluster
+cluster.ensure_ray()
+import ray
+answer = ray.get(ray.remote(lambda: 6 * 7).remote())
+(folder,) = Path(os.environ["TMPDIR"]).glob("rh-ray-*")
+print(json.dumps([answer, {str(path.relative_to(folder)): path.lstat().st_mode & 0o777 for path in (folder, *folder.iterdir())}]))
+cluster.shutdown_ray()
+"""
+
+
+def test_a_long_folder_for_temporary_files_is_not_rays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for length, used in ((25, True), (26, False), (90, False)):
+        monkeypatch.setattr(tempfile, "tempdir", "/" + "t" * (length - 1))
+        assert (cluster._folder_for_ray() == Path(tempfile.gettempdir())) is used
+    assert len("/" + "t" * 24 + cluster._LONGEST_SOCKET) == 107, "the most that Linux takes"
+
+
+@pytest.mark.system
+def test_a_cluster_is_this_users_alone(tmp_path: Path) -> None:
+    """Real sockets at the longest path, and nothing of Ray, its token least of all, where another user can read it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        base = Path(short) / ("t" * (24 - len(short)))
+        base.mkdir()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment |= {"TMPDIR": str(base), "HOME": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", STARTED], env=environment, capture_output=True, text=True, check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        answer, modes = json.loads(done.stdout.splitlines()[-1])
+        assert answer == 42 and len(str(base)) == 25 and modes["."] == 0o700 and modes["token"] == 0o600
+        assert not list(tmp_path.rglob("auth_token")) and not list(base.iterdir())
 
 
 @pytest.mark.system

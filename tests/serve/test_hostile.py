@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import httpx
 import pytest
 from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.serve import bounds, connections, job
+from rollhouse.serve.bodies import body_of
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.tests.serve.running import Server, serving
 
@@ -48,10 +50,11 @@ def test_every_post_wants_json(server: Server, kind: str | None) -> None:
 
 BODIES = {
     "many messages": ("/v1/chat/completions", b'{"messages": [' + b",".join([b"{}"] * 400_000) + b"]}", 400),
-    "many ids": ("/detokenize", b'{"tokens": [' + b"1," * 5_000_000 + b"1]}", 400),
+    "many ids": ("/detokenize", b'{"tokens": [' + b"1," * 5_000_000 + b"1]}", 413),
     "many prompt ids": ("/v1/completions", b'{"prompt": [' + b"1," * 2_000_000 + b"1]}", 400),
     "carried ids": ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "required_prefix_token_ids": [' + b"1," * 2_000_000 + b"1]}", 400),
     "lists": ("/v1/chat/completions", b'{"messages": [' + b"[]," * 2_000_000 + b"[]]}", 413),
+    "members": ("/v1/chat/completions", b'{"a": {' + b",".join(b'"%d" : 1' % n for n in range(1_000_001)) + b"}}", 413),
     "values": ("/v1/chat/completions", b'{"messages": [' + b"1," * 9_000_000 + b"1]}", 413),
     "long text": ("/tokenize", b'{"prompt": "' + b"a " * 20_000_000 + b'"}', 400),
     "utf-16": ("/v1/chat/completions", json.dumps({"messages": [{"role": "user", "content": "a"}]}).encode("utf-16"), 400),
@@ -60,6 +63,7 @@ BODIES = {
     "raw surrogates": ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "\xed\xa0\x80"}]}', 400),
     "latin-1": ("/tokenize", '{"prompt": "Grüße"}'.encode("latin-1"), 400),
     "escaped surrogates": ("/tokenize", b'{"prompt": "\\ud800"}', 400),
+    "escaped surrogates in a name": ("/rollouts/a/finish", b'{"metadata": [{"\\uDFFF": 1}]}', 400),
     "huge number": ("/rollouts/a/finish", b'{"reward": 1' + b"0" * 400 + b"}", 400),
     "huger number": ("/rollouts/a/finish", b'{"reward": 1' + b"0" * 5000 + b"}", 400),
     "deep": ("/v1/chat/completions", b'{"messages": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", 400),
@@ -90,6 +94,23 @@ def test_health_is_answered_while_a_large_request_is_worked_on(server: Server) -
         while not large.done():
             answered += client.get("/health", timeout=60).status_code == 200
     assert answered >= 3 and large.result()[0] in (200, 400)
+
+
+@pytest.mark.parametrize("body", [b'{"a": {' + b",".join(b'"%d": 1' % n for n in range(120_000)) + b"}}", b'{"a": [' + b"1," * 1_600_000 + b"1]}", b'{"a": [' + b"[]," * 310_000 + b"[]]}"])  # fmt: skip
+def test_what_takes_long_to_decode_lets_other_threads_run(body: bytes) -> None:
+    """Counted, not timed: between two values another thread can run, which the decoder in C does not permit."""
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        value = body_of(body)
+    finally:
+        sys.setprofile(None)
+    assert value == json.loads(body) and calls > 100_000
 
 
 @contextlib.contextmanager

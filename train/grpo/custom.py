@@ -12,7 +12,7 @@ A loss (`loss_fn.custom`) is `function(inputs: LossInputs) -> (loss, metrics)`:
 An advantage (`grpo.advantage`) is `function(inputs: AdvantageInputs) -> Tensor [n]`, called once for each group.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +173,15 @@ def code_hashes(config: "GrpoConfig") -> dict[str, str]:
     """SHA-256 of the user's code by the setting that names it; they are part of a run's identity."""
     specs = {"loss_fn.custom": config.loss_fn.custom, "grpo.advantage": config.grpo.advantage}
     return {name: digest for name, spec in specs.items() if spec and (digest := plugin_hash(spec)) is not None}
+
+
+def stored_code(config: "GrpoConfig", overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The settings of a stored run that name a user's code, and their values, without those that an override `section.key=value` sets."""
+    given = [override.lstrip("+").partition("=")[0] for override in overrides]
+    specs = {"loss_fn.custom": config.loss_fn.custom, "grpo.advantage": config.grpo.advantage}
+    for name, spec in specs.items():
+        if spec and not any(name == key or name.startswith(f"{key}.") for key in given):
+            yield name, spec
 
 
 def recorded_hashes(payload: Mapping[str, Any]) -> dict[str, str]:

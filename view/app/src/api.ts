@@ -1,5 +1,6 @@
 // Reads JSON from the server, and again when the store has changed.
 import { useEffect, useRef, useState } from "preact/hooks";
+import { bundle, fromBundle, NotInBundle } from "./bundle";
 
 export class ApiError extends Error {
   constructor(
@@ -11,6 +12,14 @@ export class ApiError extends Error {
 }
 
 export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+  if (bundle) {
+    try {
+      return (await fromBundle(path)) as T;
+    } catch (error) {
+      if (error instanceof NotInBundle) throw new ApiError("This bundle does not hold that.", "Open the store with `rollhouse view`.");
+      throw error;
+    }
+  }
   let response: Response;
   try {
     response = await fetch(`/api/${path}`, { signal, headers: { Accept: "application/json" } });

@@ -2,6 +2,7 @@
 import { options, render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { useData, useStamp } from "./api";
+import { bundle } from "./bundle";
 import { Help, listen, useKeys } from "./keys";
 import { Compare } from "./pages/compare";
 import { Dataset, Datasets } from "./pages/datasets";
@@ -35,7 +36,7 @@ const PAGES: Record<string, { title: string; show: (props: PageProps) => preact.
   dataset: { title: "Dataset", show: Dataset },
   sql: { title: "SQL", show: Sql },
 };
-const MENU = ["runs", "rollouts", "datasets", "sql"];
+const MENU = ["runs", "rollouts", "datasets", ...(bundle ? [] : ["sql"])];
 
 interface Stores {
   stores: { name: string; uri: string; at: string | null; labels: boolean }[];
@@ -95,10 +96,12 @@ function App() {
             </a>
           ))}
         </nav>
-        <span class={`live ${online ? "" : "off"}`} title={online ? "The page follows the store." : "The viewer's server does not respond."}>
-          <i aria-hidden="true" />
-          <span>{online ? "live" : "offline"}</span>
-        </span>
+        {!bundle && (
+          <span class={`live ${online ? "" : "off"}`} title={online ? "The page follows the store." : "The viewer's server does not respond."}>
+            <i aria-hidden="true" />
+            <span>{online ? "live" : "offline"}</span>
+          </span>
+        )}
         <button class="quiet icon" aria-label={`Colours: ${theme || "as the system"}; change to ${next || "as the system"}`} onClick={() => setTheme(next)}>
           {theme === "dark" ? "☾" : theme === "light" ? "☀" : "◐"}
         </button>

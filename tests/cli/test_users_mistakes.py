@@ -1,0 +1,124 @@
+"""What users trip over ends in one sentence: stores that cannot be written, far dates, stores of older versions, two exports to one file."""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from rollhouse.base.errors import one_line
+from rollhouse.cli.main import app, explain
+from rollhouse.interop.exporting import export_file
+from rollhouse.store.lance_store import LanceStore
+from rollhouse.store.snapshots import create_snapshot
+from typer.testing import CliRunner
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> LanceStore:
+    """A store with three rollouts, run `a`."""
+    store = LanceStore.create(tmp_path_factory.mktemp("mistakes") / "store")
+    made = rollhouse("collect", "--env", "workplace-mini", "--engine", "scripted", "--limit", "3", "--run", "a", "--store", store.uri)  # fmt: skip
+    assert made[0] == 0
+    return store
+
+
+def rollhouse(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("text", ["date '290000-01-01'", "[date '290000-01-01']", "{'a': timestamp '290000-01-01'}", "'infinity'::date", "timestamptz '290000-01-01 00:00:00+00'", "date '9999-12-31' + interval 1 day", "interval '999999 years'", "'nan'::double"])  # fmt: skip
+@pytest.mark.parametrize("format", ["json", "csv", "table"])
+def test_values_that_python_has_not_cost_no_row(store: LanceStore, text: str, format: str) -> None:
+    query = f"select {text} as odd, 7 as n union all select {text}, 8"
+    code, out, error = rollhouse("sql", query, "--store", store.uri, "--format", format)
+    assert code == 0 and error == "" and "7" in out and "8" in out
+    if format == "json":
+        rows = json.loads(out, parse_constant=lambda name: pytest.fail(name))
+        assert sorted(row["n"] for row in rows) == [7, 8]
+
+
+MAIN = """
+from rollhouse.cli.main import main
+main()
+"""
+
+
+def read_only(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def lose_rights() -> None:  # without it root writes where permissions forbid it
+        ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+
+    command = [sys.executable, "-c", MAIN, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=lose_rights, timeout=300)
+
+
+@pytest.mark.system
+def test_a_store_that_cannot_be_written_is_read_and_refuses_in_a_sentence(tmp_path: Path) -> None:
+    place = ["--store", str(tmp_path / "s")]
+    made = rollhouse("collect", "--env", "workplace-mini", "--engine", "scripted", "--limit", "2", "--run", "a", *place)
+    assert made[0] == 0
+    folders = [tmp_path / "s", *(path for path in (tmp_path / "s").rglob("*") if path.is_dir())]
+    try:
+        for folder in folders:
+            folder.chmod(0o555)
+        for reading in (["runs", "list"], ["check"], ["sql", "select 1"], ["export", "parquet", str(tmp_path / "x.parquet")], ["gc"]):  # fmt: skip
+            done = read_only(*reading, *place)
+            assert (done.returncode, done.stderr.strip()) == (0, "") or reading[0] == "export", done.stderr
+        for writing in (["search", "a"], ["snapshot", "create", "s1"], ["compact"], ["collect", "--env", "workplace-mini", "--engine", "scripted"]):  # fmt: skip
+            done = read_only(*writing, *place)
+            told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+            assert done.returncode in (1, 2) and len(told) == 1 and "ermission" in told[0], done.stderr
+            assert "Lance" not in done.stderr and ".rs:" not in done.stderr and "--debug" not in done.stderr
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+def test_errors_of_lance_lose_the_places_of_its_source() -> None:
+    text = 'lance error: LanceError(IO): Permission denied (os error 13) at path "/s/_leases.lance/data/.tmp1", /home/runner/lance/rust/lance-io/src/object_store.rs:1019:34.'  # fmt: skip
+    assert one_line(text) == 'Permission denied (os error 13) at path "/s/_leases.lance/data/.tmp1".'
+    shown = explain(OSError(text))
+    assert shown.message == "/s/_leases.lance/data/.tmp1 cannot be read or written: permission is denied." and shown.fix
+    assert explain(PermissionError(13, "Permission denied", "/x")).message.startswith("/x cannot be read or written")
+
+
+def test_verdicts_are_added_to_a_store_that_lacks_newer_columns(tmp_path: Path) -> None:
+    place = ["--store", str(tmp_path / "s")]
+    collected = rollhouse("collect", "--env", "workplace-mini", "--engine", "scripted", "--limit", "2", "--run", "a", *place)  # fmt: skip
+    assert collected[0] == 0
+    store = LanceStore.open(tmp_path / "s")
+    store.lance_dataset("scores").delete("true")
+    for table, columns in {"rollouts": ["gaps", "n_tool_errors", "tokenizer_hash"], "scores": ["config_hash"]}.items():  # fmt: skip
+        there = store.lance_dataset(table).schema.names
+        store.lance_dataset(table).drop_columns([name for name in columns if name in there])
+    code, _, error = rollhouse("rescore", "--scorer", "workplace-mini", "--run", "again", *place)
+    assert code == 0, error
+    assert store.lance_dataset("scores").count_rows("run_id = 'again'") == 2
+    code, out, error = rollhouse("sql", "select count(*) as n from latest_scores where reward = 1", *place, "--format", "json")  # fmt: skip
+    assert json.loads(out) == [{"n": 2}], error
+
+
+def test_two_exports_to_one_file_leave_a_whole_file(store: LanceStore, tmp_path: Path) -> None:
+    for format, path in (("openai-chat", tmp_path / "out" / "x.jsonl"), ("parquet", tmp_path / "out" / "x.parquet")):
+        path.parent.mkdir(exist_ok=True)
+        export_file(store, format, path)
+        whole, begun = path.read_bytes(), threading.Event()
+
+        def second(*_: int, format: str = format, path: Path = path, begun: threading.Event = begun) -> None:
+            if not begun.is_set():  # the first has written a part, and goes on after the whole second
+                begun.set()
+                export_file(store, format, path)
+
+        assert export_file(store, format, path, on_progress=second).rollouts == 3
+        assert begun.is_set() and path.read_bytes() == whole
+        assert os.listdir(path.parent).count(path.name) == 1 and not list(path.parent.glob("*.partial"))
+
+
+def test_a_dataset_of_a_time_to_come_is_refused(store: LanceStore) -> None:
+    create_snapshot(store, "s1")
+    code, _, error = rollhouse("dataset", "build", "sft", "d", "--from", "2999-01-01", "--store", store.uri)
+    assert code == 2 and "2999-01-01" in error
