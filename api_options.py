@@ -26,7 +26,7 @@ class CollectOptions(TypedDict, total=False):
     snapshot: str | None
     """Take a snapshot with this name at the end."""
     env: str | None
-    """Environment: workplace, workplace-mini, math, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None
@@ -89,7 +89,7 @@ class EvaluateOptions(TypedDict, total=False):
     """Seed for task generation, the scripted engine's mistakes and sampling."""
     limits: Any
     env: str | None
-    """Environment: workplace, workplace-mini, math, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None
@@ -147,6 +147,8 @@ class RescoreOptions(TypedDict, total=False):
     """Name of the run. A run that exists is resumed. Default: a new name."""
     tables: str | None
     """Folder of the environment's tables."""
+    rubric: Any | None
+    """Criteria and judge of the scorers rubric and rubric-group. Default: none."""
     of_run: Any
     """Score only the rollouts of this run."""
     workers: int | None
@@ -157,7 +159,7 @@ class TasksOptions(TypedDict, total=False):
     """Tasks that an environment generates, or that it reads from a file."""
 
     name: str
-    """Environment: workplace, workplace-mini, math, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None
@@ -585,7 +587,7 @@ class GrpoTrainingOptions(TypedDict, total=False):
     seed: int
     """Seed for the order of prompts and for sampling."""
     env: str | None
-    """Environment: workplace, workplace-mini, math, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None

@@ -7,6 +7,7 @@ from fractions import Fraction
 from ..base.errors import ConfigError
 from ..store.task import Task
 from .config import EnvironmentSpec, EpisodeLimits
+from .judged import JudgedEnvironment
 from .registry import load_environment
 from .shaping import RewardShaping
 from .types import Environment, Session
@@ -83,12 +84,15 @@ def open_mixture(specs: Sequence[EnvironmentSpec], seed: int | None = 0) -> Envi
     """
     if not specs:
         raise ConfigError("No environment is named.", "Name one with --env, or several under environment.mixture.")
-    opened = [
-        load_environment(spec.name, spec.tables, spec.tasks, seed, spec.tasks_split, **spec.options) for spec in specs
-    ]
+    opened = [_open(spec, seed) for spec in specs]
     if len(opened) == 1 and specs[0].limits == _NO_LIMITS and specs[0].reward.changes_nothing:
         return opened[0]
     return Mixture(list(zip(opened, specs, strict=True)))
+
+
+def _open(spec: EnvironmentSpec, seed: int | None) -> Environment:
+    environment = load_environment(spec.name, spec.tables, spec.tasks, seed, spec.tasks_split, **spec.options)
+    return environment if spec.rubric is None else JudgedEnvironment(environment, spec.rubric)
 
 
 def parts_of(environment: Environment) -> dict[str, Environment]:

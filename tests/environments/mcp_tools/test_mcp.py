@@ -77,8 +77,9 @@ def url() -> Iterator[str]:
     """Of a shop over HTTP."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, str(HERE / "shop.py"), str(port)], **quiet) as process:
+    with subprocess.Popen(
+        [sys.executable, str(HERE / "shop.py"), str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         deadline = time.monotonic() + 120
         while True:
             try:
