@@ -33,6 +33,8 @@ class CollectOptions(TypedDict, total=False):
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
+    harness: str | None
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
     max_turns: int
     """Limit of model calls per rollout."""
     split: str
@@ -96,6 +98,8 @@ class EvaluateOptions(TypedDict, total=False):
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
+    harness: str | None
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
     max_turns: int
     """Limit of model calls per rollout."""
     split: str
@@ -594,5 +598,7 @@ class GrpoTrainingOptions(TypedDict, total=False):
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
+    harness: str | None
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
     max_turns: int
     """Limit of model calls per rollout."""

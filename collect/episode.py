@@ -70,13 +70,16 @@ class Episode:
     """The result of one episode.
 
     Attributes:
+        rollout: Its main row.
         score: The environment's own verdict, None when it gave none.
         tool_seconds: Tool name to its slowest call, in seconds; empty when the session does not report them.
+        others: Further rows of the episode: branches and other agents.
     """
 
     rollout: Rollout
     score: Score | None = None
     tool_seconds: Mapping[str, float] = field(default_factory=dict)
+    others: tuple[Rollout, ...] = ()
 
 
 async def play_episode(
