@@ -101,8 +101,13 @@ def _chunks(groups: Sequence[list[str]]) -> Iterator[Sequence[list[str]]]:
         yield groups[start : start + _GROUPS_AT_ONCE]
 
 
+def group_config(config_hash: str, rollout_ids: Sequence[str]) -> str:
+    """The settings of a verdict within a group: the scorer's, and whom the rollout was compared with."""
+    return hash_id(config_hash, sorted(rollout_ids))
+
+
 def _config(scorer: Scorer, members: Sequence[Mapping[str, Any]]) -> str:
-    return hash_id(scorer.config_hash, sorted(row["rollout_id"] for row in members))
+    return group_config(scorer.config_hash, [row["rollout_id"] for row in members])
 
 
 def _known(store: LanceStore, ids: str) -> dict[tuple[str, str], Mapping[str, Any]]:

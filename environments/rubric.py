@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -58,6 +58,8 @@ class RubricSettings(Section):
         ],
         min_length=1,
     )
+    compare: Literal["each", "group"] = "each"
+    """each: every rollout is graded alone, by each criterion. group: in `train grpo`, the rollouts of a group are graded against each other."""
     verifier_weight: float = Field(default=1.0, allow_inf_nan=False)
     """Factor of the environment's own reward, where the rubric stands beside its verifier."""
     threshold: float = Field(default=0.5, allow_inf_nan=False)

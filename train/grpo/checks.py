@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...base.errors import ConfigError
 from ...environments.config import OF_ONE, EnvironmentSpec, PlayedEnvironment
-from ...environments.mixture import open_mixture, parts_of, weights_of
+from ...environments.mixture import group_rubrics, open_mixture, parts_of, weights_of
 from ...environments.registry import NAMES, tasks_of
 from ...environments.types import Environment
 from ...policies.chat import ChatFormat
@@ -94,6 +94,17 @@ def refuse_what_cannot_run(
     refuse_sleep(config)
     refuse_bad_warm_start(store, config)
     refuse_bad_query(store, config, tasks)
+    refuse_ranked_without_groups(config, environment)
+
+
+def refuse_ranked_without_groups(config: "GrpoConfig", environment: Environment) -> None:
+    """Raises ConfigError where groups that a rubric is to compare would be dropped, or taken, without it."""
+    other = "grpo.use_dynamic_sampling" if config.grpo.use_dynamic_sampling else "grpo.warm_start" if config.grpo.warm_start.runs else None  # fmt: skip
+    if other is not None and group_rubrics(environment):
+        raise ConfigError(
+            f"rubric.compare=group does not go with {other}, which looks at the verifier's rewards alone.",
+            "Remove one of them, or set rubric.compare=each.",
+        )
 
 
 def refuse_group_of_one(config: "GrpoConfig") -> None:

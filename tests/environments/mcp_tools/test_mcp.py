@@ -92,6 +92,7 @@ def url() -> Iterator[str]:
         process.kill()
 
 
+@pytest.mark.system
 def test_an_environment_takes_its_tools_from_a_server(tmp_path: Path) -> None:
     file = tmp_path / "shop_environment.py"
     file.write_text(ENVIRONMENT.replace("SHOP_FILE", repr(str(HERE / "shop.py"))))
