@@ -151,6 +151,8 @@ class RescoreOptions(TypedDict, total=False):
     """Name of the run. A run that exists is resumed. Default: a new name."""
     tables: str | None
     """Folder of the environment's tables."""
+    rubric: Any | None
+    """Criteria and judge of the scorers rubric and rubric-group. Default: none."""
     of_run: Any
     """Score only the rollouts of this run."""
     workers: int | None
