@@ -491,11 +491,12 @@ class Store(SqlStore):
         `identical` of the result is whether the weights are those of the run, bit for bit; None where that cannot be expected.
         """
         from .base.recipes import refuse_stored_code
+        from .store.naming import run_named
         from .train.grpo.custom import stored_code
         from .train.grpo.original import changed_config, stored_config
         from .train.grpo.replay import replay
 
-        original = run_id_of(run)
+        original = run_named(self, run_id_of(run))
         config = changed_config(stored_config(self, original), overrides, recipe)
         refuse_stored_code(original, stored_code(config, overrides), allow_code)
         with progress_bar("replay", "step", progress) as report:
@@ -524,8 +525,9 @@ class Store(SqlStore):
     def lineage(self, thing: Any) -> "Node":
         """What a checkpoint, run, dataset version, snapshot or rollout was made from, back to the rollouts and the policies that made them."""
         from .store.lineage import lineage
+        from .train.checkpoints import whole_name
 
-        return lineage(self, id_of(thing))
+        return lineage(self, whole_name(self, id_of(thing)))
 
     def compare(self, a: Any, b: Any, *, seed: int = 0) -> "RunComparison":
         """Evaluation `b` against evaluation `a` on the cases that both judged: the difference with its interval, the flips, the verdict.
@@ -547,8 +549,9 @@ class Store(SqlStore):
     ) -> Path:
         """Writes one HTML file about runs (curves, pass rates, lineage, sample rollouts), and returns its path."""
         from .eval.report import stages_of_runs, write_report
+        from .store.naming import run_named
 
-        ids = [run_id_of(run) for run in runs]
+        ids = [run_named(self, run_id_of(run)) for run in runs]
         return write_report(
             self,
             out,
