@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .eval.compare import RunComparison
     from .interop.exporting import ExportSummary
     from .interop.importing import ImportSummary
+    from .queries.shown import Shown
     from .queries.suspicions import Suspicion
     from .serve.job import OnReady
     from .store.adding import Added
@@ -94,6 +95,17 @@ class Store(SqlStore):
         from .store.adding import add_rollouts
 
         return add_rollouts(self, rollouts, run)
+
+    def show(self, id: Any) -> "Shown":
+        """Anything by its id or an object with one: a rollout, group, task, run, checkpoint, dataset version or snapshot.
+
+        `id` may be the beginning of an id, `latest`, RUN/step_N or RUN/best. Raises StoreNotFound with similar names, ConfigError that lists what
+        begins so when several do.
+        """
+        from .queries.shown import shown
+        from .train.checkpoints import whole_name
+
+        return shown(self, whole_name(self, id_of(id)))
 
     def rollout(self, rollout_id: str) -> "Rollout":
         """One rollout with its prompt, task and scores. `rollout_id` may be a unique prefix.
