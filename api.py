@@ -349,11 +349,15 @@ class Store(SqlStore):
         """
         from .collect.config import CollectConfig
         from .collect.job import run_job
+        from .harness.opening import open_play
 
         config = self._with_model(resolve(CollectConfig, recipe, overrides, options))
         with progress_bar("collect", "rollout", progress) as report:
             return run_job(
-                self, config, on_done=lambda _, so_far: report(so_far.skipped + so_far.collected, so_far.planned, "")
+                self,
+                config,
+                on_done=lambda _, so_far: report(so_far.skipped + so_far.collected, so_far.planned, ""),
+                opening=open_play,
             )
 
     def rescore(

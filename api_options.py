@@ -26,13 +26,15 @@ class CollectOptions(TypedDict, total=False):
     snapshot: str | None
     """Take a snapshot with this name at the end."""
     env: str | None
-    """Environment: workplace, workplace-mini, math, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
+    harness: str | None
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
     max_turns: int
     """Limit of model calls per rollout."""
     split: str
@@ -89,13 +91,15 @@ class EvaluateOptions(TypedDict, total=False):
     """Seed for task generation, the scripted engine's mistakes and sampling."""
     limits: Any
     env: str | None
-    """Environment: workplace, workplace-mini, math, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
+    harness: str | None
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
     max_turns: int
     """Limit of model calls per rollout."""
     split: str
@@ -157,7 +161,7 @@ class TasksOptions(TypedDict, total=False):
     """Tasks that an environment generates, or that it reads from a file."""
 
     name: str
-    """Environment: workplace, workplace-mini, math, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None
@@ -585,12 +589,14 @@ class GrpoTrainingOptions(TypedDict, total=False):
     seed: int
     """Seed for the order of prompts and for sampling."""
     env: str | None
-    """Environment: workplace, workplace-mini, math, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None
     """Tasks file: JSON lines, Parquet or hf:OWNER/NAME. Default: the environment generates its tasks."""
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
+    harness: str | None
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
     max_turns: int
     """Limit of model calls per rollout."""

@@ -121,6 +121,8 @@ def code_named(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """The settings of a recipe that name or hold Python code, and what they say."""
     if isinstance(values, dict):
         for name, value in values.items():
+            if name == "command" and value:
+                yield f"{key}.{name}" if key else str(name), str(value)
             yield from code_named(value, f"{key}.{name}" if key else str(name))
     elif isinstance(values, list):
         for number, value in enumerate(values):

@@ -43,6 +43,7 @@ def collect(
         return
     from ..base.errors import EngineError
     from ..collect.job import run_job
+    from ..harness.opening import open_play
     from .live import watch
 
     place = make_store(store)
@@ -54,7 +55,7 @@ def collect(
     beside = viewing(place, view)
     with beside, watch(config.run or "collect", starts_engine=starts_engine) as (on_start, on_plan, on_done):
         try:
-            summary = run_job(place, config, on_start, on_plan, on_done)
+            summary = run_job(place, config, on_start, on_plan, on_done, open_play)
         except EngineError as error:
             failed = error
             summary = error.summary

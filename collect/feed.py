@@ -22,19 +22,26 @@ _UNSTORABLE = (SchemaMismatch, UnicodeEncodeError)
 
 @dataclass
 class Entry:
-    """One rollout to be written.
+    """One episode to be written.
 
     Attributes:
-        rollout: Once written, the rollout that the writer took.
+        rollout: Its main row; once written, the rollout that the writer took.
+        others: Its further rows.
     """
 
     slot: Slot
     rollout: Rollout
+    others: tuple[Rollout, ...] = ()
+
+    @property
+    def rows(self) -> list[Rollout]:
+        """All rows, the main one first."""
+        return [self.rollout, *self.others]
 
     @property
     def size(self) -> int:
         """About how many bytes it holds as Python objects."""
-        return 8192 + 80 * (self.rollout.n_tokens or 0)
+        return sum(8192 + 80 * (row.n_tokens or 0) for row in self.rows)
 
 
 class Feed:
@@ -143,7 +150,7 @@ class Feed:
         self._batch = []
 
     def _write_many(self, entries: Sequence[Entry]) -> None:
-        self._writer.add_many([entry.rollout for entry in entries])
+        self._writer.add_many([row for entry in entries for row in entry.rows])
 
     def _write_one(self, entry: Entry) -> None:
         """A rollout that no table can hold becomes an error row; when its task is at fault, one without a task."""
@@ -152,7 +159,9 @@ class Feed:
                 return self._write_many([entry])
             except _UNSTORABLE as error:
                 entry.rollout = without_content(entry.rollout, error)
+                entry.others = tuple(without_content(row, error) for row in entry.others)
         entry.rollout = without_task(entry.rollout)
+        entry.others = tuple(map(without_task, entry.others))
         self._write_many([entry])
 
 

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from ..base.errors import ConfigError, EngineError
 from ..base.event_loop import run_blocking
+from ..environments.harness import refuse_unplayable
 from ..environments.mixture import open_mixture
 from ..environments.registry import tasks_of
 from ..environments.types import Environment
@@ -25,6 +26,9 @@ from .runner import OnDone, Play, collect_slots, no_token_budget
 from .summary import CollectSummary
 from .workers import open_workers
 
+OpenPlay = Callable[[CollectConfig, Environment], AbstractContextManager[tuple[Play, Callable[[], int]]]]
+"""Opens what plays a slot, and a count of the workers that were lost so far."""
+
 
 def run_job(
     store: LanceStore,
@@ -32,12 +36,14 @@ def run_job(
     on_start: Callable[[int], None] | None = None,
     on_plan: Callable[[CollectSummary], None] | None = None,
     on_done: OnDone | None = None,
+    opening: OpenPlay | None = None,
 ) -> CollectSummary:
     """Collects what the configuration describes as a run, and takes a snapshot after it when one is named.
 
     Args:
         on_start: Called with the number of rollouts planned, before the engine starts.
         on_plan, on_done: As in `collect_async`.
+        opening: Opens what plays the slots; None is `open_play`, the agent loop. `harness.opening.open_play` takes harnesses too.
 
     Raises ConfigError for a wrong configuration or a run collected otherwise, and EngineError when the engine ended before the run did, or not one
     rollout got a verdict.
@@ -47,7 +53,10 @@ def run_job(
     _refuse(store, config, payload)
     if on_start is not None:
         on_start(len(tasks) * config.num_repeats)
-    with open_play(config, environment) as (play, lost), start_run(store, "collect", config.run, payload) as run:
+    with (
+        (opening or open_play)(config, environment) as (play, lost),
+        start_run(store, "collect", config.run, payload) as run,
+    ):
         plan = make_plan(store, run.run_id, tasks, config.num_repeats, retry=failed if config.retry_failed else None)
         rules = shaping_rules(environment)
         sampling, limits = config.policy.generation.sampling(config.seed), config.limits
@@ -114,7 +123,9 @@ def load_tasks(config: CollectConfig) -> tuple[Environment, list[Task]]:
     check_engine(policy)
     if config.limits.token_budget is not None and (policy.engine == "scripted" or policy.endpoint.tokens == "off"):
         raise no_token_budget()
-    environment = open_mixture(config.environment.specs(), config.seed)
+    specs = config.environment.specs()
+    refuse_unplayable((spec.harness for spec in specs), policy.engine, config.workers)
+    environment = open_mixture(specs, config.seed)
     return environment, tasks_of(environment, config.environment.split, config.environment.limit)
 
 
@@ -127,8 +138,10 @@ def collect_payload(config: CollectConfig) -> dict[str, Any]:
 def open_play(config: CollectConfig, environment: Environment) -> Iterator[tuple[Play, Callable[[], int]]]:
     """What plays a slot, the policy in this process or workers on a Ray cluster, and how many workers were lost so far.
 
-    All that was started is ended afterwards.
+    All that was started is ended afterwards. Raises ValueError for a configuration with a harness.
     """
+    if any(spec.harness.chosen for spec in config.environment.specs()):
+        raise ValueError("harness.opening.open_play opens harnesses")
     if config.workers is not None:
         with open_workers(config) as workers:
             yield workers.play, lambda: workers.lost

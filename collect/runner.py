@@ -13,7 +13,7 @@ from ..environments.types import Environment
 from ..environments.verdicts import ShapingRule, shaped_rollout, shaping_rules
 from ..policies.types import Policy, Sampling
 from ..store.lance_store import LanceStore
-from ..store.rollout import Rollout
+from ..store.rollout import VERDICT, Rollout
 from ..store.runs import Run
 from ..store.task import Task
 from ..store.writer import RolloutWriter
@@ -55,6 +55,7 @@ async def collect_async(
     retry: Retry | None = None,
     on_plan: Callable[[CollectSummary], None] | None = None,
     on_done: OnDone | None = None,
+    play: Play | None = None,
 ) -> CollectSummary:
     """Collects every rollout of tasks × num_repeats that the store does not have yet.
 
@@ -70,20 +71,30 @@ async def collect_async(
         shaping: By name of environment, how rewards are shaped; the raw verdict is kept as a row of `scores`.
         retry: Slots whose last attempt it is true of (`failed`, `unanswered`) get another one, as a new row; None is no slot.
         on_plan: Called once with the summary that will be filled, before the first rollout.
-        on_done: Called with each rollout, as the writer has taken it, and the summary so far.
+        on_done: Called with the main row of each episode, as the writer has taken it, and the summary so far.
+        play: Plays a slot; None is the agent loop over the environment's sessions.
 
     Raises EngineGone when the engine has ended, ConfigError for a token budget on a policy that shows no tokens, and what the store raises
     (a full disk, a run taken over). When it returns, and also when it raises, all rollouts that were finished have been written if the
     store still could.
     """
 
-    def play(slot: Slot, settings: Sampling) -> Awaitable[Episode]:
+    def by_agent_loop(slot: Slot, settings: Sampling) -> Awaitable[Episode]:
         return play_episode(environment, policy, slot, settings, max_turns, time_limit_s, tool_limit_s)
 
     plan = make_plan(store, run.run_id, tasks, num_repeats, step, retry)
     rules = shaping_rules(environment, shaping)
     return await collect_slots(
-        store, run, plan, play, sampling or Sampling(), concurrency, token_budget, rules, on_plan, on_done
+        store,
+        run,
+        plan,
+        play or by_agent_loop,
+        sampling or Sampling(),
+        concurrency,
+        token_budget,
+        rules,
+        on_plan,
+        on_done,
     )
 
 
@@ -99,12 +110,14 @@ async def collect_slots(
     on_plan: Callable[[CollectSummary], None] | None = None,
     on_done: OnDone | None = None,
     flush: bool = True,
+    on_row: Callable[[Rollout], None] | None = None,
 ) -> CollectSummary:
     """Fills the open slots of a plan, `concurrency` at a time; see `collect_async`.
 
     Args:
         flush: Whether all is in the store when it returns; else the run's writer has all and may not have committed it. What is raised is raised
             after a flush.
+        on_row: Called with every row that is written, those of branches and other agents too.
     """
     summary = CollectSummary(run.run_id, plan.planned, plan.skipped, plan.failed_before)
     if on_plan is not None:
@@ -114,7 +127,10 @@ async def collect_slots(
     writer = run.writer if run.writer is not None else RolloutWriter(store, run)
 
     def on_written(entry: Entry) -> None:
-        summary.add(entry.rollout, entry.slot.task.category)
+        summary.add(entry.rollout, entry.slot.task.category, entry.others)
+        if on_row is not None:
+            for row in entry.rows:
+                on_row(row)
         if on_done is not None:
             on_done(entry.rollout, summary)
 
@@ -132,7 +148,7 @@ async def collect_slots(
             summary.saw_tools(episode.tool_seconds)
             rule = (shaping or {}).get(slot.task.environment)
             await feed.put(_entry(slot, episode, rule))
-            budget.count(episode.rollout)
+            budget.count(episode)
 
     async def work_all() -> float:
         await _all_or_first_error([work() for _ in range(min(concurrency, plan.planned - plan.skipped))])
@@ -168,12 +184,13 @@ class _Budget:
                 return
             yield slot
 
-    def count(self, rollout: Rollout) -> None:
-        """Takes what a rollout sampled off. Raises ConfigError when a rollout that got a verdict shows no tokens."""
+    def count(self, episode: Episode) -> None:
+        """Takes what an episode sampled off. Raises ConfigError when one that got a verdict shows no tokens."""
+        rollout = episode.rollout
         tokens = rollout.n_sampled_tokens
         if self.limit is not None and tokens is None and rollout.reward is not None:
             raise no_token_budget()
-        self.spent += tokens or 0
+        self.spent += (tokens or 0) + sum(row.n_sampled_tokens or 0 for row in episode.others)
 
 
 def no_token_budget() -> ConfigError:
@@ -186,8 +203,10 @@ def no_token_budget() -> ConfigError:
 
 def _entry(slot: Slot, episode: Episode, rule: ShapingRule | None) -> Entry:
     if rule is None or episode.score is None:
-        return Entry(slot, episode.rollout)
-    return Entry(slot, shaped_rollout(episode.rollout, episode.score, rule))
+        return Entry(slot, episode.rollout, episode.others)
+    main = shaped_rollout(episode.rollout, episode.score, rule)
+    same = {name: getattr(main, name) for name in (*VERDICT, "status", "stop_reason", "error_type", "error_message")}
+    return Entry(slot, main, tuple(row.changed(**same) for row in episode.others))
 
 
 async def _all_or_first_error(work: Sequence[Any]) -> list[Any]:

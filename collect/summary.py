@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,8 +151,8 @@ class CollectSummary:
         """None before the first verdict."""
         return self.total.reward_mean
 
-    def add(self, rollout: Rollout, category: str | None = None) -> None:
-        """Counts one rollout, as it was written."""
+    def add(self, rollout: Rollout, category: str | None = None, others: Sequence[Rollout] = ()) -> None:
+        """Counts one episode, as it was written: its main row, and what further rows (`others`) have of turns and tokens."""
         self.statuses[rollout.status] += 1
         if rollout.error_type:
             self.errors[rollout.error_type] += 1
@@ -162,12 +162,13 @@ class CollectSummary:
         if key not in self.tallies:
             self.tallies[key] = Tally()
         self.tallies[key].add(rollout)
-        self.sampled_tokens += rollout.n_sampled_tokens or 0
-        self.turns += rollout.n_turns or 0
-        self.tool_calls += rollout.n_tool_calls or 0
-        self.tool_errors += rollout.n_tool_errors or 0
-        self.parse_failures += rollout.n_parse_failures or 0
-        self.retries += rollout.n_retries or 0
+        for row in (rollout, *others):
+            self.sampled_tokens += row.n_sampled_tokens or 0
+            self.turns += row.n_turns or 0
+            self.tool_calls += row.n_tool_calls or 0
+            self.tool_errors += row.n_tool_errors or 0
+            self.parse_failures += row.n_parse_failures or 0
+            self.retries += row.n_retries or 0
 
     def saw_tools(self, tool_seconds: Mapping[str, float]) -> None:
         """Takes note of the slowest call of each tool of one rollout, in seconds."""

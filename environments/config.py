@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from ..base.config import Content, Flag, Section
 from ..base.errors import ConfigError
 from ..base.plugins import plugin_hash
+from .harness import HarnessSettings
 from .shaping import RewardShaping
 
 
@@ -76,6 +77,7 @@ class EnvironmentSpec(EnvironmentSource):
     """Further arguments of the environment's constructor."""
     limits: EpisodeLimits = Field(default_factory=EpisodeLimits)
     reward: RewardShaping = Field(default_factory=RewardShaping)
+    harness: HarnessSettings = Field(default_factory=HarnessSettings)
 
 
 class PlayedEnvironment(EnvironmentSource):
@@ -84,6 +86,7 @@ class PlayedEnvironment(EnvironmentSource):
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the environment's constructor."""
     reward: RewardShaping = Field(default_factory=RewardShaping)
+    harness: HarnessSettings = Field(default_factory=HarnessSettings)
     mixture: list[EnvironmentSpec] = Field(default_factory=list)
     """Several environments instead of one, interleaved by weight."""
     max_turns: Annotated[int, Flag("Limits", metavar="N")] = Field(default=6, ge=1)
@@ -91,10 +94,10 @@ class PlayedEnvironment(EnvironmentSource):
 
     def specs(self) -> list[EnvironmentSpec]:
         """The environments, however they are named. Raises ConfigError when both ways are used, or none."""
-        own = ("name", "tables", "tasks", "tasks_split", "options", "reward")
+        own = ("name", "tables", "tasks", "tasks_split", "options", "reward", "harness")
         if self.mixture and any(getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True) for name in own):  # fmt: skip
             raise ConfigError(
-                "environment.mixture and another setting of the environment (name, tables, tasks, tasks_split, options or reward) are both set.",
+                "environment.mixture and another setting of the environment (name, tables, tasks, tasks_split, options, reward or harness) are both set.",
                 "Remove one of them; an entry of environment.mixture takes all of these settings too.",
             )
         if self.mixture:

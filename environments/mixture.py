@@ -7,6 +7,7 @@ from fractions import Fraction
 from ..base.errors import ConfigError
 from ..store.task import Task
 from .config import EnvironmentSpec, EpisodeLimits
+from .harness import HarnessSettings
 from .registry import load_environment
 from .shaping import RewardShaping
 from .types import Environment, Session
@@ -23,6 +24,7 @@ class Mixture:
         weights: Share of the tasks relative to the others, by the same names.
         shaping: How rewards of each are shaped, by the same names.
         limits: Limits of the rollouts of each, by the same names.
+        harnesses: The harness of each, by the same names.
     """
 
     def __init__(self, parts: Sequence[tuple[Environment, EnvironmentSpec]]) -> None:
@@ -31,6 +33,7 @@ class Mixture:
         self.weights: dict[str, float] = {}
         self.shaping: dict[str, RewardShaping] = {}
         self.limits: dict[str, EpisodeLimits] = {}
+        self.harnesses: dict[str, HarnessSettings] = {}
         for environment, spec in parts:
             name = environment.name
             if name in self.environments:
@@ -38,7 +41,7 @@ class Mixture:
                     f"The environment {name!r} stands twice in the mixture.",
                     "Merge its tasks files with `rollhouse tasks prepare`, or give one class another name.",
                 )
-            self.environments[name] = environment
+            self.environments[name], self.harnesses[name] = environment, spec.harness
             self.weights[name], self.shaping[name], self.limits[name] = spec.weight, spec.reward, spec.limits
         self.name = next(iter(self.environments)) if len(self.environments) == 1 else "mixture"
 
@@ -74,7 +77,7 @@ class Mixture:
 
 
 def open_mixture(specs: Sequence[EnvironmentSpec], seed: int | None = 0) -> Environment:
-    """The environment of one spec with neither limits nor reward shaping, else a Mixture.
+    """The environment of one spec with neither limits nor reward shaping nor harness, else a Mixture.
 
     Args:
         seed: Seed of generated tasks; None is 0.
@@ -86,7 +89,8 @@ def open_mixture(specs: Sequence[EnvironmentSpec], seed: int | None = 0) -> Envi
     opened = [
         load_environment(spec.name, spec.tables, spec.tasks, seed, spec.tasks_split, **spec.options) for spec in specs
     ]
-    if len(opened) == 1 and specs[0].limits == _NO_LIMITS and specs[0].reward.changes_nothing:
+    plain = specs[0].limits == _NO_LIMITS and specs[0].reward.changes_nothing and not specs[0].harness.chosen
+    if len(opened) == 1 and plain:
         return opened[0]
     return Mixture(list(zip(opened, specs, strict=True)))
 
@@ -94,6 +98,12 @@ def open_mixture(specs: Sequence[EnvironmentSpec], seed: int | None = 0) -> Envi
 def parts_of(environment: Environment) -> dict[str, Environment]:
     """The environments of a mixture by name, or the one environment."""
     return environment.environments if isinstance(environment, Mixture) else {environment.name: environment}
+
+
+def harnesses_of(environment: Environment) -> dict[str, HarnessSettings]:
+    """The harnesses that play tasks, by `Task.environment`; environments that the agent loop plays have none."""
+    harnesses = environment.harnesses if isinstance(environment, Mixture) else {}
+    return {name: settings for name, settings in harnesses.items() if settings.chosen}
 
 
 def weights_of(environment: Environment) -> dict[str, float] | None:

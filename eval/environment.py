@@ -17,7 +17,7 @@ from .rows import evaluation_id, refuse_mixture, rows_of_run
 from .summary import EvalSummary, summarize
 
 MODES = ("greedy", "sampled")
-_COLUMNS = ["rollout_id", "attempt", "task_id", "sample_index", "policy_id", "reward", "passed", "status", "error_type"]  # fmt: skip
+_COLUMNS = ["rollout_id", "episode_id", "attempt", "task_id", "sample_index", "policy_id", "reward", "passed", "status", "error_type"]  # fmt: skip
 
 
 def evaluate_policy(
@@ -41,7 +41,7 @@ def evaluate_policy(
         mode: `greedy` (temperature 0, one sample) or `sampled` (temperature 1 unless `sampling` has another).
         samples: Rollouts of each task.
         sampling: Settings that replace the mode's; the temperature must fit the mode.
-        on_done, options: As in `collect.runner.collect` (max_turns, concurrency, …).
+        on_done, options: As in `collect.runner.collect` (max_turns, concurrency, play, …).
 
     Raises ConfigError for a mode or a run that does not fit, and without tasks; EvaluationError when the engine left rollouts
     without an answer (the same call requests them again; verdicts stay).
@@ -103,7 +103,8 @@ def _evaluated(
 ) -> list[dict[str, Any]]:
     """A row for the last attempt at each slot of these tasks, in order; none without an answer of the engine."""
     rollouts = store.read("rollouts", columns=_COLUMNS, filter=f"run_id = {quote(run.run_id)}").to_pylist()
-    last = {(row["task_id"], row["sample_index"]): row for row in sorted(rollouts, key=lambda row: row["attempt"])}
+    mains = [row for row in rollouts if row["episode_id"] in (None, row["rollout_id"])]
+    last = {(row["task_id"], row["sample_index"]): row for row in sorted(mains, key=lambda row: row["attempt"])}
     category = {task.task_id: task.category for task in tasks}
     now = datetime.now(UTC)
     return [

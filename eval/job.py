@@ -6,9 +6,11 @@ from typing import Any
 
 from ..base.errors import ConfigError
 from ..collect.runner import CollectSummary
+from ..environments.harness import refuse_unplayable
 from ..environments.mixture import open_mixture
 from ..environments.registry import tasks_of
 from ..environments.types import Environment
+from ..harness.opening import open_harnesses
 from ..policies.config import PolicySettings
 from ..policies.opening import check_engine, model_hash, open_policy
 from ..policies.types import Sampling
@@ -49,7 +51,11 @@ def run_evaluation(
     with start_run(store, "eval", config.run, payload) as run:
         if on_start:
             on_start(len(tasks) * config.num_repeats)
-        with open_policy(config.policy, seed=config.seed, max_turns=config.environment.fewest_turns()) as policy:
+        fewest = config.environment.fewest_turns()
+        with (
+            open_policy(config.policy, seed=config.seed, max_turns=fewest) as policy,
+            open_harnesses(environment, policy, turns, limits.time_limit_s, limits.tool_time_limit_s) as play,
+        ):
             summary = evaluate_policy(
                 store,
                 run,
@@ -64,6 +70,7 @@ def run_evaluation(
                 time_limit_s=limits.time_limit_s,
                 tool_limit_s=limits.tool_time_limit_s,
                 on_done=on_done,
+                play=play,
             )
         run.finish(asdict(summary))
     return run.run_id, summary
@@ -73,7 +80,9 @@ def check_evaluation(config: EvaluationConfig) -> tuple[Environment, list[Task]]
     """The environment and its tasks. Raises ConfigError for an inconsistent configuration, or no tasks."""
     _check_policy(config.policy)
     check_mode(config.mode, config.num_repeats, config.sampling())
-    environment = open_mixture(config.environment.specs(), config.seed)
+    specs = config.environment.specs()
+    refuse_unplayable((spec.harness for spec in specs), config.policy.engine)
+    environment = open_mixture(specs, config.seed)
     return environment, tasks_of(environment, config.environment.split, config.environment.limit)
 
 

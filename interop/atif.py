@@ -16,6 +16,7 @@ from ..store.messages import Message, ToolCall
 from .atif_files import records
 from .atif_steps import EMBEDDED, EPISODE, FORMAT, TOKENS, read
 from .lines import whole_file, write_objects
+from .parts import atif_part, converted
 from .rollout import FileRollout, Row, keepsake
 from .source_record import source_record
 from .tokens import calls_of
@@ -91,7 +92,8 @@ def _apart(rollouts: list[FileRollout]) -> list[FileRollout]:
 def _trajectory(rollout: FileRollout, plain: bool) -> Row:
     if FORMAT in rollout.extra:
         return source_record(record, [rollout], rollout.extra[FORMAT])
-    return _todays(record([replace(rollout, extra={**rollout.extra, TOKENS: True})], plain), rollout)
+    rollout = converted(replace(rollout, extra={**rollout.extra, TOKENS: True}), atif_part)
+    return _todays(record([rollout], plain), rollout)
 
 
 def _todays(trajectory: Row, rollout: FileRollout) -> Row:

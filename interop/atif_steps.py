@@ -11,6 +11,7 @@ from ..store.tool_schemas import read_tools
 from .rollout import FileRollout, Row, take_keepsake, unread_fields
 from .storing import Source
 from .tokens import place_calls
+from .traces import time_of
 
 FORMAT = "atif"
 # Keys of ours on records that belong to another's episode; no file has them.
@@ -18,7 +19,7 @@ EPISODE = "_rollhouse_episode"
 # In `extra`: whether steps held their prompts' tokens, and whether the trajectory stood inside another.
 TOKENS, EMBEDDED = "atif.tokens", "atif.embedded"
 
-_TAKEN = {"schema_version", "session_id", "trajectory_id", "agent", "steps", "extra", EPISODE, "subagent_trajectories", "final_metrics", "continued_trajectory_ref"}  # fmt: skip
+_TAKEN = {"schema_version", "session_id", "trajectory_id", "agent", "steps", "extra", EPISODE, EMBEDDED, "subagent_trajectories", "final_metrics", "continued_trajectory_ref"}  # fmt: skip
 _STEP = {
     "step_id", "timestamp", "source", "model_name", "message", "reasoning_content", "tool_calls", "observation", "metrics",
     "is_copied_context", "llm_call_count",
@@ -34,7 +35,7 @@ def read(trajectory: Row, source: Source) -> list[FileRollout]:
     for number, step in enumerate(trajectory["steps"]):
         steps.add(step, f"steps[{number}]")
     model = next((step["model_name"] for step in trajectory["steps"] if step.get("model_name")), None)
-    columns = {"policy_id": agent.get("model_name") or model, "agent": agent.get("name")}
+    columns = {"policy_id": agent.get("model_name") or model, "agent": agent.get("name"), **_times(trajectory["steps"])}
     gaps = steps.reader.all_gaps() | unread_fields(trajectory, _TAKEN) | {"no_reward"}
     rollout = FileRollout(steps.prompt, tools, steps.messages, columns, gaps=gaps)
     _place_tokens(rollout, steps)
@@ -44,6 +45,12 @@ def read(trajectory: Row, source: Source) -> list[FileRollout]:
     if rollout.get("reward") is not None:
         rollout.gaps.discard("no_reward")
     return [rollout]
+
+
+def _times(steps: list[Row]) -> Row:
+    """From the first step that tells its time to the last; nothing where none does."""
+    times = [time for step in steps if not step.get("is_copied_context") and (time := time_of(step.get("timestamp"))) is not None]  # fmt: skip
+    return {"started_at": times[0], "duration_s": (times[-1] - times[0]).total_seconds()} if times else {}
 
 
 class _Steps:

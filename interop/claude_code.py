@@ -228,7 +228,7 @@ def _rollout(path: list[_Node], start: _Node, agent: str, branch: int, about: Ro
     models = list(dict.fromkeys(reply["model"] for reply in replies if reply.get("model")))
     usage = [reply["usage"] for reply in replies if isinstance(reply.get("usage"), dict)]
     times = [time for node in path for line in node.lines if (time := _time(line.get("timestamp")))]
-    rollout = FileRollout(prompt, [], messages, gaps=reader.all_gaps())
+    rollout = FileRollout(prompt, [], messages, gaps=reader.gaps, unread=reader.unread)
     last, name = path[-1].lines[-1], (about.get("sessionId"), about.get("agentId"))
     rollout.source_key = [*name, last.get("uuid")]
     rollout.columns = {

@@ -155,7 +155,7 @@ def _rollout(context: _Context, system: str | None, branch: int, key: Any) -> Fi
     before = reader.read_items([*given, *context.items[: context.taken_over]])
     messages = reader.read_items(context.items[context.taken_over :])
     asked, messages = split_prompt(messages)
-    rollout = FileRollout([*before, *asked], [], messages, gaps=reader.all_gaps())
+    rollout = FileRollout([*before, *asked], [], messages, gaps=reader.gaps, unread=reader.unread)
     rollout.source_key = [key, branch, len(context.items)]
     times = context.times
     rollout.columns = {

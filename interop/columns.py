@@ -13,7 +13,7 @@ from ..store.reading import MessageReader, split_prompt
 from ..store.tool_schemas import read_tools
 from . import toolace
 from .rewards import verdict
-from .rollout import FileRollout, Row
+from .rollout import FileRollout, Row, unread_fields
 from .sample import FileSample
 from .sharegpt import chat_turns
 from .storing import Source
@@ -87,13 +87,15 @@ def read(row: Row, source: Source) -> list[FileRollout]:
     truth = value("truth")
     if truth is None and taken.get("completion") == "answers":
         truth = read_json(row["answers"]) if isinstance(row["answers"], str) else row["answers"]
-    rollout = FileRollout(prompt, tools, messages, gaps=reader.all_gaps())
+    rollout = FileRollout(prompt, tools, messages, gaps=gaps, unread=reader.unread, untrained=reader.untrained)
     rollout.columns = {"policy_id": value("model"), **_verdict(value("reward"), row, source), "step": value("step")}
     rollout.group_key, rollout.source_key = value("group"), value("key")
     rollout.task = {"ground_truth": truth, "source_key": rollout.group_key, "category": value("category")}
-    columns = {column.partition(".")[0] for name, column in taken.items() if "." not in column or column in row}
+    unused = {"system"} if "two_system_prompts" in gaps else set()
+    columns = {column.partition(".")[0] for name, column in taken.items() if name not in unused and ("." not in column or column in row)}  # fmt: skip
     rest = {name: item for name, item in row.items() if name not in columns and item is not None}
     rollout.extra = {_FORMAT: rest} if rest else {}
+    rollout.gaps |= unread_fields(rest, source.reward_columns)
     return [rollout]
 
 
@@ -110,8 +112,12 @@ def _turns(value: Any, mapped: Mapping[str, str], gaps: set[str]) -> tuple[list[
             )
     else:
         turns = chat_turns(read_json(listed) if isinstance(listed, str) else listed)
-    if isinstance(system, str) and system and not (turns and turns[0].get("role") == "system"):
-        turns = [{"role": "system", "content": system}, *turns]
+    if isinstance(system, str) and system:
+        if turns and turns[0].get("role") == "system":
+            if turns[0].get("content") != system:
+                gaps.add("two_system_prompts")
+        else:
+            turns = [{"role": "system", "content": system}, *turns]
     if not tools and turns[0].get("role") == "system" and isinstance(turns[0].get("content"), str):
         tools, text = toolace.cut_tools(turns[0]["content"])
         turns = [{**turns[0], "content": text}, *turns[1:]]

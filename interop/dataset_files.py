@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import ConfigError, FormatError
+from .files import opened, text_or_mark
 from .lines import Line, Quarantine, read_objects
 from .parquet_files import read_parquet
 from .places import HUB, is_hub
@@ -27,7 +28,7 @@ def records(
     elif path.suffix == ".parquet":
         yield from read_parquet(path, quarantine, on_progress)
     elif is_csv(path):
-        yield from read_csv(path, on_progress)
+        yield from read_csv(path, quarantine, on_progress)
     else:
         yield from read_objects(path, quarantine, on_progress)
 
@@ -60,16 +61,25 @@ def is_csv(path: Path) -> bool:
     return bool({".csv", ".tsv"} & set(path.suffixes[-2:]))
 
 
-def read_csv(path: Path, on_progress: Callable[[int], None] | None = None) -> Iterator[tuple[Line, Row]]:
-    """The rows of a CSV or TSV file with a heading, every value a text and None for an empty one; a line's number is the row's, from 1."""
-    from io import TextIOWrapper
+def read_csv(
+    path: Path, quarantine: Quarantine | None = None, on_progress: Callable[[int], None] | None = None
+) -> Iterator[tuple[Line, Row]]:
+    """The rows of a CSV or TSV file with a heading, every value a text and None for an empty one; a line's number is the row's, from 1.
 
-    from .files import opened
+    A row with more values than the heading has names is set aside.
+    """
+    from io import TextIOWrapper
 
     csv.field_size_limit(1 << 30)
     tabs = ".tsv" in path.suffixes
-    with opened(path) as (raw, _), TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="") as file:
+    with opened(path) as (raw, _), TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:  # fmt: skip
         for number, row in enumerate(csv.DictReader(file, delimiter="\t" if tabs else ","), start=1):
-            yield Line(number, "", False, number, path), {name: value or None for name, value in row.items() if name}
+            surplus = row.pop(None, None)  # type: ignore[call-overload]
+            found = {name: text_or_mark(value) for name, value in row.items()}
+            line = Line(number, "", False, number, path, replaced=any(is_marked for _, is_marked in found.values()))
+            if surplus is None:
+                yield line, {name: value or None for name, (value, _) in found.items() if name}
+            elif quarantine is not None:
+                quarantine.add(line, f"it has {len(row) + len(surplus)} values, and the heading has {len(row)} names")
             if on_progress and number % 64 == 0:
                 on_progress(number)

@@ -8,7 +8,7 @@ from .formats import FORMATS
 from .sample import FileSample, sample_of
 
 # The formats that read a whole folder.
-_FOLDERS = {"prime-rl", "atif", "claude-code", "codex", "inspect", "slime", "langfuse", "verl"}
+_FOLDERS = {"prime-rl", "atif", "claude-code", "codex", "inspect", "slime", "langfuse", "verl", "tau2"}
 
 
 @dataclass(frozen=True)

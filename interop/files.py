@@ -88,6 +88,14 @@ def load_json(text: str) -> tuple[Any, bool]:
     return (value, False) if cleaned == plain else (json.loads(cleaned), True)
 
 
+def text_or_mark(value: str | None) -> tuple[str | None, bool]:
+    """The text with U+FFFD in place of what is not text, and whether there was any."""
+    if value is None or value.isascii():
+        return value, False
+    cleaned = _LONE.sub("\ufffd", value)
+    return cleaned, cleaned != value
+
+
 def begins_over_lines(path: Path) -> bool:
     """Whether a file is a JSON array, or begins with an object whose lines are not objects themselves."""
     with opened(path) as (file, _):

@@ -1,15 +1,15 @@
 """OpenAI's fine-tuning files: `{"messages", "tools", "parallel_tool_calls"}` a line, the last message the assistant's.
 
-Reasoning has no place there.
+Reasoning has no place there. Replies in a prompt are examples that the policy did not write: their weight is 0.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..store.messages import Message
 from .lines import write_objects
+from .parts import chat_part, converted
 from .rollout import FileRollout, Row
 from .values import read_json
 
@@ -31,7 +31,7 @@ def unfit(rollout: FileRollout) -> str | None:
 
 def drops(rollout: FileRollout) -> list[str]:
     """Reasoning."""
-    return ["messages.reasoning"] if any(message.reasoning for message in rollout.messages) else []
+    return ["messages.reasoning"] if any(message.reasoning for message in (*rollout.prompt, *rollout.messages)) else []
 
 
 def write(episodes: Iterable[list[FileRollout]], path: Path, plain: bool = False) -> None:
@@ -41,7 +41,9 @@ def write(episodes: Iterable[list[FileRollout]], path: Path, plain: bool = False
 
 def line(rollout: FileRollout) -> Row:
     """The line of one rollout."""
-    told: Row = {"messages": [_message(message) for message in (*rollout.prompt, *rollout.messages)]}
+    rollout = converted(rollout, chat_part)
+    examples = [_message(message) | ({"weight": 0} if message.role == "assistant" else {}) for message in rollout.prompt]  # fmt: skip
+    told: Row = {"messages": [*examples, *(_message(message) for message in rollout.messages)]}
     if rollout.tools:
         told["tools"] = rollout.tools
         told["parallel_tool_calls"] = any(len(message.tool_calls) > 1 for message in rollout.messages)
@@ -51,7 +53,7 @@ def line(rollout: FileRollout) -> Row:
 def _message(message: Message) -> Row:
     told: dict[str, Any] = {name: value for name, value in message.to_openai().items() if name != "reasoning_content"}
     if message.role == "tool":
-        told["content"] = message.text or json.dumps(json.loads(message.parts or '""'))
+        told["content"] = message.text or message.parts or ""
     elif message.role == "assistant" and not message.tool_calls:
         told["content"] = told["content"] or ""
     return told

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import date, datetime
 
 from .lines import Line
@@ -21,17 +22,20 @@ def grouped(records: Iterable[tuple[Line, Row]], key: Callable[[Row], str | None
     lines: list[Line] = []
     # A database without a name is a temporary file, which SQLite deletes.
     with sqlite3.connect("") as base:
-        base.execute("CREATE TABLE records (grouped INTEGER, record TEXT)")
+        base.execute("CREATE TABLE records (grouped INTEGER, record TEXT, line TEXT)")
         for line, record in records:
             named = key(record)
             number = len(lines) if named is None else groups.setdefault(named, len(lines))
-            if number == len(lines):
-                lines.append(line)
-            base.execute("INSERT INTO records VALUES (?, ?)", (number, json.dumps(record, default=_plain)))
+            first = number == len(lines)
+            if first:
+                lines.append(replace(line, text=""))
+            base.execute("INSERT INTO records VALUES (?, ?, ?)", (number, json.dumps(record, default=_plain), line.text if first else None))  # fmt: skip
         base.execute("CREATE INDEX by_group ON records (grouped)")
         for number, line in enumerate(lines):
-            found = base.execute("SELECT record FROM records WHERE grouped = ? ORDER BY rowid", (number,))
-            yield line, [json.loads(text) for (text,) in found]
+            found = base.execute(
+                "SELECT record, line FROM records WHERE grouped = ? ORDER BY rowid", (number,)
+            ).fetchall()
+            yield replace(line, text=found[0][1]), [json.loads(text) for text, _ in found]
 
 
 def _plain(value: object) -> object:

@@ -13,7 +13,7 @@ from ..store.tool_schemas import read_tools
 from .files import opened
 from .inspect_archive import Archive
 from .lines import Line, Quarantine
-from .rollout import FileRollout, Row, take_keepsake
+from .rollout import FileRollout, Row, take_keepsake, unread_fields
 from .sample import FileSample
 from .storing import Source
 from .values import present
@@ -27,6 +27,8 @@ _PLACED = {
     "id", "epoch", "uuid", "input", "target", "messages", "output", "scores", "metadata", "events", "attachments", "events_data", "message_refs",
     "started_at", "completed_at", "total_time", "error", "limit", "choices",
 }  # fmt: skip
+# Kept in `extra`: what a sample cost, and the log's own structure.
+_BOOKKEEPING = {"model_usage", "role_usage", "working_time", "timelines", "completed", "summary", "setup"}
 
 
 def signs(sample: FileSample) -> str | None:
@@ -132,7 +134,11 @@ def read(record: Row, source: Source) -> list[FileRollout]:
     listed = _restored(sample["messages"], sample.get("attachments") or {})
     prompt, messages = _split(listed, reader)
     config = (spec.get("model_generate_config") or {}) | ((events[0].get("config") or {}) if events else {})
-    rollout = FileRollout(prompt, tools, messages, gaps=reader.all_gaps())
+    rollout = FileRollout(prompt, tools, messages, gaps=reader.gaps, unread=reader.unread)
+    rollout.gaps |= _left_out(sample, events, listed)
+    if any(message.get("source") == "generate" for message in listed) and len(prompt) + len(messages) == len(listed):
+        # Replies that a solver or another input put there are not the model's.
+        rollout.untrained = {at for at, message in enumerate(listed) if at >= len(prompt) and message.get("role") == "assistant" and message.get("source") not in ("generate", None)}  # fmt: skip
     rollout.source_run = spec.get("run_id")
     rollout.source_key = sample.get("uuid") or [spec.get("eval_id"), sample["id"], sample["epoch"]]
     rollout.group_key = sample["id"]
@@ -156,10 +162,21 @@ def read(record: Row, source: Source) -> list[FileRollout]:
     rollout.task = {"ground_truth": target or None, "source_key": str(sample["id"]), "extra": more}
     about = {name: spec[name] for name in ("eval_id", "task_args", "revision", "packages") if spec.get(name)}
     rest = {name: value for name, value in sample.items() if name not in _PLACED and value not in (None, {}, [])}
+    rollout.gaps |= unread_fields(rest, _BOOKKEEPING)
     rollout.extra = {_FORMAT: {**about, **rest, **({"scores": sample["scores"]} if sample.get("scores") else {})}}
     if kept:
         take_keepsake(rollout, kept)
     return [rollout]
+
+
+def _left_out(sample: Row, events: list[Row], listed: list[Row]) -> set[str]:
+    """Gaps for replies that the sample's messages do not hold: of other agents, of a history that was compacted, further choices."""
+    told = {message.get("id") for message in listed}
+    outputs = [event.get("output") or {} for event in events]
+    made = [present(choice, "message.id") for output in outputs for choice in (output.get("choices") or ())[:1]]
+    gaps = {"model_calls_left_out"} if any(id is not None and id not in told for id in made) else set()
+    choices = [len(output.get("choices") or ()) for output in (*outputs, sample.get("output") or {})]
+    return gaps | ({"other_choices_left_out"} if max(choices) > 1 else set())
 
 
 def _split(listed: list[Row], reader: MessageReader) -> tuple[list[Any], list[Any]]:

@@ -14,6 +14,7 @@ from ..store.ids import hash_id
 from ..store.messages import Message
 from .inspect_log import held
 from .lines import whole_path
+from .parts import image_url
 from .rollout import FileRollout, Row, keepsake, text_of
 from .values import read_json
 
@@ -126,9 +127,8 @@ def _part(part: Row) -> Row:
     """A content part in Inspect's form: text and images; another one as its JSON."""
     if isinstance(part.get("text"), str):
         return {"type": "text", "text": part["text"]}
-    image = part.get("image_url")
-    url = image.get("url") if isinstance(image, dict) else image
-    return {"type": "image", "image": url} if isinstance(url, str) else {"type": "text", "text": json.dumps(part)}
+    url = image_url(part)
+    return {"type": "text", "text": json.dumps(part)} if url is None else {"type": "image", "image": url}
 
 
 def _model_event(rollout: FileRollout, asked: list[Row], output: Row, model: str) -> Row:

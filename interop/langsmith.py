@@ -15,10 +15,13 @@ from .model_calls import ModelCall
 from .rollout import FileRollout, Row
 from .sample import FileSample
 from .storing import Source
-from .traces import Judgement, rollouts_of_trace, time_of
+from .traces import Judgement, ids_above, rollouts_of_trace, time_of
 from .values import present, read_json
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool", "chat": "user", "developer": "developer"}  # fmt: skip
+_REPLY = ("role", "content", "tool_calls", "function_call", "reasoning_content", "reasoning", "refusal")
+# Of the parameters, what has a place, or tells of the client.
+_KNOWN = {"temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "seed", "model", "model_name", "tools", "functions", "_type", "stream"}  # fmt: skip
 _SAMPLING = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "max_tokens": "max_tokens", "max_completion_tokens": "max_tokens", "seed": "sampling_seed"}  # fmt: skip
 
 
@@ -43,13 +46,21 @@ def read(trace: Row, source: Source) -> list[FileRollout]:
     runs = sorted(trace["runs"], key=lambda run: str(run.get("dotted_order") or run.get("start_time")))
     key = str(runs[0].get("trace_id") or runs[0].get("id"))
     by_id = {str(run.get("id")): run for run in runs}
-    calls = [(_call(run), _agent(run, by_id)) for run in runs if run.get("run_type") == "llm" and _field(run, "outputs")]  # fmt: skip
+    generations = [run for run in runs if run.get("run_type") == "llm"]
+    answered = [run for run in generations if _field(run, "outputs") or run.get("error")]
+    calls = [(_call(run), _agent(run, by_id)) for run in answered]
+    for call, _ in calls:
+        call.above = ids_above(call.id, lambda id: (by_id.get(str(id)) or {}).get("parent_run_id"))
     root = next((run for run in runs if not run.get("parent_run_id")), runs[0])
-    feedback = _field(root, "feedback_stats") or {}
-    judged = [Judgement(name, _average(stats)) for name, stats in feedback.items()]
+    judged = [
+        Judgement(name, _average(stats), of=None if run is root else str(run.get("id")))
+        for run in runs
+        for name, stats in (_field(run, "feedback_stats") or {}).items()
+    ]
     rollouts = rollouts_of_trace(key, calls, judged, source)
     about = {name: root[name] for name in ("name", "session_id", "reference_example_id", "tags") if root.get(name)}
     for rollout in rollouts:
+        rollout.gaps |= {"calls_without_content"} if len(answered) < len(generations) else set()
         rollout.extra[source.format] |= {name: str(value) if name != "tags" else value for name, value in about.items()}
         if root.get("reference_example_id"):
             rollout.group_key = str(root["reference_example_id"])
@@ -85,10 +96,13 @@ def _call(run: Row) -> ModelCall:
     inputs, outputs, extra = (_field(run, name) or {} for name in ("inputs", "outputs", "extra"))
     parameters = extra.get("invocation_params") or {}
     asked = _unnested(inputs.get("messages", inputs.get("input", inputs.get("prompts", inputs.get("prompt")))))
-    said = _reply(outputs)
+    said, others = _reply(outputs)
+    failed = bool(run.get("error"))
+    said = [] if said is None and failed else said
     if asked is None or said is None:
         raise ValueError(f"run {run.get('id')} holds no messages")
-    failed = bool(run.get("error"))
+    unread = {f"invocation_params.{name}": value for name, value in parameters.items() if name not in _KNOWN and value is not None}  # fmt: skip
+    unread |= {"outputs.choices": others} if others else {}
     model = present(extra, "metadata.ls_model_name") or parameters.get("model") or parameters.get("model_name") or outputs.get("model")  # fmt: skip
     columns = {
         "policy_id": model, **{column: parameters[name] for name, column in _SAMPLING.items() if parameters.get(name) is not None},
@@ -97,7 +111,7 @@ def _call(run: Row) -> ModelCall:
     usage = {name: run[name] for name in ("prompt_tokens", "completion_tokens", "total_cost") if run.get(name) is not None}  # fmt: skip
     tools = inputs.get("tools") or parameters.get("tools") or parameters.get("functions")
     messages = [chat(message) for message in asked] if isinstance(asked, list) else asked
-    return ModelCall(messages, chat(said), inputs.get("system"), tools, columns, usage or None, str(run["id"]), time_of(run.get("start_time")), time_of(run.get("end_time")))  # fmt: skip
+    return ModelCall(messages, chat(said), inputs.get("system"), tools, columns, usage or None, str(run["id"]), time_of(run.get("start_time")), time_of(run.get("end_time")), unread=unread)  # fmt: skip
 
 
 def _unnested(messages: Any) -> Any:
@@ -107,19 +121,19 @@ def _unnested(messages: Any) -> Any:
     return messages[0] if isinstance(messages, list) and len(messages) == 1 and isinstance(messages[0], str) else messages  # fmt: skip
 
 
-def _reply(outputs: Row) -> Any:
-    """The message in an llm run's outputs, of LangChain, OpenAI or Anthropic."""
+def _reply(outputs: Row) -> tuple[Any, list[Any]]:
+    """The message in an llm run's outputs, of LangChain, OpenAI or Anthropic, and the other choices."""
     generations = outputs.get("generations")
     if isinstance(generations, list) and generations:
-        first = generations[0][0] if isinstance(generations[0], list) else generations[0]
-        return first.get("message") or {"role": "assistant", "content": first.get("text")}
+        first, *others = generations[0] if isinstance(generations[0], list) else generations
+        return first.get("message") or {"role": "assistant", "content": first.get("text")}, others
     choices = outputs.get("choices")
     if isinstance(choices, list) and choices:
-        return choices[0].get("message")
+        return choices[0].get("message"), choices[1:]
     if "role" in outputs:
-        return {"role": "assistant", **{name: outputs[name] for name in ("content", "tool_calls") if name in outputs}}
+        return {name: value for name, value in outputs.items() if name in _REPLY}, []
     messages = outputs.get("message", outputs.get("messages", outputs.get("output")))
-    return messages[-1] if isinstance(messages, list) and messages else messages
+    return (messages[-1] if isinstance(messages, list) and messages else messages), []
 
 
 def chat(message: Any) -> Any:

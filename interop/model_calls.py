@@ -17,6 +17,7 @@ from ..store.tool_schemas import Tool, read_tools
 from .rollout import FileRollout, Row
 from .values import read_json
 
+_ENDING = ("status", "stop_reason", "error_type", "error_message")
 SAMPLING = ("temperature", "top_p", "top_k", "max_tokens")
 
 
@@ -33,6 +34,9 @@ class ModelCall:
         usage: Tokens, as the source names them.
         id: The call's, None when it has none.
         ended: When the reply was complete.
+        above: The ids of what the call is a part of: its agent, its chain, its trace.
+        unread: What the source tells of the call and no column takes, by path.
+        gaps: What is missing of it.
     """
 
     asked: Any
@@ -44,7 +48,9 @@ class ModelCall:
     id: str | None = None
     started: datetime | None = None
     ended: datetime | None = None
-    parent: str | None = None
+    above: frozenset[str] = frozenset()
+    unread: Row = field(default_factory=dict)
+    gaps: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -54,6 +60,7 @@ class JoinedCalls:
     Attributes:
         messages: Everything said, the last reply included.
         n_asked: How many of them the first request held.
+        unread: What no column took of a call, by path.
     """
 
     messages: list[Message]
@@ -61,12 +68,15 @@ class JoinedCalls:
     tools: list[Tool]
     calls: list[ModelCall]
     gaps: set[str]
+    unread: Row
 
     def rollout(self) -> FileRollout:
         """The rollout, without ids."""
         first, last = self.calls[0], self.calls[-1]
-        rollout = FileRollout(self.messages[: self.n_asked], self.tools, self.messages[self.n_asked :], gaps=set(self.gaps))  # fmt: skip
-        rollout.columns = {**first.columns, **{name: value for name, value in last.columns.items() if name not in SAMPLING and value is not None}}  # fmt: skip
+        rollout = FileRollout(self.messages[: self.n_asked], self.tools, self.messages[self.n_asked :], gaps=set(self.gaps), unread=dict(self.unread))  # fmt: skip
+        # How it ended is told by the last call, also where an earlier one failed and was tried again.
+        later = {name: value for name, value in last.columns.items() if name not in SAMPLING and (value is not None or name in _ENDING)}  # fmt: skip
+        rollout.columns = {**first.columns, **later}
         rollout.columns["started_at"] = first.started
         if first.started and last.ended:
             rollout.columns["duration_s"] = (last.ended - first.started).total_seconds()
@@ -92,19 +102,27 @@ def join(calls: Iterable[ModelCall]) -> list[JoinedCalls]:
         asked = [*system, *reader.read(call.asked, "user", "input")]
         said = [_spoken_by_policy(message) for message in reader.read(call.said, "assistant", "output")]
         words = [_words(message) for message in asked]
+        gaps |= call.gaps
         at = _continued(spoken, words)
         if at is None:
-            found.append(JoinedCalls([*asked, *said], len(asked), tools, [call], reader.all_gaps()))
+            found.append(JoinedCalls([*asked, *said], len(asked), tools, [call], gaps, _unread(call, 0, reader)))
             spoken.append([*words, *map(_words, said)])
             continue
         before = found[at]
         if tools != before.tools:
             gaps.add("tools_changed")
-        before.gaps |= reader.all_gaps()
+        before.gaps |= gaps
+        before.unread |= _unread(call, len(before.calls), reader)
         before.messages = [*_with_reasoning(asked, before.messages), *said]
         before.calls.append(call)
         spoken[at] = [*words, *map(_words, said)]
     return found
+
+
+def _unread(call: ModelCall, number: int, reader: MessageReader) -> Row:
+    """What no column took, by path. Requests repeat the messages before them: these have one path in all of a conversation's calls."""
+    found = {f"calls[{number}].{path}": value for path, value in call.unread.items()}
+    return found | {f"calls[{number}].{path}" if path.startswith("output") else path: value for path, value in reader.unread.items()}  # fmt: skip
 
 
 def _spoken_by_policy(message: Message) -> Message:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..base.json_text import to_json
 from .lines import whole_file
+from .parts import converted, responses_part
 from .responses import flat_tools, input_items, output_items
 from .rollout import FileRollout, Row, keepsake
 from .source_record import source_record
@@ -103,7 +104,7 @@ def _row(rollout: FileRollout, tasks: dict[str, int], counts: Counter[str], plai
         # Without its task, as it was when the overlay was made.
         row = source_record(record, [replace(rollout, task=None)], rollout.extra[_FORMAT])
         return row, "_ng_failure_class" in row
-    task = rollout.get("task_id")
+    task, rollout = rollout.get("task_id"), converted(rollout, responses_part)
     row = {
         **record([rollout], plain),
         "_ng_task_index": tasks.setdefault(task, len(tasks)),

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..store.reading import MessageReader, split_prompt
 from ..store.tool_schemas import read_tools
 from .lines import write_objects
+from .parts import chat_part, converted
 from .rewards import REWARDS, verdict
 from .rollout import FileRollout, Row, unread_fields
 from .source_record import source_record
@@ -23,7 +24,8 @@ def read(line: Row, source: Source) -> list[FileRollout]:
     model = line.get("model")
     columns = {"policy_id": model if isinstance(model, str) else None, **verdict(line, source.reward_columns)}
     taken = {*_TAKEN, *source.reward_columns}
-    return [FileRollout(prompt, tools, messages, columns, gaps=reader.all_gaps() | unread_fields(line, taken))]
+    gaps = reader.all_gaps() | unread_fields(line, taken)
+    return [FileRollout(prompt, tools, messages, columns, gaps=gaps, untrained=reader.untrained)]
 
 
 def record(rollouts: list[FileRollout]) -> Row:
@@ -40,4 +42,6 @@ def write(episodes: Iterable[list[FileRollout]], path: Path, plain: bool = False
 
 def _line(rollouts: list[FileRollout]) -> Row:
     overlay = rollouts[0].extra.get(_FORMAT)
-    return record(rollouts) if overlay is None else source_record(record, rollouts, overlay)
+    if overlay is not None:
+        return source_record(record, rollouts, overlay)
+    return record([converted(rollout, chat_part) for rollout in rollouts])

@@ -14,7 +14,7 @@ from .model_calls import ModelCall
 from .rollout import FileRollout, Row, take_keepsake
 from .sample import FileSample
 from .storing import Source
-from .traces import Judgement, rollouts_of_trace, time_of
+from .traces import Judgement, ids_above, rollouts_of_trace, time_of
 from .values import read_json
 
 KEPT = "rollhouse.rollout"
@@ -25,6 +25,7 @@ _REQUEST = {
     "temperature": "gen_ai.request.temperature", "top_p": "gen_ai.request.top_p", "top_k": "gen_ai.request.top_k",
     "max_tokens": "gen_ai.request.max_tokens", "sampling_seed": "gen_ai.request.seed",
 }  # fmt: skip
+_KNOWN = {*_REQUEST.values(), "gen_ai.request.model"}
 _EVALUATION = "gen_ai.evaluation"
 
 
@@ -100,8 +101,12 @@ def read(trace: Row, source: Source) -> list[FileRollout]:
     # Where only agents tell what was said, their words stand for the calls.
     generating = generating or [span for span in spans if "gen_ai.output.messages" in _content(span)]
     calls = [(call, _agent(span, by_id)) for span in generating if (call := _call(span)) is not None]
-    judged = [one for span in spans for event in span["events"] if (one := _judgement(event)) is not None]
+    for call, _ in calls:
+        call.above = ids_above(call.id, lambda id: (by_id.get(id) or {}).get("parentSpanId"))
+    judged = [one for span in spans for event in span["events"] if (one := _judgement(event, span)) is not None]
     rollouts = rollouts_of_trace(trace["key"], calls, judged, source)
+    for rollout in rollouts:
+        rollout.gaps |= {"calls_without_content"} if len(calls) < len(generating) else set()
     kept = {span["attributes"].get("rollhouse.first_call"): read_json(span["attributes"][KEPT]) for span in spans if span["attributes"].get(KEPT)}  # fmt: skip
     for rollout in rollouts:
         if kept:
@@ -132,17 +137,23 @@ def _call(span: Row) -> ModelCall | None:
     parameters = _structured(told.get("llm.invocation_parameters")) or {}
     sampling = {name: told.get(key, parameters.get(name)) for name, key in _REQUEST.items()}
     model = told.get("gen_ai.response.model") or told.get("gen_ai.request.model") or told.get("llm.model_name")
+    ending = _ending(span, told, said or [])
+    unread: Row = {name: value for name, value in told.items() if name.startswith("gen_ai.request.") and name not in _KNOWN}  # fmt: skip
+    said = _without_reasons(said)
+    if len(said) > 1:
+        unread["gen_ai.output.messages"] = said[1:]
     usage = {name.removeprefix("gen_ai.usage.").removeprefix("llm.token_count."): value for name, value in told.items() if name.startswith(("gen_ai.usage.", "llm.token_count."))}  # fmt: skip
     return ModelCall(
         _without_reasons(asked),
-        _without_reasons(said)[:1],
+        said[:1],
         system,
         tools,
-        {"policy_id": model, **sampling, **_ending(span, told, said or [])},
+        {"policy_id": model, **sampling, **ending},
         usage or None,
         span.get("spanId"),
         time_of(span.get("startTimeUnixNano")),
         time_of(span.get("endTimeUnixNano")),
+        unread=unread,
     )
 
 
@@ -211,7 +222,8 @@ def _ending(span: Row, told: Row, said: list[Row]) -> Row:
     return {"status": "truncated" if reason in ("length", "max_tokens") else "completed", "stop_reason": reason}
 
 
-def _judgement(event: Row) -> Judgement | None:
+def _judgement(event: Row, span: Row) -> Judgement | None:
+    """What an event of a span says of it; that of a root is of the whole trace."""
     told = event["attributes"]
     if not str(event.get("name")).startswith(_EVALUATION):
         return None
@@ -221,4 +233,5 @@ def _judgement(event: Row) -> Judgement | None:
         float(value) if isinstance(value, int | float) else None,
         told.get(f"{_EVALUATION}.score.label"),
         told.get(f"{_EVALUATION}.explanation"),
+        span.get("spanId") if span.get("parentSpanId") else None,
     )

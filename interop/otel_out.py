@@ -15,6 +15,7 @@ from ..store.ids import hash_id
 from ..store.messages import Message, ToolCall
 from .lines import whole_file, write_objects
 from .otel import KEPT, held
+from .parts import image_url
 from .rollout import FileRollout, Row, keepsake
 from .values import read_json
 
@@ -167,9 +168,8 @@ def _part(part: Row) -> Row:
     """A content part in the convention's form: text, or a URI; any other part as it is, which the convention allows."""
     if isinstance(part.get("text"), str):
         return {"type": "text", "content": part["text"]}
-    image = part.get("image_url")
-    url = image.get("url") if isinstance(image, dict) else image
-    return {"type": "uri", "modality": "image", "uri": url} if isinstance(url, str) else part
+    url = image_url(part)
+    return part if url is None else {"type": "uri", "modality": "image", "uri": url}
 
 
 def _called(call: ToolCall) -> Row:

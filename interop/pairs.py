@@ -4,16 +4,17 @@ Calls that name one session (`session_id`, `trace_id` or `conversation_id`, on t
 any other call is a rollout of its own, whose prompt holds what was said before. Several choices are several rollouts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..store.content import is_empty
 from ..store.ids import hash_id
 from .grouping import grouped
 from .lines import Line, Quarantine, read_objects
 from .model_calls import JoinedCalls, ModelCall, join
-from .rewards import verdict
+from .rewards import REWARDS, verdict
 from .rollout import FileRollout, Row
 from .sample import FileSample
 from .storing import Source
@@ -21,6 +22,11 @@ from .values import present, read_json
 
 _FORMAT = "pairs"
 _SESSION = ("session_id", "trace_id", "conversation_id")
+# What of a request has a place, or says how the client wanted the reply sent.
+_REQUEST = {
+    "model", "messages", "input", "instructions", "system", "tools", "functions", "temperature", "top_p", "top_k", "seed", "max_tokens",
+    "max_completion_tokens", "max_output_tokens", "metadata", "stream", "stream_options", "store", *_SESSION,
+}  # fmt: skip
 _STOPS = {"stop": "stop", "end_turn": "stop", "tool_use": "tool_calls", "max_tokens": "length", "completed": "stop"}
 
 
@@ -51,7 +57,7 @@ def read(session: Row, source: Source) -> list[FileRollout]:
     """The rollouts of one session."""
     pairs: list[Row] = session["pairs"]
     key = _session(pairs[0])
-    found = [rollout for group in _choices(pairs) for rollout in _rollouts(group, key, source)]
+    found = [rollout for group in _choices(pairs, source.reward_columns) for rollout in _rollouts(group, key, source)]
     for index, rollout in enumerate(found):
         rollout.columns["branch"] = index if key else 0
         if key:
@@ -59,9 +65,9 @@ def read(session: Row, source: Source) -> list[FileRollout]:
     return found
 
 
-def _choices(pairs: list[Row]) -> list[list[ModelCall]]:
+def _choices(pairs: list[Row], rewards: Sequence[str]) -> list[list[ModelCall]]:
     """The calls of a session; the further choices of one each alone."""
-    calls = [_calls(pair) for pair in pairs]
+    calls = [_calls(pair, rewards) for pair in pairs]
     return [[first for first, *_ in calls], *([other] for _, *others in calls for other in others)]
 
 
@@ -88,8 +94,8 @@ def _first_id(conversation: JoinedCalls) -> str:
     return "|".join(f"{message.role}:{message.text}" for message in said)
 
 
-def _calls(pair: Row) -> list[ModelCall]:
-    """The model call of a line, one for each choice."""
+def _calls(pair: Row, rewards: Sequence[str]) -> list[ModelCall]:
+    """The model call of a line, one for each choice. `rewards` are the fields that the user names as rewards."""
     request, response = (_body(pair[name]) for name in ("request", "response"))
     if not isinstance(request, dict) or not isinstance(response, dict):
         raise ValueError("request and response are not objects")
@@ -97,7 +103,7 @@ def _calls(pair: Row) -> list[ModelCall]:
         "policy_id": response.get("model") or request.get("model"), "temperature": request.get("temperature"), "top_p": request.get("top_p"),
         "top_k": request.get("top_k"), "sampling_seed": request.get("seed"),
         "max_tokens": request.get("max_completion_tokens") or request.get("max_output_tokens") or request.get("max_tokens"),
-        **verdict(pair, ()), **_error(response),
+        **verdict(pair, rewards), **_error(response),
     }  # fmt: skip
     made = response.get("created") or response.get("created_at")
     started = datetime.fromtimestamp(made, UTC) if isinstance(made, int | float) else None
@@ -119,7 +125,18 @@ def _calls(pair: Row) -> list[ModelCall]:
         ended = {"status": "truncated" if reason in ("length", "incomplete") else "completed", "stop_reason": reason}
         call.columns = {**ended, **columns}
         call.usage, call.started, call.id = response.get("usage"), started, f"{id}#{number}" if id and number else id
+        call.unread = _unread(pair, request, rewards)
+    if any(choice.get("logprobs") for choice in response.get("choices") or ()):
+        for call, _ in replies:
+            call.gaps.add("logprobs_without_ids")
     return [call for call, _ in replies]
+
+
+def _unread(pair: Row, request: Row, rewards: Sequence[str]) -> Row:
+    """What of a line and of its request has no place."""
+    beside = {name: value for name, value in pair.items() if name not in {"request", "response", *_SESSION, *REWARDS, *rewards}}  # fmt: skip
+    asked = {f"request.{name}": value for name, value in request.items() if name not in _REQUEST}
+    return {name: value for name, value in (beside | asked).items() if not is_empty(value)}
 
 
 def _body(value: Any) -> Any:

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..store.content import is_empty
 from . import verifiers, verifiers_v0
 from .lines import Line, Quarantine, read_objects
 from .rollout import FileRollout, Row
 from .sample import FileSample
 from .storing import Source
+from .values import present
+from .verifiers_nodes import NODES
 
 _FORMAT = "prime-rl"
 _STEP = re.compile(r"step_(\d+)")
@@ -75,11 +78,21 @@ def read(record: Row, source: Source) -> list[FileRollout]:
     else:
         rollouts = verifiers_v0.read(line, source)
     for rollout in rollouts:
+        data = _task_data(line, rollout)
+        if data and rollout.task is not None:
+            rollout.task["extra"] = data
         if rollout.get("step") is None:
             rollout.columns["step"] = place.get("step")
         if (line.get("kind") or place.get("kind")) == "eval" and rollout.task is not None:
             rollout.task["split"] = "validation"
     return rollouts
+
+
+def _task_data(line: Row, rollout: FileRollout) -> Row:
+    """What the line tells of a rollout's task beside truth and category: no overlay keeps it here."""
+    traces = line.get("traces") or [line]
+    data = present(line, "task.data") or present(traces[rollout.extra.get(NODES, {}).get("trace", 0)], "task.data") or {}  # fmt: skip
+    return {name: value for name, value in data.items() if name not in ("answer", "ground_truth", "category") and not is_empty(value)}  # fmt: skip
 
 
 def _episode(trace: Row) -> Row:

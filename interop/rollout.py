@@ -1,6 +1,7 @@
 """A rollout between a file and the store: what every format's reader gives and every format's writer gets."""
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +13,9 @@ from ..store.rollout import Rollout
 from ..store.tables import TABLES
 
 Row = dict[str, Any]
+# In `extra`: positions of replies that are not to be learned from.
+UNTRAINED = "untrained"
+_INDEX = re.compile(r"\[\d+\]")
 
 # Worked out from the messages and tokens again, so no format loses them.
 DERIVED = {
@@ -37,6 +41,8 @@ class FileRollout:
         task: ground_truth, state, extra (JSON values), split, category, difficulty, source_key; None when the source has no task.
         extra: By format name, the overlay that gives that format's record back (overlay.py).
         gaps: What the source did not tell.
+        unread: By path, the values that no column took; `extra` keeps them where the format has no overlay.
+        untrained: Positions, in prompt and messages together, of replies that are not to be learned from.
         complete: Whether the source was a store, so that nothing is missing but what `gaps` says.
         source_run: The run the source names; None when it names none.
         source_key: The key of the row in its source; None when it has none.
@@ -53,6 +59,8 @@ class FileRollout:
     task: Row | None = None
     extra: Row = field(default_factory=dict)
     gaps: set[str] = field(default_factory=set)
+    unread: Row = field(default_factory=dict)
+    untrained: set[int] = field(default_factory=set)
     complete: bool = False
     source_run: str | None = None
     source_key: Any = None
@@ -147,6 +155,11 @@ def take_keepsake(rollout: FileRollout, kept: Any) -> None:
 def unread_fields(record: Row, taken: Collection[str]) -> set[str]:
     """A gap `unread:NAME` for each field of a record that holds something and that no column took."""
     return {f"unread:{name}" for name, value in record.items() if name not in taken and not is_empty(value)}
+
+
+def unread_gaps(values: Row) -> set[str]:
+    """A gap for each path of values that no column took, without the positions in lists: `unread:messages[].name`."""
+    return {f"unread:{_INDEX.sub('[]', path)}" for path in values}
 
 
 def value_of(text: str | None) -> Any:

@@ -58,12 +58,11 @@ def _calls(value: Any) -> list[Row] | None:
 
 def unfit(rollout: FileRollout) -> str | None:
     """Why a rollout cannot be a conversation of turns that alternate."""
-    turns = _turns([*rollout.prompt, *rollout.messages])
-    if any(
-        not isinstance(read_json(call.arguments), dict) for message in rollout.messages for call in message.tool_calls
-    ):
+    messages = [*rollout.prompt, *rollout.messages]
+    turns = _turns(messages)
+    if any(not isinstance(read_json(call.arguments), dict) for message in messages for call in message.tool_calls):
         return "arguments are not a JSON object"
-    if any(message.parts for message in (*rollout.prompt, *rollout.messages)):
+    if any(message.parts for message in messages):
         return "content parts"
     alternate = all(turn["from"] in (_ASKING, _ANSWERING)[index % 2] for index, turn in enumerate(turns))
     return None if turns and alternate and len(turns) % 2 == 0 else "turns do not alternate"
@@ -83,11 +82,14 @@ def line(rollout: FileRollout) -> Row:
 
 
 def drops(rollout: FileRollout) -> list[str]:
-    """Ids of calls, and words and reasoning beside calls."""
-    calling = [message for message in rollout.messages if message.tool_calls]
+    """Ids of calls, words and reasoning beside calls, and which replies are the prompt's: a trainer learns from all of them."""
+    calling = [message for message in (*rollout.prompt, *rollout.messages) if message.tool_calls]
     found = ["messages.tool_calls.id"] if calling else []
     found += ["messages.text beside calls"] if any(message.text for message in calling) else []
-    return found + (["messages.reasoning beside calls"] if any(message.reasoning for message in calling) else [])
+    found += ["messages.reasoning beside calls"] if any(message.reasoning for message in calling) else []
+    return found + (
+        ["prompt.replies as such"] if any(message.role == "assistant" for message in rollout.prompt) else []
+    )
 
 
 def _turns(messages: Sequence[Message]) -> list[Row]:

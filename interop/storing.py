@@ -15,7 +15,7 @@ from ..store.rollout import Rollout
 from ..store.tables import TABLES
 from ..store.task import Prompt, Score, Task
 from .overlay import SAME, difference
-from .rollout import FileRollout, Row
+from .rollout import UNTRAINED, FileRollout, Row, unread_gaps
 
 SCORER_VERSION = "imported"
 _LARGEST = float(np.finfo(np.float32).max)
@@ -84,7 +84,20 @@ def to_store(
         overlay = difference(built, wanted(built, record) if wanted else record)
         # Even when there is no difference: the name says that this format gives the record back.
         rollouts[0].extra[source.format] = {} if overlay is SAME else overlay
+    else:
+        _keep_unread(rollouts, source)
+    for rollout in rollouts:
+        if rollout.untrained:
+            rollout.extra[UNTRAINED] = sorted(rollout.untrained)
     return [_finish(rollout, *task, source) for rollout, task in zip(rollouts, tasks, strict=True)]
+
+
+def _keep_unread(rollouts: Sequence[FileRollout], source: Source) -> None:
+    """Puts what no column took beside what the reader itself keeps, and names it in gaps."""
+    for rollout in rollouts:
+        if rollout.unread:
+            rollout.extra[source.format] = {**(rollout.extra.get(source.format) or {}), "unread": rollout.unread}
+            rollout.gaps |= unread_gaps(rollout.unread)
 
 
 def _refuse_other_content(rollouts: Sequence[FileRollout], record: Row, source: Source) -> None:

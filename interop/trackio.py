@@ -3,7 +3,6 @@
 Messages and metadata are JSON text. Trainers log a few conversations a step, and text alone.
 """
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,8 +14,8 @@ from ..store.reading import MessageReader, split_prompt
 from ..store.tool_schemas import read_tools
 from .lines import Line, Quarantine
 from .parquet_files import read_parquet
-from .rewards import verdict
-from .rollout import FileRollout, Row
+from .rewards import REWARDS, verdict
+from .rollout import FileRollout, Row, unread_fields
 from .sample import FileSample
 from .storing import Source
 from .values import read_json
@@ -63,12 +62,12 @@ def records(
 
 def read(row: Row, source: Source) -> list[FileRollout]:
     """One trace. Of its metadata the reward is the verdict; the rest is kept."""
-    metadata = read_json(row.get("metadata") or "{}")
+    metadata = _read(row.get("metadata"))
     told: Row = metadata if isinstance(metadata, dict) else {}
     tools = read_tools(told.get("tools"))
     reader = MessageReader(tools=tools)
-    prompt, messages = split_prompt(reader.read(json.loads(row["messages"])))
-    rollout = FileRollout(prompt, tools, messages, gaps=reader.all_gaps())
+    prompt, messages = split_prompt(reader.read(row["messages"]))
+    rollout = FileRollout(prompt, tools, messages, gaps=reader.gaps, unread=reader.unread, untrained=reader.untrained)
     rollout.source_run, rollout.source_key = row.get("run_id") or row.get("run_name"), row.get("id")
     rollout.group_key = row.get("step")
     rollout.columns = {
@@ -77,10 +76,16 @@ def read(row: Row, source: Source) -> list[FileRollout]:
         "started_at": _time(row.get("timestamp")),
         **verdict(told, source.reward_columns),
     }
-    rest = {name: value for name, value in told.items() if name not in ("reward", "rewards", "score", "model", "tools")}
+    rest = {name: value for name, value in told.items() if name not in {*REWARDS, *source.reward_columns, "model", "tools"}}  # fmt: skip
     more = {name: row[name] for name in ("run_name", "key") if row.get(name)}
-    rollout.extra = {_FORMAT: {**more, **({"metadata": rest} if rest else {})}}
+    spans = _read(row.get("spans"))
+    rollout.extra = {_FORMAT: {**more, **({"metadata": rest} if rest else {}), **({"spans": spans} if spans else {})}}
+    rollout.gaps |= unread_fields({"spans": spans, **{f"metadata.{name}": value for name, value in rest.items()}}, {"metadata.advantage"})  # fmt: skip
     return [rollout]
+
+
+def _read(value: Any) -> Any:
+    return read_json(value) if isinstance(value, str) else value
 
 
 def _time(text: Any) -> datetime | None:

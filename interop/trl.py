@@ -85,7 +85,7 @@ def read(row: Row, source: Source) -> list[FileRollout]:
     columns = {"policy_id": row.get("model"), "step": row.get("step"), **told}
     taken = {*_TYPES, "step", "model", "rewards", "score", *source.reward_columns, *(part["name"] for part in told["reward_components"])}  # fmt: skip
     rest = {name: value for name, value in row.items() if value is not None and name not in taken}
-    rollout = FileRollout(prompt, tools, messages, columns, gaps=reader.all_gaps() | unread_fields(rest, {"advantage"}))
+    rollout = FileRollout(prompt, tools, messages, columns, gaps=reader.all_gaps() | unread_fields(rest, {"advantage"}), untrained=reader.untrained)  # fmt: skip
     kept = {**rest, **reader.unread}
     rollout.extra = {"trl": kept} if kept else {}
     rollout.source_run, rollout.source_key = row.get("run_id"), row.get("rollout_id")

@@ -15,7 +15,8 @@ from ..store.messages import Message
 from ..store.reading import MessageReader
 from ..store.tool_schemas import read_tools
 from .lines import write_objects
-from .rollout import FileRollout, Row, keepsake, take_keepsake
+from .parts import chat_part, converted
+from .rollout import FileRollout, Row, keepsake, take_keepsake, unread_fields, unread_gaps
 from .source_record import source_record
 from .storing import Source
 from .verifiers_nodes import NODES, nodes_hold, nodes_of, place_tokens
@@ -27,8 +28,29 @@ HELD = {
     "status", "stop_reason", "error_type", "error_message", "started_at",
 }  # fmt: skip
 
-# What a node tells of the trainer and the sampler; the overlay keeps it.
-_UNHELD = ("trainer_logprobs", "entropies", "sampling_mask", "kept_tokens", "semantic_parents", "routed_experts")
+# What of a node, a trace and an episode has a place, or says only how and when the record was made. The overlay keeps the rest.
+_COUNTS = ("num_turns", "num_input_tokens", "num_output_tokens", "num_total_tokens")
+_NODE = {"parent", "message", "sampled", "token_ids", "mask", "logprobs", "tools", "timestamp"}
+_TRACE = {
+    "version", "id", "task", "agent", "tools", "nodes", "calls", "rewards", "metrics", "info", "is_completed", "ok", "stop_condition", "errors",
+    "timing", "is_truncated", "is_timeout", "usage", "extra_usage", "root_reply", "reward", "verifiers", *_COUNTS,
+}  # fmt: skip
+_EPISODE = {
+    "version",
+    "id",
+    "env",
+    "group",
+    "run",
+    "ok",
+    "is_timeout",
+    "errors",
+    "traces",
+    "task",
+    "timing",
+    "usage",
+    "timestamp",
+    *_COUNTS,
+}
 _TOKENS = {"token_ids", "loss_mask", "logprobs", "prompt_token_ids"}
 
 
@@ -98,7 +120,16 @@ def _line(rollouts: list[FileRollout], plain: bool) -> Row:
     # The overlay fits the episode as it was read; of a part of it only the columns are told.
     if _FORMAT in first.extra and len(ordered) == first.extra[NODES]["of"]:
         return source_record(record, ordered, first.extra[_FORMAT])
-    return record(ordered, plain, apart=True)
+    return _todays(record([converted(rollout, chat_part) for rollout in ordered], plain, apart=True))
+
+
+def _todays(episode: Row) -> Row:
+    """The episode as verifiers 0.4 validates it: with its task, and a run that names its kind."""
+    run = {"type": "train" if "work" in episode["run"] else "eval", **episode["run"]}
+    if "work" in run:
+        policy = run["work"].get("policy") or {}
+        run["work"] = {name: value for name, value in run["work"].items() if name != "policy" or policy.keys() == {"start", "end"}}  # fmt: skip
+    return {**episode, "task": episode["traces"][0]["task"], "run": run}
 
 
 def _in_order(rollouts: list[FileRollout]) -> list[FileRollout]:
@@ -134,7 +165,10 @@ def _rollout(episode: Row, trace: Row, path: list[Row], branch: int) -> FileRoll
     # Few-shot turns that nobody sampled belong to the prompt.
     start = sampled.index(True) if True in sampled else len(messages)
     run, agent, calls = episode.get("run") or {}, trace.get("agent") or {}, trace.get("calls") or []
-    rollout = FileRollout(messages[:start], tools, messages[start:], gaps=reader.all_gaps())
+    rollout = FileRollout(messages[:start], tools, messages[start:], gaps=reader.gaps | unread_gaps(reader.unread), unread=reader.unread)  # fmt: skip
+    rollout.gaps |= unread_fields(trace, _TRACE) | (unread_fields(episode, _EPISODE) if episode is not trace else set())
+    # Replies that others put into the context are not the policy's.
+    rollout.untrained = {at for at, message in enumerate(messages) if at >= start and message.role == "assistant" and not sampled[at]}  # fmt: skip
     work = run.get("work") or {}
     policy = work.get("policy") or {}
     rollout.columns = {
@@ -155,6 +189,8 @@ def _rollout(episode: Row, trace: Row, path: list[Row], branch: int) -> FileRoll
     if episode.get("id"):
         rollout.columns["episode_id"] = str(episode["id"])
     rollout.task = _task(episode.get("task") or trace.get("task") or {})
+    if work.get("type") == "eval":
+        rollout.task["split"] = "validation"
     rollout.extra = {NODES: place_tokens(rollout, path, start)}
     rollout.source_run, rollout.group_key = run.get("id"), (episode.get("group") or {}).get("id")
     if trace.get("id"):
@@ -172,9 +208,7 @@ def _messages(reader: MessageReader, path: list[Row]) -> tuple[list[Message], li
         messages += found
         sampled += [bool(node.get("sampled"))] * len(found)
     for number, node in enumerate(path):
-        for name in _UNHELD:
-            if not is_empty(node.get(name)):
-                reader.unread[f"nodes[{number}].{name}"] = node[name]
+        reader.unread |= {f"nodes[{number}].{name}": node[name] for name in node.keys() - _NODE if not is_empty(node[name])}  # fmt: skip
     return messages, sampled
 
 
@@ -212,6 +246,8 @@ def _ending(episode: Row, trace: Row, calls: list[Row]) -> Row:
         error = errors[0] if errors else {}
         columns = {"error_type": error.get("type"), "error_message": error.get("message")}
         return {"status": "error", "stop_reason": stop or "error", **columns}
+    if trace.get("is_timeout") or episode.get("is_timeout"):
+        return {"status": "timeout", "stop_reason": stop or "timeout"}
     if calls and calls[-1].get("finish_reason") == "length":
         return {"status": "truncated", "stop_reason": stop or "length"}
     truncated = stop is not None and stop.startswith("max_")

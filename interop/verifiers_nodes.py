@@ -9,7 +9,7 @@ from .rollout import FileRollout, Row
 
 # In `extra`: how many tokens each node has, and to how many decimals logprobs were rounded.
 NODES = "verifiers.nodes"
-_DECIMALS = 6
+_DECIMALS = (4, 6)
 
 
 def place_tokens(rollout: FileRollout, path: list[Row], start: int) -> Row:
@@ -36,8 +36,9 @@ def place_tokens(rollout: FileRollout, path: list[Row], start: int) -> Row:
         rollout.gaps.add("no_logprobs")
     split: Row = {"tokens": [len(node.get("token_ids") or ()) for node in path]}
     narrow = np.asarray(logprobs, dtype=np.float32).astype(float).tolist()
-    if narrow != logprobs and [round(value, _DECIMALS) for value in narrow] == logprobs:
-        split["decimals"] = _DECIMALS
+    if narrow != logprobs:
+        # Records are rounded: to four decimals by verifiers 0.4, to six before it.
+        split |= next(({"decimals": n} for n in _DECIMALS if [round(value, n) for value in narrow] == logprobs), {})
     return split
 
 

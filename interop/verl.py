@@ -15,7 +15,7 @@ from ..store.messages import Message
 from .lines import Line, Quarantine, read_objects
 from .parquet_files import write_parquet
 from .rewards import verdict
-from .rollout import FileRollout, Row
+from .rollout import FileRollout, Row, unread_fields
 from .sample import FileSample
 from .storing import Source
 
@@ -64,6 +64,7 @@ def read(line: Row, source: Source) -> list[FileRollout]:
     rollout.task = {"ground_truth": line.get("gts")}
     rest = {name: value for name, value in extra.items() if name not in numbers} | ({"uid": uid} if uid else {})
     rollout.extra = {_FORMAT: rest} if rest else {}
+    rollout.gaps |= unread_fields(rest, {"uid"})
     return [rollout]
 
 

@@ -27,6 +27,8 @@ from .verdicts import read_ending, read_score
 
 _MAX_NAME = 200
 _WITHOUT_KEY = ("/health",)
+ROLLOUT = web.RequestKey("rollout", str)
+"""The rollout that a request's key is for, where keys are of rollouts."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -37,6 +39,8 @@ class Api:
     Attributes:
         model: The name the model is served under.
         api_key: The key that clients must send; None needs no key.
+        rollout_of_key: Gives the rollout that a key is for, in place of one key for all: a request is recorded under the rollout of its key, whatever
+            other id it names. None is returned for an unknown key.
         require_id: Refuse calls without a rollout id.
         on_engine_gone: Called when the engine has ended and no request can succeed.
         names: Names by which the server is reached, as in base.web.foreign; None takes any, for a server with a key.
@@ -48,6 +52,7 @@ class Api:
     require_id: bool
     on_engine_gone: Callable[[EngineGone], None]
     names: frozenset[str] | None = None
+    rollout_of_key: Callable[[str], str | None] | None = None
     bodies: Bodies = field(default_factory=Bodies)
     kept: KeptResponses = field(default_factory=KeptResponses)
 
@@ -169,7 +174,7 @@ class Api:
     def _caller(self, request: web.Request, body: Body) -> Caller:
         metadata = body.get("metadata")
         fields = metadata if isinstance(metadata, dict) else {}
-        found = [request.match_info.get("rollout"), request.headers.get("X-Rollout-Id"), body.get("rollout_id"), fields.get("rollout_id")]  # fmt: skip
+        found = [request.get(ROLLOUT), request.match_info.get("rollout"), request.headers.get("X-Rollout-Id"), body.get("rollout_id"), fields.get("rollout_id")]  # fmt: skip
         name = next((_name(one) for one in found if one is not None), None)
         if name is None and self.require_id:
             raise refused("This server requires a rollout id with every call: send the header X-Rollout-Id, or use /rollouts/ID/v1 as base URL.", "rollout_id_required")  # fmt: skip
@@ -206,13 +211,19 @@ class Api:
         return web.json_response(failure.body(), status=failure.status)
 
     def _check_key(self, request: web.Request) -> None:
-        if self.api_key is None:
+        if self.api_key is None and self.rollout_of_key is None:
             return
         kind, _, sent = request.headers.get("Authorization", "").partition(" ")
-        # Compared in constant time, so that response times do not reveal the key.
-        same = hmac.compare_digest(sent.strip().encode(errors="replace"), self.api_key.encode())
-        if kind.lower() != "bearer" or not same:
-            raise ApiError(401, "The API key is missing or wrong: send it as `Authorization: Bearer KEY`.", "invalid_api_key")  # fmt: skip
+        sent = sent.strip() if kind.lower() == "bearer" else request.headers.get("X-Api-Key", "").strip()
+        if self.rollout_of_key is not None:
+            name = self.rollout_of_key(sent)
+            right = name is not None and request.match_info.get("rollout", name) == name
+            request[ROLLOUT] = name or ""
+        else:
+            # Compared in constant time, so that response times do not reveal the key.
+            right = hmac.compare_digest(sent.encode(errors="replace"), str(self.api_key).encode())
+        if not right:
+            raise ApiError(401, "The API key is missing or wrong: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`.", "invalid_api_key")  # fmt: skip
 
 
 def make_app(api: Api) -> web.Application:

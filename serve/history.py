@@ -44,12 +44,14 @@ class Branch:
         number: From 0, for each agent.
         path: Its calls in order. The first has all messages and tokens of its prompt.
         retry: Whether the same request was sent again and this answer was not built on.
+        shared: Numbers of the calls whose sampled tokens are another row's: here they are context.
     """
 
     agent: str
     number: int
     path: list[Call]
     retry: bool
+    shared: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -152,11 +154,11 @@ class OpenRollout:
         main = max(alike, key=lambda path: (path[-1].number not in retries, path[-1].number))
         rest = sorted((path for path in paths if path is not main), key=lambda path: [call.number for call in path])
         pieces = {
-            tuple(call.number for call in piece): Branch(agent, 0, piece, path[-1].number in retries)
+            tuple(call.number for call in piece): Branch(agent, 0, piece, piece[-1].number in retries)
             for path in (main, *rest)
             for piece in self._pieces(path)
         }
-        return [replace(piece, number=number) for number, piece in enumerate(pieces.values())]
+        return [replace(piece, number=number) for number, piece in enumerate(_each_token_once(pieces))]
 
     def _retries(self, continued: Collection[int | None]) -> set[int]:
         """Calls whose answer no request built on, where the same request was sent again."""
@@ -184,6 +186,23 @@ class OpenRollout:
         yield piece
 
 
+def _each_token_once(pieces: Mapping[tuple[int, ...], Branch]) -> list[Branch]:
+    """The branches of one agent, in order, with the calls that an earlier one has; those that are the beginning of another one are left out.
+
+    A call belongs to the first branch that is trained on, so that a retry takes none from the others.
+    """
+    owners: dict[int, tuple[int, ...]] = {}
+    for numbers in sorted(pieces, key=lambda numbers: pieces[numbers].retry):
+        for number in numbers:
+            owners.setdefault(number, numbers)
+    shared = {numbers: frozenset(one for one in numbers if owners[one] != numbers) for numbers in pieces}
+    return [
+        replace(branch, shared=shared[numbers])
+        for numbers, branch in pieces.items()
+        if len(shared[numbers]) < len(numbers)
+    ]
+
+
 def answering(new: Sequence[Message], sent: Sequence[Message], recorded: Sequence[Message]) -> list[Message]:
     """New messages with the ids of the recorded calls they answer, for clients that change the ids of calls.
 
@@ -200,8 +219,11 @@ def answering(new: Sequence[Message], sent: Sequence[Message], recorded: Sequenc
     return [replace(message, tool_call_id=ids.get(message.tool_call_id or "", message.tool_call_id)) for message in new]
 
 
-def conversation(task: Task, path: Sequence[Call]) -> Conversation:
+def conversation(task: Task, path: Sequence[Call], shared: Collection[int] = ()) -> Conversation:
     """The calls of one path as one conversation of the task, whose messages are those of the first call.
+
+    Args:
+        shared: Numbers of calls whose sampled tokens are another row's: they are context here, so that each token is trained on once.
 
     Tokens are joined as in `endpoint.tokens`: when a prompt does not begin with all tokens before it, `prefix_ok` is False and a gap
     names the place. A beginning with model turns that differ from those sampled has a gap too; its prompt is what the engine was given.
@@ -210,6 +232,8 @@ def conversation(task: Task, path: Sequence[Call]) -> Conversation:
     talk = Conversation(task, token_identity=first.token_identity, logprobs_mode=first.logprobs_mode)
     if first.diverged is not None:
         talk.gaps.append(f"history:message{first.diverged['message']}@{first.diverged['token']}")
+    if shared:
+        talk.gaps.append(f"shared_calls:{len(shared)}")
     prompt: list[int] = []  # the call's prompt, then the beginning of the next one's
     for turn, call in enumerate(path, 1):
         talk.messages += [*(call.messages if call is not first else ()), call.answer]
@@ -219,8 +243,16 @@ def conversation(task: Task, path: Sequence[Call]) -> Conversation:
         add_call(talk, CallTokens(prompt, call.token_ids or [], call.logprobs or []) if shown else None, turn)
         if talk.version_spans is not spans:  # the call's tokens were taken
             _place_spans(talk, spans, call)
+            if call.number in shared:
+                _as_context(talk, len(call.token_ids or ()))
         prompt += call.token_ids or ()
     return talk
+
+
+def _as_context(talk: Conversation, count: int) -> None:
+    """Makes the last `count` tokens, which were sampled, context."""
+    talk.loss_mask[-count:] = [0] * count
+    del talk.logprobs[-count:]
 
 
 def _place_spans(talk: Conversation, before: Sequence[VersionSpan], call: Call) -> None:

@@ -5,8 +5,9 @@ import contextlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..base.errors import SchemaMismatch
 from ..collect.episode import without_content
@@ -29,6 +30,30 @@ from .verdicts import Ending
 T = TypeVar("T")
 _REMEMBERED = 10_000
 """Answers to `/finish` that are kept for clients that send the request again."""
+
+
+class CallRecorder(Protocol):
+    """Where the server records calls, and what its routes about rollouts ask for. All methods belong to one event loop."""
+
+    def calling(self, name: str) -> AbstractContextManager[OpenRollout]:
+        """The rollout of this id for the time of one call. Raises ApiError (409) when it takes no calls."""
+        ...
+
+    def record(self, rollout: OpenRollout, call: Call) -> None:
+        """Keeps an answered call. Raises ApiError (409) when the rollout has ended meanwhile."""
+        ...
+
+    async def finish(self, name: str, ending: Ending) -> dict[str, Any]:
+        """Ends a rollout; the same request again gives the same answer. Raises ApiError (409)."""
+        ...
+
+    async def score(self, name: str, score: Score) -> dict[str, Any]:
+        """Adds a verdict on a finished rollout. Raises ApiError (409)."""
+        ...
+
+    def state(self, name: str) -> dict[str, Any]:
+        """The state of an id. Raises ApiError (409) for an unknown one."""
+        ...
 
 
 class Recorder:

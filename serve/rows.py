@@ -1,12 +1,13 @@
 """A finished rollout of the server: one `Rollout` a branch, all of one episode."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..collect.episode import token_columns
 from ..policies.types import Policy
 from ..store.ids import group_id, hash_id, slot_id
 from ..store.rollout import FAILED, Rollout, verdict_columns
-from ..store.task import Task
+from ..store.task import Prompt, Task
 from .calls import Call
 from .history import Branch, OpenRollout, conversation
 from .verdicts import Ending
@@ -39,37 +40,52 @@ def episode_rollouts(
     A side branch has a prompt of its own, and the episode's task. A retry has the gap `retry` and is not trainable, nor is a row with a gap
     `distribution:NAME`.
     """
-    branches, (sample_index, attempt) = served.branches(), place
+    sample_index, attempt = place
     slot, group = place_of(ending, task)
-    main = row_id(run_id, served.name)
-    shared: dict[str, Any] = {
+    branches = served.branches()
+    columns: dict[str, Any] = {
         "task": task,
         "slot_id": slot_id(run_id, None, slot if slot == group else hash_id(slot, group), sample_index),
         "run_id": run_id,
         "group_id": group_id(run_id, None, group),
         "sample_index": sample_index,
         "attempt": attempt,
-        "episode_id": main,
-        "policy_id": policy.policy_id,
-        "engine": policy.engine,
-        **_ending_columns(ending, _last_call(branches)),
+        **_ending_columns(ending, last_call(branches)),
     }
+    rollouts = branch_rollouts(branches, policy, columns, lambda agent, branch: row_id(run_id, served.name, agent, branch))  # fmt: skip
+    for rollout, branch in zip(rollouts, branches, strict=True):
+        rollout.extra = _extra(served, branch.path[0], ending)
+        rollout.n_tool_errors = ending.n_tool_errors  # only the client knows it
+    return rollouts
+
+
+def branch_rollouts(
+    branches: Sequence[Branch], policy: Policy, columns: Mapping[str, Any], id_of: Callable[[str, int], str]
+) -> list[Rollout]:
+    """A rollout for each branch of an episode, parallel to `branches`, each with the prompt that the engine was given.
+
+    Args:
+        branches: The main one first: its rollout_id is the episode's. Branches of other agents, and retries, are not trainable.
+        columns: What all rows share: task, slot, group, status, verdict, ….
+        id_of: Gives the rollout_id of an agent's branch; that of the main one is asked for as (MAIN, 0).
+    """
+    main = id_of(MAIN, 0)
     rollouts = []
     for number, branch in enumerate(branches):
-        first = branch.path[0]
-        own = task if not number else Task(task.environment, first.messages, first.tools)
+        prompt = Prompt(branch.path[0].messages, branch.path[0].tools)
         rollout = Rollout(
-            rollout_id=main if not number else row_id(run_id, served.name, branch.agent, branch.number),
+            rollout_id=main if not number else id_of(branch.agent, branch.number),
+            episode_id=main,
             agent=branch.agent,
             branch=branch.number,
             trainable=branch.agent == branches[0].agent and not branch.retry and not _is_shaped(branch.path),
-            prompt=own.prompt,
-            extra=_extra(served, first, ending),
-            **shared,
-            **_path_columns(own, branch.path, policy),
+            prompt=prompt,
+            policy_id=policy.policy_id,
+            engine=policy.engine,
+            **columns,
+            **_path_columns(columns["task"], branch, policy),
         )
         rollout.gaps = [*(rollout.gaps or []), *(["retry"] if branch.retry else [])]
-        rollout.n_tool_errors = ending.n_tool_errors  # only the client knows it
         rollouts.append(rollout)
     return rollouts
 
@@ -83,15 +99,16 @@ def _is_shaped(path: list[Call]) -> bool:
     return any(gap.startswith("distribution:") for gap in _request_gaps(path))
 
 
-def _last_call(branches: list[Branch]) -> Call:
+def last_call(branches: Sequence[Branch]) -> Call:
     """The call that the main agent's work ended with."""
     calls = [branch.path[-1] for branch in branches if branch.agent == branches[0].agent and not branch.retry]
     return max(calls or [branches[0].path[-1]], key=lambda call: call.number)
 
 
-def _path_columns(task: Task, path: list[Call], policy: Policy) -> dict[str, Any]:
-    """The messages, tokens, settings and times of the calls of one path."""
-    talk = conversation(task, path)
+def _path_columns(task: Task, branch: Branch, policy: Policy) -> dict[str, Any]:
+    """The messages, tokens, settings and times of the calls of one branch."""
+    path = branch.path
+    talk = conversation(task, path, branch.shared)
     first, last = path[0], path[-1]
     settings = {
         (call.sampling.temperature, call.sampling.top_p, call.sampling.top_k, call.sampling.min_p) for call in path

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from ..store.messages import Message
 from .backends import Backend, KnownHistory, ModelAnswer
 from .calls import Call
 from .history import OpenRollout, Place, answering
-from .recorder import Recorder
+from .recorder import CallRecorder
 from .request import ModelRequest
 
 T = TypeVar("T")
@@ -31,18 +31,21 @@ class Service:
     """Answers requests with a backend and records them.
 
     Attributes:
+        forced: Gives the request that is answered in place of the one that came: a run forces its own sampling settings and limits. Raises
+            ApiError for one that goes beyond a limit. None answers requests as they come.
         lenient: Accept fields that the engine does not have, and name them in the row.
         answered: Number of model calls, recorded or not.
     """
 
     backend: Backend
-    recorder: Recorder
+    recorder: CallRecorder
     lenient: bool = False
+    forced: Callable[[ModelRequest, Caller], ModelRequest] | None = None
     answered: int = 0
 
     async def chat(self, parsed: ModelRequest, caller: Caller) -> list[ModelAnswer]:
         """The next message of a conversation, `parsed.n` times. Raises ApiError, RollhouseError and OSError."""
-        parsed = self.backend.accepted(parsed, self.lenient)
+        parsed = self.backend.accepted(parsed if self.forced is None else self.forced(parsed, caller), self.lenient)
         with self._rollout(caller) as rollout:
             place, known = self._known(parsed, caller, rollout)
             answers = await all_of([self._chat_once(one, caller, rollout, place, known) for one in _each(parsed)])
@@ -62,7 +65,7 @@ class Service:
 
     async def completion(self, parsed: ModelRequest, caller: Caller) -> list[ModelAnswer]:
         """The text after a prompt. In a rollout, a prompt that begins with all tokens of an earlier call continues that call."""
-        parsed = self.backend.accepted(parsed, self.lenient)
+        parsed = self.backend.accepted(parsed if self.forced is None else self.forced(parsed, caller), self.lenient)
         prompt = parsed.prompt
         prompt_ids = self.backend.tokenize(prompt) if isinstance(prompt, str) else list(prompt or ())
         with self._rollout(caller) as rollout:

@@ -51,6 +51,7 @@ class MessageDraft:
     Attributes:
         answers: For a result, the id that its source gives for the call.
         tool: For a result, the name of the tool, when its source gives it.
+        untrained: Whether its source says that it is not to be learned from.
     """
 
     role: str
@@ -60,6 +61,7 @@ class MessageDraft:
     calls: list[CallDraft] = field(default_factory=list)
     answers: str | None = None
     tool: str | None = None
+    untrained: bool = False
 
 
 @dataclass

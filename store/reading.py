@@ -52,6 +52,7 @@ class MessageReader:
             call_boundaries_inferred, server_calls, parts_reordered, errors_marked, surrogates_replaced, unknown_roles.
         unread: The values that no field took, by path: `messages[2].name`.
         token_calls: The model calls of Responses items that carry tokens, in order.
+        untrained: Positions, among all messages that were read, of replies that are not to be learned from: `weight: 0`, `train: false`.
     """
 
     def __init__(self, gaps: set[str] | None = None, tools: list[Tool] | None = None, on_unknown: Note | None = None):
@@ -64,6 +65,8 @@ class MessageReader:
         self.gaps: set[str] = set() if gaps is None else gaps
         self.unread: dict[str, Any] = {}
         self.token_calls: list[TokenCall] = []
+        self.untrained: set[int] = set()
+        self._n_read = 0
         self._notes = Notes(self.gaps, on_unknown or self.unread.__setitem__)
         self._properties = properties_of(tools or [])
         self._pairing = Pairing(self.gaps)
@@ -131,10 +134,13 @@ class MessageReader:
         drop_foreign_nulls(ours, self._properties)
         reserved = {call.id for draft in ours for call in draft.calls if call.id is not None}
         found = []
-        for draft in drafts:
+        for position, draft in enumerate(drafts, start=self._n_read):
             if isinstance(draft, Message):
                 self._pairing.seen(draft)
+            elif draft.untrained:
+                self.untrained.add(position)
             found.append(draft if isinstance(draft, Message) else self._pairing.message(draft, reserved))
+        self._n_read += len(found)
         return found
 
     def _message(self, message: Mapping[str, Any], path: str) -> list[MessageDraft]:
@@ -159,6 +165,9 @@ class MessageReader:
                 last.text = f"{last.text}\n{refusal}" if last.text else self._notes.text(refusal)
         if reasoning is not None and drafts[0].reasoning is None:
             drafts[0].reasoning = reasoning
+        if role == "assistant" and _is_untrained(message):
+            for draft in drafts:
+                draft.untrained = draft.role == role
         return drafts
 
     def _role(self, message: Mapping[str, Any], path: str) -> str:
@@ -250,6 +259,12 @@ def _listed(text: str) -> list[Any] | None:
 
 def _is_message(value: Any) -> bool:
     return isinstance(value, Mapping) and (isinstance(value.get("role"), str) or is_item(value))
+
+
+def _is_untrained(message: Mapping[str, Any]) -> bool:
+    """Whether a reply is marked as one that is not to be learned from, in OpenAI's way or in that of other trainers."""
+    weight = message.get("weight")
+    return (weight is not None and weight in (0, "0")) or message.get("train") is False
 
 
 def _is_part(value: Any) -> bool:

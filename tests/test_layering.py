@@ -16,6 +16,7 @@ LAYERS = [
     "environments",
     "collect",
     "serve",
+    "harness",
     "transform",
     "eval",
     "train",

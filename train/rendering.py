@@ -4,7 +4,7 @@ As long as the context of a turn begins with the row so far, the turn goes on in
 (it drops earlier thinking, or ends the last turn otherwise), a turn begins a row of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -51,9 +51,16 @@ class Rendered:
 
 
 def render_turns(
-    chat: ChatFormat, prompt: Sequence[Message], messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    chat: ChatFormat,
+    prompt: Sequence[Message],
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]],
+    untrained: Collection[int] = (),
 ) -> Rendered:
     """The rows in which the assistant turns of `messages` are learned, and nothing of `prompt`.
+
+    Args:
+        untrained: Positions, in prompt and messages together, of turns that are not learned.
 
     Raises TemplateError when there is no assistant turn, or the template cannot render one.
     """
@@ -69,7 +76,7 @@ def render_turns(
         if not rows or not _continues(chat, rows[-1], turn):
             ids = _tokens(chat, turn.context)
             rows.append(RenderedRow(ids, turn.context, turn.context, ids))
-        _say(chat, rows[-1], turn)
+        _say(chat, rows[-1], turn, learned=len(prompt) + at not in untrained)
     if not rows:
         raise TemplateError("The conversation has no assistant turn.", "Exclude it from the dataset.")
     return Rendered([row for row in rows if any(row.mask)], differing)
@@ -92,11 +99,11 @@ def _continues(chat: ChatFormat, row: RenderedRow, turn: SpokenTurn) -> bool:
     return True
 
 
-def _say(chat: ChatFormat, row: RenderedRow, turn: SpokenTurn) -> None:
+def _say(chat: ChatFormat, row: RenderedRow, turn: SpokenTurn, learned: bool) -> None:
     """Appends the turn to the row, whose text is the context of the turn."""
     ids = _said_ids(chat, row, turn.said)
     row.turns += [1] * len(ids)
-    row.mask += _learned(chat, ids, turn)
+    row.mask += _learned(chat, ids, turn) if learned else [0] * len(ids)
     row.response_ids += ids
     row.text += turn.said
 

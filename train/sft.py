@@ -9,10 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ..base.config import Flag, Section
-from ..base.errors import ConfigError
 from ..base.packages import need
 from ..store.lance_store import LanceStore
-from ..transform.materialize import Trajectory, iter_sft
+from ..transform.materialize import iter_sft
 from .lora import peft_config
 from .offline import MakeTrainer, OnStep, Start, load_model, train_offline
 from .offline_config import OfflineConfig
@@ -118,7 +117,7 @@ def train_sft(store: LanceStore, config: SftConfig, on_step: OnStep | None = Non
 
 
 def _rows(store: LanceStore, start: Start, tokens: Tokenizing) -> Iterator[tuple[str, dict[str, list[int]]]]:
-    for trajectory in _trained(iter_sft(store, start.dataset)):
+    for trajectory in iter_sft(store, start.dataset):
         for row in tokens.rows(trajectory):
             yield trajectory.task_id, sft_columns(row)
 
@@ -127,17 +126,6 @@ def sft_columns(row: TokenRow) -> dict[str, list[int]]:
     """The row in TRL's tokenised columns: `input_ids`, and parallel `labels` that exclude the tokens that the policy did not sample."""
     learned = [token if bit else IGNORED for token, bit in zip(row.response_ids, row.mask, strict=True)]
     return {"input_ids": row.prompt_ids + row.response_ids, "labels": [IGNORED] * len(row.prompt_ids) + learned}
-
-
-def _trained(rows: Iterator[Trajectory]) -> Iterator[Trajectory]:
-    """The rows. Raises ConfigError for one with messages that are not to be learned from: training learns every turn of the assistant."""
-    for row in rows:
-        if row.untrained:
-            raise ConfigError(
-                f"Rollout {row.rollout_id} has {len(row.untrained)} messages of weight 0, which training would learn from.",
-                "Build the dataset without such rollouts (--where), or export it as openai.",
-            )
-        yield row
 
 
 def token_trainer() -> Any:

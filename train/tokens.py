@@ -86,7 +86,7 @@ class Tokenizing:
         """The tokens of the trajectories, all of them counted as trained on; None when they are left out together."""
         try:
             sides = [self._tokens(each) for each in given]
-            if len({tuple(side[0].prompt_ids) for side in sides if not side[0].rendered}) > 1:
+            if len({tuple(side[0].prompt_ids) for side in sides if side and not side[0].rendered}) > 1:
                 # Sampled after other tokens for the same prompt, so not comparable as they are.
                 sides = [self._render(each) for each in given]
         except TemplateError as error:
@@ -113,7 +113,9 @@ class Tokenizing:
         return self._render(trajectory)
 
     def _render(self, trajectory: Trajectory) -> Side:
-        found = render_turns(self.chat, trajectory.prompt, trajectory.messages, json.loads(trajectory.tools))
+        found = render_turns(
+            self.chat, trajectory.prompt, trajectory.messages, json.loads(trajectory.tools), trajectory.untrained
+        )
         self.counts["header_differs"] += found.header_differs
         return [TokenRow(row.prompt_ids, row.response_ids, row.mask, rendered=True) for row in found.rows]
 

@@ -145,8 +145,10 @@ def _refuse_none(rows: Iterable[Row], format: str, left_out: Counter[str]) -> It
 
 
 def _unweighted(format: str, entry: tuple[Any, ...]) -> str | None:
-    """Why a format cannot represent messages that are not to be learned from; None when it can, or there are none."""
-    given = any(isinstance(side, Trajectory) and side.untrained for side in entry)
+    """Why a format cannot represent replies that are not to be learned from; None when it can, or there are none. Those of a prompt that stands
+    apart are not learned from anyway."""
+    sides = [side for one in entry for side in ((one.chosen, one.rejected) if isinstance(one, Pair) else (one,)) if isinstance(side, Trajectory)]  # fmt: skip
+    given = any(at >= len(side.prompt) or "messages" in format for side in sides for at in side.untrained)
     return "a message has weight 0, which only openai can represent" if given and format != "openai" else None
 
 

@@ -41,7 +41,7 @@ class Trajectory:
         weight: Weight of its dataset row.
         run_id: The run that collected it.
         reward: Reward at collection time; None when there was none.
-        untrained: Positions in prompt and messages together of messages with OpenAI's `weight: 0`, which are not to be learned from.
+        untrained: Positions in prompt and messages together of replies that are not to be learned from, such as those of OpenAI's `weight: 0`.
     """
 
     rollout_id: str
@@ -232,10 +232,14 @@ def _trajectory(
 
 
 def _untrained(extra: str | None) -> frozenset[int]:
-    """Positions of the messages with weight 0, which the import of chats keeps in `extra`."""
-    if not extra or '"weight"' not in extra:
+    """Positions of the replies that their source marked as not to be learned from; stores of earlier versions have them in the overlay of chats."""
+    if not extra or not ('"untrained"' in extra or '"weight"' in extra):
         return frozenset()
-    messages = json.loads(extra).get("openai-chat", {}).get("messages", {})
+    told = json.loads(extra)
+    if isinstance(told.get("untrained"), list):
+        return frozenset(told["untrained"])
+    chat = told.get("openai-chat")
+    messages = chat.get("messages", {}) if isinstance(chat, dict) else {}
     kept = messages.get("$at", {}) if isinstance(messages, dict) else {}
     return frozenset(int(at) for at, fields in kept.items() if isinstance(fields, dict) and fields.get("weight") == 0)
 

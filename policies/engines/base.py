@@ -1,7 +1,7 @@
 """The interface of token engines: token ids in, sampled token ids with their logprobs out, weights changed while it runs."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ...base.errors import EngineError
 from ...store.messages import VersionSpan
@@ -38,6 +38,8 @@ class SampledTokens:
         stop_reason: `stop` at a stop token, `length` at the token limit.
         top: Parallel to token_ids: at each position the `sampling.top_logprobs` likeliest tokens with their logprobs, likeliest first; None when
             none were requested.
+        routes: Experts that the engine chose for every position but the last, prompt included: an array [positions, layers, chosen]; None where it does not
+            return them.
     """
 
     token_ids: list[int]
@@ -45,6 +47,7 @@ class SampledTokens:
     version_spans: tuple[VersionSpan, ...]
     stop_reason: str
     top: list[list[tuple[int, float]]] | None = None
+    routes: Any = None
 
 
 class TokenEngine(Protocol):

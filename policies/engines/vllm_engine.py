@@ -19,6 +19,7 @@ from ..models import weight_files
 from ..types import Sampling
 from .base import EngineGone, SampledTokens, version_spans
 from .environment import prepare_environment
+from .vllm_adapter import EngineAdapter, is_adapter
 from .vllm_transfer import STEPS
 from .weight_file import read_weights
 
@@ -99,6 +100,7 @@ class VllmEngine:
         self._count = 0
         self.held = False  # no step is taken while it is set
         self._mixture: str | None = None  # why the weights are of no single model
+        self._adapter: EngineAdapter | None = None  # of the weights loaded last
         self._lock = threading.Lock()  # guards _ended, so that no command is queued after the thread has ended
         self._ended = False
         self._failure: BaseException | None = None
@@ -218,6 +220,8 @@ class VllmEngine:
             self._failure = error
         finally:
             self._fail_all()
+            if self._adapter is not None:
+                self._adapter.close()
             self._engine.engine_core.shutdown()
 
     def _take_commands(self) -> bool:
@@ -258,7 +262,8 @@ class VllmEngine:
         name = str(self._count)
         try:
             params = _sampling_params(sampling, room, self.stop_token_ids)
-            internal = self._engine.add_request(name, {"prompt_token_ids": token_ids}, params)
+            adapter = None if self._adapter is None else self._adapter.request
+            internal = self._engine.add_request(name, {"prompt_token_ids": token_ids}, params, lora_request=adapter)
         except Exception as error:
             future.set_exception(_as_engine_error(error))
             return
@@ -270,7 +275,17 @@ class VllmEngine:
             raise ConfigError(f"There are no weights at {path}.", "Name a safetensors file or a model folder.")
         for file in files:
             read_weights(file)  # what is cut short is refused before anything is touched
+        if is_adapter(read_weights(files[0])):
+            # An adapter that vLLM refuses leaves the weights as they were.
+            adapter = self._adapter or EngineAdapter()
+            adapter.load(self._engine, files[0])
+            self._adapter = adapter
+            self.take_version(version)
+            return
         try:
+            if self._adapter is not None:
+                self._adapter.remove(self._engine)
+                self._adapter = None
             missing = sorted({name for part in self.rpc("rollhouse_load", files=files) for name in part})
             if missing:
                 raise EngineError(
@@ -339,9 +354,11 @@ def _generation(output: Any, request: _Request) -> SampledTokens:
     if len(logprobs) != len(tokens):
         raise EngineError(f"vLLM returned {len(tokens)} tokens and {len(logprobs)} logprobs.", "Report this as a bug.")
     marks = [(start, version) for start, version in request.marks if start < len(tokens) or start == 0]
-    return SampledTokens(
-        tokens, logprobs, version_spans(marks), "length" if sampled.finish_reason == "length" else "stop"
-    )
+    routes = sampled.routed_experts
+    if routes is not None and len(routes) != len(output.prompt_token_ids) + len(tokens) - 1:
+        routes = None  # of a request that was computed again in parts
+    reason = "length" if sampled.finish_reason == "length" else "stop"
+    return SampledTokens(tokens, logprobs, version_spans(marks), reason, routes=routes)
 
 
 def _prompt_logprobs(output: Any) -> list[float]:

@@ -52,6 +52,8 @@ def trees(draw: st.DrawFn) -> OpenRollout:
 @given(trees())
 def test_every_call_is_in_a_branch_and_each_branch_is_whole(rollout: OpenRollout) -> None:
     branches = rollout.branches()
+    trained = [one.number for branch in branches for one in branch.path if one.number not in branch.shared]
+    assert sorted(trained) == list(range(len(rollout.calls))), "each sampled token is trained on in one row"
     assert {one.number for branch in branches for one in branch.path} == set(range(len(rollout.calls)))
     assert len({(branch.agent, branch.number) for branch in branches}) == len(branches)
     assert branches[0].number == 0
@@ -124,6 +126,22 @@ def test_a_prompt_that_does_not_begin_with_the_tokens_before_it_begins_a_row() -
     assert talk.loss_mask == [1, 1, 1, 0, 0, 0, 1, 1, 1] and len(talk.logprobs) == 6
     assert talk.gaps == ["history:message2@4"]
     assert rollout.tokens(second) == [0, 1, 2, 3, 77, 5, 6, 103, 104, 105]
+
+
+def test_sampled_tokens_that_two_rows_have_are_trained_on_in_one() -> None:
+    rollout = OpenRollout("r", [call(0, None, "a"), call(1, 0, "b"), call(2, 0, "c"), call(3, 0, "c"), call(4, 3, "d")])
+    main, other, retry = rollout.branches()
+    assert [[one.number for one in branch.path] for branch in (main, other, retry)] == [[0, 3, 4], [0, 1], [0, 2]]
+    assert (main.shared, other.shared, retry.shared, retry.retry) == (frozenset(), {0}, {0}, True)
+    talk = conversation(Task("t", other.path[0].messages, ()), other.path, other.shared)
+    assert talk.token_ids == [3, 4, 5, 100, 101, 102, 103, 104, 105] and talk.loss_mask == [0] * 6 + [1] * 3
+    assert len(talk.logprobs) == 3 and talk.gaps == ["shared_calls:1"] and talk.prefix_ok
+
+
+def test_a_beginning_that_another_row_has_is_no_row_of_its_own() -> None:
+    cut = call(2, 0, "c", added_ids=[9, 9, 9], anew=True)
+    rollout = OpenRollout("r", [call(0, None, "a"), call(1, 0, "b"), cut, call(3, 1, "d")])
+    assert [[one.number for one in branch.path] for branch in rollout.branches()] == [[0, 1, 3], [2]]
 
 
 def test_a_request_sent_again_is_a_retry_and_the_answer_that_was_built_on_is_the_main_path() -> None:

@@ -168,3 +168,17 @@ def test_a_pair_is_left_out_as_a_whole_and_reasoning_may_be_on_one_side(office) 
     assert tokens.pair(Pair(plain, nothing)) is None
     counts = tokens.check()
     assert (counts["rendered"], counts["left_out"]) == (2, 2)
+
+
+def test_a_reply_that_is_not_to_be_learned_from_is_context(office) -> None:
+    [plain, *_] = (each for each in trajectories(office, "scripted") if sum(one.role == "assistant" for one in each.messages) > 1)  # fmt: skip
+    replies = [at for at, message in enumerate(plain.messages) if message.role == "assistant"]
+    told = replace(plain, token_ids=None, loss_mask=None, prompt_ids=None)
+    first = replace(told, untrained=frozenset({len(plain.prompt) + replies[0]}))
+    [whole], [masked] = (Tokenizing(office.chat, 512).rows(each) for each in (told, first))
+    assert masked.prompt_ids + masked.response_ids == whole.prompt_ids + whole.response_ids
+    n_learned = whole.mask.index(0)
+    assert masked.mask == [0] * n_learned + whole.mask[n_learned:] and any(masked.mask)
+    none = replace(told, untrained=frozenset(len(plain.prompt) + at for at in replies))
+    tokens = Tokenizing(office.chat, 512)
+    assert tokens.rows(none) == [] and tokens.left_out == {"it has no token to learn from": 1}

@@ -55,7 +55,7 @@ def open_environment(config: "GrpoConfig", tasks: Sequence[Task]) -> Environment
 def _of_the_prompts(config: "GrpoConfig", counts: Mapping[str, int]) -> list[EnvironmentSpec]:
     """An entry for each environment that the prompts name. Raises ConfigError where a setting is of one environment."""
     wanted, default = config.environment, PlayedEnvironment()
-    own = [key for key in ("name", "tables", "tasks", "tasks_split", "options", "reward") if getattr(wanted, key) != getattr(default, key)]  # fmt: skip
+    own = [key for key in ("name", "tables", "tasks", "tasks_split", "options", "reward", "harness") if getattr(wanted, key) != getattr(default, key)]  # fmt: skip
     if own or not counts:
         raise _of_other_environments(config, sorted(counts), wanted.name or "not named")
     return [EnvironmentSpec(name=name, weight=count) for name, count in sorted(counts.items())]

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...base.errors import EngineError
-from ...collect.episode import Episode, Slot, play_episode
+from ...collect.episode import Episode, Slot
 from ...collect.plan import make_plan
 from ...collect.runner import collect_slots
 from ...environments.mixture import weights_of
@@ -282,7 +282,7 @@ class StepSampler:
         keep = [] if sampled.rows is None else sampled.rows
         summary = await collect_slots(
             parts.store, parts.run, plan, partial(self._play, sampled), settings, max(1, plan.planned), shaping=self._rules,
-            on_done=lambda rollout, _: keep.append(rollout.to_row()), flush=False,
+            flush=False, on_row=lambda rollout: keep.append(rollout.to_row()),
         )  # fmt: skip
         sampled.n_tokens += summary.sampled_tokens
         sampled.store_s += summary.commit_seconds
@@ -292,9 +292,10 @@ class StepSampler:
         """Plays one rollout when there is a place for it and no weights are being changed under `quiet`."""
         async with self._places or nullcontext():
             episode = await self._play_now(slot, settings)
-        prompt = episode.rollout.prompt_tokens()
-        if prompt is not None and prompt.row_id not in self._stored:
-            sampled.prompts.setdefault(prompt.row_id, prompt.token_ids)
+        for rollout in (episode.rollout, *episode.others):
+            prompt = rollout.prompt_tokens()
+            if prompt is not None and prompt.row_id not in self._stored:
+                sampled.prompts.setdefault(prompt.row_id, prompt.token_ids)
         return episode
 
     async def _play_now(self, slot: Slot, settings: Sampling) -> Episode:
@@ -303,9 +304,8 @@ class StepSampler:
         self._in_flight += 1
         self._idle.clear()
         self._moved = time.monotonic()
-        options, parts = self._options, self.parts
         try:
-            return await play_episode(parts.environment, parts.policy, slot, settings, options["max_turns"], options["time_limit_s"])  # fmt: skip
+            return await self.parts.play(slot, settings)
         finally:
             self._moved = time.monotonic()
             self._in_flight -= 1

@@ -9,7 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ...collect.runner import Play
 from ...environments.types import Environment
+from ...harness.opening import open_harnesses
 from ...policies.chat import ChatFormat
 from ...policies.engines.base import TokenEngine
 from ...policies.engines.placement import engine_dtype
@@ -22,6 +24,7 @@ from .config import GrpoConfig
 from .learner.batch import TrainSample
 from .learner.restarting import RestartingLearner
 from .ledger import last_planned
+from .processes import adapter_arguments
 from .saving import RunCheckpoints
 from .sync.base import WeightSync
 from .sync.sync import open_sync
@@ -40,6 +43,7 @@ class Parts:
     Attributes:
         commits: Commits that run beside the steps: a step's rollouts, its plan, its outcomes, its metrics, in this order.
         sync: How weights go from the learner to the engine.
+        play: Plays a rollout, by the agent loop or a harness.
         model_hash: weights_hash of the model the run starts from.
         last_planned: The last step that the store had a plan of when the run was started; 0 for none.
         prompts: Tokens of the rendered prompts of the steps so far, by ledger.prompt_key.
@@ -60,6 +64,7 @@ class Parts:
     commits: "Commits"
     sync: WeightSync
     checkpoints: RunCheckpoints
+    play: Play
     model_hash: str
     last_planned: int = 0
     prompts: dict[str, list[int]] = field(default_factory=dict)
@@ -81,8 +86,20 @@ def open_parts(
 ) -> Iterator[Parts]:
     """The parts of a run around an engine and a learner; the tracker, the writer and the weight sync end with the block."""
     kind, dtype = config.policy.generation.weight_sync, engine_dtype(engine)
+    policy = TokenPolicy(engine, chat, policy_id=run.run_id)
+    turns, limit_s = config.environment.max_turns, config.policy.generation.time_limit_s
     with (
-        closing(open_sync(kind, learner, engine, dtype=dtype, share_parameters=True)) as sync,
+        open_harnesses(environment, policy, turns, limit_s) as play,
+        closing(
+            open_sync(
+                kind,
+                learner,
+                engine,
+                dtype=dtype,
+                share_parameters=True,
+                adapters=adapter_arguments(config) is not None,
+            )
+        ) as sync,
         Tracker(run, config.logger, run.config, by_itself=False) as tracker,
         # One for all steps: it remembers which prompts and tasks are in the store. A step commits its rollouts when it has them all.
         RolloutWriter(store, run, max_age_s=10) as writer,
@@ -96,13 +113,14 @@ def open_parts(
             run,
             environment,
             engine,
-            TokenPolicy(engine, chat, policy_id=run.run_id),
+            policy,
             learner,
             tracker,
             writer,
             commits,
             sync,
             RunCheckpoints(run, config.checkpointing, chat.tokenizer, hashed),
+            play,
             hashed,
             last_planned(store, run.run_id),
             teacher=teacher,

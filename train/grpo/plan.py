@@ -64,6 +64,7 @@ STEP_SETTINGS: Any = {
         "max_grad_norm": True,
         "precision": True,
         "shared_prefix": True,
+        "router_replay": True,
         "lora": True,
         "generation": {"temperature"},
     },

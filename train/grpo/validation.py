@@ -40,6 +40,7 @@ def validate(parts: Parts, step: int) -> dict[str, float]:
             mode="sampled",
             sampling=sampling(config, step),
             **playing(config),
+            play=parts.play,
         )
         run.finish({"pass_rate": summary.pass_rate, "stderr": summary.stderr, "n": summary.n})
     mixed = weights_of(parts.environment) is not None
@@ -50,8 +51,9 @@ def validation_metrics(
     store: "LanceStore", run_id: str, tasks: set[str], by_environment: bool = False
 ) -> dict[str, float]:
     """`val/…` over the last attempt at each of the tasks, of which a run has one rollout each; also for each environment (`val/accuracy/NAME`)."""
-    columns = ["task_id", "environment", "attempt", "status", "passed"]
+    columns = ["rollout_id", "episode_id", "task_id", "environment", "attempt", "status", "passed"]
     rows = store.read("rollouts", columns, f"run_id = {quote(run_id)}").to_pylist()
+    rows = [row for row in rows if row["episode_id"] in (None, row["rollout_id"])]
     last = {row["task_id"]: row for row in sorted(rows, key=lambda row: row["attempt"]) if row["task_id"] in tasks}
     found = list(last.values())
     return _accuracy(found) | (each_environment(found, _accuracy) if by_environment else {})

@@ -1,0 +1,1 @@
+"""Programs that play tasks: agents that nobody here wrote, against the run's own engine."""

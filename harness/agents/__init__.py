@@ -1,0 +1,1 @@
+"""Harnesses that ship: a module each, whose function `run(task, client, **options)` plays a task with a framework."""
