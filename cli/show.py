@@ -1,6 +1,6 @@
 """`rollhouse show`: anything in the store by its id."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,7 +45,21 @@ def show(
 def _print(found: "Shown") -> None:
     print_summary({"id": found.id} | found.facts, Format.table, found.kind)
     for title, rows in found.parts.items():
+        if title == "messages":
+            _print_messages(rows)
+            continue
         kept = rows[:_TOKENS] if title == "tokens" else rows
         print_rows(kept, Format.table, title)
         if len(kept) < len(rows):
             say(f"{len(rows) - len(kept)} more tokens: --format json has all")
+
+
+def _print_messages(messages: list[dict[str, Any]]) -> None:
+    """A conversation as text: who writes, the reasoning, the text and each call on a line of its own."""
+    for message in messages:
+        say(f"── {message['role']}")
+        for text in (message["reasoning"], message["text"]):
+            if text:
+                say(str(text))
+        for call in message["calls"] or ():
+            say(f"→ {call['name']} {call['arguments']}")

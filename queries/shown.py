@@ -1,8 +1,9 @@
 """Anything in a store, as people look at it: what its id stands for, its facts, and tables of what belongs to it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from ..base.errors import StoreNotFound
@@ -68,6 +69,7 @@ def _rollout(store: LanceStore, found: Named) -> Shown:
     tokens = [asdict(token) for token in rollout.tokens()]
     parts = {
         "messages": [_message(message) for message in (*prompt, *rollout.messages)],
+        "calls": _calls(rollout.messages, rollout.task.ground_truth if rollout.task is not None else None),
         "verdicts": verdicts,
         "training": used.to_pylist(),
         "tokens": tokens,
@@ -85,6 +87,14 @@ _ROLLOUT = (
 def _message(message: Message) -> Row:
     calls = [{"name": call.name, "arguments": call.arguments} for call in message.tool_calls]
     return {"role": message.role, "text": message.text, "reasoning": message.reasoning, "calls": calls or None}
+
+
+def _calls(messages: Sequence[Message], truth: Any) -> list[Row]:
+    """The calls of a rollout in order, beside those of the ground truth where it is a list of calls."""
+    made = [f"{call.name} {call.arguments}" for message in messages for call in message.tool_calls]
+    listed = truth if isinstance(truth, list) else []
+    wanted = [f"{call['name']} {call.get('arguments')}" for call in listed if isinstance(call, dict) and "name" in call]
+    return [{"number": number, "call": call, "truth": right} for number, (call, right) in enumerate(zip_longest(made, wanted), start=1)]  # fmt: skip
 
 
 def _group(store: LanceStore, found: Named) -> Shown:

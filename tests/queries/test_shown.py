@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 def store(tmp_path_factory: pytest.TempPathFactory) -> rh.Store:
     store = rh.open(tmp_path_factory.mktemp("shown") / "store")
     store.collect(env="workplace-mini", engine="scripted", mistake_rate=0.5, limit=3, num_repeats=2, run="base")
+    store.rescore("workplace-mini", run="judged")
     store.snapshot("before")
     store.build_sft("demos", at="before")
     with start_run(store, "sft", "train", {"policy": {"model_name": "m"}, "note": None}) as run:
@@ -38,7 +39,10 @@ def test_a_rollout(store: rh.Store) -> None:
     assert found.facts["ground_truth"] and "gaps" in found.facts
     messages = found.parts["messages"]
     assert messages[0]["role"] == "user" and any(message["calls"] for message in messages)
-    assert [verdict["scorer"] for verdict in found.parts["verdicts"]] == ["workplace-mini"]
+    assert [(verdict["reward"], verdict["passed"]) for verdict in found.parts["verdicts"]] == [(1.0, True)]
+    assert all(row["call"].split()[0] == row["truth"].split()[0] for row in found.parts["calls"]), (
+        "it earned a reward of 1"
+    )
     assert store.show(store.rollout(id)) == found, "an object with an id"
 
 
