@@ -14,6 +14,7 @@ from ..environments.shaping import check_score
 from ..environments.types import Environment
 from ..policies.chat import TemplateError
 from ..policies.engines.base import EngineGone, EngineRefused
+from ..policies.routes import pack_routes
 from ..policies.types import Conversation, Policy, Sampling, Turn
 from ..store.ids import group_id, rollout_id, slot_id
 from ..store.rollout import VERDICT, Rollout, verdict_columns
@@ -253,7 +254,16 @@ def _rollout(
 def without_content(rollout: Rollout, error: Exception) -> Rollout:
     """The rollout without its messages, tokens and verdict, as an error of the store."""
     nothing = dict.fromkeys(
-        ("token_ids", "loss_mask", "logprobs", "version_spans", "prompt_token_ids", "turn_rewards", *VERDICT)
+        (
+            "token_ids",
+            "loss_mask",
+            "logprobs",
+            "version_spans",
+            "routed_experts",
+            "prompt_token_ids",
+            "turn_rewards",
+            *VERDICT,
+        )
     )
     failed = {"status": "error", "error_type": "store", "error_message": one_line(ascii(str(error)).strip("'\""))}
     found = rollout.changed(**nothing, scores=[], **failed)
@@ -297,6 +307,7 @@ def token_columns(conversation: Conversation, policy: Policy) -> dict[str, Any]:
         "token_ids": conversation.token_ids,
         "loss_mask": conversation.loss_mask,
         "logprobs": conversation.logprobs if shown else None,
+        "routed_experts": None if conversation.routes is None else pack_routes(conversation.routes),
         "n_prompt_tokens": len(conversation.prompt_ids),
         "n_tokens": len(conversation.token_ids),
         "n_sampled_tokens": sampled,

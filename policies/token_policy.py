@@ -50,6 +50,7 @@ class TokenPolicy:
         conversation.token_ids += generation.token_ids
         conversation.loss_mask += [1] * len(generation.token_ids)
         conversation.logprobs += generation.logprobs
+        conversation.routes = generation.routes
         for span in generation.version_spans:
             if not conversation.version_spans or conversation.version_spans[-1].version != span.version:
                 conversation.version_spans.append(VersionSpan(start + span.start, span.version))

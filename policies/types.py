@@ -1,7 +1,7 @@
 """Policies: sampling settings, turns, and the conversation that a turn continues."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..store.messages import Message, VersionSpan
 
@@ -93,6 +93,7 @@ class Conversation:
         token_identity: Tokenizer and template of these tokens, where they are known only from responses; None is the policy's own.
         logprobs_mode: `processed`: probabilities of the distribution sampled from; None when that is not known.
         sample_index: The repeat of the task (the scripted policy varies with it).
+        routes: SampledTokens.routes of the last turn, from the first token of the prompt on; None when the engine returned none.
     """
 
     task: "Task"
@@ -107,6 +108,7 @@ class Conversation:
     token_identity: tuple[str | None, str | None] | None = None
     logprobs_mode: str | None = "processed"
     sample_index: int = 0
+    routes: Any = None
 
 
 class Policy(Protocol):

@@ -155,6 +155,10 @@ class Rollout:
     verify_s: Annotated[float | None, Stored("in the verifier", _F64)] = None
     n_retries: Annotated[int | None, Stored("retried requests to the policy; null if not observed")] = None
     turn_rewards: Annotated[list[float] | None, Stored("reward of each turn; null if turns have none")] = None
+    routed_experts: Annotated[
+        str | None,
+        Stored("experts the engine chose by position and layer, a packed array; null unless requested"),
+    ] = None
     prompt: Prompt | None = None
     tools: Sequence[Mapping[str, Any]] | None = field(default=None, compare=False)
     task: Task | None = None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import TrainingError
+from ..policies.engines.vllm_adapter import adapter_names
 from ..policies.engines.weight_file import read_weights, torch_dtype
 from ..policies.models import tensor_dtypes, weight_files
 from .lora import ADAPTER, adapter_layers
@@ -43,6 +44,16 @@ def own_weights(model: Any, whole: Callable[[Tensor], Tensor]) -> dict[str, Tens
             weight = weight + delta * layer.scaling[ADAPTER]
         found[f"{owner}.{kind}" if owner else name] = weight
     return found | {name: whole(buffer.detach()) for name, buffer in persistent_buffers(model).items()}
+
+
+def own_adapters(model: Any, whole: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """A and the scaled B of each adapter, under the names of an adapter's file; `whole` as in own_weights."""
+    found = {}
+    for layer, adapted in adapter_layers(model):
+        a, b = (whole(part[ADAPTER].weight.detach()) for part in (adapted.lora_A, adapted.lora_B))
+        name_a, name_b = adapter_names(layer)
+        found |= {name_a: a, name_b: b * adapted.scaling[ADAPTER]}
+    return found
 
 
 def persistent_buffers(model: Any) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """The interface of token engines: token ids in, sampled token ids with their logprobs out, weights changed while it runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ...base.errors import EngineError
 from ...store.messages import VersionSpan
@@ -38,6 +39,8 @@ class SampledTokens:
         stop_reason: `stop` at a stop token, `length` at the token limit.
         top: Parallel to token_ids: at each position the `sampling.top_logprobs` likeliest tokens with their logprobs, likeliest first; None when
             none were requested.
+        routes: Experts that the engine chose for every position but the last, prompt included: an array [positions, layers, chosen]; None where it does not
+            return them.
     """
 
     token_ids: list[int]
@@ -45,10 +48,19 @@ class SampledTokens:
     version_spans: tuple[VersionSpan, ...]
     stop_reason: str
     top: list[list[tuple[int, float]]] | None = None
+    routes: Any = None
+
+
+OnTokens = Callable[[list[int], list[float], int], None]
+"""Takes tokens as they are sampled, their logprobs, and the version of the weights; called in the event loop of the request."""
 
 
 class TokenEngine(Protocol):
-    """Token ids in, token ids out. All requests may be in flight at once; each raises EngineError, or EngineGone for good."""
+    """Token ids in, token ids out. All requests may be in flight at once; each raises EngineError, or EngineGone for good. A request that is cancelled ends.
+
+    Two attributes are optional: `streams` (False): whether `generate` has the argument `on_tokens`, and `shapes` (none): the names of the settings of
+    Shaping, and `top_logprobs`, that the engine has.
+    """
 
     kind: str
     """`vllm` or `torch`; stored with each rollout."""

@@ -6,11 +6,14 @@ leaves wrong ones. Plain `F.linear` keeps the weights where they are. On a GPU n
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import vllm.model_executor.layers.utils  # noqa: F401  the module to patch, in case nothing has imported it yet
+from vllm.lora.layers import BaseLayerWithLoRA
+from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.model_executor.layers.attention import MLAAttention
 from vllm.platforms import current_platform
 
@@ -28,6 +31,8 @@ if current_platform.is_cpu():
     for _module in list(sys.modules.values()):
         if getattr(_module, "__name__", "").startswith("vllm.") and hasattr(_module, _DISPATCH):
             setattr(_module, _DISPATCH, _plain)
+    # No adapter of ours is on the output layer, and vLLM's CPU code for one takes a row a request, which scoring (a row a prompt token) is not.
+    PunicaWrapperCPU.add_lora_logits = lambda self, y, *_, **__: y
 
 
 class WorkerExtension:
@@ -36,12 +41,30 @@ class WorkerExtension:
     def rollhouse_load(self, files: list[str]) -> list[str]:
         """Copies the tensors of safetensors files into the running model; returns the parameters no tensor was for."""
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
-        with torch.no_grad():
+        with torch.no_grad(), _without_adapters(model):
             loaded = set(model.load_weights(_tensors(files)) or ())
             _prepare_again(model, self.model_config.dtype)  # type: ignore[attr-defined]
+            named = [name for name, _ in model.named_parameters()]
         # The experts of a layer are reported under the name that they have in the layer, not in its part that holds them.
-        named = [name for name, _ in model.named_parameters()]
         return sorted(name for name in named if not {name, name.replace(_EXPERTS, "")} & loaded)
+
+
+@contextmanager
+def _without_adapters(model: torch.nn.Module) -> Iterator[None]:
+    """An engine that takes adapters has them around its layers, whose weights then have other names: in the block the layers stand alone."""
+    around = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, BaseLayerWithLoRA)
+    ]
+    for parent, name, child in around:
+        setattr(parent, name, child.base_layer)
+    try:
+        yield
+    finally:
+        for parent, name, child in around:
+            setattr(parent, name, child)
 
 
 _EXPERTS = "routed_experts."

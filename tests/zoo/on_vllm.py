@@ -11,7 +11,7 @@ from rollhouse.tests.zoo.checks import pushed
 GUESS = f"{Path(__file__).with_name('guess.py')}:EvenLength"
 
 
-def grpo(folder: Path, engine: Any, scratch: Path) -> None:
+def grpo(folder: Path, engine: Any, scratch: Path, **policy_settings: Any) -> None:
     """Two steps: every push is checked against the learner's logprobs, or the run fails."""
     from rollhouse.collect.runner import collect
     from rollhouse.environments.registry import load_environment
@@ -40,6 +40,7 @@ def grpo(folder: Path, engine: Any, scratch: Path) -> None:
             "max_total_sequence_length": 256,
             "optimizer": {"lr": 1e-3},
             "generation": {"max_new_tokens": 12, "weight_sync": "file"},
+            **policy_settings,
         },
         "grpo": {"num_prompts_per_step": 2, "num_generations_per_prompt": 4, "max_num_steps": 2},
         "environment": {"name": GUESS, "max_turns": 1},

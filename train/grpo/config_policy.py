@@ -35,6 +35,8 @@ class GrpoGeneration(GenerationSettings):
     """Sampling temperature."""
     weight_sync: Annotated[Literal["auto", "file", "object_store", "cuda_ipc", "nccl"], FREE] = "auto"
     """How weights are sent to the engine; `auto` is what fits the machine. See docs/grpo.md."""
+    adapters: Annotated[Literal["auto", "merged"], FREE] = "auto"
+    """What a push of policy.lora is of: `auto` the adapters alone where the engine (vLLM, weight_sync=file) takes them, else merged weights."""
     sync_tolerance: Annotated[float, FREE] = Field(default=1e-3, gt=0)
     """Largest difference of a logprob between engine and learner after a weight push (in low precision, the mean difference); a larger one stops the run."""
     concurrency: Annotated[int | None, FREE] = Field(default=None, ge=1)
@@ -61,9 +63,19 @@ class PolicyConfig(TrainedPolicy):
     """Compute the prompt of a group once for all its rollouts, where the model's attention allows it."""
     router_loss: float | None = Field(default=None, ge=0)
     """Coefficient of the loss that balances the routers of a mixture of experts. Default: the model's own where its configuration sets output_router_logits, else 0."""
+    router_replay: bool = False
+    """In a mixture of experts, route the learner's tokens to the experts that the engine (vLLM) chose, which are stored with the rollouts. See docs/learner.md."""
     threads: Annotated[int, FREE] = Field(default=1, ge=1)
     """CPU threads per learner rank."""
     chat: ChatOptions = Field(default_factory=ChatOptions)
     """Chat template, thinking and tool parser, where they differ from the model's own. See docs/models.md."""
     optimizer: GrpoOptimizer = Field(default_factory=GrpoOptimizer)
     generation: GrpoGeneration = Field(default_factory=GrpoGeneration)
+
+    @model_validator(mode="after")
+    def _replays_once(self) -> Self:
+        if self.router_replay and self.activation_checkpointing:
+            raise ValueError(
+                "router_replay does not reach activations that are computed again: set activation_checkpointing=false"
+            )
+        return self

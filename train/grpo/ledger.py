@@ -38,6 +38,7 @@ BATCH_COLUMNS = [
     "token_ids",
     "loss_mask",
     "logprobs",
+    "routed_experts",
 ]
 _STEP_COLUMNS = list(dict.fromkeys([*PLANNED_COLUMNS, "policy_version_last", "version_spans", *BATCH_COLUMNS]))
 _IN_FLOAT32 = ("reward", "turn_rewards", "logprobs")
@@ -249,6 +250,7 @@ def _sample(
         share=share,
         turn_advantages=entry.turn_advantages,
         teacher_logprobs=entry.teacher_logprobs,
+        routes=row.get("routed_experts"),
     )
 
 

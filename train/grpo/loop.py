@@ -228,6 +228,8 @@ def step_metrics(parts: Parts, batch: Batch, result: StepResult, watch: Stopwatc
     numbers |= {f"time/{phase}": seconds for phase, seconds in watch.seconds.items()}
     numbers["time/store_behind"] = batch.behind_s + parts.commits.take_seconds()  # beside the step, which did not wait
     numbers["time/step"] = watch.total()
+    if parts.config.policy.lora is not None:
+        numbers["sync/adapters"] = float(parts.sync.adapters)
     numbers["engine/restarts"] = float(restarts(parts.engine))
     numbers["learner/restarts"] = float(getattr(parts.learner, "restarts", 0))
     if batch.n_new_tokens is not None:

@@ -24,6 +24,7 @@ from .config import GrpoConfig
 from .learner.batch import TrainSample
 from .learner.restarting import RestartingLearner
 from .ledger import last_planned
+from .processes import adapter_arguments
 from .saving import RunCheckpoints
 from .sync.base import WeightSync
 from .sync.sync import open_sync
@@ -89,7 +90,16 @@ def open_parts(
     turns, limit_s = config.environment.max_turns, config.policy.generation.time_limit_s
     with (
         open_harnesses(environment, policy, turns, limit_s) as play,
-        closing(open_sync(kind, learner, engine, dtype=dtype, share_parameters=True)) as sync,
+        closing(
+            open_sync(
+                kind,
+                learner,
+                engine,
+                dtype=dtype,
+                share_parameters=True,
+                adapters=adapter_arguments(config) is not None,
+            )
+        ) as sync,
         Tracker(run, config.logger, run.config, by_itself=False) as tracker,
         # One for all steps: it remembers which prompts and tasks are in the store. A step commits its rollouts when it has them all.
         RolloutWriter(store, run, max_age_s=10) as writer,

@@ -64,6 +64,7 @@ STEP_SETTINGS: Any = {
         "max_grad_norm": True,
         "precision": True,
         "shared_prefix": True,
+        "router_replay": True,
         "lora": True,
         "generation": {"temperature"},
     },
@@ -369,6 +370,11 @@ def _no_part(rows: Sequence[Mapping[str, Any]], turn_rewards: str) -> str | None
     if not rows[0].get("turn_rewards"):
         return "no turn rewards"
     return "its turns are in several rows" if turn_rewards == "turn" and len(rows) > 1 else None
+
+
+def has_verdict(row: Mapping[str, Any]) -> bool:
+    """Whether the rollout has a part in its group's statistics."""
+    return _no_verdict(row) is None
 
 
 def _no_verdict(row: Mapping[str, Any]) -> str | None:

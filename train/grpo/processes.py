@@ -1,17 +1,19 @@
 """The processes of a run: Ray, the engine and the learner's ranks, and which GPUs each gets."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...base.errors import ConfigError
+from ...base.errors import ConfigError, EngineError
 from ...policies.chat import ChatFormat
 from ...policies.engines.base import TokenEngine
 from ...policies.engines.cluster import ensure_ray, shutdown_ray
 from ...policies.engines.placement import place
 from ...policies.engines.restarting import restarting_vllm
+from ...policies.engines.vllm_adapter import adapter_options
 from .config import GrpoConfig
 from .learner.group import LearnerGroup
 from .learner.restarting import RestartingLearner
@@ -19,6 +21,7 @@ from .learner.settings import learner_device, learner_settings
 from .saving import RunCheckpoints
 from .sync.transfer import engine_arguments
 
+log = logging.getLogger("rollhouse")
 SHARED_GPU_MEMORY = 0.4
 """Of a GPU that engine and learner share, vLLM's part (its `gpu_memory_utilization`): the learner has weights, gradients and two moments."""
 
@@ -42,8 +45,7 @@ def open_processes(
         engine = given
         if engine is None:
             options = engine_options(config, gpus) | ({"placed": places.engines} if places else {})
-            restarts = config.policy.generation.max_restarts
-            engine = restarting_vllm(model, restarts, stop_ids=chat.stop_token_ids, **options)
+            engine = _start_engine(config, model, {"stop_ids": chat.stop_token_ids, **options})
             opened.enter_context(closing(engine))
 
         def start(placement: Any) -> LearnerGroup:
@@ -55,6 +57,29 @@ def open_processes(
         again = placement or [{"num_cpus": 1, "num_gpus": for_rank}] * cluster.learner_ranks
         learner = RestartingLearner(start(placement), partial(start, again), checkpoints.restore, cluster.max_restarts)
         yield engine, opened.enter_context(closing(learner))
+
+
+def _start_engine(config: GrpoConfig, model: Path, options: dict[str, Any]) -> Any:
+    """An engine that takes adapters where they are to be pushed and the model's architecture has them in vLLM."""
+    restarts, adapters = config.policy.generation.max_restarts, adapter_arguments(config)
+    if adapters is not None:
+        try:
+            return restarting_vllm(model, restarts, **options, **adapters)
+        except EngineError as error:
+            if "lora" not in error.message.lower():
+                raise
+            log.warning("Pushes are of merged weights: %s", error.message)
+    return restarting_vllm(model, restarts, **options)
+
+
+def adapter_arguments(config: GrpoConfig) -> dict[str, Any] | None:
+    """The engine's arguments for adapters that are pushed alone; None where weights are pushed merged, or nothing is adapted."""
+    lora, generation = config.policy.lora, config.policy.generation
+    if lora is None or generation.adapters == "merged" or config.cluster.num_nodes > 1:
+        return None
+    if generation.weight_sync not in ("auto", "file"):
+        return None
+    return adapter_options(lora.rank)
 
 
 @contextmanager
@@ -116,6 +141,7 @@ def engine_options(config: GrpoConfig, gpus: float) -> dict[str, Any]:
         "seed": config.grpo.seed,
         "num_gpus": share,
         "request_timeout_s": max(600, config.environment.longest_s(generation.time_limit_s)),
+        **({"enable_return_routed_experts": True} if config.policy.router_replay else {}),
         **({"enable_sleep_mode": True} if generation.sleep_while_training else {}),
         **shared,
         **engine_arguments(generation.weight_sync),

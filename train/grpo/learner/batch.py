@@ -22,6 +22,7 @@ class TrainSample:
             the same weighs the row by it.
         turn_advantages: Of each turn, in place of `advantage`; None when it holds for all tokens. A turn's tokens are a run of ones in loss_mask.
         teacher_logprobs: Parallel to engine_logprobs; None without a teacher.
+        routes: Experts that the engine chose, as pack_routes writes them; None when they are not known.
     """
 
     rollout_id: str
@@ -33,6 +34,7 @@ class TrainSample:
     share: float = 1.0
     turn_advantages: Sequence[float] | None = None
     teacher_logprobs: Sequence[float] | None = None
+    routes: str | None = None
 
     @property
     def length(self) -> int:

@@ -104,6 +104,10 @@ class LearnerGroup:
         """See Learner; the file is on rank 0's machine."""
         self._call("save_weights", path, dtype)
 
+    def save_adapters(self, path: str) -> None:
+        """See Learner; the file is on rank 0's machine."""
+        self._call("save_adapters", path)
+
     def share_weights(self, path: str) -> bool:
         """See Learner."""
         return self._call("share_weights", path)

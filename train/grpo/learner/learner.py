@@ -9,7 +9,15 @@ from torch import Tensor
 
 from ....base.errors import TrainingError
 from ....policies.engines.weight_file import mapped_tensors, write_weights
-from ...weights import FolderDtypes, folder_weights, is_converted, own_weights, persistent_buffers, write_folder
+from ...weights import (
+    FolderDtypes,
+    folder_weights,
+    is_converted,
+    own_adapters,
+    own_weights,
+    persistent_buffers,
+    write_folder,
+)
 from ..custom import load_loss
 from ..loss import LossFunction, LossInputs, StepTotals, policy_loss
 from .adapters import without_adapters
@@ -19,6 +27,7 @@ from .logprobs import TokenScorer, can_share_prefix, logprob_gap, refuse_other_l
 from .model import evaluating, open_model, open_reference
 from .ranks import dealt, gathered, join, laid_like, split_model, whole
 from .router import router_of
+from .routes import UNKNOWN, refuse_unreplayable, routes_of
 from .settings import LearnerSettings
 from .state import gather_state, read_numbers, restore, seeded, write_state
 from .update import StepResult, TokenSums, Update, learning_rate, merge, not_finite, out_of_memory, step_result
@@ -71,7 +80,15 @@ class Learner:
         self._dtypes = FolderDtypes(model)
         # On rank 0 alone, and reported by all: the others have no values yet.
         refuse_other_logits(self.model, gathered(logprob_gap(self.model, device) if rank == 0 else 0.0, world_size)[0])
-        shares = rank == 0 and self._policy.shared_prefix and can_share_prefix(self.model, device)
+        if self._policy.router_replay and rank == 0:
+            refuse_unreplayable(self.model, device)
+        # Routes are by sequence, so each has a row of its own.
+        shares = (
+            rank == 0
+            and self._policy.shared_prefix
+            and not self._policy.router_replay
+            and can_share_prefix(self.model, device)
+        )
         self._cost = model_cost(self.model) if gathered(shares, world_size)[0] else None
         self._scorer = TokenScorer(self.model)
         self._router = router_of(self.model, self._policy.router_loss, world_size)
@@ -151,7 +168,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         for number, positions in enumerate(dealt(micro_batches, self.rank, self.world_size)):
             chosen = [samples[position] for position in positions or ()]
-            inputs = self._inputs(chosen or [NOTHING], first[number])
+            inputs = self._inputs(chosen or [NOTHING], first[number], None if positions is None else update)
             first[number] = (inputs.old_logprobs, inputs.reference_logprobs)
             found = policy_loss(inputs, totals, self._loss, self._custom)
             loss = found.loss + self._router_loss(inputs, totals, update)
@@ -178,16 +195,35 @@ class Learner:
             group["lr"] = lr
         self.optimizer.step()
 
-    def _inputs(self, samples: Sequence[TrainSample], first: tuple[Tensor, Tensor | None] | None) -> LossInputs:
-        """What the loss of a micro-batch is computed from; `first` has the old and the reference's logprobs, None at the first update."""
+    def _replay(self, samples: Sequence[TrainSample], layout: Layout, update: Update | None) -> None:
+        """Makes the next pass go through the experts that the engine chose, where that is set; `moe/replayed` is the share of sampled tokens predicted that way."""
+        if not self._policy.router_replay:
+            return
+        routes = routes_of(samples, layout.input_ids.shape[1], self.settings.device)
+        self._scorer.routes = None if routes is None else routes.flatten(0, 1)
+        if update is not None:
+            known = 0 if routes is None else int((routes.flatten(0, 1)[layout.sources, 0, 0] != UNKNOWN).sum())
+            update.tally.merge(TokenSums(0, {"moe/replayed": float(known)}))
+
+    def _inputs(
+        self, samples: Sequence[TrainSample], first: tuple[Tensor, Tensor | None] | None, update: Update | None = None
+    ) -> LossInputs:
+        """What the loss of a micro-batch is computed from.
+
+        Args:
+            first: The old and the reference's logprobs, None at the first update.
+            update: Counts replayed routes; None does not count them.
+        """
         batch = collate(samples, self.settings.device)
         layout = self._layout(samples, batch)
         self._scorer.routed = self._router is not None
+        self._replay(samples, layout, update)
         with self._precision():
             found = self._scorer(
                 layout, self._temperature, self._policy.logprob_chunk_tokens, self._loss.entropy_bonus != 0
             )
-        self._scorer.routed = False  # a scoring pass keeps none
+        # A scoring pass keeps and replays none.
+        self._scorer.routed, self._scorer.routes = False, None
         logprobs, entropies = (spread(values, batch.mask) for values in found)
         if first is None:
             old = logprobs.detach() if self._loss.old_logprobs == "learner" else batch.engine_logprobs
@@ -277,6 +313,12 @@ class Learner:
         weights = own_weights(self.model, self._whole if self.world_size > 1 else lambda tensor: tensor)
         if self.rank == 0:
             write_weights(path, folder_weights(self.model, weights), dtype, self._dtypes.kept())
+
+    def save_adapters(self, path: str) -> None:
+        """Writes the adapters alone, in float32 and B scaled, under peft's names to one safetensors file, in place when it wrote it before."""
+        weights = own_adapters(self.model, self._whole)
+        if self.rank == 0:
+            write_weights(path, weights)
 
     def share_weights(self, path: str) -> bool:
         """Moves the model's tensors into the file that save_weights writes, so that it copies nothing. False where they cannot live there (a GPU, adapters, several ranks, a model that is saved in another form)."""

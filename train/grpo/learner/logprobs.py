@@ -11,6 +11,7 @@ from ....base.errors import TrainingError
 from .batch import TrainSample, collate
 from .layout import Layout, full_attention, plain_layout, shared_layout, use_shared_attention
 from .model import evaluating
+from .routes import replaying
 
 # At most this many logits are held at once (512 MiB in float32), so that a large vocabulary does not decide the batch size.
 MAX_LOGITS = 2**27
@@ -24,6 +25,7 @@ class TokenScorer(torch.nn.Module):
         super().__init__()
         self.model = model
         self.routed = False  # whether router logits are kept
+        self.routes: Tensor | None = None  # [R * S, L, K] of the next pass
         self.router_logits: tuple[Tensor, ...] = ()  # of the last pass: [N, E] a layer with experts
         if full_attention(model.config):
             use_shared_attention(model)
@@ -47,7 +49,8 @@ class TokenScorer(torch.nn.Module):
             options["answers"] = layout.answers
         if self.routed:
             options["output_router_logits"] = True
-        output = backbone(input_ids=layout.input_ids, use_cache=False, **options)
+        with replaying(self.model, self.routes):
+            output = backbone(input_ids=layout.input_ids, use_cache=False, **options)
         self.router_logits = (
             tuple(layer.flatten(0, -2)[layout.sources] for layer in output.router_logits) if self.routed else ()
         )

@@ -69,6 +69,10 @@ class RestartingLearner:
         """See LearnerGroup."""
         self._call("save_weights", path, dtype)
 
+    def save_adapters(self, path: str) -> None:
+        """See LearnerGroup."""
+        self._call("save_adapters", path)
+
     def share_weights(self, path: str) -> bool:
         """See Learner."""
         shared = self._call("share_weights", path)

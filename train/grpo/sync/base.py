@@ -20,6 +20,10 @@ class LearnerLike(Protocol):
         """See Learner."""
         ...
 
+    def save_adapters(self, path: str) -> None:
+        """See Learner."""
+        ...
+
     def share_weights(self, path: str) -> bool:
         """See Learner."""
         ...
@@ -35,10 +39,12 @@ class WeightSync(Protocol):
     Attributes:
         kind: `file`, `object_store`, `cuda_ipc` or `nccl`.
         seconds: Of the last push: `write` (the learner's part and the transfer) and `load` (the engine's).
+        adapters: Whether pushes are of adapters alone; False for whole (merged) weights.
     """
 
     kind: str
     seconds: dict[str, float]
+    adapters: bool
 
     def push(self, version: int) -> None:
         """Gives the engine the learner's current weights as `version`; returns when its next token comes from them."""

@@ -81,6 +81,7 @@ class ObjectStoreSync:
     """A WeightSync over the machines of a Ray cluster. The learner's machine is `learner.node()`, this process's where it has none."""
 
     kind = "object_store"
+    adapters = False
 
     def __init__(self, learner: LearnerLike, engine: TokenEngine, dtype: str | None = None) -> None:
         self._learner, self._engine, self._dtype = learner, engine, dtype

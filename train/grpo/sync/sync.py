@@ -17,6 +17,7 @@ def open_sync(
     *,
     dtype: str | None = None,
     share_parameters: bool = False,
+    adapters: bool = False,
 ) -> WeightSync:
     """The transport of `policy.generation.weight_sync`.
 
@@ -25,6 +26,7 @@ def open_sync(
             first two, as engine and learner are placed.
         dtype: What the engine computes in (`bfloat16`, …): the weights travel in it. None is float32.
         share_parameters: Let a float32 learner on a CPU keep its parameters in the file (`file` only); see FileSync.
+        adapters: Push adapters alone (`file` only), where the engine takes them; see FileSync.
 
     Raises ConfigError for an unknown kind, and for one that engine and learner do not allow.
     """
@@ -35,7 +37,7 @@ def open_sync(
     if kind == "auto":
         kind = "object_store" if several_nodes(learner, engine) else "file"
     if kind == "file":
-        return FileSync(learner, engine, dtype, share_parameters)
+        return FileSync(learner, engine, dtype, share_parameters, adapters and engine.kind == "vllm")
     if kind == "object_store":
         return ObjectStoreSync(learner, engine, dtype)
     return TransferSync(kind, learner, engine, dtype)

@@ -82,7 +82,7 @@ class TransferSync:
                 f"The weight sync {kind} is for vLLM and a learner on GPUs.",
                 "Set policy.generation.weight_sync=auto.",
             )
-        self.kind = kind
+        self.kind, self.adapters = kind, False
         self.seconds: dict[str, float] = {}
         self._learner, self._engine = learner, engine
         self._client = EngineClient([one.actor for one in engines], engines[0].parallel)

@@ -1,0 +1,87 @@
+"""A low-rank adapter in a vLLM engine: pushed as one safetensors file beside the base model's weights, which stay as they are."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...base.errors import EngineError, one_line
+from .weight_file import read_weights
+
+if TYPE_CHECKING:
+    import torch
+
+PREFIX = "base_model.model."
+"""peft's, before the name of a layer."""
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Largest ranks that vLLM makes room for."""
+
+
+def adapter_options(rank: int) -> dict[str, Any] | None:
+    """Arguments of an engine that takes adapters of this rank; None for a rank that no engine takes."""
+    largest = next((most for most in RANKS if most >= rank), None)
+    return None if largest is None else {"enable_lora": True, "max_lora_rank": largest, "max_loras": 1}
+
+
+def adapter_names(layer: str) -> tuple[str, str]:
+    """Names of A [rank, in] and of the scaled B [out, rank] of a layer in an adapter's file."""
+    return f"{PREFIX}{layer}.lora_A.weight", f"{PREFIX}{layer}.lora_B.weight"
+
+
+def is_adapter(tensors: Mapping[str, "torch.Tensor"]) -> bool:
+    """Whether a file holds an adapter, not a model's weights."""
+    return any(name.endswith(".lora_A.weight") for name in tensors)
+
+
+class EngineAdapter:
+    """The one adapter of an engine. Files of later pushes take its place.
+
+    Attributes:
+        request: What every request is made with.
+    """
+
+    def __init__(self) -> None:
+        from vllm.lora.request import LoRARequest
+
+        self._folder = Path(tempfile.mkdtemp(prefix="rollhouse-adapter-"))
+        self.request: Any = LoRARequest("policy", 1, str(self._folder), load_inplace=True)
+
+    def load(self, engine: Any, file: str) -> None:
+        """Loads an adapter's file. Raises EngineError, with what was loaded before, where the engine takes no adapters or not this one."""
+        tensors = read_weights(file)
+        first = [name for name in tensors if name.endswith(".lora_A.weight")]
+        rank = tensors[first[0]].shape[0]
+        layers = sorted({name.removeprefix(PREFIX).removesuffix(".lora_A.weight").rpartition(".")[2] for name in first})
+        outside = sorted(set(layers) & {"lm_head", "embed_tokens"})
+        if outside:
+            raise _refused(f"it is on {outside[0]}")
+        # B is scaled already.
+        config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": layers, "bias": "none"}
+        (self._folder / "adapter_config.json").write_text(json.dumps(config))
+        link, new = self._folder / "adapter_model.safetensors", self._folder / "new"
+        os.symlink(os.path.abspath(file), new)
+        os.replace(new, link)
+        try:
+            taken = engine.add_lora(self.request)
+        except Exception as error:
+            raise _refused(one_line(error)) from error
+        if not taken:
+            raise _refused("it is not enabled")
+
+    def remove(self, engine: Any) -> None:
+        """Takes the adapter away; the engine computes the base model."""
+        engine.remove_lora(self.request.lora_int_id)
+        self.close()
+
+    def close(self) -> None:
+        """Removes the folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _refused(why: str) -> EngineError:
+    return EngineError(
+        f"The engine does not take the adapter: {why.rstrip('.')}.", "Set policy.generation.adapters=merged."
+    )
