@@ -1,10 +1,9 @@
 """The server's routes. Every v1 route also exists below `/rollouts/{id}`, so that a base URL alone names the rollout."""
 
-import contextlib
 import hmac
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,21 +11,25 @@ from aiohttp import web
 
 from ..base.web import foreign
 from ..policies.engines.base import EngineGone
-from .backends import KnownHistory, TokenBackend
+from .backends import KnownHistory, ModelAnswer, TokenBackend
 from .bodies import Body, body_of
 from .bounds import MAX_BODY, MAX_IDS, Bodies, beside, in_time, refuse_many
 from .errors import ApiError, as_api_error, refused
-from .events import chat_events, completion_events, response_events
+from .events import ChatEvents, CompletionEvents, EventWriter
 from .kept import KeptResponses
+from .messages import MessageEvents, error_body, message_head, message_reply, read_message_request
 from .replies import chat_reply, completion_reply
 from .request import ModelRequest, is_ids, read_chat, read_completion
-from .responses import read_response, response_reply
+from .response_events import ResponseEvents
+from .responses import read_response, response_head, response_reply
 from .rows import MAIN
 from .service import Caller, Service
+from .streaming import EventStream, Sink
 from .verdicts import read_ending, read_score
 
 _MAX_NAME = 200
 _WITHOUT_KEY = ("/health",)
+Answers = Coroutine[Any, Any, list[ModelAnswer]]
 ROLLOUT = web.RequestKey("rollout", str)
 """The rollout that a request's key is for, where keys are of rollouts."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -62,9 +65,11 @@ class Api:
         parsed = await beside(size, read_chat, body)
         caller = self._caller(request, body)
         parsed = _with_tokens(parsed, caller)
+        if parsed.stream:
+            events = ChatEvents(parsed, self.model, self._text)
+            return await self._stream(request, events, caller, lambda sink: self.service.chat(parsed, caller, sink))
         answers = await self.service.chat(parsed, caller)
-        reply = chat_reply(parsed, answers, self.model, self._text)
-        return await _events(request, chat_events(parsed, reply)) if parsed.stream else web.json_response(reply)
+        return web.json_response(chat_reply(parsed, answers, self.model, self._text), headers=_id_header(caller))
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """`/v1/completions`."""
@@ -72,21 +77,59 @@ class Api:
         parsed = await beside(size, read_completion, body)
         caller = self._caller(request, body)
         parsed = _with_tokens(parsed, caller)
+        if parsed.stream:
+            events = CompletionEvents(parsed, self.model, self._text)
+            return await self._stream(request, events, caller, lambda sink: self.service.completion(parsed, caller, sink))  # fmt: skip
         answers = await self.service.completion(parsed, caller)
-        reply = completion_reply(parsed, answers, self.model, self._text)
-        return await _events(request, completion_events(parsed, reply)) if parsed.stream else web.json_response(reply)
+        return web.json_response(completion_reply(parsed, answers, self.model, self._text), headers=_id_header(caller))
 
     async def responses(self, request: web.Request) -> web.StreamResponse:
         """`/v1/responses`."""
         body, size = await self._body(request)
-        asked = await beside(size, read_response, body, self.kept)
+        response = await beside(size, read_response, body, self.kept)
         caller = self._caller(request, body)
-        parsed = _with_tokens(asked.parsed, caller)
+        parsed = _with_tokens(response.parsed, caller)
+        begun = response_head(parsed, body, self.model)
+
+        def finished(answer: ModelAnswer) -> dict[str, Any]:
+            reply = response_reply(parsed, begun, answer)
+            if begun["store"]:
+                self.kept.put(reply["id"], response.items, reply["output"], size)
+            return reply
+
+        if parsed.stream:
+            events = ResponseEvents(parsed, begun, finished)
+            return await self._stream(request, events, caller, lambda sink: self.service.chat(parsed, caller, sink))
         (answer,) = await self.service.chat(parsed, caller)
-        reply = response_reply(parsed, body, answer, self.model)
-        if body.get("store") is not False:
-            self.kept.put(reply["id"], asked.items, reply["output"], size)
-        return await _events(request, response_events(reply)) if parsed.stream else web.json_response(reply)
+        return web.json_response(finished(answer), headers=_id_header(caller))
+
+    async def messages(self, request: web.Request) -> web.StreamResponse:
+        """`/v1/messages`."""
+        body, size = await self._body(request)
+        parsed = await beside(size, read_message_request, body)
+        caller = self._caller(request, body)
+        if parsed.stream:
+            events = MessageEvents(parsed, self.model)
+            return await self._stream(request, events, caller, lambda sink: self.service.chat(parsed, caller, sink))
+        (answer,) = await self.service.chat(parsed, caller)
+        reply = message_reply(parsed, answer, message_head(self.model))
+        return web.json_response(reply, headers=_id_header(caller))
+
+    async def count_tokens(self, request: web.Request) -> web.StreamResponse:
+        """`/v1/messages/count_tokens`: the number of tokens of the next prompt."""
+        body, size = await self._body(request)
+        parsed = await beside(size, read_message_request, body)
+        return web.json_response({"input_tokens": await beside(size, self.service.count, parsed)})
+
+    async def _stream(
+        self, request: web.Request, events: EventWriter, caller: Caller, answer: Callable[[Sink], Answers]
+    ) -> web.StreamResponse:
+        stream = EventStream(request, events, _id_header(caller))
+        return await stream.run(answer(stream), self._note_failure)
+
+    def _note_failure(self, error: Exception) -> None:
+        if isinstance(error, EngineGone):
+            self.on_engine_gone(error)
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         """`/v1/models`: the model, with the hashes of its tokenizer and template."""
@@ -203,12 +246,12 @@ class Api:
             elif error.status == 404:
                 failure = ApiError(404, f"There is no route {request.path}.", "not_found")
         except Exception as error:
-            if isinstance(error, EngineGone):
-                self.on_engine_gone(error)
+            self._note_failure(error)
             failure = as_api_error(error)
             if failure.status == 500:
                 traceback.print_exception(error, file=sys.stderr)
-        return web.json_response(failure.body(), status=failure.status)
+        body = error_body(failure) if "/v1/messages" in request.path else failure.body()
+        return web.json_response(body, status=failure.status)
 
     def _check_key(self, request: web.Request) -> None:
         if self.api_key is None and self.rollout_of_key is None:
@@ -229,7 +272,7 @@ class Api:
 def make_app(api: Api) -> web.Application:
     """The application with its routes."""
     app = web.Application(client_max_size=MAX_BODY, middlewares=[api.guard])
-    v1 = {"chat/completions": api.chat, "completions": api.completions, "responses": api.responses}
+    v1 = {"chat/completions": api.chat, "completions": api.completions, "responses": api.responses, "messages": api.messages, "messages/count_tokens": api.count_tokens}  # fmt: skip
     plain = {"tokenize": api.tokenize, "detokenize": api.detokenize}
     for base in ("", "/rollouts/{rollout}", "/rollouts/{rollout}/agents/{agent}"):
         for name, handler in v1.items():
@@ -245,14 +288,10 @@ def make_app(api: Api) -> web.Application:
     return app
 
 
-async def _events(request: web.Request, events: Iterable[bytes]) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-    with contextlib.suppress(ConnectionError):  # the client has hung up: the call is recorded anyway
-        await response.prepare(request)
-        for event in events:
-            await response.write(event)
-        await response.write_eof()
-    return response
+def _id_header(caller: Caller) -> dict[str, str]:
+    """The rollout that a call was recorded under; an id outside Latin-1 cannot be a header."""
+    name = caller.rollout_id
+    return {"X-Rollout-Id": name} if name is not None and name.isascii() else {}
 
 
 def _with_tokens(parsed: ModelRequest, caller: Caller) -> ModelRequest:
