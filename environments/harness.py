@@ -16,9 +16,6 @@ SHIPPED = {
     "pydantic-ai": "pydantic_ai",
     "smolagents": "smolagents",
     "mini-swe-agent": "mini_swe_agent",
-    "nemo-gym": "nemo_gym",
-    "verifiers": "verifiers",
-    "harbor": "harbor",
 }
 """Name → module in the folder `harness/agents`, whose function `run` plays a task."""
 
@@ -27,7 +24,7 @@ class HarnessSettings(Section):
     """The program that plays the tasks. Default: the agent loop of rollhouse, over the environment's session."""
 
     name: Annotated[str | None, Flag("Input", "harness", "NAME"), Content(plugin_hash)] = None
-    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents or mini-swe-agent. Default: the built-in agent loop."""
     command: list[str] = Field(default_factory=list)
     """Command line of a program that plays one task, instead of a name."""
     options: dict[str, Any] = Field(default_factory=dict)
