@@ -20,6 +20,7 @@ from ..queries.verdicts import COLLECTED, parse_scorer
 from ..store.appending import insert_if_absent
 from ..store.ids import hash_id
 from ..store.lance_store import LanceStore, quote
+from ..store.naming import run_named
 from ..store.runs import start_run
 from ..store.task import SCORES, Score, Task
 from .config import RescoreConfig
@@ -58,6 +59,7 @@ def rescore(
     Raises EvaluationError when a scoring process dies.
     """
     judge = scorer if isinstance(scorer, Scorer) else environment_scorer(scorer)
+    of_run = None if of_run is None else run_named(store, of_run)
     equal = {"environment": judge.environment, "run_id": of_run}
     where = " and ".join(f"{column} = {quote(value)}" for column, value in equal.items() if value is not None) or None
     total, done = store.lance_dataset("rollouts").count_rows(filter=where), 0
