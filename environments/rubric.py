@@ -151,12 +151,13 @@ def _scores(answer: str, names: Sequence[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     entries = _last_object(answer).get("scores")
     for entry in entries if isinstance(entries, list) else ():
-        name, score = (entry.get("name"), entry.get("score")) if isinstance(entry, dict) else (None, None)
-        number = isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1
-        if name in names and (not number or name in found):
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or name not in names:
+            continue
+        score: Any = entry.get("score")
+        if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1 or name in found:
             raise JudgeError(f"The judge gave {name} no single score from 0 to 1.", "Use a model that follows the requested form.")  # fmt: skip
-        if isinstance(name, str) and name in names and number:
-            found[name] = float(score)
+        found[name] = float(score)
     missing = [name for name in names if name not in found]
     if missing:
         raise JudgeError(f"The judge's answer has no score of {missing[0]}.", "Use a model that follows the requested form, or raise max_tokens.")  # fmt: skip

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from ..base.errors import ConfigError
 from ..base.event_loop import run_blocking
@@ -98,7 +98,7 @@ def function_scorer(spec: str) -> Scorer:
     parsed = parse_plugin(spec)
     assert parsed is not None
     if parsed.file is None:
-        function, config = judge, hash_id(spec)
+        function, config = cast(ScoreFunction, judge), hash_id(spec)
     else:
         function = _FileFunction(str(parsed.file.resolve()), parsed.name or "")
         config = hash_id(parsed.name, plugin_hash(spec))

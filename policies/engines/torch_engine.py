@@ -12,7 +12,7 @@ from ...base.errors import ConfigError, EngineError, RollhouseError
 from ...base.packages import need
 from ...store.messages import VersionSpan
 from ..chat import ChatFormat
-from ..models import check_model_folder, context_length, weight_files
+from ..models import check_model_folder, check_text_model, context_length, weight_files
 from ..types import Sampling
 from .base import EngineGone, OnTokens, SampledTokens
 from .weight_file import read_weights
@@ -65,6 +65,7 @@ class TorchEngine:
         """Loads the model; `stop_ids` end a turn, none are those of the model's own chat format. Raises ConfigError for a folder it cannot be loaded from, MissingExtra without torch or transformers."""
         folder = check_model_folder(model)
         torch, transformers = need("torch"), need("transformers")
+        check_text_model(folder)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
         self._model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)

@@ -1,9 +1,11 @@
-"""A real MCP server for the tests: `python shop.py stdio`, or `python shop.py PORT` for Streamable HTTP."""
+"""A real MCP server for the tests: `python shop.py stdio`, or `python shop.py http`, which prints the port it listens on."""
 
 import asyncio
 import os
+import socket
 import sys
 
+import uvicorn
 from mcp.server.mcpserver import MCPServer
 
 server = MCPServer("shop")
@@ -49,4 +51,7 @@ def burn_down() -> str:
 if sys.argv[1] == "stdio":
     server.run("stdio")
 else:
-    server.run("streamable-http", port=int(sys.argv[1]), host="127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        print(listening.getsockname()[1], flush=True)
+        settings = uvicorn.Config(server.streamable_http_app(), log_level="critical")
+        uvicorn.Server(settings).run(sockets=[listening])
