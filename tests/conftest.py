@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from rollhouse.tests.random_model import random_models
 
 __all__ = ["random_models"]
+
+# An example may take long on a loaded machine.
+settings.register_profile("rollhouse", deadline=None)
+settings.load_profile("rollhouse")
 
 
 @pytest.fixture(scope="session")
