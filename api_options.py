@@ -34,7 +34,7 @@ class CollectOptions(TypedDict, total=False):
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
     harness: str | None
-    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents or mini-swe-agent. Default: the built-in agent loop."""
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent or nemo-gym. Default: the built-in agent loop."""
     max_turns: int
     """Limit of model calls per rollout."""
     split: str
@@ -99,7 +99,7 @@ class EvaluateOptions(TypedDict, total=False):
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
     harness: str | None
-    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents or mini-swe-agent. Default: the built-in agent loop."""
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent or nemo-gym. Default: the built-in agent loop."""
     max_turns: int
     """Limit of model calls per rollout."""
     split: str
@@ -599,6 +599,6 @@ class GrpoTrainingOptions(TypedDict, total=False):
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
     harness: str | None
-    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents or mini-swe-agent. Default: the built-in agent loop."""
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent or nemo-gym. Default: the built-in agent loop."""
     max_turns: int
     """Limit of model calls per rollout."""

@@ -43,7 +43,7 @@ class Api:
         model: The name the model is served under.
         api_key: The key that clients must send; None needs no key.
         rollout_of_key: Gives the rollout that a key is for, in place of one key for all: a request is recorded under the rollout of its key, whatever
-            other id it names. None is returned for an unknown key.
+            other id it names. None is returned for an unknown key, "" for a key of all rollouts, whose requests name one.
         require_id: Refuse calls without a rollout id.
         on_engine_gone: Called when the engine has ended and no request can succeed.
         names: Names by which the server is reached, as in base.web.foreign; None takes any, for a server with a key.
@@ -260,8 +260,9 @@ class Api:
         sent = sent.strip() if kind.lower() == "bearer" else request.headers.get("X-Api-Key", "").strip()
         if self.rollout_of_key is not None:
             name = self.rollout_of_key(sent)
-            right = name is not None and request.match_info.get("rollout", name) == name
-            request[ROLLOUT] = name or ""
+            right = name == "" or (name is not None and request.match_info.get("rollout", name) == name)
+            if name:
+                request[ROLLOUT] = name
         else:
             # Compared in constant time, so that response times do not reveal the key.
             right = hmac.compare_digest(sent.encode(errors="replace"), str(self.api_key).encode())

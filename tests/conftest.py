@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from rollhouse.tests.random_model import random_models
 
-__all__ = ["random_models"]
-
-# An example may take long on a loaded machine.
-settings.register_profile("rollhouse", deadline=None)
+# How long an example takes depends on what else runs on the machine.
+settings.register_profile("rollhouse", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("rollhouse")
+
+__all__ = ["random_models"]
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ PACKAGES = {
     "pydantic-ai": "pydantic_ai",
     "smolagents": "smolagents",
     "mini-swe-agent": "minisweagent",
+    "nemo-gym": "aiohttp",
 }
 
 
