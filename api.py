@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .eval.compare import RunComparison
     from .interop.exporting import ExportSummary
     from .interop.importing import ImportSummary
+    from .queries.shown import Shown
     from .queries.suspicions import Suspicion
     from .serve.job import OnReady
     from .store.adding import Added
@@ -94,6 +95,17 @@ class Store(SqlStore):
         from .store.adding import add_rollouts
 
         return add_rollouts(self, rollouts, run)
+
+    def show(self, id: Any) -> "Shown":
+        """Anything by its id or an object with one: a rollout, group, task, run, checkpoint, dataset version or snapshot.
+
+        `id` may be the beginning of an id, `latest`, RUN/step_N or RUN/best. Raises StoreNotFound with similar names, ConfigError that lists what
+        begins so when several do.
+        """
+        from .queries.shown import shown
+        from .train.checkpoints import whole_name
+
+        return shown(self, whole_name(self, id_of(id)))
 
     def rollout(self, rollout_id: str) -> "Rollout":
         """One rollout with its prompt, task and scores. `rollout_id` may be a unique prefix.
@@ -495,11 +507,12 @@ class Store(SqlStore):
         `identical` of the result is whether the weights are those of the run, bit for bit; None where that cannot be expected.
         """
         from .base.recipes import refuse_stored_code
+        from .store.naming import run_named
         from .train.grpo.custom import stored_code
         from .train.grpo.original import changed_config, stored_config
         from .train.grpo.replay import replay
 
-        original = run_id_of(run)
+        original = run_named(self, run_id_of(run))
         config = changed_config(stored_config(self, original), overrides, recipe)
         refuse_stored_code(original, stored_code(config, overrides), allow_code)
         with progress_bar("replay", "step", progress) as report:
@@ -528,8 +541,9 @@ class Store(SqlStore):
     def lineage(self, thing: Any) -> "Node":
         """What a checkpoint, run, dataset version, snapshot or rollout was made from, back to the rollouts and the policies that made them."""
         from .store.lineage import lineage
+        from .train.checkpoints import whole_name
 
-        return lineage(self, id_of(thing))
+        return lineage(self, whole_name(self, id_of(thing)))
 
     def compare(self, a: Any, b: Any, *, seed: int = 0) -> "RunComparison":
         """Evaluation `b` against evaluation `a` on the cases that both judged: the difference with its interval, the flips, the verdict.
@@ -551,8 +565,9 @@ class Store(SqlStore):
     ) -> Path:
         """Writes one HTML file about runs (curves, pass rates, lineage, sample rollouts), and returns its path."""
         from .eval.report import stages_of_runs, write_report
+        from .store.naming import run_named
 
-        ids = [run_id_of(run) for run in runs]
+        ids = [run_named(self, run_id_of(run)) for run in runs]
         return write_report(
             self,
             out,

@@ -34,7 +34,7 @@ class CollectOptions(TypedDict, total=False):
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
     harness: str | None
-    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent or nemo-gym. Default: the built-in agent loop."""
     max_turns: int
     """Limit of model calls per rollout."""
     split: str
@@ -99,7 +99,7 @@ class EvaluateOptions(TypedDict, total=False):
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
     harness: str | None
-    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent or nemo-gym. Default: the built-in agent loop."""
     max_turns: int
     """Limit of model calls per rollout."""
     split: str
@@ -151,6 +151,8 @@ class RescoreOptions(TypedDict, total=False):
     """Name of the run. A run that exists is resumed. Default: a new name."""
     tables: str | None
     """Folder of the environment's tables."""
+    rubric: Any | None
+    """Criteria and judge of the scorers rubric and rubric-group. Default: none."""
     of_run: Any
     """Score only the rollouts of this run."""
     workers: int | None
@@ -219,6 +221,10 @@ class ServeOptions(TypedDict, total=False):
     """The key itself. Other users of this machine can see it on the command line."""
     idle_limit: float | None
     """Seconds without a call that end a rollout as timeout. Default: none."""
+    id_field: list[str]
+    """Header or field of the body (prompt_cache_key, metadata.user_id, …) that names the rollout of calls without an id. May be repeated; the first one found counts."""
+    id_per_conversation: bool
+    """Record calls without an id too: a call that continues a recorded conversation belongs to its rollout, any other begins one."""
     lenient: bool
     """Accept requests with fields that the engine cannot honour, and name them in the rows' gaps, instead of answering 400."""
     require_id: bool
@@ -597,6 +603,6 @@ class GrpoTrainingOptions(TypedDict, total=False):
     tasks_split: str | None
     """Split of those rows of the tasks file that name none. Default: train."""
     harness: str | None
-    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent or nemo-gym. Default: the built-in agent loop."""
     max_turns: int
     """Limit of model calls per rollout."""

@@ -309,7 +309,11 @@ def descendants(pid: int) -> list[int]:
     """A process and those it has started, and they in turn, as far as they run; the process alone off Linux."""
     found, unseen = [pid], [pid]
     while unseen:
-        for children in Path(f"/proc/{unseen.pop()}/task").glob("*/children"):
+        try:
+            threads = list(Path(f"/proc/{unseen.pop()}/task").glob("*/children"))
+        except OSError:  # it has ended, and glob had begun to look
+            continue
+        for children in threads:
             try:
                 below = [int(child) for child in children.read_text().split()]
             except (OSError, ValueError):  # it has ended

@@ -201,9 +201,8 @@ def print_summary(summary: Mapping[str, Any], format: Format, title: str | None 
 
 
 def _shortened(value: Any) -> str:
-    """Ids by their first digits and times without fractions, so that a table keeps room for the rest; JSON and CSV hold them whole."""
-    cell = f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else _cell(value)
-    return f"{cell[:8]}…" if len(cell) == 32 and not cell.strip("0123456789abcdef") else cell
+    """Times without fractions, so that a table keeps room for the rest; JSON and CSV hold them whole."""
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else _cell(value)
 
 
 def _cell(value: Any) -> str:

@@ -11,7 +11,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(store: StoreOption = None, format: FormatOption = Format.table) -> None:
-    """Reports Python, torch, GPU, vLLM, Ray, a left-over Ray cluster, disk, hub access and the W&B key.
+    """Reports Python, torch, GPU, vLLM, Ray, a left-over Ray cluster, sandboxes, disk, hub access and the W&B key.
 
     Exit code 1 when something that a command needs is missing.
     """

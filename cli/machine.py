@@ -39,6 +39,8 @@ def checks(store: str) -> Iterator[Check]:
     yield _gpu()
     yield _vllm()
     yield _bfcl()
+    yield _sandbox()
+    yield _mcp()
     yield _stale_ray()
     yield _disk(Path(store))
     yield _hub()
@@ -112,6 +114,24 @@ def _bfcl() -> Check:
         searches = importlib.util.find_spec("rank_bm25") is not None
         return Check("bfcl-eval", "ok", version if searches else f"{version}; its memory_kv needs rank_bm25")
     return Check("bfcl-eval", "missing", "not installed", "`make setup`, or the one command in docs/evaluation.md")
+
+
+def _sandbox() -> Check:
+    from ..base.errors import ConfigError
+    from ..environments.python_sandbox.box import require_isolation
+
+    try:
+        require_isolation()
+    except ConfigError as error:
+        return Check("Sandbox", "note", error.message, error.fix or "")
+    return Check("Sandbox", "ok", "namespaces for the environment python-sandbox")
+
+
+def _mcp() -> Check:
+    version = _version("mcp")
+    if version is None:
+        return Check("mcp", "note", "not installed", 'pip install "rollhouse[mcp]", for tools of MCP servers')
+    return Check("mcp", "ok", version)
 
 
 def _stale_ray() -> Check:

@@ -44,11 +44,13 @@ def replay(
     Example: `rollhouse train replay grpo loss_fn.ratio_clip_max=0.28 policy.optimizer.lr=1e-5`
     """
     from ..base.recipes import refuse_code, refuse_stored_code
+    from ..store.naming import run_named
     from ..train.grpo.custom import stored_code
     from ..train.grpo.original import changed_config, stored_config
     from ..train.grpo.replay import replay as again
 
     place = open_store(store)
+    original = run_named(place, original)
     if recipe:
         refuse_code(recipe, allow_code)
     config = changed_config(stored_config(place, original), settings or [], recipe)

@@ -40,10 +40,12 @@ def rescore(
 
     config: RescoreConfig = ctx.obj
     if dry_run:
-        print_config(config, {"environment": open_scorer(config.scorer, config.tables).environment}, format)
+        print_config(
+            config, {"environment": open_scorer(config.scorer, config.tables, config.rubric).environment}, format
+        )
         return
     place = open_store(store)
-    judge = open_scorer(config.scorer, config.tables)
+    judge = open_scorer(config.scorer, config.tables, config.rubric)
     with progress(transient=True) as bar:
         line = bar.add_task("rescore", total=None, note="")
         summary = run_rescore(place, config, lambda done, total: bar.update(line, completed=done, total=total))

@@ -36,7 +36,7 @@ def list_(store: StoreOption = None, at: AtOption = None, format: FormatOption =
 
 
 def show(
-    run: Annotated[str, typer.Argument(help="The run's id, or the beginning of it.")],
+    run: Annotated[str, typer.Argument(help="The run's id, the beginning of it, or latest.")],
     store: StoreOption = None,
     at: AtOption = None,
     format: FormatOption = Format.table,
@@ -95,7 +95,12 @@ def _result(found: "Reproduction") -> str:
 
 
 def lineage(
-    id: Annotated[str, typer.Argument(help="A checkpoint, run, dataset NAME@V, snapshot or rollout.")],
+    id: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint (RUN/step_N, RUN/best), run, dataset NAME@V, snapshot or rollout; the beginning of an id; latest."
+        ),
+    ],
     store: StoreOption = None,
     at: AtOption = None,
     format: Annotated[Format, typer.Option("--format", help="Print a tree (table), json or csv.")] = Format.table,
@@ -107,8 +112,10 @@ def lineage(
     from dataclasses import asdict
 
     from ..store.lineage import lineage as trace
+    from ..train.checkpoints import whole_name
 
-    root = trace(open_store(store, at), id, rollouts=format is Format.json)
+    place = open_store(store, at)
+    root = trace(place, whole_name(place, id), rollouts=format is Format.json)
     if format is Format.table:
         out = console()
         out.width = 10_000  # lines are not cut; the terminal wraps them

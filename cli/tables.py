@@ -1,8 +1,10 @@
 """Tables for people: whole where they fit, records where they do not, and nothing left out without a word."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
 _TEXT_WIDTH = 16  # the least room of a text, which is folded to it
 _RECORDS = 20  # more rows than this are not shown as records
 _LIST_SIGNS = 120  # a longer list is cut, with its length
+
+_SHORTEST_ID = 10  # characters of a hash, which no two of ten million rows are likely to share
+_HASH = re.compile(r"[0-9a-f]{32,64}")
 
 Cell = Callable[[Any], str]
 
@@ -28,12 +33,14 @@ def print_table(
 
     A table that is too wide has folded texts, else becomes records (up to 20 rows), else names the columns that do not fit.
 
+    Ids that are hashes are cut to beginnings that are unique in the table, which every command takes; JSON, CSV and records have them whole.
+
     Args:
         cell, whole: Make the text of a value; `cell` may shorten it.
     """
     if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
         out.width = 1_000_000
-    columns = [_Column(name, rows, cell) for name in names]
+    columns = [_Column(name, rows, _short_ids(name, rows, cell)) for name in names]
     if sum(column.width + 3 for column in columns) + 1 <= out.width:
         out.width = min(out.width, 10_000)
         out.print(_table(columns, title, compact=False))
@@ -69,6 +76,22 @@ class _Column:
         self.least = max(
             min(content, content if self.numeric else _TEXT_WIDTH), *(_width(part) for part in _parts(name))
         )
+
+
+def _short_ids(name: str, rows: Sequence[Mapping[str, Any]], cell: Cell) -> Cell:
+    """Makes the text of a column's values, cutting a column of hashes to their shortest unique beginnings; other columns as `cell` does."""
+    known = [row[name] for row in rows if row[name] is not None]
+    if not known or not all(isinstance(id, str) and _HASH.fullmatch(id) for id in known):
+        return cell
+    ids = sorted(set(known))
+    shared = max((_same(*pair) for pair in pairwise(ids)), default=0)
+    length = max(_SHORTEST_ID, shared + 1)
+    return lambda value: cell(value[:length] if isinstance(value, str) else value)
+
+
+def _same(one: str, other: str) -> int:
+    """How many characters two texts begin alike with."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _cut_list(value: Any, text: str) -> str:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from ..base.config import FREE, Flag, RunSettings, Section
 from ..environments.config import EnvironmentSettings
+from ..environments.rubric import RubricSettings
 from ..policies.config import SamplingPolicy
 
 
@@ -56,9 +57,11 @@ class RescoreConfig(RunSettings):
     """What to score again, and by what."""
 
     scorer: Annotated[str, Flag("Input", metavar="NAME")]
-    """Scorer: an environment (workplace, workplace-mini, …), workplace-lenient, math-strict, FILE.py:NAME or module:NAME."""
+    """Scorer: an environment (workplace, workplace-mini, …), workplace-lenient, math-strict, rubric, rubric-group, FILE.py:NAME or module:NAME."""
     tables: Annotated[str | None, Flag("Input", metavar="FOLDER")] = None
     """Folder of the environment's tables."""
+    rubric: RubricSettings | None = None
+    """Criteria and judge of the scorers rubric and rubric-group. Default: none."""
     of_run: Annotated[str | None, Flag("Input", metavar="RUN")] = None
     """Score only the rollouts of this run."""
     workers: Annotated[int | None, Flag("Limits", metavar="N"), FREE] = Field(default=None, ge=1)

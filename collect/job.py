@@ -8,7 +8,7 @@ from typing import Any
 from ..base.errors import ConfigError, EngineError
 from ..base.event_loop import run_blocking
 from ..environments.harness import refuse_unplayable
-from ..environments.mixture import open_mixture
+from ..environments.mixture import open_mixture, refuse_group_rubrics
 from ..environments.registry import tasks_of
 from ..environments.types import Environment
 from ..environments.verdicts import shaping_rules
@@ -126,6 +126,7 @@ def load_tasks(config: CollectConfig) -> tuple[Environment, list[Task]]:
     specs = config.environment.specs()
     refuse_unplayable((spec.harness for spec in specs), policy.engine, config.workers)
     environment = open_mixture(specs, config.seed)
+    refuse_group_rubrics(environment)
     return environment, tasks_of(environment, config.environment.split, config.environment.limit)
 
 

@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from ..base.errors import EvaluationError
-from ..environments.scorers import Scorer, environment_scorer, open_scorer
+from ..environments.scorers import Scorer, Verdict, environment_scorer, open_scorer
 from ..environments.stored_tasks import StoredTasks
 from ..environments.types import Environment
 from ..queries.named import run_query
@@ -20,46 +20,18 @@ from ..queries.verdicts import COLLECTED, parse_scorer
 from ..store.appending import insert_if_absent
 from ..store.ids import hash_id
 from ..store.lance_store import LanceStore, quote
+from ..store.naming import run_named
 from ..store.runs import start_run
 from ..store.task import SCORES, Score, Task
 from .config import RescoreConfig
+from .rescore_groups import score_groups, with_prompts
+from .rescore_summary import COLUMNS, RescoreSummary
 
-COLUMNS = [
-    "rollout_id", "run_id", "step", "task_id", "prompt_id", "environment", "policy_id", "messages", "status", "stop_reason", "reward",
-    "passed", "n_turns", "n_tool_calls", "n_tool_errors", "n_sampled_tokens", "duration_s",
-]  # fmt: skip
 _ROWS_AT_ONCE = 256
 # A process takes about a second to start, in which one scores this many.
 _WORTH_A_WORKER = 1_000
 
 Pair = tuple[Task | None, dict[str, Any]]
-# What a scorer said of one rollout; the kind of error where it broke; None where it had nothing to say.
-Verdict = Score | str | None
-
-
-@dataclass
-class RescoreSummary:
-    """What rescoring did.
-
-    Attributes:
-        environment: Whose rollouts were looked at; None all.
-        scorer, scorer_version: Who gave the verdicts, as `scores` names them; None when there are none.
-        scored: Rollouts that have a verdict now.
-        new: Verdicts the store did not have yet.
-        passed: Verdicts that count as solved.
-        moved: Verdicts that differ from the reward at collection time.
-        left_out: Rollouts without a verdict, by reason: no_truth, the status of one that failed, no_verdict, or scorer_error and its type.
-    """
-
-    run_id: str
-    environment: str | None
-    scorer: str | None = None
-    scorer_version: str | None = None
-    scored: int = 0
-    new: int = 0
-    passed: int = 0
-    moved: int = 0
-    left_out: dict[str, int] = field(default_factory=dict)
 
 
 def rescore(
@@ -87,15 +59,22 @@ def rescore(
     Raises EvaluationError when a scoring process dies.
     """
     judge = scorer if isinstance(scorer, Scorer) else environment_scorer(scorer)
+    of_run = None if of_run is None else run_named(store, of_run)
     equal = {"environment": judge.environment, "run_id": of_run}
     where = " and ".join(f"{column} = {quote(value)}" for column, value in equal.items() if value is not None) or None
     total, done = store.lance_dataset("rollouts").count_rows(filter=where), 0
     with start_run(store, "rescore", name, {"scorer": judge.name, "of_run": of_run}) as run:
         summary = RescoreSummary(run.run_id, judge.environment)
+        if judge.verdict_name is not None:
+            summary.scorer, summary.scorer_version = judge.verdict_name
+        if judge.judge_groups is not None:
+            score_groups(store, judge, where, summary, on_progress)
+            run.finish(asdict(summary))
+            return summary
         work = _Work(judge, StoredTasks(store, judge.environment), _known(store, judge), summary)
         batches = store.batches("rollouts", COLUMNS, where, max_rows=_ROWS_AT_ONCE)
-        pairs = (work.pairs(batch.to_pylist()) for batch in batches)
-        for looked_at, todo, verdicts in _judged(judge, pairs, workers or _workers(total)):
+        pairs = (work.pairs(with_prompts(store, judge, batch.to_pylist())) for batch in batches)
+        for looked_at, todo, verdicts in _judged(judge, pairs, 1 if judge.judge_many else workers or _workers(total)):
             summary.new += insert_if_absent(store, "scores", SCORES.batch(work.scores(todo, verdicts)))
             done += looked_at
             if on_progress:
@@ -108,7 +87,7 @@ def run_rescore(
     store: LanceStore, config: RescoreConfig, on_progress: Callable[[int, int], None] | None = None
 ) -> RescoreSummary:
     """Scores by the configuration. Raises ConfigError for an unknown scorer, and what `rescore` raises."""
-    judge = open_scorer(config.scorer, config.tables)
+    judge = open_scorer(config.scorer, config.tables, config.rubric)
     return rescore(store, judge, of_run=config.of_run, name=config.run, workers=config.workers, on_progress=on_progress)
 
 
@@ -144,7 +123,9 @@ class _Work:
             task = self.tasks.find(rollout["task_id"], rollout["prompt_id"])
             ended = rollout["status"] in ("completed", "truncated")
             if self.scorer.needs_truth and not (ended and task):
-                self._leave_out("no_truth" if ended else rollout["status"])
+                self.summary.leave_out("no_truth" if ended else rollout["status"])
+            elif self.scorer.needs_prompt and not ended:
+                self.summary.leave_out(rollout["status"])
             elif not self._is_known(task, rollout):
                 todo.append((task, rollout))
         return len(rollouts), todo
@@ -154,10 +135,10 @@ class _Work:
         scores = []
         for (_, rollout), verdict in zip(todo, verdicts, strict=True):
             if isinstance(verdict, Score):
-                self._count(rollout, verdict.reward, verdict.passed)
+                self.summary.count(rollout, verdict.reward, verdict.passed)
                 scores.append(verdict.about(rollout["rollout_id"], self.summary.run_id, self.scorer.config_hash))
             else:
-                self._leave_out(verdict or "no_verdict")
+                self.summary.leave_out(verdict or "no_verdict")
         return scores
 
     def _is_known(self, task: Task | None, rollout: dict[str, Any]) -> bool:
@@ -170,16 +151,8 @@ class _Work:
         said = (self.summary.scorer, self.summary.scorer_version)
         known = self.known.get(hash_id(rollout["rollout_id"], *said, self.scorer.config_hash))
         if known:
-            self._count(rollout, *known)
+            self.summary.count(rollout, *known)
         return known is not None
-
-    def _count(self, rollout: dict[str, Any], reward: float | None, passed: bool | None) -> None:
-        self.summary.scored += 1
-        self.summary.passed += bool(passed)
-        self.summary.moved += rollout["reward"] is not None and rollout["reward"] != reward
-
-    def _leave_out(self, reason: str) -> None:
-        self.summary.left_out[reason] = self.summary.left_out.get(reason, 0) + 1
 
 
 def _known(store: LanceStore, scorer: Scorer) -> dict[str, tuple[float | None, bool | None]]:
@@ -196,7 +169,8 @@ def _judged(
 ) -> Iterator[tuple[int, list[Pair], list[Verdict]]]:
     """Each batch with its verdicts, in order; a few batches are ahead of what was yielded."""
     if workers == 1:
-        yield from ((count, todo, [_verdict(scorer, pair) for pair in todo]) for count, todo in batches)
+        many = scorer.judge_many or (lambda pairs: [_verdict(scorer, pair) for pair in pairs])
+        yield from ((count, todo, many(todo)) for count, todo in batches)
         return
     # Lance is never used across a fork; the workers see rollouts and no store.
     spawn = multiprocessing.get_context("spawn")

@@ -8,6 +8,7 @@ from ..base.config import Content, Flag, Section
 from ..base.errors import ConfigError
 from ..base.plugins import plugin_hash
 from .harness import HarnessSettings
+from .rubric import RubricSettings
 from .shaping import RewardShaping
 
 
@@ -77,7 +78,13 @@ class EnvironmentSpec(EnvironmentSource):
     """Further arguments of the environment's constructor."""
     limits: EpisodeLimits = Field(default_factory=EpisodeLimits)
     reward: RewardShaping = Field(default_factory=RewardShaping)
+    rubric: RubricSettings | None = None
+    """Criteria that a judge grades beside the environment's verifier. Default: none."""
     harness: HarnessSettings = Field(default_factory=HarnessSettings)
+
+
+OF_ONE = ("name", "tables", "tasks", "tasks_split", "options", "reward", "rubric", "harness")
+"""Settings of one environment, which an entry of a mixture has too."""
 
 
 class PlayedEnvironment(EnvironmentSource):
@@ -86,6 +93,8 @@ class PlayedEnvironment(EnvironmentSource):
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the environment's constructor."""
     reward: RewardShaping = Field(default_factory=RewardShaping)
+    rubric: RubricSettings | None = None
+    """Criteria that a judge grades beside the environment's verifier. Default: none."""
     harness: HarnessSettings = Field(default_factory=HarnessSettings)
     mixture: list[EnvironmentSpec] = Field(default_factory=list)
     """Several environments instead of one, interleaved by weight."""
@@ -94,17 +103,16 @@ class PlayedEnvironment(EnvironmentSource):
 
     def specs(self) -> list[EnvironmentSpec]:
         """The environments, however they are named. Raises ConfigError when both ways are used, or none."""
-        own = ("name", "tables", "tasks", "tasks_split", "options", "reward", "harness")
-        if self.mixture and any(getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True) for name in own):  # fmt: skip
+        if self.mixture and any(getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True) for name in OF_ONE):  # fmt: skip
             raise ConfigError(
-                "environment.mixture and another setting of the environment (name, tables, tasks, tasks_split, options, reward or harness) are both set.",
+                f"environment.mixture and another setting of one environment ({', '.join(OF_ONE)}) are both set.",
                 "Remove one of them; an entry of environment.mixture takes all of these settings too.",
             )
         if self.mixture:
             return self.mixture
         if self.name is None:
             raise ConfigError("No environment is named.", "Name one with --env, or several under environment.mixture.")
-        return [EnvironmentSpec(**{name: getattr(self, name) for name in own})]
+        return [EnvironmentSpec(**{name: getattr(self, name) for name in OF_ONE})]
 
     def fewest_turns(self) -> int:
         """The lowest limit of model calls that any rollout has."""

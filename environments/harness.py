@@ -17,8 +17,6 @@ SHIPPED = {
     "smolagents": "smolagents",
     "mini-swe-agent": "mini_swe_agent",
     "nemo-gym": "nemo_gym",
-    "verifiers": "verifiers",
-    "harbor": "harbor",
 }
 """Name → module in the folder `harness/agents`, whose function `run` plays a task."""
 
@@ -27,7 +25,7 @@ class HarnessSettings(Section):
     """The program that plays the tasks. Default: the agent loop of rollhouse, over the environment's session."""
 
     name: Annotated[str | None, Flag("Input", "harness", "NAME"), Content(plugin_hash)] = None
-    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent, nemo-gym, verifiers or harbor. Default: the built-in agent loop."""
+    """Harness that plays the tasks: FILE.py:FUNCTION, module:FUNCTION, openai-agents, langgraph, pydantic-ai, smolagents, mini-swe-agent or nemo-gym. Default: the built-in agent loop."""
     command: list[str] = Field(default_factory=list)
     """Command line of a program that plays one task, instead of a name."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -44,6 +42,10 @@ class HarnessSettings(Section):
     """Limit of sampled tokens per rollout. Default: none beside the context length of each call."""
     calls_at_once: Annotated[int, FREE] = Field(default=16, ge=1)
     """Model calls of one rollout in flight; further ones wait."""
+    port: Annotated[int, FREE] = Field(default=0, ge=0, le=65535)
+    """Port of the run's engine on 127.0.0.1, for programs whose model address is fixed before the run; 0 takes a free one."""
+    key_env: Annotated[str | None, FREE] = None
+    """Environment variable with a key that is good for all rollouts, for such programs; their calls name the rollout in `metadata.rollout_id`."""
     variables: dict[str, str] = Field(default_factory=dict)
     """Further environment variables of the program."""
 

@@ -8,7 +8,9 @@ from ..base.errors import ConfigError
 from ..store.task import Task
 from .config import EnvironmentSpec, EpisodeLimits
 from .harness import HarnessSettings
+from .judged import JudgedEnvironment
 from .registry import load_environment
+from .rubric import RubricSettings
 from .shaping import RewardShaping
 from .types import Environment, Session
 
@@ -25,6 +27,7 @@ class Mixture:
         shaping: How rewards of each are shaped, by the same names.
         limits: Limits of the rollouts of each, by the same names.
         harnesses: The harness of each, by the same names.
+        rubrics: The rubric of each, by the same names.
     """
 
     def __init__(self, parts: Sequence[tuple[Environment, EnvironmentSpec]]) -> None:
@@ -34,6 +37,7 @@ class Mixture:
         self.shaping: dict[str, RewardShaping] = {}
         self.limits: dict[str, EpisodeLimits] = {}
         self.harnesses: dict[str, HarnessSettings] = {}
+        self.rubrics: dict[str, RubricSettings | None] = {}
         for environment, spec in parts:
             name = environment.name
             if name in self.environments:
@@ -41,7 +45,7 @@ class Mixture:
                     f"The environment {name!r} stands twice in the mixture.",
                     "Merge its tasks files with `rollhouse tasks prepare`, or give one class another name.",
                 )
-            self.environments[name], self.harnesses[name] = environment, spec.harness
+            self.environments[name], self.harnesses[name], self.rubrics[name] = environment, spec.harness, spec.rubric
             self.weights[name], self.shaping[name], self.limits[name] = spec.weight, spec.reward, spec.limits
         self.name = next(iter(self.environments)) if len(self.environments) == 1 else "mixture"
 
@@ -77,7 +81,7 @@ class Mixture:
 
 
 def open_mixture(specs: Sequence[EnvironmentSpec], seed: int | None = 0) -> Environment:
-    """The environment of one spec with neither limits nor reward shaping nor harness, else a Mixture.
+    """The environment of one spec without settings of a mixture (limits, reward shaping, harness, a rubric that compares groups), else a Mixture.
 
     Args:
         seed: Seed of generated tasks; None is 0.
@@ -86,18 +90,40 @@ def open_mixture(specs: Sequence[EnvironmentSpec], seed: int | None = 0) -> Envi
     """
     if not specs:
         raise ConfigError("No environment is named.", "Name one with --env, or several under environment.mixture.")
-    opened = [
-        load_environment(spec.name, spec.tables, spec.tasks, seed, spec.tasks_split, **spec.options) for spec in specs
-    ]
+    opened = [_open(spec, seed) for spec in specs]
+    compared = specs[0].rubric is not None and specs[0].rubric.compare == "group"
     plain = specs[0].limits == _NO_LIMITS and specs[0].reward.changes_nothing and not specs[0].harness.chosen
+    plain = plain and not compared
     if len(opened) == 1 and plain:
         return opened[0]
     return Mixture(list(zip(opened, specs, strict=True)))
 
 
+def _open(spec: EnvironmentSpec, seed: int | None) -> Environment:
+    environment = load_environment(spec.name, spec.tables, spec.tasks, seed, spec.tasks_split, **spec.options)
+    if spec.rubric is None or spec.rubric.compare == "group":
+        return environment
+    return JudgedEnvironment(environment, spec.rubric)
+
+
 def parts_of(environment: Environment) -> dict[str, Environment]:
     """The environments of a mixture by name, or the one environment."""
     return environment.environments if isinstance(environment, Mixture) else {environment.name: environment}
+
+
+def group_rubrics(environment: Environment) -> dict[str, RubricSettings]:
+    """The rubrics that compare the rollouts of a group, by `Task.environment`."""
+    rubrics = environment.rubrics if isinstance(environment, Mixture) else {}
+    return {name: rubric for name, rubric in rubrics.items() if rubric is not None and rubric.compare == "group"}
+
+
+def refuse_group_rubrics(environment: Environment) -> None:
+    """Raises ConfigError for a rubric that compares groups, where rollouts are not taken by groups."""
+    if group_rubrics(environment):
+        raise ConfigError(
+            "rubric.compare=group compares the rollouts of a group while a run trains on them.",
+            "Set compare=each, or compare stored groups with `rollhouse rescore --scorer rubric-group`.",
+        )
 
 
 def harnesses_of(environment: Environment) -> dict[str, HarnessSettings]:

@@ -44,7 +44,7 @@ class StoredTasks:
     def __init__(self, store: LanceStore, environment: str | None) -> None:
         of = f"environment = {quote(environment)} and " if environment is not None else ""
         rows = store.read("tasks", filter=f"{of}ground_truth is not null").to_pylist()
-        prompts = _read_prompts(store, sorted({row["prompt_id"] for row in rows}))
+        prompts = read_prompts(store, sorted({row["prompt_id"] for row in rows}))
         self._by_id = {row["task_id"]: Task.from_row(row, prompts[row["prompt_id"]]) for row in rows}
         self._by_prompt: dict[str, list[str]] = {}
         for row in rows:
@@ -58,7 +58,8 @@ class StoredTasks:
         return self._by_id[same_prompt[0]] if len(same_prompt) == 1 else None
 
 
-def _read_prompts(store: LanceStore, prompt_ids: list[str]) -> dict[str, Prompt]:
+def read_prompts(store: LanceStore, prompt_ids: list[str]) -> dict[str, Prompt]:
+    """Prompts by id, of those that the store has."""
     found: dict[str, Any] = {}
     for start in range(0, len(prompt_ids), _PROMPTS_AT_ONCE):
         some = ", ".join(quote(prompt_id) for prompt_id in prompt_ids[start : start + _PROMPTS_AT_ONCE])

@@ -195,6 +195,11 @@ def tool_session(
     return session
 
 
+async def run_user_code(function: Callable[..., Any], *args: Any) -> Any:
+    """What a user's function returns, run beside the event loop: in a thread, or on the second loop if it is async."""
+    return await _run(False, function, *args)
+
+
 async def _run(inline: bool, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if inline or inspect.iscoroutinefunction(inspect.unwrap(function)):
         value = function(*args, **kwargs)

@@ -10,7 +10,7 @@ from ..base.errors import ConfigError
 from ..base.html import html_table
 from ..store.lance_store import LanceStore
 from ..store.run_settings import stored_settings
-from ..store.runs import get_run
+from ..store.runs import find_run
 from .config import BfclConfig, EvaluationConfig
 from .rows import rows_of_run
 
@@ -153,8 +153,8 @@ def compare_runs(store: LanceStore, run_a: str, run_b: str, seed: int = 0) -> Ru
 
     Raises StoreNotFound for an unknown run, ConfigError without a common case.
     """
-    runs = [get_run(store, name) for name in (run_a, run_b)]
-    return compare_rows(runs[0], rows_of_run(store, run_a), runs[1], rows_of_run(store, run_b), seed)
+    a, b = (find_run(store, name) for name in (run_a, run_b))
+    return compare_rows(a, rows_of_run(store, a["run_id"]), b, rows_of_run(store, b["run_id"]), seed)
 
 
 def compare_rows(

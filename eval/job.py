@@ -7,7 +7,7 @@ from typing import Any
 from ..base.errors import ConfigError
 from ..collect.runner import CollectSummary
 from ..environments.harness import refuse_unplayable
-from ..environments.mixture import open_mixture
+from ..environments.mixture import open_mixture, refuse_group_rubrics
 from ..environments.registry import tasks_of
 from ..environments.types import Environment
 from ..harness.opening import open_harnesses
@@ -83,6 +83,7 @@ def check_evaluation(config: EvaluationConfig) -> tuple[Environment, list[Task]]
     specs = config.environment.specs()
     refuse_unplayable((spec.harness for spec in specs), config.policy.engine)
     environment = open_mixture(specs, config.seed)
+    refuse_group_rubrics(environment)
     return environment, tasks_of(environment, config.environment.split, config.environment.limit)
 
 

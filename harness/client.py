@@ -75,14 +75,18 @@ class HarnessClient:
 
     @cached_property
     def openai(self) -> Any:
-        """An `openai.AsyncOpenAI` without retries. Needs the package openai."""
-        return self._kept(need("openai").AsyncOpenAI(base_url=self.base_url, api_key=self.api_key, max_retries=0))
+        """An `openai.AsyncOpenAI` without retries and time limit, which is the run's. Needs the package openai."""
+        openai = need("openai")
+        # Reading certificates, which a client of this machine does not need, takes longer than a short call.
+        http = openai.DefaultAsyncHttpxClient(verify=False, timeout=None)
+        return self._kept(openai.AsyncOpenAI(base_url=self.base_url, api_key=self.api_key, max_retries=0, timeout=None, http_client=http))  # fmt: skip
 
     @cached_property
     def anthropic(self) -> Any:
-        """An `anthropic.AsyncAnthropic` without retries. Needs the package anthropic."""
-        client = need("anthropic").AsyncAnthropic(base_url=self.anthropic_url, api_key=self.api_key, max_retries=0)
-        return self._kept(client)
+        """An `anthropic.AsyncAnthropic` without retries and time limit, which is the run's. Needs the package anthropic."""
+        anthropic = need("anthropic")
+        http = anthropic.DefaultAsyncHttpxClient(verify=False, timeout=None)
+        return self._kept(anthropic.AsyncAnthropic(base_url=self.anthropic_url, api_key=self.api_key, max_retries=0, timeout=None, http_client=http))  # fmt: skip
 
     @cached_property
     def tools(self) -> list[HarnessTool]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from ..base.errors import EngineError
+from ..base.errors import ConfigError, EngineError
 from ..policies.engines.base import EngineGone, EngineRefused, PromptTooLong
 from ..policies.types import Policy
 from ..serve.app import ROLLOUT, Api, Handler, make_app
@@ -33,10 +33,11 @@ class Gateway:
         gone: The error with which the engine has ended; None while it has not.
     """
 
-    def __init__(self, policy: Policy, model: str = "policy") -> None:
+    def __init__(self, policy: Policy, port: int = 0, shared_key: str | None = None, model: str = "policy") -> None:
+        """`port` 0 takes a free one; `shared_key` is good for all rollouts."""
         self.gone: EngineGone | None = None
-        self._policy, self._model = policy, model
-        self._recorder = LiveRecorder()
+        self._policy, self._model, self._port = policy, model, port
+        self._recorder = LiveRecorder(shared_key)
         self._url = ""
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -47,6 +48,8 @@ class Gateway:
     def __enter__(self) -> "Gateway":
         self._thread.start()
         self._ready.wait(_START_S)
+        if isinstance(self._failure, OSError):
+            raise ConfigError(f"Cannot bind {_HOST}:{self._port}: {self._failure.strerror}.", "Set another port of the harness; 0 takes a free one.")  # fmt: skip
         if not self._url:
             raise EngineError("The gateway of the run did not start.", "Try again when the machine is less busy.") from self._failure  # fmt: skip
         return self
@@ -92,7 +95,7 @@ class Gateway:
         app.router.add_post("/rollouts/{rollout}/tools/{tool}", self._tool)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S, handler_cancellation=True)
         await runner.setup()
-        with socket.create_server((_HOST, 0)) as listener:
+        with socket.create_server((_HOST, self._port)) as listener:
             connections = Acceptor(runner, listener)
             connections.listen()
             accepting = asyncio.ensure_future(connections.run())

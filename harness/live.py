@@ -147,7 +147,9 @@ class LiveRollout:
 class LiveRecorder:
     """The rollouts in progress. There is no journal: a rollout that is interrupted is played again as the same slot."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared_key: str | None = None) -> None:
+        """`shared_key` is good for all rollouts; None is no such key."""
+        self._shared_key = shared_key
         self._by_name: dict[str, LiveRollout] = {}
         self._by_key: dict[str, str] = {}
 
@@ -161,8 +163,9 @@ class LiveRecorder:
         self._by_key.pop(live.key, None)
 
     def name_of(self, key: str) -> str | None:
-        """The rollout of a key; None for an unknown one."""
-        return self._by_key.get(key)
+        """The rollout of a key; "" for the one of all rollouts, None for an unknown one."""
+        shared = self._shared_key is not None and secrets.compare_digest(key.encode(), self._shared_key.encode())
+        return "" if shared else self._by_key.get(key)
 
     def live(self, name: str | None) -> LiveRollout:
         """A rollout in progress. Raises ApiError (409)."""

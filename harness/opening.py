@@ -1,13 +1,15 @@
 """What plays the slots of a run: the agent loop, or the harness of the task's environment."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..base.errors import ConfigError
 from ..collect.episode import Episode, Slot, play_episode
 from ..collect.job import open_play as open_loops
 from ..collect.runner import Play
-from ..environments.harness import refuse_unplayable
+from ..environments.harness import HarnessSettings, refuse_unplayable
 from ..environments.mixture import harnesses_of, limits_of
 from ..environments.types import Environment
 from ..policies.opening import open_policy
@@ -52,7 +54,7 @@ def open_harnesses(
         for name, settings in harnesses.items():
             same = next((known for known in runners if harnesses[known] == settings), None)
             runners[name] = runners[same] if same else opened.enter_context(closing(open_runner(settings)))
-        gateway = opened.enter_context(Gateway(policy))
+        gateway = opened.enter_context(Gateway(policy, *_address(harnesses.values())))
         players = {
             name: HarnessPlayer(settings, environment, policy, gateway, runners[name])
             for name, settings in harnesses.items()
@@ -66,6 +68,18 @@ def open_harnesses(
             return await player.play(slot, sampling, own.time_limit_s or time_limit_s, own.tool_time_limit_s or tool_limit_s)  # fmt: skip
 
         yield play
+
+
+def _address(harnesses: Iterable[HarnessSettings]) -> tuple[int, str | None]:
+    """The port and the shared key of the gateway. Raises ConfigError for harnesses that differ in them, or a variable that is not set."""
+    given = {(one.port, one.key_env) for one in harnesses if one.port or one.key_env is not None} or {(0, None)}
+    if len(given) > 1:
+        raise ConfigError("The harnesses of the run have different ports or keys.", "Give them the same port and key_env.")  # fmt: skip
+    ((port, variable),) = given
+    key = None if variable is None else os.environ.get(variable)
+    if variable is not None and not key:
+        raise ConfigError(f"The environment variable {variable} is not set.", "Set it to the key of the harness.")
+    return port, key
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from ..base.errors import EmptyDataset
 from ..queries.verdicts import COLLECTED
 from ..store.lance_store import LanceStore
+from ..store.naming import run_named
 from .card import card_path, write_card
 from .config import ExportConfig
 from .formats import EXPORTS, FileFormat, format_named
@@ -87,6 +88,7 @@ def export_file(
             push(name, file.parent)
         return replace(summary, file=str(path))
     readme = card_path(format_name, path) if card else None
+    run = None if run is None else run_named(store, run)
     stored = StoredRollouts(store, run, where, at, scorer)
     if not stored.count:
         raise EmptyDataset("No rollout is selected.", "Loosen --run and --where; `rollhouse runs list` names the runs.")

@@ -70,6 +70,7 @@ class FileFormat:
         wanted: What an export shall give back for a record, where that is not the record itself: of what `record` gave, and the record.
         unfit: Why an export has to leave a rollout out; None when it need not.
         drops: What of a rollout's messages an export has no place for, beside the columns that are not `held`.
+        chooses_reward: Whether `--reward-column` names fields of its records.
         signs: By what a file's beginning is told to have this format; None when it has not. `detect` takes the first format that has a reason.
     """
 
@@ -84,6 +85,7 @@ class FileFormat:
     unfit: Callable[[FileRollout], str | None] | None = None
     drops: Callable[[FileRollout], list[str]] | None = None
     signs: Callable[[FileSample], str | None] | None = None
+    chooses_reward: bool = False
 
 
 FORMATS: dict[str, FileFormat] = {
@@ -128,25 +130,30 @@ FORMATS: dict[str, FileFormat] = {
         records=inspect_log.records,
         signs=inspect_log.signs,
     ),
-    "slime": FileFormat(slime.read, None, records=slime.records, signs=slime.signs),
-    "otel": FileFormat(otel.read, otel_out.write, otel.held, carries=True, records=otel.records, signs=otel.signs),
-    "langfuse": FileFormat(langfuse.read, None, records=langfuse.records, signs=langfuse.signs),
-    "langsmith": FileFormat(langsmith.read, None, records=langsmith.records, signs=langsmith.signs),
+    "slime": FileFormat(slime.read, None, records=slime.records, signs=slime.signs, chooses_reward=True),
+    "otel": FileFormat(
+        otel.read, otel_out.write, otel.held, carries=True, records=otel.records, signs=otel.signs, chooses_reward=True
+    ),
+    "langfuse": FileFormat(langfuse.read, None, records=langfuse.records, signs=langfuse.signs, chooses_reward=True),
+    "langsmith": FileFormat(
+        langsmith.read, None, records=langsmith.records, signs=langsmith.signs, chooses_reward=True
+    ),
     "tau2": FileFormat(tau2.read, None, records=tau2.records, signs=tau2.signs),
-    "pairs": FileFormat(pairs.read, None, records=pairs.records, signs=pairs.signs),
-    "trackio": FileFormat(trackio.read, None, records=trackio.records, signs=trackio.signs),
+    "pairs": FileFormat(pairs.read, None, records=pairs.records, signs=pairs.signs, chooses_reward=True),
+    "trackio": FileFormat(trackio.read, None, records=trackio.records, signs=trackio.signs, chooses_reward=True),
     "verl": FileFormat(verl.read, None, records=verl.records, signs=verl.signs),
     "verl-prompt": FileFormat(None, verl.write_prompts, verl.prompt_held, unfit=verl.unfit, drops=verl.drops),
     "parquet": FileFormat(
         parquet.read, parquet.write, parquet.held, records=parquet_files.read_parquet, signs=signs.parquet
     ),
-    "columns": FileFormat(columns.read, None, records=dataset_files.records, signs=columns.signs),
+    "columns": FileFormat(columns.read, None, records=dataset_files.records, signs=columns.signs, chooses_reward=True),
     "sharegpt": FileFormat(
         columns.read,
         sharegpt.write,
         records=dataset_files.records,
         unfit=sharegpt.unfit,
         drops=sharegpt.drops,
+        chooses_reward=True,
     ),
     "trl": FileFormat(
         trl.read,
@@ -155,12 +162,19 @@ FORMATS: dict[str, FileFormat] = {
         records=trl.records,
         unfit=trl.unfit,
         signs=signs.keys("prompt", "completion"),
+        chooses_reward=True,
     ),
-    "trl-messages": FileFormat(trl.read, trl.writer("trl-messages"), trl.held, records=trl.records, unfit=trl.unfit),
-    "trl-kto": FileFormat(trl.read, trl.writer("trl-kto"), trl.held, records=trl.records, unfit=trl.unfit_for_kto),
+    "trl-messages": FileFormat(
+        trl.read, trl.writer("trl-messages"), trl.held, records=trl.records, unfit=trl.unfit, chooses_reward=True
+    ),
+    "trl-kto": FileFormat(
+        trl.read, trl.writer("trl-kto"), trl.held, records=trl.records, unfit=trl.unfit_for_kto, chooses_reward=True
+    ),
     "trl-prompt": FileFormat(None, trl.writer("trl-prompt"), trl.prompt_held, unfit=trl.unfit_prompt, drops=verl.drops),
     "openai-finetuning": FileFormat(None, finetuning.write, unfit=finetuning.unfit, drops=finetuning.drops),
-    "openai-chat": FileFormat(openai_chat.read, openai_chat.write, record=openai_chat.record, signs=signs.openai_chat),
+    "openai-chat": FileFormat(
+        openai_chat.read, openai_chat.write, record=openai_chat.record, signs=signs.openai_chat, chooses_reward=True
+    ),
 }
 IMPORTS = tuple(name for name, format in FORMATS.items() if format.read)
 EXPORTS = tuple(name for name, format in FORMATS.items() if format.write)

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..base.errors import FormatError, RollhouseError, SchemaMismatch, one_line
+from ..base.errors import ConfigError, FormatError, RollhouseError, SchemaMismatch, one_line
 from ..store.lance_store import LanceStore
 from ..store.rollout import Rollout
 from ..store.runs import Run, start_run
 from ..store.writer import RolloutWriter
 from .config import ImportConfig
 from .detect import Found, detect
-from .formats import IMPORTS, FileFormat, format_named
+from .formats import FORMATS, IMPORTS, FileFormat, format_named
 from .lines import BadLine, Line, Quarantine
 from .places import is_hub
 from .redact import Redactor
@@ -120,6 +120,7 @@ def run_import(
     path = Path(path)
     format_name = format_name or found_format(path, config).format
     format = format_named(format_name, IMPORTS)
+    _refuse_unused(config, format_name, format)
     if not is_hub(path) and not path.exists():
         raise FormatError(f"There is no file {path}.", "Check the path.")
     companion = _companion(format, path, config.inputs)
@@ -146,6 +147,18 @@ def run_import(
         run.finish(asdict(summary))
     _refuse_if_too_bad(summary, config.max_bad)
     return summary
+
+
+def _refuse_unused(config: ImportConfig, name: str, format: FileFormat) -> None:
+    """Raises ConfigError for an option that the format would not follow."""
+    wrong = {
+        "--reward-column": bool(config.reward_column) and name in FORMATS and not format.chooses_reward,
+        "--map": config.map is not None and name in FORMATS and name not in ("columns", "sharegpt"),
+        "--inputs": config.inputs is not None and name in FORMATS and name != "nemo-gym",
+    }
+    for option, is_wrong in wrong.items():
+        if is_wrong:
+            raise ConfigError(f"{option} has no meaning for {name}.", "Leave it out, or name the format columns, which reads any record.")  # fmt: skip
 
 
 def _bring_in(

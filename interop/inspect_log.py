@@ -28,7 +28,7 @@ _PLACED = {
     "started_at", "completed_at", "total_time", "error", "limit", "choices",
 }  # fmt: skip
 # Kept in `extra`: what a sample cost, and the log's own structure.
-_BOOKKEEPING = {"model_usage", "role_usage", "working_time", "timelines", "completed", "summary", "setup"}
+_BOOKKEEPING = {"model_usage", "role_usage", "working_time", "timelines", "completed", "summary", "setup", "turn_count"}
 
 
 def signs(sample: FileSample) -> str | None:
@@ -132,7 +132,7 @@ def read(record: Row, source: Source) -> list[FileRollout]:
     tools = read_tools(next((event["tools"] for event in events if event.get("tools")), None))
     reader = MessageReader(gaps, tools)
     listed = _restored(sample["messages"], sample.get("attachments") or {})
-    prompt, messages = _split(listed, reader)
+    prompt, messages = _split(listed, reader, failed=bool(sample.get("error") or sample.get("limit")))
     config = (spec.get("model_generate_config") or {}) | ((events[0].get("config") or {}) if events else {})
     rollout = FileRollout(prompt, tools, messages, gaps=reader.gaps, unread=reader.unread)
     rollout.gaps |= _left_out(sample, events, listed)
@@ -179,10 +179,13 @@ def _left_out(sample: Row, events: list[Row], listed: list[Row]) -> set[str]:
     return gaps | ({"other_choices_left_out"} if max(choices) > 1 else set())
 
 
-def _split(listed: list[Row], reader: MessageReader) -> tuple[list[Any], list[Any]]:
-    """What was asked, and everything from the first message on that the model made: an input may hold examples of replies."""
+def _split(listed: list[Row], reader: MessageReader, failed: bool) -> tuple[list[Any], list[Any]]:
+    """What was asked, and everything from the first message on that the model made: an input may hold examples of replies. A sample that failed
+    may lack a reply."""
     at = next((index for index, message in enumerate(listed) if message.get("role") == "assistant" and message.get("source") == "generate"), None)  # fmt: skip
     chat = [_chat(message, reader.gaps) for message in listed]
+    if at is None and failed and not any(message.get("role") == "assistant" for message in listed):
+        return reader.read(chat), []
     return split_prompt(reader.read(chat)) if at is None else (reader.read(chat[:at]), reader.read(chat[at:]))
 
 

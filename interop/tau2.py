@@ -106,12 +106,13 @@ def read(record: Row, source: Source) -> list[FileRollout]:
     seen, users = _seen(simulation["messages"], reader.gaps)
     opened = next((index for index, message in enumerate(seen) if message["role"] == "user"), 0)
     start = next((index for index, message in enumerate(seen) if index >= opened and message["role"] == "assistant"), None)  # fmt: skip
-    if start is None:
-        raise ValueError("the agent said nothing")
-    rollout = FileRollout(reader.read(seen[:start]), tools, reader.read(seen[start:]), gaps=reader.gaps, unread=reader.unread)  # fmt: skip
-    verdict = simulation.get("reward_info") or {}
     reason = str(simulation.get("termination_reason"))
     failed = "error" in reason
+    if start is None and not failed:
+        raise ValueError("the agent said nothing")
+    start = len(seen) if start is None else start
+    rollout = FileRollout(reader.read(seen[:start]), tools, reader.read(seen[start:]), gaps=reader.gaps, unread=reader.unread)  # fmt: skip
+    verdict = simulation.get("reward_info") or {}
     rollout.columns = {
         "environment": present(info, "environment_info.domain_name"), "policy_id": present(info, "agent_info.llm"),
         "temperature": present(info, "agent_info.llm_args.temperature"), "sampling_seed": simulation.get("seed"),

@@ -1,6 +1,7 @@
 """verifiers v0 `results.jsonl`: one rollout a line, with a `metadata.json` beside it. Import only."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from ..store.reading import MessageReader
 from ..store.tool_schemas import read_tools
 from .rollout import FileRollout, Row, unread_fields
 from .storing import Source
+from .values import present
 
 _BOOKKEEPING = {"example_id", "task", "error", "timing", "is_completed", "is_truncated", "stop_condition"}
 _PLACED = {"prompt", "completion", "reward", "metrics", "tool_defs", "answer"}
@@ -39,12 +41,19 @@ def read(row: Row, source: Source) -> list[FileRollout]:
         "reward": row.get("reward"),
         "reward_components": [{"name": name, "value": value, "weight": None} for name, value in metrics.items()],
         **_ending(row),
+        **_times(row.get("timing")),
     }
     rollout.task = {"ground_truth": row.get("answer") or None, "source_key": row["example_id"]}
     rest = {name: value for name, value in row.items() if name not in _PLACED}
     rollout.extra = {"verifiers-v0": rest | reader.unread}
     rollout.gaps |= unread_fields(rest, _BOOKKEEPING | metrics.keys())
     return [rollout]
+
+
+def _times(timing: Any) -> Row:
+    start, total = (present(timing, name) for name in ("start_time", "total"))
+    started = datetime.fromtimestamp(start, UTC) if isinstance(start, int | float) and start > 0 else None
+    return {"started_at": started, "duration_s": float(total) if isinstance(total, int | float) and total > 0 else None}
 
 
 def _ending(row: Row) -> Row:

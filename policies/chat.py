@@ -7,12 +7,13 @@ results, a user turn, the next generation prompt) is rendered and appended.
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..store.messages import Message, ToolCall
 from .config import ChatOptions
 from .models import load_tokenizer, stop_token_ids, template_hash, tokenizer_hash
-from .parsers import load_parser, opens_thinking, split_thinking
+from .parsers import OPENINGS, load_parser, opens_thinking, split_thinking
 from .template import Template, TemplateError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class ChatFormat:
 
     Attributes:
         stop_token_ids: Tokens that end a turn; the first is the template's own end-of-turn token.
+        call_openings: Texts that begin a call; None for a parser of which they are not known.
         tokenizer_hash, template_hash: As stored in `rollouts` and `prompt_tokens`; the template's with its settings.
     """
 
@@ -47,6 +49,7 @@ class ChatFormat:
         self.tokenizer_hash = tokenizer_hash(tokenizer)
         self.template_hash = template_hash(tokenizer, options.template_settings())
         self._read_calls = load_parser(options, tokenizer, self.template)
+        self.call_openings = OPENINGS.get(self._read_calls)
         self._prompts: OrderedDict[int, tuple[Task, list[int]]] = OrderedDict()
 
     @classmethod
@@ -163,6 +166,15 @@ class ChatFormat:
         text, calls, failures = self._read_calls(rest, tools)
         numbered = tuple(ToolCall(f"call_{first_call + i}", name, written) for i, (name, written) in enumerate(calls))
         return Message("assistant", text, numbered, reasoning=reasoning), failures
+
+    @cached_property
+    def call_shape(self) -> tuple[str, str, str] | None:
+        """The texts before a call's name, between name and arguments, and behind the arguments; None for calls that are not JSON between known texts."""
+        return self.template.call_shape(self.call_openings[0]) if self.call_openings else None
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens, special ones included."""
+        return self._decode(token_ids)
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         if not token_ids:

@@ -128,6 +128,35 @@ def model_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return config | config["text_config"] if isinstance(config.get("text_config"), dict) else config
 
 
+_OTHER_PARTS = ("vision_config", "audio_config")
+"""Sections of the configuration of a model that also sees or hears."""
+
+
+def is_multimodal(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is of a model that also sees or hears."""
+    return any(config.get(name) for name in _OTHER_PARTS)
+
+
+def check_text_model(folder: str | os.PathLike[str]) -> None:
+    """Raises ConfigError for a folder that is not loaded as a causal language model as a whole: an architecture that transformers has none of, or a
+    multimodal one whose text part alone would be loaded. A multimodal model that passes is loaded whole, and used with text alone.
+    """
+    transformers = need("transformers")
+    config = json.loads((Path(folder) / "config.json").read_text())
+    kind = (config.get("architectures") or [config.get("model_type")])[0]
+    known, own = transformers.MODEL_FOR_CAUSAL_LM_MAPPING, transformers.AutoConfig.from_pretrained(str(folder))
+    if type(own) not in known:
+        raise ConfigError(
+            f"transformers has no causal language model for the {kind} in {folder}.",
+            "Use a text model of the family.",
+        )
+    if is_multimodal(config) and known[type(own)].__name__ != kind:
+        raise ConfigError(
+            f"{folder} holds a {kind}, of which transformers loads the text part alone ({known[type(own)].__name__}).",
+            "Save the text part as a folder of its own (AutoModelForCausalLM.from_pretrained, save_pretrained, and the tokenizer) and use that.",
+        )
+
+
 def context_length(folder: str | os.PathLike[str]) -> int | None:
     """The most tokens of a sequence by the model's configuration; None when it states none."""
     return model_config(folder).get("max_position_embeddings")

@@ -38,6 +38,13 @@ BUILT_IN: dict[str, Parser] = {
 }
 """Parsers by name that keep arguments byte for byte. `nemotron_json` reads `<TOOLCALL>[…]</TOOLCALL>` of Nemotron Nano v2."""
 
+OPENINGS: dict[Parser, tuple[str, ...]] = {
+    BUILT_IN["hermes"]: ("<tool_call>",),
+    BUILT_IN["nemotron_json"]: ("<TOOLCALL>",),
+    BUILT_IN["mistral"]: ("[TOOL_CALLS]",),
+}
+"""Texts that begin the calls of parsers, where nothing else does."""
+
 OPEN, CLOSE = "<think>", "</think>"
 
 

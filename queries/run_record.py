@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.html import html_pairs
 from ..store.checkpoint_paths import shown_path
 from ..store.lance_store import LanceStore, quote
-from ..store.runs import get_run, list_runs
+from ..store.runs import find_run, list_runs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,8 +39,8 @@ class RunRecord:
 
     @classmethod
     def read(cls, store: LanceStore, run_id: str) -> "RunRecord":
-        """Reads a run. Raises StoreNotFound, which names runs of similar name."""
-        return cls._of(store, get_run(store, run_id))
+        """Reads a run, given as `store.naming.run_named` takes it. Raises StoreNotFound, which names runs of similar name, ConfigError for several."""
+        return cls._of(store, find_run(store, run_id))
 
     @classmethod
     def read_all(cls, store: LanceStore) -> "list[RunRecord]":

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ..base.errors import ConfigError, QueryError, one_line
 from ..store.lance_store import LanceStore, quote
+from ..store.naming import run_named
 from . import child
 from .conditions import filtered_rollouts
 from .session import sql
@@ -72,7 +73,7 @@ def search(
     # LanceDB's query over several columns fails on rows that no index covers; any one of several queries does not.
     anywhere = BooleanQuery([(Occur.SHOULD, MatchQuery(text, column)) for column in SAID])  # pyright: ignore[reportCallIssue]
     query = table.search(anywhere, query_type="fts")
-    look = _Look(store, _condition(run, environment, status), where, at, scorer)
+    look = _Look(store, _condition(store, run, environment, status), where, at, scorer)
     found = look.first(query, [*_COLUMNS, "messages", "_score"], limit)
     rows = [
         {name: row[name] for name in _COLUMNS} | {"score": row["_score"], "match": excerpt(row["messages"] or [], text)}
@@ -137,7 +138,7 @@ def nearest(
         raise ConfigError(f"Column {column} holds vectors of {size}, not of {len(vector)}.", "Use the same embedder.")
     table = store.lancedb().open_table("rollouts")
     query = table.search(list(vector), vector_column_name=column)
-    look = _Look(store, _condition(run, environment, status, f"{column} is not null"), where, at, scorer)
+    look = _Look(store, _condition(store, run, environment, status, f"{column} is not null"), where, at, scorer)
     found = look.first(query, [*_COLUMNS, "_distance"], limit)
     rows = [{name: row[name] for name in _COLUMNS} | {"distance": row["_distance"]} for row in found]
     return pa.Table.from_pylist(rows, _schema(store, pa.field("distance", pa.float32())))
@@ -268,7 +269,8 @@ def _listed(found: list[dict[str, Any]]) -> str:
     return ", ".join(quote(row["rollout_id"]) for row in found)
 
 
-def _condition(run: str | None, environment: str | None, status: str | None, *more: str) -> str:
+def _condition(store: LanceStore, run: str | None, environment: str | None, status: str | None, *more: str) -> str:
+    run = None if run is None else run_named(store, run)
     equal = {"run_id": run, "environment": environment, "status": status}
     return " and ".join(
         [*(f"{column} = {quote(value)}" for column, value in equal.items() if value is not None), *more]

@@ -1,10 +1,9 @@
 """The server's routes. Every v1 route also exists below `/rollouts/{id}`, so that a base URL alone names the rollout."""
 
-import contextlib
 import hmac
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,21 +11,26 @@ from aiohttp import web
 
 from ..base.web import foreign
 from ..policies.engines.base import EngineGone
-from .backends import KnownHistory, TokenBackend
+from .backends import KnownHistory, ModelAnswer, TokenBackend
 from .bodies import Body, body_of
 from .bounds import MAX_BODY, MAX_IDS, Bodies, beside, in_time, refuse_many
+from .conversations import Conversations
 from .errors import ApiError, as_api_error, refused
-from .events import chat_events, completion_events, response_events
+from .events import ChatEvents, CompletionEvents, EventWriter
 from .kept import KeptResponses
+from .messages import MessageEvents, error_body, message_head, message_reply, read_message_request
 from .replies import chat_reply, completion_reply
 from .request import ModelRequest, is_ids, read_chat, read_completion
-from .responses import read_response, response_reply
+from .response_events import ResponseEvents
+from .responses import read_response, response_head, response_reply
 from .rows import MAIN
 from .service import Caller, Service
+from .streaming import EventStream, Sink
 from .verdicts import read_ending, read_score
 
 _MAX_NAME = 200
 _WITHOUT_KEY = ("/health",)
+Answers = Coroutine[Any, Any, list[ModelAnswer]]
 ROLLOUT = web.RequestKey("rollout", str)
 """The rollout that a request's key is for, where keys are of rollouts."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -40,7 +44,9 @@ class Api:
         model: The name the model is served under.
         api_key: The key that clients must send; None needs no key.
         rollout_of_key: Gives the rollout that a key is for, in place of one key for all: a request is recorded under the rollout of its key, whatever
-            other id it names. None is returned for an unknown key.
+            other id it names. None is returned for an unknown key, "" for a key of all rollouts, whose requests name one.
+        id_fields: Headers and fields of the body that name the rollout of calls without an id.
+        conversations: Gives calls without an id the rollout whose conversation they continue, or a new one; None leaves them without.
         require_id: Refuse calls without a rollout id.
         on_engine_gone: Called when the engine has ended and no request can succeed.
         names: Names by which the server is reached, as in base.web.foreign; None takes any, for a server with a key.
@@ -53,6 +59,8 @@ class Api:
     on_engine_gone: Callable[[EngineGone], None]
     names: frozenset[str] | None = None
     rollout_of_key: Callable[[str], str | None] | None = None
+    id_fields: Sequence[str] = ()
+    conversations: Conversations | None = None
     bodies: Bodies = field(default_factory=Bodies)
     kept: KeptResponses = field(default_factory=KeptResponses)
 
@@ -60,11 +68,13 @@ class Api:
         """`/v1/chat/completions`."""
         body, size = await self._body(request)
         parsed = await beside(size, read_chat, body)
-        caller = self._caller(request, body)
+        caller = self._caller(request, body, parsed)
         parsed = _with_tokens(parsed, caller)
-        answers = await self.service.chat(parsed, caller)
-        reply = chat_reply(parsed, answers, self.model, self._text)
-        return await _events(request, chat_events(parsed, reply)) if parsed.stream else web.json_response(reply)
+        if parsed.stream:
+            events = ChatEvents(parsed, self.model, self._text)
+            return await self._stream(request, events, caller, lambda sink: self._answers(parsed, caller, sink))
+        answers = await self._answers(parsed, caller)
+        return web.json_response(chat_reply(parsed, answers, self.model, self._text), headers=_id_header(caller))
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """`/v1/completions`."""
@@ -72,21 +82,65 @@ class Api:
         parsed = await beside(size, read_completion, body)
         caller = self._caller(request, body)
         parsed = _with_tokens(parsed, caller)
+        if parsed.stream:
+            events = CompletionEvents(parsed, self.model, self._text)
+            return await self._stream(request, events, caller, lambda sink: self.service.completion(parsed, caller, sink))  # fmt: skip
         answers = await self.service.completion(parsed, caller)
-        reply = completion_reply(parsed, answers, self.model, self._text)
-        return await _events(request, completion_events(parsed, reply)) if parsed.stream else web.json_response(reply)
+        return web.json_response(completion_reply(parsed, answers, self.model, self._text), headers=_id_header(caller))
 
     async def responses(self, request: web.Request) -> web.StreamResponse:
         """`/v1/responses`."""
         body, size = await self._body(request)
-        asked = await beside(size, read_response, body, self.kept)
-        caller = self._caller(request, body)
-        parsed = _with_tokens(asked.parsed, caller)
-        (answer,) = await self.service.chat(parsed, caller)
-        reply = response_reply(parsed, body, answer, self.model)
-        if body.get("store") is not False:
-            self.kept.put(reply["id"], asked.items, reply["output"], size)
-        return await _events(request, response_events(reply)) if parsed.stream else web.json_response(reply)
+        response = await beside(size, read_response, body, self.kept)
+        caller = self._caller(request, body, response.parsed)
+        parsed = _with_tokens(response.parsed, caller)
+        begun = response_head(parsed, body, self.model)
+
+        def finished(answer: ModelAnswer) -> dict[str, Any]:
+            reply = response_reply(parsed, begun, answer)
+            if begun["store"]:
+                self.kept.put(reply["id"], response.items, reply["output"], size)
+            return reply
+
+        if parsed.stream:
+            events = ResponseEvents(parsed, begun, finished)
+            return await self._stream(request, events, caller, lambda sink: self._answers(parsed, caller, sink))
+        (answer,) = await self._answers(parsed, caller)
+        return web.json_response(finished(answer), headers=_id_header(caller))
+
+    async def messages(self, request: web.Request) -> web.StreamResponse:
+        """`/v1/messages`."""
+        body, size = await self._body(request)
+        parsed = await beside(size, read_message_request, body)
+        caller = self._caller(request, body, parsed)
+        if parsed.stream:
+            events = MessageEvents(parsed, self.model)
+            return await self._stream(request, events, caller, lambda sink: self._answers(parsed, caller, sink))
+        (answer,) = await self._answers(parsed, caller)
+        reply = message_reply(parsed, answer, message_head(self.model))
+        return web.json_response(reply, headers=_id_header(caller))
+
+    async def count_tokens(self, request: web.Request) -> web.StreamResponse:
+        """`/v1/messages/count_tokens`: the number of tokens of the next prompt."""
+        body, size = await self._body(request)
+        parsed = await beside(size, read_message_request, body)
+        return web.json_response({"input_tokens": await beside(size, self.service.count, parsed)})
+
+    async def _answers(self, parsed: ModelRequest, caller: Caller, sink: Sink | None = None) -> list[ModelAnswer]:
+        answers = await self.service.chat(parsed, caller, sink)
+        if self.conversations is not None and caller.rollout_id is not None:
+            self.conversations.answered(caller.rollout_id)
+        return answers
+
+    async def _stream(
+        self, request: web.Request, events: EventWriter, caller: Caller, answer: Callable[[Sink], Answers]
+    ) -> web.StreamResponse:
+        stream = EventStream(request, events, _id_header(caller))
+        return await stream.run(answer(stream), self._note_failure)
+
+    def _note_failure(self, error: Exception) -> None:
+        if isinstance(error, EngineGone):
+            self.on_engine_gone(error)
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         """`/v1/models`: the model, with the hashes of its tokenizer and template."""
@@ -171,15 +225,20 @@ class Api:
             raw = await in_time(request.read())
             return await beside(len(raw), body_of, raw), len(raw)
 
-    def _caller(self, request: web.Request, body: Body) -> Caller:
+    def _caller(self, request: web.Request, body: Body, parsed: ModelRequest | None = None) -> Caller:
+        """Who calls; a conversation that names no rollout may have one of its own."""
         metadata = body.get("metadata")
         fields = metadata if isinstance(metadata, dict) else {}
         found = [request.get(ROLLOUT), request.match_info.get("rollout"), request.headers.get("X-Rollout-Id"), body.get("rollout_id"), fields.get("rollout_id")]  # fmt: skip
+        found += [_named_in(request, body, one) for one in self.id_fields]
         name = next((_name(one) for one in found if one is not None), None)
+        agents = [request.match_info.get("agent"), request.headers.get("X-Agent"), fields.get("agent")]
+        agent = next((_name(one) for one in agents if one is not None), MAIN)
+        if name is None and self.conversations is not None and parsed is not None:
+            name = self.conversations.rollout_of(parsed, agent)
         if name is None and self.require_id:
             raise refused("This server requires a rollout id with every call: send the header X-Rollout-Id, or use /rollouts/ID/v1 as base URL.", "rollout_id_required")  # fmt: skip
-        agents = [request.match_info.get("agent"), request.headers.get("X-Agent"), fields.get("agent")]
-        return Caller(name, next((_name(one) for one in agents if one is not None), MAIN))
+        return Caller(name, agent)
 
     def _text(self, token_ids: list[int]) -> str:
         backend = self.service.backend
@@ -203,12 +262,12 @@ class Api:
             elif error.status == 404:
                 failure = ApiError(404, f"There is no route {request.path}.", "not_found")
         except Exception as error:
-            if isinstance(error, EngineGone):
-                self.on_engine_gone(error)
+            self._note_failure(error)
             failure = as_api_error(error)
             if failure.status == 500:
                 traceback.print_exception(error, file=sys.stderr)
-        return web.json_response(failure.body(), status=failure.status)
+        body = error_body(failure) if "/v1/messages" in request.path else failure.body()
+        return web.json_response(body, status=failure.status)
 
     def _check_key(self, request: web.Request) -> None:
         if self.api_key is None and self.rollout_of_key is None:
@@ -217,8 +276,9 @@ class Api:
         sent = sent.strip() if kind.lower() == "bearer" else request.headers.get("X-Api-Key", "").strip()
         if self.rollout_of_key is not None:
             name = self.rollout_of_key(sent)
-            right = name is not None and request.match_info.get("rollout", name) == name
-            request[ROLLOUT] = name or ""
+            right = name == "" or (name is not None and request.match_info.get("rollout", name) == name)
+            if name:
+                request[ROLLOUT] = name
         else:
             # Compared in constant time, so that response times do not reveal the key.
             right = hmac.compare_digest(sent.encode(errors="replace"), str(self.api_key).encode())
@@ -229,7 +289,7 @@ class Api:
 def make_app(api: Api) -> web.Application:
     """The application with its routes."""
     app = web.Application(client_max_size=MAX_BODY, middlewares=[api.guard])
-    v1 = {"chat/completions": api.chat, "completions": api.completions, "responses": api.responses}
+    v1 = {"chat/completions": api.chat, "completions": api.completions, "responses": api.responses, "messages": api.messages, "messages/count_tokens": api.count_tokens}  # fmt: skip
     plain = {"tokenize": api.tokenize, "detokenize": api.detokenize}
     for base in ("", "/rollouts/{rollout}", "/rollouts/{rollout}/agents/{agent}"):
         for name, handler in v1.items():
@@ -245,19 +305,25 @@ def make_app(api: Api) -> web.Application:
     return app
 
 
-async def _events(request: web.Request, events: Iterable[bytes]) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-    with contextlib.suppress(ConnectionError):  # the client has hung up: the call is recorded anyway
-        await response.prepare(request)
-        for event in events:
-            await response.write(event)
-        await response.write_eof()
-    return response
+def _id_header(caller: Caller) -> dict[str, str]:
+    """The rollout that a call was recorded under; an id outside Latin-1 cannot be a header."""
+    name = caller.rollout_id
+    return {"X-Rollout-Id": name} if name is not None and name.isascii() else {}
 
 
 def _with_tokens(parsed: ModelRequest, caller: Caller) -> ModelRequest:
     """The request with `show_tokens` settled: outside a rollout a client needs them to continue its conversation, inside one the server has them."""
     return replace(parsed, show_tokens=caller.rollout_id is None) if parsed.show_tokens is None else parsed
+
+
+def _named_in(request: web.Request, body: Body, field: str) -> str | None:
+    """The value of a header, or of a field of the body, its parts with dots between them; None where it is absent or no text."""
+    value: Any = request.headers.get(field)
+    if value is None:
+        value = body
+        for part in field.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+    return str(value) if isinstance(value, (str, int)) and value != "" else None
 
 
 def _path_id(request: web.Request) -> str:

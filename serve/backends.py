@@ -1,17 +1,20 @@
 """What answers a request: a token engine, whose prompts are built here token by token, or another endpoint."""
 
+import asyncio
 import json
 from bisect import bisect_left
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from ..policies.chat import ChatFormat, TemplateError
 from ..policies.endpoint import OpenAIPolicy
-from ..policies.engines.base import EngineRefused, PromptTooLong, SampledTokens
+from ..policies.engines.base import EngineRefused, PromptTooLong, SampledTokens, version_spans
+from ..policies.forms import behind_thinking, forced_call
 from ..policies.parsers import opens_thinking, split_thinking
 from ..policies.token_policy import TokenPolicy
+from ..policies.turn_stream import Piece, TurnStream
 from ..policies.types import Conversation, Policy
 from ..store.messages import Message, VersionSpan
 from ..store.task import Task
@@ -40,6 +43,8 @@ class ModelAnswer:
         top: Parallel to token_ids: the likeliest tokens with their logprobs; None when they are not wanted.
         usage: Token counts that an endpoint reports, in OpenAI's form; None where the tokens themselves are known.
         shown_logprobs: An endpoint's own list of logprobs.
+        stop_text: The client's stop text that ended the answer.
+        stream_differs: Whether what was sent in pieces is not the beginning of the answer.
     """
 
     message: Message
@@ -55,6 +60,39 @@ class ModelAnswer:
     top: list[list[tuple[int, float]]] | None = None
     usage: Mapping[str, Any] | None = None
     shown_logprobs: list[dict[str, Any]] | None = None
+    stop_text: str | None = None
+    stream_differs: bool = False
+
+
+@dataclass
+class SampledSoFar:
+    """What of one answer was sampled, for a request that may be cancelled.
+
+    Attributes:
+        logprobs: Parallel to token_ids.
+        marks: (position in token_ids, version of the weights from there on).
+    """
+
+    prompt_ids: list[int] | None = None
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    marks: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, token_ids: list[int], logprobs: list[float], version: int) -> None:
+        """As engines report tokens."""
+        if not self.marks or self.marks[-1][1] != version:
+            self.marks.append((len(self.token_ids), version))
+        self.token_ids += token_ids
+        self.logprobs += logprobs
+
+    def as_sampled(self, stop_reason: str) -> SampledTokens:
+        """As the engine's result."""
+        return SampledTokens(self.token_ids, self.logprobs, version_spans(self.marks or [(0, 0)]), stop_reason)
+
+
+Give = Callable[[Sequence[Piece]], None]
+"""Takes pieces of an answer while it is sampled."""
+Begin = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -93,6 +131,7 @@ class TokenBackend:
         """
         if any(message.parts is not None for message in parsed.messages):
             raise refused("The content of messages must be text: images and other parts are not supported.", "unsupported")  # fmt: skip
+        self._refuse_unknown([token for token, _ in parsed.sampling.shaping.logit_bias])
         lacking = [*parsed.refused, *self._lacking(parsed)]
         if lacking and not lenient:
             raise refused(
@@ -107,18 +146,71 @@ class TokenBackend:
         has: Collection[str] = getattr(self.engine, "shapes", ())
         lacking = [name for name in parsed.sampling.shaping.names() if name not in has]
         lacking = [field_of(name, parsed) for name in lacking]
-        if parsed.choice.mode == "required" and "constraint" not in has:
+        if parsed.choice.mode == "required" and ("constraint" not in has or self.chat.call_shape is None):
             lacking.append("tool_choice")
         if parsed.sampling.top_logprobs and "top_logprobs" not in has:
             lacking.append("top_logprobs")
         return lacking
 
-    async def chat_answer(self, known: KnownHistory, parsed: ModelRequest) -> ModelAnswer:
-        """The next message. Raises PromptTooLong, TemplateError, EngineError."""
+    async def chat_answer(
+        self,
+        known: KnownHistory,
+        parsed: ModelRequest,
+        so_far: SampledSoFar,
+        begin: Begin | None = None,
+        give: Give | None = None,
+    ) -> ModelAnswer:
+        """The next message. Raises PromptTooLong, TemplateError, EngineError.
+
+        Args:
+            so_far: Filled while tokens are sampled, if the engine reports them.
+            begin: Awaited when the request goes to the engine.
+            give: Gets the pieces of the answer.
+        """
         chat = self.chat_of(parsed)
         size = _characters(known.messages, parsed.tools) + 64 * len(known.messages)
-        prompt_ids = await beside(size, self.prompt_ids, known, parsed.tools, True, chat)
-        generation = await self._generate(prompt_ids, parsed)
+        so_far.prompt_ids = prompt_ids = await beside(size, self.prompt_ids, known, parsed.tools, True, chat)
+        self._refuse_full(prompt_ids)
+        opened = opens_thinking(self._decode(prompt_ids[-_THINKING_TAIL:]))
+        parsed = self._with_form(chat, parsed, opened)
+        if begin is not None:
+            await begin()
+        stream = None
+        calls = sum(len(message.tool_calls) for message in known.messages)
+        if give is not None:
+            stream = TurnStream(chat, opened, parsed.read_calls, parsed.stop, calls)
+        generation = await self._generate(prompt_ids, parsed, so_far, stream, give)
+        return self._message(chat, generation, known, parsed, prompt_ids, stream)
+
+    def _with_form(self, chat: ChatFormat, parsed: ModelRequest, opened: bool) -> ModelRequest:
+        """The request with the form that its answer must have, calls that must be made and thinking that the prompt opened included."""
+        shaping = parsed.sampling.shaping
+        form = shaping.constraint
+        if parsed.choice.mode == "required":
+            if form is not None:
+                raise refused("`tool_choice` requires a call, and another field gives the form of the answer: leave one out.")  # fmt: skip
+            form = forced_call(chat, parsed.tools, parsed.choice.name)
+        if form is None:
+            return parsed
+        form = behind_thinking(form) if opened else form
+        return replace(parsed, sampling=replace(parsed.sampling, shaping=replace(shaping, constraint=form)))
+
+    def cancelled_answer(self, known: KnownHistory, parsed: ModelRequest, so_far: SampledSoFar) -> ModelAnswer | None:
+        """The answer as far as it was sampled when its request was cancelled; None where that is not known."""
+        if not so_far.token_ids or so_far.prompt_ids is None:
+            return None
+        generation = so_far.as_sampled("cancelled")
+        return self._message(self.chat_of(parsed), generation, known, parsed, so_far.prompt_ids, None)
+
+    def _message(
+        self,
+        chat: ChatFormat,
+        generation: SampledTokens,
+        known: KnownHistory,
+        parsed: ModelRequest,
+        prompt_ids: list[int],
+        stream: TurnStream | None,
+    ) -> ModelAnswer:
         calls = sum(len(message.tool_calls) for message in known.messages)
         generation, cut = self._cut_at_stop(generation, parsed.stop)
         if parsed.read_calls:
@@ -127,7 +219,9 @@ class TokenBackend:
             message, failures = self._plain(generation.token_ids, prompt_ids), 0
         if cut is not None and message.text:
             message = replace(message, text=message.text.split(cut, 1)[0])
-        answer = _answer(message, prompt_ids, generation, failures)
+        answer = replace(_answer(message, prompt_ids, generation, failures), stop_text=cut)
+        if stream is not None:
+            answer = replace(answer, stream_differs=not stream.given.begins(message))
         return answer if chat is self.chat else replace(answer, token_identity=(chat.tokenizer_hash, chat.template_hash))  # fmt: skip
 
     def chat_of(self, parsed: ModelRequest) -> ChatFormat:
@@ -137,14 +231,34 @@ class TokenBackend:
     def _chat_with(self, settings: str) -> ChatFormat:
         return self.chat.with_settings(json.loads(settings))
 
-    async def completion_answer(self, prompt_ids: list[int], parsed: ModelRequest) -> ModelAnswer:
-        """The text that follows a prompt of tokens. Raises ApiError for ids outside the vocabulary."""
+    async def completion_answer(
+        self,
+        prompt_ids: list[int],
+        parsed: ModelRequest,
+        so_far: SampledSoFar,
+        begin: Begin | None = None,
+        give: Give | None = None,
+    ) -> ModelAnswer:
+        """The text that follows a prompt of tokens; arguments as for `chat_answer`. Raises ApiError for ids outside the vocabulary."""
         self._refuse_unknown(prompt_ids)
-        generation = await self._generate(prompt_ids, parsed)
+        self._refuse_full(prompt_ids)
+        so_far.prompt_ids = prompt_ids
+        if begin is not None:
+            await begin()
+        stream = None if give is None else TurnStream(self.chat, False, False, parsed.stop, plain=True)
+        return self._completed(prompt_ids, parsed, await self._generate(prompt_ids, parsed, so_far, stream, give))
+
+    def cancelled_completion(self, parsed: ModelRequest, so_far: SampledSoFar) -> ModelAnswer | None:
+        """As `cancelled_answer`."""
+        if not so_far.token_ids or so_far.prompt_ids is None:
+            return None
+        return self._completed(so_far.prompt_ids, parsed, so_far.as_sampled("cancelled"))
+
+    def _completed(self, prompt_ids: list[int], parsed: ModelRequest, generation: SampledTokens) -> ModelAnswer:
         generation, cut = self._cut_at_stop(generation, parsed.stop)
         text = self._text(generation.token_ids)
         text = text if cut is None else text.split(cut, 1)[0]
-        return _answer(Message("assistant", text), prompt_ids, generation)
+        return replace(_answer(Message("assistant", text), prompt_ids, generation), stop_text=cut)
 
     def prompt_ids(
         self,
@@ -193,15 +307,44 @@ class TokenBackend:
                 "Send a shorter text.",
             )
 
-    async def _generate(self, prompt_ids: list[int], parsed: ModelRequest) -> SampledTokens:
-        room = self.engine.max_model_len - len(prompt_ids)
-        if room < 1:
+    def _refuse_full(self, prompt_ids: list[int]) -> None:
+        if len(prompt_ids) >= self.engine.max_model_len:
             raise PromptTooLong(
                 f"The prompt has {len(prompt_ids)} tokens, and the context length is {self.engine.max_model_len}.",
                 "Send a shorter conversation, or serve with a larger --max-model-len.",
             )
+
+    async def _generate(
+        self,
+        prompt_ids: list[int],
+        parsed: ModelRequest,
+        so_far: SampledSoFar,
+        stream: TurnStream | None,
+        give: Give | None,
+    ) -> SampledTokens:
+        room = self.engine.max_model_len - len(prompt_ids)
         limit = room if parsed.max_tokens is None else min(parsed.max_tokens, room)
-        return await self.engine.generate(prompt_ids, replace(parsed.sampling, max_tokens=limit))
+        sampling = replace(parsed.sampling, max_tokens=limit)
+        if stream is None or give is None or not getattr(self.engine, "streams", False):
+            return await self.engine.generate(prompt_ids, sampling)
+        work: asyncio.Task[SampledTokens]
+
+        def on_tokens(token_ids: list[int], logprobs: list[float], version: int) -> None:
+            if not stream.stopped:
+                so_far.add(token_ids, logprobs, version)
+                give(stream.feed(token_ids))
+                if stream.stopped:
+                    work.cancel()  # the engine stops at tokens, not at texts
+
+        engine: Any = self.engine
+        work = asyncio.ensure_future(engine.generate(prompt_ids, sampling, on_tokens))
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if stream.stopped and not _is_cancelled():
+                return so_far.as_sampled("stop")
+            work.cancel()
+            raise
 
     def _cut_at_stop(self, generation: SampledTokens, stops: Sequence[str]) -> tuple[SampledTokens, str | None]:
         """The generation up to the token that completes the first stop text, and that text; None when none occurs.
@@ -259,8 +402,17 @@ class EndpointBackend:
         gaps = (*parsed.gaps, *(f"ignored:{name}" for name in lacking), *distribution_gaps(parsed), *other)
         return replace(parsed, gaps=gaps)
 
-    async def chat_answer(self, known: KnownHistory, parsed: ModelRequest) -> ModelAnswer:
-        """The next message. Raises EngineRefused, PromptTooLong, EngineError."""
+    async def chat_answer(
+        self,
+        known: KnownHistory,
+        parsed: ModelRequest,
+        so_far: SampledSoFar,
+        begin: Begin | None = None,
+        give: Give | None = None,
+    ) -> ModelAnswer:
+        """The next message, which comes as a whole. Raises EngineRefused, PromptTooLong, EngineError."""
+        if begin is not None:
+            await begin()
         talk = Conversation(Task("served", tuple(known.messages), parsed.tools))
         if isinstance(self.policy, OpenAIPolicy):
             turn, reply = await self.policy.answer(talk, parsed.sampling, _passed_on(parsed))
@@ -287,9 +439,24 @@ class EndpointBackend:
             shown_logprobs=shown,
         )
 
-    async def completion_answer(self, prompt_ids: list[int], parsed: ModelRequest) -> ModelAnswer:
+    def cancelled_answer(self, known: KnownHistory, parsed: ModelRequest, so_far: SampledSoFar) -> ModelAnswer | None:
+        """None: the tokens of an endpoint come with the whole answer."""
+        return None
+
+    async def completion_answer(
+        self,
+        prompt_ids: list[int],
+        parsed: ModelRequest,
+        so_far: SampledSoFar,
+        begin: Begin | None = None,
+        give: Give | None = None,
+    ) -> ModelAnswer:
         """Not available; raises EngineRefused."""
         raise _not_here("/v1/completions")
+
+    def cancelled_completion(self, parsed: ModelRequest, so_far: SampledSoFar) -> ModelAnswer | None:
+        """None, as `cancelled_answer`."""
+        return None
 
     def prompt_ids(
         self,
@@ -316,6 +483,12 @@ Backend = TokenBackend | EndpointBackend
 def backend_of(policy: Policy) -> Backend:
     """The backend over a policy."""
     return TokenBackend(policy) if isinstance(policy, TokenPolicy) else EndpointBackend(policy)
+
+
+def _is_cancelled() -> bool:
+    """Whether the request itself was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _answer(message: Message, prompt_ids: list[int], generation: SampledTokens, failures: int = 0) -> ModelAnswer:

@@ -1,106 +1,161 @@
-"""Answers as server-sent events, for clients that stream. An engine samples a turn as a whole, so all events come at once when it is done."""
+"""Answers of the OpenAI routes as server-sent events, piece by piece as they are sampled."""
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+from ..policies.turn_stream import GivenOut, Piece
+from .backends import ModelAnswer
+from .errors import ApiError
+from .replies import Json, Text, chat_choice, completion_reply, head, usage
 from .request import ModelRequest
-
-Json = dict[str, Any]
-
-
-def chat_events(parsed: ModelRequest, reply: Json) -> Iterator[bytes]:
-    """A chat completion in chunks: the role, thinking, text, each call, then the finish reason with the tokens."""
-    for choice in reply["choices"]:
-        yield from _choice_events(reply, choice)
-    yield from _closing(parsed, reply, "chat.completion.chunk")
+from .tools import custom_text
 
 
-def _choice_events(reply: Json, choice: Json) -> Iterator[bytes]:
-    message = choice["message"]
-    tokens = {name: reply[name] for name in ("prompt_token_ids",) if name in reply}
-    deltas: list[Json] = [{"role": "assistant", "content": ""}]
-    if message.get("reasoning_content"):
-        deltas.append({"reasoning_content": message["reasoning_content"]})
-    if message["content"]:
-        deltas.append({"content": message["content"]})
-    for index, call in enumerate(message.get("tool_calls", ())):
-        kind, text = ("custom", "input") if call["type"] == "custom" else ("function", "arguments")
-        deltas.append({"tool_calls": [{"index": index, **call, kind: {**call[kind], text: ""}}]})
-        deltas.append({"tool_calls": [{"index": index, kind: {text: call[kind][text]}}]})
-    for delta in deltas:
-        yield _chunk(reply, {"index": choice["index"], "delta": delta, "logprobs": None, "finish_reason": None})
-    end = {
-        "index": choice["index"],
-        "delta": {},
-        "logprobs": choice["logprobs"],
-        "finish_reason": choice["finish_reason"],
-    }
-    end |= {"token_ids": choice["token_ids"]} if "token_ids" in choice else {}
-    yield _chunk(reply, end, tokens)
+class EventWriter(Protocol):
+    """The events of one answer or of several."""
+
+    def start(self) -> bytes:
+        """What comes before anything is sampled."""
+        ...
+
+    def pieces(self, choice: int, pieces: Sequence[Piece]) -> bytes:
+        """Events of what was sampled."""
+        ...
+
+    def end(self, answers: Sequence[ModelAnswer]) -> bytes:
+        """What is left of the answers, and the end."""
+        ...
+
+    def failed(self, error: ApiError) -> bytes:
+        """The end, where no answer came."""
+        ...
 
 
-def completion_events(parsed: ModelRequest, reply: Json) -> Iterator[bytes]:
-    """A text completion in one chunk."""
-    yield _data({**{name: value for name, value in reply.items() if name != "usage"}})
-    yield from _closing(parsed, reply, "text_completion")
+class Choices:
+    """What was given out of each of several answers."""
+
+    def __init__(self) -> None:
+        self._given: dict[int, GivenOut] = {}
+
+    def of(self, choice: int) -> GivenOut:
+        """What was given out of one."""
+        return self._given.setdefault(choice, GivenOut())
+
+    def rest(self, choice: int, answer: ModelAnswer) -> list[Piece]:
+        """The pieces that are missing; none where the answer is not what was given out, which the row names."""
+        try:
+            return self.of(choice).rest(answer.message)
+        except ValueError:
+            return []
 
 
-def response_events(reply: Json) -> Iterator[bytes]:
-    """A response of `/v1/responses`, item by item."""
-    numbers = iter(range(1 << 30))
+class ChatEvents:
+    """A chat completion in chunks: the role, thinking, text, calls, then the finish reason with the tokens."""
 
-    def event(kind: str, **fields: Any) -> bytes:
-        return f"event: {kind}\n".encode() + _data({"type": kind, "sequence_number": next(numbers), **fields})
+    def __init__(self, parsed: ModelRequest, model: str, text: Text) -> None:
+        self._parsed, self._text = parsed, text
+        self._head = head("chatcmpl", "chat.completion.chunk", model)
+        self._given = Choices()
 
-    begun = {**reply, "status": "in_progress", "output": [], "usage": None}
-    yield event("response.created", response=begun)
-    yield event("response.in_progress", response=begun)
-    for index, item in enumerate(reply["output"]):
-        place = {"item_id": item["id"], "output_index": index}
-        yield event(
-            "response.output_item.added", output_index=index, item={**item, "status": "in_progress"} | _emptied(item)
-        )
-        if item["type"] == "message":
-            for number, part in enumerate(item["content"]):
-                where = {**place, "content_index": number}
-                yield event("response.content_part.added", **where, part={**part, "text": ""})
-                yield event("response.output_text.delta", **where, delta=part["text"], logprobs=[])
-                yield event("response.output_text.done", **where, text=part["text"], logprobs=[])
-                yield event("response.content_part.done", **where, part=part)
-        elif item["type"] == "function_call":
-            yield event("response.function_call_arguments.delta", **place, delta=item["arguments"])
-            yield event(
-                "response.function_call_arguments.done", **place, arguments=item["arguments"], name=item["name"]
-            )
-        elif item["type"] == "custom_tool_call":
-            yield event("response.custom_tool_call_input.delta", **place, delta=item["input"])
-            yield event("response.custom_tool_call_input.done", **place, input=item["input"])
-        yield event("response.output_item.done", output_index=index, item=item)
-    yield event("response.incomplete" if reply["status"] == "incomplete" else "response.completed", response=reply)
+    def start(self) -> bytes:
+        """The role of each choice."""
+        return b"".join(self._chunk(choice, {"role": "assistant", "content": ""}) for choice in range(self._parsed.n))
+
+    def pieces(self, choice: int, pieces: Sequence[Piece]) -> bytes:
+        """A chunk for each piece. The text of a custom tool comes at the end, since only then it is known."""
+        return b"".join(self._piece(choice, piece) for piece in self._given.of(choice).add(pieces))
+
+    def _piece(self, choice: int, piece: Piece) -> bytes:
+        if piece.kind == "reasoning":
+            return self._chunk(choice, {"reasoning_content": piece.text})
+        if piece.kind == "text":
+            return self._chunk(choice, {"content": piece.text})
+        name = piece.text if piece.kind == "call" else self._given.of(choice).calls[piece.call][0]
+        custom = name in self._parsed.custom
+        if piece.kind == "call":
+            kind, inner = ("custom", {"input": ""}) if custom else ("function", {"arguments": ""})
+            call = {"index": piece.call, "id": piece.id, "type": kind, kind: {"name": name, **inner}}
+            return self._chunk(choice, {"tool_calls": [call]})
+        if custom:
+            return b""
+        return self._chunk(choice, {"tool_calls": [{"index": piece.call, "function": {"arguments": piece.text}}]})
+
+    def end(self, answers: Sequence[ModelAnswer]) -> bytes:
+        """The rest of each choice, its finish reason and tokens, and the usage."""
+        made = []
+        for number, answer in enumerate(answers):
+            made.append(b"".join(self._piece(number, piece) for piece in self._given.rest(number, answer)))
+            for index, call in enumerate(answer.message.tool_calls):
+                if call.name in self._parsed.custom:
+                    text = {"index": index, "custom": {"input": custom_text(call.arguments)}}
+                    made.append(self._chunk(number, {"tool_calls": [text]}))
+            choice = chat_choice(self._parsed, answer, self._text)
+            tokens = {"token_ids": choice["token_ids"]} if "token_ids" in choice else {}
+            more = {"prompt_token_ids": answer.prompt_ids} if tokens else {}
+            made.append(self._chunk(number, {}, choice["logprobs"], choice["finish_reason"], tokens, more))
+        return b"".join(made) + _closing(self._parsed, self._head, answers)
+
+    def failed(self, error: ApiError) -> bytes:
+        """As OpenAI's error."""
+        return data(error.body())
+
+    def _chunk(
+        self,
+        choice: int,
+        delta: Json,
+        logprobs: Json | None = None,
+        reason: str | None = None,
+        tokens: Json | None = None,
+        more: Json | None = None,
+    ) -> bytes:
+        made = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": reason, **(tokens or {})}
+        return data({**self._head, "choices": [made], **(more or {})})
 
 
-def _emptied(item: Json) -> Json:
-    empty = {
-        "message": {"content": []},
-        "function_call": {"arguments": ""},
-        "custom_tool_call": {"input": ""},
-        "reasoning": {"summary": []},
-    }
-    return empty[item["type"]]
+class CompletionEvents:
+    """A text completion in chunks."""
+
+    def __init__(self, parsed: ModelRequest, model: str, text: Text) -> None:
+        self._parsed, self._model, self._text = parsed, model, text
+        self._head = head("cmpl", "text_completion", model)
+        self._given = Choices()
+
+    def start(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    def pieces(self, choice: int, pieces: Sequence[Piece]) -> bytes:
+        """A chunk for each piece."""
+        return b"".join(self._chunk(choice, piece.text) for piece in self._given.of(choice).add(pieces))
+
+    def _chunk(self, choice: int, text: str) -> bytes:
+        return data({**self._head, "choices": [{"index": choice, "text": text, "logprobs": None, "finish_reason": None}]})  # fmt: skip
+
+    def end(self, answers: Sequence[ModelAnswer]) -> bytes:
+        """The rest of each text with its finish reason and tokens, and the usage."""
+        choices = completion_reply(self._parsed, answers, self._model, self._text)["choices"]
+        made = []
+        for number, (choice, answer) in enumerate(zip(choices, answers, strict=True)):
+            rest = "".join(piece.text for piece in self._given.rest(number, answer))
+            made.append(data({**self._head, "choices": [{**choice, "text": rest}]}))
+        return b"".join(made) + _closing(self._parsed, self._head, answers)
+
+    def failed(self, error: ApiError) -> bytes:
+        """As OpenAI's error."""
+        return data(error.body())
 
 
-def _chunk(reply: Json, choice: Json, more: Json | None = None) -> bytes:
-    head = {name: reply[name] for name in ("id", "created", "model")}
-    return _data({**head, "object": "chat.completion.chunk", "choices": [choice], **(more or {})})
+def _closing(parsed: ModelRequest, head: Json, answers: Sequence[ModelAnswer]) -> bytes:
+    counts = data({**head, "choices": [], "usage": usage(answers)}) if parsed.stream_usage else b""
+    return counts + b"data: [DONE]\n\n"
 
 
-def _closing(parsed: ModelRequest, reply: Json, kind: str) -> Iterator[bytes]:
-    if parsed.stream_usage:
-        head = {name: reply[name] for name in ("id", "created", "model")}
-        yield _data({**head, "object": kind, "choices": [], "usage": reply["usage"]})
-    yield b"data: [DONE]\n\n"
-
-
-def _data(value: Json) -> bytes:
+def data(value: Any) -> bytes:
+    """One event without a name."""
     return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+
+
+def named(name: str, value: Json) -> bytes:
+    """One event with a name, which is its type."""
+    return f"event: {name}\n".encode() + data({"type": name, **value})

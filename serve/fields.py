@@ -105,6 +105,17 @@ RESPONSES: Mapping[str, RequestField] = {
     "conversation": RequestField(FieldUse.REFUSED),
     "prompt": RequestField(FieldUse.REFUSED),
 }
+MESSAGES: Mapping[str, RequestField] = {
+    **_EVERYWHERE,
+    **_honoured("messages system tools max_tokens stop_sequences return_token_ids chat_template_kwargs seed"),
+    **_harmless("cache_control diagnostics inference_geo container"),
+    "tool_choice": RequestField(FieldUse.SHAPING, ({"type": "auto"}, {"type": "none"})),
+    "output_config": RequestField(FieldUse.SHAPING, ({},)),
+    "output_format": RequestField(FieldUse.SHAPING),
+    "thinking": RequestField(FieldUse.NOTED, ({"type": "disabled"},)),
+    "context_management": RequestField(FieldUse.NOTED, ({},)),
+    "mcp_servers": RequestField(FieldUse.REFUSED, ([],)),
+}
 
 
 @dataclass(frozen=True)

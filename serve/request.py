@@ -21,7 +21,7 @@ _LARGEST_SEED = 2**63 - 1
 _MOST_CHOICES, _MOST_TOP = 128, 20
 _INDEX = re.compile(r"\[\d+\]")
 # What servers add to a turn and clients send back with it.
-_ECHOED = {"prompt_token_ids", "generation_token_ids", "generation_log_probs", "annotations", "audio", "cache_control", "phase"}  # fmt: skip
+_ECHOED = {"prompt_token_ids", "generation_token_ids", "generation_log_probs", "annotations", "audio", "cache_control", "phase", "signature", "caller", "citations"}  # fmt: skip
 
 
 @dataclass(frozen=True)

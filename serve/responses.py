@@ -113,8 +113,8 @@ def _format(given: Any) -> Any:
     return given
 
 
-def response_reply(parsed: ModelRequest, body: Body, answer: ModelAnswer, model: str) -> Json:
-    """The body of a response."""
+def response_reply(parsed: ModelRequest, begun: Json, answer: ModelAnswer) -> Json:
+    """The body of a response; `begun` is it in progress."""
     calls = None
     if (
         parsed.show_tokens
@@ -123,13 +123,12 @@ def response_reply(parsed: ModelRequest, body: Body, answer: ModelAnswer, model:
         and answer.logprobs is not None
     ):
         calls = [TokenCall(answer.prompt_ids, answer.token_ids, answer.logprobs)]
-    reply = response_head(parsed, body, model)
     items = [_with_text(item, parsed.custom) for item in output_items([answer.message], calls)]
     for number, item in enumerate(items):
-        item["id"] = f"{item['id'].split('_')[0]}_{reply['id'].removeprefix('resp-')}_{number}"
+        item["id"] = f"{item['id'].split('_')[0]}_{begun['id'].removeprefix('resp-')}_{number}"
     cut = finish_reason(answer) == "length"
     return {
-        **reply,
+        **begun,
         "status": "incomplete" if cut else "completed",
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "output": items,

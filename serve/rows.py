@@ -13,6 +13,8 @@ from .history import Branch, OpenRollout, conversation
 from .verdicts import Ending
 
 MAIN = "main"
+_CANCELLED = "cancelled"
+"""Stop reason of a call whose client went away, and gap of a row that ends in one."""
 
 
 def row_id(run_id: str, name: str, agent: str = MAIN, branch: int = 0) -> str:
@@ -38,7 +40,7 @@ def episode_rollouts(
     """A rollout for each branch, the main one first; its rollout_id is the episode's. `place` is sample_index and attempt.
 
     A side branch has a prompt of its own, and the episode's task. A retry has the gap `retry` and is not trainable, nor is a row with a gap
-    `distribution:NAME`.
+    `distribution:NAME`, or one that ends in an answer whose client went away (gap `cancelled`).
     """
     sample_index, attempt = place
     slot, group = place_of(ending, task)
@@ -78,14 +80,18 @@ def branch_rollouts(
             episode_id=main,
             agent=branch.agent,
             branch=branch.number,
-            trainable=branch.agent == branches[0].agent and not branch.retry and not _is_shaped(branch.path),
+            trainable=branch.agent == branches[0].agent
+            and not branch.retry
+            and not _is_shaped(branch.path)
+            and branch.path[-1].stop_reason != _CANCELLED,
             prompt=prompt,
             policy_id=policy.policy_id,
             engine=policy.engine,
             **columns,
             **_path_columns(columns["task"], branch, policy),
         )
-        rollout.gaps = [*(rollout.gaps or []), *(["retry"] if branch.retry else [])]
+        ended = branch.path[-1].stop_reason == _CANCELLED
+        rollout.gaps = [*(rollout.gaps or []), *(["retry"] if branch.retry else []), *([_CANCELLED] if ended else [])]
         rollouts.append(rollout)
     return rollouts
 

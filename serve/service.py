@@ -1,19 +1,23 @@
 """One request from start to end: where it belongs, the model call, and the record of it."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from ..store.messages import Message
-from .backends import Backend, KnownHistory, ModelAnswer
+from .backends import Backend, Give, KnownHistory, ModelAnswer, SampledSoFar
 from .calls import Call
+from .errors import ApiError
 from .history import OpenRollout, Place, answering
 from .recorder import CallRecorder
 from .request import ModelRequest
+from .streaming import Sink
 
 T = TypeVar("T")
 
@@ -26,6 +30,14 @@ class Caller:
     agent: str = "main"
 
 
+class _Choice:
+    """One of several answers, as the sink knows it."""
+
+    def __init__(self, sink: Sink | None, number: int) -> None:
+        self.begin = None if sink is None else sink.begin
+        self.give: Give | None = None if sink is None else partial(sink.feed, number)
+
+
 @dataclass
 class Service:
     """Answers requests with a backend and records them.
@@ -34,7 +46,8 @@ class Service:
         forced: Gives the request that is answered in place of the one that came: a run forces its own sampling settings and limits. Raises
             ApiError for one that goes beyond a limit. None answers requests as they come.
         lenient: Accept fields that the engine does not have, and name them in the row.
-        answered: Number of model calls, recorded or not.
+        answered: Number of requests answered, recorded or not.
+        cancelled: Number of model calls whose client went away.
     """
 
     backend: Backend
@@ -42,48 +55,100 @@ class Service:
     lenient: bool = False
     forced: Callable[[ModelRequest, Caller], ModelRequest] | None = None
     answered: int = 0
+    cancelled: int = 0
 
-    async def chat(self, parsed: ModelRequest, caller: Caller) -> list[ModelAnswer]:
-        """The next message of a conversation, `parsed.n` times. Raises ApiError, RollhouseError and OSError."""
+    async def chat(self, parsed: ModelRequest, caller: Caller, sink: Sink | None = None) -> list[ModelAnswer]:
+        """The next message of a conversation, `parsed.n` times. Raises ApiError, RollhouseError and OSError.
+
+        `sink` gets the pieces of the answers while they are sampled. What was sampled of a cancelled request is recorded.
+        """
         parsed = self.backend.accepted(parsed if self.forced is None else self.forced(parsed, caller), self.lenient)
         with self._rollout(caller) as rollout:
             place, known = self._known(parsed, caller, rollout)
-            answers = await all_of([self._chat_once(one, caller, rollout, place, known) for one in _each(parsed)])
+            made = [self._chat_once(one, caller, rollout, place, known, _Choice(sink, i)) for i, one in enumerate(_each(parsed))]  # fmt: skip
+            answers = await all_of(made)
         self.answered += 1
         return answers
 
     async def _chat_once(
-        self, parsed: ModelRequest, caller: Caller, rollout: OpenRollout | None, place: Place, known: KnownHistory
+        self,
+        parsed: ModelRequest,
+        caller: Caller,
+        rollout: OpenRollout | None,
+        place: Place,
+        known: KnownHistory,
+        choice: "_Choice",
     ) -> ModelAnswer:
         started_at, start = datetime.now(UTC), time.perf_counter()
-        answer = await self.backend.chat_answer(known, parsed)
-        if rollout is not None:
+        so_far = SampledSoFar()
+
+        def record(answer: ModelAnswer) -> None:
+            if rollout is None:
+                return
             call = self._call(rollout, caller, parsed, answer, place.parent, started_at, time.perf_counter() - start)
             call = replace(call, messages=tuple(known.messages[place.known :]), tools=parsed.tools)
             self.recorder.record(rollout, self._with_divergence(rollout, call, place))
+
+        try:
+            answer = await self.backend.chat_answer(known, parsed, so_far, choice.begin, choice.give)
+        except asyncio.CancelledError:
+            self._record_cancelled(record, self.backend.cancelled_answer(known, parsed, so_far))
+            raise
+        record(answer)
         return answer
 
-    async def completion(self, parsed: ModelRequest, caller: Caller) -> list[ModelAnswer]:
+    async def completion(self, parsed: ModelRequest, caller: Caller, sink: Sink | None = None) -> list[ModelAnswer]:
         """The text after a prompt. In a rollout, a prompt that begins with all tokens of an earlier call continues that call."""
         parsed = self.backend.accepted(parsed if self.forced is None else self.forced(parsed, caller), self.lenient)
         prompt = parsed.prompt
         prompt_ids = self.backend.tokenize(prompt) if isinstance(prompt, str) else list(prompt or ())
         with self._rollout(caller) as rollout:
             parent = None if rollout is None else rollout.place_completion(caller.agent, prompt_ids)
-            answers = await all_of([self._complete_once(one, caller, rollout, parent, prompt_ids) for one in _each(parsed)])  # fmt: skip
+            made = [self._complete_once(one, caller, rollout, parent, prompt_ids, _Choice(sink, i)) for i, one in enumerate(_each(parsed))]  # fmt: skip
+            answers = await all_of(made)
         self.answered += 1
         return answers
 
     async def _complete_once(
-        self, parsed: ModelRequest, caller: Caller, rollout: OpenRollout | None, parent: int | None, prompt_ids: list[int]
-    ) -> ModelAnswer:  # fmt: skip
+        self,
+        parsed: ModelRequest,
+        caller: Caller,
+        rollout: OpenRollout | None,
+        parent: int | None,
+        prompt_ids: list[int],
+        choice: "_Choice",
+    ) -> ModelAnswer:
         started_at, start = datetime.now(UTC), time.perf_counter()
-        answer = await self.backend.completion_answer(prompt_ids, parsed)
-        if rollout is not None:
+        so_far = SampledSoFar()
+
+        def record(answer: ModelAnswer) -> None:
+            if rollout is None:
+                return
             call = self._call(rollout, caller, parsed, answer, parent, started_at, time.perf_counter() - start)
             added = Message("user", self.backend.detokenize(call.added_ids or []))
             self.recorder.record(rollout, replace(call, messages=(added,), completion=True))
+
+        try:
+            answer = await self.backend.completion_answer(prompt_ids, parsed, so_far, choice.begin, choice.give)
+        except asyncio.CancelledError:
+            self._record_cancelled(record, self.backend.cancelled_completion(parsed, so_far))
+            raise
+        record(answer)
         return answer
+
+    def _record_cancelled(self, record: Callable[[ModelAnswer], None], answer: ModelAnswer | None) -> None:
+        """Records what was sampled before a client went away; the client gets no error, so none is raised."""
+        self.cancelled += 1
+        if answer is not None:
+            try:
+                record(answer)
+            except (ApiError, OSError) as error:
+                print(f"warning: a cancelled call was not recorded: {error}", file=sys.stderr, flush=True)
+
+    def count(self, parsed: ModelRequest) -> int:
+        """The number of tokens of a conversation's next prompt."""
+        parsed = self.backend.accepted(parsed, True)
+        return len(self.backend.prompt_ids(KnownHistory(parsed.messages), parsed.tools, True))
 
     def _rollout(self, caller: Caller):
         return nullcontext() if caller.rollout_id is None else self.recorder.calling(caller.rollout_id)
@@ -141,7 +206,7 @@ class Service:
             anew=anew,
             token_identity=answer.token_identity,
             logprobs_mode=answer.logprobs_mode,
-            gaps=parsed.gaps,
+            gaps=(*parsed.gaps, *(["stream_differs"] if answer.stream_differs else [])),
         )
 
     def _with_divergence(self, rollout: OpenRollout, call: Call, place: Place) -> Call:

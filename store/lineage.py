@@ -11,6 +11,7 @@ import pyarrow.compute
 from ..base.errors import StoreNotFound, VersionNotFound
 from .batches import planned_rollouts, step_ranges, summed
 from .lance_store import LanceStore, quote
+from .naming import named
 from .runs import list_runs
 
 # Arrow makes its compute functions when it is imported, where no type checker sees them.
@@ -40,13 +41,14 @@ class Node:
 
 
 def lineage(store: LanceStore, id: str, rollouts: bool = False) -> Node:
-    """The tree of what `id` was made from: a checkpoint_id, run_id, dataset NAME@V, snapshot name or rollout_id.
+    """The tree of what `id` was made from: a checkpoint_id, run_id, dataset NAME@V, snapshot name or rollout_id, or what `naming.named` takes for one.
 
     checkpoint → run → dataset versions, base policy → snapshot → rollouts by collecting run and policy → policy → its checkpoint or
     online run, and so on. An online run also lists the rollouts it collected itself, and its batches; a replay those of the run it is of.
     With `rollouts`, a batch is one step and holds its rollouts with their advantages. Raises StoreNotFound naming similar ids.
     """
     store_view = _View(store, rollouts)
+    id = _whole(store_view, id)
     checkpoint = store_view.checkpoints.get(id)
     if checkpoint:
         return _checkpoint(store_view, checkpoint)
@@ -65,6 +67,22 @@ def lineage(store: LanceStore, id: str, rollouts: bool = False) -> Node:
         f"There is no checkpoint, run, dataset version, snapshot or rollout {id!r} in {store.uri}.",
         f"Did you mean {', '.join(near)}?" if near else "A dataset version is written NAME@V.",
     )
+
+
+def _whole(view: "_View", id: str) -> str:
+    """The whole id of a beginning or of a name like `latest` or RUN/best; the id itself where it is whole, or where lineage knows nothing of its kind."""
+    if id in view.checkpoints or id in view.runs or id in view.datasets or id in view.snapshots:
+        return id
+    try:
+        found = named(view.store, id)
+    except StoreNotFound:
+        return id
+    if found.kind == "dataset" and "@" not in found.id:
+        return max(
+            (one for one in view.datasets if one.partition("@")[0] == found.id),
+            key=lambda one: view.datasets[one]["version"],
+        )
+    return found.id if found.kind in ("checkpoint", "run", "dataset", "snapshot", "rollout") else id
 
 
 class _View:

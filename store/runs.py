@@ -18,6 +18,7 @@ from .appending import append_rows, insert_if_absent
 from .ids import hash_id
 from .lance_store import LanceStore, quote
 from .lease import Lease
+from .naming import run_named
 from .tables import RUN_KINDS
 from .upkeep import Upkeep
 
@@ -160,13 +161,9 @@ def get_run(store: LanceStore, run_id: str) -> dict[str, Any]:
     return _fold(events)
 
 
-def find_run(store: LanceStore, prefix: str) -> dict[str, Any]:
-    """The run of that id, or the only one whose id begins with it. Raises StoreNotFound as get_run, ConfigError for several."""
-    names = set(store.read("run_events", columns=["run_id"])["run_id"].unique().to_pylist())
-    found = sorted(name for name in names if name.startswith(prefix)) if prefix and prefix not in names else []
-    if len(found) > 1:
-        raise ConfigError(f"{len(found)} runs begin with {prefix!r}.", f"Name one of {', '.join(found[:10])}.")
-    return get_run(store, found[0] if found else prefix)
+def find_run(store: LanceStore, name: str) -> dict[str, Any]:
+    """The run of a name, as `naming.run_named` takes it: a whole id, the beginning of one, or `latest`. Returns and raises as get_run and run_named."""
+    return get_run(store, run_named(store, name))
 
 
 def list_runs(store: LanceStore) -> list[dict[str, Any]]:

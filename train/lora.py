@@ -6,6 +6,7 @@ from typing import Any
 
 from ..base.errors import ConfigError
 from ..base.packages import need
+from ..policies.models import is_multimodal
 from .config import LoraConfig
 
 ALL_LINEAR = "all-linear"
@@ -38,8 +39,18 @@ def adapted_layers(model: Any, lora: LoraConfig) -> str | list[str]:
     with them other layers of their names, which peft cannot tell apart; and the output projection of a Mamba mixer, whose fused kernel takes its weight
     and would pass the adapter by.
     """
+    text = _text_layers(model)
     if lora.target_modules != ALL_LINEAR:
-        return lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+        named = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+        if text is None:
+            return named
+        found = [name for name in text if _matches(name, named)]
+        if not found:
+            raise ConfigError(
+                f"No layer of the model's text part has a name of policy.lora.target_modules ({named}).",
+                "Leave policy.lora.target_modules out for the layers that fit the model.",
+            )
+        return "|".join(map(re.escape, found))
     linear = need("torch").nn.Linear
     mixers = [module for module in model.modules() if hasattr(module, "A_log") and hasattr(module, "D")]
     others = [model.get_output_embeddings(), *(getattr(mixer, "out_proj", None) for mixer in mixers)]
@@ -48,10 +59,22 @@ def adapted_layers(model: Any, lora: LoraConfig) -> str | list[str]:
     found = [
         name
         for name, layer in model.named_modules()
-        if type(layer) is linear and name.rpartition(".")[2] not in names and not any(layer is one for one in others)
+        if type(layer) is linear
+        and (text is None or name in text)
+        and name.rpartition(".")[2] not in names
+        and not any(layer is one for one in others)
     ]
     # As a pattern, which unlike a list peft does not shorten to endings that other layers share.
     return "|".join(map(re.escape, found))
+
+
+def _text_layers(model: Any) -> set[str] | None:
+    """Names of the layers of a multimodal model's text part, which alone get adapters; None for a text model."""
+    if not is_multimodal(vars(model.config)):
+        return None
+    decoder = model.get_decoder()
+    inside = {id(module) for module in decoder.modules()}
+    return {name for name, module in model.named_modules() if id(module) in inside}
 
 
 def untie_adapted(model: Any, lora: LoraConfig) -> None:
@@ -79,10 +102,14 @@ def untie_adapted(model: Any, lora: LoraConfig) -> None:
 
 def _is_target(model: Any, layer: Any, targets: str | list[str]) -> bool:
     """Whether peft would give this layer of the model an adapter."""
-    names = [name for name, module in model.named_modules() if module is layer]
+    return any(_matches(name, targets) for name, module in model.named_modules() if module is layer)
+
+
+def _matches(name: str, targets: str | list[str]) -> bool:
+    """Whether peft's target_modules mean the layer of this name."""
     if isinstance(targets, str):
-        return any(re.fullmatch(targets, name) for name in names)
-    return any(name == target or name.endswith(f".{target}") for name in names for target in targets)
+        return re.fullmatch(targets, name) is not None
+    return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
 def adapter_layers(model: Any) -> list[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 from ..base.errors import ConfigError, TrainingError
 from ..base.packages import need
 from ..policies.chat import ChatFormat
-from ..policies.models import check_model_folder, context_length, weights_hash
+from ..policies.models import check_model_folder, check_text_model, context_length, weights_hash
 from ..store.checkpoint_paths import MARK, has_mark, remove_marked, stored_path
 from ..store.lance_store import LanceStore
 from ..store.run_settings import refuse_other_config, run_payload
@@ -70,6 +70,7 @@ class Start:
 def open_start(store: LanceStore, config: OfflineConfig) -> Start:
     """What a run of this configuration starts from. Raises ConfigError and StoreNotFound."""
     folder = check_model_folder(resolve_model(store, config.policy.model_name))
+    check_text_model(folder)
     return Start(folder, get_dataset(store, config.dataset), ChatFormat.of(folder, config.policy.chat))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from ..base.errors import ConfigError
 from ..base.recipes import code_named, refuse_stored_code
 from ..store.lance_store import LanceStore
+from ..store.naming import run_named
 from ..store.runs import get_run
 from .checkpoints import find_checkpoint, model_before
 from .dpo import DpoConfig, train_dpo
@@ -54,6 +55,7 @@ def reproduce(
         StoreNotFound: There is no such run.
         ConfigError: The run is not of kind sft or dpo, is not finished, names code without `allow_code`, or the weights it started from have changed.
     """
+    run_id = run_named(store, run_id)
     run = get_run(store, run_id)
     if run["kind"] not in _KINDS:
         raise ConfigError(

@@ -10,12 +10,13 @@ from ...base.errors import ConfigError
 from ...policies.types import Turn
 from ...store.messages import Message
 from ...store.task import Score, Task
+from ..judging import JudgeError
 from ..types import Done
 from .files import read_tasks
 from .generator import generate_tasks
 from .judge import SCORER as JUDGE
 from .judge import SCORER_VERSION as JUDGE_VERSION
-from .judge import AnswerJudge, JudgeError, same_answer
+from .judge import AnswerJudge, same_answer
 from .rows import INSTRUCTION, NAME
 from .verifier import (
     LIMIT_S,

@@ -41,7 +41,7 @@ class Sandbox:
                 folders=[_CODE],
                 path=None,
                 # The worker itself and what is in memory as files come on top of what programs may hold.
-                resident_bytes=(2 * limits.memory_mb + 64) << 20,
+                resident_bytes=(3 * limits.memory_mb + 64) << 20,
                 file_bytes=None,
                 reply_bytes=(limits.files_mb << 21) + (1 << 20),
                 environment={},

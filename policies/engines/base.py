@@ -1,5 +1,6 @@
 """The interface of token engines: token ids in, sampled token ids with their logprobs out, weights changed while it runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,8 +51,16 @@ class SampledTokens:
     routes: Any = None
 
 
+OnTokens = Callable[[list[int], list[float], int], None]
+"""Takes tokens as they are sampled, their logprobs, and the version of the weights; called in the event loop of the request."""
+
+
 class TokenEngine(Protocol):
-    """Token ids in, token ids out. All requests may be in flight at once; each raises EngineError, or EngineGone for good."""
+    """Token ids in, token ids out. All requests may be in flight at once; each raises EngineError, or EngineGone for good. A request that is cancelled ends.
+
+    Two attributes are optional: `streams` (False): whether `generate` has the argument `on_tokens`, and `shapes` (none): the names of the settings of
+    Shaping, and `top_logprobs`, that the engine has.
+    """
 
     kind: str
     """`vllm` or `torch`; stored with each rollout."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..types import Sampling
-from .base import SampledTokens, TokenEngine
+from .base import OnTokens, SampledTokens, TokenEngine
 
 
 class ReplicatedEngine:
@@ -21,15 +21,19 @@ class ReplicatedEngine:
         self.kind = engines[0].kind
         self.max_model_len = min(engine.max_model_len for engine in engines)
         self.version = engines[0].version
+        self.streams = all(getattr(engine, "streams", False) for engine in engines)
+        self.shapes = frozenset.intersection(*(frozenset(getattr(engine, "shapes", ())) for engine in engines))
         self._in_flight = [0] * len(engines)
         self._counting = threading.Lock()  # two event loops in two threads may ask at once
 
     def __reduce__(self) -> tuple:
         return ReplicatedEngine, (self.engines,)
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
+    async def generate(
+        self, prompt_ids: list[int], sampling: Sampling, on_tokens: OnTokens | None = None
+    ) -> SampledTokens:
         """See TokenEngine."""
-        return await self._ask("generate", prompt_ids, sampling)
+        return await self._ask("generate", prompt_ids, sampling, *([] if on_tokens is None else [on_tokens]))
 
     async def score(self, token_ids: list[int]) -> list[float]:
         """See TokenEngine."""

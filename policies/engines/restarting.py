@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...base.errors import RollhouseError
+from ...base.errors import EngineError, RollhouseError
 from ..types import Sampling
-from .base import EngineGone, SampledTokens, TokenEngine
+from .base import EngineGone, OnTokens, SampledTokens, TokenEngine
 from .replicas import ReplicatedEngine
 
 
@@ -36,6 +36,8 @@ class RestartingEngine:
         self.kind = self._engine.kind
         self.max_model_len = self._engine.max_model_len
         self.version = self._engine.version
+        self.streams = getattr(self._engine, "streams", False)
+        self.shapes: frozenset[str] = frozenset(getattr(self._engine, "shapes", ()))
         self.max_restarts = max_restarts
         self.restarts = 0
         self.last_failure: str | None = None
@@ -54,9 +56,27 @@ class RestartingEngine:
         """The engine of now."""
         return self._engine
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
-        """See TokenEngine."""
-        return await self._ask("generate", prompt_ids, sampling)
+    async def generate(
+        self, prompt_ids: list[int], sampling: Sampling, on_tokens: OnTokens | None = None
+    ) -> SampledTokens:
+        """See TokenEngine. A request of which tokens were reported is not sent again: it raises EngineError."""
+        if on_tokens is None:
+            return await self._ask("generate", prompt_ids, sampling)
+        reported = False
+
+        def report(token_ids: list[int], logprobs: list[float], version: int) -> None:
+            nonlocal reported
+            reported = True
+            on_tokens(token_ids, logprobs, version)
+
+        while True:
+            engine: Any = self._engine
+            try:
+                return await engine.generate(prompt_ids, sampling, report)
+            except EngineGone as error:
+                await self._replace(engine, error)
+                if reported:
+                    raise EngineError("The engine was started again in the middle of an answer.", "Send the request again.") from error  # fmt: skip
 
     async def score(self, token_ids: list[int]) -> list[float]:
         """See TokenEngine."""

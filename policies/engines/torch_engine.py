@@ -1,6 +1,7 @@
 """Plain transformers as a token engine, for machines without vLLM: requests wait in a queue and are generated in batches."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +12,9 @@ from ...base.errors import ConfigError, EngineError, RollhouseError
 from ...base.packages import need
 from ...store.messages import VersionSpan
 from ..chat import ChatFormat
-from ..models import check_model_folder, context_length, weight_files
+from ..models import check_model_folder, check_text_model, context_length, weight_files
 from ..types import Sampling
-from .base import EngineGone, SampledTokens
+from .base import EngineGone, OnTokens, SampledTokens
 from .weight_file import read_weights
 
 if TYPE_CHECKING:
@@ -25,6 +26,17 @@ class _Request:
     prompt_ids: list[int]
     sampling: Sampling | None  # None scores the prompt
     future: asyncio.Future
+    on_tokens: OnTokens | None = None
+
+    def report(self, token: int, logprob: float, version: int) -> None:
+        """Reports a token, from the thread that samples."""
+        if self.on_tokens is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self.future.get_loop().call_soon_threadsafe(self._report, token, logprob, version)
+
+    def _report(self, token: int, logprob: float, version: int) -> None:
+        if self.on_tokens is not None and not self.future.done():
+            self.on_tokens([token], [logprob], version)
 
 
 @dataclass
@@ -44,6 +56,8 @@ class TorchEngine:
     """
 
     kind = "torch"
+    streams = True
+    shapes = frozenset({"top_logprobs"})
 
     def __init__(
         self, model: str | Path, max_model_len: int = 4096, max_batch: int = 64, stop_ids: Sequence[int] = ()
@@ -51,6 +65,7 @@ class TorchEngine:
         """Loads the model; `stop_ids` end a turn, none are those of the model's own chat format. Raises ConfigError for a folder it cannot be loaded from, MissingExtra without torch or transformers."""
         folder = check_model_folder(model)
         torch, transformers = need("torch"), need("transformers")
+        check_text_model(folder)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
         self._model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)
@@ -64,9 +79,11 @@ class TorchEngine:
         self._model_lock = threading.Lock()
         self._closed = threading.Event()
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
+    async def generate(
+        self, prompt_ids: list[int], sampling: Sampling, on_tokens: OnTokens | None = None
+    ) -> SampledTokens:
         """See TokenEngine."""
-        return await self._ask(prompt_ids, sampling)
+        return await self._ask(prompt_ids, sampling, on_tokens)
 
     async def score(self, token_ids: list[int]) -> list[float]:
         """See TokenEngine."""
@@ -80,7 +97,7 @@ class TorchEngine:
         """Ends a running batch at its next token; its requests and all later ones raise EngineGone."""
         self._closed.set()
 
-    async def _ask(self, token_ids: list[int], sampling: Sampling | None) -> Any:
+    async def _ask(self, token_ids: list[int], sampling: Sampling | None, on_tokens: OnTokens | None = None) -> Any:
         if not token_ids or len(token_ids) >= self.max_model_len + (sampling is None):
             raise ConfigError(
                 f"A prompt of {len(token_ids)} tokens does not fit the engine's {self.max_model_len}.",
@@ -88,7 +105,7 @@ class TorchEngine:
             )
         loop = asyncio.get_running_loop()
         line = self._line(loop)
-        request = _Request(token_ids, sampling, loop.create_future())
+        request = _Request(token_ids, sampling, loop.create_future(), on_tokens)
         line.waiting.append(request)
         if line.drainer is None or line.drainer.done():
             line.drainer = loop.create_task(self._drain(line))
@@ -171,6 +188,7 @@ class TorchEngine:
         generators = [_generator(sampling.seed, self._device) for sampling in settings]
         tokens: list[list[int]] = [[] for _ in batch]
         logprobs: list[list[float]] = [[] for _ in batch]
+        tops: list[list[list[tuple[int, float]]]] = [[] for _ in batch]
         live = set(range(len(batch)))
         with self._model_lock, torch.inference_mode():
             self._check_open()
@@ -182,8 +200,13 @@ class TorchEngine:
                 self._check_open()
                 out = self._model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)  # fmt: skip
                 cache = out.past_key_values
-                picked, logps = sample(out.logits[:, -1].float(), settings, generators)
+                picked, logps, likeliest = sample(out.logits[:, -1].float(), settings, generators)
                 for row in list(live):
+                    if batch[row].future.done():  # cancelled
+                        live.discard(row)
+                        continue
+                    batch[row].report(picked[row], logps[row], version)
+                    tops[row].append(likeliest[row])
                     tokens[row].append(picked[row])
                     logprobs[row].append(logps[row])
                     if picked[row] in self._stop or len(tokens[row]) >= limits[row]:
@@ -192,8 +215,14 @@ class TorchEngine:
                 mask = torch.cat([mask, mask.new_ones(len(batch), 1)], dim=1)
                 positions = positions[:, -1:] + 1
         return [
-            SampledTokens(ids, logps, (VersionSpan(0, version),), "stop" if ids and ids[-1] in self._stop else "length")
-            for ids, logps in zip(tokens, logprobs, strict=True)
+            SampledTokens(
+                ids,
+                logps,
+                (VersionSpan(0, version),),
+                "stop" if ids and ids[-1] in self._stop else "length",
+                top if sampling.top_logprobs else None,
+            )
+            for ids, logps, top, sampling in zip(tokens, logprobs, tops, settings, strict=True)
         ]
 
 
@@ -254,14 +283,14 @@ def _left_padded(prompts: list[list[int]], device: str) -> tuple["torch.Tensor",
 
 def sample(
     logits: "torch.Tensor", settings: list[Sampling], generators: list["torch.Generator"]
-) -> tuple[list[int], list[float]]:
-    """One token a row of logits [B, V] and its logprob under the distribution sampled from.
+) -> tuple[list[int], list[float], list[list[tuple[int, float]]]]:
+    """One token a row of logits [B, V], its logprob under the distribution sampled from, and the `top_logprobs` likeliest tokens with theirs.
 
     Temperature first, then top-k, top-p and min-p. At temperature 0 the likeliest token is taken and its logprob is that of temperature 1.
     """
     import torch
 
-    tokens, logprobs = [], []
+    tokens, logprobs, tops = [], [], []
     for row, sampling, generator in zip(logits, settings, generators, strict=True):
         if sampling.temperature == 0:
             token = int(row.argmax())
@@ -271,7 +300,9 @@ def sample(
             token = int(torch.multinomial(logps.exp(), 1, generator=generator))
         tokens.append(token)
         logprobs.append(float(logps[token]))
-    return tokens, logprobs
+        best = logps.topk(min(sampling.top_logprobs, len(logps)))
+        tops.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
+    return tokens, logprobs, tops
 
 
 def _filtered(row: "torch.Tensor", sampling: Sampling) -> "torch.Tensor":

@@ -12,10 +12,10 @@ from ...store.ids import hash_id
 from ..chat import ChatFormat
 from ..models import architecture_hash, check_model_folder, context_length, model_config
 from ..types import Sampling
-from .base import SampledTokens
+from .base import OnTokens, SampledTokens
 from .cluster import call, our_error, require_resources
 from .replicas import ReplicatedEngine
-from .vllm_client import Client, EngineActor, engine_gone
+from .vllm_client import SHAPES, Client, EngineActor, engine_gone
 
 _DEFAULT_MODEL_LEN = 4096
 
@@ -27,6 +27,8 @@ class VllmActorEngine:
     """
 
     kind = "vllm"
+    streams = True
+    shapes = SHAPES
 
     def __init__(
         self,
@@ -50,13 +52,15 @@ class VllmActorEngine:
     def __reduce__(self) -> tuple:
         return VllmActorEngine, (self.actor, self.key, self.max_model_len, self.timeout_s, False, self.parallel)
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
+    async def generate(
+        self, prompt_ids: list[int], sampling: Sampling, on_tokens: OnTokens | None = None
+    ) -> SampledTokens:
         """See TokenEngine."""
-        return await self._ask(prompt_ids, sampling)
+        return await self._client().ask(prompt_ids, sampling, on_tokens)
 
     async def score(self, token_ids: list[int]) -> list[float]:
         """See TokenEngine."""
-        return await self._ask(token_ids, None)
+        return await self._client().ask(token_ids, None)
 
     async def load_weights(self, path: str, version: int) -> None:
         """See TokenEngine."""
@@ -74,9 +78,6 @@ class VllmActorEngine:
             await asyncio.wait_for(answer, self.timeout_s)
         except Exception as error:
             raise our_error(error, engine_gone) from error
-
-    async def _ask(self, token_ids: list[int], sampling: Sampling | None) -> Any:
-        return await self._client().ask(token_ids, sampling)
 
     def _client(self) -> Client:
         """The client of the running event loop: each loop has its own, and several may send requests at once."""

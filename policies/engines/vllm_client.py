@@ -8,16 +8,29 @@ import asyncio
 import contextlib
 import itertools
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 from ...base.errors import EngineError, RollhouseError
 from ..types import Sampling
-from .base import EngineGone
+from .base import EngineGone, OnTokens
 from .cluster import our_error
 
 _POLL_S = 5.0
-_Item = tuple[int, list[int], Sampling | None]
+_Item = tuple[int, list[int], Sampling | None, bool]
+"""Number, tokens, sampling (None scores them), and whether tokens are reported as they are sampled."""
 _Result = tuple[int, Any]
+SHAPES = frozenset({"frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "min_tokens", "constraint", "top_logprobs"})  # fmt: skip
+"""As TokenEngine.shapes."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Tokens of a request that goes on."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    version: int
 
 
 class EngineActor:
@@ -60,18 +73,28 @@ class EngineActor:
             task = self.tasks.get((client, number))
             if task is not None:
                 task.cancel()
-        for number, token_ids, sampling in items:
-            work = self._answer(client, number, token_ids, sampling)
+        for number, token_ids, sampling, streams in items:
+            work = self._answer(client, number, token_ids, sampling, streams)
             self.tasks[client, number] = asyncio.create_task(work)
 
-    async def _answer(self, client: str, number: int, token_ids: list[int], sampling: Sampling | None) -> None:
+    async def _answer(
+        self, client: str, number: int, token_ids: list[int], sampling: Sampling | None, streams: bool
+    ) -> None:
+        def on_tokens(sampled: list[int], logprobs: list[float], version: int) -> None:
+            self._put(client, number, _Part(sampled, logprobs, version))
+
         try:
-            engine = self.engine
-            result = await (engine.score(token_ids) if sampling is None else engine.generate(token_ids, sampling))
+            if sampling is None:
+                result = await self.engine.score(token_ids)
+            else:
+                result = await self.engine.generate(token_ids, sampling, on_tokens if streams else None)
         except Exception as error:
             result = error
         finally:
             self.tasks.pop((client, number), None)
+        self._put(client, number, result)
+
+    def _put(self, client: str, number: int, result: Any) -> None:
         self.done.setdefault(client, asyncio.Queue()).put_nowait((number, result))
 
     async def poll(self, client: str) -> list[_Result]:
@@ -109,15 +132,18 @@ class Client:
         self.loop = asyncio.get_running_loop()
         self.numbers = itertools.count()
         self.waiting: dict[int, asyncio.Future] = {}
+        self.listening: dict[int, OnTokens] = {}
         self.outbox: list[_Item] = []
         self.abandoned: list[int] = []
         self.scheduled = False
         self.poller: asyncio.Task | None = None
 
-    async def ask(self, token_ids: list[int], sampling: Sampling | None) -> Any:
+    async def ask(self, token_ids: list[int], sampling: Sampling | None, on_tokens: OnTokens | None = None) -> Any:
         number = next(self.numbers)
         future = self.waiting[number] = self.loop.create_future()
-        self.outbox.append((number, token_ids, sampling))
+        if on_tokens is not None:
+            self.listening[number] = on_tokens
+        self.outbox.append((number, token_ids, sampling, on_tokens is not None))
         self._schedule()
         if self.poller is None or self.poller.done():
             self.poller = self.loop.create_task(self._poll())
@@ -133,6 +159,8 @@ class Client:
                     "Lower --max-new-tokens or the number of rollouts in flight.",
                 ) from error
             raise
+        finally:
+            self.listening.pop(number, None)
 
     def _schedule(self) -> None:
         if not self.scheduled:
@@ -153,6 +181,11 @@ class Client:
             while self.waiting:
                 answer = asyncio.wrap_future(self.actor.poll.remote(self.name).future())
                 for number, result in await asyncio.wait_for(answer, self.timeout_s):
+                    if isinstance(result, _Part):
+                        listener = self.listening.get(number)
+                        if listener is not None:
+                            listener(result.token_ids, result.logprobs, result.version)
+                        continue
                     future = self.waiting.pop(number, None)
                     if future is None or future.done():
                         continue

@@ -5,21 +5,23 @@ on a small machine, and a weight update that happens between two steps is exact 
 """
 
 import asyncio
+import contextlib
 import os
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...base.errors import ConfigError, EngineError, RollhouseError, one_line
 from ...base.packages import require
 from ..models import weight_files
 from ..types import Sampling
-from .base import EngineGone, SampledTokens, version_spans
+from .base import EngineGone, EngineRefused, OnTokens, SampledTokens, version_spans
 from .environment import prepare_environment
 from .vllm_adapter import EngineAdapter, is_adapter
+from .vllm_structured import StructuredOutputs, structured_params
 from .vllm_transfer import STEPS
 from .weight_file import read_weights
 
@@ -36,6 +38,8 @@ class _Request:
         name: vLLM's own name for it.
         marks: (tokens sampled so far, version) at the start and at each weight update.
         given_up: Set when the caller no longer wants it.
+        on_tokens: Takes the tokens of each step, on the stepping thread; None collects none.
+        token_ids, logprobs, top: What was sampled, for a request with `on_tokens`; `top` as in SampledTokens.
     """
 
     name: str
@@ -43,6 +47,10 @@ class _Request:
     scoring: bool
     marks: list[tuple[int, int]]
     given_up: threading.Event
+    on_tokens: OnTokens | None = None
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    top: list[list[tuple[int, float]]] = field(default_factory=list)
 
 
 def make_llm_engine(model: str, max_model_len: int, seed: int, options: dict[str, Any]) -> Any:
@@ -87,6 +95,7 @@ class VllmEngine:
     """
 
     kind = "vllm"
+    streams = True
 
     def __init__(
         self, model: str, stop_token_ids: tuple[int, ...] = (), max_model_len: int = 1024, seed: int = 0, **options: Any
@@ -99,6 +108,7 @@ class VllmEngine:
         self._requests: dict[str, _Request] = {}
         self._count = 0
         self.held = False  # no step is taken while it is set
+        self._structured = StructuredOutputs(model)
         self._mixture: str | None = None  # why the weights are of no single model
         self._adapter: EngineAdapter | None = None  # of the weights loaded last
         self._lock = threading.Lock()  # guards _ended, so that no command is queued after the thread has ended
@@ -118,9 +128,11 @@ class VllmEngine:
 
     # -- the async side ------------------------------------------------------------------------------------------------
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
+    async def generate(
+        self, prompt_ids: list[int], sampling: Sampling, on_tokens: OnTokens | None = None
+    ) -> SampledTokens:
         """See TokenEngine."""
-        return await self._request(prompt_ids, sampling)
+        return await self._request(prompt_ids, sampling, on_tokens)
 
     async def score(self, token_ids: list[int]) -> list[float]:
         """See TokenEngine."""
@@ -130,9 +142,10 @@ class VllmEngine:
         """See TokenEngine. The key-value cache is rebuilt, for requests in flight too."""
         await asyncio.wrap_future(self._call(lambda: self._load(path, version)))
 
-    async def _request(self, token_ids: list[int], sampling: Sampling | None) -> Any:
+    async def _request(self, token_ids: list[int], sampling: Sampling | None, on_tokens: OnTokens | None = None) -> Any:
         future, given_up = Future(), threading.Event()
-        self._put(lambda: self._add(token_ids, sampling, future, given_up), future)
+        report = None if on_tokens is None else _in_loop(asyncio.get_running_loop(), on_tokens)
+        self._put(lambda: self._add(token_ids, sampling, future, given_up, report), future)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -241,11 +254,24 @@ class VllmEngine:
         if given_up:
             self._engine.abort_request([self._requests.pop(number).name for number in given_up], internal=True)
         for output in self._engine.step():
+            request = self._requests[output.request_id]
+            if request.on_tokens is not None:
+                _report(output, request, self.version)
             if output.finished:
-                request = self._requests.pop(output.request_id)
+                del self._requests[output.request_id]
+                if output.outputs and output.outputs[0].finish_reason == "error":
+                    request.future.set_exception(EngineRefused("vLLM cannot sample an answer of this form.", "Send a simpler schema or grammar."))  # fmt: skip
+                    continue
                 request.future.set_result(_prompt_logprobs(output) if request.scoring else _generation(output, request))
 
-    def _add(self, token_ids: list[int], sampling: Sampling | None, future: Future, given_up: threading.Event) -> None:
+    def _add(
+        self,
+        token_ids: list[int],
+        sampling: Sampling | None,
+        future: Future,
+        given_up: threading.Event,
+        on_tokens: OnTokens | None,
+    ) -> None:
         if self._mixture is not None:
             future.set_exception(_mixed(self._mixture))
             return
@@ -261,13 +287,17 @@ class VllmEngine:
         self._count += 1
         name = str(self._count)
         try:
-            params = _sampling_params(sampling, room, self.stop_token_ids)
+            params = _sampling_params(sampling, room, self.stop_token_ids, on_tokens is not None)
             adapter = None if self._adapter is None else self._adapter.request
+            if params.structured_outputs is not None:
+                self._structured.prepare(self._engine)
             internal = self._engine.add_request(name, {"prompt_token_ids": token_ids}, params, lora_request=adapter)
         except Exception as error:
             future.set_exception(_as_engine_error(error))
             return
-        self._requests[name] = _Request(internal, future, sampling is None, [(0, self.version)], given_up)
+        finally:
+            self._structured.end(self._engine)
+        self._requests[name] = _Request(internal, future, sampling is None, [(0, self.version)], given_up, on_tokens)
 
     def _load(self, path: str, version: int) -> None:
         files = [str(file) for file in weight_files(path)]
@@ -322,17 +352,28 @@ class VllmEngine:
         self._requests.clear()
 
 
-def _sampling_params(sampling: Sampling | None, room: int, stop_token_ids: tuple[int, ...]) -> Any:
+def _in_loop(loop: asyncio.AbstractEventLoop, on_tokens: OnTokens) -> OnTokens:
+    """The callback, called in the event loop from another thread."""
+
+    def report(token_ids: list[int], logprobs: list[float], version: int) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(on_tokens, token_ids, logprobs, version)
+
+    return report
+
+
+def _sampling_params(sampling: Sampling | None, room: int, stop_token_ids: tuple[int, ...], streams: bool) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     shared: dict[str, Any] = {
         "detokenize": False,
         "flat_logprobs": True,
-        "output_kind": RequestOutputKind.FINAL_ONLY,
+        "output_kind": RequestOutputKind.DELTA if streams else RequestOutputKind.FINAL_ONLY,
     }
     if sampling is None:
         return SamplingParams(max_tokens=1, prompt_logprobs=0, **shared)
+    shaping = sampling.shaping
     return SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
@@ -341,16 +382,41 @@ def _sampling_params(sampling: Sampling | None, room: int, stop_token_ids: tuple
         seed=sampling.seed,
         max_tokens=min(sampling.max_tokens, room),
         stop_token_ids=list(stop_token_ids),
-        logprobs=0,  # the sampled token's only
+        logprobs=sampling.top_logprobs,  # beside the sampled token's
+        frequency_penalty=shaping.frequency_penalty,
+        presence_penalty=shaping.presence_penalty,
+        repetition_penalty=shaping.repetition_penalty,
+        logit_bias=dict(shaping.logit_bias) or None,
+        min_tokens=min(shaping.min_tokens, room),
+        structured_outputs=structured_params(shaping.constraint),
         **shared,
     )
 
 
+def _sampled(output: Any) -> tuple[list[int], list[float], list[list[tuple[int, float]]]]:
+    """The tokens of an output, their logprobs, and the likeliest tokens at each position, where they were requested."""
+    sampled, flat = output.outputs[0], output.outputs[0].logprobs
+    if flat is None:
+        return list(sampled.token_ids), [], []
+    spans = list(zip(flat.start_indices, flat.end_indices, strict=True))
+    # At each position the sampled token comes first, then the likeliest, itself among them.
+    top = [list(zip(flat.token_ids[first + 1 : end], flat.logprobs[first + 1 : end], strict=True)) for first, end in spans]  # fmt: skip
+    return list(sampled.token_ids), [flat.logprobs[first] for first, _ in spans], top
+
+
+def _report(output: Any, request: _Request, version: int) -> None:
+    tokens, logprobs, top = _sampled(output)
+    if tokens and request.on_tokens is not None:
+        request.token_ids += tokens
+        request.logprobs += logprobs
+        request.top += top
+        request.on_tokens(tokens, logprobs, version)
+
+
 def _generation(output: Any, request: _Request) -> SampledTokens:
     sampled = output.outputs[0]
-    tokens = list(sampled.token_ids)
-    firsts = sampled.logprobs.start_indices
-    logprobs = [sampled.logprobs.logprobs[first] for first in firsts]
+    whole = request.on_tokens is not None
+    tokens, logprobs, top = (request.token_ids, request.logprobs, request.top) if whole else _sampled(output)
     if len(logprobs) != len(tokens):
         raise EngineError(f"vLLM returned {len(tokens)} tokens and {len(logprobs)} logprobs.", "Report this as a bug.")
     marks = [(start, version) for start, version in request.marks if start < len(tokens) or start == 0]
@@ -358,7 +424,7 @@ def _generation(output: Any, request: _Request) -> SampledTokens:
     if routes is not None and len(routes) != len(output.prompt_token_ids) + len(tokens) - 1:
         routes = None  # of a request that was computed again in parts
     reason = "length" if sampled.finish_reason == "length" else "stop"
-    return SampledTokens(tokens, logprobs, version_spans(marks), reason, routes=routes)
+    return SampledTokens(tokens, logprobs, version_spans(marks), reason, top=top if any(top) else None, routes=routes)
 
 
 def _prompt_logprobs(output: Any) -> list[float]:
@@ -369,6 +435,8 @@ def _prompt_logprobs(output: Any) -> list[float]:
 def _as_engine_error(error: Exception) -> Exception:
     if isinstance(error, (EngineError, ConfigError)):
         return error
+    if type(error).__name__ == "VLLMValidationError":
+        return EngineRefused(f"vLLM refused a request: {one_line(error)}.", "Correct the request.")
     return EngineError(f"vLLM refused a request: {error}.", "Check the model, its weights and the sampling settings.")
 
 

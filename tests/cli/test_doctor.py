@@ -42,6 +42,8 @@ def test_everything_is_reported_at_once() -> None:
         "Weights & Biases",
         "bfcl-eval",
         "math-verify",
+        "Sandbox",
+        "mcp",
     }
     assert wanted <= found.keys()
     assert found["torch"]["state"] == found["vLLM"]["state"] == "ok"

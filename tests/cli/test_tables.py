@@ -39,7 +39,7 @@ def test_without_a_terminal_a_table_is_as_wide_as_it_needs(
 def test_long_texts_are_folded(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     out = printed(capsys, [ROW], 80, monkeypatch)
     assert max(map(len, out.splitlines())) <= 80
-    assert "2.12874e-09" in out and "01234567…" in out and out.count("three") == 4
+    assert "2.12874e-09" in out and "0123456789 " in out and out.count("three") == 4
 
 
 def test_a_table_that_is_too_wide_becomes_records(
@@ -64,6 +64,15 @@ def test_a_long_list_is_cut_with_its_length(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "… (500 entries)" in printed(capsys, [{"ids": list(range(500))}], 80, monkeypatch)
+
+
+def test_ids_are_cut_to_unique_beginnings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = ["0123456789ab" + "0" * 20, "0123456789ac" + "1" * 20, "f" * 32]
+    rows = [{"rollout_id": id, "note": f"{id}."} for id in ids]
+    shown = printed(capsys, rows, 80, monkeypatch).split()
+    assert {"0123456789ab", "0123456789ac", "f" * 12} <= set(shown), "two share eleven characters"
+    assert {f"{id}." for id in ids} <= set(shown), "what is no id stays whole"
+    assert "f" * 10 in printed(capsys, rows[2:], 80, monkeypatch).split()
 
 
 def test_a_terminal_is_not_overrun() -> None:

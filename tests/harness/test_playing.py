@@ -61,11 +61,16 @@ def test_an_agent_plays_with_the_environments_tools_and_verdict(tmp_path: Path, 
         assert row["harness"]["stdout"].startswith("a task of ") and row["harness"]["calls"] == row["n_turns"]
         assert len(row["logprobs"]) == sum(row["loss_mask"]) > 0
     assert len({tuple(row["token_ids"]) for row in rows}) > 1, "each rollout has a seed of its own"
-    again = play(tmp_path / "again", torch_policy, named("clerk"), repeats=3, sampling=sampling)
-    assert [row["token_ids"] for row in again] == [row["token_ids"] for row in rows]
     assert any(row["harness"].get("tool_calls") for row in rows)
 
 
+@pytest.mark.system
+def test_the_same_run_samples_the_same_tokens(tmp_path: Path, torch_policy: TokenPolicy) -> None:
+    rows = [play(tmp_path / name, torch_policy, named("clerk"), repeats=3) for name in ("one", "other")]
+    assert [row["token_ids"] for row in rows[0]] == [row["token_ids"] for row in rows[1]]
+
+
+@pytest.mark.system
 def test_a_verdict_of_its_own_and_an_agent_beside_it(tmp_path: Path, torch_policy: TokenPolicy) -> None:
     main, helper, *_ = play(tmp_path / "store", torch_policy, named("judge"))
     assert (main["reward"], main["passed"], main["scorer"], main["scorer_version"]) == (0.5, False, "judge", "2")
@@ -161,6 +166,7 @@ def test_a_verdict_that_is_posted_counts(faulty: Any) -> None:
     assert row["scorer"] == f"{AGENTS}:misbehave"
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("fault", ["hang", "spin", "crash"])
 def test_a_thread_is_ended_at_its_limit(tmp_path: Path, torch_policy: TokenPolicy, fault: str) -> None:
     (row,) = play(tmp_path / "store", torch_policy, named(fault, runs_in="thread"), 1, 60 if fault == "crash" else 2)
@@ -175,6 +181,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.system
 def test_limits_of_the_run_truncate(tmp_path: Path, torch_policy: TokenPolicy) -> None:
     (row, *rest) = play(tmp_path / "calls", torch_policy, named("many_calls", max_calls=3), repeats=1)
     assert (row["status"], row["stop_reason"], row["error_type"]) == ("truncated", "max_calls", "harness")
@@ -188,10 +195,10 @@ def test_limits_of_the_run_truncate(tmp_path: Path, torch_policy: TokenPolicy) -
     ("mode", "settings", "found"),
     [
         ("file", {}, (None, 0.25, True)),
-        ("ok", {"reward": "exit"}, (None, 1.0, True)),
-        ("fail", {"reward": "exit"}, (None, 0.0, False)),
-        ("fail", {}, ("harness", None, None)),
-        ("hidden", {"reward": "environment"}, (None, 0.0, False)),
+        pytest.param("ok", {"reward": "exit"}, (None, 1.0, True), marks=pytest.mark.system),
+        pytest.param("fail", {"reward": "exit"}, (None, 0.0, False), marks=pytest.mark.system),
+        pytest.param("fail", {}, ("harness", None, None), marks=pytest.mark.system),
+        pytest.param("hidden", {"reward": "environment"}, (None, 0.0, False), marks=pytest.mark.system),
     ],
 )
 def test_a_command_line_plays(

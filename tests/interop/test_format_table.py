@@ -94,7 +94,7 @@ def verifiers_v0(folder: Path) -> Path:
     """A results.jsonl with its metadata."""
     samples.write_json(folder / "v0" / "metadata.json", {"env_id": "sums", "model": "small", "sampling_args": {"temperature": 0.5}})  # fmt: skip
     said = [{"role": "assistant", "content": "", "reasoning_content": "Add.", "tool_calls": [samples.chat_call()]}, {"role": "tool", "tool_call_id": "c1", "content": "3"}]  # fmt: skip
-    row = {"example_id": 0, "prompt": [{"role": "user", "content": "1 + 2?"}], "completion": said, "reward": 1.0, "answer": "3", "tool_defs": [samples.TOOL], "metrics": {}}  # fmt: skip
+    row = {"example_id": 0, "prompt": [{"role": "user", "content": "1 + 2?"}], "completion": said, "reward": 1.0, "answer": "3", "tool_defs": [samples.TOOL], "metrics": {}, "timing": {"start_time": 1760000000.0}}  # fmt: skip
     return samples.write_lines(folder / "v0" / "results.jsonl", [row])
 
 

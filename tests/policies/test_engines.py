@@ -280,7 +280,7 @@ def test_filters_and_their_logprobs() -> None:
 
     def draws(settings: Sampling) -> dict[int, float]:
         pairs = [sample(logits, [settings], [generator]) for _ in range(200)]
-        return {tokens[0]: logprobs[0] for tokens, logprobs in pairs}
+        return {tokens[0]: logprobs[0] for tokens, logprobs, _ in pairs}
 
     everything = draws(Sampling())
     assert everything == pytest.approx(dict(enumerate(logits.log_softmax(-1)[0].tolist())), abs=1e-6)

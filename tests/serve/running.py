@@ -97,7 +97,7 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.engine, name)
 
-    async def generate(self, prompt_ids: list[int], sampling: Any) -> Any:
-        generation = await self.engine.generate(prompt_ids, sampling)
+    async def generate(self, prompt_ids: list[int], sampling: Any, *on_tokens: Any) -> Any:
+        generation = await self.engine.generate(prompt_ids, sampling, *on_tokens)
         self.seen.append((list(prompt_ids), list(generation.token_ids)))
         return generation

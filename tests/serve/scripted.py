@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rollhouse.policies.chat import ChatFormat
-from rollhouse.policies.engines.base import SampledTokens
+from rollhouse.policies.engines.base import OnTokens, SampledTokens
 from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Sampling
 from rollhouse.store.messages import VersionSpan
@@ -27,10 +27,11 @@ class ScriptedEngine:
     Attributes:
         seen: The prompts' texts.
         settings: The sampling of each request.
-        token_s: Seconds between two tokens.
+        token_s: Seconds between two tokens of a streamed answer.
     """
 
     kind = "plugin"
+    streams = True
     version = 0
     shapes: frozenset[str] = frozenset()
 
@@ -42,13 +43,17 @@ class ScriptedEngine:
         self.seen: list[str] = []
         self.settings: list[Sampling] = []
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling) -> SampledTokens:
+    async def generate(
+        self, prompt_ids: list[int], sampling: Sampling, on_tokens: OnTokens | None = None
+    ) -> SampledTokens:
         prompt = str(self.tokenizer.decode(prompt_ids))
         text = self.script(prompt) if callable(self.script) else self.script[min(len(self.seen), len(self.script) - 1)]
         self.seen.append(prompt)
         self.settings.append(sampling)
         ids: list[int] = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], 2][: sampling.max_tokens]  # type: ignore[list-item]
-        await asyncio.sleep(self.token_s * len(ids))
+        for token in ids if on_tokens is not None else ():
+            await asyncio.sleep(self.token_s)
+            on_tokens([token], [-0.5], 0)  # type: ignore[misc]
         return SampledTokens(ids, [-0.5] * len(ids), (VersionSpan(0, 0),), "stop" if ids[-1] == 2 else "length")
 
     def close(self) -> None:

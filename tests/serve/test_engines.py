@@ -1,6 +1,7 @@
 """Over every engine: vLLM, a template that rewrites history, another endpoint; and our own runner as the client."""
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -41,7 +42,7 @@ def one_row(store: LanceStore) -> dict[str, Any]:
     return row
 
 
-def whole(store: LanceStore, row: dict[str, Any]) -> list[int]:
+def whole_of(store: LanceStore, row: dict[str, Any]) -> list[int]:
     """The prompt's tokens and all that followed."""
     (prompt,) = store.read("prompt_tokens", filter=f"prompt_id = '{row['prompt_id']}'").to_pylist()
     return prompt["token_ids"] + row["token_ids"]
@@ -60,7 +61,7 @@ def test_collect_from_the_server_stores_the_tokens_its_engine_saw(torch_policy: 
     assert len(rows) == 6 and summary.collected == 6
     assert max(row["n_turns"] for row in rows) > 1
     for row in rows:
-        assert row["prefix_ok"] is True and row["gaps"] == [] and whole(store, row) in seen
+        assert row["prefix_ok"] is True and row["gaps"] == [] and whole_of(store, row) in seen
         assert (row["tokenizer_hash"], row["template_hash"]) == torch_policy.token_identity
         assert row["logprobs_mode"] == "processed"
 
@@ -96,7 +97,7 @@ def test_a_template_that_rewrites_history_changes_no_token(trimming: TokenPolicy
     # What the engine gave beyond a stop text is in no later prompt, and in no row.
     for (seen, gave), (then, _) in pairwise(engine.seen):
         assert then[: len(seen)] == seen and then[len(seen)] == gave[0]
-    (seen, gave), ids = engine.seen[-1], whole(store, row)
+    (seen, gave), ids = engine.seen[-1], whole_of(store, row)
     assert ids[: len(seen)] == seen and ids[len(seen) :] == gave[: len(ids) - len(seen)]
 
 
@@ -200,8 +201,61 @@ def test_over_vllm_many_agents_at_once_are_a_row_each_and_true_to_the_token(
     assert len(rows) == len(tasks) and {row["engine"] for row in rows} == {"vllm"}
     for row in rows:
         assert row["prefix_ok"] is True and row["gaps"] == [] and row["status"] in ("completed", "truncated")
-        ids = whole(store, row)
+        ids = whole_of(store, row)
         scores = asyncio.run(engine.score(ids))
         start = len(ids) - len(row["token_ids"])
         sampled = [score for score, mask in zip(scores[start:], row["loss_mask"], strict=True) if mask]
         assert sampled == pytest.approx(row["logprobs"], abs=2e-3)
+
+
+def test_over_vllm_an_answer_streams_and_shaped_ones_are_not_trained_on(
+    engine: Any, tiny_base: Path, request_of: Request, tmp_path: Path
+) -> None:
+    asyncio.run(engine.load_weights(str(tiny_base), 0))
+    store = LanceStore.create(tmp_path / "store")
+    with serving(store, TokenPolicy(engine, ChatFormat.of(tiny_base), weights_hash(tiny_base))) as server:
+        whole = server.client.chat.completions.create(**request_of(), logprobs=True, top_logprobs=2).choices[0]
+        for entry in whole.logprobs.content:
+            assert entry.top_logprobs[0].token == entry.token and len(entry.top_logprobs) == 2
+        client = server.openai("/rollouts/streams/v1")
+        chunks = list(client.chat.completions.create(**request_of(), stream=True))
+        deltas = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+        function = whole.message.tool_calls[0].function
+        assert "".join(call.function.arguments for call in deltas) == function.arguments and len(deltas) > 3
+        shaped = {"frequency_penalty": 0.5, "presence_penalty": 0.5, "logit_bias": {"5": -100}}
+        server.openai("/rollouts/shaped/v1").chat.completions.create(**request_of(), **shaped)
+        for name in ("streams", "shaped"):
+            assert server.post(f"/rollouts/{name}/finish", {"reward": 1}).status_code == 200
+        assert server.post("/v1/chat/completions", request_of(logit_bias={"99999999": 1})).status_code == 400
+    rows = {bool(row["gaps"]): row for row in store.read("rollouts").to_pylist()}
+    assert rows[True]["gaps"] == [f"distribution:{name}" for name in shaped] and rows[True]["trainable"] is False
+    ids = whole_of(store, rows[False])
+    scores = asyncio.run(engine.score(ids))[len(ids) - len(rows[False]["token_ids"]) :]
+    assert rows[False]["trainable"] is True and len(scores) == len(rows[False]["logprobs"])
+
+
+FORM = {"type": "object", "properties": {"day": {"enum": ["monday", "friday"]}}, "required": ["day"], "additionalProperties": False}  # fmt: skip
+
+
+def test_over_vllm_answers_have_the_form_that_they_must_have(
+    engine: Any, tiny_base: Path, request_of: Request, tmp_path: Path
+) -> None:
+    asyncio.run(engine.load_weights(str(tiny_base), 0))
+    store = LanceStore.create(tmp_path / "store")
+    with serving(store, TokenPolicy(engine, ChatFormat.of(tiny_base), weights_hash(tiny_base))) as server:
+        client = server.openai("/rollouts/formed/v1")
+        names = [tool["function"]["name"] for tool in request_of()["tools"]]
+        hot: Any = {"temperature": 2.0, "seed": 1}
+        named = {"type": "function", "function": {"name": names[-1]}}
+        for choice, allowed in (("required", names), (named, names[-1:])):
+            (made,) = client.chat.completions.create(**request_of(**hot, tool_choice=choice)).choices[0].message.tool_calls  # fmt: skip
+            assert made.function.name in allowed and isinstance(json.loads(made.function.arguments), dict)
+        schema = {"type": "json_schema", "json_schema": {"name": "day", "schema": FORM}}
+        text = server.client.chat.completions.create(**request_of(**hot, response_format=schema)).choices[0].message
+        assert json.loads(text.content)["day"] in ("monday", "friday")
+        wrong = {"type": "json_schema", "json_schema": {"schema": {"type": "no such type"}}}
+        assert server.post("/v1/chat/completions", request_of(response_format=wrong)).status_code == 400
+        assert server.client.chat.completions.create(**request_of()).choices[0].finish_reason == "tool_calls"
+        assert server.post("/rollouts/formed/finish", {"reward": 1}).status_code == 200
+    rows = store.read("rollouts").to_pylist()
+    assert rows and all("distribution:tool_choice" in row["gaps"] and row["trainable"] is False for row in rows)

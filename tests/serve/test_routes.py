@@ -159,6 +159,15 @@ def test_a_stop_text_ends_the_answer_and_its_tokens(server: Server, request_of: 
     assert '"name"' not in server.post("/detokenize", {"tokens": ids[:-1]}).json()["prompt"]
 
 
+def test_the_likeliest_tokens_come_with_the_sampled_one(server: Server, request_of: Request) -> None:
+    how = request_of(temperature=1.0, seed=2, logprobs=True, top_logprobs=3, max_tokens=8)
+    content = server.client.chat.completions.create(**how).choices[0].logprobs.content
+    for entry in content:
+        likeliest = [one.logprob for one in entry.top_logprobs]
+        assert len(likeliest) == 3 and likeliest == sorted(likeliest, reverse=True)
+        assert entry.logprob <= likeliest[0] + 1e-6
+
+
 @pytest.mark.parametrize(
     ("change", "reported"),
     [
@@ -174,7 +183,7 @@ def test_a_stop_text_ends_the_answer_and_its_tokens(server: Server, request_of: 
         ({"max_tokens": 0}, "`max_tokens`"),
         ({"seed": 2**70}, "`seed`"),
         ({"stop": [1]}, "`stop`"),
-        ({"logprobs": True, "top_logprobs": 3}, "`top_logprobs`"),
+        ({"top_logprobs": 3}, "`top_logprobs`"),
         ({"rollout_id": "x" * 300}, "200"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "not JSON"),
     ],

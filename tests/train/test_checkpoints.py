@@ -21,8 +21,8 @@ def store(tmp_path: Path) -> LanceStore:
     return LanceStore.create(tmp_path / "store")
 
 
-def save(store: LanceStore, model: Path, step: int, folder: Path | None = None, **more) -> dict:
-    with start_run(store, "sft", "r") as run:
+def save(store: LanceStore, model: Path, step: int, folder: Path | None = None, run_id: str = "r", **more) -> dict:
+    with start_run(store, "sft", run_id) as run:
         return save_checkpoint(store, run, load_model(model), load_tokenizer(model), step, folder, **more)
 
 
@@ -53,12 +53,22 @@ def test_what_an_interrupted_save_left_is_replaced(store, fresh_model, tmp_path)
 def test_names_of_models(store, fresh_model, tmp_path) -> None:
     first, last = (save(store, fresh_model, step, tmp_path / "results")["path"] for step in (9, 10))
     assert resolve_model(store, "r/step_9") == Path(first) and resolve_model(store, "r") == Path(last)
+    for name, path in {"r/latest": last, "latest": last, "r/best": last}.items():
+        assert resolve_model(store, name) == Path(path)
     assert resolve_model(store, str(fresh_model)) == resolve_model(None, fresh_model) == fresh_model
     with pytest.raises(ConfigError, match="no model 'no such/model/there'"):
         resolve_model(store, "no such/model/there")
     Path(last).rename(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="of checkpoint r/step_10 does not exist"):
         resolve_model(store, "r")
+
+
+def test_a_model_is_named_by_the_beginning_of_its_run(store, fresh_model) -> None:
+    one, two = (save(store, fresh_model, 1, run_id=name)["path"] for name in ("grpo-office", "grpo-math"))
+    assert resolve_model(store, "grpo-o") == resolve_model(store, "grpo-o/step_1") == Path(one)
+    assert resolve_model(store, "grpo-m/best") == resolve_model(store, "latest") == Path(two)
+    with pytest.raises(ConfigError, match="begin with 'grpo'"):
+        resolve_model(store, "grpo")
 
 
 def test_a_store_keeps_its_checkpoints_to_itself(store, fresh_model, tmp_path) -> None:

@@ -22,6 +22,7 @@ from .ledger import (
 )
 from .metrics import Stopwatch, staleness_metrics
 from .plan import BatchPlan, make_plan, step_settings
+from .ranking import rank_groups, rank_metrics, ranked_by, with_ranks
 from .teacher import taught
 
 if TYPE_CHECKING:
@@ -95,13 +96,20 @@ def _sampled(parts: "Parts", step: int, generation: StepSampler, watch: Stopwatc
         settings = step_settings(config, parts.model_hash, task_ids) | _mixture(parts) | sampled.record
         if len(sampled.rounds) > 1:
             settings["round_sizes"] = [len(tasks) for tasks in sampled.rounds]
+    ranked = ranked_by(parts)
+    if ranked:
+        with watch("rank"):
+            rank_groups(parts, rollouts)
+            settings["ranked"] = ranked
     kl = reference_kl(parts, lambda: _samples(parts, step), watch)
     with watch("store"):
-        plan = make_plan(run.run_id, step, rollouts, config, settings, kl)
+        compared = with_ranks(store, rollouts, ranked)
+        plan = make_plan(run.run_id, step, compared, config, settings, kl)
     plan = _taught(parts, plan, rollouts, watch)
     with watch("store"):
         parts.commits.begin(partial(commit_plan, store, plan, run))
         numbers = staleness_metrics(store, step, rollouts) | sampled.metrics
+        numbers |= rank_metrics(compared, ranked) if ranked else {}
     numbers |= sampling_metrics(sampled, watch.seconds["wait"])
     behind_s = sampled.store_s + sampled.write_s - numbers["time/store_rollouts"]
     return Batch(plan, rollouts, sampled.n_tokens, numbers, behind_s)

@@ -8,8 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ...base.errors import ConfigError
-from ...environments.config import EnvironmentSpec, PlayedEnvironment
-from ...environments.mixture import open_mixture, parts_of, weights_of
+from ...environments.config import OF_ONE, EnvironmentSpec, PlayedEnvironment
+from ...environments.mixture import group_rubrics, open_mixture, parts_of, weights_of
 from ...environments.registry import NAMES, tasks_of
 from ...environments.types import Environment
 from ...policies.chat import ChatFormat
@@ -55,7 +55,7 @@ def open_environment(config: "GrpoConfig", tasks: Sequence[Task]) -> Environment
 def _of_the_prompts(config: "GrpoConfig", counts: Mapping[str, int]) -> list[EnvironmentSpec]:
     """An entry for each environment that the prompts name. Raises ConfigError where a setting is of one environment."""
     wanted, default = config.environment, PlayedEnvironment()
-    own = [key for key in ("name", "tables", "tasks", "tasks_split", "options", "reward", "harness") if getattr(wanted, key) != getattr(default, key)]  # fmt: skip
+    own = [key for key in OF_ONE if getattr(wanted, key) != getattr(default, key)]
     if own or not counts:
         raise _of_other_environments(config, sorted(counts), wanted.name or "not named")
     return [EnvironmentSpec(name=name, weight=count) for name, count in sorted(counts.items())]
@@ -94,6 +94,17 @@ def refuse_what_cannot_run(
     refuse_sleep(config)
     refuse_bad_warm_start(store, config)
     refuse_bad_query(store, config, tasks)
+    refuse_ranked_without_groups(config, environment)
+
+
+def refuse_ranked_without_groups(config: "GrpoConfig", environment: Environment) -> None:
+    """Raises ConfigError where groups that a rubric is to compare would be dropped, or taken, without it."""
+    other = "grpo.use_dynamic_sampling" if config.grpo.use_dynamic_sampling else "grpo.warm_start" if config.grpo.warm_start.runs else None  # fmt: skip
+    if other is not None and group_rubrics(environment):
+        raise ConfigError(
+            f"rubric.compare=group does not go with {other}, which looks at the verifier's rewards alone.",
+            "Remove one of them, or set rubric.compare=each.",
+        )
 
 
 def refuse_group_of_one(config: "GrpoConfig") -> None:

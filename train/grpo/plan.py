@@ -372,6 +372,11 @@ def _no_part(rows: Sequence[Mapping[str, Any]], turn_rewards: str) -> str | None
     return "its turns are in several rows" if turn_rewards == "turn" and len(rows) > 1 else None
 
 
+def has_verdict(row: Mapping[str, Any]) -> bool:
+    """Whether the rollout has a part in its group's statistics."""
+    return _no_verdict(row) is None
+
+
 def _no_verdict(row: Mapping[str, Any]) -> str | None:
     """Why the rollout has no part in its group's statistics, None when it has."""
     if row["status"] not in ("completed", "truncated"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...environments.types import Environment
 from ...policies.chat import ChatFormat
-from ...policies.models import context_length, weights_hash
+from ...policies.models import check_text_model, context_length, weights_hash
 from ...store.run_settings import run_payload
 from ...transform.materialize import PromptSet, grpo_tasks
 from ...transform.versions import get_dataset
@@ -42,6 +42,7 @@ def prepare_run(store: "LanceStore", config: GrpoConfig) -> PreparedRun:
     tasks = grpo_tasks(store, dataset)
     environment = open_environment(config, tasks)
     model = resolve_model(store, config.policy.model_name)
+    check_text_model(model)
     payload = run_config(config, dataset.label, weights_hash(model))
     chat = ChatFormat.of(model, config.policy.chat)
     refuse_what_cannot_run(store, config, environment, tasks, chat, context_length(model))

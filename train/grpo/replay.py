@@ -42,6 +42,7 @@ from .original import (
     steps_to_take,
 )
 from .plan import BatchPlan, kl_off_rewards, make_plan, step_settings
+from .ranking import with_ranks
 from .teacher import taught_before
 
 if TYPE_CHECKING:
@@ -216,7 +217,8 @@ def _plan(parts: _Parts, step: int) -> tuple[BatchPlan, list[dict[str, Any]]]:
         settings["plan"] = stored.settings["plan"]  # a run that went on may have changed the size of its micro-batches
         return replace(stored, run_id=parts.run.run_id, settings=settings), rollouts
     kl = _reference_kl(parts, stored) if kl_off_rewards(parts.config) else None
-    plan = make_plan(parts.run.run_id, step, rollouts, parts.config, settings, kl)
+    compared = with_ranks(parts.store, rollouts, stored.settings.get("ranked") or {})
+    plan = make_plan(parts.run.run_id, step, compared, parts.config, settings, kl)
     return (taught_before(plan, stored) if parts.config.loss_fn.teacher.model is not None else plan), rollouts
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +231,31 @@ def test_drawn_shares_are_the_weights_on_average() -> None:
     assert all(len({task.task_id for task in drawn}) == 4 for drawn in draws)
     for name, share in (("a", 0.1 / 3), ("b", 2 / 3), ("c", 0.3)):
         assert counts[name] / 1600 == pytest.approx(share, abs=0.015)
+
+
+# -- with a harness ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.system
+def test_a_run_mixes_two_environments_and_an_agent_over_a_third(configured: Any, tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[3]
+    agent = {"name": f"{root / 'tests' / 'harness' / 'agents.py'}:clerk", "runs_in": "thread"}
+    desk = {"name": str(root / "examples" / "library_desk.py"), "limits": {"time_limit_s": 300}}
+    store = LanceStore.create(tmp_path / "store")
+    scripted = open_mixture([EnvironmentSpec.model_validate(entry) for entry in [*MIXTURE, desk]])
+    with start_run(store, "collect", "script") as run:
+        collect(store, run, scripted, ScriptedPolicy(mistake_rate=0.5), islice(scripted.tasks("train"), 24), num_repeats=4)  # fmt: skip
+    create_snapshot(store, "s1")
+    build_grpo(store, "mixed", "s1")
+    config = configured("three", 2, {"mixture": [*MIXTURE, desk | {"harness": agent}]}, num_prompts_per_step=4)
+    row = train_here(store, config)
+    rows = store.read("rollouts", ["environment", "episode_id", "group_id", "extra", "n_sampled_tokens", "status"], "run_id = 'three'").to_pylist()  # fmt: skip
+    episodes = {row["episode_id"]: row["environment"] for row in rows}
+    assert Counter(episodes.values()) == {"workplace-mini": 12, "math": 6, "library-desk": 6}
+    played = [row for row in rows if row["environment"] == "library-desk"]
+    assert all("harness" in json.loads(row["extra"]) and row["n_sampled_tokens"] > 0 for row in played), played
+    assert not any("harness" in (row["extra"] or "") for row in rows if row["environment"] != "library-desk")
+    found = numbers(store, "three", 2)
+    assert {f"rollouts/total/{name}" for name in (*NAMES, "library-desk")} <= found.keys()
+    again = replay(store, "three")
+    assert again.identical is True and again.checkpoint["weights_hash"] == row["weights_hash"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ....policies.models import check_text_model
 from .adapters import add_adapters
 from .settings import LearnerSettings
 
@@ -44,6 +45,7 @@ def load(folder: str, device: str) -> Any:
     """A model in float32 that computes the same in either mode: dropout would make the learner disagree with the engine that sampled."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    check_text_model(folder)
     config = AutoConfig.from_pretrained(folder)
     dropouts = {
         name: value

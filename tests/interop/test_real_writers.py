@@ -1,0 +1,89 @@
+"""Files that the packages themselves write, and what trainers make of exported pairs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rollhouse.base.errors import ConfigError
+from rollhouse.interop.config import ImportConfig
+from rollhouse.interop.importing import run_import
+from rollhouse.queries.session import sql
+from rollhouse.store.adding import add_rollouts
+from rollhouse.store.lance_store import LanceStore
+from rollhouse.store.messages import Message
+from rollhouse.store.rollout import Rollout
+from rollhouse.store.snapshots import create_snapshot
+from rollhouse.store.task import Prompt, Task
+from rollhouse.tests.interop import samples
+
+
+@pytest.mark.system
+def test_results_that_verifiers_saves(tmp_path: Path) -> None:
+    types = pytest.importorskip("verifiers.types")
+    saving = pytest.importorskip("verifiers.utils.save_utils")
+    call = types.ToolCall(id="c1", name="add", arguments='{"a": 1}')
+    prompt = [types.SystemMessage(content="Be brief."), types.UserMessage(content="1 + 2?")]
+    called = types.AssistantMessage(content=None, reasoning_content="Add.", tool_calls=[call])
+    said = [called, types.ToolMessage(tool_call_id="c1", content="3"), types.AssistantMessage(content="It is 3.")]
+    outputs = []
+    for reward in (1.0, 0.0):
+        state = types.State(input={"prompt": prompt, "example_id": 3, "task": "sums", "answer": "3"})
+        tool = types.Tool(name="add", description="Adds.", parameters={"type": "object", "properties": {"a": {}}})
+        state.update(
+            prompt=prompt, completion=said, reward=reward, metrics={"exact": reward}, is_completed=True, is_truncated=False, error=None,
+            model="small", tool_defs=[tool], trajectory=[], stop_condition="no_tools", timing=types.RolloutTiming(),
+        )  # fmt: skip
+        outputs.append(saving.state_to_output(state, []))
+    saving.save_outputs(outputs, tmp_path)
+    store = LanceStore.create(tmp_path / "store")
+    summary = run_import(store, None, tmp_path / "results.jsonl", ImportConfig())
+    assert (summary.format, summary.added, summary.bad) == ("verifiers-v0", 2, 0)
+    rows = sql(store, "select reward, started_at is not null as timed, messages from rollouts order by reward").to_pylist()  # fmt: skip
+    assert [(row["reward"], row["timed"]) for row in rows] == [(0.0, True), (1.0, True)]
+    assert [call["arguments"] for call in rows[0]["messages"][0]["tool_calls"]] == ['{"a": 1}']
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_trls_dpo_trainer_takes_exported_pairs(tmp_path: Path, suffix: str) -> None:
+    from datasets import load_dataset
+    from rollhouse.train.tiny.model import build_model
+    from rollhouse.train.tiny.tokenizer import build_tokenizer
+    from rollhouse.transform.build import build_dpo
+    from rollhouse.transform.export import export_dataset
+    from rollhouse.transform.options import DpoOptions
+    from trl import __file__ as trl_file
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    def talk(b: int) -> list[dict[str, Any]]:
+        call = samples.chat_call() | {"function": {"name": "add", "arguments": json.dumps({"a": 1, "b": b})}}
+        return [{"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c1", "content": str(b)}, {"role": "assistant", "content": f"It is {b}."}]  # fmt: skip
+
+    task = Task.of("sums", Prompt((Message("user", "1 + 2?"),), (samples.CHAT_TOOL,)), ground_truth="3")
+    store = LanceStore.create(tmp_path / "store")
+    add_rollouts(store, [Rollout(task=task, messages=talk(b), reward=float(b == 3), sample_index=b) for b in (3, 4)], "r")  # fmt: skip
+    create_snapshot(store, "s")
+    export_dataset(store, build_dpo(store, "pairs", "s", DpoOptions()), "trl", tmp_path / f"pairs.{suffix}")
+    reader = {"jsonl": "json", "parquet": "parquet"}[suffix]
+    pairs = load_dataset(reader, data_files=str(tmp_path / f"pairs.{suffix}"), split="train", cache_dir=str(tmp_path / "cache"))  # fmt: skip
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = (Path(trl_file).parent / "chat_templates" / "qwen2_5.jinja").read_text()
+    models = [build_model(len(tokenizer), seed=1) for _ in range(2)]
+    arguments = DPOConfig(str(tmp_path / "run"), max_steps=1, use_cpu=True, bf16=False, report_to="none", save_strategy="no", max_length=None)  # fmt: skip
+    trainer = DPOTrainer(models[0], ref_model=models[1], args=arguments, train_dataset=pairs, processing_class=tokenizer)  # fmt: skip
+    prepared: Any = trainer.train_dataset
+    prompt, chosen, rejected = (tokenizer.decode(prepared[0][f"{name}_ids"]) for name in ("prompt", "chosen", "rejected"))  # fmt: skip
+    assert '"name": "add"' in prompt and prompt.rstrip().endswith("<|im_start|>assistant")
+    assert '"arguments": {"a": 1, "b": 3}' in chosen and chosen.rstrip().endswith("It is 3.<|im_end|>")
+    assert '"arguments": {"a": 1, "b": 4}' in rejected and rejected.rstrip().endswith("It is 4.<|im_end|>")
+
+
+def test_options_that_a_format_would_not_follow_are_refused(tmp_path: Path) -> None:
+    store = LanceStore.create(tmp_path / "store")
+    file = samples.verl(tmp_path)
+    for options in ({"reward_column": ["acc"]}, {"map": "messages=input"}, {"inputs": "x.jsonl"}):
+        with pytest.raises(ConfigError, match="has no meaning for verl"):
+            run_import(store, "verl", file, ImportConfig(**options))
+    assert store.read("rollouts", ["rollout_id"]).num_rows == 0
