@@ -42,6 +42,7 @@ bench: $(STAMP)
 	$(RUN)/python benchmarks/store.py --out docs/benchmarks-store.md
 	$(RUN)/python benchmarks/transform.py --out docs/benchmarks-transform.md
 	$(RUN)/python benchmarks/collect.py --engine --out docs/benchmarks-collect.md
+	$(RUN)/python benchmarks/gateway.py --out docs/benchmarks-gateway.md
 
 # The viewer's pages, from TypeScript; only needed after a change in view/app (Node 20, npm). The result is committed.
 view:

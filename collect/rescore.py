@@ -148,8 +148,8 @@ class _Work:
             if not isinstance(first, Score):
                 return False
             self.summary.scorer, self.summary.scorer_version = first.scorer, first.scorer_version
-        said = (self.summary.scorer, self.summary.scorer_version)
-        known = self.known.get(hash_id(rollout["rollout_id"], *said, self.scorer.config_hash))
+        named = (self.summary.scorer, self.summary.scorer_version)
+        known = self.known.get(hash_id(rollout["rollout_id"], *named, self.scorer.config_hash))
         if known:
             self.summary.count(rollout, *known)
         return known is not None
