@@ -3,7 +3,7 @@ VENV  := .venv
 RUN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo demo-real test test-system fuzz test-zoo lint bench view clean
+.PHONY: setup demo demo-real test test-system fuzz test-zoo lint bench view docs clean
 
 setup: $(STAMP)
 
@@ -48,5 +48,9 @@ bench: $(STAMP)
 view:
 	cd view/app && npm ci --ignore-scripts --no-audit --no-fund && npm run build
 
+# The documentation site in site/; a warning ends it.
+docs: $(STAMP)
+	$(RUN)/python docs/build.py --out site
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

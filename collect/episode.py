@@ -122,7 +122,7 @@ async def play_episode(
 
 
 def lost_episode(policy: Policy, slot: Slot, sampling: Sampling, error_type: str, message: str) -> Episode:
-    """The rollout of a slot that nothing can be said about but that it failed."""
+    """The rollout of a slot of which only the failure is known."""
     record = _Record(Conversation(slot.task, sample_index=slot.sample_index), "error", "error", error_type, message)
     return Episode(_rollout(record, policy, slot, sampling, datetime.now(UTC), 0.0))
 
@@ -328,7 +328,7 @@ def token_columns(conversation: Conversation, policy: Policy) -> dict[str, Any]:
 
 
 def _token_identity(conversation: Conversation, policy: Policy) -> tuple[str | None, str | None] | None:
-    """Of the tokens that were seen; None for a policy that shows none, or does not say."""
+    """Of the tokens that were seen; None for a policy that shows none, or has no identity."""
     return conversation.token_identity or getattr(policy, "token_identity", None)
 
 
