@@ -22,11 +22,11 @@ RECIPE = str(ROOT / "examples" / "real_grpo.yaml")
 def measured(store: Any, run: str) -> dict[str, Any]:
     """What a run measured: validation at its first and last step, and by step reward, pass rate and seconds."""
     names = "'val/accuracy', 'train/reward', 'train/pass_rate', 'time/step', 'mismatch/sync_max_abs'"
-    rows = store.sql(
+    answer = store.sql(
         f"SELECT step, name, value FROM metrics WHERE run_id = '{run}' AND name IN ({names}) ORDER BY step"
     )
     found: dict[str, list[float]] = {}
-    for row in rows.to_dicts():
+    for row in answer.rows():
         found.setdefault(row["name"], []).append(round(row["value"], 5))
     validation = found.pop("val/accuracy", [])
     return {"before": validation[:1], "after": validation[-1:], **found}
