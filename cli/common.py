@@ -94,7 +94,10 @@ def say(text: str, *, stderr: bool = False) -> None:
 
 
 def progress(transient: bool = False) -> "Progress":
-    """A progress bar on stderr, so that stdout stays data: `with progress() as bar: task = bar.add_task("collect", total=n)`."""
+    """A progress bar on stderr, so that stdout stays data: `with progress() as bar: task = bar.add_task("collect", total=n)`.
+
+    Without a terminal it is a line every 30 s, and the last state at the end.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -112,7 +115,12 @@ def progress(transient: bool = False) -> "Progress":
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    return Progress(*columns, console=console(stderr=True), transient=transient)
+    out = console(stderr=True)
+    if out.is_terminal:
+        return Progress(*columns, console=out, transient=transient)
+    from .log_progress import LogProgress
+
+    return LogProgress(*columns, console=out, transient=transient)
 
 
 def print_error(error: RollhouseError) -> None:

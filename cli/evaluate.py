@@ -52,6 +52,7 @@ def env(
     config: EvaluationConfig = ctx.obj
     _, tasks = check_evaluation(config)
     if dry_run:
+        _refuse_other(config, store)
         print_config(config, {"tasks": len(tasks), "rollouts": len(tasks) * config.num_repeats}, format)
         return
     place = make_store(store)
@@ -77,6 +78,17 @@ def env(
         ks = ", ".join(f"pass@{k} {value:.3f}" for k, value in summary.pass_at_k.items())
         console().print(f"{ks}; mean reward {summary.mean_reward:.3f}; {summary.n_tasks} tasks")
         console().print(f"next: rollhouse report {run_id} --out report.html", markup=False)
+
+
+def _refuse_other(config: "EvaluationConfig", location: str | None) -> None:
+    """Refuses a run of another configuration, where there is a store."""
+    from ..eval.job import refuse_other_evaluation
+    from ..store.lance_store import LanceStore, store_location
+    from ..train.checkpoints import with_model
+
+    place = LanceStore(store_location(location))
+    if place.has_table("rollouts"):
+        refuse_other_evaluation(place, with_model(place, config))
 
 
 def environment_rows(run_id: str, summary: "EvalSummary") -> list[dict[str, Any]]:

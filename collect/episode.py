@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,6 +57,7 @@ class _Record:
     error_message: str | None = None
     score: Score | None = None
     n_turns: int = 0
+    n_empty_turns: int = 0
     n_parse_failures: int = 0
     n_tool_errors: int = 0
     n_retries: int = 0
@@ -121,7 +122,7 @@ async def play_episode(
 
 
 def lost_episode(policy: Policy, slot: Slot, sampling: Sampling, error_type: str, message: str) -> Episode:
-    """The rollout of a slot that nothing can be said about but that it failed."""
+    """The rollout of a slot of which only the failure is known."""
     record = _Record(Conversation(slot.task, sample_index=slot.sample_index), "error", "error", error_type, message)
     return Episode(_rollout(record, policy, slot, sampling, datetime.now(UTC), 0.0))
 
@@ -147,7 +148,8 @@ async def _play(
             await _take_turn(record, session, turn, max_turns)
         boundary = "verifier"
         start = time.perf_counter()
-        record.score = check_score(await _value(session.verify()), record.n_turns)
+        score = await _value(session.verify())
+        record.score = check_score(_with_empty_turns(score, record), record.n_turns)
         record.verify_s = time.perf_counter() - start
         record.status = "completed" if record.stop_reason == "stop" else "truncated"
     except EngineGone:
@@ -188,6 +190,8 @@ async def _take_turn(record: _Record, session: Any, turn: Turn, max_turns: int) 
     messages = record.conversation.messages
     if turn.token_ids != []:  # an empty turn means that the context is full
         messages.append(turn.message)
+    else:
+        record.n_empty_turns += 1
     answer = await _timed(record, "tool_s", session.step(turn))
     if isinstance(answer, list):
         messages += answer
@@ -196,6 +200,14 @@ async def _take_turn(record: _Record, session: Any, turn: Turn, max_turns: int) 
     else:
         messages += answer.messages
         record.stop_reason = "length" if turn.stop_reason == "length" else answer.reason
+
+
+def _with_empty_turns(score: Score, record: _Record) -> Score:
+    """A verdict with a reward of 0 for each empty turn, where the session judged only turns with a message."""
+    given = score.turn_rewards if isinstance(score, Score) else None
+    if not record.n_empty_turns or given is None or len(given) != record.n_turns - record.n_empty_turns:
+        return score
+    return replace(score, turn_rewards=(*given, *[0.0] * record.n_empty_turns))
 
 
 async def _timed(record: _Record, name: str, work: Any) -> Any:
@@ -316,7 +328,7 @@ def token_columns(conversation: Conversation, policy: Policy) -> dict[str, Any]:
 
 
 def _token_identity(conversation: Conversation, policy: Policy) -> tuple[str | None, str | None] | None:
-    """Of the tokens that were seen; None for a policy that shows none, or does not say."""
+    """Of the tokens that were seen; None for a policy that shows none, or has no identity."""
     return conversation.token_identity or getattr(policy, "token_identity", None)
 
 

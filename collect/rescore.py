@@ -40,6 +40,7 @@ def rescore(
     *,
     of_run: str | None = None,
     name: str | None = None,
+    settings: dict[str, Any] | None = None,
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> RescoreSummary:
@@ -52,6 +53,7 @@ def rescore(
         scorer: An environment replays the rollouts of its name; see `scorers` for others.
         of_run: Only the rollouts of this run.
         name: Name of the rescoring run; None makes one.
+        settings: Of the scorer, kept with the run.
         workers: Processes that score; 1 scores in this one, None is as many as cores where there is enough to do. With several, a script
             needs the usual `if __name__ == "__main__"`.
         on_progress: Gets rollouts done and rollouts in all.
@@ -63,7 +65,7 @@ def rescore(
     equal = {"environment": judge.environment, "run_id": of_run}
     where = " and ".join(f"{column} = {quote(value)}" for column, value in equal.items() if value is not None) or None
     total, done = store.lance_dataset("rollouts").count_rows(filter=where), 0
-    with start_run(store, "rescore", name, {"scorer": judge.name, "of_run": of_run}) as run:
+    with start_run(store, "rescore", name, {"scorer": judge.name, "of_run": of_run, **(settings or {})}) as run:
         summary = RescoreSummary(run.run_id, judge.environment)
         if judge.verdict_name is not None:
             summary.scorer, summary.scorer_version = judge.verdict_name
@@ -88,7 +90,16 @@ def run_rescore(
 ) -> RescoreSummary:
     """Scores by the configuration. Raises ConfigError for an unknown scorer, and what `rescore` raises."""
     judge = open_scorer(config.scorer, config.tables, config.rubric)
-    return rescore(store, judge, of_run=config.of_run, name=config.run, workers=config.workers, on_progress=on_progress)
+    settings = None if config.rubric is None else {"rubric": config.rubric.model_dump(mode="json")}
+    return rescore(
+        store,
+        judge,
+        of_run=config.of_run,
+        name=config.run,
+        settings=settings,
+        workers=config.workers,
+        on_progress=on_progress,
+    )
 
 
 def verdict_moves(
@@ -148,8 +159,8 @@ class _Work:
             if not isinstance(first, Score):
                 return False
             self.summary.scorer, self.summary.scorer_version = first.scorer, first.scorer_version
-        said = (self.summary.scorer, self.summary.scorer_version)
-        known = self.known.get(hash_id(rollout["rollout_id"], *said, self.scorer.config_hash))
+        named = (self.summary.scorer, self.summary.scorer_version)
+        known = self.known.get(hash_id(rollout["rollout_id"], *named, self.scorer.config_hash))
         if known:
             self.summary.count(rollout, *known)
         return known is not None

@@ -72,7 +72,7 @@ class JudgeEndpoint:
 _in_flight: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[JudgeEndpoint, asyncio.Semaphore]] = WeakKeyDictionary()
 
 
-async def ask_judge(judge: JudgeEndpoint, role: str, shown: str) -> str:
+async def judge_answer(judge: JudgeEndpoint, role: str, shown: str) -> str:
     """The judge's answer to one question.
 
     Args:

@@ -18,7 +18,7 @@ from ..base.config import Section
 from ..store.ids import hash_id
 from ..store.messages import Message
 from ..store.task import Score
-from .judging import JudgeEndpoint, JudgeError, ask_judge
+from .judging import JudgeEndpoint, JudgeError, judge_answer
 
 SCORER, GROUP_SCORER, SCORER_VERSION = "rubric", "rubric-group", "1"
 _FORM = 'Answer with one JSON object and nothing after it: {"scores": [{"name": "…", "why": "one sentence", "score": 0.0}, …]}, with one entry for each name and scores from 0 to 1.'
@@ -94,7 +94,7 @@ async def grade(rubric: RubricSettings, prompt: Sequence[Message], attempt: Sequ
     role = _ONE.format(criteria=criteria, untrusted=_UNTRUSTED, form=_FORM)
     shown = f"Task:\n{_marked(_rendered(prompt), rubric)}\n\nAttempt:\n{_marked(_rendered(attempt), rubric)}"
     async with rubric.judge.slots():
-        return _scores(await ask_judge(rubric.judge, role, shown), [one.name for one in rubric.criteria])
+        return _scores(await judge_answer(rubric.judge, role, shown), [one.name for one in rubric.criteria])
 
 
 async def grade_group(rubric: RubricSettings, prompt: Sequence[Message], attempts: Sequence[Sequence[Message]]) -> list[float]:  # fmt: skip
@@ -107,7 +107,7 @@ async def grade_group(rubric: RubricSettings, prompt: Sequence[Message], attempt
     parts = [f"{names[text]}:\n{_marked(text, rubric)}" for text in distinct]
     shown = "\n\n".join([f"Task:\n{_marked(_rendered(prompt), rubric)}", *parts])
     async with rubric.judge.slots():
-        found = _scores(await ask_judge(rubric.judge, role, shown), list(names.values()))
+        found = _scores(await judge_answer(rubric.judge, role, shown), list(names.values()))
     return [found[names[text]] for text in texts]
 
 

@@ -183,7 +183,7 @@ def tool_session(
             raise TypeError(f"verify returned a {type(verdict).__name__}, not a Score")
         return verdict
 
-    async def say() -> str | None:
+    async def reply() -> str | None:
         assert user is not None
         return await _run(inline, user, session)
 
@@ -191,7 +191,7 @@ def tool_session(
         assert free is not None
         await _run(inline, free)
 
-    session = ToolSession(execute, score, say if user is not None else None, release if free is not None else None)
+    session = ToolSession(execute, score, reply if user is not None else None, release if free is not None else None)
     return session
 
 

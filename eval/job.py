@@ -44,11 +44,9 @@ def run_evaluation(
     Raises ConfigError for an invalid configuration or a run with a different one, and the errors of `evaluate_policy`.
     """
     environment, tasks = check_evaluation(config)
-    payload = _payload(config)
-    if config.run is not None:
-        refuse_other_config(store, config.run, EvaluationConfig, payload)
+    refuse_other_evaluation(store, config)
     limits, turns = config.limits, config.environment.max_turns
-    with start_run(store, "eval", config.run, payload) as run:
+    with start_run(store, "eval", config.run, _payload(config)) as run:
         if on_start:
             on_start(len(tasks) * config.num_repeats)
         fewest = config.environment.fewest_turns()
@@ -85,6 +83,12 @@ def check_evaluation(config: EvaluationConfig) -> tuple[Environment, list[Task]]
     environment = open_mixture(specs, config.seed)
     refuse_group_rubrics(environment)
     return environment, tasks_of(environment, config.environment.split, config.environment.limit)
+
+
+def refuse_other_evaluation(store: LanceStore, config: EvaluationConfig) -> None:
+    """Raises ConfigError when the run exists with a different configuration."""
+    if config.run is not None:
+        refuse_other_config(store, config.run, EvaluationConfig, _payload(config))
 
 
 def check_bfcl(config: BfclConfig) -> BfclConfig:

@@ -48,7 +48,7 @@ def read(trajectory: Row, source: Source) -> list[FileRollout]:
 
 
 def _times(steps: list[Row]) -> Row:
-    """From the first step that tells its time to the last; nothing where none does."""
+    """Start and duration, from the first step with a timestamp to the last; empty where no step has one."""
     times = [time for step in steps if not step.get("is_copied_context") and (time := time_of(step.get("timestamp"))) is not None]  # fmt: skip
     return {"started_at": times[0], "duration_s": (times[-1] - times[0]).total_seconds()} if times else {}
 
@@ -170,7 +170,7 @@ def _identify(rollout: FileRollout, trajectory: Row, source: Source) -> None:
 
 
 def _version(trajectory: Row) -> tuple[int, ...]:
-    """(1, 8) of `ATIF-v1.8`; (0,) when it is not told."""
+    """(1, 8) of `ATIF-v1.8`; (0,) without a version."""
     text = str(trajectory.get("schema_version") or "").rpartition("v")[2]
     return tuple(int(part) for part in text.split(".") if part.isdecimal()) or (0,)
 

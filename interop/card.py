@@ -1,4 +1,4 @@
-"""The dataset card beside a file of TRL's: what it holds, where that came from, and what it does not tell."""
+"""The dataset card beside a file of TRL's: what it holds, where that came from, and what is missing."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -113,7 +113,7 @@ def read(session: Row, source: Source) -> list[FileRollout]:
 
 
 def _callers(lines: list[Row]) -> dict[str, Row]:
-    """What the main session says of its sub-agents, by agent id: the call that started each, and the kind of agent."""
+    """The sub-agents that the main session names, by agent id: the call that started each, and the kind of agent."""
     kinds: dict[Any, Any] = {}
     found: dict[str, Row] = {}
     for line in lines:
@@ -206,7 +206,7 @@ def _is_result(line: Row) -> bool:
 
 
 def _said(line: Row, gaps: set[str]) -> Row | None:
-    """A line that the model saw or said; None for another one."""
+    """A line of the conversation; None for another one."""
     message = line.get("message")
     if line.get("type") in _SPOKEN and isinstance(message, dict):
         if message.get("model") == _SYNTHETIC:

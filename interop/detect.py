@@ -1,4 +1,4 @@
-"""Which format a file has: told from its first records, with the reason."""
+"""Which format a file has, by its first records, and the reason."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ _FOLDERS = {"prime-rl", "atif", "claude-code", "codex", "inspect", "slime", "lan
 
 @dataclass(frozen=True)
 class Found:
-    """A file's format and what it was told by."""
+    """A file's format and the reason for it."""
 
     format: str
     why: str

@@ -27,8 +27,8 @@ class ExportSummary:
 
     Attributes:
         rollouts: How many it wrote.
-        left_out: Rollouts the format could not tell at all, by reason.
-        lost: Rollouts that have a value the file does not tell, by column of `rollouts` (`task.…` of their task, `extra.…` of another format's
+        left_out: Rollouts that the format cannot hold at all, by reason.
+        lost: Rollouts with a value that the file lacks, by column of `rollouts` (`task.…` of their task, `extra.…` of another format's
             own fields). Ids and counts that come from the rest are not counted.
     """
 
@@ -61,7 +61,7 @@ def export_file(
         at: A snapshot's name or an ISO time; None is now.
         scorer: NAME or NAME@VERSION whose verdicts are written and stand in `where`, null where it has none; None is those of collection time.
         plain: Leave out keys and columns of ours, which hold what the format has no place for.
-        card: Write a README.md beside a file of TRL's, which says what the file holds, where that came from and what it does not tell.
+        card: Write a README.md beside a file of TRL's, with what the file holds, where that came from and what is missing.
         on_progress: Gets how many rollouts were dealt with, and how many there are.
 
     Raises EmptyDataset when nothing is selected, QueryError for a condition that is not SQL, ConfigError for a scorer that never

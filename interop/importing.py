@@ -36,7 +36,7 @@ class ImportSummary:
         present: Rollouts it had already.
         torn: 1 when the last line was not finished: it is left out and can be imported once it is.
         bad: Lines set aside in the file `quarantine` (None when there were none).
-        gaps: How many rollouts did not tell what.
+        gaps: How many rollouts have each gap.
         format: Its format, found out where none was named.
         redacted: How many secrets were replaced, by kind; empty without `redact`.
         counts: What the format counts, such as how many rows of nemo-gym were joined with their input, and how.
@@ -211,7 +211,7 @@ class _Taking:
     """Gives the writer the rollouts of some records at once, which costs a third of one record after another.
 
     Attributes:
-        gaps: How many rollouts did not tell what.
+        gaps: How many rollouts have each gap.
     """
 
     def __init__(self, writer: RolloutWriter, quarantine: Quarantine, summary: ImportSummary) -> None:
@@ -257,7 +257,7 @@ def rollouts_of(record: Row, format: FileFormat, source: Source) -> list[Rollout
     except KeyError as error:
         raise BadLine(f"{error.args[0]!r} is missing") from error
     except (AttributeError, TypeError) as error:
-        # Python's own words tell nothing of the record.
+        # Python's own message does not name what is wrong with the record.
         said = str(error)
         wrong = f"a value in it has another type than {source.format} has there"
         raise BadLine(wrong if isinstance(error, AttributeError) or _PYTHON_WORDS.search(said) else said) from error

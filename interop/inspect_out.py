@@ -24,7 +24,7 @@ _NO_TOKENS = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 
 @dataclass
 class _Log:
-    """What the members at an archive's end tell of its samples."""
+    """What the members at an archive's end hold of its samples."""
 
     summaries: list[Row] = field(default_factory=list)
     scores: dict[str, list[float]] = field(default_factory=dict)
@@ -94,7 +94,7 @@ def _sample(rollout: FileRollout, id: str, epoch: int, plain: bool) -> Row:
 
 
 def _kept(rollout: FileRollout) -> Row:
-    """Everything a reader of ours needs to give the rollout back; what the format tells in other words among it."""
+    """Everything a reader of ours needs to give the rollout back; also what the format holds in another form."""
     loose = {"status", "stop_reason", "error_message", "task.ground_truth", "scorer", "reward"}
     return keepsake(rollout, held(rollout) - loose)
 

@@ -20,7 +20,7 @@ from .values import present, read_json
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool", "chat": "user", "developer": "developer"}  # fmt: skip
 _REPLY = ("role", "content", "tool_calls", "function_call", "reasoning_content", "reasoning", "refusal")
-# Of the parameters, what has a place, or tells of the client.
+# Parameters that have a column, or that concern the client alone.
 _KNOWN = {"temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "seed", "model", "model_name", "tools", "functions", "_type", "stream"}  # fmt: skip
 _SAMPLING = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "max_tokens": "max_tokens", "max_completion_tokens": "max_tokens", "seed": "sampling_seed"}  # fmt: skip
 

@@ -29,13 +29,13 @@ class ModelCall:
         asked: The messages of the request, of any dialect.
         said: The reply: a message, items, or text.
         system: A system prompt beside the messages; None without one.
-        tools: Of any dialect; None when the source does not tell.
-        columns: Of rollouts that the call tells: policy_id, sampling, status, ….
+        tools: Of any dialect; None when the source has none.
+        columns: Columns of rollouts that follow from the call: policy_id, sampling, status, ….
         usage: Tokens, as the source names them.
         id: The call's, None when it has none.
         ended: When the reply was complete.
         above: The ids of what the call is a part of: its agent, its chain, its trace.
-        unread: What the source tells of the call and no column takes, by path.
+        unread: Values of the call that no column takes, by path.
         gaps: What is missing of it.
     """
 
@@ -74,7 +74,7 @@ class JoinedCalls:
         """The rollout, without ids."""
         first, last = self.calls[0], self.calls[-1]
         rollout = FileRollout(self.messages[: self.n_asked], self.tools, self.messages[self.n_asked :], gaps=set(self.gaps), unread=dict(self.unread))  # fmt: skip
-        # How it ended is told by the last call, also where an earlier one failed and was tried again.
+        # The ending is that of the last call, also where an earlier one failed and was repeated.
         later = {name: value for name, value in last.columns.items() if name not in SAMPLING and (value is not None or name in _ENDING)}  # fmt: skip
         rollout.columns = {**first.columns, **later}
         rollout.columns["started_at"] = first.started
@@ -86,7 +86,7 @@ class JoinedCalls:
         return rollout
 
     def usage(self) -> list[Row]:
-        """The usage of each call that tells it."""
+        """The usage of each call that has one."""
         return [call.usage for call in self.calls if call.usage]
 
 

@@ -21,7 +21,7 @@ def records(
 
 
 def companion(path: Path, inputs: str | Path | None) -> Companion:
-    """What the files beside a results file tell. Raises FormatError for a bad line in the inputs file.
+    """What the files beside a results file hold. Raises FormatError for a bad line in the inputs file.
 
     Args:
         inputs: The planned inputs, which hold the tasks' truths; None looks for `<stem>_materialized_inputs.jsonl`.
@@ -44,7 +44,7 @@ def _quietly(path: Path) -> Iterator[tuple[Line, Row]]:
 
 
 def _read_inputs(path: Path, inputs: str | Path | None, bare: Collection[Key | None]) -> PlannedInputs | None:
-    """`bare` are the indices of failed attempts that do not say what was asked."""
+    """`bare` are the indices of failed attempts without a request."""
     beside = _beside(path, "materialized_inputs")
     if inputs is None and not beside.is_file():
         return None

@@ -21,7 +21,7 @@ class Planned:
     """One row of the inputs.
 
     Attributes:
-        fields: What it tells about its task, without the prompt.
+        fields: The fields of its task, without the prompt.
         prompt: The hash of its prompt; None where it has none.
         params: Its request, where a failed attempt may have to be read with it.
     """
@@ -54,14 +54,14 @@ class PlannedInputs:
             self._by_index[key] = planned
         if prompt is not None:
             same = self._by_prompt.get(prompt, planned)
-            # Two tasks of one prompt: the prompt does not tell which.
+            # Two tasks have this prompt, so it joins neither.
             self._by_prompt[prompt] = planned if same is not None and same.fields == fields else None
 
     def find(self, row: Row, prompt: Sequence[Message] | None, counts: Counter[str]) -> Planned:
         """The input of a result: the one of its indices, unless the prompts differ, else the one of its prompt; NOTHING without one.
 
         Args:
-            prompt: The result's; None when it tells none.
+            prompt: The result's; None without one.
             counts: Counts how the input was found.
         """
         key = index_key(row)
@@ -81,7 +81,7 @@ def index_key(row: Row) -> Key | None:
 
 
 def attempt_key(row: Row) -> Key | None:
-    """What the attempts at one rollout share; None where a row does not tell."""
+    """What the attempts at one rollout share; None where a row has neither."""
     name = row.get("_ng_rollout_id")
     return index_key(row) if name in (None, "") else (name,)
 

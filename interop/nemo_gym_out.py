@@ -36,7 +36,7 @@ _NAMES = {"workplace": ("workplace_assistant", "workplace_assistant_simple_agent
 
 
 def held(rollout: FileRollout) -> set[str]:
-    """The columns a row has a place for; those of tokens only where it can be said which call sampled which."""
+    """The columns a row has a place for; those of tokens only where each token's call is known."""
     return HELD if rollout.get("token_ids") is None or calls_of(rollout) is not None else HELD - _TOKENS
 
 

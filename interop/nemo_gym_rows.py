@@ -25,7 +25,7 @@ _FAILURE_TEXTS = ("_ng_failure_message", "_ng_failure_judge_error", "failure_rea
 
 @dataclass
 class Companion:
-    """What the files beside a results file tell.
+    """What the files beside a results file hold.
 
     Attributes:
         inputs: None without an inputs file.
@@ -153,7 +153,7 @@ def _place_tokens(rollout: FileRollout, calls: list[TokenCall]) -> None:
 
 
 def _sampling(params: Row, response: Row) -> Row:
-    """What was asked for, else what the endpoint says it used."""
+    """The settings of the request, else those of the response."""
     columns = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_output_tokens"}
     return {
         column: params[name] if params.get(name) is not None else response.get(name) for column, name in columns.items()
@@ -181,7 +181,7 @@ def _numbers(row: Row) -> list[str]:
 
 
 def _ending(response: Row | None, messages: list[Message]) -> Row:
-    """How the episode ended, as far as the row tells: an error, the token limit, the turn limit, or a closing message."""
+    """How the episode ended, as far as the row shows: an error, the token limit, the turn limit, or a closing message."""
     response = response or {}
     if response.get("error"):
         error = response["error"]

@@ -98,7 +98,7 @@ def read(trace: Row, source: Source) -> list[FileRollout]:
     spans = sorted(trace["spans"], key=lambda span: int(span.get("startTimeUnixNano") or 0))
     by_id = {span.get("spanId"): span for span in spans}
     generating = [span for span in spans if _is_generation(span)]
-    # Where only agents tell what was said, their words stand for the calls.
+    # Where only agents' spans hold messages, these are read in place of the calls.
     generating = generating or [span for span in spans if "gen_ai.output.messages" in _content(span)]
     calls = [(call, _agent(span, by_id)) for span in generating if (call := _call(span)) is not None]
     for call, _ in calls:
@@ -223,7 +223,7 @@ def _ending(span: Row, told: Row, said: list[Row]) -> Row:
 
 
 def _judgement(event: Row, span: Row) -> Judgement | None:
-    """What an event of a span says of it; that of a root is of the whole trace."""
+    """The judgement of an evaluation event on its span; one on a root span is of the whole trace."""
     told = event["attributes"]
     if not str(event.get("name")).startswith(_EVALUATION):
         return None

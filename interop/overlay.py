@@ -1,4 +1,4 @@
-"""What a source's record says beyond the columns: the difference between the record that the columns alone would give and the source's own.
+"""What a source's record holds beyond the columns: the difference between the record that the columns alone would give and the source's own.
 
 A reader keeps this difference in `extra`; an exporter lays it over what the columns give and has the source's record back, whatever the columns
 cannot hold. An overlay is JSON: an object adds or replaces keys, `$gone` names keys to take out, `$at` changes some entries of a list of the same

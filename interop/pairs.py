@@ -1,6 +1,6 @@
 """Logs of an API: `{"request": …, "response": …}` a line, of OpenAI chat, OpenAI Responses or Anthropic messages.
 
-Calls that name one session (`session_id`, `trace_id` or `conversation_id`, on the line or in the request's metadata) are joined to conversations;
+Calls with the id of one session (`session_id`, `trace_id` or `conversation_id`, on the line or in the request's metadata) are joined to conversations;
 any other call is a rollout of its own, whose prompt holds what was said before. Several choices are several rollouts.
 """
 
@@ -22,7 +22,7 @@ from .values import present, read_json
 
 _FORMAT = "pairs"
 _SESSION = ("session_id", "trace_id", "conversation_id")
-# What of a request has a place, or says how the client wanted the reply sent.
+# Fields of a request that have a column, or that concern the delivery alone.
 _REQUEST = {
     "model", "messages", "input", "instructions", "system", "tools", "functions", "temperature", "top_p", "top_k", "seed", "max_tokens",
     "max_completion_tokens", "max_output_tokens", "metadata", "stream", "stream_options", "store", *_SESSION,

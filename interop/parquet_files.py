@@ -35,7 +35,7 @@ def read_parquet(
         for batch in _batches(file, path):
             for row, reason in _rows(batch):
                 number += 1
-                # The text is for the quarantine; a row's number says enough.
+                # The quarantine gets the row's number alone.
                 line = Line(number, "", False, size * number // total, path)
                 if row is not None:
                     yield line, row

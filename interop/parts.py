@@ -37,7 +37,7 @@ def _data_url(mime: Any, data: Any) -> str:
 
 
 def image_type(url: str) -> str | None:
-    """The MIME type that a URL tells; None when it tells none."""
+    """The MIME type by a data URL or a suffix; None without either."""
     if url.startswith("data:"):
         return url[len("data:") :].partition(";")[0].partition(",")[0] or None
     return _SUFFIXES.get(url.partition("?")[0].rpartition(".")[2].lower())

@@ -89,7 +89,7 @@ def read(record: Row, source: Source) -> list[FileRollout]:
 
 
 def _task_data(line: Row, rollout: FileRollout) -> Row:
-    """What the line tells of a rollout's task beside truth and category: no overlay keeps it here."""
+    """The fields of a rollout's task beside truth and category, which no overlay keeps here."""
     traces = line.get("traces") or [line]
     data = present(line, "task.data") or present(traces[rollout.extra.get(NODES, {}).get("trace", 0)], "task.data") or {}  # fmt: skip
     return {name: value for name, value in data.items() if name not in ("answer", "ground_truth", "category") and not is_empty(value)}  # fmt: skip

@@ -60,7 +60,7 @@ def _call_items(message: Message, index: int) -> list[Item]:
     if message.reasoning is not None:
         summary = [{"type": "summary_text", "text": message.reasoning}]
         items.append({"id": f"rs_{index}", "summary": summary, "type": "reasoning", "encrypted_content": None})
-    # A message that says nothing at all still is one.
+    # A message without text, calls and reasoning is written as an empty one.
     if message.text is not None or message.parts or not (message.tool_calls or items):
         parts = json.loads(message.parts) if message.parts else []
         if message.text is not None:

@@ -1,4 +1,4 @@
-"""Which fields of a record are its verdict: those whose name says so, never any number."""
+"""Which fields of a record are its verdict: those with the name of a reward, never any number."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ REWARDS = ("reward", "rewards", "score")
 
 
 def verdict(row: Row, named: Sequence[str] = ()) -> Row:
-    """The columns `reward` and `reward_components` of a record; reward is None where it tells none.
+    """The columns `reward` and `reward_components` of a record; reward is None without one.
 
     Args:
         named: Fields that the user names as rewards. Their sum is the reward, and each is a component where there are several.

@@ -36,11 +36,11 @@ class FileRollout:
         prompt: System and user messages.
         tools: Tool schemas in OpenAI chat form.
         messages: Everything after the prompt.
-        columns: Other columns of `rollouts`, the verdict that counts among them; on import, those the source tells (ids, counts and hashes are worked out).
+        columns: Other columns of `rollouts`, the verdict that counts among them; on import, those of the source (ids, counts and hashes are worked out).
         prompt_ids: The prompt's tokens; None when unknown.
         task: ground_truth, state, extra (JSON values), split, category, difficulty, source_key; None when the source has no task.
         extra: By format name, the overlay that gives that format's record back (overlay.py).
-        gaps: What the source did not tell.
+        gaps: What the source lacks.
         unread: By path, the values that no column took; `extra` keeps them where the format has no overlay.
         untrained: Positions, in prompt and messages together, of replies that are not to be learned from.
         complete: Whether the source was a store, so that nothing is missing but what `gaps` says.
@@ -69,7 +69,7 @@ class FileRollout:
     collected: Row | None = None
 
     def get(self, column: str) -> Any:
-        """A column's value, None when the source did not tell."""
+        """A column's value, None when the source has none."""
         return self.columns.get(column)
 
 

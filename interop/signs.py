@@ -1,4 +1,4 @@
-"""What the formats whose records need no module of their own for it are told by: each function gives the reason, or None."""
+"""The signs of formats that have no module of their own for them: each function returns the reason, or None."""
 
 from collections.abc import Callable
 

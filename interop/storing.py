@@ -78,11 +78,11 @@ def to_store(
     tasks = [_place(rollout, index, content, source) for index, rollout in enumerate(rollouts)]
     _refuse_other_content(rollouts, record, source)
     if build is not None:
-        # The task may come from the store or from a companion file: what the record itself says of it is part of the overlay.
+        # The task may come from the store or from a companion file: the record's own fields of it are part of the overlay.
         stored = [replace(rollout, task=None, columns=_as_stored(rollout.columns)) for rollout in rollouts]
         built = build(stored)
         overlay = difference(built, wanted(built, record) if wanted else record)
-        # Even when there is no difference: the name says that this format gives the record back.
+        # Even when there is no difference: the key marks that this format gives the record back.
         rollouts[0].extra[source.format] = {} if overlay is SAME else overlay
     else:
         _keep_unread(rollouts, source)

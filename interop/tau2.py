@@ -109,7 +109,7 @@ def read(record: Row, source: Source) -> list[FileRollout]:
     reason = str(simulation.get("termination_reason"))
     failed = "error" in reason
     if start is None and not failed:
-        raise ValueError("the agent said nothing")
+        raise ValueError("it holds no reply of the agent")
     start = len(seen) if start is None else start
     rollout = FileRollout(reader.read(seen[:start]), tools, reader.read(seen[start:]), gaps=reader.gaps, unread=reader.unread)  # fmt: skip
     verdict = simulation.get("reward_info") or {}
@@ -154,7 +154,7 @@ def _about_task(task: Row, info: Row) -> Row:
 
 
 def _seen(messages: list[Row], gaps: set[str]) -> tuple[list[Row], list[Row]]:
-    """The messages that the agent saw or said, as chat messages, and the user's own tool calls and results."""
+    """The messages of the agent's conversation, as chat messages, and the user's own tool calls and results."""
     seen: list[Row] = []
     users: list[Row] = []
     for message in [one for each in messages for one in each.get("tool_messages") or [each]]:

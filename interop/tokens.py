@@ -70,7 +70,7 @@ def place_calls(rollout: FileRollout, calls: Sequence[TokenCall]) -> None:
 def calls_of(rollout: FileRollout) -> list[TokenCall] | None:
     """The other way: what each model call saw and sampled, one call an assistant message, in order.
 
-    None when that cannot be told: no tokens, no logprobs, no prompt, or not as many sampled stretches as assistant messages.
+    None when that is not known: no tokens, no logprobs, no prompt, or not as many sampled stretches as assistant messages.
     """
     token_ids, mask, logprobs = (rollout.get(name) for name in ("token_ids", "loss_mask", "logprobs"))
     if token_ids is None or mask is None or logprobs is None or rollout.prompt_ids is None:

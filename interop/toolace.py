@@ -66,7 +66,7 @@ def cut_tools(text: str) -> tuple[list[Row], str]:
 
 
 def read_calls(turns: list[Row], tools: list[Row], gaps: set[str]) -> list[Row]:
-    """The turns with calls in place of texts that are calls of these tools; results are told apart by their order.
+    """The turns with calls in place of texts that are calls of these tools; results are paired in order.
 
     A text in brackets that begins like a call of a tool and is none stays text, with the gap `calls_in_text`.
     """

@@ -28,7 +28,7 @@ HELD = {
     "status", "stop_reason", "error_type", "error_message", "started_at",
 }  # fmt: skip
 
-# What of a node, a trace and an episode has a place, or says only how and when the record was made. The overlay keeps the rest.
+# Fields of a node, a trace and an episode that have a column, or that describe the making of the record. The overlay keeps the rest.
 _COUNTS = ("num_turns", "num_input_tokens", "num_output_tokens", "num_total_tokens")
 _NODE = {"parent", "message", "sampled", "token_ids", "mask", "logprobs", "tools", "timestamp"}
 _TRACE = {
@@ -117,7 +117,7 @@ def write(episodes: Iterable[list[FileRollout]], path: Path, plain: bool = False
 def _line(rollouts: list[FileRollout], plain: bool) -> Row:
     ordered = _in_order(rollouts)
     first = ordered[0]
-    # The overlay fits the episode as it was read; of a part of it only the columns are told.
+    # The overlay fits the episode as it was read; of a part of it only the columns are written.
     if _FORMAT in first.extra and len(ordered) == first.extra[NODES]["of"]:
         return source_record(record, ordered, first.extra[_FORMAT])
     return _todays(record([converted(rollout, chat_part) for rollout in ordered], plain, apart=True))

@@ -7,6 +7,7 @@ results, a user turn, the next generation prompt) is rendered and appended.
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..store.messages import Message, ToolCall
@@ -165,6 +166,11 @@ class ChatFormat:
         text, calls, failures = self._read_calls(rest, tools)
         numbered = tuple(ToolCall(f"call_{first_call + i}", name, written) for i, (name, written) in enumerate(calls))
         return Message("assistant", text, numbered, reasoning=reasoning), failures
+
+    @cached_property
+    def call_shape(self) -> tuple[str, str, str] | None:
+        """The texts before a call's name, between name and arguments, and behind the arguments; None for calls that are not JSON between known texts."""
+        return self.template.call_shape(self.call_openings[0]) if self.call_openings else None
 
     def text_of(self, token_ids: Sequence[int]) -> str:
         """The text of tokens, special ones included."""

@@ -148,7 +148,7 @@ def check_text_model(folder: str | os.PathLike[str]) -> None:
     if type(own) not in known:
         raise ConfigError(
             f"transformers has no causal language model for the {kind} in {folder}.",
-            "Use a text model of the family; `--engine vllm` can collect, serve and evaluate with this one.",
+            "Use a text model of the family.",
         )
     if is_multimodal(config) and known[type(own)].__name__ != kind:
         raise ConfigError(

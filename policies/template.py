@@ -168,6 +168,19 @@ class Template:
         ends = [at for at in (whole.find(end, whole.rfind(MARK)) for end in self.ends) if at >= 0]
         return whole[shared : min(ends, default=len(whole))]
 
+    def call_shape(self, opening: str) -> tuple[str, str, str] | None:
+        """The texts of a call that begins with `opening`: before its name, between name and arguments, and behind the arguments, which are a JSON object.
+
+        None for a template that writes calls otherwise.
+        """
+        turn = self.probe_call() or ""
+        name, mark = turn.rfind(PROBE_NAME), turn.rfind(MARK)
+        first = turn.rfind(opening, 0, max(name, 0))
+        start, end = turn.find("{", name, mark) if name >= 0 else -1, turn.find("}", mark)
+        if min(first, name, mark, start, end) < 0 or turn[start : start + 4] != '{"x"':
+            return None
+        return turn[first:name], turn[name + len(PROBE_NAME) : start], turn[end + 1 :]
+
     def _plain(self, message: Message, lenient: bool = False) -> dict[str, Any]:
         """The message as this template wants it."""
         if message.reasoning is not None and not self.habits.takes_reasoning:

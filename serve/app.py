@@ -3,7 +3,7 @@
 import hmac
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..policies.engines.base import EngineGone
 from .backends import KnownHistory, ModelAnswer, TokenBackend
 from .bodies import Body, body_of
 from .bounds import MAX_BODY, MAX_IDS, Bodies, beside, in_time, refuse_many
+from .conversations import Conversations
 from .errors import ApiError, as_api_error, refused
 from .events import ChatEvents, CompletionEvents, EventWriter
 from .kept import KeptResponses
@@ -44,6 +45,8 @@ class Api:
         api_key: The key that clients must send; None needs no key.
         rollout_of_key: Gives the rollout that a key is for, in place of one key for all: a request is recorded under the rollout of its key, whatever
             other id it names. None is returned for an unknown key, "" for a key of all rollouts, whose requests name one.
+        id_fields: Headers and fields of the body that name the rollout of calls without an id.
+        conversations: Gives calls without an id the rollout whose conversation they continue, or a new one; None leaves them without.
         require_id: Refuse calls without a rollout id.
         on_engine_gone: Called when the engine has ended and no request can succeed.
         names: Names by which the server is reached, as in base.web.foreign; None takes any, for a server with a key.
@@ -56,6 +59,8 @@ class Api:
     on_engine_gone: Callable[[EngineGone], None]
     names: frozenset[str] | None = None
     rollout_of_key: Callable[[str], str | None] | None = None
+    id_fields: Sequence[str] = ()
+    conversations: Conversations | None = None
     bodies: Bodies = field(default_factory=Bodies)
     kept: KeptResponses = field(default_factory=KeptResponses)
 
@@ -63,12 +68,12 @@ class Api:
         """`/v1/chat/completions`."""
         body, size = await self._body(request)
         parsed = await beside(size, read_chat, body)
-        caller = self._caller(request, body)
+        caller = self._caller(request, body, parsed)
         parsed = _with_tokens(parsed, caller)
         if parsed.stream:
             events = ChatEvents(parsed, self.model, self._text)
-            return await self._stream(request, events, caller, lambda sink: self.service.chat(parsed, caller, sink))
-        answers = await self.service.chat(parsed, caller)
+            return await self._stream(request, events, caller, lambda sink: self._answers(parsed, caller, sink))
+        answers = await self._answers(parsed, caller)
         return web.json_response(chat_reply(parsed, answers, self.model, self._text), headers=_id_header(caller))
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
@@ -87,7 +92,7 @@ class Api:
         """`/v1/responses`."""
         body, size = await self._body(request)
         response = await beside(size, read_response, body, self.kept)
-        caller = self._caller(request, body)
+        caller = self._caller(request, body, response.parsed)
         parsed = _with_tokens(response.parsed, caller)
         begun = response_head(parsed, body, self.model)
 
@@ -99,19 +104,19 @@ class Api:
 
         if parsed.stream:
             events = ResponseEvents(parsed, begun, finished)
-            return await self._stream(request, events, caller, lambda sink: self.service.chat(parsed, caller, sink))
-        (answer,) = await self.service.chat(parsed, caller)
+            return await self._stream(request, events, caller, lambda sink: self._answers(parsed, caller, sink))
+        (answer,) = await self._answers(parsed, caller)
         return web.json_response(finished(answer), headers=_id_header(caller))
 
     async def messages(self, request: web.Request) -> web.StreamResponse:
         """`/v1/messages`."""
         body, size = await self._body(request)
         parsed = await beside(size, read_message_request, body)
-        caller = self._caller(request, body)
+        caller = self._caller(request, body, parsed)
         if parsed.stream:
             events = MessageEvents(parsed, self.model)
-            return await self._stream(request, events, caller, lambda sink: self.service.chat(parsed, caller, sink))
-        (answer,) = await self.service.chat(parsed, caller)
+            return await self._stream(request, events, caller, lambda sink: self._answers(parsed, caller, sink))
+        (answer,) = await self._answers(parsed, caller)
         reply = message_reply(parsed, answer, message_head(self.model))
         return web.json_response(reply, headers=_id_header(caller))
 
@@ -120,6 +125,12 @@ class Api:
         body, size = await self._body(request)
         parsed = await beside(size, read_message_request, body)
         return web.json_response({"input_tokens": await beside(size, self.service.count, parsed)})
+
+    async def _answers(self, parsed: ModelRequest, caller: Caller, sink: Sink | None = None) -> list[ModelAnswer]:
+        answers = await self.service.chat(parsed, caller, sink)
+        if self.conversations is not None and caller.rollout_id is not None:
+            self.conversations.answered(caller.rollout_id)
+        return answers
 
     async def _stream(
         self, request: web.Request, events: EventWriter, caller: Caller, answer: Callable[[Sink], Answers]
@@ -214,15 +225,20 @@ class Api:
             raw = await in_time(request.read())
             return await beside(len(raw), body_of, raw), len(raw)
 
-    def _caller(self, request: web.Request, body: Body) -> Caller:
+    def _caller(self, request: web.Request, body: Body, parsed: ModelRequest | None = None) -> Caller:
+        """Who calls; a conversation that names no rollout may have one of its own."""
         metadata = body.get("metadata")
         fields = metadata if isinstance(metadata, dict) else {}
         found = [request.get(ROLLOUT), request.match_info.get("rollout"), request.headers.get("X-Rollout-Id"), body.get("rollout_id"), fields.get("rollout_id")]  # fmt: skip
+        found += [_named_in(request, body, one) for one in self.id_fields]
         name = next((_name(one) for one in found if one is not None), None)
+        agents = [request.match_info.get("agent"), request.headers.get("X-Agent"), fields.get("agent")]
+        agent = next((_name(one) for one in agents if one is not None), MAIN)
+        if name is None and self.conversations is not None and parsed is not None:
+            name = self.conversations.rollout_of(parsed, agent)
         if name is None and self.require_id:
             raise refused("This server requires a rollout id with every call: send the header X-Rollout-Id, or use /rollouts/ID/v1 as base URL.", "rollout_id_required")  # fmt: skip
-        agents = [request.match_info.get("agent"), request.headers.get("X-Agent"), fields.get("agent")]
-        return Caller(name, next((_name(one) for one in agents if one is not None), MAIN))
+        return Caller(name, agent)
 
     def _text(self, token_ids: list[int]) -> str:
         backend = self.service.backend
@@ -298,6 +314,16 @@ def _id_header(caller: Caller) -> dict[str, str]:
 def _with_tokens(parsed: ModelRequest, caller: Caller) -> ModelRequest:
     """The request with `show_tokens` settled: outside a rollout a client needs them to continue its conversation, inside one the server has them."""
     return replace(parsed, show_tokens=caller.rollout_id is None) if parsed.show_tokens is None else parsed
+
+
+def _named_in(request: web.Request, body: Body, field: str) -> str | None:
+    """The value of a header, or of a field of the body, its parts with dots between them; None where it is absent or no text."""
+    value: Any = request.headers.get(field)
+    if value is None:
+        value = body
+        for part in field.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+    return str(value) if isinstance(value, (str, int)) and value != "" else None
 
 
 def _path_id(request: web.Request) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from ..policies.chat import ChatFormat, TemplateError
 from ..policies.endpoint import OpenAIPolicy
 from ..policies.engines.base import EngineRefused, PromptTooLong, SampledTokens, version_spans
+from ..policies.forms import behind_thinking, forced_call
 from ..policies.parsers import opens_thinking, split_thinking
 from ..policies.token_policy import TokenPolicy
 from ..policies.turn_stream import Piece, TurnStream
@@ -145,7 +146,7 @@ class TokenBackend:
         has: Collection[str] = getattr(self.engine, "shapes", ())
         lacking = [name for name in parsed.sampling.shaping.names() if name not in has]
         lacking = [field_of(name, parsed) for name in lacking]
-        if parsed.choice.mode == "required" and "constraint" not in has:
+        if parsed.choice.mode == "required" and ("constraint" not in has or self.chat.call_shape is None):
             lacking.append("tool_choice")
         if parsed.sampling.top_logprobs and "top_logprobs" not in has:
             lacking.append("top_logprobs")
@@ -170,15 +171,29 @@ class TokenBackend:
         size = _characters(known.messages, parsed.tools) + 64 * len(known.messages)
         so_far.prompt_ids = prompt_ids = await beside(size, self.prompt_ids, known, parsed.tools, True, chat)
         self._refuse_full(prompt_ids)
+        opened = opens_thinking(self._decode(prompt_ids[-_THINKING_TAIL:]))
+        parsed = self._with_form(chat, parsed, opened)
         if begin is not None:
             await begin()
         stream = None
         calls = sum(len(message.tool_calls) for message in known.messages)
         if give is not None:
-            opened = opens_thinking(self._decode(prompt_ids[-_THINKING_TAIL:]))
             stream = TurnStream(chat, opened, parsed.read_calls, parsed.stop, calls)
         generation = await self._generate(prompt_ids, parsed, so_far, stream, give)
         return self._message(chat, generation, known, parsed, prompt_ids, stream)
+
+    def _with_form(self, chat: ChatFormat, parsed: ModelRequest, opened: bool) -> ModelRequest:
+        """The request with the form that its answer must have, calls that must be made and thinking that the prompt opened included."""
+        shaping = parsed.sampling.shaping
+        form = shaping.constraint
+        if parsed.choice.mode == "required":
+            if form is not None:
+                raise refused("`tool_choice` requires a call, and another field gives the form of the answer: leave one out.")  # fmt: skip
+            form = forced_call(chat, parsed.tools, parsed.choice.name)
+        if form is None:
+            return parsed
+        form = behind_thinking(form) if opened else form
+        return replace(parsed, sampling=replace(parsed.sampling, shaping=replace(shaping, constraint=form)))
 
     def cancelled_answer(self, known: KnownHistory, parsed: ModelRequest, so_far: SampledSoFar) -> ModelAnswer | None:
         """The answer as far as it was sampled when its request was cancelled; None where that is not known."""

@@ -30,6 +30,10 @@ class ServerSettings(Section):
     """The key itself. Other users of this machine can see it on the command line."""
     idle_limit_s: Annotated[float | None, Flag("Server", "idle_limit", "S")] = Field(default=None, gt=0)
     """Seconds without a call that end a rollout as timeout. Default: none."""
+    id_fields: Annotated[list[str], Flag("Server", "id_field", "NAME")] = Field(default_factory=list)
+    """Header or field of the body (prompt_cache_key, metadata.user_id, …) that names the rollout of calls without an id. May be repeated; the first one found counts."""
+    id_per_conversation: Annotated[bool, Flag("Server")] = False
+    """Record calls without an id too: a call that continues a recorded conversation belongs to its rollout, any other begins one."""
     lenient: Annotated[bool, Flag("Server")] = False
     """Accept requests with fields that the engine cannot honour, and name them in the rows' gaps, instead of answering 400."""
     require_id: Annotated[bool, Flag("Server")] = False

@@ -6,7 +6,7 @@ tokens then replace the part that matched.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
@@ -75,14 +75,18 @@ class OpenRollout:
     def add(self, call: Call) -> None:
         """Adds an answered call."""
         self.calls.append(call)
-        keys = list(_keys(call.agent, call.tools, [*self.history(call), call.answer]))
+        keys = list(conversation_keys(call.agent, call.tools, [*self.history(call), call.answer]))
         self._ends[keys[-1]] = call.number
         for length, key in enumerate(keys):
             self._passed.setdefault(key, (call.number, length))
 
+    def ends(self) -> Iterable[str]:
+        """The key of each conversation that ends in an answer, in the order of the answers."""
+        return self._ends
+
     def place(self, agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message]) -> Place:
         """The longest recorded conversation of this agent, with these tools, that the messages begin with."""
-        keys = list(_keys(agent, tools, messages))
+        keys = list(conversation_keys(agent, tools, messages))
         for known in range(len(messages), 0, -1):
             if keys[known] in self._ends:
                 return Place(self._ends[keys[known]], known)
@@ -269,7 +273,7 @@ def _same_request(one: Call, other: Call) -> bool:
     return (one.parent, one.agent, one.messages, one.tools, one.completion) == (other.parent, other.agent, other.messages, other.tools, other.completion)  # fmt: skip
 
 
-def _keys(agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message]) -> Iterator[str]:
+def conversation_keys(agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message]) -> Iterator[str]:
     """One key for each beginning of the conversation, the empty one first: equal beginnings have equal keys."""
     key = hash_id(agent, [dict(tool) for tool in tools])
     yield key

@@ -139,6 +139,7 @@ async def serve_policy(
     from .app import Api, make_app
     from .backends import backend_of
     from .connections import Acceptor
+    from .conversations import Conversations
     from .recorder import Recorder
     from .service import Service
 
@@ -155,10 +156,20 @@ async def serve_policy(
     named = config.policy.model_name if policy.engine != "openai" else None
     key = api_key_of(server)
     model = server.served_name or named or policy.policy_id
+    names = None if key else own_names([server.host])
+    conversations = Conversations(recorder.open) if server.id_per_conversation else None
+    api = Api(
+        service,
+        model,
+        key,
+        server.require_id,
+        on_engine_gone,
+        names,
+        id_fields=server.id_fields,
+        conversations=conversations,
+    )
     runner = web.AppRunner(
-        make_app(
-            Api(service, model, key, server.require_id, on_engine_gone, None if key else own_names([server.host]))
-        ),
+        make_app(api),
         access_log=None,  # it would contain ids and addresses of clients
         shutdown_timeout=_SHUTDOWN_S,
         handler_cancellation=True,  # the client is gone: the engine need not go on

@@ -36,6 +36,8 @@ def run_named(store: LanceStore, name: str) -> str:
     # A beginning needs every name, a whole id none of them.
     if name and store.lance_dataset("run_events").count_rows(f"run_id = {quote(name)}"):
         return name
+    if name and store.lance_dataset("rollouts").count_rows(f"run_id = {quote(name)}"):
+        return name  # rows that came without the events of their run
     started = store.read("run_events", ["run_id", "created_at"], "event in ('started', 'resumed')").to_pylist()
     if not started:
         raise StoreNotFound(f"There is no run {name!r} in {store.uri}: it has none.", "`rollhouse collect` makes one.")

@@ -205,11 +205,11 @@ class MessageReader:
             calls = [calls]
         if calls is not None and not isinstance(calls, list | tuple):
             raise wrong(f"{path}.tool_calls", f"is a {type(calls).__name__}, not a list of tool calls")
-        found = [read_call(call, f"{path}.tool_calls[{number}]", self._notes) for number, call in enumerate(calls or ()) if call is not None]  # fmt: skip
+        found = [read_call(call, f"{path}.tool_calls[{number}]", self._notes) for number, call in enumerate(calls or ()) if not _is_unfilled(call)]  # fmt: skip
         legacy = message.get("function_call")
         legacy = json_value(legacy, "{") if isinstance(legacy, str) else legacy
         # Servers of today fill in both.
-        if not is_empty(legacy) and not found:
+        if not is_empty(legacy) and not _is_unfilled(legacy) and not found:
             found.append(read_call(legacy, f"{path}.function_call", self._notes))
         return found
 
@@ -259,6 +259,11 @@ def _listed(text: str) -> list[Any] | None:
 
 def _is_message(value: Any) -> bool:
     return isinstance(value, Mapping) and (isinstance(value.get("role"), str) or is_item(value))
+
+
+def _is_unfilled(value: Any) -> bool:
+    """Whether it is null, or an object in which everything is: a table writes that for a call that is not there."""
+    return value is None or (isinstance(value, Mapping) and all(map(_is_unfilled, value.values())))
 
 
 def _is_untrained(message: Mapping[str, Any]) -> bool:

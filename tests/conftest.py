@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from rollhouse.tests.random_model import random_models
+
+# How long an example takes depends on what else runs on the machine.
+settings.register_profile("rollhouse", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rollhouse")
 
 __all__ = ["random_models"]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..judging import JudgeEndpoint, JudgeError, ask_judge
+from ..judging import JudgeEndpoint, JudgeError, judge_answer
 
 SCORER, SCORER_VERSION = "math-judge", "1"
 SAME, DIFFERENT = "[[A=B]]", "[[A!=B]]"
@@ -42,7 +42,7 @@ async def same_answer(judge: AnswerJudge, question: str, expected: str, extracte
     question, expected, answer = (_without_marks(part) for part in (question, expected, answer))
     async with judge.slots():
         for a, b in ((expected, answer), (answer, expected)):
-            if not _verdict(await ask_judge(judge, _ROLE, _SHOWN.format(question=question, a=a, b=b))):
+            if not _verdict(await judge_answer(judge, _ROLE, _SHOWN.format(question=question, a=a, b=b))):
                 return False
     return True
 

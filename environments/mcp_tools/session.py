@@ -57,14 +57,14 @@ async def mcp_session(server: McpServer, verify: Verify, *, user: User | None = 
     async def score(_: Any) -> Score:
         return await run_user_code(verify, session)
 
-    async def say() -> str | None:
+    async def reply() -> str | None:
         assert user is not None
         return await run_user_code(user, session)
 
     async def free() -> None:
         await in_loop(connection.close())
 
-    session = ToolSession(execute, score, say if user is not None else None, free)
+    session = ToolSession(execute, score, reply if user is not None else None, free)
     return session
 
 
@@ -112,12 +112,12 @@ class McpConnection:
         from mcp import MCPError
         from mcp.types import CONNECTION_CLOSED
 
-        asked = asyncio.ensure_future(self._client.call_tool(name, arguments))
+        request = asyncio.ensure_future(self._client.call_tool(name, arguments))
         ended = asyncio.ensure_future(self._ended.wait())
         try:
-            await asyncio.wait((asked, ended), timeout=self.server.call_s, return_when=asyncio.FIRST_COMPLETED)
-            if asked.done():
-                return _output(asked.result(), self.server.max_answer_characters)
+            await asyncio.wait((request, ended), timeout=self.server.call_s, return_when=asyncio.FIRST_COMPLETED)
+            if request.done():
+                return _output(request.result(), self.server.max_answer_characters)
             if ended.done():
                 raise self._error("ended the session")
             return ToolOutput(f"Error: {name} took longer than {self.server.call_s:g} s", failed=True)
@@ -130,9 +130,9 @@ class McpConnection:
         except Exception as error:
             raise self._error(f"broke the session: {_cause(error)}") from error
         finally:
-            for waiting in (asked, ended):
+            for waiting in (request, ended):
                 waiting.cancel()
-            await asyncio.gather(asked, ended, return_exceptions=True)
+            await asyncio.gather(request, ended, return_exceptions=True)
 
     async def close(self) -> None:
         """Ends the connection and, where it has one, the server's process."""

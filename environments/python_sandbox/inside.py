@@ -121,7 +121,7 @@ def _follow(
     output, left_out, stopped, deadline = bytearray(), 0, None, time.monotonic() + seconds
     while stopped is None:
         stdin = _feed(process, stdin)
-        ended = process.poll() is not None  # asked before the output, which is then whole
+        ended = process.poll() is not None  # read before the output, which is then whole
         if streams.poll(0 if ended else _LOOK_S * 1000):
             chunk = os.read(process.stdout.fileno(), 1 << 16)
             kept = chunk[: max(0, output_bytes - len(output))]

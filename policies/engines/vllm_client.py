@@ -20,7 +20,7 @@ _POLL_S = 5.0
 _Item = tuple[int, list[int], Sampling | None, bool]
 """Number, tokens, sampling (None scores them), and whether tokens are reported as they are sampled."""
 _Result = tuple[int, Any]
-SHAPES = frozenset({"frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "min_tokens", "top_logprobs"})  # fmt: skip
+SHAPES = frozenset({"frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "min_tokens", "constraint", "top_logprobs"})  # fmt: skip
 """As TokenEngine.shapes."""
 
 

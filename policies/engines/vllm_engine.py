@@ -18,9 +18,10 @@ from ...base.errors import ConfigError, EngineError, RollhouseError, one_line
 from ...base.packages import require
 from ..models import weight_files
 from ..types import Sampling
-from .base import EngineGone, OnTokens, SampledTokens, version_spans
+from .base import EngineGone, EngineRefused, OnTokens, SampledTokens, version_spans
 from .environment import prepare_environment
 from .vllm_adapter import EngineAdapter, is_adapter
+from .vllm_structured import StructuredOutputs, structured_params
 from .vllm_transfer import STEPS
 from .weight_file import read_weights
 
@@ -107,6 +108,7 @@ class VllmEngine:
         self._requests: dict[str, _Request] = {}
         self._count = 0
         self.held = False  # no step is taken while it is set
+        self._structured = StructuredOutputs(model)
         self._mixture: str | None = None  # why the weights are of no single model
         self._adapter: EngineAdapter | None = None  # of the weights loaded last
         self._lock = threading.Lock()  # guards _ended, so that no command is queued after the thread has ended
@@ -257,6 +259,9 @@ class VllmEngine:
                 _report(output, request, self.version)
             if output.finished:
                 del self._requests[output.request_id]
+                if output.outputs and output.outputs[0].finish_reason == "error":
+                    request.future.set_exception(EngineRefused("vLLM cannot sample an answer of this form.", "Send a simpler schema or grammar."))  # fmt: skip
+                    continue
                 request.future.set_result(_prompt_logprobs(output) if request.scoring else _generation(output, request))
 
     def _add(
@@ -284,10 +289,14 @@ class VllmEngine:
         try:
             params = _sampling_params(sampling, room, self.stop_token_ids, on_tokens is not None)
             adapter = None if self._adapter is None else self._adapter.request
+            if params.structured_outputs is not None:
+                self._structured.prepare(self._engine)
             internal = self._engine.add_request(name, {"prompt_token_ids": token_ids}, params, lora_request=adapter)
         except Exception as error:
             future.set_exception(_as_engine_error(error))
             return
+        finally:
+            self._structured.end(self._engine)
         self._requests[name] = _Request(internal, future, sampling is None, [(0, self.version)], given_up, on_tokens)
 
     def _load(self, path: str, version: int) -> None:
@@ -379,6 +388,7 @@ def _sampling_params(sampling: Sampling | None, room: int, stop_token_ids: tuple
         repetition_penalty=shaping.repetition_penalty,
         logit_bias=dict(shaping.logit_bias) or None,
         min_tokens=min(shaping.min_tokens, room),
+        structured_outputs=structured_params(shaping.constraint),
         **shared,
     )
 
@@ -425,6 +435,8 @@ def _prompt_logprobs(output: Any) -> list[float]:
 def _as_engine_error(error: Exception) -> Exception:
     if isinstance(error, (EngineError, ConfigError)):
         return error
+    if type(error).__name__ == "VLLMValidationError":
+        return EngineRefused(f"vLLM refused a request: {one_line(error)}.", "Correct the request.")
     return EngineError(f"vLLM refused a request: {error}.", "Check the model, its weights and the sampling settings.")
 
 

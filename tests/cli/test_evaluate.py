@@ -51,6 +51,8 @@ def test_a_mixture_is_evaluated_by_environment(store: Path) -> None:
     turns = LanceStore.open(store).read("rollouts", ["environment", "n_turns"]).to_pylist()
     assert {row["n_turns"] for row in turns if row["environment"] == "workplace-mini"} == {1}
     assert set(get_run(LanceStore.open(store), "mixed")["summary"]["by_environment"]) == {"math", "workplace-mini"}
+    other = rollhouse(*common, "--mode", "sampled", "--dry-run")
+    assert other.exit_code == 2 and "mode is 'greedy' in the run and 'sampled' now" in " ".join(other.stderr.split())
     refused = rollhouse("eval", "env", "environment.mixture=[{name: math}, {name: math}]", "--dry-run")
     assert refused.exit_code == 2 and "stands twice" in refused.stderr
 

@@ -61,7 +61,9 @@ def test_search(store: LanceStore) -> None:
     assert found(store, "--scorer", "strict@2", "--where", "reward < 0.5") == {IDS[0]: (0.0, False)}
     # Whichever of them matches best, it goes on looking for the one that counts.
     assert found(store, "--scorer", "strict@2", "--where", "passed", "--limit", 1) == {IDS[1]: (1.0, True)}
-    assert found(store, "--scorer", "strict@2", "--run", "other") == {}
+    assert len(found(store, "--scorer", "strict@2", "--run", "ow")) == 3, "the beginning of a run's id"
+    unknown = CliRunner().invoke(app, ["search", "add", "--run", "other", "--store", store.uri])
+    assert unknown.exit_code == 2 and "no run 'other'" in unknown.stderr
     assert found(store, "--scorer", "collected", "--where", "reward < 0.5") == {}
 
 

@@ -124,7 +124,7 @@ def test_runs_are_listed_and_shown(store: LanceStore) -> None:
     assert answer(store, "runs", "show", "fi")[0]["run_id"] == "first"
     collect(store, "fifth")
     ambiguous = rollhouse(store, "runs", "show", "fi")
-    assert ambiguous.exit_code == 2 and "fifth, first" in ambiguous.stderr
+    assert ambiguous.exit_code == 2 and "run fifth" in ambiguous.stderr and "run first" in ambiguous.stderr
     result = rollhouse(store, "runs", "show", "frist")
     assert result.exit_code == 2 and "Did you mean first" in result.stderr
 

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 from rollhouse.base.errors import ConfigError
 from rollhouse.base.event_loop import run_blocking
+from rollhouse.cli.main import app
 from rollhouse.collect.rescore import rescore
 from rollhouse.collect.runner import collect
 from rollhouse.environments.config import EnvironmentSpec
@@ -20,7 +21,8 @@ from rollhouse.environments.scorers import open_scorer
 from rollhouse.policies.scripted import ScriptedPolicy
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message
-from rollhouse.store.runs import start_run
+from rollhouse.store.runs import get_run, start_run
+from typer.testing import CliRunner
 
 from .math.test_judge import endpoint
 
@@ -151,6 +153,25 @@ def test_stored_groups_are_compared_as_a_whole_and_again_when_they_have_grown(pl
     rows = played.read("scores", ["rollout_id", "config_hash", "reward", "components"]).to_pylist()
     assert len({row["config_hash"] for row in rows}) == 5
     assert {part["name"] for row in rows for part in row["components"]} == {"score", "rank", "group_size"}
+
+
+def test_the_command_keeps_the_rubric_with_its_run(played: LanceStore) -> None:
+    with endpoint(lambda shown: scores(goal=1)) as server:
+        given = [
+            "rescore",
+            "--scorer",
+            "rubric",
+            f"rubric.judge.url={server.url}",
+            "--run",
+            "graded",
+            "--store",
+            str(played.uri),
+            "--format",
+            "json",
+        ]
+        result = CliRunner().invoke(app, given)
+    assert result.exit_code == 0 and json.loads(result.stdout)[0]["scored"] == 8, result.output
+    assert get_run(played, "graded")["config"]["rubric"]["criteria"][0]["name"] == "goal"
 
 
 def test_a_function_may_look_at_a_whole_group(played: LanceStore, tmp_path: Path) -> None:

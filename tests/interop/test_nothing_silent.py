@@ -239,3 +239,15 @@ def test_a_log_of_inspect_that_holds_more_calls(stores: Any, tmp_path: Path) -> 
     log = samples.write_json(tmp_path / "log.json", {"version": 2, "status": "success", "eval": samples.INSPECT_EVAL, "samples": [sample]})  # fmt: skip
     assert detect(log).format == "inspect"
     assert {"model_calls_left_out", "other_choices_left_out"} <= set(stores(log)[1].gaps)
+
+
+def test_what_failed_before_a_reply_is_a_rollout(stores: Any, tmp_path: Path) -> None:
+    sample = samples.inspect_sample() | {"error": {"message": "gone"}, "scores": {}}
+    sample["messages"], sample["output"] = sample["messages"][:2], {"model": "small", "choices": []}
+    log = samples.write_json(tmp_path / "log.json", {"version": 2, "status": "error", "eval": samples.INSPECT_EVAL, "samples": [sample]})  # fmt: skip
+    whole = json.loads(samples.tau2(tmp_path / "t").read_text())
+    whole["simulations"][0] |= {"termination_reason": "infrastructure_error", "messages": whole["simulations"][0]["messages"][:2]}  # fmt: skip
+    for file, message in ((log, "gone"), (samples.write_json(tmp_path / "tau2.json", whole), "infrastructure_error")):
+        store, summary = stores(file)
+        assert (summary.added, summary.bad) == (1, 0)
+        assert rows(store, "status, error_message, len(messages) n") == [{"status": "error", "error_message": message, "n": 0}]  # fmt: skip

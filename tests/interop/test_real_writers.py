@@ -83,7 +83,8 @@ def test_trls_dpo_trainer_takes_exported_pairs(tmp_path: Path, suffix: str) -> N
 def test_options_that_a_format_would_not_follow_are_refused(tmp_path: Path) -> None:
     store = LanceStore.create(tmp_path / "store")
     file = samples.verl(tmp_path)
-    for options in ({"reward_column": ["acc"]}, {"map": "messages=input"}, {"inputs": "x.jsonl"}):
+    unused: list[dict[str, Any]] = [{"reward_column": ["acc"]}, {"map": "messages=input"}, {"inputs": "x.jsonl"}]
+    for options in unused:
         with pytest.raises(ConfigError, match="has no meaning for verl"):
             run_import(store, "verl", file, ImportConfig(**options))
     assert store.read("rollouts", ["rollout_id"]).num_rows == 0

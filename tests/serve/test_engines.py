@@ -1,6 +1,7 @@
 """Over every engine: vLLM, a template that rewrites history, another endpoint; and our own runner as the client."""
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -231,3 +232,30 @@ def test_over_vllm_an_answer_streams_and_shaped_ones_are_not_trained_on(
     ids = whole_of(store, rows[False])
     scores = asyncio.run(engine.score(ids))[len(ids) - len(rows[False]["token_ids"]) :]
     assert rows[False]["trainable"] is True and len(scores) == len(rows[False]["logprobs"])
+
+
+FORM = {"type": "object", "properties": {"day": {"enum": ["monday", "friday"]}}, "required": ["day"], "additionalProperties": False}  # fmt: skip
+
+
+def test_over_vllm_answers_have_the_form_that_they_must_have(
+    engine: Any, tiny_base: Path, request_of: Request, tmp_path: Path
+) -> None:
+    asyncio.run(engine.load_weights(str(tiny_base), 0))
+    store = LanceStore.create(tmp_path / "store")
+    with serving(store, TokenPolicy(engine, ChatFormat.of(tiny_base), weights_hash(tiny_base))) as server:
+        client = server.openai("/rollouts/formed/v1")
+        names = [tool["function"]["name"] for tool in request_of()["tools"]]
+        hot: Any = {"temperature": 2.0, "seed": 1}
+        named = {"type": "function", "function": {"name": names[-1]}}
+        for choice, allowed in (("required", names), (named, names[-1:])):
+            (made,) = client.chat.completions.create(**request_of(**hot, tool_choice=choice)).choices[0].message.tool_calls  # fmt: skip
+            assert made.function.name in allowed and isinstance(json.loads(made.function.arguments), dict)
+        schema = {"type": "json_schema", "json_schema": {"name": "day", "schema": FORM}}
+        text = server.client.chat.completions.create(**request_of(**hot, response_format=schema)).choices[0].message
+        assert json.loads(text.content)["day"] in ("monday", "friday")
+        wrong = {"type": "json_schema", "json_schema": {"schema": {"type": "no such type"}}}
+        assert server.post("/v1/chat/completions", request_of(response_format=wrong)).status_code == 400
+        assert server.client.chat.completions.create(**request_of()).choices[0].finish_reason == "tool_calls"
+        assert server.post("/rollouts/formed/finish", {"reward": 1}).status_code == 200
+    rows = store.read("rollouts").to_pylist()
+    assert rows and all("distribution:tool_choice" in row["gaps"] and row["trainable"] is False for row in rows)

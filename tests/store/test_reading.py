@@ -261,3 +261,10 @@ def test_what_is_no_conversation_is_refused_with_its_path(value: Any, reason: st
         return
     with pytest.raises(SchemaMismatch, match=reason):
         read_messages(value)
+
+
+def test_calls_that_a_table_left_unfilled_are_none() -> None:
+    nothing = {"name": None, "arguments": None}
+    for calls in ({}, "", "[]", [None], [{}], [{"id": None, "type": None, "function": nothing}]):
+        [message] = read_messages([{"role": "assistant", "content": "a", "tool_calls": calls, "function_call": nothing}])  # fmt: skip
+        assert (message.text, message.tool_calls) == ("a", ()), calls

@@ -42,7 +42,7 @@ def grpo(folder: Path, engine: Any, scratch: Path, **policy_settings: Any) -> No
             "generation": {"max_new_tokens": 12, "weight_sync": "file"},
             **policy_settings,
         },
-        "grpo": {"num_prompts_per_step": 2, "num_generations_per_prompt": 4, "max_num_steps": 2},
+        "grpo": {"num_prompts_per_step": 2, "num_generations_per_prompt": 8, "max_num_steps": 2},
         "environment": {"name": GUESS, "max_turns": 1},
     }
     row = train_here(store, GrpoConfig.model_validate(settings), wrap=lambda _: engine)

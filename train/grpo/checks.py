@@ -89,7 +89,7 @@ def refuse_what_cannot_run(
     refuse_group_of_one(config)
     refuse_long_context(config, context)
     refuse_long_prompts(config, tasks, chat)
-    say_small_set(config, tasks, environment)
+    warn_of_small_set(config, tasks, environment)
     refuse_low_precision(config)
     refuse_sleep(config)
     refuse_bad_warm_start(store, config)
@@ -126,7 +126,7 @@ def refuse_long_context(config: "GrpoConfig", context: int | None) -> None:
         )
 
 
-def say_small_set(config: "GrpoConfig", tasks: Sequence[Task], environment: Environment) -> None:
+def warn_of_small_set(config: "GrpoConfig", tasks: Sequence[Task], environment: Environment) -> None:
     """Warns of a set, or an environment's part of it, with fewer prompts than a step takes: every step trains on all of it."""
     wanted, n_tasks = config.grpo.num_prompts_per_step, len(tasks)
     counts, weights = Counter(task.environment for task in tasks), weights_of(environment) or {}

@@ -1,4 +1,4 @@
-"""The numbers of one step: of its rollouts, of its plan, of the age of the weights that sampled it, of its phases; and what is notified of them."""
+"""The numbers of one step: of its rollouts, of its plan, of the age of the weights that sampled it and of its phases; and the interface of a viewer."""
 
 import math
 import time

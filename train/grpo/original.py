@@ -44,6 +44,7 @@ LEARNING = (
     "policy.max_grad_norm",
     "policy.precision",
     "policy.lora",
+    "policy.router_replay",
     "grpo.num_updates_per_batch",
     "cluster.learner_ranks",
 )

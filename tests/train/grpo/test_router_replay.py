@@ -172,6 +172,7 @@ def test_a_run_keeps_the_routes_and_is_replayed_with_them(moe, tmp_path):
     from rollhouse.policies.engines.vllm_engine import VllmEngine
     from rollhouse.store.lance_store import LanceStore
     from rollhouse.tests.zoo.on_vllm import grpo
+    from rollhouse.train.grpo.original import changed_config, stored_config
     from rollhouse.train.grpo.replay import replay
 
     with closing(VllmEngine(str(moe), (2,), 256, 0, enable_return_routed_experts=True)) as engine:
@@ -184,3 +185,7 @@ def test_a_run_keeps_the_routes_and_is_replayed_with_them(moe, tmp_path):
     numbers = store.read("metrics", filter="run_id = 'zoo' and name = 'moe/replayed'")["value"].to_pylist()
     assert numbers == [1.0, 1.0]
     assert replay(store, "zoo", run="again").identical
+    without = changed_config(stored_config(store, "zoo"), ["policy.router_replay=false"])
+    replay(store, "zoo", without, run="without")
+    found = store.read("metrics", filter="run_id = 'without' and name = 'mismatch/logp_abs_diff'")["value"].to_pylist()
+    assert len(found) == 2 and not store.read("metrics", filter="run_id = 'without' and name = 'moe/replayed'").num_rows
