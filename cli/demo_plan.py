@@ -73,7 +73,7 @@ def plan(seed: int, store: Path) -> list[Step]:
             "Train online on tasks that are sometimes solved.",
             (
                 ["dataset", "build", "grpo", "prompts", "--from", "base", "--run", "base", *at],
-                ["train", "grpo", "--config", "tiny-grpo", "--dataset", "prompts", "--model", BASE, "--run", "grpo", f"grpo.seed={seed}", f"grpo.max_num_steps={GRPO_STEPS}", *at],
+                ["train", "grpo", "--config", "tiny-grpo", "--dataset", "prompts", "--model", BASE, "--run", "grpo", f"grpo.seed={seed}", f"grpo.max_num_steps={GRPO_STEPS}", "grpo.val_period=5", "grpo.max_val_samples=60", *at],
             ),
         ),
         Step("evaluate", "Evaluate the four policies on held-out tasks, at temperature 1 and greedily.", tuple(evaluations(seed, store))),

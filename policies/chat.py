@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ChatFormat", "TemplateError"]
 
 _CACHED_PROMPTS = 256
+_FEW_TURNS = 8  # a power of two
 _THINKING_TAIL = 16  # tokens that hold `<think>` and white space, even one token a byte
 
 
@@ -50,6 +51,7 @@ class ChatFormat:
         self.template_hash = template_hash(tokenizer, options.template_settings())
         self._read_calls = load_parser(options, tokenizer, self.template)
         self.call_openings = OPENINGS.get(self._read_calls)
+        self._looks_back = False
         self._prompts: OrderedDict[int, tuple[Task, list[int]]] = OrderedDict()
 
     @classmethod
@@ -108,7 +110,25 @@ class ChatFormat:
             return self.render(messages_all, tools, generation_prompt=True)
         if not messages_before or messages_before[-1].role != "assistant":
             raise TemplateError("The history before a splice does not end in an assistant message.", "Send the turn whose tokens are known, then what follows it.")  # fmt: skip
-        return [*prefix_ids, *self._after(messages_all, len(messages_before) - 1, tools, prefix_ids[-1])]
+        messages, turn = self._without_middle(messages_all, len(messages_before) - 1, tools)
+        return [*prefix_ids, *self._after(messages, turn, tools, prefix_ids[-1])]
+
+    def _without_middle(
+        self, messages: Sequence[Message], turn: int, tools: Sequence[Mapping[str, Any]]
+    ) -> tuple[Sequence[Message], int]:
+        """The messages, and the place of the turn in them, without the turns between the prompt and this one where nothing after it depends on them.
+
+        A conversation of many calls would take quadratic time otherwise. Whether a template looks back so far is tried whenever the number of turns
+        has doubled; one that does gets the whole history from then on.
+        """
+        first = next(number for number, message in enumerate(messages) if message.role == "assistant")
+        before = sum(message.role == "assistant" for message in messages[:turn])
+        if before < _FEW_TURNS or self._looks_back or any(one.role == "assistant" for one in messages[turn + 1 :]):
+            return messages, turn
+        short = [*messages[:first], *messages[turn:]]
+        if before & (before - 1) == 0:
+            self._looks_back = self.template.after_turn(short, first, tools) != self.template.after_turn(messages, turn, tools)  # fmt: skip
+        return (messages, turn) if self._looks_back else (short, first)
 
     def _after(
         self, messages: Sequence[Message], turn: int, tools: Sequence[Mapping[str, Any]], last_sampled: int | None

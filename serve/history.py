@@ -70,14 +70,21 @@ class OpenRollout:
     in_flight: int = 0
     ending: dict[str, Any] | None = None
     _ends: dict[str, int] = field(default_factory=dict)
+    _keys: dict[int, tuple[int, str]] = field(default_factory=dict)
     _passed: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, call: Call) -> None:
         """Adds an answered call."""
         self.calls.append(call)
-        keys = list(conversation_keys(call.agent, call.tools, [*self.history(call), call.answer]))
+        # A call's beginning is counted with its parent, unless it has other tools.
+        parent = None if call.parent is None else self.calls[call.parent]
+        goes_on = parent is not None and parent.tools == call.tools and call.parent in self._keys
+        known, key = self._keys[call.parent or 0] if goes_on else (0, None)
+        messages = call.messages if goes_on else self.history(call)
+        keys = list(conversation_keys(call.agent, call.tools, [*messages, call.answer], key))
         self._ends[keys[-1]] = call.number
-        for length, key in enumerate(keys):
+        self._keys[call.number] = (known + len(keys) - 1, keys[-1])
+        for length, key in enumerate(keys, known):
             self._passed.setdefault(key, (call.number, length))
 
     def ends(self) -> Iterable[str]:
@@ -273,9 +280,14 @@ def _same_request(one: Call, other: Call) -> bool:
     return (one.parent, one.agent, one.messages, one.tools, one.completion) == (other.parent, other.agent, other.messages, other.tools, other.completion)  # fmt: skip
 
 
-def conversation_keys(agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message]) -> Iterator[str]:
-    """One key for each beginning of the conversation, the empty one first: equal beginnings have equal keys."""
-    key = hash_id(agent, [dict(tool) for tool in tools])
+def conversation_keys(
+    agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message], key: str | None = None
+) -> Iterator[str]:
+    """One key for each beginning of the conversation, the empty one first: equal beginnings have equal keys.
+
+    `key` is that of a conversation which the messages go on; it then comes first.
+    """
+    key = hash_id(agent, [dict(tool) for tool in tools]) if key is None else key
     yield key
     for message in messages:
         key = hash_id(key, _matters(message))

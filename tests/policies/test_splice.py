@@ -7,7 +7,7 @@ import pytest
 from rollhouse.policies.chat import ChatFormat, TemplateError
 from rollhouse.store.messages import Message
 
-from ..random_model import byte_tokenizer
+from ..random_model import TEMPLATE, byte_tokenizer
 from .templates import END, Habit
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {"x": {"type": "string"}}}}}  # fmt: skip
@@ -77,3 +77,26 @@ def test_a_history_that_does_not_end_in_the_turn_is_refused(before: Any) -> None
     chat = ChatFormat(byte_tokenizer(Habit().template()))
     with pytest.raises(TemplateError, match="does not end in an assistant message"):
         chat.splice([5, 6], before, [*ASKED, AGAIN], [])
+
+
+@pytest.mark.parametrize("counts", [False, True], ids=["looks at the last turn", "counts the messages"])
+def test_a_long_conversation_is_spliced_as_its_whole_history_is_rendered(counts: bool) -> None:
+    template = TEMPLATE.replace("<|im_start|>assistant\n' }}{% endif %}", "<|im_start|>assistant\n' }}{{ messages | length }}{% endif %}")  # fmt: skip
+    chat = ChatFormat(byte_tokenizer(template if counts else TEMPLATE), [2, 0])
+    rendered: list[int] = []
+    after_turn = chat.template.after_turn
+
+    def watched(messages: Sequence[Message], turn: int, tools: Any) -> str:
+        rendered.append(len(messages))
+        return after_turn(messages, turn, tools)
+
+    chat.template.after_turn = watched  # type: ignore[method-assign]
+    messages, ids = list(ASKED), chat.render(ASKED, [TOOL], generation_prompt=True)
+    for number in range(40):
+        ids, said = turn(chat, ids, f"Turn {number}.", True)
+        before = [*messages, said]
+        messages = [*before, Message("user", f"go on {number}")]
+        whole = [*ids, *chat.tokenizer.encode(after_turn(messages, len(before) - 1, [TOOL]))[1:]]
+        ids = chat.splice(ids, before, messages, [TOOL])
+        assert ids == whole, number
+    assert (max(rendered[-3:]) > 60) == counts, "only a template that looks back is given the whole history"
