@@ -182,7 +182,8 @@ def _bring_in(
             taking.flush()
         writer.flush()
     summary.added, summary.present = writer.written, writer.skipped
-    summary.gaps, summary.counts = dict(sorted(taking.gaps.items())), dict(sorted(source.counts.items()))
+    summary.gaps = dict(sorted(taking.gaps.items()))
+    summary.counts = dict(sorted((source.counts + quarantine.passed_over).items()))
 
 
 def _records(

@@ -57,11 +57,16 @@ def records(
             if on_progress:
                 on_progress(done)
 
+    used: set[str] = set()
     for line, observations in grouped(rows(), lambda row: str(_get(row, "trace_id"))):
         id = str(_get(observations[0], "trace_id"))
         session = _get(observations[0], "session_id") or _get(traces.get(id, {}), "session_id")
         judged = scores.get(id, []) + (scores.get(str(session), []) if session else [])
+        used |= {id, str(session)}
         yield line, {"trace_id": id, "observations": observations, "scores": judged, "trace": traces.get(id)}
+    left = sum(len(found) for id, found in scores.items() if id not in used)
+    if left:
+        quarantine.passed_over["scores_without_trace"] = left
 
 
 def _score(row: Row) -> Row:

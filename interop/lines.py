@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -46,6 +47,7 @@ class Quarantine:
 
     Attributes:
         count: How many came.
+        passed_over: Entries that belong to no record of the file, by name, which the summary counts.
         torn: How often the last line was not finished (0 or 1 a file); such a line is left out, not set aside.
     """
 
@@ -55,6 +57,7 @@ class Quarantine:
         self._redact = redact
         self.count = 0
         self.torn = 0
+        self.passed_over: Counter[str] = Counter()
         self._strict = strict
 
     def add(self, line: Line, reason: str) -> None:

@@ -102,7 +102,7 @@ FAULTS = {
     "flood": ("completed", None, ""),
     "finish": ("completed", None, ""),
 }
-LIMIT_S = 20
+LIMIT_S = 30
 
 
 class Faults:

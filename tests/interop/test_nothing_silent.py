@@ -60,6 +60,7 @@ def test_choices_failed_calls_and_scores_of_parts(stores: Any, tmp_path: Path) -
     samples.write_lines(tmp_path / "e" / "scores" / "1.jsonl", scores)
     store, summary = stores(tmp_path / "e")
     assert (summary.format, summary.added) == ("langfuse", 2)
+    assert summary.counts == {}
     failed, done = rows(store, "status, error_message, reward, n_turns, gaps, extra", "status desc")
     assert (failed["status"], failed["error_message"], failed["n_turns"]) == ("error", "overloaded", 1)
     assert (done["status"], done["error_message"], done["n_turns"], done["reward"]) == ("completed", None, 3, 1.0)
@@ -251,3 +252,10 @@ def test_what_failed_before_a_reply_is_a_rollout(stores: Any, tmp_path: Path) ->
         store, summary = stores(file)
         assert (summary.added, summary.bad) == (1, 0)
         assert rows(store, "status, error_message, len(messages) n") == [{"status": "error", "error_message": message, "n": 0}]  # fmt: skip
+
+
+def test_scores_of_traces_that_a_folder_lacks_are_counted(stores: Any, tmp_path: Path) -> None:
+    folder = samples.langfuse(tmp_path / "export")
+    (folder / "scores_more.jsonl").write_text(json.dumps({"id": "s9", "traceId": "elsewhere", "name": "good", "value": 1}) + "\n")  # fmt: skip
+    _, summary = stores(folder, "langfuse")
+    assert summary.counts == {"scores_without_trace": 1}
