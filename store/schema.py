@@ -110,7 +110,7 @@ class Table:
         fields = _stored_fields(of)
         names = [*order, *(column for column in fields if column not in order)]
         columns = tuple(_column(column, *fields[column]) for column in names)
-        return cls(name, doc, key, columns, of=of, **({} if replay is None else {"replay": replay}))
+        return cls(name, doc, key, columns, INSERTED if replay is None else replay, of)
 
     @cached_property
     def schema(self) -> pa.Schema:

@@ -32,7 +32,7 @@ if current_platform.is_cpu():
         if getattr(_module, "__name__", "").startswith("vllm.") and hasattr(_module, _DISPATCH):
             setattr(_module, _DISPATCH, _plain)
     # No adapter of ours is on the output layer, and vLLM's CPU code for one takes a row a request, which scoring (a row a prompt token) is not.
-    PunicaWrapperCPU.add_lora_logits = lambda self, y, *_, **__: y
+    setattr(PunicaWrapperCPU, "add_lora_logits", lambda self, y, *_, **__: y)  # noqa: B010
 
 
 class WorkerExtension:

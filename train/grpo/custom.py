@@ -160,7 +160,7 @@ def _made_up() -> LossInputs:
 
 
 def _rows(inputs: LossInputs, row: int) -> LossInputs:
-    return LossInputs(**{name: None if value is None else value[row : row + 1] for name, value in vars(inputs).items()})
+    return replace(inputs, **{name: value[row : row + 1] for name, value in vars(inputs).items() if value is not None})
 
 
 # -- in a configuration --------------------------------------------------------------------------------------------------

@@ -112,11 +112,15 @@ def stored_plan(store: "LanceStore", run_id: str, step: int) -> BatchPlan | None
     row = rows[0]
     beside = {name: row[name] or [None] * len(row["entries"]) for name in BESIDE_ENTRIES}
     entries = tuple(
-        PlanEntry(**entry, **{name: None if of[number] is None else tuple(of[number]) for name, of in beside.items()})
+        PlanEntry(**entry | {name: _tuple_of(of[number]) for name, of in beside.items()})
         for number, entry in enumerate(row["entries"])
     )
     plan = BatchPlan(run_id, step, row["policy_version"], entries, row["seed"], json.loads(row["settings"]))
     return as_split(store, plan)
+
+
+def _tuple_of(values: list[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values)
 
 
 def read_rollouts(

@@ -92,7 +92,8 @@ def test_a_stored_plan_gives_each_token_its_turns_advantage(tmp_path):
     assert again is not None and again.entries == plan.entries
     samples, _ = read_batch(store, again)
     for sample in samples:
-        first, second = sample.turn_advantages or ()
+        assert sample.turn_advantages is not None
+        first, second = sample.turn_advantages
         assert token_advantages(sample) == [first, first, second, second]
     made = collate(samples)
     assert made.token_advantages is not None
