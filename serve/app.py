@@ -11,7 +11,8 @@ from aiohttp import web
 
 from ..base.web import foreign
 from ..policies.engines.base import EngineGone
-from .backends import KnownHistory, ModelAnswer, TokenBackend
+from .answers import KnownHistory, ModelAnswer
+from .backends import TokenBackend
 from .bodies import Body, body_of
 from .bounds import MAX_BODY, MAX_IDS, Bodies, beside, in_time, refuse_many
 from .conversations import Conversations

@@ -1,115 +1,30 @@
-"""What answers a request: a token engine, whose prompts are built here token by token, or another endpoint."""
+"""What answers a request: a token engine, whose prompts are built here token by token, or another endpoint (`endpoint_backend`)."""
 
 import asyncio
 import json
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from ..policies.chat import ChatFormat, TemplateError
-from ..policies.endpoint import OpenAIPolicy
-from ..policies.engines.base import EngineRefused, PromptTooLong, SampledTokens, version_spans
+from ..policies.engines.base import PromptTooLong, SampledTokens
 from ..policies.forms import behind_thinking, forced_call
 from ..policies.parsers import opens_thinking, split_thinking
 from ..policies.token_policy import TokenPolicy
-from ..policies.turn_stream import Piece, TurnStream
-from ..policies.types import Conversation, Policy
-from ..store.messages import Message, VersionSpan
-from ..store.task import Task
+from ..policies.turn_stream import TurnStream
+from ..policies.types import Policy
+from ..store.messages import Message
+from .answers import Begin, Give, KnownHistory, ModelAnswer, SampledSoFar
 from .bounds import beside
+from .endpoint_backend import EndpointBackend
 from .errors import refused
 from .request import ModelRequest
 from .settled import distribution_gaps, field_of, without_shaping
 
 _THINKING_TAIL = 16  # tokens that hold `<think>` and white space, even one token a byte
 _KEPT_TEMPLATES = 16
-_NOT_PASSED_ON = {"audio", "modalities", "functions", "function_call", "background", "conversation", "prompt", "prompt_logprobs", "best_of", "use_beam_search", "echo", "suffix"}  # fmt: skip
-# Fields that the server itself uses, and those that the endpoint's policy fills in.
-_OURS = {"model", "messages", "tools", "stream", "stream_options", "n", "metadata", "rollout_id", "return_token_ids", "return_tokens_as_token_ids", "required_prefix_token_ids"}  # fmt: skip
-_UNSET = {"temperature": None, "top_p": None, "top_k": None, "min_p": None, "max_tokens": None, "seed": None}
-
-
-@dataclass(frozen=True)
-class ModelAnswer:
-    """The input and output of one model call.
-
-    Attributes:
-        message: The sampled message; for a completion only its `text` is used.
-        prompt_ids: Tokens of the prompt; None when the endpoint does not return them.
-        token_ids: The sampled tokens; None when the endpoint does not return them.
-        logprobs: Parallel to token_ids.
-        top: Parallel to token_ids: the likeliest tokens with their logprobs; None when they are not wanted.
-        usage: Token counts that an endpoint reports, in OpenAI's form; None where the tokens themselves are known.
-        shown_logprobs: An endpoint's own list of logprobs.
-        stop_text: The client's stop text that ended the answer.
-        stream_differs: Whether what was sent in pieces is not the beginning of the answer.
-    """
-
-    message: Message
-    prompt_ids: list[int] | None
-    token_ids: list[int] | None
-    logprobs: list[float] | None
-    version_spans: tuple[VersionSpan, ...]
-    stop_reason: str
-    parse_failures: int = 0
-    retries: int = 0
-    token_identity: tuple[str | None, str | None] | None = None
-    logprobs_mode: str | None = "processed"
-    top: list[list[tuple[int, float]]] | None = None
-    usage: Mapping[str, Any] | None = None
-    shown_logprobs: list[dict[str, Any]] | None = None
-    stop_text: str | None = None
-    stream_differs: bool = False
-
-
-@dataclass
-class SampledSoFar:
-    """What of one answer was sampled, for a request that may be cancelled.
-
-    Attributes:
-        logprobs: Parallel to token_ids.
-        marks: (position in token_ids, version of the weights from there on).
-    """
-
-    prompt_ids: list[int] | None = None
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    marks: list[tuple[int, int]] = field(default_factory=list)
-
-    def add(self, token_ids: list[int], logprobs: list[float], version: int) -> None:
-        """As engines report tokens."""
-        if not self.marks or self.marks[-1][1] != version:
-            self.marks.append((len(self.token_ids), version))
-        self.token_ids += token_ids
-        self.logprobs += logprobs
-
-    def as_sampled(self, stop_reason: str) -> SampledTokens:
-        """As the engine's result."""
-        return SampledTokens(self.token_ids, self.logprobs, version_spans(self.marks or [(0, 0)]), stop_reason)
-
-
-Give = Callable[[Sequence[Piece]], None]
-"""Takes pieces of an answer while it is sampled."""
-Begin = Callable[[], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class KnownHistory:
-    """The conversation of a request, and the tokens that stand for its beginning.
-
-    Attributes:
-        messages: All of them, the recorded ones as they were recorded.
-        length: Number of messages that `token_ids` stand for.
-        token_ids: Prompt and sampled tokens of these messages; empty when they are not known.
-        trusted: Whether the tokens were recorded here, not sent by the client.
-    """
-
-    messages: Sequence[Message]
-    length: int = 0
-    token_ids: Sequence[int] = ()
-    trusted: bool = True
 
 
 class TokenBackend:
@@ -382,101 +297,6 @@ class TokenBackend:
         return str(self.chat.tokenizer.decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-class EndpointBackend:
-    """Another OpenAI-compatible endpoint. Tokens that it returns are passed on and recorded."""
-
-    max_model_len: int | None = None
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-
-    def accepted(self, parsed: ModelRequest, lenient: bool) -> ModelRequest:
-        """The request as it is answered: every field is for the endpoint, but those whose answers could not be passed on.
-
-        Raises ApiError for those, unless `lenient`.
-        """
-        lacking = [name for name in parsed.refused if name in _NOT_PASSED_ON]
-        if lacking and not lenient:
-            raise refused(f"`{lacking[0]}` is not supported with an endpoint behind the server: leave it out, or start the server with --lenient, which ignores it and names it in the row.", "unsupported")  # fmt: skip
-        other = [f"distribution:{name}" for name in parsed.refused if name not in lacking]
-        gaps = (*parsed.gaps, *(f"ignored:{name}" for name in lacking), *distribution_gaps(parsed), *other)
-        return replace(parsed, gaps=gaps)
-
-    async def chat_answer(
-        self,
-        known: KnownHistory,
-        parsed: ModelRequest,
-        so_far: SampledSoFar,
-        begin: Begin | None = None,
-        give: Give | None = None,
-    ) -> ModelAnswer:
-        """The next message, which comes as a whole. Raises EngineRefused, PromptTooLong, EngineError."""
-        if begin is not None:
-            await begin()
-        talk = Conversation(Task("served", tuple(known.messages), parsed.tools))
-        if isinstance(self.policy, OpenAIPolicy):
-            turn, reply = await self.policy.answer(talk, parsed.sampling, _passed_on(parsed))
-            usage, shown = reply.usage, reply.logprobs
-        else:
-            limit = parsed.sampling.max_tokens if parsed.max_tokens is None else parsed.max_tokens
-            turn = await self.policy.respond(talk, replace(parsed.sampling, max_tokens=limit))
-            usage = shown = None
-        if turn.token_ids == []:
-            raise PromptTooLong("The endpoint's context is full.", "Send a shorter conversation.")
-        known_tokens = talk.prompt_ids is not None and turn.token_ids is not None
-        return ModelAnswer(
-            turn.message,
-            talk.prompt_ids if known_tokens else None,
-            turn.token_ids if known_tokens else None,
-            turn.logprobs if known_tokens else None,
-            turn.version_spans,
-            turn.stop_reason,
-            turn.parse_failures,
-            turn.retries,
-            talk.token_identity,
-            talk.logprobs_mode,
-            usage=usage,
-            shown_logprobs=shown,
-        )
-
-    def cancelled_answer(self, known: KnownHistory, parsed: ModelRequest, so_far: SampledSoFar) -> ModelAnswer | None:
-        """None: the tokens of an endpoint come with the whole answer."""
-        return None
-
-    async def completion_answer(
-        self,
-        prompt_ids: list[int],
-        parsed: ModelRequest,
-        so_far: SampledSoFar,
-        begin: Begin | None = None,
-        give: Give | None = None,
-    ) -> ModelAnswer:
-        """Not available; raises EngineRefused."""
-        raise _not_here("/v1/completions")
-
-    def cancelled_completion(self, parsed: ModelRequest, so_far: SampledSoFar) -> ModelAnswer | None:
-        """None, as `cancelled_answer`."""
-        return None
-
-    def prompt_ids(
-        self,
-        known: KnownHistory,
-        tools: Sequence[Mapping[str, Any]],
-        generation_prompt: bool = True,
-        chat: ChatFormat | None = None,
-    ) -> list[int]:
-        """Not available; raises EngineRefused."""
-        raise _not_here("/tokenize")
-
-    def tokenize(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Not available; raises EngineRefused."""
-        raise _not_here("tokenising")
-
-    def detokenize(self, token_ids: list[int]) -> str:
-        """Not available; raises EngineRefused."""
-        raise _not_here("/detokenize")
-
-
 Backend = TokenBackend | EndpointBackend
 
 
@@ -498,19 +318,7 @@ def _answer(message: Message, prompt_ids: list[int], generation: SampledTokens, 
     )  # fmt: skip
 
 
-def _passed_on(parsed: ModelRequest) -> dict[str, Any]:
-    """Fields of the endpoint's request, exactly as the client gave them; None leaves out what the policy would send."""
-    left_out = _OURS | _NOT_PASSED_ON | (set() if parsed.logprobs else {"logprobs", "top_logprobs"})
-    fields = {name: value for name, value in parsed.given.items() if name not in left_out and value is not None}
-    seed = {} if parsed.sampling.seed is None else {"seed": parsed.sampling.seed}  # of each of several answers
-    return {**_UNSET, **fields, **seed}
-
-
 def _characters(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> int:
     """Characters that every template renders; thinking is not counted, since some templates leave it out."""
     texts = [text for message in messages for text in (message.text or "", *(call.arguments for call in message.tool_calls))]  # fmt: skip
     return sum(map(len, texts)) + sum(len(json.dumps(tool, ensure_ascii=False)) for tool in tools)
-
-
-def _not_here(what: str) -> Exception:
-    return EngineRefused(f"{what} is not available with an endpoint behind the server.", "Use the endpoint itself.")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ..policies.turn_stream import GivenOut, Piece
-from .backends import ModelAnswer
+from .answers import ModelAnswer
 from .errors import ApiError
 from .replies import Json, Text, chat_choice, completion_reply, head, usage
 from .request import ModelRequest

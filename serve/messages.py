@@ -8,7 +8,7 @@ from typing import Any
 
 from ..policies.turn_stream import Piece
 from ..store.messages import ToolCall
-from .backends import ModelAnswer
+from .answers import ModelAnswer
 from .bodies import Body
 from .errors import ApiError, refused
 from .events import Choices, named

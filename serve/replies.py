@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .backends import ModelAnswer
+from .answers import ModelAnswer
 from .request import ModelRequest
 from .tools import chat_calls
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..policies.turn_stream import Piece
-from .backends import ModelAnswer
+from .answers import ModelAnswer
 from .errors import ApiError
 from .events import Choices, named
 from .replies import Json

@@ -9,7 +9,7 @@ from ..interop.responses import flat_tools, output_items
 from ..store.items import TokenCall, is_item, item_type
 from ..store.messages import Message
 from ..store.reading import MessageReader
-from .backends import ModelAnswer
+from .answers import ModelAnswer
 from .bodies import Body
 from .errors import refused
 from .fields import RESPONSES, given_fields

@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..store.messages import Message
-from .backends import Backend, Give, KnownHistory, ModelAnswer, SampledSoFar
+from .answers import Give, KnownHistory, ModelAnswer, SampledSoFar
+from .backends import Backend
 from .calls import Call
 from .errors import ApiError
 from .history import OpenRollout, Place, answering

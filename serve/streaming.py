@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from ..policies.turn_stream import Piece
-from .backends import ModelAnswer
+from .answers import ModelAnswer
 from .errors import as_api_error
 from .events import EventWriter
 
