@@ -104,7 +104,7 @@ TROUBLE = {
     "late": (sleeps(0.8, DONE), "no answer within 0.5 s"),
     "text": (fails(200, "{not json"), "not a completion"),
     "nothing": (fails(200, {"choices": []}), "not a completion"),
-    "strange": (reply({"tool_calls": [{"function": {}}]}), "not a completion"),
+    "strange": (reply({"tool_calls": [{"function": {"arguments": "{}"}}]}), "not a completion"),
     "deep": (fails(200, "[" * 100_000), "not a completion"),
 }
 

@@ -175,17 +175,17 @@ def test_a_second_engine_of_the_same_shape_is_the_first_one(engine: Any, tiny_ba
     assert len(asyncio.run(engine.score([5, 6]))) == 2, "closing a handle that started nothing ends nothing"
 
 
-def test_an_answer_waits_until_it_is_asked_for(engine: Any) -> None:
+def test_an_answer_waits_until_it_is_polled(engine: Any) -> None:
     """Calls of an actor may overtake each other: an answer may be there before anybody polls."""
     import ray
 
     client, calls = "a client", engine.actor
-    ray.get(calls.submit.remote(client, [(0, [5, 6], None)], []))
+    ray.get(calls.submit.remote(client, [(0, [5, 6], None, False)], []))
     asyncio.run(engine.score([5, 6, 7]))  # by now the other is done
     ((number, scores),) = ray.get(calls.poll.remote(client), timeout=30)
     assert number == 0 and len(scores) == 2
     late = calls.poll.remote(client)
-    ray.get(calls.submit.remote(client, [(1, [5, 6], None)], []))
+    ray.get(calls.submit.remote(client, [(1, [5, 6], None, False)], []))
     assert [number for number, _ in ray.get(late, timeout=30)] == [1]
 
 

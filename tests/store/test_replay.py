@@ -13,7 +13,7 @@ from rollhouse.store.runs import get_run, start_run
 from rollhouse.store.tables import TABLES
 from rollhouse.tests.rows import rollout_row, sum_rollout
 
-APPENDED = {"rollouts", "metrics", "training_outcomes"}
+APPENDED = {"rollouts", "metrics", "training_outcomes", "labels"}
 
 
 @pytest.mark.parametrize("table", TABLES)
