@@ -5,7 +5,7 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -43,11 +43,11 @@ def _run_in_thread(coroutine: Coroutine[Any, Any, Result]) -> Result:
     thread = threading.Thread(target=context.run, args=(work,), name="rollhouse-event-loop")
     thread.start()
     try:
-        thread.join()
+        wait([outcome])  # not `thread.join`: interrupted once, it takes the thread for ended
     except KeyboardInterrupt:
         loop, task = running.result()
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        wait([outcome])
         raise
     return outcome.result()

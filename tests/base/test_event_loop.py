@@ -40,7 +40,10 @@ def test_ctrl_c_under_a_loop_ends_the_work_after_its_clean_up() -> None:
     cleaned: list[bool] = []
 
     async def work() -> None:
-        threading.Timer(0.2, lambda: signal.raise_signal(signal.SIGINT)).start()
+        main = threading.main_thread().ident
+        assert main is not None
+        # To the main thread, as a terminal's: one that another thread raises for itself does not wake it.
+        threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
         try:
             await asyncio.sleep(60)
         finally:

@@ -136,6 +136,7 @@ def faulty(
     return {prompts[row["task_id"]]: row for row in rows}, pids, seconds
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_program_that_fails_is_a_row_with_its_reason(faulty: Any, fault: str) -> None:
     status, error_type, message = FAULTS[fault]
@@ -146,6 +147,7 @@ def test_a_program_that_fails_is_a_row_with_its_reason(faulty: Any, fault: str) 
     assert row["n_turns"] == (0 if fault == "never" else 1)
 
 
+@pytest.mark.system
 def test_a_step_does_not_wait_past_the_limit_and_nothing_that_a_program_started_is_left(faulty: Any) -> None:
     rows, pids, _ = faulty
     assert all(row["duration_s"] < LIMIT_S + 30 for row in rows.values())
@@ -155,11 +157,13 @@ def test_a_step_does_not_wait_past_the_limit_and_nothing_that_a_program_started_
     assert not any(map(is_alive, pids))
 
 
+@pytest.mark.system
 def test_output_is_kept_within_bounds(faulty: Any) -> None:
     said = faulty[0]["flood"]["harness"]["stdout"]
     assert len(said) < 40_000 and said.endswith("the end\n") and "bytes left out" in said
 
 
+@pytest.mark.system
 def test_a_verdict_that_is_posted_counts(faulty: Any) -> None:
     row = faulty[0]["finish"]
     assert (row["reward"], row["harness"]["metadata"]) == (0.75, {"seen": [1]})

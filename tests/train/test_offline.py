@@ -115,6 +115,7 @@ def test_a_task_is_on_one_side_whatever_else_there_is(tmp_path) -> None:
         write_rows(iter([("only", {"place": [0]})]), tmp_path / "one", ("place",), 0.5)
 
 
+@pytest.mark.system
 def test_a_run_is_reproduced_or_the_first_step_that_differs_is_named(office, fresh_model, tmp_path) -> None:
     build_sft(office.store, "demos", "s1")
     row = train_sft(office.store, config(fresh_model, tmp_path, "sft.max_num_steps=2"))

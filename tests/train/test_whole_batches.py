@@ -33,6 +33,7 @@ def same(found, wanted) -> None:
     assert found == {key: pytest.approx(value, rel=2e-3, abs=1e-6) for key, value in wanted.items()}
 
 
+@pytest.mark.system
 def test_sft_by_micro_batches(office, fresh_model, tmp_path) -> None:
     """Rows of unequal lengths, the last batch incomplete."""
     build_sft(office.store, "demos", "s1", SftOptions(require_reward=False, min_reward=0, dedupe=False))
@@ -71,6 +72,7 @@ def test_val_loss_is_the_mean_over_tokens(office, fresh_model, tmp_path) -> None
     assert found[1, "train/num_tokens"] == trained
 
 
+@pytest.mark.system
 def test_dpo_by_micro_batches(office, fresh_model, tmp_path) -> None:
     build_dpo(office.store, "pairs", "s1")
     for micro in (4, 2, 1):

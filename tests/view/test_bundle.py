@@ -46,14 +46,16 @@ def test_no_path_of_this_machine_is_in_it(store: SqlStore, tmp_path: Path) -> No
     assert texts and not any(store.uri in text for text in texts)
 
 
+@pytest.fixture(scope="module")
+def bundled(store: SqlStore, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a bundle's files."""
+    folder = tmp_path_factory.mktemp("bundle") / "site"
+    write_bundle(store, folder)
+    return (folder / "index.html").as_uri()
+
+
 class TestInTheBrowser:
     pytestmark = NEEDS_CHROMIUM
-
-    @pytest.fixture(scope="class")
-    def site(self, store: SqlStore, tmp_path_factory: pytest.TempPathFactory) -> str:
-        folder = tmp_path_factory.mktemp("bundle") / "site"
-        write_bundle(store, folder)
-        return (folder / "index.html").as_uri()
 
     @pytest.fixture
     def page(self, browser: Any) -> Any:
@@ -66,8 +68,8 @@ class TestInTheBrowser:
         page.close()
         assert problems == []
 
-    def test_from_the_runs_to_a_token(self, page: Any, site: str) -> None:
-        page.goto(f"{site}#/store/runs")
+    def test_from_the_runs_to_a_token(self, page: Any, bundled: str) -> None:
+        page.goto(f"{bundled}#/store/runs")
         page.get_by_role("link", name="g", exact=True).first.click()
         page.get_by_role("region", name="One step").wait_for()
         page.get_by_role("link", name="4 rollouts →").click()
@@ -81,21 +83,21 @@ class TestInTheBrowser:
         "query",
         ["", "run=g&sort=-reward", "status=truncated", "passed=~", "reward=0.5..", "kept=false", "reason=zero_std", "category=sums&sort=tokens", "errors=1..", "step=2", "dataset=demos", "q=add", "gap=no_task", "sort=-advantage"],
     )  # fmt: skip
-    def test_the_filter_finds_what_the_server_finds(self, page: Any, site: str, store: SqlStore, query: str) -> None:
+    def test_the_filter_finds_what_the_server_finds(self, page: Any, bundled: str, store: SqlStore, query: str) -> None:
         parameters: dict[str, list[str]] = {}
         for part in filter(None, query.split("&")):
             parameters.setdefault(part.split("=")[0], []).append(part.split("=")[1])
         reader = Reader("store", store)
         expected = page_ids(reader, parameters)
         reader.close()
-        page.goto(f"{site}#/store/rollouts?{query}")
+        page.goto(f"{bundled}#/store/rollouts?{query}")
         page.wait_for_function("() => document.querySelector('.grid-body') || document.querySelector('.empty')")
         links = page.locator(".grid-body .grid-row a").evaluate_all("all => all.map(one => one.getAttribute('href'))")
         shown = [link.split("/rollout/")[1].split("?")[0] for link in links if "/rollout/" in link]
         assert shown == expected
 
-    def test_what_it_lacks_is_said(self, page: Any, site: str) -> None:
-        page.goto(f"{site}#/store/rollout/absent")
+    def test_what_it_lacks_is_said(self, page: Any, bundled: str) -> None:
+        page.goto(f"{bundled}#/store/rollout/absent")
         page.get_by_text("This bundle does not hold that.").wait_for()
         assert page.get_by_role("link", name="SQL").count() == 0
 

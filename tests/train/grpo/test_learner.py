@@ -134,6 +134,7 @@ def test_saved_weights_are_complete_and_tied_ones_are_there_once(random_model, m
     assert_same_weights(weights(learner), weights(Learner(str(tmp_path / "model"), SETTINGS)), atol=0, rtol=0)
 
 
+@pytest.mark.system
 def test_learner_and_torch_engine_run_without_ray_lance_or_vllm(fresh_model):
     program = f"""
 import asyncio, sys

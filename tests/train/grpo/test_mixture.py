@@ -199,6 +199,7 @@ def test_environments_that_are_not_those_of_the_prompts_are_refused(
 # -- the curriculum ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.system
 def test_a_query_moves_the_weights(mixed_store: LanceStore, configured: Any, tmp_path: Path) -> None:
     query = tmp_path / "weights.sql"
     query.write_text(
