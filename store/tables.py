@@ -126,6 +126,12 @@ TRAINING_OUTCOMES = Table(
         Column("ratio_mean", F32, "mean importance ratio of sampled tokens"),
         Column("clipped_share", F32, "share of sampled tokens with a clipped ratio"),
         _CREATED_AT,
+        Column(
+            "entropies",
+            pa.list_(F32),
+            "parallel to trainer_logprobs: entropy of the learner's distribution at each, in nats; null if not computed",
+            zstd=True,
+        ),
     ),
     "appended; the last incarnation of a step counts",
 )

@@ -30,7 +30,7 @@ def strip(reader: Reader, rollout_id: str, run_id: str | None = None, step: int 
 
     Returns:
         prompt_ids (empty where they were not kept); ids and mask (parallel: everything after the prompt, 1 where sampled), null without tokens;
-        logprobs and trainer (one a sampled token, null where unknown); texts (token id as text → its text; empty when this machine lacks the
+        logprobs, trainer and entropies (one a sampled token, null where unknown); texts (token id as text → its text; empty when this machine lacks the
         tokenizer); spans ({start, version}); sample ({run_id, step, advantage, kept, reason, plan_version, trained}, null outside training);
         samples (all of these); clip ([low, high] bounds of the ratio, null when unknown); prefix_ok, status, n_prompt_tokens.
     """
@@ -41,13 +41,15 @@ def strip(reader: Reader, rollout_id: str, run_id: str | None = None, step: int 
         chosen = max(planned, key=lambda one: (one["trained"], one["run_id"] == row["run_id"], one["step"]))
     prompt_ids = _prompt_ids(reader, row)
     ids = row["token_ids"]
+    learner = (_learner(reader, rollout_id, chosen) if chosen else None) or {}
     return {
         "rollout_id": rollout_id,
         "prompt_ids": prompt_ids,
         "ids": ids,
         "mask": row["loss_mask"],
         "logprobs": _short(row["logprobs"]),
-        "trainer": _short(_learner(reader, rollout_id, chosen) if chosen else None),
+        "trainer": _short(learner.get("trainer_logprobs")),
+        "entropies": _short(learner.get("entropies")),
         "texts": texts(reader, row, {*prompt_ids, *(ids or ())}),
         "spans": row["version_spans"] or [],
         "sample": chosen,
@@ -76,11 +78,10 @@ def texts(reader: Reader, row: dict[str, Any], ids: set[int]) -> dict[str, str]:
     }
 
 
-def _learner(reader: Reader, rollout_id: str, sample: dict[str, Any]) -> list[float] | None:
-    query = """SELECT trainer_logprobs FROM training_outcomes WHERE rollout_id = $id AND run_id = $run AND step = $step AND use_index = 0
+def _learner(reader: Reader, rollout_id: str, sample: dict[str, Any]) -> dict[str, Any] | None:
+    query = """SELECT trainer_logprobs, entropies FROM training_outcomes WHERE rollout_id = $id AND run_id = $run AND step = $step AND use_index = 0
     ORDER BY incarnation DESC LIMIT 1"""
-    row = reader.row(query, id=rollout_id, run=sample["run_id"], step=sample["step"])
-    return row["trainer_logprobs"] if row else None
+    return reader.row(query, id=rollout_id, run=sample["run_id"], step=sample["step"])
 
 
 def _clip(reader: Reader, sample: dict[str, Any]) -> list[float] | None:

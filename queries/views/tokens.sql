@@ -1,9 +1,10 @@
 -- One row per token that the policy generated, in a rollout's last attempt.
--- `trainer_logprob` is the learner's before the update: of the run that collected the rollout where it trained on it, else of the last that did.
+-- `trainer_logprob` and `entropy` are the learner's before the update: of the run that collected the rollout where it trained on it, else of the last that did.
 WITH trained AS (
   SELECT
     training_outcomes.rollout_id AS rollout_id,
-    arg_max(trainer_logprobs, (training_outcomes.run_id = kept.run_id, training_outcomes.created_at, incarnation)) AS trainer_logprobs
+    arg_max(trainer_logprobs, (training_outcomes.run_id = kept.run_id, training_outcomes.created_at, incarnation)) AS trainer_logprobs,
+    arg_max(entropies, (training_outcomes.run_id = kept.run_id, training_outcomes.created_at, incarnation)) AS entropies
   FROM training_outcomes
   JOIN (SELECT rollout_id, run_id FROM rollouts) AS kept ON kept.rollout_id = training_outcomes.rollout_id
   WHERE use_index = 0
@@ -19,7 +20,8 @@ sampled AS (
     list_where(range(len(token_ids)), loss_mask::BOOL[]) AS positions,
     list_where(token_ids, loss_mask::BOOL[]) AS ids,
     logprobs,
-    trainer_logprobs
+    trainer_logprobs,
+    entropies
   FROM final_rollouts
   LEFT JOIN trained ON trained.rollout_id = final_rollouts.rollout_id
 )
@@ -32,5 +34,6 @@ SELECT
   unnest(positions) AS position,
   unnest(ids) AS token_id,
   unnest(logprobs) AS logprob,
-  unnest(trainer_logprobs) AS trainer_logprob
+  unnest(trainer_logprobs) AS trainer_logprob,
+  unnest(entropies) AS entropy
 FROM sampled

@@ -150,6 +150,7 @@ def _train(store: SqlStore, known: list[dict[str, Any]]) -> None:
         "step": 1,
         "use_index": 0,
         "trainer_logprobs": [-0.5, -0.75, -0.1],
+        "entropies": [0.6, 1.25, 0.2],
         "ratio_mean": 0.9,
         "clipped_share": 0.3,
         "created_at": STARTED,

@@ -79,3 +79,9 @@ def test_an_unknown_rollout_is_not_found(site: Site) -> None:
     for what in ("rollout", "lineage", "tokens"):
         status, _, body = site.get(f"/api/store/{what}/nobody")
         assert status == 404 and "nobody" in body
+
+
+def test_the_entropies_of_trained_tokens(site: Site) -> None:
+    rows = site.json("/api/store/rollouts?passed=true&run=g")["rows"]
+    strip = site.json(f"/api/store/tokens/{rows[0]['rollout_id']}")
+    assert strip["entropies"] == [0.6, 1.25, 0.2] and len(strip["trainer"]) == 3

@@ -96,6 +96,7 @@ def commit_outcomes(store: "LanceStore", run: "Run", step: int, outcomes: Sequen
             "ratio_mean": outcome.ratio_mean,
             "clipped_share": outcome.clipped_share,
             "created_at": now,
+            "entropies": outcome.entropies,
         }
         for outcome in outcomes
     ]

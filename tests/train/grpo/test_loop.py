@@ -65,6 +65,7 @@ def test_plans_and_outcomes_account_for_every_rollout(prompt_store, trained):
     for name, outcome in outcomes.items():
         # The learner sees what the engine sampled from, to float32 rounding.
         assert outcome["trainer_logprobs"] == pytest.approx(ids[name]["logprobs"], abs=1e-3)
+        assert len(outcome["entropies"]) == len(outcome["trainer_logprobs"]) and min(outcome["entropies"]) >= 0
         assert outcome["ratio_mean"] == pytest.approx(1, abs=1e-3) and outcome["clipped_share"] == 0
     notes = rows(prompt_store, "run_events", "run_id = 'online' and event = 'note'")
     noted = [note for row in notes if (note := json.loads(row["payload"]).get("issued"))]
@@ -75,6 +76,8 @@ def test_plans_and_outcomes_account_for_every_rollout(prompt_store, trained):
 
 def test_numbers_of_every_step_are_in_the_store(prompt_store, trained):
     found = metrics(prompt_store, "online")
+    entropies = [entropy for row in rows(prompt_store, "training_outcomes", "run_id = 'online' and step = 1") for entropy in row["entropies"]]  # fmt: skip
+    assert found[1]["train/entropy"] == pytest.approx(sum(entropies) / len(entropies), abs=1e-5)
     for step in (1, 2):
         assert found[step]["mismatch/sync_max_abs"] < 1e-3
         assert found[step]["mismatch/logp_abs_diff"] < 1e-4

@@ -35,12 +35,14 @@ class Outcome:
         logprobs: One per sampled token, in order: the learner's before the update.
         ratio_mean: Mean of exp(learner - engine) over its sampled tokens; NaN without any.
         clipped_share: Share of its sampled tokens that the clip took out; NaN without any, None with a user's own loss.
+        entropies: Parallel to logprobs: of the learner's distribution, in nats; None when they were not computed.
     """
 
     rollout_id: str
     logprobs: list[float]
     ratio_mean: float
     clipped_share: float | None
+    entropies: list[float] | None = None
 
 
 @dataclass
@@ -110,10 +112,12 @@ def outcomes(samples: Sequence[TrainSample], inputs: LossInputs, terms: Mapping[
 
     ratios = means(torch.exp(logprobs - inputs.engine_logprobs))
     shares = means(bounds[0] | bounds[1]) if bounds else [None] * len(ratios)
-    by_sample = logprobs[mask].cpu().split(counts.tolist())
+    lengths = counts.tolist()
+    by_sample = logprobs[mask].cpu().split(lengths)
+    entropies = [None] * len(lengths) if inputs.entropies is None else [one.tolist() for one in inputs.entropies.detach()[mask].cpu().split(lengths)]  # fmt: skip
     return [
-        Outcome(sample.rollout_id, values.tolist(), ratio, share)
-        for sample, values, ratio, share in zip(samples, by_sample, ratios, shares, strict=True)
+        Outcome(sample.rollout_id, values.tolist(), ratio, share, spread)
+        for sample, values, ratio, share, spread in zip(samples, by_sample, ratios, shares, entropies, strict=True)
     ]
 
 

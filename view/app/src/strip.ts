@@ -15,6 +15,7 @@ export interface Sequence {
   difference: Float32Array;
   ratio: Float32Array;
   advantage: Float32Array;
+  entropy: Float32Array;
   version: Int32Array;
   /** First token of each stretch that the policy sampled, and of each between: the turns. */
   segments: { start: number; end: number; sampled: boolean; number: number }[];
@@ -24,6 +25,7 @@ export const LAYERS: [string, string, string][] = [
   ["logprob", "Logprob", "Log-probability of the token when it was sampled: the redder, the less likely:"],
   ["difference", "Learner − engine", "The learner's log-probability before the update, less the engine's: blue where the learner finds the token likelier, orange where less likely:"],
   ["ratio", "Ratio", "exp(learner − engine); outlined where it is outside the loss's clip bounds:"],
+  ["entropy", "Entropy", "Entropy of the learner's distribution at the token, in nats: the redder, the less certain:"],
   ["advantage", "Advantage", "The advantage that the batch gave to the rollout's sampled tokens"],
   ["mask", "Loss mask", "Tokens that the policy sampled; all else is not trained on"],
   ["version", "Policy version", "How many optimizer steps made the weights that sampled the token:"],
@@ -35,7 +37,7 @@ export function sequence(strip: Strip): Sequence {
   const prompt = strip.prompt_ids.length;
   const n = ids.length;
   const unknown = () => new Float32Array(n).fill(NaN);
-  const made: Sequence = { ids, prompt, text: ids.map((id) => strip.texts[id] ?? ""), sampled: new Uint8Array(n), logprob: unknown(), trainer: unknown(), difference: unknown(), ratio: unknown(), advantage: unknown(), version: new Int32Array(n).fill(-1), segments: [] };
+  const made: Sequence = { ids, prompt, text: ids.map((id) => strip.texts[id] ?? ""), sampled: new Uint8Array(n), logprob: unknown(), trainer: unknown(), difference: unknown(), ratio: unknown(), advantage: unknown(), entropy: unknown(), version: new Int32Array(n).fill(-1), segments: [] };
   let place = 0;
   let span = 0;
   for (let at = prompt; at < n; at++) {
@@ -49,6 +51,7 @@ export function sequence(strip: Strip): Sequence {
     made.trainer[at] = learner;
     made.difference[at] = learner - engine;
     made.ratio[at] = Math.exp(learner - engine);
+    made.entropy[at] = strip.entropies?.[place] ?? NaN;
     made.advantage[at] = strip.sample?.advantage ?? NaN;
     place++;
   }
@@ -116,6 +119,8 @@ export function shade(sequence: Sequence, layer: string, scale: number, at: numb
       return clamp(sequence.difference[at] / scale);
     case "ratio":
       return clamp(Math.log(sequence.ratio[at]) / scale);
+    case "entropy":
+      return Math.min(1, sequence.entropy[at] / scale);
     case "advantage":
       return clamp(sequence.advantage[at] / scale);
     case "mask":
@@ -133,6 +138,7 @@ export function values(sequence: Sequence, layer: string): Float32Array | Uint8A
 export function scaleOf(sequence: Sequence, layer: string): number {
   if (layer === "advantage") return Math.max(1, ...finite(sequence.advantage).map(Math.abs));
   if (layer === "logprob") return 4;
+  if (layer === "entropy") return Math.max(0.5, ...finite(sequence.entropy));
   if (layer !== "difference" && layer !== "ratio") return 1;
   const sizes = finite(sequence.difference).map(Math.abs).sort((a, b) => a - b);
   return Math.max(0.02, sizes[Math.floor(sizes.length * 0.99)] ?? 0);

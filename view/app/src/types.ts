@@ -48,7 +48,7 @@ export interface Went {
   relatives: { rollout_id: string; agent: string | null; branch: number | null; attempt: number | null; status: string; reward: number | null; same_slot: boolean | null }[];
 }
 export interface Strip {
-  prompt_ids: number[]; ids: number[] | null; mask: number[] | null; logprobs: (number | null)[] | null; trainer: (number | null)[] | null; texts: Record<string, string>;
+  prompt_ids: number[]; ids: number[] | null; mask: number[] | null; logprobs: (number | null)[] | null; trainer: (number | null)[] | null; entropies: (number | null)[] | null; texts: Record<string, string>;
   spans: { start: number; version: number }[]; sample: Sample | null; samples: Sample[]; clip: [number, number] | null; prefix_ok: boolean | null; status: string; n_prompt_tokens: number | null;
 }
 export interface GroupRow {

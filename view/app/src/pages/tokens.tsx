@@ -104,6 +104,7 @@ function extreme(tokens: Sequence, layer: string): number | null {
 
 function Scale({ layer, scale, clip, tokens }: { layer: string; scale: number; clip: [number, number] | null; tokens: Sequence }) {
   if (layer === "logprob") return <span class="nowrap">0 <i class="ramp ramp-red" aria-hidden="true" /> −{scale} and less</span>;
+  if (layer === "entropy") return <span class="nowrap">0 <i class="ramp ramp-red" aria-hidden="true" /> {number(scale)}</span>;
   if (layer === "difference") return <span class="nowrap">−{number(scale)} <i class="ramp ramp-both" aria-hidden="true" /> +{number(scale)}</span>;
   if (layer === "ratio") return <span class="nowrap">{number(Math.exp(-scale))} <i class="ramp ramp-both" aria-hidden="true" /> {number(Math.exp(scale))}{clip && `; clipped outside ${number(clip[0])} to ${number(clip[1])}`}</span>;
   if (layer === "version") return <span class="nowrap">{[...new Set(tokens.version)].filter((one) => one >= 0).map((one) => `v${one}`).join(", ")}</span>;
@@ -272,7 +273,7 @@ function drawLines(canvas: HTMLCanvasElement, box: HTMLElement, placed: Layout, 
 }
 
 function fill(layer: string, value: number, palette: Colours): [string, number] {
-  if (layer === "logprob") return [palette.red, 0.75 * value];
+  if (layer === "logprob" || layer === "entropy") return [palette.red, 0.75 * value];
   if (layer === "mask") return [palette.accent, value ? 0.22 : 0];
   if (layer === "version") return [palette.palette[value % palette.palette.length], 0.35];
   if (layer === "advantage") return [value > 0 ? palette.green : palette.red, 0.15 + 0.45 * Math.abs(value)];
@@ -286,7 +287,7 @@ function drawOverview(canvas: HTMLCanvasElement, box: HTMLElement, placed: Layou
   const height = 56;
   const context = fit(canvas, width, height);
   const n = tokens.ids.length;
-  const oneSided = layer === "logprob" || layer === "mask" || layer === "version";
+  const oneSided = layer === "logprob" || layer === "entropy" || layer === "mask" || layer === "version";
   const base = oneSided ? height - 4 : height / 2;
   const room = oneSided ? height - 8 : height / 2 - 4;
   const versions = Math.max(1, ...tokens.version);
@@ -325,6 +326,7 @@ function describe(tokens: Sequence, at: number, clip: [number, number] | null): 
   const engine = tokens.logprob[at];
   if (Number.isFinite(engine)) lines.push(`engine ${engine.toFixed(4)}  (${(100 * Math.exp(engine)).toFixed(1)} %)`);
   if (Number.isFinite(tokens.trainer[at])) lines.push(`learner ${tokens.trainer[at].toFixed(4)}, difference ${signed(tokens.difference[at], 4)}`, `ratio ${tokens.ratio[at].toFixed(4)}${bound(tokens.ratio[at], clip)}`);
+  if (Number.isFinite(tokens.entropy[at])) lines.push(`entropy ${tokens.entropy[at].toFixed(4)}`);
   if (Number.isFinite(tokens.advantage[at])) lines.push(`advantage ${signed(tokens.advantage[at], 3)}`);
   if (tokens.version[at] >= 0) lines.push(`policy version ${tokens.version[at]}`);
   return lines.join("\n");
