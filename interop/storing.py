@@ -237,6 +237,8 @@ def _tokens(rollout: FileRollout, source_format: str) -> None:
         return
     if any(not math.isfinite(value) for value in columns.get("logprobs") or ()):
         raise ValueError("a logprob is not a finite number")
+    if any(abs(value) > _LARGEST for value in columns.get("logprobs") or ()):
+        raise ValueError("a logprob is too large for its column")
     if rollout.prompt_ids is None:
         rollout.gaps.add("no_prompt_tokens")
         return

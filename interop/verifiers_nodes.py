@@ -35,7 +35,8 @@ def place_tokens(rollout: FileRollout, path: list[Row], start: int) -> Row:
     else:
         rollout.gaps.add("no_logprobs")
     split: Row = {"tokens": [len(node.get("token_ids") or ()) for node in path]}
-    narrow = np.asarray(logprobs, dtype=np.float32).astype(float).tolist()
+    with np.errstate(over="ignore"):  # such a record is set aside when it is stored
+        narrow = np.asarray(logprobs, dtype=np.float32).astype(float).tolist()
     if narrow != logprobs:
         # Records are rounded: to four decimals by verifiers 0.4, to six before it.
         split |= next(({"decimals": n} for n in _DECIMALS if [round(value, n) for value in narrow] == logprobs), {})

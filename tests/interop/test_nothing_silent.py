@@ -259,3 +259,13 @@ def test_scores_of_traces_that_a_folder_lacks_are_counted(stores: Any, tmp_path:
     (folder / "scores_more.jsonl").write_text(json.dumps({"id": "s9", "traceId": "elsewhere", "name": "good", "value": 1}) + "\n")  # fmt: skip
     _, summary = stores(folder, "langfuse")
     assert summary.counts == {"scores_without_trace": 1}
+
+
+def test_a_logprob_that_its_column_cannot_hold_sets_the_record_aside(stores: Any, tmp_path: Path) -> None:
+    folder = samples.prime_rl(tmp_path / "run")
+    for path in folder.rglob("*.jsonl") if folder.is_dir() else [folder]:
+        path.write_text(path.read_text().replace("-0.5", "-1e300", 1))
+    store, summary = stores(folder, "prime-rl", max_bad=1.0)
+    assert summary.bad >= 1 and "too large for its column" in Path(summary.quarantine or "").read_text()
+    kept = [value for row in rows(store, "logprobs", "rollout_id") for value in row["logprobs"] or ()]
+    assert all(abs(value) < 10 for value in kept), "no infinity was stored"
