@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from ..base.errors import FormatError
+from ..base.errors import ConfigError, FormatError
 from ..base.json_text import to_json
 from .files import begins_over_lines, json_values, load_json, opened, text_of_bytes
 
@@ -124,7 +124,9 @@ def _object(line: Line) -> tuple[dict[str, Any] | None, bool, str]:
 
 
 def partial_path(path: Path) -> Path:
-    """A new name beside a file for what is written and not complete yet; two writers of one file have two."""
+    """A new name beside a file for what is written and not complete yet; two writers of one file have two. Raises ConfigError for a folder."""
+    if not path.name or path.is_dir():
+        raise ConfigError(f"{path} is a folder.", "Name a file.")
     return path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.partial")
 
 

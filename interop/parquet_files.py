@@ -27,7 +27,7 @@ def read_parquet(
 
     size = path.stat().st_size
     try:
-        file = pq.ParquetFile(path, pre_buffer=False)
+        file = pq.ParquetFile(path.absolute(), pre_buffer=False)  # Arrow takes `a:b` for a URI
     except pa.ArrowException as error:
         raise FormatError(f"{path} is not a Parquet file: {error}.", "Check the file and the format's name.") from error
     with file:
@@ -95,7 +95,7 @@ def write_parquet(rows: Iterable[Row], schema: pa.Schema, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     try:
-        with pq.ParquetWriter(partial, schema, compression="zstd") as file:
+        with pq.ParquetWriter(partial.absolute(), schema, compression="zstd") as file:
             for table in _groups(rows, schema):
                 file.write_table(table)
         os.replace(partial, path)

@@ -97,7 +97,12 @@ class Template:
 
     def text(self, messages: Sequence[Message], tools: Tools, generation_prompt: bool, lenient: bool = False) -> str:
         """Messages and tools as the template's text. `lenient` leaves out of calls what a template cannot be given. Raises TemplateError."""
-        return self.apply(messages, tools, lenient, add_generation_prompt=generation_prompt, tokenize=False)
+        text = self.apply(messages, tools, lenient, add_generation_prompt=generation_prompt, tokenize=False)
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:  # the template's own: those of messages were replaced when they were read
+            raise _cannot_render(error) from error
+        return text
 
     def apply(self, messages: Sequence[Message], tools: Tools, lenient: bool = False, **how: Any) -> Any:
         """The value of the tokenizer's `apply_chat_template`, with the arguments `how`. Raises TemplateError."""

@@ -73,7 +73,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path.absolute()) as file:
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 for row in batch.to_pylist():
                     number += 1

@@ -122,3 +122,18 @@ def test_a_dataset_of_a_time_to_come_is_refused(store: LanceStore) -> None:
     create_snapshot(store, "s1")
     code, _, error = rollhouse("dataset", "build", "sft", "d", "--from", "2999-01-01", "--store", store.uri)
     assert code == 2 and "2999-01-01" in error
+
+
+@pytest.mark.parametrize(("format", "file"), [("openai-chat", "."), ("parquet", "folder"), ("otel", "..")])
+def test_an_export_to_a_folder_is_refused(store: LanceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, file: str) -> None:  # fmt: skip
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "folder" if file == ".." else tmp_path)
+    code, _, error = rollhouse("export", format, file, "--store", store.uri)
+    assert (code, error.strip()) == (2, f"error: {file} is a folder.\nName a file.")
+
+
+def test_a_file_whose_name_looks_like_an_address(store: LanceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert rollhouse("export", "parquet", "http:rows.parquet", "--store", store.uri)[0] == 0
+    assert (tmp_path / "http:rows.parquet").is_file()
+    assert rollhouse("import", "parquet", "http:rows.parquet", "--store", str(tmp_path / "other"))[0] == 0

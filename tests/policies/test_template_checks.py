@@ -49,6 +49,11 @@ def test_a_template_that_loses_something_is_refused_and_an_option_named(template
     assert "--chat-template FILE" in refused.value.fix
 
 
+def test_a_template_that_makes_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot render the conversation: 'utf-8' codec"):
+        ChatFormat.of(tokenizer_with("{{ '\\ud800' }}" + TEMPLATE, tmp_path))
+
+
 def test_a_template_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rollhouse.policies.template._RENDER_S", 0.5)
     loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
