@@ -82,9 +82,17 @@ class HarnessSettings(Section):
 
 
 def refuse_unplayable(harnesses: Iterable[HarnessSettings], engine: str, workers: str | None = None) -> None:
-    """Raises ConfigError for a harness with the scripted engine or Ray workers, and MissingExtra without aiohttp."""
-    if not any(harness.chosen for harness in harnesses):
+    """Raises ConfigError for a harness with the scripted engine or Ray workers or whose file is not there, and MissingExtra without aiohttp.
+
+    Nothing is imported: it is called before an engine starts.
+    """
+    chosen = [harness for harness in harnesses if harness.chosen]
+    if not chosen:
         return
+    for harness in chosen:
+        parsed = None if harness.name is None else parse_plugin(harness.name)
+        if parsed is not None and parsed.file is not None and not parsed.file.is_file():
+            raise ConfigError(f"There is no harness file {parsed.file}.", "Check the path.")
     require("aiohttp")
     if engine == "scripted":
         raise ConfigError("A harness needs a model, and the scripted engine has none.", "Use --engine vllm, torch or openai:URL.")  # fmt: skip

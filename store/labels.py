@@ -44,7 +44,8 @@ def add_label(store: LanceStore, label: Label) -> dict[str, Any]:
     WriteConflict for a store that was opened in the past.
     """
     row = _row(label)
-    found = store.read("rollouts", ["rollout_id", "messages"], f"rollout_id = {quote(label.rollout_id)}")
+    columns = ["rollout_id", *(["messages"] if label.message is not None else [])]
+    found = store.read("rollouts", columns, f"rollout_id = {quote(label.rollout_id)}")
     if not found.num_rows:
         raise StoreNotFound(f"There is no rollout {label.rollout_id!r} in {store.uri}.", "`select rollout_id from rollouts` lists the ids.")  # fmt: skip
     if label.message is not None:

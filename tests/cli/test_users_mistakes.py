@@ -137,3 +137,12 @@ def test_a_file_whose_name_looks_like_an_address(store: LanceStore, tmp_path: Pa
     assert rollhouse("export", "parquet", "http:rows.parquet", "--store", store.uri)[0] == 0
     assert (tmp_path / "http:rows.parquet").is_file()
     assert rollhouse("import", "parquet", "http:rows.parquet", "--store", str(tmp_path / "other"))[0] == 0
+
+
+@pytest.mark.parametrize("command", [["collect"], ["eval", "env"]])
+def test_a_harness_file_that_is_not_there_is_refused_before_the_engine_starts(tmp_path: Path, tiny_base: Path, command: list[str]) -> None:  # fmt: skip
+    given = [*command, "--env", "workplace-mini", "--engine", "torch", "--model", str(tiny_base), "--limit", "1", "--harness", f"{tmp_path}/absent.py:run", "--store", str(tmp_path / "store")]  # fmt: skip
+    code, _, error = rollhouse(*given)
+    assert (
+        code == 2 and f"There is no harness file {tmp_path}/absent.py." in error and "starting the engine" not in error
+    )

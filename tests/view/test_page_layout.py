@@ -12,15 +12,10 @@ AXE = Path(__file__).resolve().parents[2] / "view" / "app" / "node_modules" / "a
 pytestmark = NEEDS_CHROMIUM
 
 
-@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed (npm ci in view/app)")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(browser: Any, site: Site, scheme: str) -> None:
+def pages(site: Site) -> list[str]:
+    """An address of every page."""
     rollout = first(site, "passed=true")
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme, bypass_csp=True)
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    found = {}
-    for path in [
+    return [
         "store/runs",
         "store/rollouts?run=g",
         "store/sql",
@@ -31,7 +26,17 @@ def test_axe_finds_nothing_serious(browser: Any, site: Site, scheme: str) -> Non
         f"store/group/{site.json(f'/api/store/rollout/{rollout}')['rollout']['group_id']}",
         f"store/diff/{rollout}?with={first(site, 'reason=zero_std')}",
         *(f"store/rollout/{rollout}?tab={tab}" for tab in ("messages", "tokens", "scores", "lineage", "raw")),
-    ]:
+    ]
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed (npm ci in view/app)")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Any, site: Site, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme, bypass_csp=True)
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    found = {}
+    for path in pages(site):
         opened(page, site, path)
         page.add_script_tag(path=str(AXE))
         result = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
@@ -48,22 +53,10 @@ def test_axe_finds_nothing_serious(browser: Any, site: Site, scheme: str) -> Non
 
 @pytest.mark.parametrize("width", [400, 768, 3840])
 def test_no_page_is_wider_than_the_window(browser: Any, site: Site, width: int) -> None:
-    rollout = first(site, "passed=true")
     context = browser.new_context(viewport={"width": width, "height": 900})
     page = context.new_page()
     page.set_default_timeout(30_000)
-    for path in [
-        "store/runs",
-        "store/rollouts",
-        "store/sql",
-        "store/datasets",
-        "store/dataset/demos@1",
-        "store/compare?run=g%401&run=g",
-        "store/run/g",
-        f"store/group/{site.json(f'/api/store/rollout/{rollout}')['rollout']['group_id']}",
-        f"store/diff/{rollout}?with={first(site, 'reason=zero_std')}",
-        *(f"store/rollout/{rollout}?tab={tab}" for tab in ("messages", "tokens", "scores", "lineage", "raw")),
-    ]:
+    for path in pages(site):
         opened(page, site, path, f"wide-{width}-{re.sub('[^a-z]', '-', path.split('?')[0])}")
         assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), path
     context.close()
