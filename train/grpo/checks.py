@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...base.errors import ConfigError
 from ...environments.config import OF_ONE, EnvironmentSpec, PlayedEnvironment
 from ...environments.harness import refuse_unplayable
-from ...environments.mixture import group_rubrics, open_mixture, parts_of, weights_of
+from ...environments.mixture import group_rubrics, harnesses_of, open_mixture, parts_of, weights_of
 from ...environments.registry import NAMES, tasks_of
 from ...environments.types import Environment
 from ...policies.chat import ChatFormat
@@ -83,7 +83,7 @@ def refuse_what_cannot_run(
         context: The model's context length in tokens; None when its config states none.
     """
     grpo = config.grpo
-    refuse_unplayable((spec.harness for spec in config.environment.specs()), "vllm")
+    refuse_unplayable(harnesses_of(environment).values(), "vllm")
     if grpo.val_at_start or grpo.val_at_end or grpo.val_period:
         tasks_of(environment, "validation", 1)
     load_loss(config.loss_fn.custom)
