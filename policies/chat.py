@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..store.messages import Message, ToolCall
 from .config import ChatOptions
-from .models import load_tokenizer, stop_token_ids, template_hash, tokenizer_hash
-from .parsers import OPENINGS, load_parser, opens_thinking, split_thinking
+from .models import load_tokenizer, model_type, stop_token_ids, template_hash, tokenizer_hash
+from .parsers import AUTO, OPENINGS, Parser, load_parser, opens_thinking, split_thinking
 from .template import Template, TemplateError
 
 if TYPE_CHECKING:
@@ -33,14 +33,23 @@ class ChatFormat:
 
     Attributes:
         stop_token_ids: Tokens that end a turn; the first is the template's own end-of-turn token.
-        call_openings: Texts that begin a call; None for a parser of which they are not known.
         tokenizer_hash, template_hash: As stored in `rollouts` and `prompt_tokens`; the template's with its settings.
     """
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", stop_ids: Sequence[int] = (), options: ChatOptions | None = None
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        stop_ids: Sequence[int] = (),
+        options: ChatOptions | None = None,
+        model_type: str | None = None,
     ) -> None:
-        """`stop_ids` are those of the model's configuration. Raises ConfigError for a template that drops or changes a trailing assistant message."""
+        """
+        Args:
+            stop_ids: Those of the model's configuration.
+            model_type: Its architecture by transformers' name, from which a tool parser may follow.
+        Raises:
+            ConfigError: The template drops or changes a trailing assistant message, or the options' tool parser cannot be used.
+        """
         options = options or ChatOptions()
         self._stop_ids, self._options = tuple(stop_ids), options
         named = [number for number in (*stop_ids, tokenizer.eos_token_id) if isinstance(number, int)]
@@ -49,8 +58,9 @@ class ChatFormat:
         self.stop_token_ids = tuple(dict.fromkeys((*self.template.stop_ids, *named)))
         self.tokenizer_hash = tokenizer_hash(tokenizer)
         self.template_hash = template_hash(tokenizer, options.template_settings())
-        self._read_calls = load_parser(options, tokenizer, self.template)
-        self.call_openings = OPENINGS.get(self._read_calls)
+        self._model_type = model_type
+        if options.tool_parser != AUTO:
+            self.open_parser()
         self._looks_back = False
         self._prompts: OrderedDict[int, tuple[Task, list[int]]] = OrderedDict()
 
@@ -59,13 +69,26 @@ class ChatFormat:
         """The chat format of a model folder. Raises ConfigError."""
         options = options or ChatOptions()
         tokenizer = load_tokenizer(folder, options.template)
-        return cls(tokenizer, stop_token_ids(folder, tokenizer), options)
+        return cls(tokenizer, stop_token_ids(folder, tokenizer), options, model_type(folder))
 
     def with_settings(self, more: Mapping[str, Any]) -> "ChatFormat":
         """This chat format with further settings of its template, which replace settings of the same name. Raises ConfigError."""
         settings = {**self._options.template_settings(), **more}
         options = self._options.model_copy(update={"template_kwargs": settings, "enable_thinking": None})
-        return ChatFormat(self.tokenizer, self._stop_ids, options)
+        return ChatFormat(self.tokenizer, self._stop_ids, options, self._model_type)
+
+    def open_parser(self) -> None:
+        """Opens the tool parser, which otherwise happens with the first turn: `auto` may import vLLM, and what only renders needs no parser."""
+        _ = self._read_calls
+
+    @cached_property
+    def _read_calls(self) -> Parser:
+        return load_parser(self._options, self.tokenizer, self.template, self._model_type)
+
+    @cached_property
+    def call_openings(self) -> tuple[str, ...] | None:
+        """Texts that begin a call; None for a parser of which they are not known."""
+        return OPENINGS.get(self._read_calls)
 
     def prompt_ids(self, task: "Task") -> list[int]:
         """The task's prompt with the generation prompt. Cached, since a group needs it many times."""

@@ -41,3 +41,45 @@ def with_word(messages: Sequence[Mapping[str, Any]], word: str | None) -> list[d
         plain[0]["content"] = f"{plain[0]['content'] or ''} {word}".strip()
         return plain
     return [{"role": "system", "content": word}, *plain]
+
+
+PARSERS: Mapping[str, tuple[str, ...]] = {
+    "apertus": ("apertus",),
+    "cohere": ("cohere_command3",),
+    "cohere2": ("cohere_command3", "cohere_command4"),
+    "deepseek_v3": ("deepseek_v31", "deepseek_v3", "kimi_k2"),
+    "deepseek_v32": ("deepseek_v32",),
+    "ernie4_5": ("ernie45",),
+    "ernie4_5_moe": ("ernie45",),
+    "gemma3": ("functiongemma",),
+    "gemma4": ("gemma4",),
+    "glm4_moe": ("glm45",),
+    "glm4_moe_lite": ("glm47",),
+    "granite": ("granite", "granite4"),
+    "granitemoe": ("granite",),
+    "granitemoehybrid": ("granite4", "granite"),
+    "hunyuan_v1_dense": ("hunyuan_a13b",),
+    "hunyuan_v1_moe": ("hunyuan_a13b",),
+    "jamba": ("jamba",),
+    "kimi_k2": ("kimi_k2",),
+    "lfm2": ("lfm2",),
+    "lfm2_moe": ("lfm2",),
+    "llama": ("pythonic",),
+    "llama4": ("llama4_pythonic", "pythonic"),
+    "minimax_m2": ("minimax_m2",),
+    "nemotron_h": ("qwen3_coder",),
+    "olmo3": ("olmo3",),
+    "phi3": ("phi4_mini_json",),
+    "qwen3": ("qwen3_coder",),
+    "qwen3_5": ("qwen3_coder",),
+    "qwen3_5_moe": ("qwen3_coder",),
+    "qwen3_moe": ("qwen3_coder",),
+    "qwen3_next": ("qwen3_coder",),
+    "seed_oss": ("seed_oss",),
+}
+"""vLLM's parsers by model type (without `_text`), in the order they are tried. One is used only where it reads the calls that the model's own template writes."""
+
+
+def parsers_of(model_type: str | None) -> tuple[str, ...]:
+    """Names of vLLM's parsers for a model type of transformers."""
+    return PARSERS.get((model_type or "").removesuffix("_text"), ())

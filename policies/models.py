@@ -128,6 +128,11 @@ def model_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return config | config["text_config"] if isinstance(config.get("text_config"), dict) else config
 
 
+def model_type(folder: str | os.PathLike[str]) -> str | None:
+    """The architecture by transformers' name; None for a folder without config.json."""
+    return model_config(folder).get("model_type") if (Path(folder) / "config.json").exists() else None
+
+
 _OTHER_PARTS = ("vision_config", "audio_config")
 """Sections of the configuration of a model that also sees or hears."""
 

@@ -10,22 +10,26 @@ or a parser class of vLLM's kind (a subclass of `vllm.tool_parsers.ToolParser`).
 """
 
 import inspect
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import ConfigError, FormatError, one_line
+from ..base.errors import ConfigError, FormatError, MissingExtra, one_line
 from ..base.packages import require
 from ..base.plugins import FORMS, load_plugin, parse_plugin
 from .config import ChatOptions
 from .engines.environment import prepare_environment
+from .families import parsers_of
 from .hermes import HERMES, NEMOTRON
 from .json_calls import Parsed, is_object
 from .marked_calls import parse_llama3, parse_mistral
-from .template import PROBE_NAME, Template
+from .template import MARK, PROBE_NAME, PROBE_TOOLS, Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger("rollhouse")
 
 Parser = Callable[[str, Sequence[Mapping[str, Any]]], Parsed]
 """Takes the text of a turn without thinking, and the task's tools."""
@@ -72,20 +76,51 @@ def split_thinking(text: str, opened: bool = False) -> tuple[str | None, str]:
 AUTO = "auto"
 
 
-def load_parser(options: ChatOptions, tokenizer: "PreTrainedTokenizerBase", template: Template) -> Parser:
-    """The parser of the options; `auto` is the built-in one that reads the calls that the template writes, else hermes. Raises ConfigError for an unknown one, MissingExtra for one of vLLM's when vLLM is not installed."""
+def load_parser(options: ChatOptions, tokenizer: "PreTrainedTokenizerBase", template: Template, model_type: str | None) -> Parser:  # fmt: skip
+    """The parser of the options; `auto` is one that reads the calls that the template writes, see `_fitting`. Raises ConfigError for an unknown one, MissingExtra for one of vLLM's when vLLM is not installed."""
     if parse_plugin(options.tool_parser) is not None:
         return _plugin_parser(options.tool_parser, tokenizer)
     if options.tool_parser == AUTO:
-        turn = template.probe_call()
-        fitting = [] if turn is None else [parser for parser in BUILT_IN.values() if _reads_probe(parser, turn)]
-        return fitting[0] if fitting else BUILT_IN["hermes"]
+        return _fitting(tokenizer, template, model_type)
     return BUILT_IN.get(options.tool_parser) or _vllm_parser(options.tool_parser, tokenizer)
 
 
+def _fitting(tokenizer: "PreTrainedTokenizerBase", template: Template, model_type: str | None) -> Parser:
+    """The first that reads the template's own calls: of the built-in ones, then of vLLM's for the model type. Without any, hermes, which is said in the log."""
+    turn = template.probe_call()
+    if turn is None:
+        return BUILT_IN["hermes"]
+    for parser in BUILT_IN.values():
+        if _reads_probe(parser, turn):
+            return parser
+    names, missing = parsers_of(model_type), ""
+    for name in names:
+        try:
+            parser = _vllm_parser(name, tokenizer)
+        except MissingExtra:
+            missing = f" vLLM's parser {name} may read them, but vLLM is not installed."
+            break
+        except ConfigError:  # its special tokens are not in this vocabulary
+            continue
+        if _reads_probe(parser, turn):
+            return parser
+    log.warning(
+        "No tool parser is known for the calls that the chat template of this %s model writes.%s Calls in the form of hermes alone are read. "
+        "Name a parser with --tool-parser (policy.chat.tool_parser).",
+        model_type or "tokenizer's",
+        missing,
+    )
+    return BUILT_IN["hermes"]
+
+
 def _reads_probe(parser: Parser, turn: str) -> bool:
-    _, calls, failures = parser(turn, ())
-    return not failures and [name for name, _ in calls] == [PROBE_NAME]
+    _, calls, failures = parser(turn, PROBE_TOOLS)
+    if failures or [name for name, _ in calls] != [PROBE_NAME]:
+        return False
+    try:
+        return json.loads(calls[0][1]) == {"x": MARK}
+    except ValueError:
+        return False
 
 
 # -- vLLM's parsers ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import ConfigError, RollhouseError
@@ -28,7 +29,7 @@ MARK = f"mark{uuid.uuid4().hex}"
 """A word no conversation holds: stands for a turn's text, to find where the turn ends."""
 PROBE_NAME = "probe_tool"
 _TOOL = {"name": PROBE_NAME, "description": "A probe.", "parameters": {"type": "object", "properties": {"x": {"type": "string", "description": "A word."}}, "required": ["x"]}}  # fmt: skip
-_TOOLS = ({"type": "function", "function": _TOOL},)
+PROBE_TOOLS = ({"type": "function", "function": _TOOL},)
 _RENDER_S = 20.0
 """Seconds of one rendering: a template is code of the model, and may loop for ever."""
 _HELLO = Message("user", "hello")
@@ -91,7 +92,7 @@ class Template:
             self._check()
             self._find_ends(set(named))
             if self.renders_tools:
-                self.after_turn([_HELLO, _CALLS[0], _RESULT], 1, _TOOLS)
+                self.after_turn([_HELLO, _CALLS[0], _RESULT], 1, PROBE_TOOLS)
         except TemplateError as error:
             raise ConfigError(error.message, error.fix) from error
 
@@ -162,16 +163,16 @@ class Template:
         return rest[min(starts) :]
 
     def probe_call(self) -> str | None:
-        """A turn of one call as this template renders it, with its header and without its end; None for a template without tools."""
+        """A turn of one call of PROBE_NAME as a model samples it, without its end and without thinking; None for a template without tools."""
         if not self.renders_tools:
             return None
-        before = self.text([_HELLO], _TOOLS, generation_prompt=False)
-        whole = self.text([_HELLO, _CALLS[0]], _TOOLS, generation_prompt=False)
-        shared = next(
-            (i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole))
-        )
+        given = self.text([_HELLO], PROBE_TOOLS, generation_prompt=True)
+        whole = self.text([_HELLO, _CALLS[0]], PROBE_TOOLS, generation_prompt=False)
+        header = commonprefix((given, whole))
+        start = len(header) if header == given or header.rfind("<") < header.rfind(">") else header.rfind("<")
         ends = [at for at in (whole.find(end, whole.rfind(MARK)) for end in self.ends) if at >= 0]
-        return whole[shared : min(ends, default=len(whole))]
+        turn = whole[start : min(ends, default=len(whole))]
+        return turn.rpartition("</think>")[2].lstrip("\n")
 
     def call_shape(self, opening: str) -> tuple[str, str, str] | None:
         """The texts of a call that begins with `opening`: before its name, between name and arguments, and behind the arguments, which are a JSON object.
@@ -215,7 +216,7 @@ class Template:
             [Message("system", "b"), _HELLO, thought, _RESULT, Message("assistant", "c", reasoning="d")],
         )
         settings = {other: value for other, value in self.settings.items() if other != name}
-        for history, tools, prompt in itertools.product(histories, ((), _TOOLS), (True, False)):
+        for history, tools, prompt in itertools.product(histories, ((), PROBE_TOOLS), (True, False)):
             seen = set()
             for value in (self.settings[name], True, False, MARK, None):
                 with self._as({**settings, **({} if value is None else {name: value})}):
@@ -259,7 +260,7 @@ class Template:
 
     def _check(self) -> None:
         """Renders histories that end in an assistant message. Raises ConfigError when it is dropped or rewritten."""
-        self.renders_tools = "probe_tool" in self.text([_HELLO], _TOOLS, generation_prompt=True)
+        self.renders_tools = "probe_tool" in self.text([_HELLO], PROBE_TOOLS, generation_prompt=True)
         lost = self._lost()
         if lost is None:
             return
@@ -281,7 +282,7 @@ class Template:
         """As _lost for a turn of tool calls and their results; sets the habits with which the template keeps them."""
         before = self.habits
         lost = "drops or rewrites the tool calls of a conversation's last message"
-        listed = self.text([_HELLO], _TOOLS, generation_prompt=True).count("probe_tool")
+        listed = self.text([_HELLO], PROBE_TOOLS, generation_prompt=True).count("probe_tool")
         choices = itertools.product((2, 1), (False, True), (False, True), (True, False))
         two_fail = True
         for number, empty, short, as_text in choices:
@@ -289,12 +290,14 @@ class Template:
                 break  # it renders turns of several calls, and wrongly
             self.habits = replace(before, one_call=number == 1, empty_content=empty, short_ids=short, arguments_as_text=as_text)  # fmt: skip
             try:
-                text = self.text([_HELLO, _CALLS[number - 1]], _TOOLS, False)
-                after = self.text([_HELLO, _CALLS[number - 1], *_RESULTS[:number]], _TOOLS, True)
+                text = self.text([_HELLO, _CALLS[number - 1]], PROBE_TOOLS, False)
+                after = self.text([_HELLO, _CALLS[number - 1], *_RESULTS[:number]], PROBE_TOOLS, True)
             except TemplateError:
                 continue
             two_fail = two_fail and number == 1
-            shown = text.count(_WRITTEN if as_text else MARK) >= number and f'\\"{MARK}' not in text
+            shown = text.count(_WRITTEN if as_text else MARK) >= number
+            # Not as text within text, nor in the braces that a template writes around an object's items.
+            shown = shown and f'\\"{MARK}' not in text and f"{{{_WRITTEN}" not in text
             if shown and text.count("probe_tool") >= listed + number:
                 if all(str(result.text) in after for result in _RESULTS[:number]):
                     return None
@@ -332,7 +335,7 @@ class Template:
 
     def _first_of(self, wanted: set[int], history: list[Message]) -> int | None:
         """The first of these tokens behind the mark and before what follows; None when there is none."""
-        tools = _TOOLS if any(message.tool_calls for message in history) else ()
+        tools = PROBE_TOOLS if any(message.tool_calls for message in history) else ()
         rest = self.text(history, tools, generation_prompt=False).rpartition(MARK)[2].partition(_NEXT)[0]
         ids = self.tokenizer(rest, add_special_tokens=False)["input_ids"]
         return next((number for number in ids if number in wanted), None)  # type: ignore[union-attr]

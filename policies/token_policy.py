@@ -20,6 +20,7 @@ class TokenPolicy:
         self.engine = engine.kind
         self.token_engine = engine
         self.chat = chat
+        chat.open_parser()
         self.policy_id = policy_id
         self.token_identity = (chat.tokenizer_hash, chat.template_hash)
 

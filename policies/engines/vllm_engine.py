@@ -21,6 +21,7 @@ from ..types import Sampling
 from .base import EngineGone, EngineRefused, OnTokens, SampledTokens, version_spans
 from .environment import prepare_environment
 from .vllm_adapter import EngineAdapter, is_adapter
+from .vllm_differences import config_overrides
 from .vllm_structured import StructuredOutputs, structured_params
 from .vllm_transfer import STEPS
 from .weight_file import read_weights
@@ -80,6 +81,7 @@ def make_llm_engine(model: str, max_model_len: int, seed: int, options: dict[str
     if options.get("tensor_parallel_size", 1) > 1:
         settings["distributed_executor_backend"] = "mp"  # processes of this machine, whatever Ray would place elsewhere
     settings.update(options)
+    settings["hf_overrides"] = config_overrides(model) | (options.get("hf_overrides") or {})
     if on_cpu and "enable_prefix_caching" not in options and "enable_chunked_prefill" not in options:
         # Mamba layers cache a prefix only where prompts may be cut.
         args = EngineArgs(model=model, max_model_len=max_model_len, seed=seed, **settings)

@@ -1,18 +1,21 @@
-"""A model on vLLM, in a process of its own: pushes, then two GRPO steps; prints each that passed. python on_vllm.py FOLDER SCRATCH"""
+"""A model on vLLM, in a process of its own: pushes, then two GRPO steps; prints each that passed. python on_vllm.py FOLDER SCRATCH DTYPE APART"""
 
+import asyncio
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from rollhouse.tests.train.grpo.here import train_here
-from rollhouse.tests.zoo.checks import pushed
+from rollhouse.tests.zoo.checks import ROUNDED, assert_close, gap, own_logprobs, pushed, scores
 
 GUESS = f"{Path(__file__).with_name('guess.py')}:EvenLength"
+GENERATION = {"max_new_tokens": 12, "weight_sync": "file"}
 
 
-def grpo(folder: Path, engine: Any, scratch: Path, **policy_settings: Any) -> None:
-    """Two steps: every push is checked against the learner's logprobs, or the run fails."""
+def grpo(folder: Path, engine: Any, scratch: Path, **policy_settings: Any) -> Path:
+    """Two steps: every push is checked against the learner's logprobs, or the run fails. Returns the checkpoint's folder."""
     from rollhouse.collect.runner import collect
     from rollhouse.environments.registry import load_environment
     from rollhouse.policies.chat import ChatFormat
@@ -39,7 +42,7 @@ def grpo(folder: Path, engine: Any, scratch: Path, **policy_settings: Any) -> No
             "model_name": str(folder),
             "max_total_sequence_length": 256,
             "optimizer": {"lr": 1e-3},
-            "generation": {"max_new_tokens": 12, "weight_sync": "file"},
+            "generation": GENERATION,
             **policy_settings,
         },
         "grpo": {"num_prompts_per_step": 2, "num_generations_per_prompt": 8, "max_num_steps": 2},
@@ -48,17 +51,56 @@ def grpo(folder: Path, engine: Any, scratch: Path, **policy_settings: Any) -> No
     row = train_here(store, GrpoConfig.model_validate(settings), wrap=lambda _: engine)
     assert row["step"] == 2 and Path(row["path"]).is_dir()
     assert weights_hash(row["path"]) != weights_hash(folder), "nothing was trained"
+    return Path(row["path"])
 
 
-def main(folder: Path, scratch: Path) -> None:
+def opens_elsewhere(saved: Path, folder: Path, engine: Any, dtype: str) -> None:
+    """A checkpoint scores in vLLM as it does in transformers, and both read the template and generation config of the folder that was trained."""
+    from transformers import AutoTokenizer, GenerationConfig
+    from vllm.config import ModelConfig
+    from vllm.tokenizers import get_tokenizer
+
+    asyncio.run(engine.load_weights(str(saved), 100))
+    found, rounded = asyncio.run(scores(engine)), dtype != "float32"
+    limit = ROUNDED if rounded else 1e-3
+    apart = gap(own_logprobs(saved), found, rounded)
+    assert_close(apart, limit)
+    assert 2 * apart < gap(own_logprobs(folder), found, rounded), "the engine has the weights before training"
+    for open_tokenizer in (AutoTokenizer.from_pretrained, get_tokenizer):
+        assert open_tokenizer(str(saved)).get_chat_template() == open_tokenizer(str(folder)).get_chat_template()
+    generation = [GenerationConfig.from_pretrained(place).to_diff_dict() for place in (saved, folder)]
+    by_vllm = ModelConfig(model=str(saved), dtype=dtype).try_get_generation_config()
+    assert generation[0] == generation[1] and by_vllm["eos_token_id"] == [2, 0], (generation, by_vllm)
+
+
+@contextmanager
+def opened(folder: Path, dtype: str, apart: bool) -> Iterator[Any]:
+    """The engine, in this process or in one of its own."""
+    from rollhouse.policies.engines.cluster import ensure_ray, shutdown_ray
+    from rollhouse.policies.engines.vllm_actor import open_vllm
     from rollhouse.policies.engines.vllm_engine import VllmEngine
 
-    with closing(VllmEngine(str(folder), (2,), 512)) as engine:
-        pushed(folder, engine, scratch)
+    if not apart:
+        with closing(VllmEngine(str(folder), (2,), 512, dtype=dtype)) as engine:
+            yield engine
+        return
+    ensure_ray()
+    try:
+        with closing(open_vllm(folder, max_model_len=512, stop_ids=(2,), dtype=dtype)) as engine:
+            yield engine
+    finally:
+        shutdown_ray()
+
+
+def main(folder: Path, scratch: Path, dtype: str, apart: bool) -> None:
+    with opened(folder, dtype, apart) as engine:
+        pushed(folder, engine, scratch, rounded=dtype != "float32")
         print("vLLM and push", flush=True)
-        grpo(folder, engine, scratch)
+        rounding = {} if dtype == "float32" else {"sync_tolerance": ROUNDED, "vllm": {"dtype": dtype}}
+        saved = grpo(folder, engine, scratch, generation={**GENERATION, **rounding})
+        opens_elsewhere(saved, folder, engine, dtype)
         print("GRPO", flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "1")

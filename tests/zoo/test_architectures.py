@@ -97,7 +97,7 @@ def test_two_ranks(architecture: Architecture, models: Path, two_ranks: dict, tm
 def test_on_vllm(architecture: Architecture, models: Path, tmp_path: Path) -> None:
     if not table.WRITING and architecture.name not in EXEMPLARY:
         pytest.skip("`make test-zoo` opens vLLM for all architectures")
-    command = [sys.executable, str(Path(__file__).with_name("on_vllm.py")), str(folder_of(models, architecture)), str(tmp_path)]  # fmt: skip
+    command = [sys.executable, str(Path(__file__).with_name("on_vllm.py")), str(folder_of(models, architecture)), str(tmp_path), architecture.dtype, str(int(architecture.apart))]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     for column in ("vLLM and push", "GRPO"):
         reason = architecture.limits.get(column)
