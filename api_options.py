@@ -52,7 +52,7 @@ class CollectOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
+    """Parser of tool calls: a built-in one, one of vLLM's, FILE.py:name, or auto, the first that reads the template's own calls."""
     mistake_rate: float
     """Probability that the scripted engine stops before its last call."""
     max_retries: int
@@ -117,7 +117,7 @@ class EvaluateOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
+    """Parser of tool calls: a built-in one, one of vLLM's, FILE.py:name, or auto, the first that reads the template's own calls."""
     mistake_rate: float
     """Probability that the scripted engine stops before its last call."""
     max_retries: int
@@ -200,7 +200,7 @@ class ServeOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
+    """Parser of tool calls: a built-in one, one of vLLM's, FILE.py:name, or auto, the first that reads the template's own calls."""
     max_retries: int
     """Times a request to an endpoint is sent again after 429, 5xx, a timeout, a broken connection or an invalid answer."""
     tensor_parallel_size: int
@@ -508,7 +508,7 @@ class SftTrainingOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
+    """Parser of tool calls: a built-in one, one of vLLM's, FILE.py:name, or auto, the first that reads the template's own calls."""
     max_num_epochs: float
     """Passes over the dataset."""
     max_num_steps: int | None
@@ -542,7 +542,7 @@ class DpoTrainingOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
+    """Parser of tool calls: a built-in one, one of vLLM's, FILE.py:name, or auto, the first that reads the template's own calls."""
     max_num_epochs: float
     """Passes over the dataset."""
     max_num_steps: int | None
@@ -577,7 +577,7 @@ class GrpoTrainingOptions(TypedDict, total=False):
     enable_thinking: bool | None
     """Value of the chat template's setting enable_thinking. Default: the template's own."""
     tool_parser: str
-    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
+    """Parser of tool calls: a built-in one, one of vLLM's, FILE.py:name, or auto, the first that reads the template's own calls."""
     tensor_parallel_size: int
     """GPUs that each copy of the model is split over (vllm)."""
     data_parallel_size: int

@@ -33,7 +33,7 @@ class ChatOptions(Section):
     template_kwargs: Mapping[str, Any] = Field(default_factory=dict)
     """Further settings of the chat template, by its own names."""
     tool_parser: Annotated[str, Flag("Policy", metavar="NAME"), Content(_parser_hash, alone=True)] = "auto"
-    """Parser of tool calls: a built-in one (auto chooses the one that reads the template's own calls), one of vLLM's, or FILE.py:name."""
+    """Parser of tool calls: a built-in one, one of vLLM's, FILE.py:name, or auto, the first that reads the template's own calls."""
 
     def template_settings(self) -> dict[str, Any]:
         """What the template is rendered with besides messages and tools."""

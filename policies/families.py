@@ -45,13 +45,10 @@ def with_word(messages: Sequence[Mapping[str, Any]], word: str | None) -> list[d
 
 PARSERS: Mapping[str, tuple[str, ...]] = {
     "apertus": ("apertus",),
-    "cohere": ("cohere_command3",),
-    "cohere2": ("cohere_command3", "cohere_command4"),
     "deepseek_v3": ("deepseek_v31", "deepseek_v3", "kimi_k2"),
     "deepseek_v32": ("deepseek_v32",),
     "ernie4_5": ("ernie45",),
     "ernie4_5_moe": ("ernie45",),
-    "gemma3": ("functiongemma",),
     "gemma4": ("gemma4",),
     "glm4_moe": ("glm45",),
     "glm4_moe_lite": ("glm47",),
@@ -77,7 +74,10 @@ PARSERS: Mapping[str, tuple[str, ...]] = {
     "qwen3_next": ("qwen3_coder",),
     "seed_oss": ("seed_oss",),
 }
-"""vLLM's parsers by model type (without `_text`), in the order they are tried. One is used only where it reads the calls that the model's own template writes."""
+"""vLLM's parsers by model type (without `_text`), in the order they are tried. One is used only where it reads the calls that the model's own template writes.
+
+Left out: those that lose arguments (functiongemma: all that are no strings) and those that read nothing by themselves (openai, cohere_command3).
+"""
 
 
 def parsers_of(model_type: str | None) -> tuple[str, ...]:

@@ -79,6 +79,7 @@ class TaggedCalls:
 
 HERMES = TaggedCalls("<tool_call>", "</tool_call>")
 NEMOTRON = TaggedCalls("<TOOLCALL>", "</TOOLCALL>")
+COHERE = TaggedCalls("<|START_ACTION|>", "<|END_ACTION|>")
 
 
 class _Tag(NamedTuple):

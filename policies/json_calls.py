@@ -13,7 +13,8 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 # Only the ends of values are needed: raw line ends in strings do not hide them, and no digits are converted.
 _DECODER = json.JSONDecoder(strict=False, parse_int=len, parse_float=len)
 _ARGUMENTS = ("arguments", "parameters")
-_BESIDE = {"id", "type"}
+_NAMES = ("name", "tool_name")
+_BESIDE = {"id", "type", "tool_call_id", *_NAMES}
 
 Parsed = tuple[str | None, list[tuple[str, str]], int]
 """Text outside the calls, (name, arguments as JSON text) of each call, and the number of calls that could not be read."""
@@ -39,7 +40,7 @@ class WrittenCall:
 def read_call(text: str, start: int) -> WrittenCall | None:
     """The call whose object begins at `start`: `{"name": …, "arguments": …}`, also under the key `function`; None when there is none.
 
-    `parameters` is read like `arguments`. An object without either is a call without arguments, unless it has other fields.
+    `parameters` is read like `arguments`, `tool_name` like `name`. An object without either is a call without arguments, unless it has other fields.
     """
     fields = _read_fields(text, start)
     if fields is None:
@@ -53,14 +54,14 @@ def read_call(text: str, start: int) -> WrittenCall | None:
 
 
 def _as_call(text: str, fields: "_Fields") -> WrittenCall | None:
-    name = _string(text, fields.spans.get("name"))
+    name = next((_string(text, fields.spans[key]) for key in _NAMES if key in fields.spans), None)
     if not name or not storable(name):
         return None
     if fields.broken in _ARGUMENTS:
         return WrittenCall(name, None, fields.end, whole=False)
     key = next((key for key in _ARGUMENTS if key in fields.spans), None)
     if key is None:
-        without = fields.complete and not set(fields.spans) - _BESIDE - {"name"}
+        without = fields.complete and not set(fields.spans) - _BESIDE
         return WrittenCall(name, "{}", fields.end) if without else None
     arguments = _arguments(text, fields.spans[key])
     return WrittenCall(name, arguments, fields.end, fields.complete) if storable(arguments) else None

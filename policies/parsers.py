@@ -21,7 +21,7 @@ from ..base.plugins import FORMS, load_plugin, parse_plugin
 from .config import ChatOptions
 from .engines.environment import prepare_environment
 from .families import parsers_of
-from .hermes import HERMES, NEMOTRON
+from .hermes import COHERE, HERMES, NEMOTRON
 from .json_calls import Parsed, is_object
 from .marked_calls import parse_llama3, parse_mistral
 from .template import MARK, PROBE_NAME, PROBE_TOOLS, Template
@@ -37,14 +37,16 @@ Parser = Callable[[str, Sequence[Mapping[str, Any]]], Parsed]
 BUILT_IN: dict[str, Parser] = {
     "hermes": lambda text, tools: HERMES.parse(text),
     "nemotron_json": lambda text, tools: NEMOTRON.parse(text),
+    "cohere": lambda text, tools: COHERE.parse(text),
     "llama3_json": parse_llama3,
     "mistral": parse_mistral,
 }
-"""Parsers by name that keep arguments byte for byte. `nemotron_json` reads `<TOOLCALL>[…]</TOOLCALL>` of Nemotron Nano v2."""
+"""Parsers by name that keep arguments byte for byte. `nemotron_json` reads `<TOOLCALL>[…]</TOOLCALL>` of Nemotron Nano v2, `cohere` the actions of Command."""
 
 OPENINGS: dict[Parser, tuple[str, ...]] = {
     BUILT_IN["hermes"]: ("<tool_call>",),
     BUILT_IN["nemotron_json"]: ("<TOOLCALL>",),
+    BUILT_IN["cohere"]: ("<|START_ACTION|>",),
     BUILT_IN["mistral"]: ("[TOOL_CALLS]",),
 }
 """Texts that begin the calls of parsers, where nothing else does."""
@@ -147,7 +149,10 @@ def _reader(load: Callable[[], Any], name: str, tokenizer: "PreTrainedTokenizerB
 
     try:
         make, cached = load(), get_cached_tokenizer(tokenizer)  # type: ignore[type-var]
-        make(cached)
+        empty = ChatCompletionRequest.model_validate({"model": "policy", "messages": []})
+        make(cached).extract_tool_calls("", empty)
+    except NotImplementedError as error:  # vLLM reads these forms elsewhere, token by token
+        raise ConfigError(f"The tool parser {name!r} reads no text of a whole turn.", "Name another, or a function of your own as FILE.py:name.") from error  # fmt: skip
     except Exception as error:  # most need special tokens of their own model in the vocabulary
         raise ConfigError(f"The tool parser {name!r} does not fit this model: {one_line(error, 200)}.", "Name the parser of the model's family.") from error  # fmt: skip
 

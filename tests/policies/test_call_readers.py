@@ -21,6 +21,8 @@ BODIES = [
     ('{"name": "now", "arguments": ""}', [("now", "{}")], 0, None),
     ('{"name": "now", "arguments": {}}', [("now", "{}")], 0, None),
     ('{"name": "f", "parameters": {"x":  1}}', ONE, 0, None),
+    ('{"tool_call_id": "0", "tool_name": "f", "parameters": {"x":  1}}', ONE, 0, None),
+    ('{"tool_call_id": "0", "tool_name": "now"}', [("now", "{}")], 0, None),
     ('{"type": "function", "function": {"name": "f", "arguments": {"x":  1}}}', ONE, 0, None),
     ('{"name": "f", "arguments": {"name": "g"}}', [("f", '{"name": "g"}')], 0, None),
     (f"```json\n{CALL}\n```", ONE, 0, None),
@@ -35,7 +37,7 @@ BODIES = [
     ('{"name": "f", "arguments": {"x": "two\nlines CLOSE"}}', [("f", '{"x": "two\nlines CLOSE"}')], 1, None),
     ('{"name": "f", "arguments": {"x": "CLOSE", "y": }}', [("f", '{"x": "CLOSE", "y": }')], 1, None),
 ]  # fmt: skip
-TAGS = {"hermes": ("<tool_call>", "</tool_call>"), "nemotron_json": ("<TOOLCALL>", "</TOOLCALL>")}
+TAGS = {"hermes": ("<tool_call>", "</tool_call>"), "nemotron_json": ("<TOOLCALL>", "</TOOLCALL>"), "cohere": ("<|START_ACTION|>", "<|END_ACTION|>")}  # fmt: skip
 
 
 @pytest.mark.parametrize("parser", TAGS)
@@ -107,6 +109,7 @@ def test_forms_with_a_mark(parser: str, text: str, expected: tuple) -> None:
 MARKS = {
     "hermes": TAGS["hermes"],
     "nemotron_json": TAGS["nemotron_json"],
+    "cohere": TAGS["cohere"],
     "llama3_json": ("<|python_tag|>", ""),
     "mistral": ("[TOOL_CALLS]", "[TOOL_CALLS]f[ARGS]"),
 }

@@ -133,6 +133,8 @@ def test_vllms_parsers_by_name_and_from_a_file(tmp_path: Path) -> None:
     assert "qwen3_coder" in unknown.value.fix and "FILE.py:name" in unknown.value.fix
     with pytest.raises(ConfigError, match="does not fit this model"):
         named("jamba")
+    with pytest.raises(ConfigError, match="no text of a whole turn"):
+        named("openai")
 
     chat = chat_with(tmp_path, VLLM_PLUGIN, "AtSigns")
     assert parse(chat, '@look {"x": 1}') == (call, 0)

@@ -169,8 +169,8 @@ ARCHITECTURES = (
             "original_max_position_embeddings": 2048,
         },
     ),
-    Architecture("OLMo 2", "olmo2", HALF),
-    Architecture("OLMo 3", "olmo3", {**HALF, "sliding_window": 16}),
+    Architecture("OLMo 2", "olmo2", HALF, apart=True),
+    Architecture("OLMo 3", "olmo3", {**HALF, "sliding_window": 16}, apart=True),
     Architecture(
         "Granite",
         "granite",
@@ -229,10 +229,24 @@ ARCHITECTURES = (
         {"vLLM and push": UNGATED_ON_CPU, "GRPO": UNGATED_ON_CPU},
     ),
     Architecture("DeepSeek V3", "deepseek_v3", DEEPSEEK, dtype="bfloat16"),
-    Architecture("MiniMax M2", "minimax_m2", {**LOCAL, "intermediate_size": 32, "rotary_dim": 16, "scoring_func": "sigmoid", "use_routing_bias": True, "use_qk_norm": True, "qk_norm_type": "per_layer"}),  # fmt: skip
-    Architecture("SmolLM 3", "smollm3", {**HALF, "num_hidden_layers": 4}),
     Architecture(
-        "LFM 2", "lfm2", {**HALF, "conv_dim": 64, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}
+        "MiniMax M2",
+        "minimax_m2",
+        {
+            **LOCAL,
+            "intermediate_size": 32,
+            "rotary_dim": 16,
+            "scoring_func": "sigmoid",
+            "use_routing_bias": True,
+            "use_qk_norm": True,
+            "qk_norm_type": "per_layer",
+        },
+    ),
+    Architecture("SmolLM 3", "smollm3", {**HALF, "num_hidden_layers": 4}, apart=True),
+    Architecture(
+        "LFM 2",
+        "lfm2",
+        {**HALF, "conv_dim": 64, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
     ),
     Architecture("Command (Cohere 2)", "cohere2", {**HALF, "logit_scale": 0.25, "sliding_window": 16}),
     Architecture("ERNIE 4.5", "ernie4_5"),
@@ -241,7 +255,7 @@ ARCHITECTURES = (
         "exaone4",
         {"sliding_window": 16, "sliding_window_pattern": 2, "layer_types": ["sliding_attention", "full_attention"]},
     ),
-    Architecture("Hunyuan", "hunyuan_v1_dense"),
+    Architecture("Hunyuan", "hunyuan_v1_dense", apart=True),
     Architecture("Phi-3.5 MoE", "phimoe", {**HALF, **LOCAL, "sliding_window": None}, apart=True),
     Architecture(
         "OLMoE",

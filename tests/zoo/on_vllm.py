@@ -66,10 +66,12 @@ def opens_elsewhere(saved: Path, folder: Path, engine: Any, dtype: str) -> None:
     apart = gap(own_logprobs(saved), found, rounded)
     assert_close(apart, limit)
     assert 2 * apart < gap(own_logprobs(folder), found, rounded), "the engine has the weights before training"
-    for open_tokenizer in (AutoTokenizer.from_pretrained, get_tokenizer):
+    openers: tuple[Any, ...] = (AutoTokenizer.from_pretrained, get_tokenizer)
+    for open_tokenizer in openers:
         assert open_tokenizer(str(saved)).get_chat_template() == open_tokenizer(str(folder)).get_chat_template()
     generation = [GenerationConfig.from_pretrained(place).to_diff_dict() for place in (saved, folder)]
-    by_vllm = ModelConfig(model=str(saved), dtype=dtype).try_get_generation_config()
+    make: Any = ModelConfig
+    by_vllm = make(model=str(saved), dtype=dtype).try_get_generation_config()
     assert generation[0] == generation[1] and by_vllm["eos_token_id"] == [2, 0], (generation, by_vllm)
 
 
