@@ -32,7 +32,17 @@ def test_every_measure_runs_without_an_installation(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_into_the_time_is_named(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--tiny", "--seconds", "0", "--only", "optimizer", "--out", str(tmp_path / "gpu")]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--tiny",
+        "--seconds",
+        "0",
+        "--only",
+        "optimizer",
+        "--out",
+        str(tmp_path / "gpu"),
+    ]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=600)
     rows = json.loads((tmp_path / "gpu.json").read_text())["measures"]["optimizer"]
     assert {row["not run"] for row in rows} == {"out of time"}
