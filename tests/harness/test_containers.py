@@ -27,7 +27,7 @@ def test_a_command_in_a_container(tmp_path: Path, torch_policy: TokenPolicy) -> 
     command = ["/bin/bash", "-c", AGENT + VERDICT]
     (row,) = play(tmp_path / "one", torch_policy, {**harness, "command": command}, repeats=1)
     assert (row["error_type"], row["reward"], row["n_turns"]) == (None, 0.25, 1), row["harness"]
-    assert "answer" in row["harness"]["stdout"] and "usr" in row["harness"]["stdout"]
+    assert "answer" in row["harness"]["stdout"] and "home" not in row["harness"]["stdout"]
     (row,) = play(tmp_path / "two", torch_policy, {**harness, "command": ["/bin/bash", "-c", AGENT + "sleep 600"]}, repeats=1, limit_s=20)  # fmt: skip
     assert (row["status"], row["error_type"], row["n_turns"]) == ("timeout", "timeout", 1)
     left = subprocess.run([container_engine(), "ps", "--all", "--format", "{{.Names}}"], capture_output=True, text=True)
