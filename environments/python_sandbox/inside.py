@@ -91,16 +91,24 @@ def take_files(limit: int) -> dict[str, str]:
     return found
 
 
-def run(command: list[str], stdin: str, seconds: float, output_bytes: int, memory_bytes: int) -> dict[str, Any]:
-    """Runs a program in the working folder and ends every process that it leaves behind.
+def run(
+    command: list[str],
+    stdin: str,
+    seconds: float,
+    output_bytes: int,
+    memory_bytes: int,
+    folder: str | None,
+    variables: dict[str, str],
+) -> dict[str, Any]:
+    """Runs a program in the working folder, or another one, and ends every process that it leaves behind.
 
     Returns:
         `output` (both streams, at most `output_bytes`), `left_out` (bytes of output beyond that), `status` (negative for a signal), and `stopped`:
         `time`, `memory` or None.
     """
-    environment = _ENVIRONMENT | {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}
+    environment = _ENVIRONMENT | {"PATH": os.environ.get("PATH", "/usr/bin:/bin")} | variables
     process = subprocess.Popen(
-        command, cwd=WORK, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        command, cwd=folder or WORK, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True, bufsize=0,
     )  # fmt: skip
     cpu = int(seconds) + 2

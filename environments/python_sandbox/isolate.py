@@ -1,7 +1,7 @@
 """Runs a command in Linux namespaces of its own, in a file system that it cannot leave: `python isolate.py SETTINGS_AS_JSON`.
 
-The command is process 1 of a PID namespace, so that every process it leaves behind ends with it. It sees the binds, all read-only, and three
-directories in memory: /work, /tmp and /dev/shm. It has no network, no capability, no way to gain one, and a user id that no other process has.
+The command is process 1 of a PID namespace, so that every process it leaves behind ends with it. It sees the binds, all read-only, and these
+directories in memory: /work, /tmp, /dev/shm and the places that the settings name. It has no network, no capability, no way to gain one, and a user id that no other process has.
 
 Started by path; imports the standard library alone. Any failure before the command starts is one line on stderr and exit status 70.
 """
@@ -103,7 +103,8 @@ def _build_root(settings: dict[str, Any]) -> None:
     sources = [(os.open(source, os.O_PATH), os.path.isdir(source), target) for source, target in settings["binds"]]
     sources += [(os.open(f"/dev/{name}", os.O_PATH), False, f"/dev/{name}") for name in _DEVICES]
     _mount("tmpfs", _ROOT, "tmpfs", _NO_SUID, "size=4m,mode=755")
-    for place, folder in (("/work", "work_mb"), ("/tmp", "tmp_mb"), ("/dev/shm", "tmp_mb")):
+    further = [(place, "work_mb") for place in settings["places"]]
+    for place, folder in (("/work", "work_mb"), ("/tmp", "tmp_mb"), ("/dev/shm", "tmp_mb"), *further):
         os.makedirs(_ROOT + place, exist_ok=True)
         size = f"size={settings[folder]}m,nr_inodes={settings['files']},mode=700"
         _mount("tmpfs", _ROOT + place, "tmpfs", _NO_SUID | _NO_DEVICES, size)
