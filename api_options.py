@@ -46,7 +46,7 @@ class CollectOptions(TypedDict, total=False):
     model: Any
     """Checkpoint id, run, model folder or hub name; for an endpoint the name of the model that it serves."""
     max_model_len: int | None
-    """Context length in tokens. Default: the model's limit, at most 4096."""
+    """Context length in tokens. Default: the model's limit; on vLLM as much of it as the cache of keys and values holds."""
     chat_template: str | None
     """Jinja file used instead of the model's chat template."""
     enable_thinking: bool | None
@@ -111,7 +111,7 @@ class EvaluateOptions(TypedDict, total=False):
     model: Any
     """Checkpoint id, run, model folder or hub name; for an endpoint the name of the model that it serves."""
     max_model_len: int | None
-    """Context length in tokens. Default: the model's limit, at most 4096."""
+    """Context length in tokens. Default: the model's limit; on vLLM as much of it as the cache of keys and values holds."""
     chat_template: str | None
     """Jinja file used instead of the model's chat template."""
     enable_thinking: bool | None
@@ -194,7 +194,7 @@ class ServeOptions(TypedDict, total=False):
     model: Any
     """Checkpoint id, run, model folder or hub name; for an endpoint the name of the model that it serves."""
     max_model_len: int | None
-    """Context length in tokens. Default: the model's limit, at most 4096."""
+    """Context length in tokens. Default: the model's limit; on vLLM as much of it as the cache of keys and values holds."""
     chat_template: str | None
     """Jinja file used instead of the model's chat template."""
     enable_thinking: bool | None
