@@ -1,13 +1,13 @@
 """Settings of the section `environment`, which every command that plays tasks has."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from ..base.config import Content, Flag, Section
 from ..base.errors import ConfigError
 from ..base.plugins import plugin_hash
-from .harness import HarnessSettings
+from .harness import HarnessSettings, with_own_harness
 from .rubric import RubricSettings
 from .shaping import RewardShaping
 
@@ -32,7 +32,7 @@ class EnvironmentSource(Section):
     """An environment and where its tasks come from."""
 
     name: Annotated[str | None, Flag("Input", "env", "NAME"), Content(environment_hash)] = None
-    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME or harbor:FOLDER."""
     tables: Annotated[str | None, Flag("Input", metavar="FOLDER")] = None
     """Folder of the environment's tables."""
     tasks: Annotated[str | None, Flag("Input", metavar="FILE"), Content(_tasks_hash)] = None
@@ -81,6 +81,11 @@ class EnvironmentSpec(EnvironmentSource):
     rubric: RubricSettings | None = None
     """Criteria that a judge grades beside the environment's verifier. Default: none."""
     harness: HarnessSettings = Field(default_factory=HarnessSettings)
+
+    @model_validator(mode="after")
+    def _plays_itself(self) -> Self:
+        self.harness = with_own_harness(self.name, self.options, self.harness)
+        return self
 
 
 OF_ONE = ("name", "tables", "tasks", "tasks_split", "options", "reward", "rubric", "harness")
