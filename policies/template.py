@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from os.path import commonpath
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import ConfigError, RollhouseError
@@ -168,7 +167,7 @@ class Template:
             return None
         given = self.text([_HELLO], PROBE_TOOLS, generation_prompt=True)
         whole = self.text([_HELLO, _CALLS[0]], PROBE_TOOLS, generation_prompt=False)
-        header = commonpath((given, whole))
+        header = whole[: next((i for i, (a, b) in enumerate(zip(given, whole, strict=False)) if a != b), len(given))]
         start = len(header) if header == given or header.rfind("<") < header.rfind(">") else header.rfind("<")
         ends = [at for at in (whole.find(end, whole.rfind(MARK)) for end in self.ends) if at >= 0]
         turn = whole[start : min(ends, default=len(whole))]
