@@ -3,9 +3,9 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -25,10 +25,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Caller:
-    """The rollout and agent that a request is recorded under; without a rollout_id it is not recorded."""
+    """The rollout and agent that a request is recorded under; without a rollout_id it is not recorded. `model` is an adapter's name, None for the model itself."""
 
     rollout_id: str | None = None
     agent: str = "main"
+    model: str | None = None
 
 
 class _Choice:
@@ -49,6 +50,7 @@ class Service:
         lenient: Accept fields that the engine does not have, and name them in the row.
         answered: Number of requests answered, recorded or not.
         cancelled: Number of model calls whose client went away.
+        adapters: Backends by the names of the adapters that are served beside the model.
     """
 
     backend: Backend
@@ -57,13 +59,20 @@ class Service:
     forced: Callable[[ModelRequest, Caller], ModelRequest] | None = None
     answered: int = 0
     cancelled: int = 0
+    adapters: Mapping[str, Backend] = field(default_factory=dict)
+
+    def backend_for(self, caller: Caller) -> Backend:
+        """What answers a caller."""
+        return self.backend if caller.model is None else self.adapters[caller.model]
 
     async def chat(self, parsed: ModelRequest, caller: Caller, sink: Sink | None = None) -> list[ModelAnswer]:
         """The next message of a conversation, `parsed.n` times. Raises ApiError, RollhouseError and OSError.
 
         `sink` gets the pieces of the answers while they are sampled. What was sampled of a cancelled request is recorded.
         """
-        parsed = self.backend.accepted(parsed if self.forced is None else self.forced(parsed, caller), self.lenient)
+        parsed = self.backend_for(caller).accepted(
+            parsed if self.forced is None else self.forced(parsed, caller), self.lenient
+        )
         with self._rollout(caller) as rollout:
             place, known = self._known(parsed, caller, rollout)
             made = [self._chat_once(one, caller, rollout, place, known, _Choice(sink, i)) for i, one in enumerate(_each(parsed))]  # fmt: skip
@@ -91,20 +100,22 @@ class Service:
             self.recorder.record(rollout, self._with_divergence(rollout, call, place))
 
         try:
-            answer = await self.backend.chat_answer(known, parsed, so_far, choice.begin, choice.give)
+            answer = await self.backend_for(caller).chat_answer(known, parsed, so_far, choice.begin, choice.give)
         except asyncio.CancelledError:
-            self._record_cancelled(record, self.backend.cancelled_answer(known, parsed, so_far))
+            self._record_cancelled(record, self.backend_for(caller).cancelled_answer(known, parsed, so_far))
             raise
         record(answer)
         return answer
 
     async def completion(self, parsed: ModelRequest, caller: Caller, sink: Sink | None = None) -> list[ModelAnswer]:
         """The text after a prompt. In a rollout, a prompt that begins with all tokens of an earlier call continues that call."""
-        parsed = self.backend.accepted(parsed if self.forced is None else self.forced(parsed, caller), self.lenient)
+        parsed = self.backend_for(caller).accepted(
+            parsed if self.forced is None else self.forced(parsed, caller), self.lenient
+        )
         prompt = parsed.prompt
         prompt_ids = self.backend.tokenize(prompt) if isinstance(prompt, str) else list(prompt or ())
         with self._rollout(caller) as rollout:
-            parent = None if rollout is None else rollout.place_completion(caller.agent, prompt_ids)
+            parent = None if rollout is None else rollout.place_completion(caller.agent, prompt_ids, caller.model)
             made = [self._complete_once(one, caller, rollout, parent, prompt_ids, _Choice(sink, i)) for i, one in enumerate(_each(parsed))]  # fmt: skip
             answers = await all_of(made)
         self.answered += 1
@@ -130,9 +141,11 @@ class Service:
             self.recorder.record(rollout, replace(call, messages=(added,), completion=True))
 
         try:
-            answer = await self.backend.completion_answer(prompt_ids, parsed, so_far, choice.begin, choice.give)
+            answer = await self.backend_for(caller).completion_answer(
+                prompt_ids, parsed, so_far, choice.begin, choice.give
+            )
         except asyncio.CancelledError:
-            self._record_cancelled(record, self.backend.cancelled_completion(parsed, so_far))
+            self._record_cancelled(record, self.backend_for(caller).cancelled_completion(parsed, so_far))
             raise
         record(answer)
         return answer
@@ -156,7 +169,9 @@ class Service:
 
     def _known(self, parsed: ModelRequest, caller: Caller, rollout: OpenRollout | None) -> tuple[Place, KnownHistory]:
         """What the request continues: a recorded call, else the tokens that its messages carry."""
-        place = Place() if rollout is None else rollout.place(caller.agent, parsed.tools, parsed.messages)
+        place = Place()
+        if rollout is not None:
+            place = rollout.place(caller.agent, parsed.tools, parsed.messages, caller.model)
         if rollout is not None and place.parent is not None:
             parent = rollout.calls[place.parent]
             recorded = [*rollout.history(parent), parent.answer]
@@ -164,9 +179,9 @@ class Service:
             return place, KnownHistory([*recorded, *new], place.known, rollout.tokens(parent))
         if parsed.prefix is not None:
             carried = KnownHistory(parsed.messages, parsed.prefix.length, parsed.prefix.token_ids, trusted=False)
-            number = (
-                None if rollout is None else rollout.with_tokens(caller.agent, parsed.tools, parsed.prefix.token_ids)
-            )
+            number = None
+            if rollout is not None:
+                number = rollout.with_tokens(caller.agent, parsed.tools, parsed.prefix.token_ids, caller.model)
             return (place if number is None else Place(number, parsed.prefix.length)), carried
         return place, KnownHistory(parsed.messages)
 
@@ -208,6 +223,7 @@ class Service:
             token_identity=answer.token_identity,
             logprobs_mode=answer.logprobs_mode,
             gaps=(*parsed.gaps, *(["stream_differs"] if answer.stream_differs else [])),
+            model=caller.model,
         )
 
     def _with_divergence(self, rollout: OpenRollout, call: Call, place: Place) -> Call:
