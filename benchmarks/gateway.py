@@ -17,9 +17,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import aiohttp
 from rollhouse.environments.workplace_mini import MiniEnvironment
@@ -113,16 +113,18 @@ def server(kind: str) -> Iterator[str]:
                 process.kill()
 
 
-def first_request() -> dict[str, Any]:
-    """The first request of an episode."""
+@cache
+def first_request() -> bytes:
+    """The first request of an episode, as JSON."""
     task = next(iter(MiniEnvironment().tasks("train")))
     tools = [dict(tool) for tool in task.tools]
-    return {"model": "m", "tools": tools, "messages": [message.to_openai() for message in task.messages], "max_tokens": 200}  # fmt: skip
+    request = {"model": "m", "tools": tools, "messages": [message.to_openai() for message in task.messages], "max_tokens": 200}  # fmt: skip
+    return json.dumps(request).encode()
 
 
 async def play(session: aiohttp.ClientSession, url: str, turns: int, taken: list[float], ends: bool = True) -> None:
     """One episode."""
-    request = first_request()
+    request = json.loads(first_request())
     for turn in range(turns):
         body = json.dumps(request).encode()
         start = time.perf_counter()

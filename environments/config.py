@@ -1,13 +1,13 @@
 """Settings of the section `environment`, which every command that plays tasks has."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from ..base.config import Content, Flag, Section
 from ..base.errors import ConfigError
 from ..base.plugins import plugin_hash
-from .harness import HarnessSettings
+from .harness import HarnessSettings, with_own_harness
 from .rubric import RubricSettings
 from .shaping import RewardShaping
 
@@ -81,6 +81,11 @@ class EnvironmentSpec(EnvironmentSource):
     rubric: RubricSettings | None = None
     """Criteria that a judge grades beside the environment's verifier. Default: none."""
     harness: HarnessSettings = Field(default_factory=HarnessSettings)
+
+    @model_validator(mode="after")
+    def _plays_itself(self) -> Self:
+        self.harness = with_own_harness(self.name, self.options, self.harness)
+        return self
 
 
 OF_ONE = ("name", "tables", "tasks", "tasks_split", "options", "reward", "rubric", "harness")

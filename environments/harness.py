@@ -1,6 +1,6 @@
 """Settings of the section `harness`: the program that plays an environment's tasks in place of the agent loop."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -17,8 +17,11 @@ SHIPPED = {
     "smolagents": "smolagents",
     "mini-swe-agent": "mini_swe_agent",
     "nemo-gym": "nemo_gym",
+    "verifiers": "verifiers",
 }
 """Name → module in the folder `harness/agents`, whose function `run` plays a task."""
+OWN = {"verifiers": "env_id"}
+"""Environments that are programs, `NAME:PLACE`: the harness NAME plays their tasks and gets PLACE as this option, beside the environment's options."""
 
 
 class HarnessSettings(Section):
@@ -79,6 +82,19 @@ class HarnessSettings(Section):
         if self.reward == "exit" and not self.command:
             raise ValueError("reward=exit is for a command")
         return self
+
+
+def with_own_harness(environment: str, options: Mapping[str, Any], harness: HarnessSettings) -> HarnessSettings:
+    """The harness of an environment: the one that plays such environments (OWN), with the settings given, or the one given. Raises ValueError for another one."""
+    kind, _, place = environment.partition(":")
+    if kind not in OWN:
+        return harness
+    if harness.command or harness.name not in (None, kind):
+        raise ValueError(f"{environment} plays its own tasks: leave the harness {harness.label!r} out")
+    if harness.reward != "auto":
+        raise ValueError(f"{environment} judges its own tasks: leave harness.reward out")
+    given = {OWN[kind]: place, **options, **harness.options}
+    return HarnessSettings(**{**harness.model_dump(), "name": kind, "options": given})
 
 
 def refuse_unplayable(harnesses: Iterable[HarnessSettings], engine: str, workers: str | None = None) -> None:

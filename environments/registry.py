@@ -65,7 +65,7 @@ def load_environment(
     if kind == "verifiers":
         from .adapters.verifiers import VerifiersEnvironment
 
-        return VerifiersEnvironment(rest, **options)
+        return _made(VerifiersEnvironment, kind, options, env_id=rest)
     if is_user_environment(name):
         from .user_environment import load_user_environment
 

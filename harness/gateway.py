@@ -24,6 +24,7 @@ T = TypeVar("T")
 _HOST = "127.0.0.1"
 _START_S, _END_S = 60.0, 20.0
 _SHUTDOWN_S = 1.0
+_DRAIN_S, _PAUSE_S = 0.5, 0.01
 
 
 class Gateway:
@@ -64,8 +65,16 @@ class Gateway:
         return Access(f"{self._url}/rollouts/{live.name}", live.key, self._model, [dict(tool) for tool in live.slot.task.tools])  # fmt: skip
 
     async def end(self, live: LiveRollout) -> None:
-        """Takes none from now on."""
+        """Takes none from now on. Calls in flight of a program that was killed are recorded as far as they were sampled."""
+        await self._there(self._drained(live))
         await self._there(_call(self._recorder.end, live))
+
+    async def _drained(self, live: LiveRollout) -> None:
+        """Waits until the calls in flight of a program that has ended are cancelled, which its closed connections do."""
+        for _ in range(int(_DRAIN_S / _PAUSE_S)):
+            if not live.served.in_flight:
+                break
+            await asyncio.sleep(_PAUSE_S)
 
     async def verdict(self, live: LiveRollout) -> Score:
         """The environment's verdict. Raises what the environment raises."""

@@ -138,8 +138,8 @@ class LiveRollout:
         """A seed that depends on the rollout's and on the request alone, not on the order in which calls arrive; equal requests get different ones."""
         if self.sampling.seed is None:
             return None
-        request = [message.to_row() for message in parsed.messages], parsed.prompt, [dict(tool) for tool in parsed.tools]  # fmt: skip
-        key = hash_id(agent, *request)
+        messages = None if parsed.read is None else parsed.read.digest
+        key = hash_id(agent, messages, parsed.prompt, [dict(tool) for tool in parsed.tools])
         self._seen[key] += 1
         return int(hash_id("call", self.sampling.seed, key, self._seen[key])[:12], 16)
 
@@ -166,6 +166,11 @@ class LiveRecorder:
         """The rollout of a key; "" for the one of all rollouts, None for an unknown one."""
         shared = self._shared_key is not None and secrets.compare_digest(key.encode(), self._shared_key.encode())
         return "" if shared else self._by_key.get(key)
+
+    def opened(self, name: str) -> OpenRollout | None:
+        """See CallRecorder."""
+        live = self._by_name.get(name)
+        return None if live is None else live.served
 
     def live(self, name: str | None) -> LiveRollout:
         """A rollout in progress. Raises ApiError (409)."""

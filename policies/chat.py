@@ -7,6 +7,7 @@ results, a user turn, the next generation prompt) is rendered and appended.
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["ChatFormat", "TemplateError"]
 
 _CACHED_PROMPTS = 256
-_FEW_TURNS = 8  # a power of two
+_KEPT_FORMS = 4096
 _THINKING_TAIL = 16  # tokens that hold `<think>` and white space, even one token a byte
+
+
+_Form = tuple[Any, ...]
 
 
 class ChatFormat:
@@ -51,7 +55,7 @@ class ChatFormat:
         self.template_hash = template_hash(tokenizer, options.template_settings())
         self._read_calls = load_parser(options, tokenizer, self.template)
         self.call_openings = OPENINGS.get(self._read_calls)
-        self._looks_back = False
+        self._uses: dict[_Form, int | None] = {}
         self._prompts: OrderedDict[int, tuple[Task, list[int]]] = OrderedDict()
 
     @classmethod
@@ -110,34 +114,39 @@ class ChatFormat:
             return self.render(messages_all, tools, generation_prompt=True)
         if not messages_before or messages_before[-1].role != "assistant":
             raise TemplateError("The history before a splice does not end in an assistant message.", "Send the turn whose tokens are known, then what follows it.")  # fmt: skip
-        messages, turn = self._without_middle(messages_all, len(messages_before) - 1, tools)
-        return [*prefix_ids, *self._after(messages, turn, tools, prefix_ids[-1])]
-
-    def _without_middle(
-        self, messages: Sequence[Message], turn: int, tools: Sequence[Mapping[str, Any]]
-    ) -> tuple[Sequence[Message], int]:
-        """The messages, and the place of the turn in them, without the turns between the prompt and this one where nothing after it depends on them.
-
-        A conversation of many calls would take quadratic time otherwise. Whether a template looks back so far is tried whenever the number of turns
-        has doubled; one that does gets the whole history from then on.
-        """
-        first = next(number for number, message in enumerate(messages) if message.role == "assistant")
-        before = sum(message.role == "assistant" for message in messages[:turn])
-        if before < _FEW_TURNS or self._looks_back or any(one.role == "assistant" for one in messages[turn + 1 :]):
-            return messages, turn
-        short = [*messages[:first], *messages[turn:]]
-        if before & (before - 1) == 0:
-            self._looks_back = self.template.after_turn(short, first, tools) != self.template.after_turn(messages, turn, tools)  # fmt: skip
-        return (messages, turn) if self._looks_back else (short, first)
+        return [*prefix_ids, *self._after(messages_all, len(messages_before) - 1, tools, prefix_ids[-1])]
 
     def _after(
         self, messages: Sequence[Message], turn: int, tools: Sequence[Mapping[str, Any]], last_sampled: int | None
     ) -> list[int]:
         # The text begins with an end token, where every tokenizer starts again: these are the tokens that the whole would have there.
-        rest: Any = self.tokenizer(self.template.after_turn(messages, turn, tools), add_special_tokens=False)
+        rest: Any = self.tokenizer(self._text_after(messages, turn, tools), add_special_tokens=False)
         ids = list(rest["input_ids"])
         ended = last_sampled in self.stop_token_ids and not self.template.ends_are_headers
         return ids[1:] if ended or last_sampled == ids[0] else ids
+
+    def _text_after(self, messages: Sequence[Message], turn: int, tools: Sequence[Mapping[str, Any]]) -> str:
+        """`Template.after_turn`, without the turns between prompt and this one, and with the first tool alone, where neither makes a difference.
+
+        A conversation of many calls would take quadratic time otherwise. Whether they make one is tried for each form of what follows, the first
+        time and whenever the number of its uses has doubled; a form for which they do is rendered whole from then on.
+        """
+        form = _form_of(messages, turn, tools)
+        uses = None if form is None else self._uses.get(form, 0)
+        if form is None or uses is None:
+            return self.template.after_turn(messages, turn, tools)
+        first = next(number for number, message in enumerate(messages) if message.role == "assistant")
+        short: str | None = None
+        with suppress(TemplateError):
+            short = self.template.after_turn([*messages[:first], *messages[turn:]], first, tools[:1])
+        if short is not None and uses & (uses - 1):
+            self._uses[form] = uses + 1
+            return short
+        whole = self.template.after_turn(messages, turn, tools)
+        if len(self._uses) >= _KEPT_FORMS:
+            self._uses.clear()
+        self._uses[form] = uses + 1 if short == whole else None
+        return whole
 
     def render(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generation_prompt: bool
@@ -202,3 +211,21 @@ class ChatFormat:
         return str(
             self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         )
+
+
+def _form_of(messages: Sequence[Message], turn: int, tools: Sequence[Mapping[str, Any]]) -> _Form | None:
+    """What a template may tell apart in a prompt, in the turns between it and this turn, and in what follows, beside the words.
+
+    None where there is nothing to leave out, and where what follows refers to earlier turns or has turns of its own.
+    """
+    rest = messages[turn + 1 :]
+    calls = {call.id for call in messages[turn].tool_calls}
+    if any(one.role == "assistant" or (one.tool_call_id is not None and one.tool_call_id not in calls) for one in rest):
+        return None
+    roles = [message.role for message in messages[:turn]]
+    first = roles.index("assistant") if "assistant" in roles else turn
+    if first == turn and len(tools) < 2:
+        return None
+    between = roles[first:]
+    before = (tuple(roles[:first]), frozenset(between), between.count("assistant").bit_length(), min(len(tools), 2))
+    return (*before, len(calls), bool(messages[turn].text), tuple(one.role for one in rest))

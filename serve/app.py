@@ -20,8 +20,9 @@ from .errors import ApiError, as_api_error, refused
 from .events import ChatEvents, CompletionEvents, EventWriter
 from .kept import KeptResponses
 from .messages import MessageEvents, error_body, message_head, message_reply, read_message_request
+from .read_so_far import ReadSoFar, is_ids
 from .replies import chat_reply, completion_reply
-from .request import ModelRequest, is_ids, read_chat, read_completion
+from .request import ModelRequest, read_chat, read_completion
 from .response_events import ResponseEvents
 from .responses import read_response, response_head, response_reply
 from .rows import MAIN
@@ -68,7 +69,7 @@ class Api:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """`/v1/chat/completions`."""
         body, size = await self._body(request)
-        parsed = await beside(size, read_chat, body)
+        parsed = await beside(size, read_chat, body, self._read_before(request, body))
         caller = self._caller(request, body, parsed)
         parsed = _with_tokens(parsed, caller)
         if parsed.stream:
@@ -96,7 +97,7 @@ class Api:
     async def responses(self, request: web.Request) -> web.StreamResponse:
         """`/v1/responses`."""
         body, size = await self._body(request)
-        response = await beside(size, read_response, body, self.kept)
+        response = await beside(size, read_response, body, self.kept, self._read_before(request, body))
         caller = self._caller(request, body, response.parsed)
         parsed = _with_tokens(response.parsed, caller)
         begun = response_head(parsed, body, caller.model or self.model)
@@ -116,7 +117,7 @@ class Api:
     async def messages(self, request: web.Request) -> web.StreamResponse:
         """`/v1/messages`."""
         body, size = await self._body(request)
-        parsed = await beside(size, read_message_request, body)
+        parsed = await beside(size, read_message_request, body, self._read_before(request, body))
         caller = self._caller(request, body, parsed)
         if parsed.stream:
             events = MessageEvents(parsed, caller.model or self.model)
@@ -247,18 +248,29 @@ class Api:
 
     def _caller(self, request: web.Request, body: Body, parsed: ModelRequest | None = None) -> Caller:
         """Who calls; a conversation that names no rollout may have one of its own."""
+        name, agent = self._named(request, body)
+        model = self._adapter(body)
+        if name is None and self.conversations is not None and parsed is not None:
+            name = self.conversations.rollout_of(parsed, agent, model)
+        if name is None and self.require_id:
+            raise refused("This server requires a rollout id with every call: send the header X-Rollout-Id, or use /rollouts/ID/v1 as base URL.", "rollout_id_required")  # fmt: skip
+        return Caller(name, agent, model)
+
+    def _named(self, request: web.Request, body: Body) -> tuple[str | None, str]:
+        """The rollout, None for none, and the agent that a request names."""
         metadata = body.get("metadata")
         fields = metadata if isinstance(metadata, dict) else {}
         found = [request.get(ROLLOUT), request.match_info.get("rollout"), request.headers.get("X-Rollout-Id"), body.get("rollout_id"), fields.get("rollout_id")]  # fmt: skip
         found += [_named_in(request, body, one) for one in self.id_fields]
         name = next((_name(one) for one in found if one is not None), None)
         agents = [request.match_info.get("agent"), request.headers.get("X-Agent"), fields.get("agent")]
-        agent = next((_name(one) for one in agents if one is not None), MAIN)
-        if name is None and self.conversations is not None and parsed is not None:
-            name = self.conversations.rollout_of(parsed, agent)
-        if name is None and self.require_id:
-            raise refused("This server requires a rollout id with every call: send the header X-Rollout-Id, or use /rollouts/ID/v1 as base URL.", "rollout_id_required")  # fmt: skip
-        return Caller(name, agent, self._adapter(body))
+        return name, next((_name(one) for one in agents if one is not None), MAIN)
+
+    def _read_before(self, request: web.Request, body: Body) -> ReadSoFar | None:
+        """What was read of the last request of the same rollout and agent, for this request alone."""
+        name, agent = self._named(request, body)
+        rollout = None if name is None else self.service.recorder.opened(name)
+        return None if rollout is None else rollout.read.pop(agent, None)
 
     def _text(self, token_ids: list[int]) -> str:
         backend = self.service.backend

@@ -83,7 +83,7 @@ class TokenBackend:
             give: Gets the pieces of the answer.
         """
         chat = self.chat_of(parsed)
-        size = _characters(known.messages, parsed.tools) + 64 * len(known.messages)
+        size = _to_render(known, parsed.tools)
         so_far.prompt_ids = prompt_ids = await beside(size, self.prompt_ids, known, parsed.tools, True, chat)
         self._refuse_full(prompt_ids)
         opened = opens_thinking(self._decode(prompt_ids[-_THINKING_TAIL:]))
@@ -91,9 +91,8 @@ class TokenBackend:
         if begin is not None:
             await begin()
         stream = None
-        calls = sum(len(message.tool_calls) for message in known.messages)
         if give is not None:
-            stream = TurnStream(chat, opened, parsed.read_calls, parsed.stop, calls)
+            stream = TurnStream(chat, opened, parsed.read_calls, parsed.stop, _n_calls(known.messages))
         generation = await self._generate(prompt_ids, parsed, so_far, stream, give)
         return self._message(chat, generation, known, parsed, prompt_ids, stream)
 
@@ -126,10 +125,9 @@ class TokenBackend:
         prompt_ids: list[int],
         stream: TurnStream | None,
     ) -> ModelAnswer:
-        calls = sum(len(message.tool_calls) for message in known.messages)
         generation, cut = self._cut_at_stop(generation, parsed.stop)
         if parsed.read_calls:
-            message, failures = chat.parse(generation.token_ids, calls, parsed.tools, prompt_ids)
+            message, failures = chat.parse(generation.token_ids, _n_calls(known.messages), parsed.tools, prompt_ids)
         else:
             message, failures = self._plain(generation.token_ids, prompt_ids), 0
         if cut is not None and message.text:
@@ -187,7 +185,7 @@ class TokenBackend:
         Everything is rendered again when that is impossible: the template loses a turn, or the client's tokens are of another conversation.
         """
         chat = chat or self.chat
-        self._refuse_what_cannot_fit(_characters(known.messages, tools))
+        self._refuse_what_cannot_fit(_to_render(known, tools))
         if known.token_ids and generation_prompt:
             before = known.messages[: known.length]
             if not known.trusted:
@@ -196,7 +194,7 @@ class TokenBackend:
                 try:
                     return chat.splice(list(known.token_ids), before, known.messages, tools)
                 except TemplateError:
-                    pass
+                    self._refuse_what_cannot_fit(_to_render(KnownHistory(known.messages), tools))
         return chat.render(known.messages, tools, generation_prompt=generation_prompt)
 
     def tokenize(self, text: str, add_special_tokens: bool = True) -> list[int]:
@@ -240,8 +238,11 @@ class TokenBackend:
         room = self.engine.max_model_len - len(prompt_ids)
         limit = room if parsed.max_tokens is None else min(parsed.max_tokens, room)
         sampling = replace(parsed.sampling, max_tokens=limit)
-        if stream is None or give is None or not getattr(self.engine, "streams", False):
+        if not getattr(self.engine, "streams", False):
             return await self.engine.generate(prompt_ids, sampling)
+        engine: Any = self.engine
+        if stream is None or give is None:  # what is sampled is kept for a client that goes away
+            return await engine.generate(prompt_ids, sampling, so_far.add)
         work: asyncio.Task[SampledTokens]
 
         def on_tokens(token_ids: list[int], logprobs: list[float], version: int) -> None:
@@ -251,7 +252,6 @@ class TokenBackend:
                 if stream.stopped:
                     work.cancel()  # the engine stops at tokens, not at texts
 
-        engine: Any = self.engine
         work = asyncio.ensure_future(engine.generate(prompt_ids, sampling, on_tokens))
         try:
             return await work
@@ -318,7 +318,14 @@ def _answer(message: Message, prompt_ids: list[int], generation: SampledTokens, 
     )  # fmt: skip
 
 
-def _characters(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> int:
-    """Characters that every template renders; thinking is not counted, since some templates leave it out."""
-    texts = [text for message in messages for text in (message.text or "", *(call.arguments for call in message.tool_calls))]  # fmt: skip
-    return sum(map(len, texts)) + sum(len(json.dumps(tool, ensure_ascii=False)) for tool in tools)
+def _n_calls(messages: Sequence[Message]) -> int:
+    return sum([len(message.tool_calls) for message in messages])
+
+
+def _to_render(known: KnownHistory, tools: Sequence[Mapping[str, Any]]) -> int:
+    """Characters that every template renders where no tokens of ours stand for them; thinking is not counted, since some templates leave it out."""
+    spared = known.length if known.trusted and known.token_ids else 0
+    count = 0
+    for message in known.messages[spared:]:
+        count += len(message.text or "") + sum(len(call.arguments) for call in message.tool_calls)
+    return count if spared else count + sum(len(json.dumps(tool, ensure_ascii=False)) for tool in tools)

@@ -34,12 +34,18 @@ def _is_deep(body: Body, texts: bool) -> bool:
     """Whether the body is nested too deep. Looks at its texts, too, if `texts`, and raises ValueError for one that UTF-8 cannot hold."""
     level: list[Any] = [body]
     for _ in range(_DEEPEST):
-        values = [value for one in level for value in ((*one, *one.values()) if isinstance(one, dict) else one)]
         if texts:
-            for value in values:
-                if isinstance(value, str):
-                    value.encode()
-        level = [value for value in values if isinstance(value, (dict, list))]
+            for one in level:
+                for value in (*one, *one.values()) if isinstance(one, dict) else one:
+                    if isinstance(value, str):
+                        value.encode()
+        # The types are exact, since json makes no others.
+        level = [
+            value
+            for one in level
+            for value in (one.values() if type(one) is dict else one)
+            if type(value) is dict or type(value) is list
+        ]
         if not level:
             return False
     return True

@@ -4,7 +4,7 @@ The bounds hold before a body is parsed or rendered, for callers without a key t
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -72,9 +72,10 @@ class Bodies:
                 self._changed.notify_all()
 
 
-async def in_time(read: asyncio.Future[bytes] | object) -> bytes:
+async def in_time(read: Awaitable[bytes]) -> bytes:
     """A body, as far as it arrives in time. Raises ApiError (408)."""
     try:
-        return await asyncio.wait_for(read, _BODY_S)  # type: ignore[arg-type]
+        async with asyncio.timeout(_BODY_S):
+            return await read
     except TimeoutError:
         raise ApiError(408, f"The body did not arrive within {_BODY_S:g} s.", "timeout") from None

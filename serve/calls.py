@@ -6,10 +6,11 @@ writer has the rows, the file is removed. A last line cut short by a kill was ne
 """
 
 import contextlib
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -71,25 +72,27 @@ class Call:
     gaps: tuple[str, ...] = ()
     model: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """For a line of the file."""
+    def to_json(self, before: "Call | None" = None) -> dict[str, Any]:
+        """For a line of the file; the tools are null where they are those of `before`, its parent."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return plain | {
+            "tools": None if before is not None and before.tools == self.tools else self.tools,
             "messages": [message.to_row() for message in self.messages],
             "answer": self.answer.to_row(),
             # Shaping is in the gaps; its values are not stored.
-            "sampling": {name: value for name, value in asdict(self.sampling).items() if name not in _NOT_STORED},
+            "sampling": {name: value for name, value in vars(self.sampling).items() if name not in _NOT_STORED},
             "started_at": self.started_at.isoformat(),
             "version_spans": [[span.start, span.version] for span in self.version_spans],
         }
 
     @classmethod
-    def from_json(cls, plain: dict[str, Any]) -> "Call":
-        """Reads `to_json`'s form."""
+    def from_json(cls, plain: dict[str, Any], before: Sequence["Call"] = ()) -> "Call":
+        """Reads `to_json`'s form; `before` are the calls of the lines before."""
+        tools = plain["tools"]
         read = {
             "messages": tuple(Message.from_row(row) for row in plain["messages"]),
             "answer": Message.from_row(plain["answer"]),
-            "tools": tuple(plain["tools"]),
+            "tools": before[plain["parent"]].tools if tools is None else tuple(tools),
             "sampling": Sampling(**plain["sampling"]),
             "started_at": datetime.fromisoformat(plain["started_at"]),
             "version_spans": tuple(VersionSpan(*span) for span in plain["version_spans"]),
@@ -114,9 +117,9 @@ class CallFiles:
     def __init__(self, store: LanceStore, run_id: str) -> None:
         self.folder = Path(store.uri) / "_journal" / run_id / "calls" if has_journal(store) else None
 
-    def add_call(self, name: str, call: Call) -> None:
+    def add_call(self, name: str, call: Call, parent: Call | None = None) -> None:
         """Appends a call. Once it returns, a kill of the process cannot lose it. Raises OSError, and the file is then unchanged."""
-        self._append(name, {"call": call.to_json()})
+        self._append(name, {"call": call.to_json(parent)})
 
     def add_ending(self, name: str, ending: dict[str, Any]) -> None:
         """Appends the end of the rollout."""
@@ -142,9 +145,7 @@ class CallFiles:
             return
         path = self._path(name)
         line = _line(entry)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # Unbuffered: a write leaves the process at once. Opened for a moment only, since there may be thousands of open rollouts.
-        with open(path, "ab", buffering=0) as file:
+        with _opened(path) as file:
             start = file.tell()
             data = memoryview(line if start else _line({"rollout": name}) + line)
             try:
@@ -157,6 +158,15 @@ class CallFiles:
     def _path(self, name: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{hash_id(name)}.jsonl"
+
+
+def _opened(path: Path) -> io.FileIO:
+    """A file to append to. Unbuffered: a write leaves the process at once. For a moment only, since there may be thousands of open rollouts."""
+    try:
+        return open(path, "ab", buffering=0)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "ab", buffering=0)
 
 
 def open_rollouts(store: LanceStore, run_id: str, most: int) -> list[Kept]:
@@ -200,7 +210,7 @@ def _parsed(whole: bytes) -> Kept | None:
         if "rollout" in entry:
             kept = Kept(entry["rollout"])
         elif kept is not None and "call" in entry:
-            kept.calls.append(Call.from_json(entry["call"]))
+            kept.calls.append(Call.from_json(entry["call"], kept.calls))
         elif kept is not None:
             kept.ending = entry["ending"]
     return kept if kept is not None and kept.calls else None

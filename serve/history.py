@@ -18,6 +18,7 @@ from ..store.ids import hash_id
 from ..store.messages import Message, VersionSpan
 from ..store.task import Task
 from .calls import Call
+from .read_so_far import ReadSoFar
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,36 @@ class Branch:
 
 
 @dataclass
+class _Asked:
+    """An agent's last request, and the key of each beginning of its conversation."""
+
+    tools: Sequence[Mapping[str, Any]]
+    messages: list[Message]
+    keys: list[str]
+
+
+@dataclass
+class _Line:
+    """A conversation up to the end of a call. `tokens` is None when they are not known."""
+
+    number: int = -1
+    messages: list[Message] = field(default_factory=list)
+    tokens: list[int] | None = field(default_factory=list)
+
+    def go_on(self, call: Call) -> None:
+        """Adds a call that continues it."""
+        self.number = call.number
+        self.messages += (*call.messages, call.answer)
+        if call.added_ids is None or call.token_ids is None:
+            self.tokens = None
+        elif self.tokens is not None:
+            before = [] if call.anew else self.tokens
+            self.tokens = before
+            before += call.added_ids
+            before += call.token_ids
+
+
+@dataclass
 class OpenRollout:
     """The calls of one rollout id, in the order they were answered.
 
@@ -62,6 +93,7 @@ class OpenRollout:
         used_at: Time of its last call, of the monotonic clock.
         in_flight: Number of calls in flight.
         ending: Set once its rows are being written; later calls are refused.
+        read: How the messages of each agent's last request were read; the next request takes it away.
     """
 
     name: str
@@ -69,13 +101,20 @@ class OpenRollout:
     used_at: float = field(default_factory=monotonic)
     in_flight: int = 0
     ending: dict[str, Any] | None = None
+    read: dict[str, ReadSoFar] = field(default_factory=dict)
     _ends: dict[str, int] = field(default_factory=dict)
     _keys: dict[int, tuple[int, str]] = field(default_factory=dict)
     _passed: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _asked: dict[tuple[str, str | None], "_Asked"] = field(default_factory=dict)
+    _latest: "_Line | None" = None
 
     def add(self, call: Call) -> None:
         """Adds an answered call."""
         self.calls.append(call)
+        if self._latest is not None and self._latest.number == call.parent:
+            self._latest.go_on(call)
+        else:
+            self._latest = self._line(call)
         # A call's beginning is counted with its parent, unless it has other tools.
         parent = None if call.parent is None else self.calls[call.parent]
         goes_on = parent is not None and parent.tools == call.tools and call.parent in self._keys
@@ -95,7 +134,7 @@ class OpenRollout:
         self, agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message], model: str | None = None
     ) -> Place:
         """The longest recorded conversation of this agent, with these tools and this model, that the messages begin with."""
-        keys = list(conversation_keys(agent, tools, messages, model=model))
+        keys = self._keys_of(agent, tools, messages, model)
         for known in range(len(messages), 0, -1):
             if keys[known] in self._ends:
                 return Place(self._ends[keys[known]], known)
@@ -103,6 +142,21 @@ class OpenRollout:
         has_turns = any(message.role == "assistant" for message in messages)
         mine = [call for call in self.calls if (call.agent, call.model) == (agent, model)]
         return Place(nearest=(shared or (mine[0].number, 0)) if mine and has_turns else None)
+
+    def _keys_of(
+        self, agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message], model: str | None = None
+    ) -> list[str]:
+        """The conversation's keys; those of the last request of the agent and model are kept, where the messages begin with its."""
+        last, messages = self._asked.get((agent, model)), list(messages)
+        count = 0 if last is None else len(last.messages)
+        # Messages that were read once are the same objects, which are not compared again.
+        if last is not None and last.tools == tools and last.messages == messages[:count]:
+            more = conversation_keys(agent, tools, messages[count:], last.keys[-1])
+            keys = last.keys[:-1] + list(more)
+        else:
+            keys = list(conversation_keys(agent, tools, messages, model=model))
+        self._asked[agent, model] = _Asked(tools, messages, keys)
+        return keys
 
     def place_completion(self, agent: str, prompt_ids: list[int], model: str | None = None) -> int | None:
         """The call that a prompt of tokens continues: the one whose tokens, sampled ones included, are the longest beginning of it."""
@@ -137,17 +191,24 @@ class OpenRollout:
 
     def history(self, call: Call) -> list[Message]:
         """All messages of the call's request; its answer follows them."""
-        *before, last = self.path(call)
-        return [message for one in before for message in (*one.messages, one.answer)] + list(last.messages)
+        return self.conversation(call)[:-1]
+
+    def conversation(self, call: Call) -> list[Message]:
+        """All messages of the call's request, and its answer."""
+        return list(self._line(call).messages)
 
     def tokens(self, call: Call) -> list[int]:
         """Prompt and sampled tokens up to the end of the call; empty when they are not known."""
-        ids: list[int] = []
+        return list(self._line(call).tokens or ())
+
+    def _line(self, call: Call) -> "_Line":
+        """The conversation up to the end of a call; that of the latest one is kept."""
+        if self._latest is not None and self._latest.number == call.number:
+            return self._latest
+        line = _Line()
         for one in self.path(call):
-            if one.added_ids is None or one.token_ids is None:
-                return []
-            ids = [*([] if one.anew else ids), *one.added_ids, *one.token_ids]
-        return ids
+            line.go_on(one)
+        return line
 
     def branches(self) -> list[Branch]:
         """Every path from a beginning to a call that no other continues, cut where a prompt does not begin with the tokens before it.
@@ -223,15 +284,17 @@ def answering(new: Sequence[Message], sent: Sequence[Message], recorded: Sequenc
 
     `sent` and `recorded` are the same conversation, message by message, in the client's and in the server's form.
     """
-    ids = {
-        its.id: ours.id
-        for one, other in zip(sent, recorded, strict=True)
-        for its, ours in zip(one.tool_calls, other.tool_calls, strict=True)
-    }
-    for message in new:  # a turn that was not recorded keeps its ids
-        for call in message.tool_calls:
-            ids.pop(call.id, None)
-    return [replace(message, tool_call_id=ids.get(message.tool_call_id or "", message.tool_call_id)) for message in new]
+    own = {call.id for message in new for call in message.tool_calls}  # a turn that was not recorded keeps its ids
+    wanted = {message.tool_call_id for message in new if message.tool_call_id is not None} - own
+    ids: dict[str, str] = {}
+    # The latest call of an id is the one that is answered, so the search begins at the end.
+    for one, other in zip(reversed(sent), reversed(recorded), strict=True):
+        if len(ids) == len(wanted):
+            break
+        for its, ours in zip(reversed(one.tool_calls), reversed(other.tool_calls), strict=True):
+            if its.id in wanted:
+                ids.setdefault(its.id, ours.id)
+    return [replace(message, tool_call_id=ids[message.tool_call_id]) if message.tool_call_id in ids else message for message in new]  # fmt: skip
 
 
 def conversation(task: Task, path: Sequence[Call], shared: Collection[int] = ()) -> Conversation:

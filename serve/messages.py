@@ -13,6 +13,7 @@ from .bodies import Body
 from .errors import ApiError, refused
 from .events import Choices, named
 from .fields import MESSAGES, given_fields
+from .read_so_far import ReadSoFar
 from .replies import Json, finish_reason, token_fields, usage
 from .request import ModelRequest, listed, read_chat
 
@@ -23,8 +24,8 @@ _BROKEN = "invalid_json"
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 529: "overloaded_error"}  # fmt: skip
 
 
-def read_message_request(body: Body) -> ModelRequest:
-    """A body of `/v1/messages`. Raises ApiError that names the wrong field."""
+def read_message_request(body: Body, before: ReadSoFar | None = None) -> ModelRequest:
+    """A body of `/v1/messages`; `before` as for `read_chat`. Raises ApiError that names the wrong field."""
     messages = listed(body, "messages")
     if not messages:
         raise refused("`messages` must be a list of at least one message.")
@@ -37,7 +38,7 @@ def read_message_request(body: Body) -> ModelRequest:
     if not isinstance(output, dict):
         raise refused("`output_config` must be an object.")
     chat["response_format"] = _format(output.get("format") or body.get("output_format"))
-    parsed = read_chat(chat)
+    parsed = read_chat(chat, before)
     given = given_fields(body, MESSAGES)
     choice = body.get("tool_choice")
     single = isinstance(choice, dict) and choice.get("disable_parallel_tool_use")

@@ -35,6 +35,10 @@ _REMEMBERED = 10_000
 class CallRecorder(Protocol):
     """Where the server records calls, and what its routes about rollouts ask for. All methods belong to one event loop."""
 
+    def opened(self, name: str) -> OpenRollout | None:
+        """The rollout of this id; None for one without calls, or one that has ended."""
+        ...
+
     def calling(self, name: str) -> AbstractContextManager[OpenRollout]:
         """The rollout of this id for the time of one call. Raises ApiError (409) when it takes no calls."""
         ...
@@ -102,6 +106,10 @@ class Recorder:
             await self._commit(rollout, ending)
         self._to_finish.clear()
 
+    def opened(self, name: str) -> OpenRollout | None:
+        """See CallRecorder."""
+        return self.open.get(name)
+
     @contextlib.contextmanager
     def calling(self, name: str) -> Iterator[OpenRollout]:
         """The rollout of this id, made if it is new, for the time of one call. Raises ApiError (409) when it is finished."""
@@ -123,7 +131,7 @@ class Recorder:
         Raises ApiError (409) when the rollout was finished meanwhile, and OSError when the disk is full.
         """
         self._refuse_finished(rollout.name)
-        self._files.add_call(rollout.name, call)
+        self._files.add_call(rollout.name, call, None if call.parent is None else rollout.calls[call.parent])
         rollout.add(call)
         self.calls += 1
 

@@ -1,38 +1,21 @@
 """Request bodies of the OpenAI routes, checked and converted."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..base.errors import SchemaMismatch
 from ..policies.types import Sampling
 from ..store.messages import Message
-from ..store.reading import MessageReader
 from .bodies import Body
 from .bounds import MAX_IDS, MAX_MESSAGES, refuse_many
 from .errors import refused
 from .fields import CHAT, COMPLETIONS, RequestField, given_fields
+from .read_so_far import Prefix, ReadSoFar, is_ids, tools_of
 from .shaping import read_shaping
-from .tools import ToolChoice, function_calls, read_choice, read_request_tools
+from .tools import ToolChoice, read_choice
 
-_ROLES = {"developer": "system", "function": "tool", **{role: role for role in ("system", "user", "assistant", "tool")}}
 _LARGEST_SEED = 2**63 - 1
 _MOST_CHOICES, _MOST_TOP = 128, 20
-_INDEX = re.compile(r"\[\d+\]")
-# What servers add to a turn and clients send back with it.
-_ECHOED = {"prompt_token_ids", "generation_token_ids", "generation_log_probs", "annotations", "audio", "cache_control", "phase", "signature", "caller", "citations"}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """Tokens that a message of the request carries: prompt and sampled tokens up to and including that message.
-
-    `length` is the number of messages that they stand for.
-    """
-
-    token_ids: list[int]
-    length: int
 
 
 @dataclass(frozen=True)
@@ -53,6 +36,7 @@ class ModelRequest:
         noted: Names of fields that have no effect with the server's own engines.
         refused: Names of fields that the server's own engines cannot honour.
         gaps: What was dropped or not read, named in the row.
+        read: How the messages were read, for the conversation's next request; None for a completion.
     """
 
     messages: tuple[Message, ...] = ()
@@ -75,6 +59,7 @@ class ModelRequest:
     noted: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     gaps: tuple[str, ...] = ()
+    read: ReadSoFar | None = field(default=None, repr=False, compare=False)
 
     @property
     def read_calls(self) -> bool:
@@ -82,30 +67,35 @@ class ModelRequest:
         return bool(self.tools) and self.choice.mode != "none"
 
 
-def read_chat(body: Body) -> ModelRequest:
-    """A body of `/v1/chat/completions`. Raises ApiError that names the wrong field."""
+def read_chat(body: Body, before: ReadSoFar | None = None) -> ModelRequest:
+    """A body of `/v1/chat/completions`. Raises ApiError that names the wrong field.
+
+    Args:
+        before: What was read of the conversation's last request. It is used up.
+    """
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise refused("`messages` must be a list of at least one message.")
     refuse_many(messages, MAX_MESSAGES, "messages")
     refuse_many(body.get("tools"), MAX_MESSAGES, "tools")
-    read, ends, unread = _messages(messages)
+    read = ReadSoFar.of(messages, before)
     parsed = common(body, _first(body, "max_completion_tokens", "max_tokens"), CHAT)
-    tools = read_request_tools(listed(body, "tools"))
+    tools = tools_of(listed(body, "tools"))
     strict = any(tool["function"].get("strict") for tool in tools.listed)
     template = body.get("chat_template_kwargs") or {}
     if not isinstance(template, dict):
         raise refused("`chat_template_kwargs` must be an object.")
     return replace(
         parsed,
-        messages=read,
+        messages=read.messages,
         tools=tools.listed,
         custom=tools.custom,
         choice=read_choice(body.get("tool_choice"), tools.names()),
-        prefix=_carried(body, messages, ends),
+        prefix=read.carried(body.get("required_prefix_token_ids")),
         template=template,
         noted=(*parsed.noted, *(["strict"] if strict else [])),
-        gaps=(*tools.gaps(), *unread),
+        gaps=(*tools.gaps(), *read.gaps),
+        read=read,
     )
 
 
@@ -160,63 +150,6 @@ def listed(body: Body, name: str) -> list[Any]:
     if value is not None and not isinstance(value, list):
         raise refused(f"`{name}` must be a list.")
     return value or []
-
-
-def is_ids(value: Any) -> bool:
-    """Whether it is a list of token ids."""
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**31 for item in value)
-
-
-def _messages(given: list[Any]) -> tuple[tuple[Message, ...], list[int], list[str]]:
-    """The messages, parallel to `given` how many of them each message and those before it stand for, and a gap for each kind of unread field.
-
-    Raises ApiError.
-    """
-    reader, read, ends = MessageReader(), [], []
-    for number, message in enumerate(given):
-        where = f"messages[{number}]"
-        role = message.get("role") if isinstance(message, dict) else None
-        if not isinstance(role, str) or role not in _ROLES:
-            raise refused(f"`{where}` needs a role: {', '.join(_ROLES)}.")
-        message = {name: value for name, value in message.items() if name not in _ECHOED} | {"role": _ROLES[role]}
-        try:
-            read += reader.read_one(function_calls(message), where)
-        except SchemaMismatch as error:
-            raise refused(f"A message cannot be read: {error.message}") from error
-        ends.append(len(read))
-    return tuple(read), ends, unread_gaps(reader)
-
-
-def unread_gaps(reader: MessageReader) -> list[str]:
-    """A gap for each kind of field that no message took, such as `unread:messages[].name`."""
-    paths = (path for path in reader.unread if path.rsplit(".", 1)[-1] not in _ECHOED)
-    return sorted({f"unread:{_INDEX.sub('[]', path)}" for path in paths})
-
-
-def _carried(body: Body, messages: list[Any], ends: list[int]) -> Prefix | None:
-    """The tokens that the request requires, else those of the latest message that carries some; `ends` as in `_messages`."""
-    required = body.get("required_prefix_token_ids")
-    refuse_many(required, MAX_IDS, "required_prefix_token_ids")
-    assistants = [number for number, message in enumerate(messages) if message.get("role") == "assistant"]
-    if is_ids(required) and required and assistants:
-        return Prefix(required, ends[assistants[-1]])
-    for number in reversed(assistants):
-        prefix = carried_tokens(messages[number], ends[number])
-        if prefix is not None:
-            return prefix
-    return None
-
-
-def carried_tokens(holder: Mapping[str, Any], length: int) -> Prefix | None:
-    """The tokens that a message or an item carries; None for none. Raises ApiError when they are not token ids."""
-    prompt, generation = holder.get("prompt_token_ids"), holder.get("generation_token_ids")
-    refuse_many(prompt, MAX_IDS, "prompt_token_ids")
-    refuse_many(generation, MAX_IDS, "generation_token_ids")
-    if not prompt or not generation:
-        return None
-    if not is_ids(prompt) or not is_ids(generation):
-        raise refused("`prompt_token_ids` and `generation_token_ids` must be lists of token ids.")
-    return Prefix(prompt + generation, length)
 
 
 def _stops(body: Body) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from .bodies import Body
 from .errors import refused
 from .fields import RESPONSES, given_fields
 from .kept import KeptResponses
+from .read_so_far import Prefix, ReadSoFar, carried_tokens, unread_gaps
 from .replies import Json, finish_reason, head, usage
-from .request import ModelRequest, Prefix, carried_tokens, listed, read_chat, unread_gaps
+from .request import ModelRequest, listed, read_chat
 from .tools import custom_arguments, custom_text
 
 # Fields with the same name and meaning in a chat request.
@@ -30,8 +31,8 @@ class ResponseRequest:
     items: list[Any]
 
 
-def read_response(body: Body, kept: KeptResponses) -> ResponseRequest:
-    """A body of `/v1/responses`. Raises ApiError that names the wrong field."""
+def read_response(body: Body, kept: KeptResponses, before: ReadSoFar | None = None) -> ResponseRequest:
+    """A body of `/v1/responses`; `before` as for `read_chat`. Raises ApiError that names the wrong field."""
     items = _input(body, kept)
     reader, gaps = MessageReader(), []
     plain = [_plain(item, number, gaps) for number, item in enumerate(items)]
@@ -51,7 +52,7 @@ def read_response(body: Body, kept: KeptResponses) -> ResponseRequest:
         raise refused("`input` holds no message.")
     given = given_fields(body, RESPONSES)
     # Through the chat route's reader, so that both routes accept the same requests.
-    parsed = read_chat({"messages": [message.to_openai() for message in messages], **_settings(body)})
+    parsed = read_chat({"messages": [message.to_openai() for message in messages], **_settings(body)}, before)
     verbosity = ["text.verbosity"] if isinstance(body.get("text"), dict) and body["text"].get("verbosity") else []
     parsed = replace(
         parsed,

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..store.messages import Message
-from .answers import Give, KnownHistory, ModelAnswer, SampledSoFar
+from .answers import Begin, Give, KnownHistory, ModelAnswer, SampledSoFar
 from .backends import Backend
 from .calls import Call
 from .errors import ApiError
@@ -32,12 +32,26 @@ class Caller:
     model: str | None = None
 
 
-class _Choice:
-    """One of several answers, as the sink knows it."""
+@dataclass(frozen=True)
+class _Work:
+    """A request on its way: what it continues, and how it is answered and recorded.
 
-    def __init__(self, sink: Sink | None, number: int) -> None:
-        self.begin = None if sink is None else sink.begin
-        self.give: Give | None = None if sink is None else partial(sink.feed, number)
+    Attributes:
+        parent: Number of the call that it continues; None begins a conversation.
+        ask: The model call, once for each answer.
+        cancelled: The answer as far as it was sampled when the client went away; None where that is not known.
+        added: The messages that the call adds to its parent's.
+        nearest: As in Place.
+    """
+
+    parsed: ModelRequest
+    caller: Caller
+    rollout: OpenRollout | None
+    parent: int | None
+    ask: Callable[[ModelRequest, SampledSoFar, Begin | None, Give | None], Coroutine[Any, Any, ModelAnswer]]
+    cancelled: Callable[[ModelRequest, SampledSoFar], ModelAnswer | None]
+    added: Callable[[Call], Sequence[Message]]
+    nearest: tuple[int, int] | None = None
 
 
 @dataclass
@@ -70,82 +84,72 @@ class Service:
 
         `sink` gets the pieces of the answers while they are sampled. What was sampled of a cancelled request is recorded.
         """
-        parsed = self.backend_for(caller).accepted(
-            parsed if self.forced is None else self.forced(parsed, caller), self.lenient
-        )
-        with self._rollout(caller) as rollout:
+
+        def begun(parsed: ModelRequest, rollout: OpenRollout | None) -> _Work:
+            if rollout is not None and parsed.read is not None and parsed.read.is_small:
+                rollout.read[caller.agent] = parsed.read
             place, known = self._known(parsed, caller, rollout)
-            made = [self._chat_once(one, caller, rollout, place, known, _Choice(sink, i)) for i, one in enumerate(_each(parsed))]  # fmt: skip
-            answers = await all_of(made)
-        self.answered += 1
-        return answers
+            return _Work(
+                parsed,
+                caller,
+                rollout,
+                place.parent,
+                partial(self.backend_for(caller).chat_answer, known),
+                partial(self.backend_for(caller).cancelled_answer, known),
+                lambda call: known.messages[place.known :],
+                place.nearest,
+            )
 
-    async def _chat_once(
-        self,
-        parsed: ModelRequest,
-        caller: Caller,
-        rollout: OpenRollout | None,
-        place: Place,
-        known: KnownHistory,
-        choice: "_Choice",
-    ) -> ModelAnswer:
-        started_at, start = datetime.now(UTC), time.perf_counter()
-        so_far = SampledSoFar()
-
-        def record(answer: ModelAnswer) -> None:
-            if rollout is None:
-                return
-            call = self._call(rollout, caller, parsed, answer, place.parent, started_at, time.perf_counter() - start)
-            call = replace(call, messages=tuple(known.messages[place.known :]), tools=parsed.tools)
-            self.recorder.record(rollout, self._with_divergence(rollout, call, place))
-
-        try:
-            answer = await self.backend_for(caller).chat_answer(known, parsed, so_far, choice.begin, choice.give)
-        except asyncio.CancelledError:
-            self._record_cancelled(record, self.backend_for(caller).cancelled_answer(known, parsed, so_far))
-            raise
-        record(answer)
-        return answer
+        return await self._answered(parsed, caller, sink, begun)
 
     async def completion(self, parsed: ModelRequest, caller: Caller, sink: Sink | None = None) -> list[ModelAnswer]:
         """The text after a prompt. In a rollout, a prompt that begins with all tokens of an earlier call continues that call."""
-        parsed = self.backend_for(caller).accepted(
-            parsed if self.forced is None else self.forced(parsed, caller), self.lenient
-        )
-        prompt = parsed.prompt
-        prompt_ids = self.backend.tokenize(prompt) if isinstance(prompt, str) else list(prompt or ())
-        with self._rollout(caller) as rollout:
-            parent = None if rollout is None else rollout.place_completion(caller.agent, prompt_ids, caller.model)
-            made = [self._complete_once(one, caller, rollout, parent, prompt_ids, _Choice(sink, i)) for i, one in enumerate(_each(parsed))]  # fmt: skip
-            answers = await all_of(made)
-        self.answered += 1
-        return answers
 
-    async def _complete_once(
+        def begun(parsed: ModelRequest, rollout: OpenRollout | None) -> _Work:
+            prompt = parsed.prompt
+            prompt_ids = self.backend.tokenize(prompt) if isinstance(prompt, str) else list(prompt or ())
+            return _Work(
+                parsed,
+                caller,
+                rollout,
+                None if rollout is None else rollout.place_completion(caller.agent, prompt_ids, caller.model),
+                partial(self.backend_for(caller).completion_answer, prompt_ids),
+                self.backend_for(caller).cancelled_completion,
+                lambda call: [Message("user", self.backend.detokenize(call.added_ids or []))],
+            )
+
+        return await self._answered(parsed, caller, sink, begun)
+
+    async def _answered(
         self,
         parsed: ModelRequest,
         caller: Caller,
-        rollout: OpenRollout | None,
-        parent: int | None,
-        prompt_ids: list[int],
-        choice: "_Choice",
-    ) -> ModelAnswer:
+        sink: Sink | None,
+        begun: Callable[[ModelRequest, OpenRollout | None], _Work],
+    ) -> list[ModelAnswer]:
+        parsed = parsed if self.forced is None else self.forced(parsed, caller)
+        parsed = self.backend_for(caller).accepted(parsed, self.lenient)
+        with self._rollout(caller) as rollout:
+            work = begun(parsed, rollout)
+            answers = await all_of([self._once(work, one, sink, i) for i, one in enumerate(_each(parsed))])
+        self.answered += 1
+        return answers
+
+    async def _once(self, work: _Work, parsed: ModelRequest, sink: Sink | None, choice: int) -> ModelAnswer:
+        """One of the answers. Records it, or what was sampled of it when the client goes away."""
         started_at, start = datetime.now(UTC), time.perf_counter()
         so_far = SampledSoFar()
 
         def record(answer: ModelAnswer) -> None:
-            if rollout is None:
-                return
-            call = self._call(rollout, caller, parsed, answer, parent, started_at, time.perf_counter() - start)
-            added = Message("user", self.backend.detokenize(call.added_ids or []))
-            self.recorder.record(rollout, replace(call, messages=(added,), completion=True))
+            if work.rollout is not None:
+                call = self._call(work, parsed, answer, started_at, time.perf_counter() - start)
+                self.recorder.record(work.rollout, call)
 
+        begin, give = (None, None) if sink is None else (sink.begin, partial(sink.feed, choice))
         try:
-            answer = await self.backend_for(caller).completion_answer(
-                prompt_ids, parsed, so_far, choice.begin, choice.give
-            )
+            answer = await work.ask(parsed, so_far, begin, give)
         except asyncio.CancelledError:
-            self._record_cancelled(record, self.backend_for(caller).cancelled_completion(parsed, so_far))
+            self._record_cancelled(record, work.cancelled(parsed, so_far))
             raise
         record(answer)
         return answer
@@ -174,7 +178,7 @@ class Service:
             place = rollout.place(caller.agent, parsed.tools, parsed.messages, caller.model)
         if rollout is not None and place.parent is not None:
             parent = rollout.calls[place.parent]
-            recorded = [*rollout.history(parent), parent.answer]
+            recorded = rollout.conversation(parent)
             new = answering(parsed.messages[place.known :], parsed.messages[: place.known], recorded)
             return place, KnownHistory([*recorded, *new], place.known, rollout.tokens(parent))
         if parsed.prefix is not None:
@@ -186,27 +190,22 @@ class Service:
         return place, KnownHistory(parsed.messages)
 
     def _call(
-        self,
-        rollout: OpenRollout,
-        caller: Caller,
-        parsed: ModelRequest,
-        answer: ModelAnswer,
-        parent: int | None,
-        started_at: datetime,
-        seconds: float,
+        self, work: _Work, parsed: ModelRequest, answer: ModelAnswer, started_at: datetime, seconds: float
     ) -> Call:
-        """The call as a difference to its parent; the caller fills in messages and tools."""
-        before = [] if parent is None else rollout.tokens(rollout.calls[parent])
+        """The call as a difference to its parent."""
+        rollout = work.rollout
+        assert rollout is not None
+        before = [] if work.parent is None else rollout.tokens(rollout.calls[work.parent])
         added, anew = answer.prompt_ids, False
-        if added is not None and parent is not None:
+        if added is not None and work.parent is not None:
             anew = added[: len(before)] != before or not before
             added = added if anew else added[len(before) :]
-        return Call(
+        call = Call(
             number=len(rollout.calls),
-            parent=parent,
-            agent=caller.agent,
+            parent=work.parent,
+            agent=work.caller.agent,
             messages=(),
-            tools=(),
+            tools=parsed.tools,
             answer=answer.message,
             sampling=parsed.sampling,
             max_tokens=parsed.max_tokens,
@@ -222,17 +221,21 @@ class Service:
             anew=anew,
             token_identity=answer.token_identity,
             logprobs_mode=answer.logprobs_mode,
+            diverged=_divergence(rollout, work.nearest, added or ()),
+            completion=parsed.prompt is not None,
             gaps=(*parsed.gaps, *(["stream_differs"] if answer.stream_differs else [])),
-            model=caller.model,
+            model=work.caller.model,
         )
+        return replace(call, messages=tuple(work.added(call)))
 
-    def _with_divergence(self, rollout: OpenRollout, call: Call, place: Place) -> Call:
-        """Notes where a beginning with turns that are not those sampled differs from the nearest recorded conversation."""
-        if place.nearest is None:
-            return call
-        nearest, shared = place.nearest
-        tokens = _shared(rollout.tokens(rollout.calls[nearest]), call.added_ids or ())
-        return replace(call, diverged={"call": nearest, "message": shared, "token": tokens})
+
+def _divergence(rollout: OpenRollout, nearest: tuple[int, int] | None, prompt: Sequence[int]) -> dict[str, int] | None:
+    """Where a beginning with turns that are not those sampled differs from the nearest recorded conversation."""
+    if nearest is None:
+        return None
+    number, shared = nearest
+    tokens = rollout.tokens(rollout.calls[number])
+    return {"call": number, "message": shared, "token": _shared(tokens, prompt)}
 
 
 def _each(parsed: ModelRequest) -> list[ModelRequest]:

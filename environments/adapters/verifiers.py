@@ -1,270 +1,118 @@
-"""Environments of the verifiers package (its `load_environment` API, 0.1): they run their own episodes and call our policy as their model.
+"""Environments of verifiers 0.4: programs that play their own episodes against the run's engine, as the harness `verifiers`.
 
-The client of verifiers is a bridge here: when an environment's rollout requests a model response, it waits for the policy's turn from the
-agent loop. The environment's own rules hold: the end of an episode, user turns, tool results, scores.
-It runs on an event loop in a separate thread, so blocking code of an environment delays only rollouts of such environments.
+The package is never imported here: its tasks are listed by `verifiers_program.py` under the Python that has it.
 """
 
-import asyncio
-import functools
-import importlib
-import inspect
+import importlib.util
 import json
-import os
-import signal
+import subprocess
 import sys
-from collections.abc import Iterator
-from contextvars import ContextVar
-from typing import Any
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
 
-from ...base.errors import ConfigError, RollhouseError, one_line
-from ...base.packages import need
-from ...base.threads import in_loop, start_in_loop
-from ...policies.types import Turn
-from ...store.messages import Message
-from ...store.reading import read_message, read_messages
+from ...base.errors import ConfigError, one_line
+from ...base.packages import require
+from ...store.reading import read_messages
 from ...store.task import Score, Task
-from ..types import Done
+from ..tools import ToolSession, tool_session
 
-_NO_TRUTH = ("prompt", "example_id")
-_CRASHES: ContextVar[list[str] | None] = ContextVar("crashes", default=None)
-
-
-class VerifiersError(RollhouseError):
-    """A verifiers environment failed, or cannot be recorded."""
+PROGRAM = Path(__file__).with_name("verifiers_program.py")
+_SPLITS = ("train", "validation", "test")
 
 
 class VerifiersEnvironment:
-    """An environment of the verifiers package by its id: an installed one, or a module in the current folder."""
+    """The tasks of an environment of the verifiers package by its id: an installed one, or a module in the current folder."""
 
-    def __init__(self, env_id: str, name: str | None = None, **options: Any) -> None:
-        """Loads it. Raises ConfigError when it does not exist or scores whole groups.
+    def __init__(
+        self,
+        env_id: str,
+        name: str | None = None,
+        python: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        splits: Mapping[str, Mapping[str, Any]] | None = None,
+        policy: str | None = None,
+        pass_at: float = 1.0,
+    ) -> None:
+        """Nothing is loaded yet. Raises MissingExtra without the package, ConfigError for an unknown split.
 
         Args:
             name: The environment of tasks and rollouts; None is its id.
-            options: Arguments of its `load_environment`.
+            python: The interpreter that has verifiers; None is this one.
+            settings: Of the environment's configuration, as under `[env]` of an eval's TOML file.
+            splits: Settings of the taskset for validation and test, which have no tasks otherwise, and train.
+            policy: The agent whose model is the policy; None is the first that the environment declares.
+            pass_at: The least reward of a rollout that passes.
         """
-        vf = need("verifiers")
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            self._inner: Any = vf.load_environment(env_id, **options)
-        except Exception as error:
-            raise ConfigError(f"verifiers cannot load {env_id!r}: {one_line(error)}.", "Install the environment, or run where its module is.") from error  # fmt: skip
-        finally:  # it takes Ctrl-C for itself
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        if not isinstance(self._inner, vf.MultiTurnEnv) or self._inner.requires_group_rollouts:
-            raise ConfigError(f"{env_id!r} is not an environment of turns that scores one rollout at a time.", "Take a SingleTurnEnv, MultiTurnEnv or ToolEnv.")  # fmt: skip
+        if python is None:
+            require("verifiers")
+        for split in splits or ():
+            if split not in _SPLITS:
+                raise ConfigError(f"There is no split {split!r}.", f"Splits are {', '.join(_SPLITS)}.")
         self.name = name or env_id
-        self.scorer, self.scorer_version = f"verifiers/{self.name}", vf.__version__
-        self._weights = _watch(self._inner.rubric)
+        self._id, self._python, self._policy = env_id, python, policy
+        self._settings, self._splits = dict(settings or {}), {"train": {}, **(splits or {})}
 
     def tasks(self, split: str) -> Iterator[Task]:
-        """The rows of its dataset (`train`) or of its evaluation dataset (`validation`), in order; there is no other split."""
-        inner = self._inner
-        held_out = inner.eval_dataset_source is not None or inner.eval_dataset is not None
-        if split == "train" and (inner.dataset_source is not None or inner.dataset is not None):
-            rows = inner.get_dataset()
-        elif split == "validation" and held_out:
-            rows = inner.get_eval_dataset()
-        else:
+        """The tasks of its taskset with the settings of the split, in order. Raises ConfigError for an environment that cannot be loaded."""
+        if split not in self._splits:
             return
-        for row in rows:
-            yield self._task(json.loads(json.dumps(row, default=str)), split)
+        taskset = {**(self._settings.get("taskset") or {}), **self._splits[split]}
+        request = {"work": "tasks", "env_id": self._id, "settings": {**self._settings, "taskset": taskset}, "policy": self._policy}  # fmt: skip
+        for row in listed(self._python, self._id, request):
+            if "data" in row:
+                yield self._task(row, split)
 
-    async def start(self, task: Task) -> "VerifiersSession":
-        """A rollout of the environment, up to its first request to the model."""
-        row = {
-            **task.ground_truth,
-            "prompt": [message.to_openai() for message in task.messages],
-            "example_id": int(task.source_key or 0),
-        }
-        session = VerifiersSession(self, self._inner, row)
-        try:
-            await in_loop(session.begin())
-        except BaseException:
-            start_in_loop(session.end())  # not awaited: the other loop may hang
-            raise
-        return session
+    def start(self, task: Task) -> ToolSession:
+        """A session without tools: the harness plays and judges. Its verdict is that of a rollout which a limit of the run has ended."""
+        return tool_session([], lambda _: Score(0.0, False, f"verifiers/{self._id}", "not judged"))
 
-    def score(self, state: Any) -> Score:
-        """The rubric's verdict in the state: each function is a component."""
-        reward = float(state["reward"])
-        parts = tuple((name, float(value), self._weights.get(name, 0.0)) for name, value in state["metrics"].items())
-        return Score(reward, reward >= self._inner.pass_threshold, self.scorer, self.scorer_version, parts)
-
-    def _task(self, row: dict[str, Any], split: str) -> Task:
-        info = json.loads(row["info"]) if isinstance(row.get("info"), str) else row.get("info") or {}
-        tools = info.get("tool_defs") or [tool.model_dump(exclude_none=True) for tool in self._inner.tool_defs or []]
+    def _task(self, row: Mapping[str, Any], split: str) -> Task:
+        spoken = row["messages"] or [{"role": "user", "content": row["name"] or row["key"]}]  # the user's side opens
         return Task(
             self.name,
-            tuple(read_messages(row["prompt"])),
-            tuple({"type": "function", "function": tool} for tool in tools),
-            ground_truth={key: value for key, value in row.items() if key not in _NO_TRUTH},
+            tuple(read_messages(spoken)),
+            ground_truth=row["data"],
             split=split,
-            source_key=str(row["example_id"]),
+            source_key=row["name"] or str(row["data"].get("idx")),
         )
 
 
-class VerifiersSession:
-    """One rollout of a verifiers environment, one model response at a time.
-
-    Everything except `step`, `verify` and `close` runs on the other loop.
-    """
-
-    def __init__(self, environment: VerifiersEnvironment, inner: Any, row: dict[str, Any]) -> None:
-        self._environment = environment
-        self._inner = inner
-        self._row = row
-        self._asked: asyncio.Queue[list[Any]] = asyncio.Queue()
-        self._answers: asyncio.Queue[Turn | None] = asyncio.Queue()
-        self._rollout: asyncio.Task[Any] | None = None
-        self._seen: list[Any] = []
-
-    async def step(self, turn: Turn) -> list[Message] | Done:
-        """The environment's answer to the turn, or Done at the end. Raises VerifiersError when it fails."""
-        return await in_loop(self._advance(turn))
-
-    async def verify(self) -> Score:
-        """The rubric's verdict. A rollout that has not ended is first ended as one with a full context. Raises VerifiersError for a reward function that fails."""
-        return await in_loop(self._verdict())
-
-    async def close(self) -> None:
-        """Ends the rollout if it is running, and runs the environment's cleanup."""
-        await in_loop(self.end())
-
-    async def begin(self) -> None:
-        """Starts the rollout and waits for its first request, which must be the task's prompt."""
-        client = _bridge(self)
-        self._rollout = asyncio.create_task(self._inner.rollout(self._row, client, "policy", {}))
-        messages = await self._next_question()
-        if messages is None:
-            raise VerifiersError(f"{self._environment.name} ended before its first question.", "See its log.")
-        if len(messages) != len(self._row["prompt"]):
-            raise VerifiersError(f"{self._environment.name} changes its prompt when it starts.", "Such environments cannot be recorded here.")  # fmt: skip
-        self._seen = messages
-
-    async def respond(self, prompt: list[Any]) -> Turn | None:
-        """Called by the bridge: the policy's turn, None when there is none left."""
-        self._asked.put_nowait(list(prompt))
-        return await self._answers.get()
-
-    async def _advance(self, turn: Turn) -> list[Message] | Done:
-        self._answers.put_nowait(turn)
-        messages = await self._next_question()
-        if messages is not None:
-            known = len(self._seen) + 1
-            if [_plain(one) for one in messages[: known - 1]] != [_plain(one) for one in self._seen]:
-                raise VerifiersError(f"{self._environment.name} rewrites earlier messages.", "Such environments cannot be recorded here.")  # fmt: skip
-            self._seen = messages
-            return [_message(one) for one in messages[known:]]
-        state = self._state()
-        cut = state.get("stop_condition") == "max_turns_reached" and bool(turn.message.tool_calls)
-        return Done(
-            "max_turns" if cut else "stop", tuple(_message(one) for one in state.get("final_env_response") or ())
-        )
-
-    async def _next_question(self) -> list[Any] | None:
-        """The next messages for the model; None when the rollout has ended."""
-        assert self._rollout is not None
-        question = asyncio.create_task(self._asked.get())
-        await asyncio.wait({question, self._rollout}, return_when=asyncio.FIRST_COMPLETED)
-        if question.done():
-            return question.result()
-        question.cancel()
-        self._state()
-        return None
-
-    def _state(self) -> Any:
-        assert self._rollout is not None
-        state = self._rollout.result()
-        if state.get("error") is not None:
-            error = state["error"]
-            raise VerifiersError(f"{self._environment.name} failed: {type(error).__name__}: {one_line(error.__cause__ or error)}.", "See its log.")  # fmt: skip
-        return state
-
-    async def _verdict(self) -> Score:
-        assert self._rollout is not None
-        if not self._rollout.done():
-            self._answers.put_nowait(None)
-            await asyncio.wait({self._rollout})
-        state = self._state()
-        crashes: list[str] = []
-        _CRASHES.set(crashes)
-        await self._inner.rubric.score_rollout(state)
-        await self._inner.rubric.cleanup(state)
-        if crashes:
-            raise VerifiersError(f"A reward function of {self._environment.name} failed: {'; '.join(crashes)}.", "Correct it.")  # fmt: skip
-        return self._environment.score(state)
-
-    async def end(self) -> None:
-        """Cancels the rollout if it is running."""
-        if self._rollout is not None and not self._rollout.done():
-            self._rollout.cancel()
-            await asyncio.wait({self._rollout})
-
-
-def _bridge(session: VerifiersSession) -> Any:
-    """A client of the verifiers package whose model is the session's policy."""
-    clients, errors, types = (
-        importlib.import_module(f"verifiers.{part}") for part in ("clients.client", "errors", "types")
-    )
-
-    async def answer(self: Any, prompt: Any, **_: Any) -> Any:
-        turn = await session.respond(prompt)
-        if turn is None:
-            raise errors.OverlongPromptError("the rollout ends here")
-        message = turn.message
-        answer = types.ResponseMessage(
-            content=message.text,
-            reasoning_content=message.reasoning,
-            tool_calls=[types.ToolCall(id=call.id, name=call.name, arguments=call.arguments) for call in message.tool_calls] or None,
-            finish_reason="length" if turn.stop_reason == "length" else "tool_calls" if message.tool_calls else "stop",
-            is_truncated=turn.stop_reason == "length",
-        )  # fmt: skip
-        return types.Response(id="policy", created=0, model="policy", message=answer)
-
-    kind = type("PolicyClient", (clients.Client,), {"get_response": answer, "__abstractmethods__": frozenset()})
-    kind.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
-    return kind(None)
-
-
-def _watch(rubric: Any) -> dict[str, float]:
-    """Makes failures of the rubric's reward functions visible, which verifiers turns into a 0; returns their weights by name."""
-    weights: dict[str, float] = {}
-    for part in getattr(rubric, "rubrics", None) or [rubric]:
-        if getattr(part, "rubrics", None):
-            weights |= _watch(part)
-            continue
-        weights |= {
-            function.__name__: float(weight) for function, weight in zip(part.funcs, part.weights, strict=False)
-        }
-        part.funcs = [_telling(function) for function in part.funcs]
-    return weights
-
-
-def _telling(function: Any) -> Any:
-    @functools.wraps(function)
-    async def reporting(*args: Any, **kwargs: Any) -> Any:
+def listed(python: str | None, env_id: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The lines that the program writes for a request. It is ended when no more are wanted. Raises ConfigError when it fails."""
+    with tempfile.TemporaryFile("w+") as said:
         try:
-            value = function(*args, **kwargs)
-            return await value if inspect.isawaitable(value) else value
-        except Exception as error:
-            crashes = _CRASHES.get()
-            if crashes is not None:
-                crashes.append(f"{function.__name__}: {type(error).__name__}: {one_line(error, 200)}")
-            raise
-
-    return reporting
-
-
-def _plain(message: Any) -> dict[str, Any]:
-    plain = message if isinstance(message, dict) else message.model_dump(exclude_none=True)
-    return {key: value for key, value in plain.items() if value is not None}
+            program = subprocess.Popen([python or sys.executable, str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True)  # fmt: skip
+        except OSError as error:
+            raise ConfigError(f"{python} cannot be started: {error.strerror}.", "Set the option python to the interpreter that has verifiers.") from error  # fmt: skip
+        with program:
+            try:
+                yield from _lines(program, request)
+            finally:
+                unwanted = program.poll() is None
+                program.kill()
+        if program.returncode and not unwanted:
+            raise ConfigError(f"verifiers cannot load {env_id!r}: {_last(said)}.", "Install the environment there, or run where its module is.")  # fmt: skip
 
 
-def _message(message: Any) -> Message:
-    """A message of verifiers, whose tool calls are flat."""
-    return read_message(_plain(message))
+def _lines(program: "subprocess.Popen[str]", request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    assert program.stdin is not None and program.stdout is not None
+    try:
+        json.dump(request, program.stdin)
+        program.stdin.close()
+    except BrokenPipeError:
+        pass  # its error says why
+    yield from map(json.loads, program.stdout)
+    program.wait()
+
+
+def _last(said: IO[str]) -> str:
+    said.seek(0)
+    lines = said.read().strip().splitlines()
+    return one_line(lines[-1], 300) if lines else "it wrote no error"
+
+
+def is_here() -> bool:
+    """Whether this interpreter has the package."""
+    return importlib.util.find_spec("verifiers") is not None

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rollhouse.base.errors import ConfigError
 from rollhouse.interop.config import ImportConfig
+from rollhouse.interop.exporting import export_file
 from rollhouse.interop.importing import run_import
 from rollhouse.queries.session import sql
 from rollhouse.store.adding import add_rollouts
@@ -19,29 +20,21 @@ from rollhouse.tests.interop import samples
 
 
 @pytest.mark.system
-def test_results_that_verifiers_saves(tmp_path: Path) -> None:
-    types = pytest.importorskip("verifiers.types")
-    saving = pytest.importorskip("verifiers.utils.save_utils")
-    call = types.ToolCall(id="c1", name="add", arguments='{"a": 1}')
-    prompt = [types.SystemMessage(content="Be brief."), types.UserMessage(content="1 + 2?")]
-    called = types.AssistantMessage(content=None, reasoning_content="Add.", tool_calls=[call])
-    said = [called, types.ToolMessage(tool_call_id="c1", content="3"), types.AssistantMessage(content="It is 3.")]
-    outputs = []
-    for reward in (1.0, 0.0):
-        state = types.State(input={"prompt": prompt, "example_id": 3, "task": "sums", "answer": "3"})
-        tool = types.Tool(name="add", description="Adds.", parameters={"type": "object", "properties": {"a": {}}})
-        state.update(
-            prompt=prompt, completion=said, reward=reward, metrics={"exact": reward}, is_completed=True, is_truncated=False, error=None,
-            model="small", tool_defs=[tool], trajectory=[], stop_condition="no_tools", timing=types.RolloutTiming(),
-        )  # fmt: skip
-        outputs.append(saving.state_to_output(state, []))
-    saving.save_outputs(outputs, tmp_path)
-    store = LanceStore.create(tmp_path / "store")
-    summary = run_import(store, None, tmp_path / "results.jsonl", ImportConfig())
-    assert (summary.format, summary.added, summary.bad) == ("verifiers-v0", 2, 0)
-    rows = sql(store, "select reward, started_at is not null as timed, messages from rollouts order by reward").to_pylist()  # fmt: skip
-    assert [(row["reward"], row["timed"]) for row in rows] == [(0.0, True), (1.0, True)]
-    assert [call["arguments"] for call in rows[0]["messages"][0]["tool_calls"]] == ['{"a": 1}']
+def test_verifiers_reads_exported_episodes_and_what_it_writes_comes_back(tmp_path: Path) -> None:
+    episodes = pytest.importorskip("verifiers.v1.episode")
+    call = samples.chat_call()
+    said = [{"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c1", "content": "3"}, {"role": "assistant", "content": "It is 3."}]  # fmt: skip
+    task = Task.of("sums", Prompt((Message("user", "1 + 2?"),), (samples.CHAT_TOOL,)), ground_truth="3")
+    store, other = LanceStore.create(tmp_path / "store"), LanceStore.create(tmp_path / "other")
+    add_rollouts(store, [Rollout(task=task, messages=said, reward=float(i), sample_index=i) for i in (0, 1)], "r")
+    export_file(store, "verifiers", tmp_path / "out.jsonl")
+    read = [episodes.WireEpisode.model_validate_json(line) for line in (tmp_path / "out.jsonl").open()]
+    assert sorted(one.traces[0].reward for one in read) == [0.0, 1.0] and read[0].traces[0].last_reply == "It is 3."
+    file = samples.write_lines(tmp_path / "traces.jsonl", [one.to_record() for one in read])
+    summary = run_import(other, None, file, ImportConfig())
+    assert (summary.format, summary.added, summary.bad) == ("verifiers", 2, 0)
+    query = "select reward, task_id, messages from rollouts order by reward"
+    assert sql(other, query).to_pylist() == sql(store, query).to_pylist()
 
 
 @pytest.mark.system

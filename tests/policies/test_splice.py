@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rollhouse.policies.chat import ChatFormat, TemplateError
 from rollhouse.store.messages import Message
 
@@ -100,3 +102,23 @@ def test_a_long_conversation_is_spliced_as_its_whole_history_is_rendered(counts:
         ids = chat.splice(ids, before, messages, [TOOL])
         assert ids == whole, number
     assert (max(rendered[-3:]) > 60) == counts, "only a template that looks back is given the whole history"
+
+
+HABITS = [Habit(), Habit(strip_thinking=True), Habit(trim=True, merge=True), Habit(late_tools=True)]
+FOLLOWERS = [[RESULT], [RESULT, RESULT], [AGAIN], [RESULT, AGAIN], [Message("system", "be quick"), AGAIN], [Message("tool", "late", tool_call_id="call_7")]]  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(HABITS), st.integers(0, 3), st.lists(st.sampled_from(FOLLOWERS), min_size=1, max_size=20))
+def test_what_is_left_out_of_a_rendering_makes_no_difference(habit: Habit, n_tools: int, rounds: Any) -> None:
+    chat = ChatFormat(byte_tokenizer(habit.template()), [2, 0])
+    tools = [{**TOOL, "function": {**TOOL["function"], "name": f"look{number}"}} for number in range(n_tools)]
+    messages, ids = list(ASKED), chat.render(ASKED, tools, generation_prompt=True)
+    for number, followers in enumerate(rounds):
+        ids, said = turn(chat, ids, SAMPLED if number % 3 else "I  see", True)
+        before = [*messages, said]
+        messages = [*before, *followers]
+        whole = chat.template.after_turn(messages, len(before) - 1, tools)
+        whole_ids = [*ids, *chat.tokenizer.encode(whole)[1:]]
+        ids = chat.splice(ids, before, messages, tools)
+        assert ids == whole_ids, number

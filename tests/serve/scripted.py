@@ -27,7 +27,8 @@ class ScriptedEngine:
     Attributes:
         seen: The prompts' texts.
         settings: The sampling of each request.
-        token_s: Seconds between two tokens of a streamed answer.
+        reported: Number of tokens that were reported while they were sampled.
+        token_s: Seconds between two such tokens.
     """
 
     kind = "plugin"
@@ -42,6 +43,7 @@ class ScriptedEngine:
         self.token_s = token_s
         self.seen: list[str] = []
         self.settings: list[Sampling] = []
+        self.reported = 0
 
     async def generate(
         self, prompt_ids: list[int], sampling: Sampling, on_tokens: OnTokens | None = None
@@ -53,6 +55,7 @@ class ScriptedEngine:
         ids: list[int] = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], 2][: sampling.max_tokens]  # type: ignore[list-item]
         for token in ids if on_tokens is not None else ():
             await asyncio.sleep(self.token_s)
+            self.reported += 1
             on_tokens([token], [-0.5], 0)  # type: ignore[misc]
         return SampledTokens(ids, [-0.5] * len(ids), (VersionSpan(0, 0),), "stop" if ids[-1] == 2 else "length")
 

@@ -13,7 +13,7 @@ from rollhouse.policies.adapter_folder import NamedAdapter, refuse_other_base
 from rollhouse.policies.models import weights_hash
 from rollhouse.train.checkpoints import find_checkpoint, named_adapters
 
-QUESTION = [{"role": "user", "content": "Move the event 17 to Monday."}]
+QUESTION: list[Any] = [{"role": "user", "content": "Move the event 17 to Monday."}]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """Answers that are sent while they are sampled, and clients that go away in the middle of one."""
 
+import contextlib
+import http.client
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -101,6 +103,37 @@ def test_what_was_sampled_before_the_client_went_away_is_recorded_as_that(tmp_pa
     text = cut["messages"][-1]["text"]
     assert text == "a" * len(text) and 5 <= len(text) < 2000 and rows
     assert cut["n_sampled_tokens"] == len(text) and (cut["trainable"], kept["trainable"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": ASKED}),
+        ("/v1/completions", {"prompt": "hello"}),
+        ("/v1/responses", {"input": "hello"}),
+        ("/v1/messages", {"messages": ASKED, "max_tokens": 5000}),
+    ],
+    ids=["chat", "completions", "responses", "messages"],
+)
+def test_a_client_that_goes_away_ends_a_request_that_does_not_stream(
+    tmp_path: Path, path: str, body: dict[str, Any]
+) -> None:
+    policy = scripted_policy(["a" * 3000, "Done."], token_s=0.005)
+    engine: Any = policy.token_engine
+    with serving(LanceStore.create(tmp_path / "store"), policy) as server:
+        place = httpx.URL(server.url)
+        with contextlib.closing(http.client.HTTPConnection(place.host, place.port)) as connection:
+            content = json.dumps({"model": "m", **body})
+            connection.request("POST", f"/rollouts/away{path}", content, {"Content-Type": "application/json"})
+            until(lambda: engine.reported > 5)
+        until(lambda: server.get("/rollouts/away").json().get("calls") == 1)
+        assert len(engine.seen) == 1
+        assert server.post("/rollouts/away/finish", {"status": "aborted"}).status_code == 200
+        assert server.post("/rollouts/away/score", {"reward": 1, "scorer": "flush"}).status_code == 200
+        (row,) = server.rows()
+    text = row["messages"][-1]["text"]
+    assert 5 < len(text) < 3000 and text == "a" * len(text)
+    assert row["n_sampled_tokens"] == len(text) and (row["trainable"], "cancelled" in row["gaps"]) == (False, True)
 
 
 def test_a_refused_request_has_its_status_and_a_late_failure_is_an_event(tmp_path: Path) -> None:
