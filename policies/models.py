@@ -164,7 +164,8 @@ def check_text_model(folder: str | os.PathLike[str]) -> None:
 
 def context_length(folder: str | os.PathLike[str]) -> int | None:
     """The most tokens of a sequence by the model's configuration; None when it states none."""
-    return model_config(folder).get("max_position_embeddings")
+    config = model_config(folder)
+    return config.get("max_position_embeddings") or config.get("n_positions")
 
 
 def load_tokenizer(folder: str | os.PathLike[str], template: str | None = None) -> "PreTrainedTokenizerBase":

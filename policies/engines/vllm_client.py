@@ -36,7 +36,9 @@ class _Part:
 class EngineActor:
     """Runs in the Ray worker. A client is one event loop of one handle."""
 
-    def __init__(self, model: str, stop_ids: tuple[int, ...], max_model_len: int, seed: int, options: dict) -> None:
+    def __init__(
+        self, model: str, stop_ids: tuple[int, ...], max_model_len: int | None, seed: int, options: dict
+    ) -> None:
         from .vllm_engine import VllmEngine
 
         self.failure: RollhouseError | None = (
@@ -62,6 +64,10 @@ class EngineActor:
         import ray
 
         return ray.get_runtime_context().get_node_id()
+
+    async def max_model_len(self) -> int:
+        """See VllmEngine."""
+        return self.engine.max_model_len
 
     async def dtype(self) -> str:
         """See VllmEngine."""

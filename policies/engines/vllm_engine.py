@@ -27,6 +27,7 @@ from .weight_file import read_weights
 
 EXTENSION = "rollhouse.policies.engines.plain_linear.WorkerExtension"
 _STEP_TOKENS = 4096
+_WHAT_FITS = -1  # vLLM's name for the model's own context, or as much of it as its cache holds
 _Command = tuple[Callable[[], None], Future]
 
 
@@ -53,8 +54,8 @@ class _Request:
     top: list[list[tuple[int, float]]] = field(default_factory=list)
 
 
-def make_llm_engine(model: str, max_model_len: int, seed: int, options: dict[str, Any]) -> Any:
-    """vLLM's LLMEngine over token ids; `options` are further EngineArgs."""
+def make_llm_engine(model: str, max_model_len: int | None, seed: int, options: dict[str, Any]) -> Any:
+    """vLLM's LLMEngine over token ids; `options` are further EngineArgs. None is the model's own context, or as much of it as its cache holds."""
     prepare_environment()
     require("vllm")
     from vllm.engine.arg_utils import EngineArgs
@@ -62,6 +63,7 @@ def make_llm_engine(model: str, max_model_len: int, seed: int, options: dict[str
     from vllm.v1.engine.llm_engine import LLMEngine
 
     on_cpu = current_platform.is_cpu()
+    length = _WHAT_FITS if max_model_len is None else max_model_len
     settings: dict[str, Any] = {
         "dtype": "float32" if on_cpu else "auto",
         "enforce_eager": on_cpu,
@@ -76,15 +78,17 @@ def make_llm_engine(model: str, max_model_len: int, seed: int, options: dict[str
     if on_cpu:
         # A prompt cut over two steps makes vLLM rewind its request's generator, which no CPU generator can: a seeded request would end
         # the engine. So no prompt is cut.
-        settings |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(max_model_len, _STEP_TOKENS)}
+        settings["enable_chunked_prefill"] = False
     if options.get("tensor_parallel_size", 1) > 1:
         settings["distributed_executor_backend"] = "mp"  # processes of this machine, whatever Ray would place elsewhere
     settings.update(options)
-    if on_cpu and "enable_prefix_caching" not in options and "enable_chunked_prefill" not in options:
+    if on_cpu:
+        config = EngineArgs(model=model, max_model_len=length, seed=seed, **settings).create_model_config()
+        settings.setdefault("max_num_batched_tokens", max(config.max_model_len, _STEP_TOKENS))
         # Mamba layers cache a prefix only where prompts may be cut.
-        args = EngineArgs(model=model, max_model_len=max_model_len, seed=seed, **settings)
-        settings["enable_prefix_caching"] = not args.create_model_config().is_hybrid
-    return LLMEngine.from_engine_args(EngineArgs(model=model, max_model_len=max_model_len, seed=seed, **settings))
+        if "enable_prefix_caching" not in options and "enable_chunked_prefill" not in options:
+            settings["enable_prefix_caching"] = not config.is_hybrid
+    return LLMEngine.from_engine_args(EngineArgs(model=model, max_model_len=length, seed=seed, **settings))
 
 
 class VllmEngine:
@@ -98,11 +102,18 @@ class VllmEngine:
     streams = True
 
     def __init__(
-        self, model: str, stop_token_ids: tuple[int, ...] = (), max_model_len: int = 1024, seed: int = 0, **options: Any
+        self,
+        model: str,
+        stop_token_ids: tuple[int, ...] = (),
+        max_model_len: int | None = 1024,
+        seed: int = 0,
+        **options: Any,
     ) -> None:
-        """Starts the engine and waits until it is ready. Raises MissingExtra or EngineError."""
+        """Starts the engine and waits until it is ready. Raises MissingExtra or EngineError.
+
+        `max_model_len` None is the model's own context, or as much of it as the key-value cache holds.
+        """
         self.stop_token_ids = stop_token_ids
-        self.max_model_len = max_model_len
         self.version = 0
         self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._requests: dict[str, _Request] = {}
@@ -121,6 +132,7 @@ class VllmEngine:
         )
         self._thread.start()
         ready.result()
+        self.max_model_len: int = self._engine.model_config.max_model_len
 
     @property
     def dtype(self) -> str:
@@ -224,7 +236,7 @@ class VllmEngine:
 
     # -- the stepping thread -------------------------------------------------------------------------------------------
 
-    def _run(self, ready: Future, model: str, max_model_len: int, seed: int, options: dict[str, Any]) -> None:
+    def _run(self, ready: Future, model: str, max_model_len: int | None, seed: int, options: dict[str, Any]) -> None:
         try:
             self._engine = make_llm_engine(model, max_model_len, seed, options)
         except BaseException as error:
