@@ -207,6 +207,8 @@ class ServeOptions(TypedDict, total=False):
     """GPUs that each copy of the model is split over (vllm)."""
     data_parallel_size: int
     """Copies of the model (vllm)."""
+    adapter: list[str]
+    """Checkpoint of a run with adapters (RUN/step_N), or folder in peft's layout, to serve beside the model under this name. May be repeated; vllm only."""
     env: str
     """Environment of the recorded rollouts."""
     host: str
