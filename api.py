@@ -611,24 +611,24 @@ class Store(SqlStore):
     def pack(
         self,
         file: str | Path,
-        runs: Any,
+        run: Any,
         *,
-        datasets: Sequence[Any] = (),
+        dataset: Any = (),
         checkpoints: Literal["none", "last", "all"] = "none",
     ) -> "Packed":
         """Writes runs, with what they refer to, into one file for another store's `unpack`.
 
         Args:
-            runs: A run or a list of them: names, or anything with a `run_id`.
-            datasets: Dataset versions (NAME@V or Dataset) over packed runs; the run that built each is packed too.
+            run: A run or a list of them: names, or anything with a `run_id`.
+            dataset: A dataset version over packed runs, or a list of them (NAME@V or Dataset); the run that built each is packed too.
             checkpoints: The files of which checkpoints: none, last or all.
 
         Raises StoreNotFound, ConfigError, and WriteConflict while a run is being written.
         """
         from .store.packing import pack
 
-        listed = runs if isinstance(runs, (list, tuple)) else [runs]
-        return pack(self, file, [run_id_of(run) for run in listed], [id_of(one) for one in datasets], checkpoints)
+        runs, datasets = (one if isinstance(one, (list, tuple)) else [one] for one in (run, dataset))
+        return pack(self, file, [run_id_of(one) for one in runs], [id_of(one) for one in datasets], checkpoints)
 
     def unpack(self, file: str | Path) -> "Unpacked":
         """Brings the runs of a pack into the store, ids kept; unpacking it again adds nothing.

@@ -56,7 +56,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="module")
 def packed(source: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("packed") / "runs.pack"
-    source.pack(file, ["base", "again", "trained"], datasets=["demos@1"], checkpoints="last")
+    source.pack(file, ["base", "again", "trained"], dataset=["demos@1"], checkpoints="last")
     return file
 
 
@@ -101,7 +101,7 @@ def test_what_is_not_packed_is_said_and_waits(source: Any, tmp_path: Path) -> No
     target.unpack(tmp_path / "base.pack")
     assert target.unpack(tmp_path / "again.pack").added == {"scores": 8}
     with pytest.raises(ConfigError, match="--run base"):
-        source.pack(tmp_path / "no.pack", ["other"], datasets=["demos@1"])
+        source.pack(tmp_path / "no.pack", ["other"], dataset=["demos@1"])
 
 
 def test_an_interrupted_unpack_is_repeated(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
