@@ -14,6 +14,7 @@ from typing import Any
 from ...base.errors import ConfigError, one_line
 from ...base.worker_process import MAIN, WorkerDied, WorkerError, WorkerProcess, WorkerSetup, kill_at_exit
 from .limits import SandboxLimits
+from .syscalls import filter_program
 
 _HERE = Path(__file__).resolve().parent
 _CODE = "/opt/rollhouse"
@@ -157,6 +158,7 @@ def _launcher(limits: SandboxLimits, command: list[str], places: Sequence[str] =
         "tmp_mb": limits.files_mb,
         "files": limits.files,
         "places": list(places),
+        "filter": filter_program().hex(),
         "limits": {
             "AS": limits.memory_mb << 20,
             "NPROC": limits.processes,

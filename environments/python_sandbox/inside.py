@@ -167,17 +167,30 @@ def _feed(process: "subprocess.Popen[bytes]", stdin: bytes) -> bytes:
 
 
 def _memory() -> int:
-    """Bytes of memory that all processes but this one hold; 0 where /proc is not visible."""
+    """Bytes of memory that all processes but this one hold; 0 where /proc is not visible.
+
+    Memory without a file that processes share counts whole and once, whether it is touched or not: the pages that one has let go are held on.
+    A process that hides its mappings holds too much.
+    """
     total = 0
+    shared: dict[str, int] = {}
     for name in os.listdir("/proc"):
         if not name.isdecimal() or name == "1":
             continue
         try:
             with open(f"/proc/{name}/status") as file:
-                total += sum(int(line.split()[1]) for line in file if line.startswith(("RssAnon:", "VmSwap:")))
+                total += sum(int(line.split()[1]) << 10 for line in file if line.startswith(("RssAnon:", "VmSwap:")))
+            with open(f"/proc/{name}/maps", errors="replace") as file:
+                for line in file:
+                    if "/dev/zero" in line:
+                        place, _, _, _, inode, *_ = line.split()
+                        first, _, last = place.partition("-")
+                        shared[inode] = max(shared.get(inode, 0), int(last, 16) - int(first, 16))
+        except PermissionError:
+            return 1 << 62
         except (OSError, ValueError, IndexError):
             continue
-    return total * 1024
+    return total + sum(shared.values())
 
 
 def _end_all(process: "subprocess.Popen[bytes]") -> None:

@@ -105,6 +105,7 @@ def test_rollouts_from_the_command_line(isolated: None, tmp_path: Path) -> None:
     assert len({row["group_id"] for row in rows}) == 2
 
 
+@pytest.mark.system
 def test_tests_without_a_reward_are_an_error(isolated: None, tmp_path: Path) -> None:
     for script, reason in (
         ("echo no pytest here; exit 1", "neither reward.json nor reward.txt: no pytest here"),
