@@ -105,6 +105,11 @@ def tensor_dtypes(path: str | os.PathLike[str]) -> dict[str, str]:
     return {name: entry["dtype"] for name, (_, _, entry) in _tensors(path).items()}
 
 
+def tensor_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of a folder or file."""
+    return {name: tuple(entry["shape"]) for name, (_, _, entry) in _tensors(path).items()}
+
+
 def _hash_bytes(digest: Any, file: Path, start: int, end: int) -> None:
     with open(file, "rb") as handle:
         handle.seek(start)
