@@ -329,10 +329,12 @@ class Store(SqlStore):
         A run of that name (`run=`) is continued. Raises ConfigError for a wrong configuration, a port in use or an address that needs a key.
         """
         from .serve.config import ServeConfig
-        from .serve.job import run_server, with_served_name
+        from .serve.job import refuse_unservable, run_server, with_served_name
+        from .train.checkpoints import named_adapters
 
         config = with_served_name(resolve(ServeConfig, recipe, overrides, _with_ids(options)))
-        return run_server(self, self._with_model(config), on_ready)
+        refuse_unservable(config)
+        return run_server(self, self._with_model(config), on_ready, named_adapters(self, config.policy.adapters))
 
     def collect(
         self,

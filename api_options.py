@@ -26,7 +26,7 @@ class CollectOptions(TypedDict, total=False):
     snapshot: str | None
     """Take a snapshot with this name at the end."""
     env: str | None
-    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME, harbor:FOLDER or mcp:COMMAND_OR_URL."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None
@@ -46,7 +46,7 @@ class CollectOptions(TypedDict, total=False):
     model: Any
     """Checkpoint id, run, model folder or hub name; for an endpoint the name of the model that it serves."""
     max_model_len: int | None
-    """Context length in tokens. Default: the model's limit, at most 4096."""
+    """Context length in tokens. Default: the model's limit; on vLLM as much of it as the cache of keys and values holds."""
     chat_template: str | None
     """Jinja file used instead of the model's chat template."""
     enable_thinking: bool | None
@@ -91,7 +91,7 @@ class EvaluateOptions(TypedDict, total=False):
     """Seed for task generation, the scripted engine's mistakes and sampling."""
     limits: Any
     env: str | None
-    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME, harbor:FOLDER or mcp:COMMAND_OR_URL."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None
@@ -111,7 +111,7 @@ class EvaluateOptions(TypedDict, total=False):
     model: Any
     """Checkpoint id, run, model folder or hub name; for an endpoint the name of the model that it serves."""
     max_model_len: int | None
-    """Context length in tokens. Default: the model's limit, at most 4096."""
+    """Context length in tokens. Default: the model's limit; on vLLM as much of it as the cache of keys and values holds."""
     chat_template: str | None
     """Jinja file used instead of the model's chat template."""
     enable_thinking: bool | None
@@ -163,7 +163,7 @@ class TasksOptions(TypedDict, total=False):
     """Tasks that an environment generates, or that it reads from a file."""
 
     name: str
-    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME, harbor:FOLDER or mcp:COMMAND_OR_URL."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None
@@ -194,7 +194,7 @@ class ServeOptions(TypedDict, total=False):
     model: Any
     """Checkpoint id, run, model folder or hub name; for an endpoint the name of the model that it serves."""
     max_model_len: int | None
-    """Context length in tokens. Default: the model's limit, at most 4096."""
+    """Context length in tokens. Default: the model's limit; on vLLM as much of it as the cache of keys and values holds."""
     chat_template: str | None
     """Jinja file used instead of the model's chat template."""
     enable_thinking: bool | None
@@ -207,6 +207,8 @@ class ServeOptions(TypedDict, total=False):
     """GPUs that each copy of the model is split over (vllm)."""
     data_parallel_size: int
     """Copies of the model (vllm)."""
+    adapter: list[str]
+    """Checkpoint of a run with adapters (RUN/step_N), or folder in peft's layout, to serve beside the model under this name. May be repeated; vllm only."""
     env: str
     """Environment of the recorded rollouts."""
     host: str
@@ -595,7 +597,7 @@ class GrpoTrainingOptions(TypedDict, total=False):
     seed: int
     """Seed for the order of prompts and for sampling."""
     env: str | None
-    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL or verifiers:NAME."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME, harbor:FOLDER or mcp:COMMAND_OR_URL."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None

@@ -19,7 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 # `val:accuracy` and `verifiers:NAME` have the form of a plug-in and are none.
 _MOST = 2**63 - 1
 _NO_CODE = {"metric_name", "metric"}
-_ADAPTERS = {"verifiers", "openai", "pypi", "hf"}
+_ADAPTERS = {"verifiers", "harbor", "mcp", "openai", "pypi", "hf"}
 RECIPES = Path(__file__).resolve().parent.parent / "configs"
 
 

@@ -91,7 +91,7 @@ def main() -> None:
     policy = TokenPolicy(engine, chat, "instant")
     store = LanceStore.create(Path(sys.argv[2]))
     with start_run(store, "collect", None) as run:
-        recorder = Recorder(store, run, policy, "served")
+        recorder = Recorder(store, run, {None: policy}, "served")
         api = Api(Service(TokenBackend(policy), recorder), "m", None, False, lambda error: None)
         asyncio.run(serve(make_app(api)))
 

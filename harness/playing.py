@@ -10,6 +10,7 @@ from typing import Any
 from ..base.errors import RollhouseError, SchemaMismatch, one_line
 from ..collect.episode import Episode, Slot, without_content
 from ..environments.harness import HarnessSettings
+from ..environments.mixture import parts_of
 from ..environments.shaping import check_score
 from ..environments.types import Environment
 from ..policies.types import Policy, Sampling
@@ -24,7 +25,7 @@ from .live import LiveRollout
 from .running import ProgramEnd, Runner
 
 _VERDICT_S = 60.0
-"""Seconds that an environment's verdict may take, after the program has ended."""
+"""Seconds that an environment's verdict may take after the program has ended, unless it has a `verify_limit_s` of its own."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class HarnessPlayer:
             return check_score(Score(score.reward, score.passed, named, score.scorer_version, score.components))
         if given is not None and given.status in FAILED:
             return Score(0.0, False, "harness", "1")  # not kept: a rollout that failed has no verdict
-        async with asyncio.timeout(_VERDICT_S):
+        judged = parts_of(self.environment).get(live.slot.task.environment)
+        async with asyncio.timeout(max(_VERDICT_S, getattr(judged, "verify_limit_s", 0.0))):
             return check_score(await self.gateway.verdict(live))
 
 
@@ -145,7 +147,7 @@ def episode_of(
         ]
     else:
         try:
-            rows = branch_rollouts(live.served.branches(), policy, columns, lambda agent, branch: row_id(slot, agent, branch))  # fmt: skip
+            rows = branch_rollouts(live.served.branches(), {None: policy}, columns, lambda agent, branch: row_id(slot, agent, branch))  # fmt: skip
         except SchemaMismatch as error:
             bare = Rollout(messages=[], rollout_id=slot.rollout_id, episode_id=slot.rollout_id, **columns)
             rows = [without_content(bare, error)]

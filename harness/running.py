@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..base.containers import container_engine
 from ..base.errors import ConfigError, one_line
 from ..base.time_limit import TimeLimitExceeded, time_limit
 from ..base.worker_process import WorkerDied, WorkerError, WorkerProcess, WorkerSetup, WorkerUnavailable
@@ -25,7 +26,6 @@ from .program import call_harness, error_text, load_harness, task_json, verdict_
 _GRACE_S = 15.0
 """Seconds after the time limit in which a supervisor has killed all and reported."""
 _START_S = 120.0
-_CONTAINERS = ("docker", "podman")
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,7 @@ class ProcessRunner:
 
     def __post_init__(self) -> None:
         if self.settings.runs_in == "container":
-            self._engine = next((name for name in _CONTAINERS if shutil.which(name)), None)
-            if self._engine is None:
-                raise ConfigError("There is neither docker nor podman for a harness in a container.", "Install one of them, or use runs_in=process.")  # fmt: skip
+            self._engine = container_engine()
         elif self.settings.command and shutil.which(self.settings.command[0]) is None:
             raise ConfigError(f"The harness's program {self.settings.command[0]!r} is not there.", "Correct environment.harness.command.")  # fmt: skip
         self._thread.submit(self._start_launcher).result()

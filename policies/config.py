@@ -134,7 +134,7 @@ class ModelSettings(Section):
     model_name: Annotated[str | None, Flag("Policy", "model", "MODEL")] = None
     """Checkpoint id, run, model folder or hub name; for an endpoint the name of the model that it serves."""
     max_total_sequence_length: Annotated[int | None, Flag("Policy", "max_model_len", "N")] = Field(default=None, ge=1)
-    """Context length in tokens. Default: the model's limit, at most 4096."""
+    """Context length in tokens. Default: the model's limit; on vLLM as much of it as the cache of keys and values holds."""
     chat: ChatOptions = Field(default_factory=ChatOptions)
 
 

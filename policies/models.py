@@ -107,6 +107,11 @@ def tensor_dtypes(path: str | os.PathLike[str]) -> dict[str, str]:
     return {name: entry["dtype"] for name, (_, _, entry) in _tensors(path).items()}
 
 
+def tensor_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of a folder or file."""
+    return {name: tuple(entry["shape"]) for name, (_, _, entry) in _tensors(path).items()}
+
+
 def _hash_bytes(digest: Any, file: Path, start: int, end: int) -> None:
     with open(file, "rb") as handle:
         handle.seek(start)
@@ -161,7 +166,8 @@ def check_text_model(folder: str | os.PathLike[str]) -> None:
 
 def context_length(folder: str | os.PathLike[str]) -> int | None:
     """The most tokens of a sequence by the model's configuration; None when it states none."""
-    return model_config(folder).get("max_position_embeddings")
+    config = model_config(folder)
+    return config.get("max_position_embeddings") or config.get("n_positions")
 
 
 def load_tokenizer(folder: str | os.PathLike[str], template: str | None = None) -> "PreTrainedTokenizerBase":

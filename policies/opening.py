@@ -100,7 +100,7 @@ def _torch_policy(model: Path, max_model_len: int | None, options: ChatOptions) 
     from .engines.torch_engine import TorchEngine
 
     chat = ChatFormat.of(check_model_folder(model), options)
-    engine = TorchEngine(model, max_model_len or 4096, stop_ids=chat.stop_token_ids)
+    engine = TorchEngine(model, max_model_len, stop_ids=chat.stop_token_ids)
     try:
         yield TokenPolicy(engine, chat, weights_hash(model))
     finally:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from ...base.errors import ConfigError, one_line
 from ...base.worker_process import MAIN, WorkerDied, WorkerError, WorkerProcess, WorkerSetup, kill_at_exit
 from .limits import SandboxLimits
+from .syscalls import filter_program
 
 _HERE = Path(__file__).resolve().parent
 _CODE = "/opt/rollhouse"
@@ -32,12 +33,13 @@ class Sandbox:
     Raises ConfigError where nothing isolates, WorkerUnavailable when no process can be started.
     """
 
-    def __init__(self, limits: SandboxLimits) -> None:
+    def __init__(self, limits: SandboxLimits, places: Sequence[str] = ()) -> None:
+        """`places` are further writable folders, in memory and empty."""
         require_isolation()
         self.limits = limits
         self._worker: WorkerProcess | None = WorkerProcess(
             WorkerSetup(
-                launcher=_launcher(limits, [python(), "-I", "-S", f"{_CODE}/{MAIN.name}"]),
+                launcher=_launcher(limits, [python(), "-I", "-S", f"{_CODE}/{MAIN.name}"], places),
                 folders=[_CODE],
                 path=None,
                 # The worker itself and what is in memory as files come on top of what programs may hold.
@@ -71,15 +73,28 @@ class Sandbox:
         found = self._call("take_files", self.limits.files_mb << 20)
         return {path: base64.b64decode(content) for path, content in found.items()}
 
-    def run(self, command: list[str], stdin: str = "", output_bytes: int | None = None) -> dict[str, Any]:
+    def run(
+        self,
+        command: list[str],
+        stdin: str = "",
+        output_bytes: int | None = None,
+        *,
+        seconds: float | None = None,
+        folder: str | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         """Runs a program; see `inside.run`. Raises ValueError when it cannot be started.
 
         Args:
             output_bytes: Of the output that is returned; None is the limits'.
+            seconds: Its time limit; None is the limits'.
+            folder: Where it runs; None is the working folder.
+            variables: Further ones of its environment.
         """
         limits = self.limits
-        given = (command, stdin, limits.seconds, output_bytes or limits.output_bytes, limits.memory_mb << 20)
-        return self._call("run", *given, timeout_s=limits.seconds + _SLACK_S)
+        time_s = limits.seconds if seconds is None else seconds
+        given = (command, stdin, time_s, output_bytes or limits.output_bytes, limits.memory_mb << 20)
+        return self._call("run", *given, folder, dict(variables or {}), timeout_s=time_s + _SLACK_S)
 
     def close(self) -> None:
         """Ends the sandbox and every process in it."""
@@ -133,7 +148,7 @@ def _why_not() -> str | None:
     return None if tried.stdout == "sandbox\n" else one_line(tried.stderr or f"exit status {tried.returncode}", 200)
 
 
-def _launcher(limits: SandboxLimits, command: list[str]) -> list[str]:
+def _launcher(limits: SandboxLimits, command: list[str], places: Sequence[str] = ()) -> list[str]:
     """The command that runs another one in a sandbox; see `isolate`."""
     binds, links = _places()
     settings = {
@@ -142,6 +157,8 @@ def _launcher(limits: SandboxLimits, command: list[str]) -> list[str]:
         "work_mb": limits.files_mb,
         "tmp_mb": limits.files_mb,
         "files": limits.files,
+        "places": list(places),
+        "filter": filter_program().hex(),
         "limits": {
             "AS": limits.memory_mb << 20,
             "NPROC": limits.processes,

@@ -91,16 +91,24 @@ def take_files(limit: int) -> dict[str, str]:
     return found
 
 
-def run(command: list[str], stdin: str, seconds: float, output_bytes: int, memory_bytes: int) -> dict[str, Any]:
-    """Runs a program in the working folder and ends every process that it leaves behind.
+def run(
+    command: list[str],
+    stdin: str,
+    seconds: float,
+    output_bytes: int,
+    memory_bytes: int,
+    folder: str | None,
+    variables: dict[str, str],
+) -> dict[str, Any]:
+    """Runs a program in the working folder, or another one, and ends every process that it leaves behind.
 
     Returns:
         `output` (both streams, at most `output_bytes`), `left_out` (bytes of output beyond that), `status` (negative for a signal), and `stopped`:
         `time`, `memory` or None.
     """
-    environment = _ENVIRONMENT | {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}
+    environment = _ENVIRONMENT | {"PATH": os.environ.get("PATH", "/usr/bin:/bin")} | variables
     process = subprocess.Popen(
-        command, cwd=WORK, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        command, cwd=folder or WORK, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True, bufsize=0,
     )  # fmt: skip
     cpu = int(seconds) + 2
@@ -159,17 +167,30 @@ def _feed(process: "subprocess.Popen[bytes]", stdin: bytes) -> bytes:
 
 
 def _memory() -> int:
-    """Bytes of memory that all processes but this one hold; 0 where /proc is not visible."""
+    """Bytes of memory that all processes but this one hold; 0 where /proc is not visible.
+
+    Memory without a file that processes share counts whole and once, whether it is touched or not: the pages that one has let go are held on.
+    A process that hides its mappings holds too much.
+    """
     total = 0
+    shared: dict[str, int] = {}
     for name in os.listdir("/proc"):
         if not name.isdecimal() or name == "1":
             continue
         try:
             with open(f"/proc/{name}/status") as file:
-                total += sum(int(line.split()[1]) for line in file if line.startswith(("RssAnon:", "VmSwap:")))
+                total += sum(int(line.split()[1]) << 10 for line in file if line.startswith(("RssAnon:", "VmSwap:")))
+            with open(f"/proc/{name}/maps", errors="replace") as file:
+                for line in file:
+                    if "/dev/zero" in line:
+                        place, _, _, _, inode, *_ = line.split()
+                        first, _, last = place.partition("-")
+                        shared[inode] = max(shared.get(inode, 0), int(last, 16) - int(first, 16))
+        except PermissionError:
+            return 1 << 62
         except (OSError, ValueError, IndexError):
             continue
-    return total * 1024
+    return total + sum(shared.values())
 
 
 def _end_all(process: "subprocess.Popen[bytes]") -> None:

@@ -1,7 +1,7 @@
 """Runs a command in Linux namespaces of its own, in a file system that it cannot leave: `python isolate.py SETTINGS_AS_JSON`.
 
-The command is process 1 of a PID namespace, so that every process it leaves behind ends with it. It sees the binds, all read-only, and three
-directories in memory: /work, /tmp and /dev/shm. It has no network, no capability, no way to gain one, and a user id that no other process has.
+The command is process 1 of a PID namespace, so that every process it leaves behind ends with it. It sees the binds, all read-only, and these
+directories in memory: /work, /tmp, /dev/shm and the places that the settings name. It has no network, no capability, no way to gain one, a user id that no other process has, and not all system calls.
 
 Started by path; imports the standard library alone. Any failure before the command starts is one line on stderr and exit status 70.
 """
@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import signal
+import struct
 import sys
 from typing import Any
 
@@ -25,6 +26,7 @@ _BIND, _RECURSIVE, _PRIVATE = 4096, 16384, 1 << 18
 _DETACH = 2
 _AT_RECURSIVE, _MOUNT_SETATTR, _PIVOT_ROOT = 0x8000, 442, {"x86_64": 155, "aarch64": 41}
 _PARENT_DEATH, _NO_NEW_PRIVILEGES, _DROP_BOUNDING = 1, 38, 24
+_SET_SECCOMP, _FILTER_MODE = 22, 2
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _ROOT = "/tmp"
 FAILED = 70
@@ -80,7 +82,17 @@ def _become(settings: dict[str, Any]) -> None:
     _call("prctl", _PARENT_DEATH, signal.SIGKILL, 0, 0, 0)  # a change of user clears it
     os.chdir("/work")
     os.umask(0o077)
+    _filter(bytes.fromhex(settings["filter"]))
     os.execve(settings["command"][0], settings["command"], settings["environment"])
+
+
+def _filter(program: bytes) -> None:
+    """Refuses system calls from now on; see `syscalls`."""
+    if program:
+        held = ctypes.create_string_buffer(program, len(program))
+        # struct sock_fprog: the number of instructions, and where they are.
+        described = struct.pack("@HP", len(program) // 8, ctypes.addressof(held))
+        _call("prctl", _SET_SECCOMP, _FILTER_MODE, described, 0, 0)
 
 
 def _map_ids(child: int) -> None:
@@ -103,7 +115,8 @@ def _build_root(settings: dict[str, Any]) -> None:
     sources = [(os.open(source, os.O_PATH), os.path.isdir(source), target) for source, target in settings["binds"]]
     sources += [(os.open(f"/dev/{name}", os.O_PATH), False, f"/dev/{name}") for name in _DEVICES]
     _mount("tmpfs", _ROOT, "tmpfs", _NO_SUID, "size=4m,mode=755")
-    for place, folder in (("/work", "work_mb"), ("/tmp", "tmp_mb"), ("/dev/shm", "tmp_mb")):
+    further = [(place, "work_mb") for place in settings["places"]]
+    for place, folder in (("/work", "work_mb"), ("/tmp", "tmp_mb"), ("/dev/shm", "tmp_mb"), *further):
         os.makedirs(_ROOT + place, exist_ok=True)
         size = f"size={settings[folder]}m,nr_inodes={settings['files']},mode=700"
         _mount("tmpfs", _ROOT + place, "tmpfs", _NO_SUID | _NO_DEVICES, size)

@@ -20,6 +20,8 @@ from .weight_file import read_weights
 if TYPE_CHECKING:
     import torch
 
+_DEFAULT_MODEL_LEN = 4096  # of a model that states none
+
 
 @dataclass
 class _Request:
@@ -60,7 +62,7 @@ class TorchEngine:
     shapes = frozenset({"top_logprobs"})
 
     def __init__(
-        self, model: str | Path, max_model_len: int = 4096, max_batch: int = 64, stop_ids: Sequence[int] = ()
+        self, model: str | Path, max_model_len: int | None = None, max_batch: int = 64, stop_ids: Sequence[int] = ()
     ) -> None:
         """Loads the model; `stop_ids` end a turn, none are those of the model's own chat format. Raises ConfigError for a folder it cannot be loaded from, MissingExtra without torch or transformers."""
         folder = check_model_folder(model)
@@ -71,7 +73,8 @@ class TorchEngine:
         self._model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)
         self._model.to(self._device).eval()
         self._stop = frozenset(stop_ids or ChatFormat.of(folder).stop_token_ids)
-        self.max_model_len = min(max_model_len, context_length(folder) or max_model_len)
+        limits = [length for length in (max_model_len, context_length(folder)) if length is not None]
+        self.max_model_len = min(limits, default=_DEFAULT_MODEL_LEN)
         self.version = 0
         self._max_batch = max_batch
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}

@@ -1,6 +1,7 @@
 """The handle of a vLLM engine in a Ray actor, and how such engines are opened: one, or several that answer as one."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +18,12 @@ from .cluster import call, our_error, require_resources
 from .replicas import ReplicatedEngine
 from .vllm_client import SHAPES, Client, EngineActor, engine_gone
 
-_DEFAULT_MODEL_LEN = 4096
-
 
 class VllmActorEngine:
     """A TokenEngine: the handle of a vLLM engine in a Ray actor. Picklable; the copy does not own the actor.
 
-    `max_model_len` is this handle's; the engine's own may be larger. `timeout_s` is for one request. `parallel` is the engine's workers.
+    `max_model_len` is this handle's; the engine's own may be larger. `timeout_s` is for one request. `parallel` is the engine's workers. `adapter` is the
+    number of the adapter that answers this handle's requests; 0 for none.
     """
 
     kind = "vllm"
@@ -38,29 +38,41 @@ class VllmActorEngine:
         timeout_s: float = 600.0,
         owned: bool = False,
         parallel: int = 1,
+        adapter: int = 0,
     ) -> None:
         self.actor = actor
+        self.adapter = adapter
         self.parallel = parallel
         self.key = key
         self.max_model_len = max_model_len
         self.timeout_s = timeout_s
         self.version = 0
+        self.longest_of: int | None = None  # the model's own context, where as much of it as fits was taken
         self._owned = owned
         self._clients: dict[asyncio.AbstractEventLoop, Client] = {}
         self._clients_lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
-        return VllmActorEngine, (self.actor, self.key, self.max_model_len, self.timeout_s, False, self.parallel)
+        return VllmActorEngine, (self.actor, self.key, self.max_model_len, self.timeout_s, False, self.parallel, self.adapter)  # fmt: skip
+
+    def adapted(self, folder: Path) -> "VllmActorEngine":
+        """A handle of the same engine whose requests an adapter in peft's layout answers. Raises EngineError where the engine does not take it.
+
+        The engine must have been opened with `adapter_options`.
+        """
+        number = call(self.actor.add_adapter.remote(str(folder)), self.timeout_s, engine_gone)
+        shared: dict[str, Any] = {"timeout_s": self.timeout_s, "parallel": self.parallel}
+        return VllmActorEngine(self.actor, self.key, self.max_model_len, adapter=number, **shared)
 
     async def generate(
         self, prompt_ids: list[int], sampling: Sampling, on_tokens: OnTokens | None = None
     ) -> SampledTokens:
         """See TokenEngine."""
-        return await self._client().ask(prompt_ids, sampling, on_tokens)
+        return await self._client().ask(prompt_ids, sampling, on_tokens, self.adapter)
 
     async def score(self, token_ids: list[int]) -> list[float]:
         """See TokenEngine."""
-        return await self._client().ask(token_ids, None)
+        return await self._client().ask(token_ids, None, None, self.adapter)
 
     async def load_weights(self, path: str, version: int) -> None:
         """See TokenEngine."""
@@ -127,7 +139,7 @@ def open_vllm(
     closing the handle leaves them running. Those of other options that hold the GPUs these need are closed.
 
     Args:
-        max_model_len: None is the model's own limit, at most 4096.
+        max_model_len: None is the model's own limit, or as much of it as vLLM's cache holds, with a warning.
         num_gpus: Of each engine; None is one if the cluster has any. An engine split over several always has them whole.
         tensor_parallel_size: GPUs of one machine that each engine's weights are split over (processes, without a GPU).
         data_parallel_size: So many engines, each with all the weights, behind one handle.
@@ -150,9 +162,9 @@ def open_vllm(
         options = {**options, "tensor_parallel_size": tensor_parallel_size}
     if not num_gpus:
         options = {"dtype": "float32", **options}  # what it is on a CPU anyway: saying so makes no other engine
-    max_model_len = max_model_len or min(context_length(folder) or _DEFAULT_MODEL_LEN, _DEFAULT_MODEL_LEN)
     key = hash_id(architecture_hash(folder), stop_ids, options, float(num_gpus))
-    taken = _running(key, max_model_len, data_parallel_size) if take_over and placed is None else []
+    own = context_length(folder)
+    taken = _running(key, max_model_len, own, data_parallel_size) if take_over and placed is None else []
     missing = data_parallel_size - len(taken)
     if placed is None:
         _make_room(missing, num_gpus, taken)
@@ -161,8 +173,14 @@ def open_vllm(
     actors = [_start(placed[i], str(folder), stop_ids, max_model_len, seed + i, options) for i in range(missing)]
     _wait_until_ready(actors, taken, folder, start_timeout_s)
     shared: dict[str, Any] = {"timeout_s": request_timeout_s, "parallel": tensor_parallel_size}
-    handles = [VllmActorEngine(engine.actor, key, max_model_len, **shared) for engine in taken]
-    started = [VllmActorEngine(actor, key, max_model_len, owned=True, **shared) for actor in actors]
+    lengths = [max_model_len or min(engine.max_model_len, own or engine.max_model_len) for engine in taken]
+    handles = [VllmActorEngine(engine.actor, key, length, **shared) for engine, length in zip(taken, lengths, strict=True)]  # fmt: skip
+    lengths = [max_model_len or call(actor.max_model_len.remote(), start_timeout_s, engine_gone) for actor in actors]
+    started = [VllmActorEngine(actor, key, length, owned=True, **shared) for actor, length in zip(actors, lengths, strict=True)]  # fmt: skip
+    for engine in started:
+        engine.longest_of = own if max_model_len is None else None
+    if max_model_len is None and lengths:
+        _warn_of_less(own, min(lengths))
     _open.extend(started)
     engines = handles + started
     return engines[0] if data_parallel_size == 1 else ReplicatedEngine(engines)
@@ -208,10 +226,26 @@ def _check_split(folder: Path, parts: int) -> None:
         )
 
 
-def _running(key: str, max_model_len: int, at_most: int) -> list[VllmActorEngine]:
-    """Engines of this process that can be taken over."""
+def _warn_of_less(own: int | None, length: int) -> None:
+    """Says that the context is shorter than the model's own."""
+    if own is not None and length < own:
+        print(
+            f"warning: vLLM serves a context of {length} tokens; the model's own limit is {own}. Where the cache of keys and values is too small, raise "
+            "VLLM_CPU_KVCACHE_SPACE (GiB, on a CPU) or policy.generation.vllm.gpu_memory_utilization.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _running(key: str, max_model_len: int | None, own: int | None, at_most: int) -> list[VllmActorEngine]:
+    """Engines of this process that can be taken over: with a context that is as long, or, for None, the longest that fits."""
     found: list[VllmActorEngine] = []
-    for engine in [engine for engine in _open if engine.key == key and engine.max_model_len >= max_model_len]:
+
+    def is_long(engine: VllmActorEngine) -> bool:
+        wanted = max_model_len or own
+        return wanted is not None and (engine.max_model_len >= wanted or (not max_model_len and engine.longest_of == own))  # fmt: skip
+
+    for engine in [engine for engine in _open if engine.key == key and is_long(engine)]:
         if len(found) == at_most:
             break
         if _alive(engine):

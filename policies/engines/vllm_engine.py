@@ -20,13 +20,14 @@ from ..models import weight_files
 from ..types import Sampling
 from .base import EngineGone, EngineRefused, OnTokens, SampledTokens, version_spans
 from .environment import prepare_environment
-from .vllm_adapter import EngineAdapter, is_adapter
+from .vllm_adapter import EngineAdapter, NamedAdapters, is_adapter
 from .vllm_structured import StructuredOutputs, structured_params
 from .vllm_transfer import STEPS
 from .weight_file import read_weights
 
 EXTENSION = "rollhouse.policies.engines.plain_linear.WorkerExtension"
 _STEP_TOKENS = 4096
+_WHAT_FITS = -1  # vLLM's name for the model's own context, or as much of it as its cache holds
 _Command = tuple[Callable[[], None], Future]
 
 
@@ -53,8 +54,8 @@ class _Request:
     top: list[list[tuple[int, float]]] = field(default_factory=list)
 
 
-def make_llm_engine(model: str, max_model_len: int, seed: int, options: dict[str, Any]) -> Any:
-    """vLLM's LLMEngine over token ids; `options` are further EngineArgs."""
+def make_llm_engine(model: str, max_model_len: int | None, seed: int, options: dict[str, Any]) -> Any:
+    """vLLM's LLMEngine over token ids; `options` are further EngineArgs. None is the model's own context, or as much of it as its cache holds."""
     prepare_environment()
     require("vllm")
     from vllm.engine.arg_utils import EngineArgs
@@ -62,6 +63,7 @@ def make_llm_engine(model: str, max_model_len: int, seed: int, options: dict[str
     from vllm.v1.engine.llm_engine import LLMEngine
 
     on_cpu = current_platform.is_cpu()
+    length = _WHAT_FITS if max_model_len is None else max_model_len
     settings: dict[str, Any] = {
         "dtype": "float32" if on_cpu else "auto",
         "enforce_eager": on_cpu,
@@ -76,15 +78,17 @@ def make_llm_engine(model: str, max_model_len: int, seed: int, options: dict[str
     if on_cpu:
         # A prompt cut over two steps makes vLLM rewind its request's generator, which no CPU generator can: a seeded request would end
         # the engine. So no prompt is cut.
-        settings |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(max_model_len, _STEP_TOKENS)}
+        settings["enable_chunked_prefill"] = False
     if options.get("tensor_parallel_size", 1) > 1:
         settings["distributed_executor_backend"] = "mp"  # processes of this machine, whatever Ray would place elsewhere
     settings.update(options)
-    if on_cpu and "enable_prefix_caching" not in options and "enable_chunked_prefill" not in options:
+    if on_cpu:
+        config = EngineArgs(model=model, max_model_len=length, seed=seed, **settings).create_model_config()
+        settings.setdefault("max_num_batched_tokens", max(config.max_model_len, _STEP_TOKENS))
         # Mamba layers cache a prefix only where prompts may be cut.
-        args = EngineArgs(model=model, max_model_len=max_model_len, seed=seed, **settings)
-        settings["enable_prefix_caching"] = not args.create_model_config().is_hybrid
-    return LLMEngine.from_engine_args(EngineArgs(model=model, max_model_len=max_model_len, seed=seed, **settings))
+        if "enable_prefix_caching" not in options and "enable_chunked_prefill" not in options:
+            settings["enable_prefix_caching"] = not config.is_hybrid
+    return LLMEngine.from_engine_args(EngineArgs(model=model, max_model_len=length, seed=seed, **settings))
 
 
 class VllmEngine:
@@ -98,11 +102,18 @@ class VllmEngine:
     streams = True
 
     def __init__(
-        self, model: str, stop_token_ids: tuple[int, ...] = (), max_model_len: int = 1024, seed: int = 0, **options: Any
+        self,
+        model: str,
+        stop_token_ids: tuple[int, ...] = (),
+        max_model_len: int | None = 1024,
+        seed: int = 0,
+        **options: Any,
     ) -> None:
-        """Starts the engine and waits until it is ready. Raises MissingExtra or EngineError."""
+        """Starts the engine and waits until it is ready. Raises MissingExtra or EngineError.
+
+        `max_model_len` None is the model's own context, or as much of it as the key-value cache holds.
+        """
         self.stop_token_ids = stop_token_ids
-        self.max_model_len = max_model_len
         self.version = 0
         self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._requests: dict[str, _Request] = {}
@@ -111,6 +122,7 @@ class VllmEngine:
         self._structured = StructuredOutputs(model)
         self._mixture: str | None = None  # why the weights are of no single model
         self._adapter: EngineAdapter | None = None  # of the weights loaded last
+        self._adapters = NamedAdapters()
         self._lock = threading.Lock()  # guards _ended, so that no command is queued after the thread has ended
         self._ended = False
         self._failure: BaseException | None = None
@@ -120,6 +132,7 @@ class VllmEngine:
         )
         self._thread.start()
         ready.result()
+        self.max_model_len: int = self._engine.model_config.max_model_len
 
     @property
     def dtype(self) -> str:
@@ -129,23 +142,29 @@ class VllmEngine:
     # -- the async side ------------------------------------------------------------------------------------------------
 
     async def generate(
-        self, prompt_ids: list[int], sampling: Sampling, on_tokens: OnTokens | None = None
+        self, prompt_ids: list[int], sampling: Sampling, on_tokens: OnTokens | None = None, adapter: int = 0
     ) -> SampledTokens:
-        """See TokenEngine."""
-        return await self._request(prompt_ids, sampling, on_tokens)
+        """See TokenEngine. `adapter` is a number of add_adapter; 0 is the engine's own weights."""
+        return await self._request(prompt_ids, sampling, on_tokens, adapter)
 
-    async def score(self, token_ids: list[int]) -> list[float]:
-        """See TokenEngine."""
-        return await self._request(token_ids, None)
+    async def score(self, token_ids: list[int], adapter: int = 0) -> list[float]:
+        """See TokenEngine; `adapter` as for `generate`."""
+        return await self._request(token_ids, None, None, adapter)
+
+    async def add_adapter(self, folder: str) -> int:
+        """Loads an adapter in peft's layout beside the weights and returns the number that requests choose it by. Raises EngineError."""
+        return await asyncio.wrap_future(self._call(lambda: self._adapters.add(self._engine, folder)))
 
     async def load_weights(self, path: str, version: int) -> None:
         """See TokenEngine. The key-value cache is rebuilt, for requests in flight too."""
         await asyncio.wrap_future(self._call(lambda: self._load(path, version)))
 
-    async def _request(self, token_ids: list[int], sampling: Sampling | None, on_tokens: OnTokens | None = None) -> Any:
+    async def _request(
+        self, token_ids: list[int], sampling: Sampling | None, on_tokens: OnTokens | None, adapter: int
+    ) -> Any:
         future, given_up = Future(), threading.Event()
         report = None if on_tokens is None else _in_loop(asyncio.get_running_loop(), on_tokens)
-        self._put(lambda: self._add(token_ids, sampling, future, given_up, report), future)
+        self._put(lambda: self._add(token_ids, sampling, future, given_up, report, adapter), future)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -217,7 +236,7 @@ class VllmEngine:
 
     # -- the stepping thread -------------------------------------------------------------------------------------------
 
-    def _run(self, ready: Future, model: str, max_model_len: int, seed: int, options: dict[str, Any]) -> None:
+    def _run(self, ready: Future, model: str, max_model_len: int | None, seed: int, options: dict[str, Any]) -> None:
         try:
             self._engine = make_llm_engine(model, max_model_len, seed, options)
         except BaseException as error:
@@ -271,6 +290,7 @@ class VllmEngine:
         future: Future,
         given_up: threading.Event,
         on_tokens: OnTokens | None,
+        number: int,
     ) -> None:
         if self._mixture is not None:
             future.set_exception(_mixed(self._mixture))
@@ -288,7 +308,8 @@ class VllmEngine:
         name = str(self._count)
         try:
             params = _sampling_params(sampling, room, self.stop_token_ids, on_tokens is not None)
-            adapter = None if self._adapter is None else self._adapter.request
+            pushed = None if self._adapter is None else self._adapter.request
+            adapter = self._adapters.request(number) if number else pushed
             if params.structured_outputs is not None:
                 self._structured.prepare(self._engine)
             internal = self._engine.add_request(name, {"prompt_token_ids": token_ids}, params, lora_request=adapter)

@@ -1,6 +1,7 @@
 """Engines: logprobs against transformers, weights swapped under requests in flight, and a clear end when the process dies."""
 
 import asyncio
+import json
 import os
 import pickle
 import shutil
@@ -16,6 +17,7 @@ from rollhouse.policies.engines import cluster
 from rollhouse.policies.engines.base import EngineGone, SampledTokens, version_spans
 from rollhouse.policies.engines.torch_engine import TorchEngine, sample
 from rollhouse.policies.engines.vllm_actor import open_vllm
+from rollhouse.policies.models import context_length
 from rollhouse.policies.token_policy import TokenPolicy
 from rollhouse.policies.types import Conversation, Sampling
 from rollhouse.store.messages import Message, VersionSpan
@@ -166,13 +168,29 @@ def test_a_cancelled_request_leaves_the_engine(engine: Any, tiny_base: Path) -> 
 def test_a_second_engine_of_the_same_shape_is_the_first_one(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
     other = shifted(tiny_base, tmp_path / "other")
     second: Any = open_vllm(other)
-    assert second.actor == engine.actor
+    assert second.actor == engine.actor and second.max_model_len == context_length(tiny_base)
     assert open_vllm(other, max_model_len=100, dtype="float32").max_model_len == 100 < engine.max_model_len
     prompt = [5, 6, 7]
     generation = asyncio.run(pickle.loads(pickle.dumps(second)).generate(prompt, Sampling(max_tokens=8, seed=1)))
     assert largest_gap(other, prompt, generation.token_ids, generation.logprobs) < 1e-4
     second.close()
     assert len(asyncio.run(engine.score([5, 6]))) == 2, "closing a handle that started nothing ends nothing"
+
+
+@pytest.mark.system
+def test_the_context_is_the_models_own_as_far_as_the_cache_holds_it(
+    ray_session: None, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny_base, tmp_path / "long")
+    config = json.loads((tmp_path / "long" / "config.json").read_text())
+    (tmp_path / "long" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 1 << 19}))
+    engine: Any = open_vllm(tmp_path / "long")
+    try:
+        assert 4096 < engine.max_model_len < 1 << 19 and str(engine.max_model_len) in capsys.readouterr().err
+        assert len(asyncio.run(engine.generate([5] * 5000, Sampling(max_tokens=2))).token_ids) == 2
+    finally:
+        engine.close()
+    assert TorchEngine(tmp_path / "long").max_model_len == 1 << 19
 
 
 def test_an_answer_waits_until_it_is_polled(engine: Any) -> None:

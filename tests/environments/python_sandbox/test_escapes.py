@@ -13,8 +13,10 @@ import pytest
 from rollhouse.base.errors import ConfigError
 from rollhouse.base.worker_process import descendants
 from rollhouse.environments.python_sandbox import box as box_module
+from rollhouse.environments.python_sandbox import syscalls
 from rollhouse.environments.python_sandbox.box import Sandbox, SandboxEnded, require_isolation
 from rollhouse.environments.python_sandbox.limits import SandboxLimits
+from rollhouse.environments.python_sandbox.syscalls import filter_program
 
 LIMITS = SandboxLimits(seconds=20, memory_mb=256, processes=24, files_mb=4, files=200)
 
@@ -121,6 +123,48 @@ def test_memory_is_bounded_for_one_and_for_all(box: Sandbox) -> None:
     many = "import os, time\nfor _ in range(3):\n    if not os.fork(): break\nheld = b'x' * (100 << 20)\ntime.sleep(60)"
     assert box.run([box_module.python(), "-c", many])["stopped"] == "memory"
     assert shell(box, "echo goes on").strip() == "goes on"
+
+
+def test_shared_memory_is_counted_and_cannot_be_hidden(box: Sandbox) -> None:
+    let_go = "import mmap, os, time\nfor _ in range(4):\n    held = mmap.mmap(-1, 80 << 20)\n    held.write(bytes(80 << 20))\n    if not os.fork(): time.sleep(60)\n    held.close()\ntime.sleep(60)"
+    assert box.run([box_module.python(), "-c", let_go])["stopped"] == "memory"
+    device = "import mmap, os, time\nfor _ in range(4):\n    held = mmap.mmap(os.open('/dev/zero', os.O_RDWR), 80 << 20)\n    held[:] = bytes(80 << 20)\n    if not os.fork(): time.sleep(60)\n    held.close()\ntime.sleep(60)"
+    assert box.run([box_module.python(), "-c", device])["stopped"] == "memory"
+    hidden = "import ctypes, time\nctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\ntime.sleep(60)"
+    assert box.run([box_module.python(), "-c", hidden])["stopped"] == "memory"
+    shared = "import mmap, os\nheld = mmap.mmap(-1, 80 << 20)\nfor _ in range(4):\n    if not os.fork():\n        held[:] = bytes(80 << 20)\n        os._exit(0)\nfor _ in range(4): os.wait()\nprint('fine')"
+    assert box.run([box_module.python(), "-c", shared])["output"] == "fine\n"
+
+
+REFUSED_CALLS = ("ptrace", "process_vm_readv", "keyctl", "add_key", "mount", "unshare", "setns", "bpf", "memfd_create", "shmget", "io_uring_setup", "open_by_handle_at", "userfaultfd", "perf_event_open")  # fmt: skip
+
+
+def test_parts_of_the_kernel_that_namespaces_do_not_divide_are_refused(box: Sandbox) -> None:
+    column = {"x86_64": 0, "aarch64": 1}[os.uname().machine]
+    numbers = [syscalls._REFUSED[name][column] for name in REFUSED_CALLS]
+    tried = python(
+        box,
+        "import ctypes, socket\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        f"for number in {numbers}:\n    print(libc.syscall(number, 0, 0, 0, 0, 0), ctypes.get_errno())\n"
+        f"print(libc.syscall({syscalls._CLONE[column]}, 0x10000000 | 17, 0, 0, 0, 0), ctypes.get_errno())\n"
+        "for family in (16, 17, 38, 40):\n"  # netlink, packet, alg, vsock
+        "    try:\n        socket.socket(family, socket.SOCK_RAW if family < 40 else socket.SOCK_STREAM); print('made')\n"
+        "    except OSError as error:\n        print(error.errno)",
+    )
+    assert tried.splitlines() == ["-1 1"] * (len(numbers) + 1) + ["97"] * 4
+    assert filter_program("riscv64") == b"" and all(filter_program(machine) for machine in ("x86_64", "aarch64"))
+
+
+def test_threads_pools_and_pipes_work(box: Sandbox) -> None:
+    code = "import multiprocessing, socket, subprocess, threading\nwith multiprocessing.Pool(2) as pool: print(pool.map(abs, [-1, -2]))\nt = threading.Thread(target=print, args=('thread',)); t.start(); t.join()\nprint(subprocess.run(['echo', 'program'], capture_output=True, text=True).stdout, socket.socketpair()[0].family)"
+    assert python(box, code).split() == ["[1,", "2]", "thread", "program", "1"]
+
+
+def test_signals_and_files_of_outside_processes(box: Sandbox) -> None:
+    with subprocess.Popen(["/bin/sleep", "60"]) as outside:
+        tried = shell(box, f"kill -9 {outside.pid}; ls /proc/{outside.pid}; cat /proc/{outside.pid}/cmdline; ls /sys; cat /dev/kmsg")  # fmt: skip
+        assert outside.poll() is None and "sleep" not in tried
+        outside.kill()
 
 
 def test_output_and_disk_are_bounded(box: Sandbox) -> None:

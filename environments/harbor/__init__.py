@@ -1,0 +1,5 @@
+"""Task folders of Harbor."""
+
+from .environment import HarborEnvironment
+
+__all__ = ["HarborEnvironment"]
