@@ -62,7 +62,7 @@ def write_adapters(folder: str | Path, adapters: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     place = Path(folder) / FOLDER
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in adapters.items()}, place / WEIGHTS, {"format": "pt"})
 
 
