@@ -17,7 +17,7 @@ from .yaml_text import load_yaml, load_yaml_file
 Model = TypeVar("Model", bound=BaseModel)
 # `val:accuracy` and `verifiers:NAME` have the form of a plug-in and are none.
 _NO_CODE = {"metric_name", "metric"}
-_ADAPTERS = {"verifiers", "harbor", "openai", "pypi", "hf"}
+_ADAPTERS = {"verifiers", "harbor", "mcp", "openai", "pypi", "hf"}
 RECIPES = Path(__file__).resolve().parent.parent / "configs"
 
 
