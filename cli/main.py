@@ -48,7 +48,7 @@ app = Application(
 )
 
 # Each module has `register(app)`. They import heavy packages inside their functions, so that --help stays quick.
-MODULES = ("demo", "doctor", "tasks", "collect", "serve", "importing", "exporting", "rescore", "sql", "search", "view", "show", "label", "snapshot", "dataset", "train", "evaluate", "report", "runs", "store")  # fmt: skip
+MODULES = ("demo", "doctor", "tasks", "collect", "serve", "importing", "exporting", "rescore", "sql", "search", "view", "show", "label", "snapshot", "dataset", "train", "evaluate", "report", "runs", "pack", "store")  # fmt: skip
 
 
 def _print_version(wanted: bool) -> None:

@@ -155,6 +155,7 @@ class Rollout:
     verify_s: Annotated[float | None, Stored("in the verifier", _F64)] = None
     n_retries: Annotated[int | None, Stored("retried requests to the policy; null if not observed")] = None
     turn_rewards: Annotated[list[float] | None, Stored("reward of each turn; null if turns have none")] = None
+    rationale: Annotated[str | None, Stored("why the verdict is so, in a judge's words; null without any")] = None
     routed_experts: Annotated[
         str | None,
         Stored("experts the engine chose by position and layer, a packed array; null unless requested"),
@@ -372,7 +373,7 @@ ROLLOUTS = Table.of_class(
 )
 
 
-VERDICT = ("reward", "passed", "reward_components", "scorer", "scorer_version")
+VERDICT = ("reward", "passed", "reward_components", "scorer", "scorer_version", "rationale")
 
 
 def verdict_columns(score: Score | None) -> dict[str, Any]:
@@ -386,6 +387,7 @@ def verdict_columns(score: Score | None) -> dict[str, Any]:
         "reward_components": [Component(*part) for part in score.components],
         "scorer": score.scorer,
         "scorer_version": score.scorer_version,
+        "rationale": score.rationale,
     }
 
 
