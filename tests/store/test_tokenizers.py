@@ -9,8 +9,10 @@ from rollhouse.queries.rollouts import load_rollout
 from rollhouse.queries.session import sql
 from rollhouse.store.adding import add_rollouts
 from rollhouse.store.lance_store import LanceStore
+from rollhouse.store.packing import pack
 from rollhouse.store.rollout import Rollout
 from rollhouse.store.tokenizers import TokenTexts, hash_of, offer, state_of
+from rollhouse.store.unpacking import unpack
 
 TEXT = "naïve 🙂 – {\n} 漢字"
 
@@ -119,3 +121,11 @@ def test_an_older_store_finds_the_tokenizer_in_the_model_folder_of_its_run(tmp_p
         run.finish({})
     LanceStore(store.uri).lance_dataset("tokenizers").delete("true")
     assert TokenTexts(store).pieces(name, tokenizer.encode("vena").ids) == ["ve", "na"]
+
+
+def test_a_pack_takes_the_tokenizers_of_its_rollouts_along(tmp_path: Path) -> None:
+    name = offered(byte_level())
+    pack(stored(tmp_path / "store", [66, 67], name), tmp_path / "r.pack", runs=["r"])
+    other = LanceStore.create(tmp_path / "other")
+    unpack(other, tmp_path / "r.pack")
+    assert "".join(row["text"] for row in rows(other)) == byte_level().decode([66, 67])
