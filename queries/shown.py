@@ -48,12 +48,12 @@ class Shown:
         return "\n".join(tables)
 
 
-def shown(store: LanceStore, name: str) -> Shown:
-    """What the name stands for: a whole id, the beginning of one, `latest`, RUN/step_N.
+def shown(store: LanceStore, name: str, kind: str | None = None) -> Shown:
+    """What the name stands for: a whole id, the beginning of one, `latest`, RUN/step_N. With a `kind`, it is a whole id of that kind.
 
     Raises StoreNotFound with similar names, and ConfigError that lists what begins so when several do.
     """
-    found = named(store, name)
+    found = named(store, name) if kind is None else Named(kind, name)
     return _SHOWN[found.kind](store, found)
 
 
@@ -61,6 +61,8 @@ def _rollout(store: LanceStore, found: Named) -> Shown:
     rollout = load_rollout(store, found.id)
     row = rollout.to_row()
     facts = {name: row[name] for name in _ROLLOUT if row[name] is not None}
+    if (gap := rollout.text_gap()) is not None:
+        facts["token_text"] = f"none: {gap}"
     if rollout.task is not None and rollout.task.ground_truth is not None:
         facts["ground_truth"] = rollout.task.ground_truth
     prompt = rollout.prompt.messages if rollout.prompt is not None else ()

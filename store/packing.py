@@ -101,8 +101,9 @@ class _Selection:
     def __init__(self, store: LanceStore, runs: list[str], versions: list[dict[str, Any]]) -> None:
         self.store, self.runs, self.versions = store, runs, versions
         self.of_runs = f"run_id in ({', '.join(map(quote, runs))})"
-        found = store.read("rollouts", ["rollout_id", "task_id", "prompt_id"], self.of_runs)
+        found = store.read("rollouts", ["rollout_id", "task_id", "prompt_id", "tokenizer_hash"], self.of_runs)
         self.rollouts = pc.unique(found["rollout_id"].combine_chunks())
+        self.tokenizers = pc.unique(found["tokenizer_hash"].combine_chunks()).drop_null()
         references = [reference for row in versions for reference in row["rows"] or ()]
         self._refuse_other_rollouts(references)
         of_datasets = [reference["task_id"] for reference in references if reference["task_id"]]
@@ -134,6 +135,7 @@ class _Selection:
             "prompts": ("prompt_id", self.prompts),
             "prompt_tokens": ("prompt_id", self.prompts),
             "labels": ("rollout_id", self.rollouts),
+            "tokenizers": ("tokenizer_hash", self.tokenizers),
             "datasets": ("row_id", pa.array([row["row_id"] for row in self.versions], pa.string())),
             "snapshots": ("name", pa.array([row["snapshot"] for row in self.versions], pa.string())),
         }

@@ -34,11 +34,15 @@ from .validation import check_rollouts
 pc: Any = pyarrow.compute
 
 _ORDER = (
-    "prompts", "prompt_tokens", "tasks", "rollouts", "scores", "labels", "metrics", "batch_plans", "training_outcomes", "evaluations",
+    "prompts", "prompt_tokens", "tokenizers", "tasks", "rollouts", "scores", "labels", "metrics", "batch_plans", "training_outcomes", "evaluations",
     "checkpoints", "run_events", "datasets",
 )  # fmt: skip
 # Columns that two stores may have otherwise for one key: named by content, these rows came into each in its own way; a path is a place.
-_FREE = {"tasks": {"category", "difficulty", "source_key", "extra", "created_at", "state"}, "checkpoints": {"path"}}
+_FREE = {
+    "tasks": {"category", "difficulty", "source_key", "extra", "created_at", "state"},
+    "checkpoints": {"path"},
+    "tokenizers": {"created_at"},
+}
 _AT_ONCE = 500
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..base.errors import TrainingError
 from ..policies.adapter_folder import FOLDER, WEIGHTS
-from ..policies.engines.vllm_adapter import adapter_names
+from ..policies.engines.vllm_adapter import adapter_names, embedding_names
 from ..policies.engines.weight_file import read_weights, torch_dtype
 from ..policies.models import tensor_dtypes, weight_files
 from .lora import ADAPTER, adapter_layers
@@ -48,11 +48,14 @@ def own_weights(model: Any, whole: Callable[[Tensor], Tensor]) -> dict[str, Tens
 
 
 def own_adapters(model: Any, whole: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    """A and the scaled B of each adapter, under the names of an adapter's file; `whole` as in own_weights."""
+    """A and the scaled B of each adapter, under peft's names, those on embeddings too; `whole` as in own_weights."""
     found = {}
     for layer, adapted in adapter_layers(model):
-        a, b = (whole(part[ADAPTER].weight.detach()) for part in (adapted.lora_A, adapted.lora_B))
-        name_a, name_b = adapter_names(layer)
+        embeds = ADAPTER not in adapted.lora_A
+        parts = (adapted.lora_embedding_A, adapted.lora_embedding_B) if embeds else (adapted.lora_A, adapted.lora_B)
+        tensors = [part[ADAPTER] if embeds else part[ADAPTER].weight for part in parts]
+        a, b = (whole(tensor.detach()) for tensor in tensors)
+        name_a, name_b = embedding_names(layer) if embeds else adapter_names(layer)
         found |= {name_a: a, name_b: b * adapted.scaling[ADAPTER]}
     return found
 
@@ -62,7 +65,7 @@ def write_adapters(folder: str | Path, adapters: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     place = Path(folder) / FOLDER
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in adapters.items()}, place / WEIGHTS, {"format": "pt"})
 
 

@@ -30,6 +30,11 @@ def adapter_names(layer: str) -> tuple[str, str]:
     return f"{PREFIX}{layer}.lora_A.weight", f"{PREFIX}{layer}.lora_B.weight"
 
 
+def embedding_names(layer: str) -> tuple[str, str]:
+    """As adapter_names, for embeddings: A is [rank, tokens]."""
+    return f"{PREFIX}{layer}.lora_embedding_A", f"{PREFIX}{layer}.lora_embedding_B"
+
+
 def is_adapter(tensors: Mapping[str, "torch.Tensor"]) -> bool:
     """Whether a file holds an adapter, not a model's weights."""
     return any(name.endswith(".lora_A.weight") for name in tensors)

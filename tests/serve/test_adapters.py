@@ -18,7 +18,7 @@ QUESTION: list[Any] = [{"role": "user", "content": "Move the event 17 to Monday.
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Any:
-    """A store with a run `tuned` of two steps of adapters, each saved."""
+    """A store with a run `tuned` of two steps of adapters, each saved, and a run `trls` of one step with TRL."""
     store = rh.open(tmp_path_factory.mktemp("adapters") / "store")
     store.collect(env="workplace-mini", engine="scripted", limit=4, run="script")
     store.snapshot("s1")
@@ -26,6 +26,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Any:
     settings = ["trainer=learner", "policy.lora.rank=4", "policy.optimizer.lr=0.02", "policy.train_global_batch_size=4"]
     settings += ["sft.max_num_steps=2", "checkpointing.save_period=1", "policy.device=cpu"]
     store.train_sft(dataset=demonstrations, model=str(tiny_base), run="tuned", overrides=settings)
+    settings = ["policy.lora.rank=4", "policy.optimizer.lr=0.02", "sft.max_num_steps=1", "policy.device=cpu"]
+    store.train_sft(dataset=demonstrations, model=str(tiny_base), run="trls", overrides=settings)
     return store
 
 
@@ -46,8 +48,8 @@ def test_peft_opens_a_checkpoints_adapter_as_its_merged_model(trained: Any, tiny
     from transformers import AutoModelForCausalLM
 
     found = []
-    for step in (1, 2):
-        folder = folder_of(trained, f"tuned/step_{step}")
+    for name in ("tuned/step_1", "tuned/step_2", "trls/step_1"):
+        folder = folder_of(trained, name)
         adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_base), folder / "adapter")
         found.append(logits(adapted))
         torch.testing.assert_close(found[-1], logits(AutoModelForCausalLM.from_pretrained(folder)), rtol=1e-4, atol=1e-4)  # fmt: skip
