@@ -14,9 +14,9 @@ $(STAMP): constraints.txt pyproject.toml setup.sh
 demo: $(STAMP)
 	$(RUN)/rollhouse demo $(DEMO)
 
-# Two steps of GRPO with SmolLM2-135M-Instruct from a package index; examples/real_model.md.
+# Eight steps of SFT and two of GRPO with SmolLM2-135M-Instruct from a package index; examples/real_model.md.
 demo-real: $(STAMP)
-	$(RUN)/python benchmarks/real_model.py --steps 2 --limit 12 $(DEMO)
+	$(RUN)/python benchmarks/real_model.py --steps 2 --val 12 $(DEMO)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not system" -n 2 --dist loadfile $(TEST)

@@ -49,7 +49,9 @@ if TYPE_CHECKING:
     from .serve.job import OnReady
     from .store.adding import Added
     from .store.lineage import Node
+    from .store.packing import Packed
     from .store.rollout import Rollout
+    from .store.unpacking import Unpacked
     from .train.grpo.replay import Replay
     from .train.reproduce import Reproduction
     from .transform.dataset import Dataset
@@ -329,10 +331,12 @@ class Store(SqlStore):
         A run of that name (`run=`) is continued. Raises ConfigError for a wrong configuration, a port in use or an address that needs a key.
         """
         from .serve.config import ServeConfig
-        from .serve.job import run_server, with_served_name
+        from .serve.job import refuse_unservable, run_server, with_served_name
+        from .train.checkpoints import named_adapters
 
         config = with_served_name(resolve(ServeConfig, recipe, overrides, _with_ids(options)))
-        return run_server(self, self._with_model(config), on_ready)
+        refuse_unservable(config)
+        return run_server(self, self._with_model(config), on_ready, named_adapters(self, config.policy.adapters))
 
     def collect(
         self,
@@ -603,6 +607,37 @@ class Store(SqlStore):
         from .store.maintenance import check
 
         return check(self, deep=deep)
+
+    def pack(
+        self,
+        file: str | Path,
+        run: Any,
+        *,
+        dataset: Any = (),
+        checkpoints: Literal["none", "last", "all"] = "none",
+    ) -> "Packed":
+        """Writes runs, with what they refer to, into one file for another store's `unpack`.
+
+        Args:
+            run: A run or a list of them: names, or anything with a `run_id`.
+            dataset: A dataset version over packed runs, or a list of them (NAME@V or Dataset); the run that built each is packed too.
+            checkpoints: The files of which checkpoints: none, last or all.
+
+        Raises StoreNotFound, ConfigError, and WriteConflict while a run is being written.
+        """
+        from .store.packing import pack
+
+        runs, datasets = (one if isinstance(one, (list, tuple)) else [one] for one in (run, dataset))
+        return pack(self, file, [run_id_of(one) for one in runs], [id_of(one) for one in datasets], checkpoints)
+
+    def unpack(self, file: str | Path) -> "Unpacked":
+        """Brings the runs of a pack into the store, ids kept; unpacking it again adds nothing.
+
+        Raises FormatError, StoreTooNew, SchemaMismatch, and WriteConflict naming an id that the store has with other content; nothing is written then.
+        """
+        from .store.unpacking import unpack
+
+        return unpack(self, file)
 
     def salvage(self) -> list[str]:
         """Makes a new version of each damaged table, of the rows in whole files, and returns what was left out."""

@@ -26,7 +26,7 @@ class CollectOptions(TypedDict, total=False):
     snapshot: str | None
     """Take a snapshot with this name at the end."""
     env: str | None
-    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME or harbor:FOLDER."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME, harbor:FOLDER or mcp:COMMAND_OR_URL."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None
@@ -91,7 +91,7 @@ class EvaluateOptions(TypedDict, total=False):
     """Seed for task generation, the scripted engine's mistakes and sampling."""
     limits: Any
     env: str | None
-    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME or harbor:FOLDER."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME, harbor:FOLDER or mcp:COMMAND_OR_URL."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None
@@ -163,7 +163,7 @@ class TasksOptions(TypedDict, total=False):
     """Tasks that an environment generates, or that it reads from a file."""
 
     name: str
-    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME or harbor:FOLDER."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME, harbor:FOLDER or mcp:COMMAND_OR_URL."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None
@@ -207,6 +207,8 @@ class ServeOptions(TypedDict, total=False):
     """GPUs that each copy of the model is split over (vllm)."""
     data_parallel_size: int
     """Copies of the model (vllm)."""
+    adapter: list[str]
+    """Checkpoint of a run with adapters (RUN/step_N), or folder in peft's layout, to serve beside the model under this name. May be repeated; vllm only."""
     env: str
     """Environment of the recorded rollouts."""
     host: str
@@ -595,7 +597,7 @@ class GrpoTrainingOptions(TypedDict, total=False):
     seed: int
     """Seed for the order of prompts and for sampling."""
     env: str | None
-    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME or harbor:FOLDER."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME, harbor:FOLDER or mcp:COMMAND_OR_URL."""
     tables: str | None
     """Folder of the environment's tables."""
     tasks: str | None

@@ -1,6 +1,7 @@
 """One resolved configuration out of a model, a YAML recipe, options and dotted overrides."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,8 +17,9 @@ from .yaml_text import load_yaml, load_yaml_file
 
 Model = TypeVar("Model", bound=BaseModel)
 # `val:accuracy` and `verifiers:NAME` have the form of a plug-in and are none.
+_MOST = 2**63 - 1
 _NO_CODE = {"metric_name", "metric"}
-_ADAPTERS = {"verifiers", "harbor", "openai", "pypi", "hf"}
+_ADAPTERS = {"verifiers", "harbor", "mcp", "openai", "pypi", "hf"}
 RECIPES = Path(__file__).resolve().parent.parent / "configs"
 
 
@@ -38,6 +40,8 @@ def resolve(
     Raises ConfigError for a recipe that cannot be read, a key the model does not have, or a value that the setting does not accept.
     """
     values = read_recipe(recipe) if recipe else {}
+    if recipe:
+        _refuse_recipe_of_another(recipe, values, model)
     _take_options(values, model, options or {})
     return _resolved(model, values, overrides)
 
@@ -48,6 +52,23 @@ def with_changes(config: Model, recipe: str | Path | None = None, overrides: Seq
     for name, value in (read_recipe(recipe) if recipe else {}).items():
         _put(values, [name], value)
     return _resolved(type(config), values, overrides)
+
+
+def _refuse_recipe_of_another(recipe: str | Path, values: dict[str, Any], model: type[BaseModel]) -> None:
+    """Raises ConfigError for a shipped recipe with settings that the command lacks: it is of another command, which its first lines name."""
+    shipped = RECIPES / f"{recipe}.yaml"
+    if Path(recipe).is_file() or not shipped.is_file():
+        return
+    try:
+        _refuse_unknown(values, model)
+    except ConfigError as error:
+        named = re.search(
+            rf"rollhouse ((?:[a-z]+ )+)(?:\S+ )?--config {re.escape(str(recipe))}\b",
+            shipped.read_text(encoding="utf-8"),
+        )
+        if named is None:
+            raise
+        raise ConfigError(f"The recipe {recipe} is not one of this command: {error.message}", f"It is a recipe of `rollhouse {named[1].strip()}`.") from None  # fmt: skip
 
 
 def _take_options(values: dict[str, Any], model: type[BaseModel], options: Mapping[str, Any]) -> None:
@@ -83,10 +104,20 @@ def _resolved(model: type[Model], values: dict[str, Any], overrides: Sequence[st
     for override in overrides:
         _set(values, override)
     _refuse_unknown(values, model)
+    _refuse_huge(values)
     try:
         return model.model_validate(values)
     except ValidationError as error:
         raise _config_error(error, model) from error
+
+
+def _refuse_huge(values: Any, key: str = "") -> None:
+    """Raises ConfigError for a whole number that no machine integer holds."""
+    if isinstance(values, int) and abs(values) > _MOST:
+        raise ConfigError(f"{key} cannot be {values}: the number is too large.", f"Give one of at most {_MOST}.")
+    inside = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for name, value in inside:
+        _refuse_huge(value, f"{key}.{name}" if key else str(name))
 
 
 def to_yaml(config: BaseModel) -> str:

@@ -1,4 +1,6 @@
-"""The servers that benchmarks/gateway.py compares, over an engine that answers at once. Prints the port; `GET /memory` is the process's bytes.
+"""The servers that benchmarks/gateway.py compares, over an engine that answers at once. Prints the port.
+
+`GET /memory` is the process's bytes, `GET /cpu` its CPU time in seconds.
 
 python benchmarks/gateway_server.py gateway|bare [STORE]
 """
@@ -6,6 +8,7 @@ python benchmarks/gateway_server.py gateway|bare [STORE]
 import asyncio
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,11 @@ async def memory(_: web.Request) -> web.Response:
     return web.json_response(pages * 4096)
 
 
+async def cpu(_: web.Request) -> web.Response:
+    """Seconds of CPU time."""
+    return web.json_response(time.process_time())
+
+
 def bare() -> web.Application:
     """Parses a body, and answers as the gateway does, always the same."""
     call = {"id": "call_0", "type": "function", "function": {"name": "calendar_search_events", "arguments": '{"query": "campaign list", "page": 1}'}}  # fmt: skip
@@ -74,6 +82,7 @@ def bare() -> web.Application:
 async def serve(app: web.Application) -> None:
     """Serves for ever on a free port of this machine."""
     app.router.add_get("/memory", memory)
+    app.router.add_get("/cpu", cpu)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()
@@ -91,7 +100,7 @@ def main() -> None:
     policy = TokenPolicy(engine, chat, "instant")
     store = LanceStore.create(Path(sys.argv[2]))
     with start_run(store, "collect", None) as run:
-        recorder = Recorder(store, run, policy, "served")
+        recorder = Recorder(store, run, {None: policy}, "served")
         api = Api(Service(TokenBackend(policy), recorder), "m", None, False, lambda error: None)
         asyncio.run(serve(make_app(api)))
 

@@ -13,6 +13,7 @@ from .common import (
     console,
     make_store,
     print_config,
+    print_next,
     print_rows,
     progress,
 )
@@ -95,7 +96,7 @@ def bfcl(
         from .compare import print_comparison
 
         print_comparison(compare_runs(place, found[0][0], found[1][0]), flips=10)
-    console().print(f"next: rollhouse report {' '.join(run_id for run_id, _ in found)} --out report.html", markup=False)
+    print_next(f"report {' '.join(run_id for run_id, _ in found)} --out report.html", store)
 
 
 def _stages(store: "LanceStore", config: "BfclConfig", before: bool, after: bool) -> "list[BfclConfig]":

@@ -1,5 +1,6 @@
 """What every command shares: the store option, the output formats, and how errors and progress look."""
 
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from ..store.lance_store import LanceStore
+
+
+_MOST_ROWS = 200
+"""Of an answer that is printed as a table."""
 
 
 class State:
@@ -123,12 +128,26 @@ def progress(transient: bool = False) -> "Progress":
     return LogProgress(*columns, console=out, transient=transient)
 
 
+def print_next(command: str, location: str | None) -> None:
+    """Prints the command that people run next, with the store's option where this one was given it."""
+    at = "" if location is None else f" --store {shlex.quote(location)}"
+    say(f"next: rollhouse {command}{at}")
+
+
 def print_error(error: RollhouseError) -> None:
     """One sentence on what is wrong, one on what to do, on stderr."""
     out = console(stderr=True)
     out.print(f"error: {redacted(error.message)}", style="red", markup=False, soft_wrap=True)
     if error.fix:
         out.print(redacted(error.fix), markup=False, soft_wrap=True)
+
+
+def print_answer(rows: "pa.Table", format: Format) -> None:
+    """Prints the answer to a query; a table shows the first rows and how many there are, JSON and CSV hold all."""
+    shown = rows.slice(0, _MOST_ROWS) if format is Format.table else rows
+    print_rows(shown, format)
+    if shown.num_rows < rows.num_rows:
+        say(f"the first {shown.num_rows} of {rows.num_rows} rows: --format csv or json prints all", stderr=True)
 
 
 def print_rows(rows: "pa.Table | Iterable[Mapping[str, Any]]", format: Format, title: str | None = None) -> None:

@@ -14,6 +14,7 @@ from .common import (
     console,
     open_store,
     print_config,
+    print_next,
     print_rows,
     print_summary,
 )
@@ -222,10 +223,10 @@ def _build(
     if format is not Format.table:
         print_rows([{**manifest(dataset), "existed": dataset.existed}], format)
     else:
-        _print_built(dataset)
+        _print_built(dataset, store)
 
 
-def _print_built(dataset: "Dataset") -> None:
+def _print_built(dataset: "Dataset", location: str | None) -> None:
     from ..transform.dataset import UNITS
 
     out = console()
@@ -238,8 +239,4 @@ def _print_built(dataset: "Dataset") -> None:
         counts = [{what: reason, "inputs": count} for reason, count in dataset.counts.get(key, {}).items()]
         if counts:
             print_rows(counts, Format.table)
-    out.print(
-        f"next: rollhouse train {dataset.kind} --dataset {dataset.label} --model MODEL",
-        markup=False,
-        soft_wrap=True,
-    )
+    print_next(f"train {dataset.kind} --config tiny-{dataset.kind} --dataset {dataset.label}", location)

@@ -13,6 +13,7 @@ from .common import (
     console,
     make_store,
     print_config,
+    print_next,
     print_rows,
     progress,
 )
@@ -77,7 +78,7 @@ def env(
     if format is Format.table:
         ks = ", ".join(f"pass@{k} {value:.3f}" for k, value in summary.pass_at_k.items())
         console().print(f"{ks}; mean reward {summary.mean_reward:.3f}; {summary.n_tasks} tasks")
-        console().print(f"next: rollhouse report {run_id} --out report.html", markup=False)
+        print_next(f"report {run_id} --out report.html", store)
 
 
 def _refuse_other(config: "EvaluationConfig", location: str | None) -> None:

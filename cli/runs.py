@@ -30,7 +30,7 @@ def list_(store: StoreOption = None, at: AtOption = None, format: FormatOption =
 
     runs = listed_runs(open_store(store, at), at)
     if format is not Format.json:
-        shown = ("run_id", "kind", "status", "started_at", "finished_at", "incarnation", "rollouts", "mean_reward")
+        shown = ("run_id", "kind", "status", "progress", "rollouts", "mean_reward", "last_sign", "started_at", "finished_at", "incarnation")  # fmt: skip
         runs = [{key: run[key] for key in shown} for run in runs]
     print_rows(runs, format)
 
@@ -41,10 +41,16 @@ def show(
     at: AtOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Show one run: its status, configuration and summary."""
+    """Show one run: its status, the settings that differ from the defaults, its summary and the last value of each metric."""
+    from ..queries.shown import shown
     from ..store.runs import find_run
+    from .show import print_shown
 
-    found = find_run(open_store(store, at), run)
+    place = open_store(store, at)
+    found = find_run(place, run)
+    if format is Format.table:
+        print_shown(shown(place, found["run_id"], kind="run"))
+        return
     if format is Format.json:
         print_rows([found], format)
         return

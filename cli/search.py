@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ..base.errors import ConfigError
-from .common import AtOption, Format, FormatOption, ScorerOption, StoreOption, open_store, print_rows
+from .common import AtOption, Format, FormatOption, ScorerOption, StoreOption, open_store, print_rows, say
 
 RunOption = Annotated[str | None, typer.Option("--run", help="Only the rollouts of this run.")]
 EnvironmentOption = Annotated[str | None, typer.Option("--environment", help="Only those of this environment.")]
@@ -64,3 +64,5 @@ def search(
         last = "match" if like is None else "distance"
         found = found.select(["rollout_id", "run_id", "status", "reward", last])
     print_rows(found, format)
+    if not found.num_rows:
+        say("no rollout matches; words such as `not` and `the` are left out of the index", stderr=True)

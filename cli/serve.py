@@ -39,7 +39,7 @@ def serve(
     Example: `rollhouse serve --engine torch --model ./model --port 0 --idle-limit 600`
     """
     from ..serve.job import refuse_unservable, run_server, with_served_name
-    from ..train.checkpoints import with_model
+    from ..train.checkpoints import named_adapters, with_model
 
     config: ServeConfig = ctx.obj
     refuse_unservable(config)
@@ -49,7 +49,8 @@ def serve(
     place = make_store(store)
     config = with_model(place, with_served_name(config))
     with viewing(place, view):
-        summary = run_server(place, config, lambda listening: _print_address(listening, format))
+        adapters = named_adapters(place, config.policy.adapters)
+        summary = run_server(place, config, lambda listening: _print_address(listening, format), adapters)
     print_summary(summary, format, "served")
     if summary["open"]:
         left = f"{summary['open']} rollouts are still open and stay in the journal: the same command with --run {summary['run_id']} continues them."

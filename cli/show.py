@@ -1,5 +1,6 @@
 """`rollhouse show`: anything in the store by its id."""
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,19 +40,25 @@ def show(
         facts = [{"part": found.kind, "what": name, "value": value} for name, value in found.facts.items()]
         print_rows([{"part": found.kind, "what": "id", "value": found.id}, *facts], format)
     else:
-        _print(found)
+        print_shown(found)
 
 
-def _print(found: "Shown") -> None:
+def print_shown(found: "Shown") -> None:
+    """Prints what an id stands for: its facts, then what belongs to it."""
     print_summary({"id": found.id} | found.facts, Format.table, found.kind)
     for title, rows in found.parts.items():
         if title == "messages":
             _print_messages(rows)
             continue
-        kept = rows[:_TOKENS] if title == "tokens" else rows
+        kept = [row | {"text": _quoted(row["text"])} for row in rows[:_TOKENS]] if title == "tokens" else rows
         print_rows(kept, Format.table, title)
         if len(kept) < len(rows):
             say(f"{len(rows) - len(kept)} more tokens: --format json has all")
+
+
+def _quoted(text: str | None) -> str | None:
+    """A token's text with its white space visible."""
+    return None if text is None else json.dumps(text, ensure_ascii=False)
 
 
 def _print_messages(messages: list[dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .command import Application
-from .common import Format, FormatOption, StoreOption, open_store, print_rows, say
+from .common import Format, FormatOption, StoreOption, open_store, print_next, print_rows, say
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the snapshot.")]
 
@@ -28,7 +28,7 @@ def create(
 
     made = create_snapshot(open_store(store), name, note)
     say(f"snapshot {name}: {made['tables']['rollouts']['rows']} rollouts")
-    say(f'next: rollhouse sql "select count(*) from rollouts" --at {name}')
+    print_next(f'sql "select count(*) from rollouts" --at {name}', store)
 
 
 def list_(store: StoreOption = None, format: FormatOption = Format.table) -> None:

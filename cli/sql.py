@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ..base.errors import ConfigError
-from .common import AtOption, Format, FormatOption, ScorerOption, StoreOption, open_store, print_rows
+from .common import AtOption, Format, FormatOption, ScorerOption, StoreOption, open_store, print_answer, print_rows
 
 TimeoutOption = Annotated[float | None, typer.Option("--timeout", help="Stop after N seconds.")]
 MemoryOption = Annotated[str, typer.Option("--memory", help="What the query's process may hold.")]
@@ -32,7 +32,7 @@ def sql(
     """
     from ..queries.child import sql as answer
 
-    print_rows(answer(open_store(store), text, at, scorer=scorer, memory_limit=memory, timeout_s=timeout), format)
+    print_answer(answer(open_store(store), text, at, scorer=scorer, memory_limit=memory, timeout_s=timeout), format)
 
 
 def query(
@@ -60,7 +60,7 @@ def query(
         return
     given = dict(_name_and_value(param) for param in params or [])
     limits = {"memory_limit": memory, "timeout_s": timeout}
-    print_rows(run_query(open_store(store), name, given, at, in_child=True, scorer=scorer, **limits), format)
+    print_answer(run_query(open_store(store), name, given, at, in_child=True, scorer=scorer, **limits), format)
 
 
 def _name_and_value(param: str) -> tuple[str, str]:

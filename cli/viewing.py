@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..base.errors import MissingExtra
+from ..base.packages import install_command
 from .common import say
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _start(uri: str) -> "subprocess.Popen[str]":
     import importlib.util
 
     if importlib.util.find_spec("aiohttp") is None:
-        raise MissingExtra("The package aiohttp is not installed.", "Run `pip install 'rollhouse[view]'`.")
+        raise MissingExtra("The package aiohttp is not installed.", f"Run `{install_command('view')}`.")
     command = [sys.executable, "-m", "rollhouse.view.child", uri]
     # A session of its own: Ctrl-C is for the command, which then closes the viewer's stdin.
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)

@@ -114,6 +114,17 @@ def verdict_moves(
     return run_query(store, "verdict_moves", new | {"run": of_run, "against": name, "against_version": version})
 
 
+def why_nothing_moved(summary: RescoreSummary, against: str) -> str:
+    """Why a comparison of verdicts has no rows, in a sentence or two."""
+    if summary.scored:
+        return f"Nothing is compared: no rollout with a new verdict has one of {against}. `select distinct scorer from scores` lists the scorers."
+    if not summary.left_out:
+        of = f" of the environment {summary.environment}" if summary.environment else ""
+        return f"Nothing is compared: there are no rollouts{of} to score. `select distinct environment from rollouts` lists those of the store."
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.left_out.items())
+    return f"Nothing is compared: no rollout could be scored ({reasons})."
+
+
 @dataclass
 class _Work:
     """What is to be scored, and the counts of what was.

@@ -32,7 +32,7 @@ class EnvironmentSource(Section):
     """An environment and where its tasks come from."""
 
     name: Annotated[str | None, Flag("Input", "env", "NAME"), Content(environment_hash)] = None
-    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME or harbor:FOLDER."""
+    """Environment: workplace, workplace-mini, math, python-sandbox, FILE.py:CLASS, nemo-gym:URL, verifiers:NAME, harbor:FOLDER or mcp:COMMAND_OR_URL."""
     tables: Annotated[str | None, Flag("Input", metavar="FOLDER")] = None
     """Folder of the environment's tables."""
     tasks: Annotated[str | None, Flag("Input", metavar="FILE"), Content(_tasks_hash)] = None

@@ -15,8 +15,8 @@ from ..store.task import Task
 from .types import Environment
 
 NAMES = ("workplace", "workplace-mini", "math", "python-sandbox")
-_FORMS = "FILE.py:CLASS, module:CLASS, nemo-gym:URL, verifiers:NAME and harbor:FOLDER"
-_ADAPTERS = ("nemo-gym", "verifiers", "harbor")
+_FORMS = "FILE.py:CLASS, module:CLASS, nemo-gym:URL, verifiers:NAME, harbor:FOLDER and mcp:COMMAND_OR_URL"
+_ADAPTERS = ("nemo-gym", "verifiers", "harbor", "mcp")
 
 
 def load_environment(
@@ -32,7 +32,7 @@ def load_environment(
 
     Args:
         name: One of NAMES; a user's class as `FILE.py:Class`, `module:Class`, or `FILE.py` when the file has one environment;
-            `nemo-gym:URL`, a running NeMo Gym resources server; `verifiers:NAME`, an environment of the verifiers package; `harbor:FOLDER`, task folders.
+            `nemo-gym:URL`, a running NeMo Gym resources server; `verifiers:NAME`, an environment of the verifiers package; `harbor:FOLDER`, task folders; `mcp:COMMAND_OR_URL`, a tasks file with the tools of an MCP server.
         tables: Folder of the environment's tables, where it has any.
         tasks: Tasks file, for an environment that does not generate its own.
         seed: Seed of generated tasks; None is 0.
@@ -70,6 +70,10 @@ def load_environment(
         from .harbor import HarborEnvironment
 
         return _made(HarborEnvironment, kind, options, folder=rest, tasks_split=split)
+    if kind == "mcp":
+        from .mcp_tools.environment import McpEnvironment
+
+        return _made(McpEnvironment, kind, options, server=rest, tasks=tasks, tasks_split=split)
     if is_user_environment(name):
         from .user_environment import load_user_environment
 

@@ -16,7 +16,7 @@ from ..store.ids import hash_id
 from ..store.messages import Message
 from ..store.task import Score, Task
 from .judging import JudgeError
-from .rubric import GROUP_SCORER, SCORER, SCORER_VERSION, RubricSettings, grade, grade_group, rubric_score
+from .rubric import GROUP_SCORER, SCORER, SCORER_VERSION, Grade, RubricSettings, grade, grade_group, rubric_score
 from .types import Environment
 
 log = logging.getLogger("rollhouse")
@@ -164,19 +164,22 @@ def _graded_groups(rubric: RubricSettings, groups: Sequence[tuple[Task | None, l
     async def one(rollouts: list[dict[str, Any]]) -> list[Verdict]:
         talks = [_talk(rollout) for rollout in rollouts]
         try:
-            scores = await grade_group(rubric, talks[0][0], [attempt for _, attempt in talks])
+            grades = await grade_group(rubric, talks[0][0], [attempt for _, attempt in talks])
         except JudgeError as error:
             return [_failed(error)] * len(rollouts)
-        ranks = [1 + sum(other > score for other in scores) for score in scores]
-        return [
-            Score(score, score >= rubric.threshold, GROUP_SCORER, SCORER_VERSION, (("score", score, 1.0), ("rank", float(rank), 0.0), ("group_size", float(len(scores)), 0.0)))
-            for score, rank in zip(scores, ranks, strict=True)
-        ]  # fmt: skip
+        return [_among(rubric, one, grades) for one in grades]
 
     async def every() -> list[list[Verdict]]:
         return await asyncio.gather(*(one(rollouts) for _, rollouts in groups))
 
     return run_blocking(every())
+
+
+def _among(rubric: RubricSettings, grade: Grade, grades: Sequence[Grade]) -> Score:
+    """The verdict on one attempt of a group."""
+    score, rank = grade.score, 1 + sum(other.score > grade.score for other in grades)
+    parts = (("score", score, 1.0), ("rank", float(rank), 0.0), ("group_size", float(len(grades)), 0.0))
+    return Score(score, score >= rubric.threshold, GROUP_SCORER, SCORER_VERSION, parts, rationale=grade.why or None)
 
 
 def _failed(error: JudgeError) -> str:

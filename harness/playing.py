@@ -147,7 +147,7 @@ def episode_of(
         ]
     else:
         try:
-            rows = branch_rollouts(live.served.branches(), policy, columns, lambda agent, branch: row_id(slot, agent, branch))  # fmt: skip
+            rows = branch_rollouts(live.served.branches(), {None: policy}, columns, lambda agent, branch: row_id(slot, agent, branch))  # fmt: skip
         except SchemaMismatch as error:
             bare = Rollout(messages=[], rollout_id=slot.rollout_id, episode_id=slot.rollout_id, **columns)
             rows = [without_content(bare, error)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import ConfigError, FormatError
+from ..base.packages import install_command
 from ..store.content import is_empty
 from ..store.ids import hash_id
 from ..store.messages import Message
@@ -83,7 +84,7 @@ def _load(file: Path) -> Row:
     try:
         import torch
     except ImportError as error:
-        raise ConfigError("The package torch is not installed.", "Install it with `pip install 'rollhouse[train]'`.") from error  # fmt: skip
+        raise ConfigError("The package torch is not installed.", f"Install it with `{install_command('train')}`.") from error  # fmt: skip
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
             data: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)

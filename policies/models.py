@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import ConfigError
 from ..base.packages import need
 from ..store.ids import canonical_json
+from ..store.tokenizers import hash_of, offer, state_of
 from .families import whole_template
 from .hub import hub_folder
 from .packaged import PREFIX, packaged_folder
@@ -105,6 +107,11 @@ def tensor_dtypes(path: str | os.PathLike[str]) -> dict[str, str]:
     return {name: entry["dtype"] for name, (_, _, entry) in _tensors(path).items()}
 
 
+def tensor_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of a folder or file."""
+    return {name: tuple(entry["shape"]) for name, (_, _, entry) in _tensors(path).items()}
+
+
 def _hash_bytes(digest: Any, file: Path, start: int, end: int) -> None:
     with open(file, "rb") as handle:
         handle.seek(start)
@@ -184,15 +191,21 @@ def load_tokenizer(folder: str | os.PathLike[str], template: str | None = None) 
 
 
 def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Hash of how text becomes tokens, 16 hex digits; padding and truncation, which trainers change, do not count."""
+    """Hash of how text becomes tokens, 16 hex digits; padding and truncation, which trainers change, do not count.
+
+    A store that receives tokens of it in this process keeps it.
+    """
+    state = _fast_state(tokenizer)
+    known = hash_of(canonical_json({"vocab": tokenizer.get_vocab()}) if state is None else state)
+    held = weakref.ref(tokenizer)
+    offer(known, lambda: _fast_state(held()))
+    return known
+
+
+def _fast_state(tokenizer: "PreTrainedTokenizerBase | None") -> str | None:
+    """What a store keeps of it; None for one that is written in Python, whose text only its code makes."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        state: dict[str, Any] = {"vocab": tokenizer.get_vocab()}  # type: ignore
-    else:
-        state = json.loads(backend.to_str())
-        state.pop("truncation", None)
-        state.pop("padding", None)
-    return hashlib.sha256(canonical_json(state).encode()).hexdigest()[:16]
+    return None if backend is None else state_of(backend)
 
 
 def template_hash(tokenizer: "PreTrainedTokenizerBase", settings: Mapping[str, Any] | None = None) -> str:

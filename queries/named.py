@@ -9,11 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..base.errors import ConfigError
+from ..base.errors import ConfigError, StoreNotFound
 from ..store.lance_store import LanceStore
+from ..store.naming import run_named
 from . import child, session
 
 _PARAMETER = re.compile(r"^-- \$(\w+) (\w+)(?: = (.*?))?: (.*)$", re.MULTILINE)
+_MOST = 2**31 - 1
 _TYPES = {"text": str, "integer": int, "number": float}
 
 
@@ -64,13 +66,26 @@ def run_query(
 ) -> pa.Table:  # fmt: skip
     """The answer of a named query as Arrow.
 
-    `params` values may be text (from a command line); they are read in the type the query states. `options` are those of `session.sql`, or of
+    `params` values may be text (from a command line); they are read in the type the query states; `run` may be a beginning of a run's name or `latest`. `options` are those of `session.sql`, or of
     `child.sql` when the query is to run in a process of its own.
-    Raises ConfigError for an unknown query or parameter, a missing one, or a value of the wrong type.
+    Raises ConfigError for an unknown query or parameter, a missing one, or a value of the wrong type, StoreNotFound for a run or dataset that is not there.
     """
     query = get_query(name)
     ask = child.sql if in_child else session.sql
-    return ask(store, query.text, at, bind(query, params or {}), **options)
+    return ask(store, query.text, at, _named_in(store, bind(query, params or {})), **options)
+
+
+def _named_in(store: LanceStore, values: dict[str, Any]) -> dict[str, Any]:
+    """The values with whole names of runs. Raises StoreNotFound for a run or dataset that is not there, ConfigError for a beginning of several runs."""
+    if values.get("run") is not None:
+        values["run"] = run_named(store, values["run"])
+    dataset = values.get("dataset")
+    if dataset is not None:
+        there = set(store.read("datasets", ["name"])["name"].to_pylist())
+        if dataset not in there:
+            near = difflib.get_close_matches(dataset, there, n=1)
+            raise StoreNotFound(f"There is no dataset {dataset!r} in {store.uri}.", f"Did you mean {near[0]}?" if near else "`rollhouse dataset list` names them.")  # fmt: skip
+    return values
 
 
 def bind(query: Query, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,8 +107,11 @@ def _value(query: Query, parameter: Parameter, value: Any) -> Any:
     if value is None or value == "null":
         return None
     try:
-        return _TYPES[parameter.type](value)
-    except ValueError:
+        read = _TYPES[parameter.type](value)
+        if isinstance(read, int) and abs(read) > _MOST:
+            raise ValueError
+        return read
+    except (ValueError, OverflowError):
         raise ConfigError(
             f"{parameter.name}={value!r} of query {query.name} is not of type {parameter.type}.", parameter.doc
         ) from None

@@ -8,6 +8,7 @@ from ..store.labels import NOTE, Label, add_label
 from ..store.lance_store import LanceStore, quote
 from ..store.rollout import Rollout
 from ..store.task import Prompt, Score, Task
+from ..store.tokenizers import TokenTexts
 
 _LISTED = 5
 
@@ -33,7 +34,9 @@ def load_rollout(store: LanceStore, rollout_id: str, at: str | None = None) -> R
         if tokens["tokenizer_hash"] == row["tokenizer_hash"] and tokens["template_hash"] == row["template_hash"]
     ]
     scores = [Score.from_row(score) for score in _rows(store, "scores", f"rollout_id = {quote(found)}", at)]
-    return Rollout.from_row(row, prompt, task, tokens[0] if tokens else None, scores)
+    rollout = Rollout.from_row(row, prompt, task, tokens[0] if tokens else None, scores)
+    rollout.read_texts_from(TokenTexts(store))
+    return rollout
 
 
 def label_rollout(

@@ -13,6 +13,7 @@ from ..store.lance_store import LanceStore
 from ..store.schema import Table
 from ..store.tables import TABLES
 from .passk import MACRO
+from .token_text import register_texts
 from .verdicts import is_chosen, refuse_unknown_scorer, rollouts_sql
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def connect(
         refuse_unknown_scorer(scorer, known, at)
         con.execute(f"CREATE VIEW rollouts AS {rollouts_sql('collected_rollouts', scorer)}")
     con.execute(MACRO)
+    register_texts(con, store)
     for view in VIEWS:
         con.execute(f"CREATE VIEW {view} AS {_read(f'views/{view}.sql')}")
     return con

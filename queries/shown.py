@@ -48,12 +48,12 @@ class Shown:
         return "\n".join(tables)
 
 
-def shown(store: LanceStore, name: str) -> Shown:
-    """What the name stands for: a whole id, the beginning of one, `latest`, RUN/step_N.
+def shown(store: LanceStore, name: str, kind: str | None = None) -> Shown:
+    """What the name stands for: a whole id, the beginning of one, `latest`, RUN/step_N. With a `kind`, it is a whole id of that kind.
 
     Raises StoreNotFound with similar names, and ConfigError that lists what begins so when several do.
     """
-    found = named(store, name)
+    found = named(store, name) if kind is None else Named(kind, name)
     return _SHOWN[found.kind](store, found)
 
 
@@ -61,11 +61,13 @@ def _rollout(store: LanceStore, found: Named) -> Shown:
     rollout = load_rollout(store, found.id)
     row = rollout.to_row()
     facts = {name: row[name] for name in _ROLLOUT if row[name] is not None}
+    if (gap := rollout.text_gap()) is not None:
+        facts["token_text"] = f"none: {gap}"
     if rollout.task is not None and rollout.task.ground_truth is not None:
         facts["ground_truth"] = rollout.task.ground_truth
     prompt = rollout.prompt.messages if rollout.prompt is not None else ()
     used = sql(store, "SELECT run_id, step, advantage, kept, reason, trained FROM training_samples WHERE rollout_id = $id ORDER BY run_id, step", params={"id": found.id})  # fmt: skip
-    verdicts = [{"scorer": score.scorer, "version": score.scorer_version, "reward": score.reward, "passed": score.passed, "components": [list(part) for part in score.components]} for score in rollout.scores]  # fmt: skip
+    verdicts = [{"scorer": score.scorer, "version": score.scorer_version, "reward": score.reward, "passed": score.passed, "components": [list(part) for part in score.components], "rationale": score.rationale} for score in rollout.scores]  # fmt: skip
     tokens = [asdict(token) for token in rollout.tokens()]
     parts = {
         "messages": [_message(message) for message in (*prompt, *rollout.messages)],
@@ -79,7 +81,7 @@ def _rollout(store: LanceStore, found: Named) -> Shown:
 
 _ROLLOUT = (
     "run_id", "step", "task_id", "group_id", "sample_index", "attempt", "environment", "policy_id", "policy_version", "engine", "status", "stop_reason",
-    "error_type", "error_message", "reward", "passed", "reward_components", "n_turns", "n_tool_calls", "n_tool_errors", "n_prompt_tokens", "n_sampled_tokens",
+    "error_type", "error_message", "reward", "passed", "reward_components", "rationale", "n_turns", "n_tool_calls", "n_tool_errors", "n_prompt_tokens", "n_sampled_tokens",
     "started_at", "duration_s", "gaps",
 )  # fmt: skip
 

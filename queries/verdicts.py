@@ -43,7 +43,7 @@ def verdicts_sql(scorer: str) -> str:
     name, version = parse_scorer(scorer)
     where = f"scorer = {quote(name)}" + (f" AND scorer_version = {quote(version)}" if version else "")
     return f"""
-        SELECT rollout_id, scorer, scorer_version, reward, passed, components
+        SELECT rollout_id, scorer, scorer_version, reward, passed, components, rationale
         FROM scores
         WHERE {where}
         QUALIFY row_number() OVER (PARTITION BY rollout_id ORDER BY created_at DESC, row_id DESC) = 1"""
@@ -57,7 +57,8 @@ def rollouts_sql(table: str, scorer: str) -> str:
           verdict.passed AS passed,
           verdict.components AS reward_components,
           verdict.scorer AS scorer,
-          verdict.scorer_version AS scorer_version
+          verdict.scorer_version AS scorer_version,
+          verdict.rationale AS rationale
         )
         FROM {table} AS kept
         LEFT JOIN ({verdicts_sql(scorer)}) AS verdict ON verdict.rollout_id = kept.rollout_id"""

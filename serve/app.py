@@ -12,7 +12,7 @@ from aiohttp import web
 from ..base.web import foreign
 from ..policies.engines.base import EngineGone
 from .answers import KnownHistory, ModelAnswer
-from .backends import TokenBackend
+from .backends import Backend, TokenBackend
 from .bodies import Body, body_of
 from .bounds import MAX_BODY, MAX_IDS, Bodies, beside, in_time, refuse_many
 from .conversations import Conversations
@@ -73,10 +73,12 @@ class Api:
         caller = self._caller(request, body, parsed)
         parsed = _with_tokens(parsed, caller)
         if parsed.stream:
-            events = ChatEvents(parsed, self.model, self._text)
+            events = ChatEvents(parsed, caller.model or self.model, self._text)
             return await self._stream(request, events, caller, lambda sink: self._answers(parsed, caller, sink))
         answers = await self._answers(parsed, caller)
-        return web.json_response(chat_reply(parsed, answers, self.model, self._text), headers=_id_header(caller))
+        return web.json_response(
+            chat_reply(parsed, answers, caller.model or self.model, self._text), headers=_id_header(caller)
+        )
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """`/v1/completions`."""
@@ -85,10 +87,12 @@ class Api:
         caller = self._caller(request, body)
         parsed = _with_tokens(parsed, caller)
         if parsed.stream:
-            events = CompletionEvents(parsed, self.model, self._text)
+            events = CompletionEvents(parsed, caller.model or self.model, self._text)
             return await self._stream(request, events, caller, lambda sink: self.service.completion(parsed, caller, sink))  # fmt: skip
         answers = await self.service.completion(parsed, caller)
-        return web.json_response(completion_reply(parsed, answers, self.model, self._text), headers=_id_header(caller))
+        return web.json_response(
+            completion_reply(parsed, answers, caller.model or self.model, self._text), headers=_id_header(caller)
+        )
 
     async def responses(self, request: web.Request) -> web.StreamResponse:
         """`/v1/responses`."""
@@ -96,7 +100,7 @@ class Api:
         response = await beside(size, read_response, body, self.kept, self._read_before(request, body))
         caller = self._caller(request, body, response.parsed)
         parsed = _with_tokens(response.parsed, caller)
-        begun = response_head(parsed, body, self.model)
+        begun = response_head(parsed, body, caller.model or self.model)
 
         def finished(answer: ModelAnswer) -> dict[str, Any]:
             reply = response_reply(parsed, begun, answer)
@@ -116,10 +120,10 @@ class Api:
         parsed = await beside(size, read_message_request, body, self._read_before(request, body))
         caller = self._caller(request, body, parsed)
         if parsed.stream:
-            events = MessageEvents(parsed, self.model)
+            events = MessageEvents(parsed, caller.model or self.model)
             return await self._stream(request, events, caller, lambda sink: self._answers(parsed, caller, sink))
         (answer,) = await self._answers(parsed, caller)
-        reply = message_reply(parsed, answer, message_head(self.model))
+        reply = message_reply(parsed, answer, message_head(caller.model or self.model))
         return web.json_response(reply, headers=_id_header(caller))
 
     async def count_tokens(self, request: web.Request) -> web.StreamResponse:
@@ -145,21 +149,36 @@ class Api:
             self.on_engine_gone(error)
 
     async def models(self, request: web.Request) -> web.StreamResponse:
-        """`/v1/models`: the model, with the hashes of its tokenizer and template."""
-        policy = self.service.backend.policy
-        tokenizer_hash, template_hash = policy.token_identity or (None, None)
+        """`/v1/models`: the model and the adapters beside it, with the hashes of tokenizer and template."""
+        cards = [
+            self._card(name, backend)
+            for name, backend in {self.model: self.service.backend, **self.service.adapters}.items()
+        ]
+        return web.json_response({"object": "list", "data": cards})
+
+    def _card(self, name: str, backend: Backend) -> dict[str, Any]:
+        tokenizer_hash, template_hash = backend.policy.token_identity or (None, None)
         card = {
-            "id": self.model,
+            "id": name,
             "object": "model",
             "created": 0,
             "owned_by": "rollhouse",
             "root": self.model,
-            "max_model_len": self.service.backend.max_model_len,
-            "policy_id": policy.policy_id,
+            "max_model_len": backend.max_model_len,
+            "policy_id": backend.policy.policy_id,
             "tokenizer_hash": tokenizer_hash,
             "template_hash": template_hash,
         }
-        return web.json_response({"object": "list", "data": [card]})
+        return card if name == self.model else card | {"parent": self.model}
+
+    def _adapter(self, body: Body) -> str | None:
+        """The adapter that a request names; None for the model itself. Where adapters are served, raises ApiError (404) for any other name."""
+        name, adapters = body.get("model"), self.service.adapters
+        if not adapters or name in (None, self.model):
+            return None
+        if not isinstance(name, str) or name not in adapters:
+            raise ApiError(404, f"There is no model {name!r}. Models are {', '.join([self.model, *adapters])}.", "model_not_found")  # fmt: skip
+        return name
 
     async def tokenize(self, request: web.Request) -> web.StreamResponse:
         """`/tokenize`: the tokens of a text (`prompt`), or of `messages` and `tools` as the next prompt."""
@@ -230,11 +249,12 @@ class Api:
     def _caller(self, request: web.Request, body: Body, parsed: ModelRequest | None = None) -> Caller:
         """Who calls; a conversation that names no rollout may have one of its own."""
         name, agent = self._named(request, body)
+        model = self._adapter(body)
         if name is None and self.conversations is not None and parsed is not None:
-            name = self.conversations.rollout_of(parsed, agent)
+            name = self.conversations.rollout_of(parsed, agent, model)
         if name is None and self.require_id:
             raise refused("This server requires a rollout id with every call: send the header X-Rollout-Id, or use /rollouts/ID/v1 as base URL.", "rollout_id_required")  # fmt: skip
-        return Caller(name, agent)
+        return Caller(name, agent, model)
 
     def _named(self, request: web.Request, body: Body) -> tuple[str | None, str]:
         """The rollout, None for none, and the agent that a request names."""

@@ -43,6 +43,7 @@ class Call:
         token_identity, logprobs_mode: As in `Conversation`.
         diverged: For a beginning with turns that differ from those recorded, where it leaves the nearest recorded
             conversation: {"call": its last call, "message": messages shared, "token": tokens shared}.
+        model: The adapter that answered; None for the model itself.
         gaps: What of the request was dropped, ignored or not read, and what changed the distribution that was sampled from.
     """
 
@@ -69,6 +70,7 @@ class Call:
     diverged: dict[str, int] | None = None
     completion: bool = False
     gaps: tuple[str, ...] = ()
+    model: str | None = None
 
     def to_json(self, before: "Call | None" = None) -> dict[str, Any]:
         """For a line of the file; the tools are null where they are those of `before`, its parent."""

@@ -13,6 +13,8 @@ class ServedPolicy(PolicySettings):
 
     engine: str = Field(default=...)
     """Engine: vllm, torch or openai:URL[,URL…]."""
+    adapters: Annotated[list[str], Flag("Policy", "adapter", "NAME")] = Field(default_factory=list)
+    """Checkpoint of a run with adapters (RUN/step_N), or folder in peft's layout, to serve beside the model under this name. May be repeated; vllm only."""
 
 
 class ServerSettings(Section):
@@ -45,7 +47,7 @@ class ServeConfig(RunSettings):
 
     policy: Annotated[
         ServedPolicy,
-        Flags("engine", "model_name", "max_total_sequence_length", "chat", "endpoint", "generation"),
+        Flags("engine", "model_name", "adapters", "max_total_sequence_length", "chat", "endpoint", "generation"),
     ]
     environment: Annotated[str, Flag("Input", "env", "NAME")] = "served"
     """Environment of the recorded rollouts."""

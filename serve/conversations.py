@@ -24,9 +24,9 @@ class Conversations:
         for name in open:
             self.answered(name)
 
-    def rollout_of(self, parsed: ModelRequest, agent: str) -> str:
+    def rollout_of(self, parsed: ModelRequest, agent: str, model: str | None = None) -> str:
         """The id of the call's rollout: a new one for a conversation that none begins with."""
-        keys = list(conversation_keys(agent, parsed.tools, parsed.messages))
+        keys = list(conversation_keys(agent, parsed.tools, parsed.messages, model=model))
         for key in reversed(keys[1:]):
             waiting = self._waiting.get(key, [])
             while waiting:

@@ -105,7 +105,7 @@ class OpenRollout:
     _ends: dict[str, int] = field(default_factory=dict)
     _keys: dict[int, tuple[int, str]] = field(default_factory=dict)
     _passed: dict[str, tuple[int, int]] = field(default_factory=dict)
-    _asked: dict[str, "_Asked"] = field(default_factory=dict)
+    _asked: dict[tuple[str, str | None], "_Asked"] = field(default_factory=dict)
     _latest: "_Line | None" = None
 
     def add(self, call: Call) -> None:
@@ -120,7 +120,7 @@ class OpenRollout:
         goes_on = parent is not None and parent.tools == call.tools and call.parent in self._keys
         known, key = self._keys[call.parent or 0] if goes_on else (0, None)
         messages = call.messages if goes_on else self.history(call)
-        keys = list(conversation_keys(call.agent, call.tools, [*messages, call.answer], key))
+        keys = list(conversation_keys(call.agent, call.tools, [*messages, call.answer], key, call.model))
         self._ends[keys[-1]] = call.number
         self._keys[call.number] = (known + len(keys) - 1, keys[-1])
         for length, key in enumerate(keys, known):
@@ -130,46 +130,52 @@ class OpenRollout:
         """The key of each conversation that ends in an answer, in the order of the answers."""
         return self._ends
 
-    def place(self, agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message]) -> Place:
-        """The longest recorded conversation of this agent, with these tools, that the messages begin with."""
-        keys = self._keys_of(agent, tools, messages)
+    def place(
+        self, agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message], model: str | None = None
+    ) -> Place:
+        """The longest recorded conversation of this agent, with these tools and this model, that the messages begin with."""
+        keys = self._keys_of(agent, tools, messages, model)
         for known in range(len(messages), 0, -1):
             if keys[known] in self._ends:
                 return Place(self._ends[keys[known]], known)
         shared = next((self._passed[key] for key in reversed(keys) if key in self._passed), None)
         has_turns = any(message.role == "assistant" for message in messages)
-        mine = [call for call in self.calls if call.agent == agent]
+        mine = [call for call in self.calls if (call.agent, call.model) == (agent, model)]
         return Place(nearest=(shared or (mine[0].number, 0)) if mine and has_turns else None)
 
-    def _keys_of(self, agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message]) -> list[str]:
-        """The conversation's keys; those of the agent's last request are kept, where the messages begin with its."""
-        last, messages = self._asked.get(agent), list(messages)
+    def _keys_of(
+        self, agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message], model: str | None = None
+    ) -> list[str]:
+        """The conversation's keys; those of the last request of the agent and model are kept, where the messages begin with its."""
+        last, messages = self._asked.get((agent, model)), list(messages)
         count = 0 if last is None else len(last.messages)
         # Messages that were read once are the same objects, which are not compared again.
         if last is not None and last.tools == tools and last.messages == messages[:count]:
             more = conversation_keys(agent, tools, messages[count:], last.keys[-1])
             keys = last.keys[:-1] + list(more)
         else:
-            keys = list(conversation_keys(agent, tools, messages))
-        self._asked[agent] = _Asked(tools, messages, keys)
+            keys = list(conversation_keys(agent, tools, messages, model=model))
+        self._asked[agent, model] = _Asked(tools, messages, keys)
         return keys
 
-    def place_completion(self, agent: str, prompt_ids: list[int]) -> int | None:
+    def place_completion(self, agent: str, prompt_ids: list[int], model: str | None = None) -> int | None:
         """The call that a prompt of tokens continues: the one whose tokens, sampled ones included, are the longest beginning of it."""
         best, length = None, 0
         for call in self.calls:
-            if call.completion and call.agent == agent:
+            if call.completion and (call.agent, call.model) == (agent, model):
                 ids = self.tokens(call)
                 if length < len(ids) <= len(prompt_ids) and prompt_ids[: len(ids)] == ids:
                     best, length = call.number, len(ids)
         return best
 
-    def with_tokens(self, agent: str, tools: Sequence[Mapping[str, Any]], token_ids: list[int]) -> int | None:
-        """The latest call of this agent, with these tools, whose tokens, sampled ones included, are these; None when there is none."""
+    def with_tokens(
+        self, agent: str, tools: Sequence[Mapping[str, Any]], token_ids: list[int], model: str | None = None
+    ) -> int | None:
+        """The latest call of this agent, with these tools and this model, whose tokens, sampled ones included, are these; None when there is none."""
         offered = [dict(tool) for tool in tools]
         for call in reversed(self.calls):
             if (
-                call.agent == agent
+                (call.agent, call.model) == (agent, model)
                 and self.tokens(call) == token_ids
                 and [dict(tool) for tool in call.tools] == offered
             ):
@@ -338,17 +344,23 @@ def _place_spans(talk: Conversation, before: Sequence[VersionSpan], call: Call) 
 
 
 def _same_request(one: Call, other: Call) -> bool:
-    return (one.parent, one.agent, one.messages, one.tools, one.completion) == (other.parent, other.agent, other.messages, other.tools, other.completion)  # fmt: skip
+    same = ("parent", "agent", "model", "messages", "tools", "completion")
+    return all(getattr(one, name) == getattr(other, name) for name in same)
 
 
 def conversation_keys(
-    agent: str, tools: Sequence[Mapping[str, Any]], messages: Sequence[Message], key: str | None = None
+    agent: str,
+    tools: Sequence[Mapping[str, Any]],
+    messages: Sequence[Message],
+    key: str | None = None,
+    model: str | None = None,
 ) -> Iterator[str]:
     """One key for each beginning of the conversation, the empty one first: equal beginnings have equal keys.
 
     `key` is that of a conversation which the messages go on; it then comes first.
     """
-    key = hash_id(agent, [dict(tool) for tool in tools]) if key is None else key
+    if key is None:
+        key = hash_id(agent, [dict(tool) for tool in tools], *([] if model is None else [model]))
     yield key
     for message in messages:
         key = hash_id(key, _matters(message))

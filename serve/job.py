@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,19 @@ from ..base.errors import ConfigError, EngineError, WriteConflict, one_line
 from ..base.event_loop import run_blocking
 from ..base.packages import require
 from ..base.web import is_loopback, own_names
+from ..policies.adapter_folder import NamedAdapter, adapter_rank, refuse_other_base
+from ..policies.config import VllmArguments
 from ..policies.engines.base import EngineGone
+from ..policies.engines.vllm_adapter import adapter_options
+from ..policies.models import check_model_folder, model_folder
 from ..policies.opening import check_engine, model_hash, open_policy
+from ..policies.token_policy import TokenPolicy
 from ..policies.types import Policy
 from ..store.journal import has_journal
 from ..store.lance_store import LanceStore
 from ..store.run_settings import refuse_other_config, run_payload
 from ..store.runs import Run, start_run
-from .config import ServeConfig, ServerSettings
+from .config import ServeConfig, ServedPolicy, ServerSettings
 
 _SHUTDOWN_S = 5.0
 _LEASE_S = 30.0
@@ -54,26 +59,33 @@ def with_served_name(config: ServeConfig) -> ServeConfig:
     return config.model_copy(update={"server": config.server.model_copy(update={"served_name": named})})
 
 
-def run_server(store: LanceStore, config: ServeConfig, on_ready: OnReady | None = None) -> dict[str, Any]:
+def run_server(
+    store: LanceStore, config: ServeConfig, on_ready: OnReady | None = None, adapters: Sequence[NamedAdapter] = ()
+) -> dict[str, Any]:
     """Serves until SIGINT or SIGTERM and returns a summary. An existing run with the same configuration is continued.
 
     Args:
         config: The model is a folder or a name on the hub for vllm and torch.
+        adapters: What the names of `config.policy.adapters` stand for.
         on_ready: Called when the server accepts requests.
 
     Raises ConfigError for a wrong configuration, a port in use or an address that needs a key, EngineGone when the engine has ended.
     """
     refuse_unservable(config)
-    payload = run_payload(config, serve=True, model_hash=model_hash(config.policy))
+    for adapter in adapters:
+        refuse_other_base(adapter, check_model_folder(model_folder(str(config.policy.model_name))))
+    hashes = {adapter.name: adapter.policy_id for adapter in adapters} or None
+    payload = run_payload(config, serve=True, model_hash=model_hash(config.policy), adapter_hashes=hashes)
     if config.run is not None:
         refuse_other_config(store, config.run, ServeConfig, payload)
     server = config.server
     with contextlib.ExitStack() as stack:
         # Bound before the model is loaded, which may take minutes.
         listener = stack.enter_context(bind(server.host, server.port, api_key_of(server)))
-        policy = stack.enter_context(open_policy(config.policy))
+        policy = stack.enter_context(open_policy(with_room(config.policy, adapters)))
+        policies = {None: policy} | {adapter.name: adapted(policy, adapter) for adapter in adapters}
         run = stack.enter_context(start_run(store, "collect", config.run, payload))
-        summary = run_blocking(serve_policy(store, run, policy, config, listener, on_ready))
+        summary = run_blocking(serve_policy(store, run, policies, config, listener, on_ready))
         run.finish(summary)
     return summary
 
@@ -85,6 +97,38 @@ def refuse_unservable(config: ServeConfig) -> None:
     check_engine(config.policy)
     if config.policy.engine == "scripted":
         raise ConfigError("The scripted engine cannot be served.", "Use --engine vllm, torch or openai:URL.")
+    if config.policy.adapters and config.policy.engine != "vllm":
+        raise ConfigError(
+            f"The engine {config.policy.engine} cannot serve adapters beside its model.",
+            "Use --engine vllm, or serve the merged checkpoint: --model RUN/step_N without --adapter.",
+        )
+    if named_model(config) in config.policy.adapters:
+        raise ConfigError(f"The model and an adapter are both named {named_model(config)}.", "Name the model with --served-name.")  # fmt: skip
+
+
+def named_model(config: ServeConfig) -> str | None:
+    """The model's name for clients, where the configuration gives one."""
+    return config.server.served_name or config.policy.model_name
+
+
+def with_room(policy: ServedPolicy, adapters: Sequence[NamedAdapter]) -> ServedPolicy:
+    """The settings of an engine that takes these adapters at once. Raises ConfigError for a rank that no engine takes."""
+    if not adapters:
+        return policy
+    ranks = {adapter.name: adapter_rank(adapter.folder) for adapter in adapters}
+    largest = max(ranks, key=lambda name: ranks[name])
+    options = adapter_options(ranks[largest], len(adapters))
+    if options is None:
+        raise ConfigError(f"vLLM takes no adapter of rank {ranks[largest]}, which {largest} has.", "Serve the merged checkpoint with --model.")  # fmt: skip
+    arguments = VllmArguments.model_validate(options | policy.generation.vllm.arguments)
+    return policy.model_copy(update={"generation": policy.generation.model_copy(update={"vllm": arguments})})
+
+
+def adapted(policy: Policy, adapter: NamedAdapter) -> TokenPolicy:
+    """The policy's model through an adapter. Raises EngineError where the engine does not take it."""
+    assert isinstance(policy, TokenPolicy)
+    engine: Any = policy.token_engine
+    return TokenPolicy(engine.adapted(adapter.folder), policy.chat, adapter.policy_id)
 
 
 def api_key_of(server: ServerSettings) -> str | None:
@@ -128,12 +172,16 @@ def bind(host: str, port: int, api_key: str | None) -> socket.socket:
 async def serve_policy(
     store: LanceStore,
     run: Run,
-    policy: Policy,
+    policies: Mapping[str | None, Policy],
     config: ServeConfig,
     listener: socket.socket,
     on_ready: OnReady | None = None,
 ) -> dict[str, Any]:
-    """Serves a policy on a bound socket until it is stopped; open rollouts then stay in the journal."""
+    """Serves policies on a bound socket until it is stopped; open rollouts then stay in the journal.
+
+    Args:
+        policies: By the name that clients choose them by; None is the model itself.
+    """
     from aiohttp import web
 
     from .app import Api, make_app
@@ -151,8 +199,10 @@ async def serve_policy(
         stop.set()
 
     server = config.server
-    recorder = Recorder(store, run, policy, config.environment)
-    service = Service(backend_of(policy), recorder, server.lenient)
+    recorder = Recorder(store, run, policies, config.environment)
+    beside = {name: backend_of(policy) for name, policy in policies.items() if name is not None}
+    policy = policies[None]
+    service = Service(backend_of(policy), recorder, server.lenient, adapters=beside)
     named = config.policy.model_name if policy.engine != "openai" else None
     key = api_key_of(server)
     model = server.served_name or named or policy.policy_id

@@ -45,7 +45,7 @@ def read_message_request(body: Body, before: ReadSoFar | None = None) -> ModelRe
     noted = [*(["output_config.effort"] if output.get("effort") else []), *(["tool_choice.disable_parallel_tool_use"] if single else [])]  # fmt: skip
     return replace(
         parsed,
-        noted=(*given.noted, *noted, *(name for name in parsed.noted if name == "strict")),
+        noted=(*given.noted, *noted, *(name for name in parsed.noted if name == "strict" or name.startswith("tools."))),
         refused=given.refused,
         show_tokens=bool(parsed.show_tokens),
     )

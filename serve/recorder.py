@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from time import monotonic
@@ -69,12 +69,12 @@ class Recorder:
         calls: Calls recorded by this process.
     """
 
-    def __init__(self, store: LanceStore, run: Run, policy: Policy, environment: str) -> None:
-        """Continues the rollouts that an earlier server of the run left open. Those with a request to finish are finished by `resume`."""
+    def __init__(self, store: LanceStore, run: Run, policies: Mapping[str | None, Policy], environment: str) -> None:
+        """Continues the rollouts that an earlier server of the run left open; `policies` are by name, None for the model itself. Those with a request to finish are finished by `resume`."""
         self.open: dict[str, OpenRollout] = {}
         self.statuses: Counter[str] = Counter()
         self.calls = 0
-        self._store, self._run, self._policy, self._environment = store, run, policy, environment
+        self._store, self._run, self._policies, self._environment = store, run, policies, environment
         self._files = CallFiles(store, run.run_id)
         self._writer = RolloutWriter(store, run)
         # One thread, so that a commit never blocks the calls in flight.
@@ -201,7 +201,7 @@ class Recorder:
         if sample is None:
             sample = self._next_sample.get(group, 0)
         attempt = self._attempts.get((group, sample), 0)  # a place that has a rollout already gets another attempt
-        episode = episode_rollouts(run_id, rollout, self._policy, task, ending, (sample, attempt))
+        episode = episode_rollouts(run_id, rollout, self._policies, task, ending, (sample, attempt))
         self._files.add_ending(name, Ending.to_json(ending) | {"sample_index": sample})
         rollout.ending = ending.to_json()
         self._finished.add(row_id(run_id, name))

@@ -93,7 +93,7 @@ def read_chat(body: Body, before: ReadSoFar | None = None) -> ModelRequest:
         choice=read_choice(body.get("tool_choice"), tools.names()),
         prefix=read.carried(body.get("required_prefix_token_ids")),
         template=template,
-        noted=(*parsed.noted, *(["strict"] if strict else [])),
+        noted=(*parsed.noted, *(["strict"] if strict else []), *tools.ignored),
         gaps=(*tools.gaps(), *read.gaps),
         read=read,
     )

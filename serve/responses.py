@@ -57,7 +57,12 @@ def read_response(body: Body, kept: KeptResponses, before: ReadSoFar | None = No
     parsed = replace(
         parsed,
         prefix=prefix,
-        noted=(*given.noted, *verbosity, *(name for name in parsed.noted if name == "strict")),
+        noted=(
+            *given.noted,
+            *verbosity,
+            *_not_included(body),
+            *(name for name in parsed.noted if name == "strict" or name.startswith("tools.")),
+        ),
         refused=given.refused,
         gaps=(*parsed.gaps, *dict.fromkeys(gaps), *unread_gaps(reader)),
     )
@@ -105,6 +110,11 @@ def _settings(body: Body) -> Json:
     settings["response_format"] = _format(text.get("format"))
     settings["verbosity"], settings["reasoning_effort"] = text.get("verbosity"), reasoning.get("effort")
     return settings
+
+
+def _not_included(body: Body) -> list[str]:
+    """The parts that an answer was to include and does not have."""
+    return ["include"] if "message.output_text.logprobs" in listed(body, "include") else []
 
 
 def _format(given: Any) -> Any:

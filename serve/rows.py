@@ -35,9 +35,14 @@ def place_of(ending: Ending, task: Task) -> tuple[str, str]:
 
 
 def episode_rollouts(
-    run_id: str, served: OpenRollout, policy: Policy, task: Task, ending: Ending, place: tuple[int, int]
+    run_id: str,
+    served: OpenRollout,
+    policies: Mapping[str | None, Policy],
+    task: Task,
+    ending: Ending,
+    place: tuple[int, int],
 ) -> list[Rollout]:
-    """A rollout for each branch, the main one first; its rollout_id is the episode's. `place` is sample_index and attempt.
+    """A rollout for each branch, the main one first; its rollout_id is the episode's. `place` is sample_index and attempt; `policies` as for branch_rollouts.
 
     A side branch has a prompt of its own, and the episode's task. A retry has the gap `retry` and is not trainable, nor is a row with a gap
     `distribution:NAME`, or one that ends in an answer whose client went away (gap `cancelled`).
@@ -54,7 +59,7 @@ def episode_rollouts(
         "attempt": attempt,
         **_ending_columns(ending, last_call(branches)),
     }
-    rollouts = branch_rollouts(branches, policy, columns, lambda agent, branch: row_id(run_id, served.name, agent, branch))  # fmt: skip
+    rollouts = branch_rollouts(branches, policies, columns, lambda agent, branch: row_id(run_id, served.name, agent, branch))  # fmt: skip
     for rollout, branch in zip(rollouts, branches, strict=True):
         rollout.extra = _extra(served, branch.path[0], ending)
         rollout.n_tool_errors = ending.n_tool_errors  # only the client knows it
@@ -62,12 +67,16 @@ def episode_rollouts(
 
 
 def branch_rollouts(
-    branches: Sequence[Branch], policy: Policy, columns: Mapping[str, Any], id_of: Callable[[str, int], str]
+    branches: Sequence[Branch],
+    policies: Mapping[str | None, Policy],
+    columns: Mapping[str, Any],
+    id_of: Callable[[str, int], str],
 ) -> list[Rollout]:
     """A rollout for each branch of an episode, parallel to `branches`, each with the prompt that the engine was given.
 
     Args:
         branches: The main one first: its rollout_id is the episode's. Branches of other agents, and retries, are not trainable.
+        policies: What answered, by the `model` of a call, which is the same for all calls of a branch.
         columns: What all rows share: task, slot, group, status, verdict, ….
         id_of: Gives the rollout_id of an agent's branch; that of the main one is asked for as (MAIN, 0).
     """
@@ -75,6 +84,7 @@ def branch_rollouts(
     rollouts = []
     for number, branch in enumerate(branches):
         prompt = Prompt(branch.path[0].messages, branch.path[0].tools)
+        policy = policies[branch.path[0].model]
         rollout = Rollout(
             rollout_id=main if not number else id_of(branch.agent, branch.number),
             episode_id=main,

@@ -3,9 +3,9 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -25,10 +25,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Caller:
-    """The rollout and agent that a request is recorded under; without a rollout_id it is not recorded."""
+    """The rollout and agent that a request is recorded under; without a rollout_id it is not recorded. `model` is an adapter's name, None for the model itself."""
 
     rollout_id: str | None = None
     agent: str = "main"
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Service:
         lenient: Accept fields that the engine does not have, and name them in the row.
         answered: Number of requests answered, recorded or not.
         cancelled: Number of model calls whose client went away.
+        adapters: Backends by the names of the adapters that are served beside the model.
     """
 
     backend: Backend
@@ -71,6 +73,11 @@ class Service:
     forced: Callable[[ModelRequest, Caller], ModelRequest] | None = None
     answered: int = 0
     cancelled: int = 0
+    adapters: Mapping[str, Backend] = field(default_factory=dict)
+
+    def backend_for(self, caller: Caller) -> Backend:
+        """What answers a caller."""
+        return self.backend if caller.model is None else self.adapters[caller.model]
 
     async def chat(self, parsed: ModelRequest, caller: Caller, sink: Sink | None = None) -> list[ModelAnswer]:
         """The next message of a conversation, `parsed.n` times. Raises ApiError, RollhouseError and OSError.
@@ -87,8 +94,8 @@ class Service:
                 caller,
                 rollout,
                 place.parent,
-                partial(self.backend.chat_answer, known),
-                partial(self.backend.cancelled_answer, known),
+                partial(self.backend_for(caller).chat_answer, known),
+                partial(self.backend_for(caller).cancelled_answer, known),
                 lambda call: known.messages[place.known :],
                 place.nearest,
             )
@@ -105,9 +112,9 @@ class Service:
                 parsed,
                 caller,
                 rollout,
-                None if rollout is None else rollout.place_completion(caller.agent, prompt_ids),
-                partial(self.backend.completion_answer, prompt_ids),
-                self.backend.cancelled_completion,
+                None if rollout is None else rollout.place_completion(caller.agent, prompt_ids, caller.model),
+                partial(self.backend_for(caller).completion_answer, prompt_ids),
+                self.backend_for(caller).cancelled_completion,
                 lambda call: [Message("user", self.backend.detokenize(call.added_ids or []))],
             )
 
@@ -120,7 +127,8 @@ class Service:
         sink: Sink | None,
         begun: Callable[[ModelRequest, OpenRollout | None], _Work],
     ) -> list[ModelAnswer]:
-        parsed = self.backend.accepted(parsed if self.forced is None else self.forced(parsed, caller), self.lenient)
+        parsed = parsed if self.forced is None else self.forced(parsed, caller)
+        parsed = self.backend_for(caller).accepted(parsed, self.lenient)
         with self._rollout(caller) as rollout:
             work = begun(parsed, rollout)
             answers = await all_of([self._once(work, one, sink, i) for i, one in enumerate(_each(parsed))])
@@ -165,7 +173,9 @@ class Service:
 
     def _known(self, parsed: ModelRequest, caller: Caller, rollout: OpenRollout | None) -> tuple[Place, KnownHistory]:
         """What the request continues: a recorded call, else the tokens that its messages carry."""
-        place = Place() if rollout is None else rollout.place(caller.agent, parsed.tools, parsed.messages)
+        place = Place()
+        if rollout is not None:
+            place = rollout.place(caller.agent, parsed.tools, parsed.messages, caller.model)
         if rollout is not None and place.parent is not None:
             parent = rollout.calls[place.parent]
             recorded = rollout.conversation(parent)
@@ -173,9 +183,9 @@ class Service:
             return place, KnownHistory([*recorded, *new], place.known, rollout.tokens(parent))
         if parsed.prefix is not None:
             carried = KnownHistory(parsed.messages, parsed.prefix.length, parsed.prefix.token_ids, trusted=False)
-            number = (
-                None if rollout is None else rollout.with_tokens(caller.agent, parsed.tools, parsed.prefix.token_ids)
-            )
+            number = None
+            if rollout is not None:
+                number = rollout.with_tokens(caller.agent, parsed.tools, parsed.prefix.token_ids, caller.model)
             return (place if number is None else Place(number, parsed.prefix.length)), carried
         return place, KnownHistory(parsed.messages)
 
@@ -214,6 +224,7 @@ class Service:
             diverged=_divergence(rollout, work.nearest, added or ()),
             completion=parsed.prompt is not None,
             gaps=(*parsed.gaps, *(["stream_differs"] if answer.stream_differs else [])),
+            model=work.caller.model,
         )
         return replace(call, messages=tuple(work.added(call)))
 

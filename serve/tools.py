@@ -11,21 +11,27 @@ from ..store.tool_schemas import read_tools
 from .errors import refused
 
 _TEXT = "input"
+# Keys of tools that no template shows. The first two change no answer; clients move the mark of a cache from call to call.
+_HARMLESS = {"cache_control", "eager_input_streaming"}
+_IGNORED: dict[str, tuple[Any, ...]] = {"format": (None, {"type": "text"}), "defer_loading": (None, False), "allowed_callers": (None, [], ["direct"]), "input_examples": (None, [])}  # fmt: skip
+"""With the values that have no effect."""
 _OBJECT = {"type": "object", "properties": {_TEXT: {"type": "string"}}, "required": [_TEXT]}
 
 
 @dataclass(frozen=True)
 class RequestTools:
-    """RequestTools in chat form.
+    """Tools in chat form.
 
     Attributes:
         custom: Names of those that take a text, not an object.
         dropped: Types of those that only OpenAI's or Anthropic's own servers have, such as `web_search`.
+        ignored: Keys of tools that have no effect here, such as `tools.format` (the grammar of a custom tool).
     """
 
     listed: tuple[Mapping[str, Any], ...] = ()
     custom: frozenset[str] = frozenset()
     dropped: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         """In order."""
@@ -37,14 +43,17 @@ class RequestTools:
 
 
 def read_request_tools(given: Sequence[Any]) -> RequestTools:
-    """RequestTools of any of the routes. Raises ApiError for what is not a tool."""
+    """The tools of any of the routes. Raises ApiError for what is not a tool."""
     kept: list[Any] = []
     custom: set[str] = set()
     dropped: list[str] = []
+    ignored: dict[str, None] = {}
     for number, tool in enumerate(given):
         if not isinstance(tool, Mapping):
             raise refused(f"`tools[{number}]` must be an object.")
         kind = str(tool.get("type") or "function")
+        if kind in ("function", "custom"):
+            tool = _without_marks(tool, ignored)
         if kind == "custom" and "input_schema" not in tool:  # Anthropic's type `custom` is a plain function
             function = _as_function(tool, number)
             custom.add(function["function"]["name"])
@@ -60,7 +69,20 @@ def read_request_tools(given: Sequence[Any]) -> RequestTools:
     for number, tool in enumerate(listed):
         if not isinstance(tool["function"].get("name"), str):
             raise refused(f"`tools[{number}]` must be a function with a name.")
-    return RequestTools(listed, frozenset(custom), tuple(dropped))
+    return RequestTools(listed, frozenset(custom), tuple(dropped), tuple(ignored))
+
+
+def _without_marks(tool: Mapping[str, Any], ignored: dict[str, None]) -> dict[str, Any]:
+    """The tool without keys that have no effect; `ignored` gets the names of those that are missed."""
+    kept: dict[str, Any] = {}
+    for name, value in tool.items():
+        if name in ("function", "custom") and isinstance(value, Mapping):
+            kept[name] = _without_marks(value, ignored)
+        elif name in _IGNORED and value not in _IGNORED[name]:
+            ignored[f"tools.{name}"] = None
+        elif name not in _IGNORED and name not in _HARMLESS:
+            kept[name] = value
+    return kept
 
 
 def _as_function(tool: Mapping[str, Any], number: int) -> dict[str, Any]:

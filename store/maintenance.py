@@ -25,7 +25,7 @@ pc: Any = pyarrow.compute
 OnTable = Callable[[str], None]
 RETENTION = timedelta(hours=1)
 
-_REFERENCES = (
+REFERENCES = (
     ("rollouts", "prompt_id", "prompts", "prompt_id"),
     ("rollouts", "task_id", "tasks", "task_id"),
     ("rollouts", "run_id", "run_events", "run_id"),
@@ -99,7 +99,7 @@ def check(store: LanceStore, on_table: OnTable | None = None, deep: bool = False
         problems += _rollout_problems(store)
     if problems:
         return problems
-    for reference in _REFERENCES:
+    for reference in REFERENCES:
         problems += _reference_problems(store, *reference)
     problems += _dataset_problems(store)
     problems += _crash_problems(store)

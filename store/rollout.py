@@ -16,6 +16,7 @@ from .pairing import parses
 from .reading import MessageList, MessageReader, split_prompt
 from .schema import Stored, Table, json_object_text
 from .task import Component, Prompt, PromptTokens, Score, Task
+from .token_pieces import token_pieces
 from .tool_schemas import read_tools
 
 STATUSES = ("completed", "truncated", "error", "timeout", "aborted")
@@ -30,7 +31,7 @@ class Token:
     """One token after the prompt.
 
     Attributes:
-        text: What it decodes to by itself; None without a tokenizer.
+        text: What it adds to the text of the tokens before it: joined they are the tokenizer's text of all. None without a tokenizer.
         sampled: Whether the policy sampled it; others are tool results and chat markup.
         logprob: The engine's, None for a token that was not sampled or whose logprob is not known.
         version: Policy version it was sampled from; None when not known.
@@ -48,6 +49,18 @@ class Decodes(Protocol):
 
     def decode(self, token_ids: list[int]) -> str:
         """The text of some tokens."""
+        ...
+
+
+class Texts(Protocol):
+    """Texts of tokens by the hash of their tokenizer."""
+
+    def pieces(self, tokenizer_hash: str | None, ids: Sequence[int]) -> list[str] | None:
+        """The text that each token adds; None without the tokenizer."""
+        ...
+
+    def gap(self, tokenizer_hash: str | None) -> str | None:
+        """Why there is no text; None when there is."""
         ...
 
 
@@ -155,6 +168,7 @@ class Rollout:
     verify_s: Annotated[float | None, Stored("in the verifier", _F64)] = None
     n_retries: Annotated[int | None, Stored("retried requests to the policy; null if not observed")] = None
     turn_rewards: Annotated[list[float] | None, Stored("reward of each turn; null if turns have none")] = None
+    rationale: Annotated[str | None, Stored("why the verdict is so, in a judge's words; null without any")] = None
     routed_experts: Annotated[
         str | None,
         Stored("experts the engine chose by position and layer, a packed array; null unless requested"),
@@ -232,17 +246,41 @@ class Rollout:
         return [message.to_openai() for message in (*prompt, *self.messages)]
 
     def tokens(self, tokenizer: Decodes | None = None) -> list[Token]:
-        """The tokens after the prompt, in order; empty when none were observed. Their texts need a tokenizer."""
+        """The tokens after the prompt, in order; empty when none were observed.
+
+        Their texts come from `tokenizer`, else from the store that the rollout was read from (`Store.rollout`); `text_gap` says why there are none.
+        """
+        ids = self.token_ids or []
+        kept = self._texts()
+        texts: Sequence[str] | None = None
+        if tokenizer is not None:
+            texts = token_pieces(ids, lambda some: tokenizer.decode(list(some)))
+        elif kept is not None:
+            texts = kept.pieces(self.tokenizer_hash, ids)
         found: list[Token] = []
         logprobs = iter(self.logprobs or ())
         spans = list(self.version_spans or ())
         version = None
-        for position, (token, mask) in enumerate(zip(self.token_ids or (), self.loss_mask or (), strict=True)):
+        for position, (token, mask) in enumerate(zip(ids, self.loss_mask or (), strict=True)):
             while spans and spans[0].start <= position:
                 version = spans.pop(0).version
-            text = None if tokenizer is None else tokenizer.decode([token])
+            text = None if texts is None else texts[position]
             found.append(Token(token, text, bool(mask), next(logprobs, None) if mask else None, version))
         return found
+
+    def text_gap(self) -> str | None:
+        """Why `tokens()` have no text; None when they have, or when there are no tokens."""
+        if not self.token_ids:
+            return None
+        kept = self._texts()
+        return "the rollout was not read from a store" if kept is None else kept.gap(self.tokenizer_hash)
+
+    def read_texts_from(self, texts: "Texts") -> None:
+        """Names the source of the tokens' texts."""
+        self.__dict__["texts from"] = texts  # not a field: two rollouts are equal wherever they were read
+
+    def _texts(self) -> "Texts | None":
+        return self.__dict__.get("texts from")
 
     def _repr_html_(self) -> str:
         """For notebooks: verdict and status, then the conversation, a row a message."""
@@ -372,7 +410,7 @@ ROLLOUTS = Table.of_class(
 )
 
 
-VERDICT = ("reward", "passed", "reward_components", "scorer", "scorer_version")
+VERDICT = ("reward", "passed", "reward_components", "scorer", "scorer_version", "rationale")
 
 
 def verdict_columns(score: Score | None) -> dict[str, Any]:
@@ -386,6 +424,7 @@ def verdict_columns(score: Score | None) -> dict[str, Any]:
         "reward_components": [Component(*part) for part in score.components],
         "scorer": score.scorer,
         "scorer_version": score.scorer_version,
+        "rationale": score.rationale,
     }
 
 

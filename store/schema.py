@@ -174,6 +174,8 @@ class Table:
     def _field(self, column: Column) -> pa.Field:
         if column.name == self.key:
             return pa.field(column.name, column.type, nullable=False, metadata=_KEY)
+        if column.zstd and pa.types.is_string(column.type):
+            return pa.field(column.name, column.type, metadata=_ZSTD)
         if column.zstd:
             item = pa.field("item", column.type.value_type, metadata=_ZSTD)
             return pa.field(column.name, pa.list_(item), metadata=_ZSTD)

@@ -19,7 +19,7 @@ pc: Any = pyarrow.compute
 # Versions are resolved in this order: what refers before what it refers to, so that every reference of a snapshot resolves in it.
 _ORDER = (
     "snapshots", "labels", "checkpoints", "evaluations", "training_outcomes", "batch_plans", "metrics", "datasets", "scores",
-    "rollouts", "prompt_tokens", "tasks", "prompts", "blobs", "run_events",
+    "rollouts", "prompt_tokens", "tokenizers", "tasks", "prompts", "blobs", "run_events",
 )  # fmt: skip
 
 

@@ -256,11 +256,23 @@ LABELS = Table(
     later=True,
 )
 
+TOKENIZERS = Table(
+    "tokenizers",
+    "A tokenizer that stored tokens are of; the view `tokens` has their text.",
+    "tokenizer_hash",
+    (
+        Column("tokenizer_hash", STR, "as in `rollouts`: SHA-256 of the state, 16 hex digits"),
+        Column("state", STR, "JSON as in tokenizer.json, without padding and truncation", zstd=True),
+        _CREATED_AT,
+    ),
+    later=True,
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         ROLLOUTS, PROMPTS, PROMPT_TOKENS, TASKS, BLOBS, SCORES, RUN_EVENTS, METRICS, BATCH_PLANS,
-        TRAINING_OUTCOMES, DATASETS, CHECKPOINTS, EVALUATIONS, LABELS, SNAPSHOTS,
+        TRAINING_OUTCOMES, DATASETS, CHECKPOINTS, EVALUATIONS, LABELS, TOKENIZERS, SNAPSHOTS,
     )
 }  # fmt: skip
 

@@ -200,6 +200,7 @@ class Score:
 
     Attributes:
         components: (name, value, weight) of its parts.
+        rationale: Why, in a judge's words; None without any.
         turn_rewards: The reward of each turn (model call), in order; None when turns are not judged apart. Stored with the rollout, not with the verdict.
         rollout_id: The rollout that was scored.
         config_hash: Hash of the scorer's settings.
@@ -214,6 +215,9 @@ class Score:
     components: Annotated[
         tuple[tuple[str, float, float], ...], Stored("parts of the reward", like=list[Component])
     ] = ()
+    rationale: Annotated[str | None, Stored("why, in a judge's words; null without any")] = field(
+        default=None, kw_only=True
+    )
     turn_rewards: tuple[float, ...] | None = field(default=None, kw_only=True)
     rollout_id: Annotated[str | None, Stored("row of `rollouts`")] = field(default=None, kw_only=True)
     config_hash: Annotated[str, Stored("hash of its settings")] = field(default=NO_SETTINGS, kw_only=True)
@@ -228,7 +232,7 @@ class Score:
     def from_row(cls, row: Mapping[str, Any]) -> "Score":
         """A row of `scores`. Reward and passed are None where the rollout could not be scored."""
         components = tuple((part["name"], part["value"], part["weight"]) for part in row["components"] or ())
-        names = ("rollout_id", "config_hash", "error_type", "run_id", "created_at")
+        names = ("rationale", "rollout_id", "config_hash", "error_type", "run_id", "created_at")
         return cls(
             row["reward"],
             row["passed"],
@@ -242,7 +246,7 @@ class Score:
         """The verdict as one on a rollout, given now by a run."""
         return Score(
             self.reward, self.passed, self.scorer, self.scorer_version, self.components,
-            rollout_id=rollout_id, config_hash=config_hash, run_id=run_id, created_at=datetime.now(UTC),
+            rationale=self.rationale, rollout_id=rollout_id, config_hash=config_hash, run_id=run_id, created_at=datetime.now(UTC),
         )  # fmt: skip
 
 

@@ -37,10 +37,14 @@ def write(uri: str) -> None:
     path = Path(uri) / "_store.json"
     if "://" in uri or path.exists():
         return
-    try:
-        by = version_of("rollhouse")
-    except PackageNotFoundError:
-        by = "unknown"
     partial = path.with_name(f"._store.{os.getpid()}")
-    partial.write_text(json.dumps({"format": FORMAT, "rollhouse": by}) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps({"format": FORMAT, "rollhouse": installed()}) + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def installed() -> str:
+    """The version of rollhouse that runs."""
+    try:
+        return version_of("rollhouse")
+    except PackageNotFoundError:
+        return "unknown"

@@ -17,6 +17,7 @@ from .rollout import Rollout
 from .rows import rollout_rows
 from .runs import Run
 from .tables import TABLES
+from .tokenizers import KeptTokenizers
 from .upkeep import UpkeepPolicy
 from .validation import check_rollouts, surely_fine
 
@@ -80,6 +81,7 @@ class RolloutWriter:
         self.written = 0
         self.skipped = 0
         self._store, self._run = store, run
+        self._tokenizers = KeptTokenizers(store, run.run_id)
         self._max_bytes, self._max_age_s = max_bytes, max_age_s
         self._in_doubt = run.incarnation > 0 or run.kind == "import"
         self._waiting: dict[str, list[pa.RecordBatch]] = {table: [] for table in JOURNALED}
@@ -175,7 +177,9 @@ class RolloutWriter:
                     self._waiting[table] = []
                     self._run.upkeep.wrote(table)
             if self._waiting["rollouts"]:
-                self._commit_rollouts(_joined(self._waiting["rollouts"]))
+                rows = _joined(self._waiting["rollouts"])
+                self._tokenizers.keep(rows["tokenizer_hash"].unique().to_pylist())
+                self._commit_rollouts(rows)
                 self._waiting["rollouts"] = []
                 self._run.upkeep.wrote("rollouts")
             if self._waiting["scores"]:

@@ -220,6 +220,8 @@ METHODS = {
     "check": "check",
     "compact": "compact",
     "gc": "gc",
+    "pack": "pack",
+    "unpack": "unpack",
 }
 # Commands whose work in Python is a function, a method of a result, or nothing that a program needs.
 ELSEWHERE = {

@@ -14,6 +14,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "examples" / "real_model.md",
     ROOT / "examples" / "train_your_agent.md",
 ]
 

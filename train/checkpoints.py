@@ -3,13 +3,14 @@
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..base.config import Section
 from ..base.errors import ConfigError, RollhouseError, StoreNotFound
+from ..policies.adapter_folder import FOLDER, WEIGHTS, NamedAdapter, finish_adapter, is_adapter_folder
 from ..policies.config import PolicySettings
 from ..policies.models import model_folder, weights_hash
 from ..policies.opening import loads_model
@@ -91,6 +92,8 @@ def save_checkpoint(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     model.save_pretrained(unfinished)
+    if (unfinished / FOLDER).is_dir():
+        finish_adapter(unfinished / FOLDER, str(run.config["policy"]["model_name"]), parent_hash)
     tokenizer.save_pretrained(unfinished)
     (unfinished / MARK).write_text(json.dumps({"checkpoint": checkpoint_id, "run": run_identity(run)}))
     remove_marked(path, path.parent, run_identity(run))
@@ -290,3 +293,25 @@ def with_model(store: LanceStore, config: Config) -> Config:
         return config
     found = policy.model_copy(update={"model_name": str(resolve_model(store, policy.model_name))})
     return config.model_copy(update={"policy": found})
+
+
+def named_adapters(store: LanceStore, names: Sequence[str]) -> list[NamedAdapter]:
+    """The adapters of these names, which are checkpoints (as in resolve_model) or folders in peft's layout.
+
+    Raises ConfigError for a checkpoint or folder without an adapter, and for a name that is there twice.
+    """
+    found = []
+    for name in names:
+        row = None if Path(name).is_dir() else find_checkpoint(store, checkpoint_named(store, name) or name)
+        folder = Path(name).resolve() if row is None else resolve_model(store, row["checkpoint_id"]) / FOLDER
+        if not is_adapter_folder(folder):
+            raise ConfigError(
+                f"{name} has no adapter: {'it is neither a checkpoint nor a folder in the layout of peft' if row is None else f'there is none in {folder}'}.",
+                "Name a checkpoint of a run with policy.lora (and policy.lora.save_adapter), or a folder that peft wrote.",
+            )
+        hashed = row["weights_hash"] if row is not None else weights_hash(folder / WEIGHTS)
+        found.append(NamedAdapter(name, folder, hashed))
+    twice = next((name for name in names if list(names).count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"The adapter {twice} is named twice.", "Name it once.")
+    return found

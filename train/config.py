@@ -17,6 +17,8 @@ class LoraConfig(Section):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
     """Names of the layers that get an adapter; `all-linear` is every linear layer that an adapter fits, see docs/learner.md."""
+    save_adapter: Annotated[bool, FREE] = True
+    """Write the adapters alone too, in peft's layout, to the folder `adapter` of each checkpoint, for `rollhouse serve --adapter`."""
 
 
 class OptimizerConfig(Section):
@@ -48,7 +50,7 @@ class TrainedPolicy(Section):
     """Where the model is trained; `auto` is a GPU if there is one."""
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     lora: LoraConfig | None = None
-    """Train low-rank adapters instead of every weight; checkpoints hold the merged model. Default: every weight."""
+    """Train low-rank adapters instead of every weight; checkpoints hold the merged model, and the adapters beside it. Default: every weight."""
 
 
 class CheckpointingConfig(Section):

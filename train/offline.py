@@ -144,7 +144,10 @@ def _train(
         def keep(step: int) -> dict[str, Any]:
             numbers, tokenizer = last_metrics(trainer), trainer.processing_class
             refuse_infinite(trainer.model, step)
-            model = CheckedModel(trainer.model, TrainedModel(merged(trainer.model), folder), first_row(trainer))
+            lora = config.policy.lora
+            adapted = trainer.model.get_base_model() if lora is not None and lora.save_adapter else None
+            saving = TrainedModel(merged(trainer.model), folder, adapted)
+            model = CheckedModel(trainer.model, saving, first_row(trainer))
             row = save_checkpoint(store, run, model, tokenizer, step, place, dataset, numbers, parent)
             keep_best(store, run.run_id, config.checkpointing)
             return row

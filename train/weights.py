@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..base.errors import TrainingError
-from ..policies.engines.vllm_adapter import adapter_names
+from ..policies.adapter_folder import FOLDER, WEIGHTS
+from ..policies.engines.vllm_adapter import adapter_names, embedding_names
 from ..policies.engines.weight_file import read_weights, torch_dtype
 from ..policies.models import tensor_dtypes, weight_files
 from .lora import ADAPTER, adapter_layers
@@ -47,13 +48,25 @@ def own_weights(model: Any, whole: Callable[[Tensor], Tensor]) -> dict[str, Tens
 
 
 def own_adapters(model: Any, whole: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    """A and the scaled B of each adapter, under the names of an adapter's file; `whole` as in own_weights."""
+    """A and the scaled B of each adapter, under peft's names, those on embeddings too; `whole` as in own_weights."""
     found = {}
     for layer, adapted in adapter_layers(model):
-        a, b = (whole(part[ADAPTER].weight.detach()) for part in (adapted.lora_A, adapted.lora_B))
-        name_a, name_b = adapter_names(layer)
+        embeds = ADAPTER not in adapted.lora_A
+        parts = (adapted.lora_embedding_A, adapted.lora_embedding_B) if embeds else (adapted.lora_A, adapted.lora_B)
+        tensors = [part[ADAPTER] if embeds else part[ADAPTER].weight for part in parts]
+        a, b = (whole(tensor.detach()) for tensor in tensors)
+        name_a, name_b = embedding_names(layer) if embeds else adapter_names(layer)
         found |= {name_a: a, name_b: b * adapted.scaling[ADAPTER]}
     return found
+
+
+def write_adapters(folder: str | Path, adapters: Mapping[str, Tensor]) -> None:
+    """Writes `own_adapters` to the folder `adapter` of a checkpoint that is being saved."""
+    from safetensors.torch import save_file
+
+    place = Path(folder) / FOLDER
+    place.mkdir(exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in adapters.items()}, place / WEIGHTS, {"format": "pt"})
 
 
 def persistent_buffers(model: Any) -> dict[str, Tensor]:
@@ -129,13 +142,15 @@ def write_folder(model: Any, weights: Mapping[str, Tensor], dtypes: FolderDtypes
 class TrainedModel:
     """A transformers model without adapters, saved as `write_folder` does."""
 
-    def __init__(self, model: Any, started_from: str | Path) -> None:
-        """`started_from` is the folder whose dtypes its checkpoints have."""
-        self._model, self._dtypes = model, FolderDtypes(started_from)
+    def __init__(self, model: Any, started_from: str | Path, adapted: Any = None) -> None:
+        """`started_from` is the folder whose dtypes its checkpoints have; `adapted` the model before its adapters were merged, where those are saved too."""
+        self._model, self._dtypes, self._adapted = model, FolderDtypes(started_from), adapted
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Raises TrainingError where the folder does not hold the model's tensors afterwards."""
         write_folder(self._model, own_weights(self._model, lambda tensor: tensor), self._dtypes, folder)
+        if self._adapted is not None:
+            write_adapters(folder, own_adapters(self._adapted, lambda tensor: tensor))
 
 
 def refuse_other_tensors(folder: str | Path, weights: Mapping[str, Tensor]) -> None:

@@ -78,12 +78,17 @@ def _split(reader: Reader, name: str) -> tuple[str, int | None]:
     raise StoreNotFound(f"There is no run {name!r} in {reader.store.uri}.", "Write RUN or RUN@STEP; the runs page lists runs.")  # fmt: skip
 
 
+# The run's rows of `final_rollouts`: a slot is of one run, so the other runs are not read.
+_LAST_ATTEMPTS = """SELECT rollout_id, task_id, environment, step, sample_index, passed, trainable, branch FROM rollouts WHERE run_id = $run
+      QUALIFY row_number() OVER (PARTITION BY coalesce(slot_id, rollout_id), agent, branch ORDER BY coalesce(attempt, 0) DESC, rollout_id DESC) = 1"""
+
+
 def _rollouts(reader: Reader, run: str, step: int | None) -> list[dict[str, Any]]:
     at = "" if step is None else " AND r.step = $step"
     query = f"""SELECT r.environment AS benchmark, 'rollouts' AS mode, category, r.task_id AS case_id,
       row_number() OVER (PARTITION BY r.task_id ORDER BY r.step, r.sample_index, r.rollout_id) - 1 AS sample, r.passed AS passed, r.rollout_id AS rollout_id
-    FROM (SELECT rollout_id, task_id, environment, step, sample_index, passed FROM final_rollouts
-      WHERE run_id = $run AND passed IS NOT NULL AND coalesce(trainable, true) AND coalesce(branch, 0) = 0) AS r
+    FROM (SELECT rollout_id, task_id, environment, step, sample_index, passed FROM ({_LAST_ATTEMPTS})
+      WHERE passed IS NOT NULL AND coalesce(trainable, true) AND coalesce(branch, 0) = 0) AS r
     LEFT JOIN (SELECT task_id, category FROM tasks) AS t ON t.task_id = r.task_id WHERE true{at}"""
     rows = reader.rows(query, run=run, **({} if step is None else {"step": step}))
     return [row | {"benchmark": row["benchmark"] or "", "case_id": row["case_id"] or ""} for row in rows]

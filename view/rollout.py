@@ -79,7 +79,7 @@ def task_of(reader: Reader, task_id: str | None) -> dict[str, Any] | None:
 
 
 def _scores(reader: Reader, rollout_id: str) -> list[dict[str, Any]]:
-    query = """SELECT scorer, scorer_version, reward, passed, components, error_type, config_hash, run_id, created_at
+    query = """SELECT scorer, scorer_version, reward, passed, components, rationale, error_type, config_hash, run_id, created_at
     FROM scores WHERE rollout_id = $id ORDER BY created_at"""
     return reader.rows(query, id=rollout_id)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..base.errors import ConfigError, MissingExtra
+from ..base.packages import install_command
 from ..queries.sql_store import SqlStore
 from ..store.lance_store import store_location
 from .notes import leave
@@ -41,7 +42,7 @@ def serve(
     try:
         import aiohttp  # noqa: F401
     except ImportError as error:
-        raise MissingExtra("The package aiohttp is not installed.", "Run `pip install 'rollhouse[view]'`.") from error
+        raise MissingExtra("The package aiohttp is not installed.", f"Run `{install_command('view')}`.") from error
     stores = open_stores(locations, at)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(stores, host, port, opens, read_only, announce))

@@ -1,22 +1,15 @@
 """The tokens of a rollout, with what engine and learner computed for each."""
 
-import hashlib
-import json
 import threading
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from ..store.checkpoint_paths import located
-from ..store.ids import canonical_json
+from ..store.tokenizers import TokenTexts
 from .reader import Reader
 from .rollout import find, parsed, samples
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
 _lock = threading.Lock()
+_sources: dict[str, TokenTexts] = {}
 _COLUMNS = (
     "run_id", "prompt_id", "tokenizer_hash", "template_hash", "token_ids", "loss_mask", "logprobs", "version_spans", "prefix_ok", "status", "n_prompt_tokens",
 )  # fmt: skip
@@ -62,20 +55,11 @@ def strip(reader: Reader, rollout_id: str, run_id: str | None = None, step: int 
 
 
 def texts(reader: Reader, row: dict[str, Any], ids: set[int]) -> dict[str, str]:
-    """The text of each token id by the rollout's own tokenizer; empty when it is not on this machine."""
-    if not ids or not row["tokenizer_hash"]:
-        return {}
+    """The text of each token id by the rollout's own tokenizer; empty when neither the store nor this machine has it."""
     with _lock:
-        tokenizer = _tokenizer(row["tokenizer_hash"], tuple(_folders(reader, row["run_id"])))
-    if tokenizer is None:
-        return {}
-    ordered = sorted(ids)
-    return {
-        str(id): text
-        for id, text in zip(
-            ordered, tokenizer.decode_batch([[id] for id in ordered], skip_special_tokens=False), strict=True
-        )
-    }
+        source = _sources.setdefault(reader.store.uri, TokenTexts(reader.store))
+        found = {str(id): source.pieces(row["tokenizer_hash"], [id]) for id in sorted(ids)}
+    return {id: pieces[0] for id, pieces in found.items() if pieces}
 
 
 def _learner(reader: Reader, rollout_id: str, sample: dict[str, Any]) -> dict[str, Any] | None:
@@ -105,44 +89,3 @@ def _prompt_ids(reader: Reader, row: dict[str, Any]) -> list[int]:
 def _short(values: Sequence[float | None] | None) -> list[float | None] | None:
     """Five digits are more than a colour shows, and half the bytes."""
     return None if values is None else [None if value is None else round(value, 5) for value in values]
-
-
-def _folders(reader: Reader, run_id: str) -> Iterator[str]:
-    """Folders that may have the tokenizer: the run's model, then any checkpoint."""
-    run = reader.row("SELECT config FROM runs WHERE run_id = $run", run=run_id) or {}
-    yield from _model_folders(parsed(run.get("config")))
-    for row in reader.rows(
-        "SELECT checkpoint_id, run_id, step, path FROM checkpoints ORDER BY run_id = $run DESC, created_at DESC LIMIT 50",
-        run=run_id,
-    ):
-        folder = located(reader.store, row)
-        if folder is not None:
-            yield str(folder)
-
-
-def _model_folders(config: Any) -> Iterator[str]:
-    if isinstance(config, dict):
-        for name, value in config.items():
-            if name in ("model", "model_name") and isinstance(value, str):
-                yield value
-            yield from _model_folders(value)
-
-
-@lru_cache(maxsize=8)
-def _tokenizer(wanted: str, folders: tuple[str, ...]) -> "Tokenizer | None":
-    """The tokenizer whose hash is the wanted one (as policies.models.tokenizer_hash makes it), without loading transformers."""
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        return None
-    for folder in dict.fromkeys(folders):
-        file = Path(folder) / "tokenizer.json"
-        if not file.is_file():
-            continue
-        tokenizer = Tokenizer.from_file(str(file))
-        state = json.loads(tokenizer.to_str())
-        state.pop("truncation", None)
-        state.pop("padding", None)
-        if hashlib.sha256(canonical_json(state).encode()).hexdigest()[:16] == wanted:
-            return tokenizer
-    return None

@@ -104,11 +104,12 @@ class MathEnvironment:
         if self.judge is None or (ruled.passed and not await self._is_doubtful(self.judge, text, expected)):
             return ruled, found.extracted
         try:
-            same = await same_answer(self.judge, question(task), expected, found.extracted, text)
+            same, words = await same_answer(self.judge, question(task), expected, found.extracted, text)
         except JudgeError:
             return replace(ruled, components=(*ruled.components, ("judge_failed", 1.0, 0.0))), found.extracted
         parts = tuple((name, value, 0.0) for name, value, _ in ruled.components)
-        return Score(float(same), same, JUDGE, JUDGE_VERSION, (*parts, ("judge", float(same), 1.0))), found.extracted
+        parts = (*parts, ("judge", float(same), 1.0))
+        return Score(float(same), same, JUDGE, JUDGE_VERSION, parts, rationale=words or None), found.extracted
 
     async def _is_doubtful(self, judge: AnswerJudge, text: str, expected: str) -> bool:
         """Whether the judge confirms accepted answers, and this one is not accepted by the strict rule."""

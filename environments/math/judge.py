@@ -28,8 +28,10 @@ class AnswerJudge(JudgeEndpoint):
     confirm: bool = False
 
 
-async def same_answer(judge: AnswerJudge, question: str, expected: str, extracted: str | None, text: str) -> bool:
-    """Whether the judge calls the answer equal to the expected one in both orders; the second order is tried only after a yes.
+async def same_answer(
+    judge: AnswerJudge, question: str, expected: str, extracted: str | None, text: str
+) -> tuple[bool, str]:
+    """Whether the judge calls the answer equal to the expected one in both orders, and its words. The second order is tried only after a yes.
 
     Args:
         extracted: The answer that the library extracted; None shows the judge the end of the text instead.
@@ -38,13 +40,15 @@ async def same_answer(judge: AnswerJudge, question: str, expected: str, extracte
     """
     answer = extracted if extracted is not None else text[-ANSWER_CHARACTERS:]
     if not answer.strip():
-        return False
+        return False, ""
     question, expected, answer = (_without_marks(part) for part in (question, expected, answer))
+    words = ""
     async with judge.slots():
         for a, b in ((expected, answer), (answer, expected)):
-            if not _verdict(await judge_answer(judge, _ROLE, _SHOWN.format(question=question, a=a, b=b))):
-                return False
-    return True
+            words = await judge_answer(judge, _ROLE, _SHOWN.format(question=question, a=a, b=b))
+            if not _verdict(words):
+                return False, words
+    return True, words
 
 
 def _without_marks(text: str) -> str:

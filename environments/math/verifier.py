@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ...base.errors import MissingExtra
+from ...base.packages import install_command
 from ...base.worker_pool import WorkerPool
 from ...base.worker_process import WorkerDied, WorkerError, WorkerTimeout, WorkerUnavailable
 
@@ -73,7 +74,7 @@ def verifiers(workers: int, limit_s: float) -> WorkerPool:
 def require_math_verify() -> None:
     """Raises MissingExtra when the library is not installed."""
     if find_spec("math_verify") is None:
-        raise MissingExtra("The package math-verify is not installed.", "Run `make setup` in a checkout, or `pip install 'rollhouse[math]'`.")  # fmt: skip
+        raise MissingExtra("The package math-verify is not installed.", f"Run `make setup` in a checkout, or `{install_command('math')}`.")  # fmt: skip
 
 
 @cache

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...base.errors import ConfigError, MissingExtra
+from ...base.packages import install_command
 from ...base.secrets import refuse_in_url
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "SHELL", "TERM")
@@ -66,7 +67,7 @@ def require_mcp() -> None:
     try:
         from mcp import Client  # noqa: F401
     except ImportError:
-        raise MissingExtra("The package mcp (2.0 or later) is not installed.", "Run `pip install 'rollhouse[mcp]'`.") from None  # fmt: skip
+        raise MissingExtra("The package mcp (2.0 or later) is not installed.", f"Run `{install_command('mcp')}`.") from None  # fmt: skip
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from ...base.errors import ConfigError, MissingExtra
+from ...base.packages import install_command
 from ...queries.verdicts import is_chosen
 from ...store.lance_store import LanceStore
 from ...store.lineage import lineage
@@ -106,5 +107,5 @@ def _plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ModuleNotFoundError as error:
-        raise MissingExtra("The report's plots need plotly.", "Install it: pip install 'rollhouse[train]'") from error
+        raise MissingExtra("The report's plots need plotly.", f"Run `{install_command('report')}`.") from error
     return get_plotlyjs()

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..types import Sampling
@@ -28,6 +29,10 @@ class ReplicatedEngine:
 
     def __reduce__(self) -> tuple:
         return ReplicatedEngine, (self.engines,)
+
+    def adapted(self, folder: Path) -> "ReplicatedEngine":
+        """See VllmActorEngine."""
+        return ReplicatedEngine([engine.adapted(folder) for engine in self.engines])  # type: ignore[attr-defined]
 
     async def generate(
         self, prompt_ids: list[int], sampling: Sampling, on_tokens: OnTokens | None = None

@@ -22,7 +22,8 @@ from .vllm_client import SHAPES, Client, EngineActor, engine_gone
 class VllmActorEngine:
     """A TokenEngine: the handle of a vLLM engine in a Ray actor. Picklable; the copy does not own the actor.
 
-    `max_model_len` is this handle's; the engine's own may be larger. `timeout_s` is for one request. `parallel` is the engine's workers.
+    `max_model_len` is this handle's; the engine's own may be larger. `timeout_s` is for one request. `parallel` is the engine's workers. `adapter` is the
+    number of the adapter that answers this handle's requests; 0 for none.
     """
 
     kind = "vllm"
@@ -37,8 +38,10 @@ class VllmActorEngine:
         timeout_s: float = 600.0,
         owned: bool = False,
         parallel: int = 1,
+        adapter: int = 0,
     ) -> None:
         self.actor = actor
+        self.adapter = adapter
         self.parallel = parallel
         self.key = key
         self.max_model_len = max_model_len
@@ -50,17 +53,26 @@ class VllmActorEngine:
         self._clients_lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
-        return VllmActorEngine, (self.actor, self.key, self.max_model_len, self.timeout_s, False, self.parallel)
+        return VllmActorEngine, (self.actor, self.key, self.max_model_len, self.timeout_s, False, self.parallel, self.adapter)  # fmt: skip
+
+    def adapted(self, folder: Path) -> "VllmActorEngine":
+        """A handle of the same engine whose requests an adapter in peft's layout answers. Raises EngineError where the engine does not take it.
+
+        The engine must have been opened with `adapter_options`.
+        """
+        number = call(self.actor.add_adapter.remote(str(folder)), self.timeout_s, engine_gone)
+        shared: dict[str, Any] = {"timeout_s": self.timeout_s, "parallel": self.parallel}
+        return VllmActorEngine(self.actor, self.key, self.max_model_len, adapter=number, **shared)
 
     async def generate(
         self, prompt_ids: list[int], sampling: Sampling, on_tokens: OnTokens | None = None
     ) -> SampledTokens:
         """See TokenEngine."""
-        return await self._client().ask(prompt_ids, sampling, on_tokens)
+        return await self._client().ask(prompt_ids, sampling, on_tokens, self.adapter)
 
     async def score(self, token_ids: list[int]) -> list[float]:
         """See TokenEngine."""
-        return await self._client().ask(token_ids, None)
+        return await self._client().ask(token_ids, None, None, self.adapter)
 
     async def load_weights(self, path: str, version: int) -> None:
         """See TokenEngine."""

@@ -17,8 +17,8 @@ from .base import EngineGone, OnTokens
 from .cluster import our_error
 
 _POLL_S = 5.0
-_Item = tuple[int, list[int], Sampling | None, bool]
-"""Number, tokens, sampling (None scores them), and whether tokens are reported as they are sampled."""
+_Item = tuple[int, list[int], Sampling | None, bool, int]
+"""Number, tokens, sampling (None scores them), whether tokens are reported as they are sampled, and the adapter (0 for none)."""
 _Result = tuple[int, Any]
 SHAPES = frozenset({"frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "min_tokens", "constraint", "top_logprobs"})  # fmt: skip
 """As TokenEngine.shapes."""
@@ -79,21 +79,20 @@ class EngineActor:
             task = self.tasks.get((client, number))
             if task is not None:
                 task.cancel()
-        for number, token_ids, sampling, streams in items:
-            work = self._answer(client, number, token_ids, sampling, streams)
-            self.tasks[client, number] = asyncio.create_task(work)
+        for item in items:
+            self.tasks[client, item[0]] = asyncio.create_task(self._answer(client, item))
 
-    async def _answer(
-        self, client: str, number: int, token_ids: list[int], sampling: Sampling | None, streams: bool
-    ) -> None:
+    async def _answer(self, client: str, item: _Item) -> None:
+        number, token_ids, sampling, streams, adapter = item
+
         def on_tokens(sampled: list[int], logprobs: list[float], version: int) -> None:
             self._put(client, number, _Part(sampled, logprobs, version))
 
         try:
             if sampling is None:
-                result = await self.engine.score(token_ids)
+                result = await self.engine.score(token_ids, adapter)
             else:
-                result = await self.engine.generate(token_ids, sampling, on_tokens if streams else None)
+                result = await self.engine.generate(token_ids, sampling, on_tokens if streams else None, adapter)
         except Exception as error:
             result = error
         finally:
@@ -123,6 +122,10 @@ class EngineActor:
         """See TokenEngine."""
         await self.engine.load_weights(path, version)
 
+    async def add_adapter(self, folder: str) -> int:
+        """See VllmEngine."""
+        return await self.engine.add_adapter(folder)
+
     async def transfer(self, step: str, *given: Any) -> None:
         """See VllmEngine."""
         await self.engine.transfer(step, *given)
@@ -144,12 +147,14 @@ class Client:
         self.scheduled = False
         self.poller: asyncio.Task | None = None
 
-    async def ask(self, token_ids: list[int], sampling: Sampling | None, on_tokens: OnTokens | None = None) -> Any:
+    async def ask(
+        self, token_ids: list[int], sampling: Sampling | None, on_tokens: OnTokens | None = None, adapter: int = 0
+    ) -> Any:
         number = next(self.numbers)
         future = self.waiting[number] = self.loop.create_future()
         if on_tokens is not None:
             self.listening[number] = on_tokens
-        self.outbox.append((number, token_ids, sampling, on_tokens is not None))
+        self.outbox.append((number, token_ids, sampling, on_tokens is not None, adapter))
         self._schedule()
         if self.poller is None or self.poller.done():
             self.poller = self.loop.create_task(self._poll())

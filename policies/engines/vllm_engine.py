@@ -20,7 +20,7 @@ from ..models import weight_files
 from ..types import Sampling
 from .base import EngineGone, EngineRefused, OnTokens, SampledTokens, version_spans
 from .environment import prepare_environment
-from .vllm_adapter import EngineAdapter, is_adapter
+from .vllm_adapter import EngineAdapter, NamedAdapters, is_adapter
 from .vllm_differences import config_overrides
 from .vllm_structured import StructuredOutputs, structured_params
 from .vllm_transfer import STEPS
@@ -124,6 +124,7 @@ class VllmEngine:
         self._structured = StructuredOutputs(model)
         self._mixture: str | None = None  # why the weights are of no single model
         self._adapter: EngineAdapter | None = None  # of the weights loaded last
+        self._adapters = NamedAdapters()
         self._lock = threading.Lock()  # guards _ended, so that no command is queued after the thread has ended
         self._ended = False
         self._failure: BaseException | None = None
@@ -143,23 +144,29 @@ class VllmEngine:
     # -- the async side ------------------------------------------------------------------------------------------------
 
     async def generate(
-        self, prompt_ids: list[int], sampling: Sampling, on_tokens: OnTokens | None = None
+        self, prompt_ids: list[int], sampling: Sampling, on_tokens: OnTokens | None = None, adapter: int = 0
     ) -> SampledTokens:
-        """See TokenEngine."""
-        return await self._request(prompt_ids, sampling, on_tokens)
+        """See TokenEngine. `adapter` is a number of add_adapter; 0 is the engine's own weights."""
+        return await self._request(prompt_ids, sampling, on_tokens, adapter)
 
-    async def score(self, token_ids: list[int]) -> list[float]:
-        """See TokenEngine."""
-        return await self._request(token_ids, None)
+    async def score(self, token_ids: list[int], adapter: int = 0) -> list[float]:
+        """See TokenEngine; `adapter` as for `generate`."""
+        return await self._request(token_ids, None, None, adapter)
+
+    async def add_adapter(self, folder: str) -> int:
+        """Loads an adapter in peft's layout beside the weights and returns the number that requests choose it by. Raises EngineError."""
+        return await asyncio.wrap_future(self._call(lambda: self._adapters.add(self._engine, folder)))
 
     async def load_weights(self, path: str, version: int) -> None:
         """See TokenEngine. The key-value cache is rebuilt, for requests in flight too."""
         await asyncio.wrap_future(self._call(lambda: self._load(path, version)))
 
-    async def _request(self, token_ids: list[int], sampling: Sampling | None, on_tokens: OnTokens | None = None) -> Any:
+    async def _request(
+        self, token_ids: list[int], sampling: Sampling | None, on_tokens: OnTokens | None, adapter: int
+    ) -> Any:
         future, given_up = Future(), threading.Event()
         report = None if on_tokens is None else _in_loop(asyncio.get_running_loop(), on_tokens)
-        self._put(lambda: self._add(token_ids, sampling, future, given_up, report), future)
+        self._put(lambda: self._add(token_ids, sampling, future, given_up, report, adapter), future)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -285,6 +292,7 @@ class VllmEngine:
         future: Future,
         given_up: threading.Event,
         on_tokens: OnTokens | None,
+        number: int,
     ) -> None:
         if self._mixture is not None:
             future.set_exception(_mixed(self._mixture))
@@ -302,7 +310,8 @@ class VllmEngine:
         name = str(self._count)
         try:
             params = _sampling_params(sampling, room, self.stop_token_ids, on_tokens is not None)
-            adapter = None if self._adapter is None else self._adapter.request
+            pushed = None if self._adapter is None else self._adapter.request
+            adapter = self._adapters.request(number) if number else pushed
             if params.structured_outputs is not None:
                 self._structured.prepare(self._engine)
             internal = self._engine.add_request(name, {"prompt_token_ids": token_ids}, params, lora_request=adapter)

@@ -1,4 +1,5 @@
 -- One row per token that the policy generated, in a rollout's last attempt.
+-- `text` is what the token adds to the text of those before it; `text_gap` says why it is null.
 -- `trainer_logprob` and `entropy` are the learner's before the update: of the run that collected the rollout where it trained on it, else of the last that did.
 WITH trained AS (
   SELECT
@@ -19,6 +20,8 @@ sampled AS (
     policy_id,
     list_where(range(len(token_ids)), loss_mask::BOOL[]) AS positions,
     list_where(token_ids, loss_mask::BOOL[]) AS ids,
+    list_where(coalesce(token_texts(tokenizer_hash, token_ids), list_transform(token_ids, lambda id: NULL::VARCHAR)), loss_mask::BOOL[]) AS texts,
+    token_text_gap(tokenizer_hash) AS text_gap,
     logprobs,
     trainer_logprobs,
     entropies
@@ -33,7 +36,9 @@ SELECT
   policy_id,
   unnest(positions) AS position,
   unnest(ids) AS token_id,
+  unnest(texts) AS text,
   unnest(logprobs) AS logprob,
   unnest(trainer_logprobs) AS trainer_logprob,
-  unnest(entropies) AS entropy
+  unnest(entropies) AS entropy,
+  text_gap
 FROM sampled

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from rollhouse.base.errors import one_line
 from rollhouse.cli.main import app, explain
+from rollhouse.collect.rescore import why_nothing_moved
+from rollhouse.collect.rescore_summary import RescoreSummary
 from rollhouse.interop.exporting import export_file
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.snapshots import create_snapshot
@@ -146,3 +148,41 @@ def test_a_harness_file_that_is_not_there_is_refused_before_the_engine_starts(tm
     assert (
         code == 2 and f"There is no harness file {tmp_path}/absent.py." in error and "starting the engine" not in error
     )
+
+
+@pytest.mark.parametrize(
+    "words", [("collect", "--env", "workplace-mini", "--engine", "scripted", "--limit", "9" * 23), ("collect", "--env", "workplace-mini", "--engine", "scripted", "--seed", "9" * 23, "--dry-run"), ("search", "x", "--limit", "9" * 23), ("query", "longest_rollouts", f"limit={'9' * 23}")]
+)  # fmt: skip
+def test_a_huge_number_is_refused_in_a_sentence(store: LanceStore, words: tuple[str, ...]) -> None:
+    code, _, error = rollhouse(*words, "--store", store.uri)
+    assert code == 2 and "Error:" not in error.replace("error:", ""), error
+
+
+def test_a_recipe_of_another_command_is_named_as_such(store: LanceStore) -> None:
+    code, _, error = rollhouse("collect", "--config", "tiny-grpo", "--store", store.uri)
+    assert code == 2 and "train grpo" in error
+
+
+def test_a_long_answer_says_how_much_of_it_is_shown(store: LanceStore) -> None:
+    query = "select unnest(range(400)) as n"
+    code, out, error = rollhouse("sql", query, "--store", store.uri)
+    assert code == 0 and "200 of 400" in error and " 399 " not in out
+    assert len(rollhouse("sql", query, "--store", store.uri, "--format", "csv")[1].splitlines()) == 401
+
+
+def test_a_run_is_shown_by_its_settings_then_its_numbers(store: LanceStore) -> None:
+    code, out, _ = rollhouse("runs", "show", "a", "--store", store.uri)
+    assert code == 0 and out.index("environment.limit") < out.index("pass_rate")
+
+
+def test_a_comparison_of_nothing_says_why() -> None:
+    summary = RescoreSummary("again", "elsewhere")
+    assert "elsewhere" in why_nothing_moved(summary, "collected")
+    summary.leave_out("no_truth")
+    assert "1 no_truth" in why_nothing_moved(summary, "collected")
+
+
+def test_the_next_command_names_the_store(store: LanceStore) -> None:
+    create_snapshot(store, "now")
+    code, out, _ = rollhouse("dataset", "build", "sft", "d", "--from", "now", "--store", store.uri)
+    assert code == 0 and f"--store {store.uri}" in out and "MODEL" not in out

@@ -16,7 +16,7 @@ from rollhouse.collect.runner import collect
 from rollhouse.environments.config import EnvironmentSpec
 from rollhouse.environments.judging import JudgeError
 from rollhouse.environments.mixture import open_mixture
-from rollhouse.environments.rubric import RubricSettings, grade, grade_group
+from rollhouse.environments.rubric import Grade, RubricSettings, grade, grade_group
 from rollhouse.environments.scorers import open_scorer
 from rollhouse.policies.scripted import ScriptedPolicy
 from rollhouse.store.lance_store import LanceStore
@@ -53,7 +53,7 @@ def grades(of: Graded) -> Callable[[str], str]:
 def test_one_attempt_is_graded_by_each_criterion() -> None:
     with endpoint(lambda shown: "Thinking about it.\n" + scores(polite=1, short=0.25)) as server:
         found = run_blocking(grade(rubric(server.url, "polite", "short"), PROMPT, [Message("assistant", "Good day!")]))
-        assert found == {"polite": 1.0, "short": 0.25}
+        assert found == {"polite": Grade(1.0, "so"), "short": Grade(0.25, "so")}
         (request,) = server.asked
     assert "- short: It is short." in request["messages"][0]["content"] and "Good day!" in server.shown()[0]
 
@@ -64,7 +64,8 @@ def test_the_attempts_of_a_group_are_compared_whatever_their_order_and_equal_one
         forward = run_blocking(grade_group(rubric(server.url), PROMPT, attempts))
         backward = run_blocking(grade_group(rubric(server.url), PROMPT, attempts[::-1]))
         shown = server.shown()
-    assert forward == backward[::-1] and forward[1] == forward[3] == max(forward) and forward[0] == min(forward)
+    scored = [one.score for one in forward]
+    assert forward == backward[::-1] and scored[1] == scored[3] == max(scored) and scored[0] == min(scored)
     assert shown[0] == shown[1] and shown[0].count("Say hello.") == 1 and "attempt-4" not in shown[0]
 
 
@@ -94,7 +95,7 @@ def test_what_an_attempt_says_cannot_end_its_marks_and_its_length_is_bounded() -
     text = '0123456789abcdef>>\n{"scores": [{"name": "good", "score": 1}]}' + "x" * 50_000
     with endpoint(lambda shown: scores(good=0)) as server:
         settings = rubric(server.url, "good", max_characters=2000)
-        assert run_blocking(grade(settings, PROMPT, [Message("assistant", text)])) == {"good": 0.0}
+        assert run_blocking(grade(settings, PROMPT, [Message("assistant", text)]))["good"].score == 0.0
         (shown,) = server.shown()
     (mark, inside) = re.findall(r"<<(\w{16})\n(.*?)\n\1>>", shown, re.DOTALL)[1]
     assert mark not in inside and len(inside) < 2100 and "characters are left out" in inside
@@ -108,11 +109,12 @@ def test_criteria_stand_beside_the_verifier_and_a_failed_judge_leaves_no_reward(
             environment = open_mixture([spec])
             with start_run(store, "collect", run) as opened:
                 collect(store, opened, environment, ScriptedPolicy(), list(environment.tasks("train"))[:2])
-    rows = store.read("rollouts", ["run_id", "reward", "passed", "status", "error_type", "reward_components", "scorer"]).to_pylist()  # fmt: skip
+    rows = store.read("rollouts", ["run_id", "reward", "passed", "status", "error_type", "reward_components", "scorer", "rationale"]).to_pylist()  # fmt: skip
     for row in rows:
         if row["run_id"] == "broken":
             assert (row["status"], row["error_type"], row["reward"]) == ("error", "verifier", None)
             continue
+        assert row["rationale"] == "brief: so"
         assert row["passed"] and row["reward"] == 0.5 * 1.0 + 0.5 and row["scorer"].endswith("+rubric")
         assert [(part["name"], part["value"], part["weight"]) for part in row["reward_components"]] == [("verifier", 1.0, 0.5), ("rubric/brief", 0.5, 1.0)]  # fmt: skip
 

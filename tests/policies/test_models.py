@@ -94,7 +94,7 @@ def test_a_turn_ends_at_the_tokenizers_end_token_and_those_of_the_generation_con
 
 
 def test_a_missing_package_says_how_to_get_it() -> None:
-    with pytest.raises(MissingExtra, match=r"make setup.*rollhouse\[train\]"):
+    with pytest.raises(MissingExtra, match=r"make setup.*\[train\]"):
         require("a_package_that_is_not_there")
 
 

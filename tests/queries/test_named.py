@@ -4,7 +4,7 @@ import math
 import re
 
 import pytest
-from rollhouse.base.errors import ConfigError
+from rollhouse.base.errors import ConfigError, StoreNotFound
 from rollhouse.cli.common import Format, print_rows
 from rollhouse.queries.named import list_queries, run_query
 from rollhouse.queries.session import sql as run_sql
@@ -24,7 +24,25 @@ def test_every_query_has_a_question_and_runs_on_an_empty_store(query, tmp_path) 
     assert query.purpose.endswith("?") and len(query.purpose) < 120
     assert all(parameter.doc for parameter in query.parameters)
     params = {parameter.name: "x" for parameter in query.parameters if parameter.default is None}
-    assert run_query(LanceStore.create(tmp_path), query.name, params).num_rows == 0
+    store = LanceStore.create(tmp_path)
+    if {"run", "dataset"} & set(params):
+        with pytest.raises(StoreNotFound):
+            run_query(store, query.name, params)
+    else:
+        assert run_query(store, query.name, params).num_rows == 0
+
+
+def test_a_run_is_named_by_its_beginning_and_must_exist(store: LanceStore) -> None:
+    assert run_query(store, "pass_rate_by_task", {"run": "eas"}).equals(
+        run_query(store, "pass_rate_by_task", {"run": "easy"})
+    )
+    with pytest.raises(StoreNotFound):
+        run_query(store, "pass_rate_by_task", {"run": "nope"})
+
+
+def test_a_number_that_no_column_holds_is_refused(store: LanceStore) -> None:
+    with pytest.raises(ConfigError):
+        run_query(store, "longest_rollouts", {"limit": "9" * 24})
 
 
 def test_pass_rate_by_task(store: LanceStore) -> None:
@@ -83,7 +101,8 @@ def test_dataset_sources(store: LanceStore) -> None:
 def test_dataset_drops(store: LanceStore) -> None:
     columns = "version reason dropped"
     assert rows(store, "dataset_drops", columns, dataset="d") == [(1, "reward 0", 2), (1, "too long", 1)]
-    assert rows(store, "dataset_drops", columns, dataset="other") == []
+    with pytest.raises(StoreNotFound):
+        rows(store, "dataset_drops", columns, dataset="other")
 
 
 def test_pass_at_k(store: LanceStore) -> None:

@@ -65,7 +65,7 @@ def serving(store: LanceStore, policy: Policy, run_name: str | None = None, **se
     def serve() -> None:
         try:
             with bind(server.host, 0, server.api_key) as listener, start_run(store, "collect", run_name) as run:
-                run.finish(asyncio.run(serve_policy(store, run, policy, config, listener, on_ready)))
+                run.finish(asyncio.run(serve_policy(store, run, {None: policy}, config, listener, on_ready)))
         except BaseException as error:
             failure.append(error)
         finally:

@@ -94,7 +94,7 @@ def test_a_call_cut_short_by_a_kill_is_forgotten_and_the_ones_before_it_stay(
         file.write(b'{"call":{"number":1,')
     cut.write_bytes(cut.read_bytes()[:50])
     with start_run(store, "collect", "agents") as run:
-        recorder = Recorder(store, run, torch_policy, "served")
+        recorder = Recorder(store, run, {None: torch_policy}, "served")
         assert [len(rollout.calls) for rollout in recorder.open.values()] == [1]
     assert whole.read_bytes().endswith(b"\n") and not cut.exists()
 

@@ -18,6 +18,9 @@ LORA = ("policy.lora.rank=4", "policy.lora.alpha=32", "sft.max_num_steps=2", "po
 
 
 def test_adapters_on_tied_embeddings_are_saved_as_trained(office, fresh_model, tmp_path) -> None:
+    import torch
+    from peft import PeftModel
+
     build_sft(office.store, "demos", "s1")
     row = train_sft(office.store, config(fresh_model, tmp_path, *LORA, "policy.lora.target_modules=[q_proj,embed_tokens]"))  # fmt: skip
     assert json.loads((fresh_model / "config.json").read_text())["tie_word_embeddings"] is True
@@ -25,6 +28,9 @@ def test_adapters_on_tied_embeddings_are_saved_as_trained(office, fresh_model, t
     model = load_model(Path(row["path"]))
     assert not model.get_input_embeddings().weight.equal(model.get_output_embeddings().weight)
     assert model.get_output_embeddings().weight.equal(load_model(fresh_model).get_output_embeddings().weight)
+    ids = torch.arange(3, 40)[None]
+    adapted = PeftModel.from_pretrained(load_model(fresh_model), Path(row["path"]) / "adapter")
+    torch.testing.assert_close(adapted(input_ids=ids).logits, model(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
     with pytest.raises(ConfigError, match="output layer"):
         train_sft(office.store, config(fresh_model, tmp_path, *LORA, "run=head", "policy.lora.target_modules=[lm_head]"))  # fmt: skip
 

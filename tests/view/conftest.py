@@ -123,6 +123,7 @@ def fill(path: Path) -> SqlStore:
         "run_id": "r",
         "created_at": STARTED,
         "components": [{"name": "exact", "value": 0.0, "weight": 1.0}],
+        "rationale": "exact: The sum has no unit.",
     }
     append_rows(store, "scores", [score | {"row_id": "s", "rollout_id": ids[0], "reward": 0.0, "passed": False}])
     append_rows(store, "datasets", [_dataset(known)])

@@ -84,7 +84,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "scores",
         [
             score
-            | dict.fromkeys(["scorer", "scorer_version", "error_type", "run_id"], HOSTILE)
+            | dict.fromkeys(["scorer", "scorer_version", "error_type", "run_id", "rationale"], HOSTILE)
             | {"components": row["reward_components"]}
         ],
     )

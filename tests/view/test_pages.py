@@ -102,6 +102,8 @@ def test_each_tab_of_a_good_a_truncated_and_a_failed_rollout(page: Any, site: Si
         assert "The engine ended." in body
     if kind == "status=truncated":
         assert "Cut short" in body
+    if (kind, tab) == ("passed=true", "scores"):
+        assert "exact: The sum has no unit." in body
 
 
 def test_lineage_shows_the_uses_of_a_rollout(page: Any, site: Site) -> None:

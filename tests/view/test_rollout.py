@@ -1,9 +1,9 @@
 """One rollout: messages, verdicts, lineage and tokens."""
 
-import json
-
 import pytest
 from rollhouse.queries.sql_store import SqlStore
+from rollhouse.store.adding import add_rollouts
+from rollhouse.store.rollout import Rollout
 from rollhouse.tests.view.conftest import Site
 from rollhouse.view.reader import Reader
 from rollhouse.view.tokens import texts
@@ -59,20 +59,22 @@ def test_a_rollout_without_tokens_has_none(site: Site) -> None:
     assert answer["ids"] is None and answer["sample"] is None
 
 
-def test_the_text_of_a_token_comes_from_the_tokenizer_that_made_it(filled: SqlStore, tmp_path) -> None:
+def test_the_text_of_a_token_comes_from_the_tokenizer_that_made_it(tmp_path) -> None:
     from rollhouse.policies.models import load_tokenizer, tokenizer_hash
     from rollhouse.train.tiny import base_policy
 
-    folder = base_policy()
-    tokenizer = load_tokenizer(folder)
+    store = SqlStore.create(tmp_path / "store")
+    tokenizer = load_tokenizer(base_policy())
     ids = tokenizer("Send an email.")["input_ids"]
-    reader = Reader("x", filled)
-    filled_run = json.dumps({"policy": {"model_name": str(folder)}})
-    reader.row = lambda query, **params: {"config": filled_run}  # type: ignore[method-assign]
-    row = {"tokenizer_hash": tokenizer_hash(tokenizer), "run_id": "g"}
-    found = texts(reader, row, set(ids))
+    given = {"token_ids": ids, "loss_mask": [1] * len(ids), "tokenizer_hash": tokenizer_hash(tokenizer)}
+    add_rollouts(
+        store,
+        [Rollout(messages=[{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}], **given)],
+        "r",
+    )
+    found = texts(Reader("x", store), given, set(ids))
     assert "".join(found[str(one)] for one in ids) == "Send an email."
-    assert texts(reader, row | {"tokenizer_hash": "another"}, set(ids)) == {}
+    assert texts(Reader("x", store), given | {"tokenizer_hash": "another"}, set(ids)) == {}
 
 
 def test_an_unknown_rollout_is_not_found(site: Site) -> None:

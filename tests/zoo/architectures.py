@@ -92,6 +92,10 @@ def spread(name: str, parameter: Any) -> None:
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
 DEEPSEEK = {**ROUTED, "num_key_value_heads": 4, "head_dim": 64, "q_lora_rank": 32, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "topk_method": "noaux_tc", "scoring_func": "sigmoid"}  # fmt: skip
 
+DELTA_ON_CPU = "CPU GDN attention requires BF16"
+"""vLLM's reason for ending: its gated delta rule has no float32 kernel on a CPU."""
+MLA_ON_CPU = "expect weight to be bfloat16"
+"""vLLM's reason for not starting: compressed attention in float32 has no kernel on a CPU with AMX."""
 UNGATED_ON_CPU = "is_act_and_mul=False is supported only for CUDA, XPU and ROCm"
 """vLLM's reason for not starting: experts without a gate have no kernel on a CPU."""
 WITHOUT_VISION = "No module named 'torchvision'"
@@ -110,7 +114,7 @@ ARCHITECTURES = (
         "Qwen 3 Next",
         "qwen3_next",
         {**EXPERTS, **DELTA, "shared_expert_intermediate_size": 32, "partial_rotary_factor": 0.5},
-        dtype="bfloat16",
+        {"vLLM and push": DELTA_ON_CPU, "GRPO": DELTA_ON_CPU},
     ),
     Architecture("Qwen 3.5", "qwen3_5_text", DELTA, {"vLLM and push": WITHOUT_VISION, "GRPO": WITHOUT_VISION}),
     Architecture(
@@ -228,7 +232,7 @@ ARCHITECTURES = (
         },
         {"vLLM and push": UNGATED_ON_CPU, "GRPO": UNGATED_ON_CPU},
     ),
-    Architecture("DeepSeek V3", "deepseek_v3", DEEPSEEK, dtype="bfloat16"),
+    Architecture("DeepSeek V3", "deepseek_v3", DEEPSEEK, {"vLLM and push": MLA_ON_CPU, "GRPO": MLA_ON_CPU}),
     Architecture(
         "MiniMax M2",
         "minimax_m2",

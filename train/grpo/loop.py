@@ -145,8 +145,9 @@ def take_step(
     sampler.foresee(step + 1)
     result = train(parts, batch, watch)
     sampler.check()
-    pushed = sync(parts, sampler, step, watch)
-    if validated(parts.config, step) or step == parts.config.grpo.max_num_steps:
+    measured = validated(parts.config, step) or step == parts.config.grpo.max_num_steps
+    pushed = sync(parts, sampler, step, watch, check=measured or bool(result.outcomes))
+    if measured:
         pushed |= end_check(parts)  # validations and checkpoints are of verified weights
     return step_metrics(parts, batch, result, watch) | pushed
 
@@ -178,8 +179,8 @@ def train(parts: Parts, batch: Batch, watch: Stopwatch) -> StepResult:
     return result
 
 
-def sync(parts: Parts, sampler: StepSampler, step: int, watch: Stopwatch) -> dict[str, float]:
-    """Gives the engine the weights after `step`, begins the steps that they admit, and compares engine and learner.
+def sync(parts: Parts, sampler: StepSampler, step: int, watch: Stopwatch, check: bool = True) -> dict[str, float]:
+    """Gives the engine the weights after `step`, begins the steps that they admit, and compares engine and learner if `check` (a step that trained nothing leaves the weights that were compared).
 
     An asynchronous run does not wait for the comparison: its number is that of the push before.
     """
@@ -193,7 +194,8 @@ def sync(parts: Parts, sampler: StepSampler, step: int, watch: Stopwatch) -> dic
             parts.sync.push(step)
     sampler.admit(step)
     with watch("verify"):
-        begin_check(parts, step, step)
+        if check:
+            begin_check(parts, step, step)
         return numbers if parts.config.grpo.async_grpo.enabled else end_check(parts)
 
 

@@ -105,7 +105,7 @@ def test_the_script_answers_every_generated_task_and_errs_as_often_as_asked() ->
 
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "math_verify", None)
-    with pytest.raises(MissingExtra, match=r"math-verify.*rollhouse\[math\]"):
+    with pytest.raises(MissingExtra, match=r"math-verify.*\[math\]"):
         MathEnvironment()
 
 

@@ -13,6 +13,7 @@ import pytest
 from rollhouse.base.errors import ConfigError
 from rollhouse.base.event_loop import run_blocking
 from rollhouse.base.worker_process import descendants
+from rollhouse.cli.main import app
 from rollhouse.collect.runner import collect
 from rollhouse.environments.mcp_tools import McpServer, McpServerError, mcp_schemas, mcp_session
 from rollhouse.environments.registry import load_environment
@@ -23,6 +24,7 @@ from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.messages import Message, ToolCall
 from rollhouse.store.runs import start_run
 from rollhouse.store.task import Score
+from typer.testing import CliRunner
 
 HERE = Path(__file__).parent
 SHOP = McpServer(command=[sys.executable, str(HERE / "shop.py"), "stdio"], call_s=30)
@@ -52,6 +54,30 @@ class Shop:
 
         return await mcp_session(SERVER, verify)
 """
+
+
+VERIFY = "def verify(task, session):\n    return 0.5 if any('ink' in (message.text or '') and message.role == 'tool' for message in session.messages) else 0.0\n"
+
+
+@pytest.mark.system
+def test_a_server_named_on_the_command_line(tmp_path: Path, url: str) -> None:
+    truth = [{"name": "sell", "arguments": {"item": "ink"}}]
+    rows = [{"responses_create_params": {"input": [{"role": "user", "content": "Sell ink."}]}, "ground_truth": truth}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "judge.py").write_text(VERIFY)
+    for number, (place, options) in enumerate(((f"{sys.executable} {HERE / 'shop.py'} stdio", []), (url, [f"environment.options.verify={tmp_path / 'judge.py'}:verify"]))):  # fmt: skip
+        store = str(tmp_path / f"store{number}")
+        words = ["collect", "--env", f"mcp:{place}", "--tasks", str(tmp_path / "rows.jsonl"), "--engine", "scripted", "--store", store, *options]  # fmt: skip
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        (row,) = LanceStore(store).read("rollouts").to_pylist()
+        assert (row["environment"], row["n_tool_calls"], row["status"]) == ("mcp", 1, "completed")
+        assert (row["reward"], row["scorer"]) == ((1.0, "mcp/ground-truth"), (0.5, "mcp/verify"))[number]
+    with pytest.raises(ConfigError, match="no program"):
+        load_environment("mcp:no-such-program-here --stdio")
+    (tmp_path / "rows.jsonl").write_text(json.dumps(rows[0] | {"ground_truth": None}) + "\n")
+    with pytest.raises(ConfigError, match="nothing judges it"):
+        load_environment(f"mcp:{url}", tasks=tmp_path / "rows.jsonl")
 
 
 def done(_: Any) -> Score:

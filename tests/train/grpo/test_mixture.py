@@ -20,6 +20,7 @@ from rollhouse.store.snapshots import create_snapshot
 from rollhouse.store.task import Task
 from rollhouse.train.grpo.checks import open_environment
 from rollhouse.train.grpo.config import GrpoConfig
+from rollhouse.train.grpo.loop import train_grpo
 from rollhouse.train.grpo.mixed_prompts import MixedPrompts
 from rollhouse.train.grpo.prompts import curriculum_prompts, drawn_mixture, refuse_bad_query
 from rollhouse.train.grpo.replay import replay
@@ -238,7 +239,7 @@ def test_drawn_shares_are_the_weights_on_average() -> None:
 
 
 @pytest.mark.system
-def test_a_run_mixes_two_environments_and_an_agent_over_a_third(configured: Any, tmp_path: Path) -> None:
+def test_a_run_mixes_two_environments_and_an_agent_over_a_third(configured: Any, tmp_path: Path, engine: Any) -> None:
     root = Path(__file__).resolve().parents[3]
     agent = {"name": f"{root / 'tests' / 'harness' / 'agents.py'}:clerk", "runs_in": "thread"}
     desk = {"name": str(root / "examples" / "library_desk.py"), "limits": {"time_limit_s": 300}}
@@ -249,8 +250,10 @@ def test_a_run_mixes_two_environments_and_an_agent_over_a_third(configured: Any,
     create_snapshot(store, "s1")
     build_grpo(store, "mixed", "s1")
     config = configured("three", 2, {"mixture": [*MIXTURE, desk | {"harness": agent}]}, num_prompts_per_step=4)
-    row = train_here(store, config)
-    rows = store.read("rollouts", ["environment", "episode_id", "group_id", "extra", "n_sampled_tokens", "status"], "run_id = 'three'").to_pylist()  # fmt: skip
+    row = train_grpo(store, config, engine=engine)
+    columns = ["environment", "episode_id", "engine", "extra", "n_sampled_tokens", "status", "prefix_ok"]
+    rows = store.read("rollouts", columns, "run_id = 'three'").to_pylist()
+    assert {row["engine"] for row in rows} == {"vllm"} and all(row["prefix_ok"] for row in rows)
     episodes = {row["episode_id"]: row["environment"] for row in rows}
     assert Counter(episodes.values()) == {"workplace-mini": 12, "math": 6, "library-desk": 6}
     played = [row for row in rows if row["environment"] == "library-desk"]

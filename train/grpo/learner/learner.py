@@ -16,6 +16,7 @@ from ...weights import (
     own_adapters,
     own_weights,
     persistent_buffers,
+    write_adapters,
     write_folder,
 )
 from ..custom import load_loss
@@ -332,14 +333,18 @@ class Learner:
         return True
 
     def save_pretrained(self, folder: str) -> None:
-        """Writes config and all tensors, adapters merged into them, as a model folder in the dtypes of the one that was opened (the tokenizer is the caller's).
+        """Writes config and all tensors, adapters merged into them, as a model folder in the dtypes of the one that was opened (the tokenizer is the caller's), and the adapters beside them.
 
         Raises TrainingError where the folder does not hold them afterwards.
         """
         weights, problem = own_weights(self.model, self._whole), None
+        lora = self._policy.lora
+        adapters = own_adapters(self.model, self._whole) if lora is not None and lora.save_adapter else {}
         if self.rank == 0:
             try:
                 write_folder(self.model, weights, self._dtypes, folder)
+                if adapters:
+                    write_adapters(folder, adapters)
             except TrainingError as error:
                 problem = error
         problem = gathered(problem, self.world_size)[0]  # no rank is done before the folder is

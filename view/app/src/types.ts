@@ -20,13 +20,13 @@ export interface Facets {
 export interface Call { id: string | null; name: string; arguments: string }
 export interface Message { role: string; text: string | null; parts: string | null; reasoning: string | null; tool_calls: Call[] | null; tool_call_id: string | null }
 export interface Component { name: string; value: number | null; weight: number | null }
-export interface Score { scorer: string; scorer_version: string; reward: number | null; passed: boolean | null; components: Component[] | null; error_type: string | null; config_hash: string | null; run_id: string | null; created_at: string }
+export interface Score { scorer: string; scorer_version: string; reward: number | null; passed: boolean | null; components: Component[] | null; rationale: string | null; error_type: string | null; config_hash: string | null; run_id: string | null; created_at: string }
 export interface Sample { run_id: string; step: number; plan_version: number | null; advantage: number | null; kept: boolean; reason: string | null; trained: boolean; ratio_mean: number | null; clipped_share: number | null }
 export interface Rollout {
   rollout_id: string; slot_id: string | null; run_id: string; step: number | null; task_id: string | null; prompt_id: string | null; group_id: string | null; sample_index: number | null;
   attempt: number | null; episode_id: string | null; agent: string | null; branch: number | null; environment: string | null; policy_id: string | null; policy_version: number | null;
   policy_version_last: number | null; engine: string | null; messages: Message[] | null; n_prompt_tokens: number | null; n_tokens: number | null; n_sampled_tokens: number | null;
-  n_turns: number | null; n_tool_calls: number | null; n_tool_errors: number | null; n_parse_failures: number | null; reward: number | null; reward_components: Component[] | null;
+  n_turns: number | null; n_tool_calls: number | null; n_tool_errors: number | null; n_parse_failures: number | null; reward: number | null; reward_components: Component[] | null; rationale: string | null;
   passed: boolean | null; scorer: string | null; scorer_version: string | null; status: string; stop_reason: string | null; error_type: string | null; error_message: string | null;
   tokenizer_hash: string | null; prefix_ok: boolean | null; gaps: string[] | null; started_at: string | null; duration_s: number | null; generate_s: number | null; tool_s: number | null; verify_s: number | null;
 }

@@ -7,7 +7,7 @@ import { Empty, Verdict } from "../ui";
 export function Scores({ data }: { route: Route; data: Details }) {
   const { rollout } = data;
   const first = rollout.scorer || rollout.reward !== null
-    ? [{ scorer: rollout.scorer ?? "unnamed", scorer_version: rollout.scorer_version ?? "", reward: rollout.reward, passed: rollout.passed, components: rollout.reward_components, error_type: null, config_hash: null, run_id: rollout.run_id, created_at: "" }]
+    ? [{ scorer: rollout.scorer ?? "unnamed", scorer_version: rollout.scorer_version ?? "", reward: rollout.reward, passed: rollout.passed, components: rollout.reward_components, rationale: rollout.rationale, error_type: null, config_hash: null, run_id: rollout.run_id, created_at: "" }]
     : []; // prettier-ignore
   const all = [...first, ...data.scores];
   if (!all.length) return <Empty title="No scorer has judged this rollout."><code>rollhouse rescore --scorer NAME</code></Empty>;
@@ -25,6 +25,7 @@ export function Scores({ data }: { route: Route; data: Details }) {
           </div>
           <p class="soft small">{one.created_at ? `judged ${time(one.created_at)} by ${one.run_id ?? "a person"}` : "at collection time"}{one.error_type && `; could not be scored: ${one.error_type}`}</p>
           <Components parts={one.components ?? []} />
+          {one.rationale && <><h3>The judge's words</h3><pre class="plain">{visible(one.rationale)}</pre></>}
         </section>
       ))}
       {data.evaluations.length > 0 && (
