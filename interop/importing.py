@@ -1,5 +1,6 @@
 """Importing a file of any format: read record by record, bad ones set aside, rows written in batches."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -165,7 +166,8 @@ def _bring_in(
     store: LanceStore, run: Run, format: FileFormat, path: Path, source: Source, quarantine: Quarantine, redactor: Redactor | None,
     summary: ImportSummary, on_progress: Callable[[int], None] | None,
 ) -> None:  # fmt: skip
-    with RolloutWriter(store, run, journal=False) as writer:
+    # By bytes and at the end, so that a slow machine makes no more commits: an import that is killed is repeated.
+    with RolloutWriter(store, run, max_age_s=math.inf, journal=False) as writer:
         taking = _Taking(writer, quarantine, summary)
         try:
             for line, record in _records(format, path, quarantine, on_progress):

@@ -13,6 +13,7 @@ from .reader import Reader
 
 PAGE = 200
 _MOST = 8  # sides of one comparison
+_GRIDS_KEPT = 2  # a grid of 40,000 cases takes some 30 MB
 _COLUMNS = ["benchmark", "mode", "category", "case_id", "sample", "passed", "rollout_id"]
 
 
@@ -40,7 +41,7 @@ def compare(reader: Reader, query: Query) -> dict[str, Any]:
     names = list(dict.fromkeys(query.get("run", ())))
     if not 2 <= len(names) <= _MOST:
         raise ConfigError(f"A comparison is of two to {_MOST} runs, not {len(names)}.", "Select them on the runs page.")
-    of, found, grid = reader.cached(("compare", tuple(names)), lambda: _compared(reader, names))
+    of, found, grid = reader.cached(("compare", tuple(names)), lambda: _compared(reader, names), _GRIDS_KEPT)
     shown = [case for case in grid if case["change"] != "same"] if one_of(query, "flips") == "true" else grid
     offset = whole(query, "offset", 0)
     return {

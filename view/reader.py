@@ -39,7 +39,7 @@ class Reader:
         self.name, self.store = name, store
         self._lock = threading.Lock()
         self._idle: list[tuple[str, duckdb.DuckDBPyConnection]] = []
-        self._answers: OrderedDict[Any, Any] = OrderedDict()
+        self._answers: OrderedDict[tuple, Any] = OrderedDict()
 
     def stamp(self) -> str:
         """Changes when a table of the store does. A store on a disk is checked by its folders' times; another one counts as changed every two seconds."""
@@ -90,8 +90,8 @@ class Reader:
         table = dataset.scanner(columns=known, filter=f"_rowid IN ({', '.join(map(str, places))})").to_table()
         return plain([dict.fromkeys(columns) | row for row in table.to_pylist()])
 
-    def cached(self, key: Any, make: Callable[[], Any]) -> Any:
-        """The result of `make`, cached until the store changes. Not cached for a store that is not a folder."""
+    def cached(self, key: tuple, make: Callable[[], Any], kept: int = _ANSWERS_KEPT) -> Any:
+        """The result of `make`, cached until the store changes, with the last `kept` of its kind, which the key begins with."""
         key = (self.stamp(), key)
         with self._lock:
             if key in self._answers:
@@ -100,8 +100,9 @@ class Reader:
         answer = make()
         with self._lock:
             self._answers[key] = answer
-            while len(self._answers) > _ANSWERS_KEPT:
-                self._answers.popitem(last=False)
+            same = [one for one in self._answers if one[1][0] == key[1][0]]
+            for old in same[: max(0, len(same) - kept)]:
+                del self._answers[old]
         return answer
 
     def close(self) -> None:

@@ -52,8 +52,12 @@ def page(reader: Reader, query: Query) -> dict[str, Any]:
         order = "ORDER BY r.started_at DESC NULLS LAST, r.rollout_id"
     else:
         order = order_by(clause, sort)
-        text = f"SELECT r.rollout_id {_source(clause, where)} {order} LIMIT {limit} OFFSET {offset}"
+        # A join costs more than counting its rows along, so it is made once.
+        counted = ", count(*) OVER () AS total" if clause.joins else ""
+        text = f"SELECT r.rollout_id{counted} {_source(clause, where)} {order} LIMIT {limit} OFFSET {offset}"
         found = _ask(reader, text, clause.params, where)
+        if counted and found:
+            reader.cached(("total", _key(query)), lambda: found[0]["total"])
     rows = describe(reader, [row["rollout_id"] for row in found])
     marks = {row["rollout_id"]: row for row in found}
     for row in rows:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import secrets
 import signal
@@ -15,6 +16,8 @@ from ..base.packages import install_command
 from ..queries.sql_store import SqlStore
 from ..store.lance_store import store_location
 from .notes import leave
+
+_M_TRIM_THRESHOLD, _M_ARENA_MAX = -1, -8  # of malloc.h
 
 
 def serve(
@@ -44,8 +47,17 @@ def serve(
     except ImportError as error:
         raise MissingExtra("The package aiohttp is not installed.", f"Run `{install_command('view')}`.") from error
     stores = open_stores(locations, at)
+    _give_memory_back()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(stores, host, port, opens, read_only, announce))
+
+
+def _give_memory_back() -> None:
+    """Makes glibc return freed memory to the system. Answers are made in many threads, each with an arena that it would keep. Does nothing with another C library."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_TRIM_THRESHOLD, 64 << 10)
 
 
 def open_stores(locations: Sequence[str | None], at: str | None) -> dict[str, SqlStore]:
