@@ -20,6 +20,7 @@ PACKAGES = {
     "smolagents": "smolagents",
     "mini-swe-agent": "minisweagent",
     "nemo-gym": "aiohttp",
+    "verifiers": "verifiers",
 }
 
 

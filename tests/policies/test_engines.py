@@ -198,12 +198,12 @@ def test_an_answer_waits_until_it_is_polled(engine: Any) -> None:
     import ray
 
     client, calls = "a client", engine.actor
-    ray.get(calls.submit.remote(client, [(0, [5, 6], None, False)], []))
+    ray.get(calls.submit.remote(client, [(0, [5, 6], None, False, None)], []))
     asyncio.run(engine.score([5, 6, 7]))  # by now the other is done
     ((number, scores),) = ray.get(calls.poll.remote(client), timeout=30)
     assert number == 0 and len(scores) == 2
     late = calls.poll.remote(client)
-    ray.get(calls.submit.remote(client, [(1, [5, 6], None, False)], []))
+    ray.get(calls.submit.remote(client, [(1, [5, 6], None, False, None)], []))
     assert [number for number, _ in ray.get(late, timeout=30)] == [1]
 
 
