@@ -11,7 +11,6 @@ from ..base.html import html_table
 from ..store.lance_store import LanceStore
 from ..store.run_settings import stored_settings
 from ..store.runs import find_run
-from .config import BfclConfig, EvaluationConfig
 from .rows import rows_of_run
 
 RESAMPLES = 10_000
@@ -250,6 +249,8 @@ def _flips(pairs: Sequence[tuple[Key, Side, Side]]) -> tuple[Flip, ...]:
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[tuple[str, Any, Any], ...]:
+    from .config import BfclConfig, EvaluationConfig  # late: half of the viewer's start
+
     model = BfclConfig if "categories" in a else EvaluationConfig
     before, after = flat(stored_settings(model, a)), flat(stored_settings(model, b))
     names = sorted(name for name in {*before, *after} - _POLICY if not is_free(model, name))

@@ -1,5 +1,7 @@
 """Runs, their states and numbers, and free SQL."""
 
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -122,3 +124,10 @@ def test_the_lanes_of_a_step(tmp_path: Path) -> None:
         assert site.json("/api/store/lanes/g") | {"steps": []} == {"step": 5, "steps": [], "total": 0, "rows": [], "phases": {}}  # fmt: skip
         assert site.json("/api/store/lanes/absent")["step"] is None
         assert site.get("/api/store/lanes/g?step=x")[0] == 400
+
+
+def test_the_server_starts_without_what_no_page_needs() -> None:
+    heavy = ("torch", "transformers", "lance", "duckdb", "rollhouse.eval.config")
+    code = f"import rollhouse.view.run, rollhouse.view.server, sys; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"
