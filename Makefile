@@ -22,7 +22,7 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not system" -n 2 --dist loadfile $(TEST)
 
 test-system: $(STAMP)
-	$(RUN)/python -m pytest -m system $(TEST)
+	$(RUN)/python -m pytest -m system -n 2 --dist loadfile $(TEST)
 
 # Every architecture of docs/models.md with every check, which writes its table.
 test-zoo: $(STAMP)

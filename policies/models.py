@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import ConfigError
 from ..base.packages import need
 from ..store.ids import canonical_json
-from ..store.tokenizers import hash_of, offer, state_of
+from ..store.tokenizer_states import hash_of, offer, state_of
 from .families import whole_template
 from .hub import hub_folder
 from .packaged import PREFIX, packaged_folder

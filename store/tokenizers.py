@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from .appending import insert_if_absent
 from .checkpoint_paths import located
-from .ids import canonical_json
 from .lance_store import LanceStore, quote
 from .runs import get_run
 from .token_pieces import BROKEN, token_pieces
+from .tokenizer_states import at_hand, hash_of, state_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -28,26 +28,6 @@ MOST_BYTES = 64 << 20
 _HASH = re.compile("[0-9a-f]{16}")
 _FOLDERS = 50
 _AGAIN_S = 10.0  # a tokenizer that was not found may be written meanwhile
-
-_at_hand: dict[str, Callable[[], str | None]] = {}
-
-
-def state_of(backend: Any) -> str:
-    """The canonical JSON of a fast tokenizer, without padding and truncation, which trainers change."""
-    state = json.loads(backend.to_str())
-    state.pop("truncation", None)
-    state.pop("padding", None)
-    return canonical_json(state)
-
-
-def hash_of(state: str) -> str:
-    """Names a tokenizer by its state: 16 hex digits."""
-    return hashlib.sha256(state.encode()).hexdigest()[:16]
-
-
-def offer(tokenizer_hash: str, state: Callable[[], str | None]) -> None:
-    """Tells this process how to get the state of a tokenizer, so that a store which receives tokens of it keeps it."""
-    _at_hand[tokenizer_hash] = state
 
 
 class KeptTokenizers:
@@ -70,8 +50,8 @@ class KeptTokenizers:
                 insert_if_absent(self._store, "tokenizers", [{"tokenizer_hash": name, "state": state, "created_at": datetime.now(UTC)}])  # fmt: skip
 
     def _state(self, name: str) -> str | None:
-        if name in _at_hand:
-            return _at_hand[name]()
+        if name in at_hand:
+            return at_hand[name]()
         # The tokens came from other processes: workers on a cluster.
         folders = tuple(dict.fromkeys(_model_folders(get_run(self._store, self._run_id)["config"])))
         tokenizer = _in_folders(name, folders)

@@ -11,7 +11,8 @@ from rollhouse.store.adding import add_rollouts
 from rollhouse.store.lance_store import LanceStore
 from rollhouse.store.packing import pack
 from rollhouse.store.rollout import Rollout
-from rollhouse.store.tokenizers import TokenTexts, hash_of, offer, state_of
+from rollhouse.store.tokenizer_states import hash_of, offer, state_of
+from rollhouse.store.tokenizers import TokenTexts
 from rollhouse.store.unpacking import unpack
 
 TEXT = "naïve 🙂 – {\n} 漢字"

@@ -57,11 +57,11 @@ def test_a_page_sees_what_was_written_since(tmp_path) -> None:
     store = fill(tmp_path / "store")
     reader = Reader("x", store)
     before, stamp = len(listed(reader)), reader.stamp()
-    assert reader.cached("n", lambda: 1) == 1 and reader.cached("n", lambda: 2) == 1
+    assert reader.cached(("n",), lambda: 1) == 1 and reader.cached(("n",), lambda: 2) == 1
     with start_run(store, "collect", "later", {}):
         pass
     assert len(listed(reader)) == before + 1 and reader.stamp() != stamp
-    assert reader.cached("n", lambda: 2) == 2
+    assert reader.cached(("n",), lambda: 2) == 2
     reader.close()
 
 
